@@ -1,0 +1,210 @@
+"""What a rule is: an id, a scope, a sentence, a check that yields findings, and perhaps a repair."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from pytest_panic_doctor.store.subject import Rows, Subject
+
+IDS_KEPT = 10_000
+"""Row ids that a finding carries at most; its count stays exact beyond that."""
+
+Kind = Literal["TEXT", "IMAGE"]
+"""What an embedding model embeds, as `invocation.type` spells it."""
+
+
+class Scope(StrEnum):
+    """What one item of a rule looks at."""
+
+    DATABASE = "database"
+    EXPERIMENT = "experiment"
+    EXPERIMENT_MODEL = "experiment x embedding model"
+    RUN_MODEL = "run x embedding model"
+
+
+class RepairKind(StrEnum):
+    """How `--doctor-fix` repairs what a rule finds."""
+
+    QUARANTINE = "quarantine"
+    KEEP_NEWEST = "quarantine all but the newest usable one"
+    KEEP_CURRENT = "quarantine all but the newest that is valid and current"
+    COMPUTE = "compute"
+    EMBED = "embedding hook"
+
+
+class NothingToLookAt(Exception):
+    """Raised by a check that has nothing to judge; its text is the reason, and the item is skipped, never passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One defect, or one kind of defect, in one subject.
+
+    `message` is one sentence with the numbers. `ids` are the offending rows of `table` as stored (32 hex digits),
+    complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at the moment of repair.
+    """
+
+    rule: str
+    message: str
+    experiment: str | None = None
+    run: str | None = None
+    embedding_model: str | None = None
+    table: str | None = None
+    ids: tuple[str, ...] = ()
+    count: int = 0
+    rows: Rows | None = field(default=None, compare=False, repr=False)
+    warning: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """`rule [embedding model]: message`."""
+        where = f" [{self.embedding_model}]" if self.embedding_model else ""
+        return f"{self.rule}{where}: {self.message}"
+
+    def as_dict(self) -> dict[str, object]:
+        """The finding as the JSON report prints it."""
+        return {
+            "rule": self.rule,
+            "experiment": self.experiment,
+            "run": self.run,
+            "embedding_model": self.embedding_model,
+            "table": self.table,
+            "ids": list(self.ids),
+            "count": self.count,
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a check sees: one read-only snapshot of the database, and the subject that it is asked about.
+
+    `subject` may be narrower than the rule's scope: before a diagram is computed, the embedding rules are asked about
+    its run alone. The parameters of `params` do both: `:run` is NULL unless the subject is narrowed.
+    """
+
+    db: sqlite3.Connection
+    rule: str
+    subject: Subject
+    kinds: Mapping[str, Kind]
+
+    @property
+    def params(self) -> dict[str, str | int | None]:
+        """`:experiment`, `:run` and `:model` for the queries of a check."""
+        return {
+            "experiment": self.subject.experiment,
+            "run": self.subject.run,
+            "model": self.subject.embedding_model,
+        }
+
+    def kind(self) -> Kind | None:
+        """What the subject's embedding model embeds; None where nobody has said."""
+        return self.kinds.get(self.subject.embedding_model or "")
+
+    def scalar(self, sql: str, **more: str | int | None) -> int:
+        """The single integer that `sql` selects."""
+        value = self.db.execute(sql, self.params | more).fetchone()[0]
+        return int(value or 0)
+
+    def finding(
+        self,
+        message: str,
+        *,
+        table: str | None = None,
+        ids: Iterable[str] = (),
+        count: int | None = None,
+        run: str | None = None,
+        rows: Rows | None = None,
+        warning: bool = False,
+    ) -> Finding:
+        """A finding about this subject; `count` defaults to the number of ids."""
+        kept = tuple(str(value) for value in ids)
+        return Finding(
+            rule=self.rule,
+            message=message,
+            experiment=self.subject.experiment,
+            run=run or self.subject.run,
+            embedding_model=self.subject.embedding_model,
+            table=table,
+            ids=kept[:IDS_KEPT],
+            count=len(kept) if count is None else count,
+            rows=rows,
+            warning=warning,
+        )
+
+    def offenders(
+        self, rows: Rows, message: Callable[[int], str], details: Callable[[], str] | None = None
+    ) -> Iterator[Finding]:
+        """No finding where `rows` finds none, else one with their ids and exact count.
+
+        `message` gets the count; `details`, asked only then, ends the sentence after a colon.
+        """
+        ids: list[str] = []
+        count = 0
+        for (row_id,) in self.db.execute(rows.sql, rows.params):
+            count += 1
+            if count <= IDS_KEPT:
+                ids.append(str(row_id))
+        if count:
+            text = message(count) + (f": {details()}" if details else "")
+            yield self.finding(text, table=rows.table, ids=ids, count=count, rows=rows)
+
+
+Check = Callable[[View], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One integrity rule.
+
+    `sentence` is true of a healthy database. `repair` says what `--doctor-fix` does; `remedy`, where nothing can repair
+    it, what a person would have to do. `after` names the rules that are settled first, for the same subject, under
+    `--doctor-fix`. `source` is the plugin or file that brought the rule.
+    """
+
+    id: str
+    scope: Scope
+    sentence: str
+    check: Check
+    repair: RepairKind | None = None
+    remedy: str = ""
+    after: tuple[str, ...] = ()
+    expensive: bool = False
+    source: str = "built in"
+
+    @property
+    def marker(self) -> str:
+        """The rule's pytest marker: its id as an identifier, so that `-m` can name it."""
+        return self.id.replace("-", "_")
+
+
+def rule(
+    id: str,  # noqa: A002 - the field's own word
+    *,
+    scope: Scope,
+    sentence: str,
+    repair: RepairKind | None = None,
+    remedy: str = "",
+    after: tuple[str, ...] = (),
+    expensive: bool = False,
+) -> Callable[[Check], Rule]:
+    """Turn a check into a `Rule`: the function below the decorator is the whole rule, and nothing else registers it."""
+
+    def wrap(check: Check) -> Rule:
+        return Rule(id, scope, sentence, check, repair, remedy, after, expensive)
+
+    return wrap
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 run`, `1,234 runs`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def verb(count: int, one: str = "is", many: str = "are") -> str:
+    """The verb that agrees with the count."""
+    return one if count == 1 else many

@@ -1,0 +1,172 @@
+"""Opening the database so that SQLite itself refuses to write, and leaves nothing behind.
+
+A WAL database makes this harder than `mode=ro`: a read-only connection to one creates its `-shm` and `-wal` files and
+cannot take them away again (https://www.sqlite.org/wal.html, "Read-Only Databases"). So a WAL database that nobody has
+open, which is one without a `-shm` file, is read in exclusive locking mode without file locks: SQLite then keeps the
+index of the WAL on the heap and creates nothing. Whether somebody opened it meanwhile is looked at after each read, and
+the read repeated in the ordinary way if so.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+T = TypeVar("T")
+
+MAGIC = b"SQLite format 3\x00"
+KNOWN_TABLES = ("experimentconfig", "run", "invocation", "embedding", "persistencediagram")
+KNOWN_USER_VERSION = 0
+PATIENCE = 10.0
+"""Seconds that a read waits for another program's write."""
+
+
+class Unreadable(Exception):
+    """The file cannot be examined; the text is one sentence that says why and what to do."""
+
+
+def decode(value: bytes) -> str:
+    """TEXT as Python text, whatever bytes it holds: a torn string must not stop an examination."""
+    return value.decode("utf-8", errors="surrogateescape")
+
+
+def header(path: Path) -> bytes:
+    """The first 100 bytes; raises `Unreadable` unless they are those of an SQLite 3 database."""
+    if not path.exists():
+        raise Unreadable(f"there is no database at {path}: name one with --doctor-db PATH")
+    if path.is_dir():
+        raise Unreadable(f"{path} is a directory: name the database file in it with --doctor-db PATH")
+    try:
+        with path.open("rb") as file:
+            first = file.read(100)
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read ({error.strerror}): make it readable for this user") from error
+    if not first:
+        raise Unreadable(f"{path} is empty: name a trajectory database with --doctor-db PATH")
+    if len(first) < 100 or not first.startswith(MAGIC):
+        raise Unreadable(f"{path} is not an SQLite database: name a trajectory database with --doctor-db PATH")
+    if first[19] > 2:
+        raise Unreadable(
+            f"{path} has SQLite file format {first[19]}, newer than this doctor knows (2): use a newer doctor"
+        )
+    return first
+
+
+class Database:
+    """The database file, for reading. One connection a process, made when first needed, never in a transaction between reads."""
+
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
+        """`path` is the file; `patience` the seconds that a read waits for another program's write."""
+        self.path = path
+        self.patience = patience
+        self._connection: sqlite3.Connection | None = None
+        self._quiet = False
+
+    def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """What `look` returns for one consistent snapshot; it may be called twice, and must only read."""
+        if self._connection is not None and self._quiet and self._in_use():
+            self.close()
+        connection = self._connection or self._open()
+        before = self._state()
+        try:
+            result = self._snapshot(connection, look)
+        except sqlite3.DatabaseError:
+            if not self._disturbed(before):
+                raise
+        else:
+            if not self._disturbed(before):
+                return result
+        self.close()
+        return self._snapshot(self._open(), look)
+
+    def close(self) -> None:
+        """Close the connection; the next read opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def check_readable(self) -> None:
+        """Raise `Unreadable`, in one sentence, unless this is a trajectory database that can be read now."""
+        header(self.path)
+        try:
+            tables, version = self.read(self._tables_and_version)
+        except sqlite3.DatabaseError as error:
+            raise Unreadable(self._why(error)) from error
+        if not any(name in tables for name in KNOWN_TABLES):
+            raise Unreadable(
+                f"{self.path} is an SQLite database, but not a trajectory database (it has no table "
+                f"{', '.join(KNOWN_TABLES[:-1])} or {KNOWN_TABLES[-1]}): name another with --doctor-db PATH"
+            )
+        if version > KNOWN_USER_VERSION:
+            raise Unreadable(
+                f"{self.path} has schema version {version}, newer than this doctor knows ({KNOWN_USER_VERSION}): "
+                "use a newer doctor"
+            )
+
+    @staticmethod
+    def _tables_and_version(db: sqlite3.Connection) -> tuple[set[str], int]:
+        names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return names, int(db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _why(self, error: sqlite3.DatabaseError) -> str:
+        code = getattr(error, "sqlite_errorname", "")
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return f"{self.path} is locked by another program: wait until that has ended, or stop it, and try again"
+        if self._sidecar("-journal").exists():
+            return (
+                f"{self.path} has a hot journal, left by a program that died while it wrote: open the database once "
+                "with the research tool (or give --doctor-fix), so that SQLite can roll it back"
+            )
+        return f"{self.path} cannot be read by SQLite ({error}): restore it from a backup"
+
+    def _sidecar(self, suffix: str) -> Path:
+        return Path(f"{os.path.realpath(self.path)}{suffix}")
+
+    def _in_use(self) -> bool:
+        return self._sidecar("-shm").exists()
+
+    def _state(self) -> tuple[int, ...]:
+        parts: list[int] = []
+        for path in (self.path, self._sidecar("-wal")):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                parts += [-1, -1]
+            else:
+                parts += [stat.st_size, stat.st_mtime_ns]
+        return tuple(parts)
+
+    def _disturbed(self, before: tuple[int, ...]) -> bool:
+        return self._quiet and (self._in_use() or self._state() != before)
+
+    def _open(self) -> sqlite3.Connection:
+        wal = header(self.path)[19] == 2
+        self._quiet = wal and os.name == "posix" and not self._in_use()
+        options = "mode=ro&vfs=unix-none" if self._quiet else "mode=ro"
+        db = sqlite3.connect(
+            f"file:{quote(os.path.realpath(self.path))}?{options}",
+            uri=True,
+            timeout=self.patience,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        db.text_factory = decode
+        db.execute("PRAGMA query_only = ON")
+        db.execute("PRAGMA cache_size = -16000")
+        if self._quiet:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+        self._connection = db
+        return db
+
+    @staticmethod
+    def _snapshot(db: sqlite3.Connection, look: Callable[[sqlite3.Connection], T]) -> T:
+        db.execute("BEGIN")
+        try:
+            return look(db)
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
