@@ -6,12 +6,13 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 
+from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.rules.model import Rule, Scope
 
 ORDER = tuple(Scope)
 
 
-class DuplicateRule(ValueError):
+class DuplicateRule(DoctorError):
     """Two rules share an id; the text names it and both sources."""
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from pytest_panic_doctor.errors import DoctorError
+
 T = TypeVar("T")
 
 MAGIC = b"SQLite format 3\x00"
@@ -25,7 +27,7 @@ PATIENCE = 10.0
 """Seconds that a read waits for another program's write."""
 
 
-class Unreadable(Exception):
+class Unreadable(DoctorError):
     """The file cannot be examined; the text is one sentence that says why and what to do."""
 
 
@@ -57,7 +59,7 @@ def header(path: Path) -> bytes:
 
 
 class Database:
-    """The database file, for reading. One connection a process, made when first needed, never in a transaction between reads."""
+    """The database file, for reading: one connection a process, made when first needed, in no transaction between reads."""
 
     def __init__(self, path: Path, patience: float = PATIENCE) -> None:
         """`path` is the file; `patience` the seconds that a read waits for another program's write."""
@@ -65,6 +67,7 @@ class Database:
         self.patience = patience
         self._connection: sqlite3.Connection | None = None
         self._quiet = False
+        self._wal: bool | None = None
 
     def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """What `look` returns for one consistent snapshot; it may be called twice, and must only read."""
@@ -91,7 +94,7 @@ class Database:
 
     def check_readable(self) -> None:
         """Raise `Unreadable`, in one sentence, unless this is a trajectory database that can be read now."""
-        header(self.path)
+        self._wal = header(self.path)[19] == 2
         try:
             tables, version = self.read(self._tables_and_version)
         except sqlite3.DatabaseError as error:
@@ -144,8 +147,10 @@ class Database:
         return self._quiet and (self._in_use() or self._state() != before)
 
     def _open(self) -> sqlite3.Connection:
-        wal = header(self.path)[19] == 2
-        self._quiet = wal and os.name == "posix" and not self._in_use()
+        if self._wal is None:
+            # Once only: closing a file drops every POSIX lock that this process holds on it, SQLite's among them.
+            self._wal = header(self.path)[19] == 2
+        self._quiet = self._wal and os.name == "posix" and not self._in_use()
         options = "mode=ro&vfs=unix-none" if self._quiet else "mode=ro"
         db = sqlite3.connect(
             f"file:{quote(os.path.realpath(self.path))}?{options}",

@@ -1,0 +1,102 @@
+"""One doctor session: the settings, the rules, the manifest and the items that were selected. Knows no pytest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pytest_panic_doctor import manifest as manifests
+from pytest_panic_doctor.manifest import Entry, Manifest
+from pytest_panic_doctor.options import BadOption, Settings, nearest
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.model import Rule
+from pytest_panic_doctor.store.schema import TABLES
+from pytest_panic_doctor.store.session import Database
+
+
+@dataclass
+class Doctor:
+    """A session. The controller makes it from the database, a worker from what the controller hands over."""
+
+    settings: Settings
+    rules: Mapping[str, Rule]
+    manifest: Manifest
+    rows: Mapping[str, int] = field(default_factory=dict)
+    controller: int = field(default_factory=os.getpid)
+    workers: int = 1
+    database: Database = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Open nothing yet."""
+        self.database = Database(self.settings.database)
+        self.labels = self.manifest.labels()
+
+    @property
+    def selected(self) -> list[Rule]:
+        """The rules that have items."""
+        return [rule for rule in self.rules.values() if not self.settings.rules or rule.id in self.settings.rules]
+
+    def entries(self) -> Iterable[Entry]:
+        """All items of this session, in their order."""
+        return self.manifest.entries(self.selected)
+
+    def for_worker(self) -> dict[str, object]:
+        """What an xdist worker needs to be the same session, as plain values."""
+        return {
+            "settings": self.settings.as_dict(),
+            "manifest": self.manifest.as_plain(),
+            "controller": self.controller,
+            "workers": self.workers,
+        }
+
+
+def begin(settings: Settings, extra: Iterable[Rule] = ()) -> Doctor:
+    """A session of the controller: looks at the database once. Raises `Unreadable` and `BadOption`, in one sentence."""
+    rules = known_rules(settings, extra)
+    database = Database(settings.database)
+    database.check_readable()
+    try:
+        check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
+        listed = database.read(lambda db: manifests.build(db, settings.experiments))
+        rows = database.read(lambda db: manifests.rows_by_table(db, TABLES))
+    finally:
+        database.close()
+    return Doctor(settings, rules, listed, rows)
+
+
+def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
+    """The session that the controller handed to a worker."""
+    settings = Settings.from_dict(plain["settings"])  # type: ignore[arg-type]
+    return Doctor(
+        settings,
+        known_rules(settings, extra),
+        Manifest.from_plain(plain["manifest"]),  # type: ignore[arg-type]
+        controller=int(str(plain["controller"])),
+        workers=int(str(plain["workers"])),
+    )
+
+
+def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
+    """All rules; raises `BadOption` where the settings name one that is none."""
+    rules = registry(extra)
+    for name in settings.rules:
+        if name not in rules:
+            raise BadOption(f"--doctor-rule {name}: there is no such rule{nearest(name, rules)} (--doctor-rules lists them)")
+    return rules
+
+
+def check_experiments(settings: Settings, there: list[str]) -> None:
+    """Raise `BadOption` where the settings name an experiment that the database has not."""
+    for name in settings.experiments:
+        if name not in there:
+            known = [manifests.dashed(each) for each in there]
+            hint = nearest(manifests.dashed(name), known) or f": it has {len(known):,} others"
+            raise BadOption(f"--doctor-experiment {manifests.dashed(name)}: the database has no such experiment{hint}")
+
+
+def check_node(name: str, doctor: Doctor) -> None:
+    """Raise `BadOption` where a node id typed by hand names no item; `name` is what follows `::`."""
+    names = [entry.name for entry in doctor.entries()]
+    if name not in names and not any(each.split("[")[0] == name for each in names):
+        raise BadOption(f"{doctor.settings.database.name}::{name} names no item{nearest(name, names)}")

@@ -1,0 +1,156 @@
+"""Check -> repair -> check again -> `Outcome`. Knows no pytest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View
+from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.subject import Subject
+
+Word = Literal["passed", "failed", "skipped", "fixed"]
+Number = int | float | str
+
+UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item.
+
+    `findings` are those that are left, or, where the item is fixed, those that were repaired. `note` says why an item
+    was skipped, how it was fixed, or why it could not be. `measures` are numbers worth a report: points, seconds,
+    peak_memory (bytes).
+    """
+
+    word: Word
+    findings: tuple[Finding, ...] = ()
+    note: str = ""
+    warnings: tuple[Finding, ...] = ()
+    measures: Mapping[str, Number] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair did: a sentence, and its measures."""
+
+    note: str
+    measures: Mapping[str, Number] = field(default_factory=dict)
+
+
+class NotRepaired(Exception):
+    """A repair that could not be done; the text is one sentence that says why and what would help."""
+
+    def __init__(self, sentence: str, measures: Mapping[str, Number] | None = None) -> None:
+        """`measures` as those of an `Outcome`."""
+        super().__init__(sentence)
+        self.measures = measures or {}
+
+
+class Surgeon(Protocol):
+    """What repairs, where repair was asked for."""
+
+    def operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        """Repair what the rule found; raises `NotRepaired`."""
+
+    def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
+        """What this doctor session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
+
+
+class Examiner:
+    """Examines items of one database: with a surgeon under `--doctor-fix`, without one otherwise."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: Mapping[str, Rule],
+        kinds: Mapping[str, Kind],
+        surgeon: Surgeon | None = None,
+    ) -> None:
+        """`rules` are all rules, also those that no item was made for: a repair may need them first."""
+        self.database = database
+        self.rules = rules
+        self.kinds = kinds
+        self.surgeon = surgeon
+        self._settled: set[tuple[str, Subject]] = set()
+
+    def look(self, rule: Rule, subject: Subject) -> tuple[Finding, ...]:
+        """The findings of one check; raises `NothingToLookAt`."""
+
+        def check(db: sqlite3.Connection) -> tuple[Finding, ...]:
+            return tuple(rule.check(View(db, rule.id, subject, self.kinds)))
+
+        try:
+            return self.database.read(check)
+        except sqlite3.DatabaseError as error:
+            return self._unreadable(rule, subject, error)
+
+    def _unreadable(self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError) -> tuple[Finding, ...]:
+        name = getattr(error, "sqlite_errorname", "")
+        if str(error).startswith(("no such table", "no such column")) and self.rules.get("schema") is not rule:
+            if "schema" in self.rules and self.look(self.rules["schema"], Subject()):
+                raise NothingToLookAt(f"{error} (see schema)") from error
+            raise error
+        if not name.startswith(UNREADABLE):
+            raise error
+        hint = "another program holds it: run again" if "BUSY" in name or "LOCKED" in name else "see file-integrity"
+        message = f"SQLite cannot read what this rule looks at: {error} ({hint})"
+        return (
+            Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1),
+        )
+
+    def examine(self, rule: Rule, subject: Subject) -> Outcome:
+        """Examine one item and, with a surgeon, repair it.
+
+        What the rule says must be settled first is settled first, whatever the order in which items run, so that every
+        order and every number of workers ends in the same state and in the same outcomes.
+        """
+        try:
+            if self.surgeon:
+                self._settle(rule, subject)
+            findings = self.look(rule, subject)
+        except NothingToLookAt as nothing:
+            return Outcome("skipped", note=str(nothing))
+        warnings = tuple(finding for finding in findings if finding.warning)
+        findings = tuple(finding for finding in findings if not finding.warning)
+        if findings:
+            outcome = self._treat(rule, subject, findings)
+        else:
+            earlier = self.surgeon.repaired(rule, subject) if self.surgeon else None
+            outcome = Outcome("fixed", note=earlier.note, measures=earlier.measures) if earlier else Outcome("passed")
+        return Outcome(outcome.word, outcome.findings, outcome.note, warnings, outcome.measures)
+
+    def _settle(self, rule: Rule, subject: Subject) -> None:
+        for name in rule.after:
+            first = self.rules[name]
+            if (name, subject) in self._settled:
+                continue
+            try:
+                findings = self.look(first, subject)
+                if findings and self.surgeon and first.repair:
+                    self.surgeon.operate(first, subject, findings)
+            except (NothingToLookAt, NotRepaired):
+                # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
+                # this item needs of it, it looks at itself.
+                continue
+            self._settled.add((name, subject))
+
+    def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+        if self.surgeon is None:
+            return Outcome("failed", findings)
+        if rule.repair is None:
+            return Outcome("failed", findings, note=f"nothing repairs this: {rule.remedy}" if rule.remedy else "")
+        try:
+            repaired = self.surgeon.operate(rule, subject, findings)
+            left = self.look(rule, subject)
+        except NotRepaired as failure:
+            return Outcome("failed", findings, note=f"not repaired: {failure}", measures=failure.measures)
+        except NothingToLookAt:
+            return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
+        left = tuple(finding for finding in left if not finding.warning)
+        if left:
+            return Outcome("failed", left, note=f"still sick after the repair ({repaired.note})", measures=repaired.measures)
+        return Outcome("fixed", findings, repaired.note, measures=repaired.measures)

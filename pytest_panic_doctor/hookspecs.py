@@ -1,0 +1,32 @@
+"""Hooks for other people's rules, embedders and engines (pluggy: https://pluggy.readthedocs.io)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pytest_panic_doctor.rules.model import Rule
+
+
+@pytest.hookspec
+def pytest_doctor_rules() -> Iterable[Rule]:  # type: ignore[empty-body]
+    """Rules of your own; they are collected, selected, reported and repaired as the built-in ones are."""
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_doctor_embed(embedding_model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
+    """Embed outputs again: float32, shape (len(outputs), width), in the order given; the first result wins.
+
+    `outputs` are texts for a text model, and the bytes of WEBP images for an image model. None: not this model.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_doctor_engine(name: str) -> str | None:
+    """Where the engine called `name` is: `module:attribute` of an object that follows `topology.engine.Engine`."""

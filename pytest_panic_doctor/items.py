@@ -1,0 +1,69 @@
+"""The database as pytest sees it: a file, and an item for each (rule, subject)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.report import text
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.examine import Examiner, Outcome
+    from pytest_panic_doctor.manifest import Entry
+
+DOCTOR = pytest.StashKey["Doctor"]()
+EXAMINER = pytest.StashKey["Examiner"]()
+
+
+class Sick(Exception):
+    """An item whose findings are left; carries the text that a person reads."""
+
+
+class DoctorFile(pytest.File):
+    """The database file."""
+
+    def collect(self) -> Iterator[DoctorItem]:
+        """One item an entry of the manifest."""
+        doctor = self.config.stash[DOCTOR]
+        marks = {
+            rule.id: [getattr(pytest.mark, name) for name in dict.fromkeys(("doctor", rule.id, rule.marker))]
+            for rule in doctor.selected
+        }
+        for entry in doctor.entries():
+            item: DoctorItem = DoctorItem.from_parent(self, name=entry.name, entry=entry)
+            for mark in marks[entry.rule]:
+                item.add_marker(mark)
+            yield item
+
+
+class DoctorItem(pytest.Item):
+    """One rule, one subject."""
+
+    def __init__(self, *, entry: Entry, **kwargs: object) -> None:
+        """`entry` is the manifest's."""
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.entry = entry
+        self.outcome: Outcome | None = None
+
+    def runtest(self) -> None:
+        """Examine; raise `Sick` where findings are left, skip where there was nothing to look at."""
+        doctor = self.config.stash[DOCTOR]
+        rule = doctor.rules[self.entry.rule]
+        self.outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
+        if self.outcome.word == "failed":
+            raise Sick(text.failure(self.outcome, rule, doctor))
+        if self.outcome.word == "skipped":
+            pytest.skip(self.outcome.note)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str | object:  # type: ignore[override]
+        """The findings alone; a bug in the doctor itself keeps its traceback."""
+        if isinstance(excinfo.value, Sick):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style="long")  # type: ignore[arg-type]
+
+    def reportinfo(self) -> tuple[str, int, str]:
+        """Where the item is, for the heading of its failure."""
+        return str(self.path), 0, self.name

@@ -1,0 +1,164 @@
+"""The list of (rule, subject): made once, by the controller, and the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.store.subject import Subject
+
+
+def dashed(stored: str) -> str:
+    """A stored id as a UUID with dashes; anything else that stands for an id as it is."""
+    if len(stored) != 32:
+        return stored
+    return f"{stored[:8]}-{stored[8:12]}-{stored[12:16]}-{stored[16:20]}-{stored[20:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the manifest knows it; `label` tells a person which one it is."""
+
+    id: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment as the manifest knows it: its runs and the embedding models that its configuration names."""
+
+    id: str
+    label: str
+    embedding_models: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item: a rule and a subject of its scope."""
+
+    rule: str
+    subject: Subject
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that items are made of. Ids never depend on what is broken."""
+
+    experiments: tuple[Experiment, ...]
+    order: tuple[tuple[str, str], ...] = ()
+    """(run, embedding model) whose items come first, in this order; empty: as stored."""
+
+    def entries(self, rules: Iterable[Rule]) -> Iterator[Entry]:
+        """The items, widest scope first; those of one (run, embedding model) together."""
+        by_scope: dict[Scope, list[Rule]] = {scope: [] for scope in Scope}
+        for rule in rules:
+            by_scope[rule.scope].append(rule)
+        for rule in by_scope[Scope.DATABASE]:
+            yield Entry(rule.id, Subject(), rule.id)
+        for experiment in self.experiments:
+            subject = Subject(experiment.id)
+            for rule in by_scope[Scope.EXPERIMENT]:
+                yield Entry(rule.id, subject, f"{rule.id}[{dashed(experiment.id)}]")
+            for model in experiment.embedding_models:
+                narrow = Subject(experiment.id, None, model)
+                for rule in by_scope[Scope.EXPERIMENT_MODEL]:
+                    yield Entry(rule.id, narrow, f"{rule.id}[{dashed(experiment.id)}-{model}]")
+        for subject in self.diagram_subjects():
+            for rule in by_scope[Scope.RUN_MODEL]:
+                yield Entry(rule.id, subject, f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]")
+
+    def diagram_subjects(self) -> Iterator[Subject]:
+        """Each (run, embedding model), those of `order` first."""
+        experiment_of = {run.id: each.id for each in self.experiments for run in each.runs}
+        for run, model in self.order:
+            yield Subject(experiment_of[run], run, model)
+        done = set(self.order)
+        for experiment in self.experiments:
+            for run in experiment.runs:
+                for model in experiment.embedding_models:
+                    if (run.id, model) not in done:
+                        yield Subject(experiment.id, run.id, model)
+
+    def labels(self) -> dict[str, str]:
+        """What a person calls each experiment and run."""
+        named = {experiment.id: experiment.label for experiment in self.experiments}
+        return named | {run.id: run.label for experiment in self.experiments for run in experiment.runs}
+
+    def as_plain(self) -> list[object]:
+        """Plain lists, for the way to an xdist worker."""
+        experiments = [
+            [each.id, each.label, list(each.embedding_models), [[run.id, run.label] for run in each.runs]]
+            for each in self.experiments
+        ]
+        return [json.dumps(experiments), [list(pair) for pair in self.order]]
+
+    @classmethod
+    def from_plain(cls, plain: list[object]) -> Manifest:
+        """The inverse of `as_plain`."""
+        text, order = plain
+        experiments = tuple(
+            Experiment(id, label, tuple(models), tuple(Run(*run) for run in runs))
+            for id, label, models, runs in json.loads(str(text))
+        )
+        return cls(experiments, tuple((run, model) for run, model in order))  # type: ignore[attr-defined]
+
+
+def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest:
+    """The manifest of the database, or of those of its experiments that are named; in the order of their ids."""
+    try:
+        rows = db.execute("SELECT id, prompts, embedding_models FROM experimentconfig ORDER BY id").fetchall()
+        runs: dict[str, list[Run]] = {}
+        for run, experiment, network, prompt in db.execute(
+            "SELECT id, experiment_id, network, initial_prompt FROM run ORDER BY id"
+        ):
+            runs.setdefault(experiment, []).append(Run(run, run_label(prompt, network)))
+    except sqlite3.OperationalError:
+        # A table or a column is missing: the rule `schema` says so, and there is nothing to make subjects of.
+        return Manifest(())
+    return Manifest(
+        tuple(
+            Experiment(id, first(prompts), unique(models), tuple(runs.get(id, ())))
+            for id, prompts, models in rows
+            if not experiments or id in experiments
+        )
+    )
+
+
+def names(text: object) -> list[str]:
+    """The non-empty texts of a JSON list; none where it is no list."""
+    try:
+        value = json.loads(str(text))
+    except ValueError:
+        return []
+    return [name for name in value if isinstance(name, str) and name] if isinstance(value, list) else []
+
+
+def unique(models: object) -> tuple[str, ...]:
+    """The embedding models that a configuration names, each once."""
+    return tuple(dict.fromkeys(names(models)))
+
+
+def first(prompts: object) -> str:
+    """An experiment's first prompt."""
+    return next(iter(names(prompts)), "no prompt")
+
+
+def run_label(prompt: object, network: object) -> str:
+    """A run's prompt and network."""
+    return f"{prompt}: {' → '.join(names(network)) or network}"
+
+
+def experiment_ids(db: sqlite3.Connection) -> list[str]:
+    """All experiments' ids."""
+    return [str(row[0]) for row in db.execute("SELECT id FROM experimentconfig ORDER BY id")]
+
+
+def rows_by_table(db: sqlite3.Connection, tables: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """The number of rows of each table that exists, counted over the smallest index."""
+    there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {name: int(db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]) for name in tables if name in there}

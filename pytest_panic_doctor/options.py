@@ -1,0 +1,257 @@
+"""Command line and ini file -> one frozen `Settings`. Imports nothing heavy: pytest reads this in every project."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pytest_panic_doctor.errors import DoctorError
+
+DEFAULT_DATABASE = "db/trajectory_data.sqlite"
+GROUP = "panic-doctor"
+
+TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
+IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
+
+OptionKind = Literal["text", "flag", "list", "optional"]
+Value = str | bool | list[str] | None
+
+
+class BadOption(DoctorError):
+    """An option has a value that cannot be; the text is one sentence that names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: `--doctor-NAME` on the command line and `doctor_NAME` in the ini file.
+
+    `asks` tells whether the ini key alone makes the doctor examine a database.
+    """
+
+    name: str
+    kind: OptionKind
+    metavar: str
+    help: str
+    asks: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As it stands on the command line."""
+        return f"--doctor-{self.name}"
+
+    @property
+    def key(self) -> str:
+        """As it stands in the ini file."""
+        return f"doctor_{self.name.replace('-', '_')}"
+
+
+OPTIONS = (
+    Option("db", "text", "PATH", f"examine this trajectory database (default: {DEFAULT_DATABASE})", asks=True),
+    Option("fix", "flag", "", "repair what can be repaired; every row is kept in a journal beside the database", asks=True),
+    Option("rule", "list", "ID", "examine this rule only; may be repeated"),
+    Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
+    Option("memory", "text", "SIZE", "memory for all workers and computations together, e.g. 12GB (default: 80%% of what is free)"),
+    Option("max-workers", "text", "N", "never more xdist workers than this"),
+    Option("timeout", "text", "SECONDS", "end the computation of a diagram after this time"),
+    Option("max-dim", "text", "N", "highest homology dimension to compute (default: 2; less is recorded in the diagram)"),
+    Option("engine", "text", "NAME", "giotto-ph, gudhi, or one that a plugin brings (default: the first that is there)"),
+    Option("report", "list", "PATH", "write a report, .json or .jsonl by suffix; may be repeated"),
+    Option("rules", "flag", "", "list the rules and leave"),
+    Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
+)
+
+EXTRA_KEYS = {
+    "doctor_text_models": "more embedding models that embed texts",
+    "doctor_image_models": "more embedding models that embed images",
+}
+
+
+class Source(Protocol):
+    """Where options come from: pytest's Config, or a test's dictionary."""
+
+    def getoption(self, name: str) -> object:
+        """The command line's value, None where the option was not given."""
+
+    def getini(self, name: str) -> object:
+        """The ini file's value, None or empty where the key is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the user decided. Sizes in bytes, times in seconds, ids as stored."""
+
+    database: Path
+    fix: bool = False
+    rules: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
+    memory: int | None = None
+    max_workers: int | None = None
+    timeout: float | None = None
+    max_dim: int = 2
+    engine: str = "auto"
+    reports: tuple[Path, ...] = ()
+    demo: bool = False
+    kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values: for JSON, and for the way to an xdist worker."""
+        plain = asdict(self)
+        plain["database"] = str(self.database)
+        plain["reports"] = [str(path) for path in self.reports]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, object]) -> Settings:
+        """The inverse of `as_dict`."""
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+        reports = values.pop("reports")
+        return cls(
+            database=Path(str(values.pop("database"))),
+            reports=tuple(Path(str(path)) for path in reports) if isinstance(reports, tuple) else (),
+            **values,  # type: ignore[arg-type]
+        )
+
+
+def asked(source: Source) -> bool:
+    """Whether the command line, or an ini key that asks for it, wants the doctor at all."""
+    given = any(source.getoption(option.key) not in (None, False, []) for option in OPTIONS)
+    return given or asked_by_ini(source)
+
+
+def asked_by_ini(source: Source) -> bool:
+    """Whether an ini key asks for an examination by itself."""
+    return any(option.asks and truthy(source.getini(option.key)) for option in OPTIONS)
+
+
+def truthy(value: object) -> bool:
+    """Whether an ini value says yes: a non-empty text or list that is not a no."""
+    return bool(value) and str(value).lower() not in ("false", "0", "no", "off")
+
+
+def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
+    """Read and check all options; raises `BadOption`. Paths on the command line are relative to `invocation_dir`,
+    those of the ini file to `ini_dir`."""
+    from_line = {option.name: source.getoption(option.key) for option in OPTIONS}
+    values: dict[str, object] = {}
+    folder: dict[str, Path] = {}
+    for option in OPTIONS:
+        given = from_line[option.name] not in (None, False, [])
+        ini = source.getini(option.key)
+        values[option.name] = from_line[option.name] if given else (truthy(ini) if option.kind == "flag" else ini or None)
+        folder[option.name] = invocation_dir if given else ini_dir
+    database = values["db"]
+    named = folder["db"] / str(database) if database else invocation_dir / DEFAULT_DATABASE
+    return Settings(
+        database=absolute(named),
+        fix=bool(values["fix"]),
+        rules=tuple(texts(values["rule"])),
+        experiments=tuple(uuid(text) for text in texts(values["experiment"])),
+        memory=size(values["memory"]),
+        max_workers=whole("--doctor-max-workers", values["max-workers"], least=1),
+        timeout=seconds(values["timeout"]),
+        max_dim=dimension(values["max-dim"]),
+        engine=str(values["engine"] or "auto"),
+        reports=tuple(report(folder["report"] / text) for text in texts(values["report"])),
+        demo=bool(values["demo"]),
+        kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
+    )
+
+
+def absolute(path: Path) -> Path:
+    """The path without `..`, its symbolic links kept, so that a node id reads as the user wrote it."""
+    parts: list[str] = []
+    for part in path.absolute().parts:
+        if part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return Path(*parts)
+
+
+def texts(value: object) -> list[str]:
+    """A repeatable option's values; commas separate them too."""
+    entries = value if isinstance(value, list) else [value] if value else []
+    return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
+
+
+def uuid(text: str) -> str:
+    """A UUID as stored: 32 hex digits without dashes."""
+    digits = text.replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", digits):
+        raise BadOption(f"--doctor-experiment {text} is no UUID: give 32 hex digits, with or without dashes")
+    return digits
+
+
+def size(value: object) -> int | None:
+    """A memory size in bytes; None where none was given."""
+    if value is None:
+        return None
+    from pytest_panic_doctor.topology.memory import parse_size
+
+    try:
+        return parse_size(str(value))
+    except ValueError as error:
+        raise BadOption(f"--doctor-memory {value}: {error}") from error
+
+
+def whole(flag: str, value: object, least: int) -> int | None:
+    """A whole number of at least `least`; None where none was given."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d+", str(value)) or int(str(value)) < least:
+        raise BadOption(f"{flag} {value} is no whole number of at least {least}: give one, e.g. {flag} 2")
+    return int(str(value))
+
+
+def seconds(value: object) -> float | None:
+    """A time in seconds; None where none was given."""
+    if value is None:
+        return None
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1
+    if not 0 < number < float("inf"):
+        raise BadOption(f"--doctor-timeout {value} is no time: give seconds above 0, e.g. --doctor-timeout 600")
+    return number
+
+
+def dimension(value: object) -> int:
+    """The highest homology dimension."""
+    number = whole("--doctor-max-dim", value, least=0)
+    if number is not None and number > 2:
+        raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
+    return 2 if number is None else number
+
+
+def report(path: Path) -> Path:
+    """A report's path, whose suffix says its format."""
+    if path.suffix not in REPORT_SUFFIXES:
+        allowed = ", ".join(REPORT_SUFFIXES)
+        raise BadOption(f"--doctor-report {path} has no known suffix: end it in one of {allowed}")
+    if not path.parent.is_dir():
+        raise BadOption(f"--doctor-report {path} has no folder to be written to: make {path.parent} first")
+    return path
+
+
+REPORT_SUFFIXES = (".json", ".jsonl")
+
+
+def kinds(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:
+    """What each known embedding model embeds, those of the ini file included."""
+    known: dict[str, Literal["TEXT", "IMAGE"]] = dict.fromkeys((*TEXT_MODELS, *text_models), "TEXT")
+    for name in (*IMAGE_MODELS, *image_models):
+        if known.get(name) == "TEXT" and name in tuple(text_models):
+            raise BadOption(f"{name} is in both doctor_text_models and doctor_image_models: leave it in one")
+        known[name] = "IMAGE"
+    return known
+
+
+def nearest(text: str, names: Iterable[str]) -> str:
+    """`: did you mean X?`, or how to see the names where none is near."""
+    near = difflib.get_close_matches(text, list(names), n=1, cutoff=0.5)
+    return f": did you mean {near[0]}?" if near else ""

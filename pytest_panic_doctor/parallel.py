@@ -1,0 +1,103 @@
+"""All that knows pytest-xdist: how many workers, what they are told, and what happens when one dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.items import DOCTOR
+from pytest_panic_doctor.options import BadOption, Settings
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+WORKER_MEMORY = 250_000_000
+"""Bytes that a worker and its idle child need between them, measured: below that a worker could not compute at all."""
+
+CONTROLLER_MEMORY = 120_000_000
+"""Bytes of the controlling pytest."""
+
+REFUSED = ("loadgroup", "loadfile", "loadscope", "each")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One reason for not having more workers."""
+
+    workers: int
+    reason: str
+
+
+Provider = Callable[[Settings], Limit | None]
+
+
+def by_cores(_: Settings) -> Limit | None:
+    """A worker computes, so more workers than cores only fight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Limit(cores, f"{cores} core{'s' if cores != 1 else ''}")
+
+
+def by_option(settings: Settings) -> Limit | None:
+    """`--doctor-max-workers`."""
+    most = settings.max_workers
+    return Limit(most, f"--doctor-max-workers {most}") if most else None
+
+
+def by_memory(settings: Settings) -> Limit | None:
+    """As many workers as fit, with an idle child each, into the memory that was given."""
+    from pytest_panic_doctor.topology.memory import available, format_size
+
+    memory = settings.memory or int(0.8 * available())
+    fit = max(1, (memory - CONTROLLER_MEMORY) // WORKER_MEMORY)
+    return Limit(fit, f"{format_size(memory)} of memory for {fit:,}")
+
+
+PROVIDERS: tuple[Provider, ...] = (by_cores, by_option, by_memory)
+
+
+def cap(settings: Settings) -> Limit:
+    """The smallest of all limits, and its reason."""
+    limits = [limit for provider in PROVIDERS if (limit := provider(settings))]
+    return min(limits, key=lambda limit: limit.workers)
+
+
+def limit_workers(config: pytest.Config, settings: Settings) -> None:
+    """Cap the number of workers and choose a distribution, before xdist turns `-n` into workers.
+
+    Raises `BadOption` for a distribution that hangs or repeats the killer when a worker dies.
+    """
+    option = config.option
+    if settings.fix and option.dist in REFUSED:
+        raise BadOption(f"--dist {option.dist} cannot be used with --doctor-fix: leave it away, or give --dist worksteal")
+    if option.numprocesses in (None, 0):
+        return
+    limit = cap(settings)
+    option.maxprocesses = min(option.maxprocesses or limit.workers, limit.workers)
+    if option.dist == "no" and not option.distload:
+        option.dist = "worksteal"
+
+
+def said_of_workers(config: pytest.Config, settings: Settings) -> str | None:
+    """`2 workers (64 asked, 2 cores)` for the header; None where nothing is distributed."""
+    asked = config.option.numprocesses
+    if asked in (None, 0):
+        return None
+    limit = cap(settings)
+    count = len(config.option.tx or ())
+    noun = f"{count} worker{'s' if count != 1 else ''}"
+    return f"{noun} ({asked} asked, {limit.reason})" if count < asked else f"{noun} ({asked} asked)"
+
+
+class XdistHooks:
+    """Registered only where pytest-xdist is, and only in the controller."""
+
+    @pytest.hookimpl
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Hand the session to a worker, so that all collect the same items whatever happens to the database."""
+        doctor = node.config.stash[DOCTOR]
+        doctor.workers = len(node.config.option.tx or ()) or 1
+        node.workerinput["doctor"] = doctor.for_worker()

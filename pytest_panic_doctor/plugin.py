@@ -1,0 +1,125 @@
+"""The pytest hooks, each a few lines; inert until a doctor option, or an ini key that asks for it, is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor import options
+from pytest_panic_doctor.errors import DoctorError
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.session import DoctorSession
+
+SESSION = pytest.StashKey["DoctorSession"]()
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn what a user can cause into pytest's usage error: one sentence on stderr, exit status 4."""
+    try:
+        yield
+    except DoctorError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options and ini keys."""
+    group = parser.getgroup(options.GROUP, "examine and repair a PANIC-TDA trajectory database")
+    for option in options.OPTIONS:
+        kind = {"flag": "store_true", "list": "append"}.get(option.kind, "store")
+        shown = {} if option.kind == "flag" else {"metavar": option.metavar}
+        optional = {"nargs": "?", "const": ""} if option.kind == "optional" else {}
+        group.addoption(
+            option.flag,
+            action=kind,
+            dest=option.key,
+            default=False if option.kind == "flag" else None,
+            help=option.help,
+            **shown,
+            **optional,
+        )
+        parser.addini(
+            option.key,
+            f"same as {option.flag}: {option.help.replace('%%', '%')}",
+            type="linelist" if option.kind == "list" else "string",
+            default=[] if option.kind == "list" else "",
+        )
+    for key, text in options.EXTRA_KEYS.items():
+        parser.addini(key, text, type="args", default=[])
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """The hooks for other people's rules, embedders and engines."""
+    from pytest_panic_doctor import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Register the commands after every installed plugin, so that they run before xdist makes its workers."""
+    if options.asked(EarlyOptions(early_config)):
+        early_config.pluginmanager.register(Commands(), "panic-doctor-commands")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin a session where one is asked for."""
+    if not options.asked(config) or config.getoption("help") or config.getoption("version"):
+        return
+    from pytest_panic_doctor.session import DoctorSession
+
+    with usage_errors():
+        session = DoctorSession(config)
+        config.stash[SESSION] = session
+        config.pluginmanager.register(session, "panic-doctor-session")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End it, however pytest ends."""
+    if session := config.stash.get(SESSION, None):
+        session.close()
+
+
+class EarlyOptions:
+    """The options before pytest has parsed the whole command line."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """`config` as `pytest_load_initial_conftests` gets it."""
+        self.config = config
+
+    def getoption(self, name: str) -> object:
+        """The command line's value, None where it is not there."""
+        return getattr(self.config.known_args_namespace, name, None)
+
+    def getini(self, name: str) -> object:
+        """The ini file's value."""
+        return self.config.getini(name)
+
+
+class Commands:
+    """What happens before there is a pytest session."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
+        """Commands that list something and leave; otherwise cap the number of workers."""
+        from pytest_panic_doctor.commands import run
+
+        if config.getoption("help") or config.getoption("version"):
+            return None
+        with usage_errors():
+            settings = options.settings(config, config.invocation_params.dir, ini_dir(config))
+            status = run(config, settings)
+            if status is None and config.pluginmanager.hasplugin("xdist"):
+                from pytest_panic_doctor.parallel import limit_workers
+
+                limit_workers(config, settings)
+        return status
+
+
+def ini_dir(config: pytest.Config) -> Path:
+    """The folder that paths in the ini file are relative to."""
+    return config.inipath.parent if config.inipath else config.rootpath

@@ -1,0 +1,55 @@
+"""The reports that go to files: `.json` at the end, `.jsonl` line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pytest_panic_doctor.report.results import Result, Results, head
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.doctor import Doctor
+
+
+class ReportFiles:
+    """The files that `--doctor-report` names."""
+
+    def __init__(self, doctor: Doctor, version: str) -> None:
+        """Open the `.jsonl` ones at once, so that each item's line is on disk when it ended."""
+        self.doctor = doctor
+        self.version = version
+        self._stack = ExitStack()
+        self._lines: list[TextIO] = [
+            self._stack.enter_context(path.open("w", encoding="utf-8"))
+            for path in doctor.settings.reports
+            if path.suffix == ".jsonl"
+        ]
+
+    def add(self, result: Result) -> None:
+        """Write one item to the `.jsonl` files and flush it."""
+        if self._lines:
+            line = json.dumps(result.as_dict(), ensure_ascii=False)
+            for file in self._lines:
+                file.write(line + "\n")
+                file.flush()
+
+    def end(self, results: Results) -> None:
+        """Close the `.jsonl` files and write the `.json` ones, each whole or not at all."""
+        self._stack.close()
+        for path in self.doctor.settings.reports:
+            if path.suffix == ".json":
+                write_json(path, self.doctor, results, self.version)
+
+
+def write_json(path: Path, doctor: Doctor, results: Results, version: str) -> None:
+    """The JSON report, item by item, so that its size costs no memory."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write('{"doctor": ' + json.dumps(head(doctor, results, version), ensure_ascii=False) + ',\n"items": [')
+        for index, item in enumerate(results.items):
+            file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))
+        file.write("\n]}\n")
+    partial.replace(path)

@@ -1,0 +1,94 @@
+"""What the terminal shows around the items: a header, and at the end the rules, worst first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.results import Results, sickest, verdict
+from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.topology.memory import format_size
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_panic_doctor.doctor import Doctor
+
+COLOURS = {"sick": "red", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
+NOUNS = {
+    "experimentconfig": "experiment",
+    "run": "run",
+    "invocation": "invocation",
+    "embedding": "embedding",
+    "persistencediagram": "diagram",
+    "clusteringresult": "clustering result",
+    "embeddingcluster": "cluster assignment",
+}
+
+
+def header(doctor: Doctor, cap: str | None) -> list[str]:
+    """The lines that pytest prints before it collects."""
+    path = doctor.settings.database
+    rows = [plural(count, NOUNS[table]) for table, count in doctor.rows.items()]
+    count = sum(1 for _ in doctor.entries())
+    mode = "examine and repair" if doctor.settings.fix else "examine, read only"
+    lines = [f"doctor: {text.shown_path(doctor)}, {format_size(path.stat().st_size)}, {mode}"]
+    lines += [f"doctor: {line}" for line in wrapped(rows)]
+    lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {plural(count, 'item')}")
+    if cap:
+        lines.append(f"doctor: {cap}")
+    return lines
+
+
+def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:
+    """The parts, comma-separated, in lines of at most `width` characters."""
+    line = ""
+    for part in parts:
+        if line and len(line) + len(part) + 3 > width:
+            yield line + ","
+            line = ""
+        line += f", {part}" if line else part
+    if line:
+        yield line
+
+
+def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -> None:
+    """The section at the end: rules that are not simply healthy, the count of each verdict, and what to type next."""
+    if not results.items:
+        return
+    counted = results.by_rule()
+    writer.section("doctor", sep="=")
+    for name, outcomes in sickest(counted.items()):
+        state = verdict(outcomes)
+        if state != "healthy" or outcomes["skipped"]:
+            writer.write(f"{state:<13}", **{COLOURS[state]: True})
+            writer.line(f"{name:<21} {shares(outcomes)}")
+    for item in results.items:
+        for warning in item.warnings:
+            writer.line(f"{'warning':<13}{warning}", yellow=True)
+    verdicts = results.verdicts()
+    order = [name for name in ("healthy", "fixed", "sick", "not examined") if verdicts[name] or name == "healthy"]
+    parts = ", ".join(f"{verdicts[name]:,} {name}" for name in order)
+    worst = next(name for name in COLOURS if verdicts[name])
+    writer.line(f"{plural(len(counted), 'rule')}: {parts}", bold=True, **{COLOURS[worst]: True})
+    for line in next_lines(doctor, results):
+        writer.line(line)
+
+
+def shares(outcomes: Counter[str]) -> str:
+    """`3 of 12 items failed, 1 skipped`."""
+    total = outcomes.total()
+    words = [(word, outcomes[word]) for word in ("failed", "fixed", "skipped") if outcomes[word]]
+    first, *rest = [f"{count:,} {word}" for word, count in words]
+    number, word = first.split(" ", 1)
+    return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
+
+
+def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
+    """The one command to type next, if there is one."""
+    sick = {item.rule for item in results.items if item.outcome == "failed"}
+    repairable = [name for name in sick if doctor.rules[name].repair]
+    if sick and not doctor.settings.fix and repairable:
+        yield f"next: {text.command(doctor, '--doctor-fix -n 2')}"

@@ -1,0 +1,75 @@
+"""The sentences that a person reads."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.rules.model import Finding, plural
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.examine import Outcome
+    from pytest_panic_doctor.rules.model import Rule
+
+FINDINGS_SHOWN = 20
+IDS_SHOWN = 20
+WIDTH = 80
+
+
+def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
+    """The text of a failed item: its findings, worst first, what became of a repair, and what to type next."""
+    worst = sorted(outcome.findings, key=lambda finding: -finding.count)
+    lines: list[str] = []
+    for finding in worst[:FINDINGS_SHOWN]:
+        lines += [finding.sentence, *where(finding, doctor), *identified(finding)]
+    if len(worst) > FINDINGS_SHOWN:
+        lines.append(f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})")
+    if outcome.note:
+        lines.append(outcome.note)
+    elif not doctor.settings.fix:
+        lines.append(next_step(rule, doctor))
+    return "\n".join(lines)
+
+
+def where(finding: Finding, doctor: Doctor) -> Iterator[str]:
+    """The run and the experiment that a finding is about, by id and as a person knows them."""
+    for noun, id in (("run", finding.run), ("experiment", finding.experiment)):
+        if id:
+            label = doctor.labels.get(id, "")
+            yield f"  {noun:<10} {dashed(id)}  {label}".rstrip()
+
+
+def identified(finding: Finding) -> Iterator[str]:
+    """The rows of a finding: at most 20 of them, two a line, the count exact."""
+    if not finding.table or not finding.ids or finding.ids == (finding.run,) or finding.ids == (finding.experiment,):
+        return
+    shown = finding.ids[:IDS_SHOWN]
+    more = f" (showing {len(shown)} of {finding.count:,})" if finding.count > len(shown) else ""
+    yield f"  {finding.table}{more}"
+    for start in range(0, len(shown), 2):
+        yield f"    {'  '.join(shown[start : start + 2])}"
+
+
+def next_step(rule: Rule, doctor: Doctor) -> str:
+    """What to do about a rule that is sick."""
+    if rule.repair is None:
+        return f"nothing repairs this: {rule.remedy}" if rule.remedy else "nothing repairs this"
+    return f"next: {command(doctor, '--doctor-fix', f'--doctor-rule {rule.id}')}"
+
+
+def command(doctor: Doctor, *options: str) -> str:
+    """The command line that examines the same database with other options."""
+    base = "--doctor-demo" if doctor.settings.demo else f"--doctor-db {shown_path(doctor)}"
+    return " ".join(("pytest", base, *options))
+
+
+def shown_path(doctor: Doctor) -> str:
+    """The database's path, short where it lies below the current folder."""
+    path = str(doctor.settings.database)
+    relative = os.path.relpath(path)
+    return shlex.quote(relative if len(relative) < len(path) else path)
+

@@ -1,0 +1,128 @@
+"""Rules about the whole database: the file, its schema, and rows that belong to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.schema import TABLES, UNIQUE
+from pytest_panic_doctor.store.subject import Rows
+
+SHOWN = 5
+
+
+@rule(
+    "file-integrity",
+    scope=Scope.DATABASE,
+    sentence="SQLite's own check finds nothing wrong",
+    remedy="restore the file from a backup",
+)
+def file_integrity(view: View) -> Iterator[Finding]:
+    """`PRAGMA quick_check`: every page, no comparison of indexes with tables (https://www.sqlite.org/pragma.html)."""
+    problems = [line for (line,) in view.db.execute("PRAGMA quick_check(10000)") if line != "ok"]
+    for problem in problems:
+        yield view.finding(f"SQLite's check says: {problem.splitlines()[-1]}", count=1)
+
+
+@rule(
+    "schema",
+    scope=Scope.DATABASE,
+    sentence="every table and column exists (a missing UNIQUE constraint: a warning)",
+    remedy="migrate the file with the research tool",
+)
+def schema(view: View) -> Iterator[Finding]:
+    """Tables and columns by name; older files lack UNIQUE constraints, which is worth a warning and no more."""
+    for table, expected in TABLES.items():
+        columns = {str(row[1]) for row in view.db.execute(f"PRAGMA table_info({table})")}
+        missing = [name for name in expected if name not in columns]
+        if not columns:
+            yield view.finding(f"table {table} does not exist", table=table, count=1)
+        elif missing:
+            noun = plural(len(missing), "column")
+            yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=table, count=len(missing))
+        for wanted in UNIQUE.get(table, ()):
+            if columns.issuperset(wanted) and not is_unique(view, table, wanted):
+                text = f"table {table} has no UNIQUE ({', '.join(wanted)}), so nothing prevents duplicates"
+                yield view.finding(text, table=table, count=1, warning=True)
+
+
+def is_unique(view: View, table: str, columns: tuple[str, ...]) -> bool:
+    """Whether a UNIQUE index of `table` is exactly on `columns`, in any order, for all rows."""
+    for _, index, unique, _, partial in view.db.execute(f"PRAGMA index_list({table})").fetchall():
+        if unique and not partial:
+            names = {row[2] for row in view.db.execute(f'PRAGMA index_info("{index}")')}
+            if names == set(columns):
+                return True
+    return False
+
+
+@rule(
+    "orphan-run",
+    scope=Scope.DATABASE,
+    sentence="every run belongs to an experiment",
+    repair=RepairKind.QUARANTINE,
+)
+def orphan_run(view: View) -> Iterator[Finding]:
+    """Runs whose experiment does not exist."""
+    yield from orphans(view, "run", "experiment_id", "experimentconfig", "an experiment")
+
+
+@rule(
+    "orphan-invocation",
+    scope=Scope.DATABASE,
+    sentence="every invocation belongs to a run",
+    repair=RepairKind.QUARANTINE,
+)
+def orphan_invocation(view: View) -> Iterator[Finding]:
+    """Invocations whose run does not exist."""
+    yield from orphans(view, "invocation", "run_id", "run", "a run")
+
+
+@rule(
+    "orphan-embedding",
+    scope=Scope.DATABASE,
+    sentence="every embedding belongs to an invocation",
+    repair=RepairKind.QUARANTINE,
+)
+def orphan_embedding(view: View) -> Iterator[Finding]:
+    """Embeddings whose invocation does not exist."""
+    yield from orphans(view, "embedding", "invocation_id", "invocation", "an invocation")
+
+
+@rule(
+    "orphan-diagram",
+    scope=Scope.DATABASE,
+    sentence="every diagram belongs to a run",
+    repair=RepairKind.QUARANTINE,
+)
+def orphan_diagram(view: View) -> Iterator[Finding]:
+    """Diagrams whose run does not exist."""
+    yield from orphans(view, "persistencediagram", "run_id", "run", "a run", noun="diagram")
+
+
+def orphans(
+    view: View, table: str, column: str, parent: str, parent_noun: str, noun: str | None = None
+) -> Iterator[Finding]:
+    """Rows of `table` whose `column` names no row of `parent`.
+
+    The inner query touches nothing but the index on `column`; the rows themselves, 4 KB a piece, are read only for
+    offenders.
+    """
+    rows = Rows(
+        table,
+        f"SELECT id FROM {table} WHERE rowid IN (SELECT c.rowid FROM {table} c WHERE NOT EXISTS "
+        f"(SELECT 1 FROM {parent} p WHERE p.id = c.{column}))",
+    )
+
+    def message(count: int) -> str:
+        total = view.scalar(f"SELECT count(*) FROM {table}")
+        does = verb(count, "does", "do")
+        return f"{count:,} of {plural(total, noun or table)} {does} not belong to {parent_noun} that exists"
+
+    def details() -> str:
+        named = view.db.execute(
+            f"SELECT {column}, count(*) FROM {table} WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT {SHOWN}"
+        ).fetchall()
+        return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
+
+    yield from view.offenders(rows, message, details)

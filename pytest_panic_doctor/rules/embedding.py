@@ -1,0 +1,169 @@
+"""Rules about the embeddings of one embedding model in one experiment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.subject import Rows
+from pytest_panic_doctor.topology.stored import commonest_width
+from pytest_panic_doctor.topology.vector import Flaw, flaws
+
+INVOCATIONS = (
+    "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
+)
+EMBEDDINGS = (
+    "run r JOIN invocation i ON i.run_id = r.id JOIN embedding e ON e.invocation_id = i.id "
+    "AND e.embedding_model = :model WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
+)
+
+def unknown_kind(view: View) -> Finding:
+    """The finding for an embedding model of which nobody has said whether it embeds texts or images."""
+    model = view.subject.embedding_model
+    return view.finding(
+        f"whether {model} embeds texts or images is not known, so it was not examined: name it in the ini key "
+        "doctor_text_models or doctor_image_models",
+        table="experimentconfig",
+        ids=[str(view.subject.experiment)],
+        count=1,
+    )
+
+
+@rule(
+    "embedding-missing",
+    scope=Scope.EXPERIMENT_MODEL,
+    sentence="each invocation of the embedding model's type has an embedding",
+    repair=RepairKind.EMBED,
+    after=("embedding-type", "embedding-duplicate"),
+)
+def embedding_missing(view: View) -> Iterator[Finding]:
+    """Invocations of the model's type without an embedding by it; only indexes and invocation rows are read."""
+    kind = view.kind()
+    if kind is None:
+        yield unknown_kind(view)
+        return
+    params = view.params | {"kind": kind}
+    rows = Rows(
+        "invocation",
+        f"SELECT i.id FROM {INVOCATIONS} AND i.type = :kind AND NOT EXISTS (SELECT 1 FROM embedding e "
+        "WHERE e.invocation_id = i.id AND e.embedding_model = :model)",
+        params,
+    )
+
+    def message(count: int) -> str:
+        total = view.scalar(f"SELECT count(*) FROM {INVOCATIONS} AND i.type = :kind", kind=kind)
+        return f"{count:,} of {plural(total, f'{kind} invocation')} {verb(count, 'has', 'have')} no embedding"
+
+    yield from view.offenders(rows, message)
+
+
+@rule(
+    "embedding-duplicate",
+    scope=Scope.EXPERIMENT_MODEL,
+    sentence="no invocation has two embeddings by the same embedding model",
+    repair=RepairKind.KEEP_NEWEST,
+    after=("embedding-type",),
+)
+def embedding_duplicate(view: View) -> Iterator[Finding]:
+    """All embeddings of an invocation that has more than one by this model."""
+    rows = Rows(
+        "embedding",
+        "SELECT id FROM embedding WHERE embedding_model = :model AND invocation_id IN "
+        f"(SELECT e.invocation_id FROM {EMBEDDINGS} GROUP BY e.invocation_id HAVING count(*) > 1)",
+        view.params,
+    )
+
+    def message(count: int) -> str:
+        twice = view.scalar(f"SELECT count(DISTINCT invocation_id) FROM embedding WHERE id IN ({rows.sql})")
+        return f"{plural(twice, 'invocation')} {verb(twice, 'has', 'have')} {count:,} embeddings between them" if (
+            twice > 1
+        ) else f"1 invocation has {count:,} embeddings"
+
+    yield from view.offenders(rows, message)
+
+
+@rule(
+    "embedding-type",
+    scope=Scope.EXPERIMENT_MODEL,
+    sentence="a text model embedded only text, an image model only images",
+    repair=RepairKind.QUARANTINE,
+)
+def embedding_type(view: View) -> Iterator[Finding]:
+    """Embeddings of invocations of the other type."""
+    kind = view.kind()
+    if kind is None:
+        yield unknown_kind(view)
+        return
+    params = view.params | {"kind": kind}
+    rows = Rows("embedding", f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind", params)
+
+    def message(count: int) -> str:
+        total = view.scalar(f"SELECT count(*) FROM {EMBEDDINGS}")
+        return f"{count:,} of {plural(total, 'embedding')} {verb(count)} of an output that is not {kind}"
+
+    yield from view.offenders(rows, message)
+
+
+@dataclass
+class Unusable:
+    """The unusable vectors met so far; ids up to what a finding keeps, counts exact."""
+
+    ids: dict[Flaw, list[str]] = field(default_factory=dict)
+    counts: Counter[Flaw] = field(default_factory=Counter)
+    runs: set[str] = field(default_factory=set)
+    total: int = 0
+
+    def add(self, flaw: Flaw, row_id: str, run: str) -> None:
+        """Note one vector."""
+        self.counts[flaw] += 1
+        self.runs.add(run)
+        kept = self.ids.setdefault(flaw, [])
+        if len(kept) < IDS_KEPT:
+            kept.append(row_id)
+
+    def clauses(self, width: int) -> str:
+        """`1 NULL, 1 has 668 values instead of 768`, the commonest first."""
+        return ", ".join(
+            f"{count:,} {flaw.clause(count, width)}"
+            for flaw, count in sorted(self.counts.items(), key=lambda item: -item[1])
+        )
+
+
+@rule(
+    "embedding-vector",
+    scope=Scope.EXPERIMENT_MODEL,
+    sentence="every vector is there, as wide as the embedding model's others, finite and not zero",
+    repair=RepairKind.EMBED,
+    after=("embedding-type", "embedding-duplicate"),
+    expensive=True,
+)
+def embedding_vector(view: View) -> Iterator[Finding]:
+    """Every vector of the model in the experiment, run by run, so that one run's vectors are in memory at a time."""
+    width = commonest_width(view.db, str(view.subject.experiment), str(view.subject.embedding_model))
+    found = Unusable()
+    runs = view.db.execute(
+        "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid",
+        view.params,
+    ).fetchall()
+    for (run,) in runs:
+        rows = view.db.execute(
+            "SELECT e.id, e.vector FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+            "AND e.embedding_model = ? WHERE i.run_id = ?",
+            (view.subject.embedding_model, run),
+        ).fetchall()
+        found.total += len(rows)
+        for index, flaw in flaws([vector for _, vector in rows], width):
+            found.add(flaw, rows[index][0], run)
+    if not found.total:
+        raise NothingToLookAt(f"{view.subject.embedding_model} has no embedding here")
+    count = found.counts.total()
+    if count:
+        yield view.finding(
+            f"{count:,} of {plural(found.total, 'vector')} {verb(count)} unusable: {found.clauses(width)}",
+            table="embedding",
+            ids=[row_id for ids in found.ids.values() for row_id in ids],
+            count=count,
+            run=found.runs.pop() if len(found.runs) == 1 else None,
+        )

@@ -1,0 +1,247 @@
+"""Rules about the invocations of an experiment's runs. None reads an output's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.subject import Rows
+
+OF_RUNS = "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment"
+"""The invocations of an experiment, over two indexes; NULL in `:run` is never narrowed here: no diagram asks."""
+
+RANGES_SHOWN = 5
+
+
+def total(view: View) -> str:
+    """`1,234 invocations`, for the end of «2 of …»."""
+    return plural(view.scalar(f"SELECT count(*) FROM {OF_RUNS}"), "invocation")
+
+
+@rule(
+    "invocation-sequence",
+    scope=Scope.EXPERIMENT,
+    sentence="each run's sequence numbers are 0 … max_length-1, each once (early stop as documented)",
+    remedy="regenerate the run with the research tool: numbers are never changed",
+)
+def invocation_sequence(view: View) -> Iterator[Finding]:
+    """One aggregate a run; only a run whose aggregate is off is looked at row by row."""
+    runs = view.db.execute(
+        "SELECT r.id, r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
+        "max(i.sequence_number) FROM run r LEFT JOIN invocation i ON i.run_id = r.id "
+        "WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
+        view.params,
+    )
+    for run, seed, max_length, count, distinct, low, high in runs.fetchall():
+        in_order = count > 0 and count == distinct and low == 0 and high == count - 1
+        if in_order and count == max_length:
+            continue
+        if in_order and seed != -1 and count < max_length and stopped_at_repeat(view, run, count - 1):
+            continue
+        problems = sequence_problems(view, run, seed, max_length)
+        yield view.finding("; ".join(problems), table="run", ids=[run], run=run)
+
+
+def stopped_at_repeat(view: View, run: str, last: int) -> bool:
+    """Whether the last output repeats an earlier one of its run, which ends a run whose seed is not -1.
+
+    Texts are compared; of images, whose bytes are never read, only the lengths, so that a repeat may be believed but
+    none is missed.
+    """
+    return bool(
+        view.scalar(
+            "SELECT EXISTS (SELECT 1 FROM invocation z JOIN invocation i ON i.run_id = z.run_id AND i.type = z.type "
+            "AND i.sequence_number < z.sequence_number WHERE z.run_id = :of AND z.sequence_number = :last AND CASE "
+            "z.type WHEN 'TEXT' THEN i.output_text = z.output_text "
+            "ELSE length(i.output_image_data) = length(z.output_image_data) END)",
+            of=run,
+            last=last,
+        )
+    )
+
+
+def sequence_problems(view: View, run: str, seed: int, max_length: object) -> list[str]:
+    """What is wrong with one run's numbers, as the clauses of a sentence."""
+    numbers = view.db.execute(
+        "SELECT sequence_number, count(*) FROM invocation WHERE run_id = ? GROUP BY 1 ORDER BY 1", (run,)
+    ).fetchall()
+    if not isinstance(max_length, int) or max_length <= 0:
+        return [f"the run's max_length is {max_length!r}, so its sequence numbers cannot be judged"]
+    if not numbers:
+        return [f"the run has no invocation instead of {max_length:,}"]
+    odd = [value for value, _ in numbers if not isinstance(value, int) or value < 0 or value >= max_length]
+    good = {value: count for value, count in numbers if value not in odd}
+    end = max_length if seed == -1 else max(good, default=-1) + 1
+    gaps = [number for number in range(end) if number not in good]
+    problems = []
+    if gaps:
+        what = plural(len(gaps), "sequence number")
+        problems.append(f"{what} of {max_length:,} {verb(len(gaps))} missing: {ranges(gaps)}")
+    repeated = [value for value, count in good.items() if count > 1]
+    if repeated:
+        what = plural(len(repeated), "sequence number")
+        problems.append(f"{what} {verb(len(repeated), 'stands', 'stand')} more than once: {ranges(repeated)}")
+    if odd:
+        shown = ", ".join("NULL" if value is None else str(value) for value in odd[:RANGES_SHOWN])
+        problems.append(f"{plural(len(odd), 'sequence number')} outside 0 … {max_length - 1:,}: {shown}")
+    if not problems:
+        problems.append(f"the run stops after {end:,} of {max_length:,} invocations, though no output repeats")
+    return problems
+
+
+def ranges(numbers: list[int]) -> str:
+    """`3, 7–9 and 4 more` of ascending numbers."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    shown = ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in spans[:RANGES_SHOWN])
+    left = sum(high - low + 1 for low, high in spans[RANGES_SHOWN:])
+    return f"{shown} and {left:,} more" if left else shown
+
+
+@rule(
+    "invocation-output",
+    scope=Scope.EXPERIMENT,
+    sentence="each invocation has the output of its type and only that",
+    remedy="regenerate the run with the research tool",
+)
+def invocation_output(view: View) -> Iterator[Finding]:
+    """Presence alone: an image counts as there when it has a length, and its bytes stay on their pages."""
+    wrong = (
+        "CASE i.type WHEN 'TEXT' THEN i.output_text IS NULL OR i.output_image_data IS NOT NULL "
+        "WHEN 'IMAGE' THEN coalesce(length(i.output_image_data), 0) = 0 OR i.output_text IS NOT NULL ELSE 1 END"
+    )
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {wrong}", view.params)
+
+    def details() -> str:
+        kinds = {
+            "TEXT without text": "i.type = 'TEXT' AND i.output_text IS NULL",
+            "IMAGE without an image": "i.type = 'IMAGE' AND coalesce(length(i.output_image_data), 0) = 0",
+            "TEXT with an image": "i.type = 'TEXT' AND i.output_image_data IS NOT NULL",
+            "IMAGE with a text": "i.type = 'IMAGE' AND i.output_text IS NOT NULL",
+            "of an unknown type": "coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE')",
+        }
+        counts = {noun: view.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {test}") for noun, test in kinds.items()}
+        return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
+
+    yield from view.offenders(
+        rows, lambda count: f"{count:,} of {total(view)} {verb(count, 'has', 'have')} not the one output", details
+    )
+
+
+@rule(
+    "invocation-chain",
+    scope=Scope.EXPERIMENT,
+    sentence="each invocation's input is its predecessor in the same run",
+    remedy="regenerate the run with the research tool",
+)
+def invocation_chain(view: View) -> Iterator[Finding]:
+    """The input of 0 is NULL, that of k the invocation k-1 of the run.
+
+    Neighbours in sequence order settle nearly all rows without a look-up; the rest are looked up by id.
+    """
+    rows = Rows(
+        "invocation",
+        "WITH walk AS (SELECT i.id, i.run_id, i.sequence_number AS k, i.input_invocation_id AS input, "
+        "lag(i.id) OVER w AS before, lag(i.sequence_number) OVER w AS before_k "
+        f"FROM {OF_RUNS} WINDOW w AS (PARTITION BY r.id ORDER BY i.sequence_number)) "
+        "SELECT id FROM walk WHERE NOT (k IS 0 AND input IS NULL) "
+        "AND NOT (k > 0 AND before_k IS k - 1 AND input IS before) "
+        "AND NOT (k > 0 AND EXISTS (SELECT 1 FROM invocation p WHERE p.id = walk.input AND p.run_id = walk.run_id "
+        "AND p.sequence_number = walk.k - 1))",
+        view.params,
+    )
+
+    def details() -> str:
+        kinds = {
+            "the first of its run, yet with an input": "i.sequence_number IS 0 AND i.input_invocation_id IS NOT NULL",
+            "without an input": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NULL",
+            "with an input that does not exist": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NOT NULL "
+            "AND p.id IS NULL",
+            "with an input of another run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
+            "AND p.run_id IS NOT i.run_id",
+            "with an input of its run that is not the predecessor": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
+            "AND p.run_id IS i.run_id",
+        }
+        offending = f"FROM invocation i LEFT JOIN invocation p ON p.id = i.input_invocation_id WHERE i.id IN ({rows.sql})"
+        counts = {noun: view.scalar(f"SELECT count(*) {offending} AND {test}") for noun, test in kinds.items()}
+        return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
+
+    yield from view.offenders(
+        rows,
+        lambda count: f"{count:,} of {total(view)} {verb(count, 'does', 'do')} not continue the predecessor",
+        details,
+    )
+
+
+@rule(
+    "invocation-model",
+    scope=Scope.EXPERIMENT,
+    sentence="each invocation's model is the one whose turn it is",
+    remedy="regenerate the run with the research tool",
+)
+def invocation_model(view: View) -> Iterator[Finding]:
+    """Invocation k uses `network[k % len(network)]`."""
+    broken = Rows(
+        "run",
+        "SELECT id FROM run WHERE experiment_id = :experiment AND NOT "
+        "CASE WHEN json_valid(network) THEN json_type(network) = 'array' AND json_array_length(network) > 0 ELSE 0 END",
+        view.params,
+    )
+    yield from view.offenders(
+        broken,
+        lambda count: f"{plural(count, 'run')} {verb(count, 'has', 'have')} no network, so no model has a turn",
+    )
+    rows = Rows(
+        "invocation",
+        "WITH turn AS MATERIALIZED (SELECT r.id AS run_id, json_array_length(r.network) AS models, n.key AS k, "
+        "n.value AS model FROM run r, json_each(CASE WHEN json_valid(r.network) AND json_type(r.network) = 'array' "
+        "THEN r.network ELSE '[]' END) n WHERE r.experiment_id = :experiment) "
+        f"SELECT i.id FROM {OF_RUNS} AND r.id NOT IN ({broken.sql}) AND i.model IS NOT (SELECT turn.model FROM turn "
+        "WHERE turn.run_id = r.id AND turn.k = i.sequence_number % turn.models)",
+        view.params,
+    )
+
+    def details() -> str:
+        found = view.db.execute(
+            f"SELECT model, count(*) FROM invocation WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT 5",
+            rows.params,
+        ).fetchall()
+        return ", ".join(f"{count:,} by {model or 'none'}" for model, count in found)
+
+    yield from view.offenders(
+        rows,
+        lambda count: f"{count:,} of {total(view)} {verb(count, 'is', 'are')} by a model whose turn it was not",
+        details,
+    )
+
+
+@rule(
+    "invocation-time",
+    scope=Scope.EXPERIMENT,
+    sentence="nothing completed before it started",
+    remedy="correct the times by hand, or leave them",
+)
+def invocation_time(view: View) -> Iterator[Finding]:
+    """The experiment itself, its invocations, embeddings and diagrams.
+
+    Times are compared as text, which for `YYYY-MM-DD HH:MM:SS[.ffffff]` is comparing them as times.
+    """
+    below = {
+        "experimentconfig": "FROM experimentconfig t WHERE t.id = :experiment",
+        "invocation": "FROM run r JOIN invocation t ON t.run_id = r.id WHERE r.experiment_id = :experiment",
+        "embedding": "FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
+        "WHERE r.experiment_id = :experiment",
+        "persistencediagram": "FROM run r JOIN persistencediagram t ON t.run_id = r.id "
+        "WHERE r.experiment_id = :experiment",
+    }
+    nouns = {"experimentconfig": "experiment", "persistencediagram": "diagram"}
+    for table, source in below.items():
+        early = Rows(table, f"SELECT t.id {source} AND t.completed_at < t.started_at", view.params)
+        noun = nouns.get(table, table)
+        yield from view.offenders(
+            early, lambda count, noun=noun: f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started"
+        )

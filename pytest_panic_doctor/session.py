@@ -1,0 +1,137 @@
+"""The doctor's hooks within a pytest session; registered only where one was asked for."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor import options
+from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
+from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.items import DOCTOR, EXAMINER, DoctorFile, DoctorItem
+from pytest_panic_doctor.report import terminal
+from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.results import Results, from_plain, to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pytest_panic_doctor.rules.model import Rule
+
+DISTRIBUTION = "pytest-panic-doctor"
+FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
+
+
+class DoctorSession:
+    """One session, in the controller or in an xdist worker."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Read the options, look at the database (or take what the controller sends), and choose what is collected."""
+        self.config = config
+        self.input: dict[str, object] | None = getattr(config, "workerinput", {}).get("doctor")
+        rules = own_rules(config)
+        self.doctor = join(self.input, rules) if self.input else self._begin(rules)
+        self.results = Results()
+        self.files: ReportFiles | None = None
+        self.cap: str | None = None
+        for rule in self.doctor.rules.values():
+            for name in dict.fromkeys((rule.id, rule.marker)):
+                config.addinivalue_line("markers", f"{name}: {rule.sentence}")
+        config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
+        config.stash[DOCTOR] = self.doctor
+        config.stash[EXAMINER] = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
+        self._choose_what_is_collected()
+        if self.input is None:
+            self._begin_reports()
+
+    def _begin(self, rules: list[Rule]) -> Doctor:
+        from pytest_panic_doctor.plugin import ini_dir
+
+        settings = options.settings(self.config, self.config.invocation_params.dir, ini_dir(self.config))
+        return begin(settings, rules)
+
+    def _begin_reports(self) -> None:
+        if self.config.pluginmanager.hasplugin("xdist"):
+            from pytest_panic_doctor.parallel import XdistHooks, said_of_workers
+
+            self.config.pluginmanager.register(XdistHooks(), "panic-doctor-xdist")
+            self.cap = said_of_workers(self.config, self.doctor.settings)
+        if not self.config.getoption("collectonly"):
+            self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
+
+    def _choose_what_is_collected(self) -> None:
+        """A database alone means: examine it and nothing else; with paths beside it, both."""
+        config, database = self.config, self.doctor.settings.database
+        named = [arg for arg in config.args if self._is_database(arg.split("::")[0])]
+        for arg in named:
+            if "::" in arg:
+                check_node(arg.split("::", 1)[1], self.doctor)
+        by_ini_alone = not any(config.getoption(option.key) not in (None, False, []) for option in options.OPTIONS)
+        paths_given = config.args_source is pytest.Config.ArgsSource.ARGS
+        if named or (by_ini_alone and paths_given):
+            return
+        if not paths_given and not by_ini_alone:
+            config.args.clear()
+        config.args.append(str(database))
+
+    def _is_database(self, arg: str) -> bool:
+        path = Path(self.config.invocation_params.dir, arg)
+        return options.absolute(path) == self.doctor.settings.database
+
+    def pytest_report_header(self) -> list[str]:
+        """The database, its rows, and how many items there are."""
+        return terminal.header(self.doctor, self.cap)
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> DoctorFile | None:
+        """The database is a file of tests."""
+        if options.absolute(file_path) == self.doctor.settings.database:
+            return DoctorFile.from_parent(parent, path=file_path)
+        return None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put the outcome on the report, as plain values, so that it reaches the controller."""
+        report = yield
+        if isinstance(item, DoctorItem) and report.when == "call" and item.outcome is not None:
+            report.doctor = to_plain(item.entry.rule, item.outcome)  # type: ignore[attr-defined]
+            if report.skipped:
+                report.longrepr = (item.nodeid.split("::")[0], 1, f"Skipped: {item.outcome.note}")
+        return report
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """A fixed item has a letter, a word, a colour and a count of its own."""
+        plain = getattr(report, "doctor", None)
+        return FIXED if plain and plain["outcome"] == "fixed" and report.passed else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what came of each item, in the controller."""
+        plain = getattr(report, "doctor", None)
+        if plain is None or self.input is not None:
+            return
+        result = from_plain(report.nodeid, report.duration, plain)
+        self.results.items.append(result)
+        if self.files:
+            self.files.add(result)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the reports."""
+        if self.files:
+            self.files.end(self.results)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The rules, worst first, and what to type next."""
+        terminal.summary(terminalreporter, self.doctor, self.results)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.doctor.database.close()
+
+
+def own_rules(config: pytest.Config) -> list[Rule]:
+    """The rules that plugins and conftest files bring."""
+    return [rule for rules in config.hook.pytest_doctor_rules() for rule in rules or ()]

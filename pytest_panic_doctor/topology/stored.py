@@ -1,0 +1,148 @@
+"""The stored point cloud of a run, and the stored diagrams of it, as the database has them now."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws
+
+NEWEST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
+"""The order in which rows that should be one are preferred: finished, then latest, then by id, which is a UUIDv7."""
+
+RUNS_SAMPLED = 25
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCloud:
+    """The point cloud of (run, embedding model).
+
+    `points` is float32, shape (n, width), in sequence order: for each invocation of the model's type its newest usable
+    vector. `blocks` says, one clause a rule, what makes the cloud incomplete or unusable; points are then fewer than
+    they should be, and no diagram may be computed from them. `invocations` is the number of points there should be.
+    """
+
+    points: NDArray[np.float32]
+    invocations: int
+    blocks: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every invocation of the model's type has a usable vector."""
+        return not self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDiagram:
+    """One row of `persistencediagram`; `payload` is None where it is NULL, and empty bytes where it is not a blob."""
+
+    id: str
+    payload: bytes | None
+
+
+def diagrams(db: sqlite3.Connection, run: str, model: str) -> list[StoredDiagram]:
+    """The diagrams of (run, embedding model), the newest first."""
+    rows = db.execute(
+        f"SELECT id, diagram_data FROM persistencediagram WHERE run_id = ? AND embedding_model = ? ORDER BY {NEWEST}",
+        (run, model),
+    )
+    return [StoredDiagram(row_id, as_payload(data)) for row_id, data in rows]
+
+
+def as_payload(data: object) -> bytes | None:
+    """A `diagram_data` value as a payload."""
+    return data if data is None or isinstance(data, bytes) else b""
+
+
+def has_payload(db: sqlite3.Connection, run: str, model: str) -> list[bool]:
+    """For each diagram of (run, embedding model) whether it is not NULL; no payload is read."""
+    rows = db.execute(
+        "SELECT diagram_data IS NOT NULL FROM persistencediagram WHERE run_id = ? AND embedding_model = ?", (run, model)
+    )
+    return [bool(value) for (value,) in rows]
+
+
+def invocation_count(db: sqlite3.Connection, run: str, kind: str) -> int:
+    """How many points the cloud should have."""
+    sql = "SELECT count(*) FROM invocation WHERE run_id = ? AND type = ?"
+    return int(db.execute(sql, (run, kind)).fetchone()[0])
+
+
+def width_of(db: sqlite3.Connection, experiment: str, model: str) -> int:
+    """The number of values of the model's vectors in this experiment: the commonest; 0 where there is none.
+
+    One vector from each of the first 25 runs settles it where they agree; all are counted only where they do not.
+    """
+    sampled = db.execute(
+        "SELECT (SELECT length(e.vector) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+        "AND e.embedding_model = :model WHERE i.run_id = r.id AND typeof(e.vector) = 'blob' LIMIT 1) AS bytes "
+        f"FROM run r WHERE r.experiment_id = :experiment ORDER BY r.id LIMIT {RUNS_SAMPLED}",
+        {"experiment": experiment, "model": model},
+    )
+    widths = {size for (size,) in sampled if size is not None}
+    if len(widths) == 1 and (size := widths.pop()) and size % VALUE_BYTES == 0:
+        return int(size) // VALUE_BYTES
+    return commonest_width(db, experiment, model)
+
+
+def commonest_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
+    """The commonest number of values among all vectors of the model in the experiment; 0 where there is none."""
+    lengths = db.execute(
+        "SELECT length(e.vector), count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
+        "ON e.invocation_id = i.id AND e.embedding_model = :model WHERE r.experiment_id = :experiment "
+        "AND typeof(e.vector) = 'blob' GROUP BY 1 ORDER BY 2 DESC, 1 DESC",
+        {"experiment": experiment, "model": model},
+    ).fetchall()
+    return next((int(size) // VALUE_BYTES for size, _ in lengths if size and size % VALUE_BYTES == 0), 0)
+
+
+def load(db: sqlite3.Connection, run: str, model: str, kind: str | None, width: int) -> StoredCloud:
+    """The cloud of (run, embedding model) in one query, over the indexes on run and invocation.
+
+    `kind` is what the model embeds, None where nobody has said; `width` the number of values that a vector must have.
+    """
+    if kind is None:
+        block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
+        return StoredCloud(np.empty((0, width), np.float32), 0, (block,))
+    candidates = list(vectors_in_order(db, run, model, kind))
+    chosen = [vectors[0] if vectors else None for vectors in candidates]
+    flawed = dict(flaws(chosen, width))
+    for index in [index for index in flawed if len(candidates[index]) > 1]:
+        usable = set(range(len(candidates[index]))) - dict(flaws(candidates[index], width)).keys()
+        if usable:
+            chosen[index] = candidates[index][min(usable)]
+            del flawed[index]
+    unusable = Counter(flaw for index, flaw in flawed.items() if candidates[index])
+    missing = sum(not vectors for vectors in candidates)
+    good = [vector for index, vector in enumerate(chosen) if index not in flawed and isinstance(vector, bytes)]
+    points = np.frombuffer(b"".join(good), "<f4").reshape(len(good), width)
+    return StoredCloud(points, len(candidates), tuple(blocks(len(candidates), missing, unusable, width)))
+
+
+def vectors_in_order(db: sqlite3.Connection, run: str, model: str, kind: str) -> Iterator[list[object]]:
+    """For each invocation of `kind`, in sequence order, its vectors by `model`: none, one, or several, the newest first."""
+    newest = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
+    rows = db.execute(
+        "SELECT i.rowid, e.rowid, e.vector FROM invocation i LEFT JOIN embedding e ON e.invocation_id = i.id "
+        "AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ? "
+        f"ORDER BY i.sequence_number, i.rowid, {newest}",
+        (model, run, kind),
+    )
+    for _, group in groupby(rows, key=lambda row: row[0]):
+        yield [vector for _, embedding, vector in group if embedding is not None]
+
+
+def blocks(count: int, missing: int, unusable: Counter[Flaw], width: int) -> Iterator[str]:
+    """What makes a cloud incomplete or unusable, with the rule that says so."""
+    if missing:
+        yield f"{missing:,} of {count:,} invocations {'has' if missing == 1 else 'have'} no embedding (embedding-missing)"
+    if unusable:
+        kinds = ", ".join(f"{number:,} {flaw.clause(number, width)}" for flaw, number in unusable.most_common())
+        total = unusable.total()
+        yield f"{total:,} of {count:,} vectors {'is' if total == 1 else 'are'} unusable: {kinds} (embedding-vector)"

@@ -1,0 +1,70 @@
+"""What makes a stored vector unusable as a point of a cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+VALUE_BYTES = 4
+"""Bytes of a value: vectors are stored as little-endian float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Why a vector is unusable; `values` is the number of values of one whose width is wrong."""
+
+    kind: Literal["null", "not a blob", "width", "bytes", "not finite", "zero"]
+    values: int = 0
+
+    def clause(self, count: int, width: int) -> str:
+        """The flaw as the end of «`count` …»; `width` is the number of values that it should have."""
+        has, holds, is_ = ("has", "holds", "is") if count == 1 else ("have", "hold", "are")
+        match self.kind:
+            case "null":
+                return "NULL"
+            case "not a blob":
+                return f"{is_} no blob"
+            case "width":
+                return f"{has} {self.values:,} values instead of {width:,}"
+            case "bytes":
+                return f"{has} {self.values:,} bytes instead of {width * VALUE_BYTES:,}"
+            case "not finite":
+                return f"{holds} NaN or infinity"
+            case "zero":
+                return f"{is_} zero"
+
+
+def flaws(vectors: Sequence[object], width: int) -> Iterator[tuple[int, Flaw]]:
+    """(index, flaw) of each unusable vector; `vectors` as SQLite returns them, `width` in values."""
+    wanted = width * VALUE_BYTES
+    good: list[int] = []
+    for index, vector in enumerate(vectors):
+        if type(vector) is bytes and len(vector) == wanted and wanted:
+            good.append(index)
+        else:
+            yield index, shape_flaw(vector)
+    if not good:
+        return
+    block = np.frombuffer(b"".join(vectors[index] for index in good), dtype="<f4").reshape(len(good), width)  # type: ignore[misc]
+    with np.errstate(over="ignore", invalid="ignore"):
+        # One pass over the block: a sum of squares is NaN, infinite or zero wherever a vector is unusable.
+        norms = np.einsum("ij,ij->i", block, block, dtype=np.float32)
+    for row in np.flatnonzero(~((norms > 0) & np.isfinite(norms))):
+        if not np.isfinite(block[row]).all():
+            yield good[row], Flaw("not finite")
+        elif not block[row].any():
+            yield good[row], Flaw("zero")
+
+
+def shape_flaw(vector: object) -> Flaw:
+    """The flaw of something that has not the right number of bytes."""
+    if vector is None:
+        return Flaw("null")
+    if not isinstance(vector, bytes):
+        return Flaw("not a blob")
+    if len(vector) % VALUE_BYTES:
+        return Flaw("bytes", len(vector))
+    return Flaw("width", len(vector) // VALUE_BYTES)
