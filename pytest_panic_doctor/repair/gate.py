@@ -1,0 +1,128 @@
+"""Who may write: one fixing doctor a database, and one write transaction at a time among its workers.
+
+Both are `flock` locks through filelock, so the kernel frees them when their holder dies, whatever it died of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
+
+BURST = 0.3
+"""Seconds that the doctor's transactions may follow upon each other before other programs get their turn."""
+REST = 0.13
+"""Seconds of that turn: longer than the 100 ms that SQLite's busy handler sleeps at most between two attempts."""
+
+
+def real(database: Path) -> Path:
+    """The file itself: two names of one database have one lock and one journal."""
+    return database.resolve()
+
+
+def beside(database: Path, ending: str) -> Path:
+    """`trajectory_data.sqlite` and `.doctor.lock` give `trajectory_data.doctor.lock` in the same directory."""
+    path = real(database)
+    return path.with_name(path.stem + ending)
+
+
+class DoctorLock:
+    """The right to repair one database, held by one process from `acquire` to `release` or to its death."""
+
+    def __init__(self, database: Path) -> None:
+        """Acquire nothing yet."""
+        self.path = beside(database, ".doctor.lock")
+        self._lock = FileLock(self.path)
+
+    def acquire(self) -> DoctorLock:
+        """Take the lock at once, or raise RepairRefused naming the pid that has it, its host and since when."""
+        holder = self._holder()
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RepairRefused(
+                f"Another doctor is repairing this database ({holder or 'it does not say who'}): "
+                "wait until it has ended, then run again."
+            ) from None
+        except OSError as error:
+            raise RepairRefused(
+                f"The lock file {self.path} cannot be made ({error.strerror}): make its directory writable."
+            ) from error
+        record = {
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+            "host": socket.gethostname(),
+        }
+        self.path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        return self
+
+    def _holder(self) -> str:
+        try:
+            record = json.loads(self.path.read_text(encoding="utf-8"))
+            return f"pid {record['pid']} on {record['host']}, since {record['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def release(self) -> None:
+        """Give the lock back; the file stays, since taking it away would let two doctors lock two files of one name."""
+        self._lock.release()
+
+    def __enter__(self) -> DoctorLock:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Gate:
+    """The one lock file under which every write transaction of every worker happens."""
+
+    def __init__(self, database: Path) -> None:
+        """Acquire nothing yet."""
+        self.path = beside(database, ".doctor.write.lock")
+        self._lock = FileLock(self.path)
+
+    @contextmanager
+    def held(self, table: str, deadline: float) -> Iterator[None]:
+        """Hold the gate; raises RepairFailed naming `table` where it is not free by `deadline` (monotonic seconds)."""
+        try:
+            self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=0.01)
+        except Timeout:
+            raise RepairFailed(
+                f"Table {table} could not be written: the doctor's other workers did not free {self.path.name} in "
+                "time; run again with fewer workers."
+            ) from None
+        except OSError as error:
+            raise RepairFailed(
+                f"Table {table} could not be written: the lock file {self.path} cannot be made ({error.strerror}); "
+                "make its directory writable."
+            ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+def pause(now: float, ended: float, rested: float) -> tuple[float, float]:
+    """(seconds to wait before the next transaction, when other programs last had a turn), all monotonic seconds.
+
+    `ended` is the end of the doctor's last transaction, of whatever worker, `rested` that of the last turn of others.
+    A clock that ran backwards is another boot's.
+    """
+    if now < ended or now < rested or now - ended >= REST:
+        return 0.0, now
+    if now - rested < BURST:
+        return 0.0, rested
+    return REST, now + REST
