@@ -125,11 +125,16 @@ def connect(path: Path, options: str, patience: float, factory: type[sqlite3.Con
     return connection
 
 
-def check_version(connection: sqlite3.Connection, database: Path, schema: str = "main") -> None:
-    """Raise RepairRefused unless the open file is a journal of this database that this doctor understands."""
+def check_version(connection: sqlite3.Connection, database: Path) -> bool:
+    """Raise RepairRefused unless the open file is a journal of this database that this doctor understands.
+
+    False where there is nothing in it: the making of a journal was interrupted.
+    """
     path = path_of(database)
     try:
-        found = connection.execute(f"SELECT version, database FROM {schema}.schema_version").fetchone()
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return False
+        found = connection.execute("SELECT version, database FROM schema_version").fetchone()
     except sqlite3.DatabaseError as error:
         if "no such" not in str(error) and "not a database" not in str(error):
             raise
@@ -146,6 +151,7 @@ def check_version(connection: sqlite3.Connection, database: Path, schema: str = 
         raise RepairRefused(
             f"The journal {path} belongs to {found[1]}, not to {name}: keep the two in separate directories."
         )
+    return True
 
 
 def doctor_version() -> str:
@@ -173,16 +179,14 @@ class Journal:
         self.connection = connect(path_of(database), "mode=rwc", patience, factory)
         try:
             self.connection.execute("PRAGMA synchronous = EXTRA")
-            self._make(encoding)
-            check_version(self.connection, database)
+            if not check_version(self.connection, database):
+                self._make(encoding)
             self.connection.execute("ATTACH ? AS db", (f"{real(database).as_uri()}?mode=ro",))
         except BaseException:
             self.connection.close()
             raise
 
     def _make(self, encoding: str) -> None:
-        if self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return
         self.connection.execute(f"PRAGMA encoding = '{encoding}'")
         self.connection.execute("BEGIN IMMEDIATE")
         try:
@@ -384,7 +388,6 @@ def read(database: Path, where: str, parameters: tuple[object, ...] = ()) -> lis
         return []
     connection = connect(path_of(database), "mode=rw", 10.0, sqlite3.Connection)
     try:
-        check_version(connection, database)
-        return listed(connection, where, parameters)
+        return listed(connection, where, parameters) if check_version(connection, database) else []
     finally:
         connection.close()

@@ -15,6 +15,7 @@ from pytest_panic_doctor.store.subject import Rows
 
 MAX_BYTES = 8 * 2**20
 """Bytes of rows that one transaction removes at most, unless a single row is larger."""
+FIRST_ROWS = 500
 MAX_ROWS = 4_000
 MIN_ROWS = 64
 TARGET = 0.15
@@ -69,7 +70,7 @@ class Selection:
         self._took = time.monotonic() - began
         self._check_ids(connection)
         self.done = 0
-        self.limit = 500
+        self.limit = FIRST_ROWS
         self._stale = 0
 
     def _hangs(self, child: str) -> bool:

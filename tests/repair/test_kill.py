@@ -1,0 +1,80 @@
+"""SIGKILL in the midst of a repair: nothing is lost, and the next session ends where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.repair import repairs, undo
+
+if TYPE_CHECKING:
+    from tests.repair.conftest import Patient
+
+Surgeon = Callable[..., "subprocess.CompletedProcess[str]"]
+MODES = ("delete", "wal")
+MOMENTS = random.Random(20250812).sample(range(1_000), 12)
+
+
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """The journal mode that the database is found in."""
+    return str(request.param)
+
+
+@pytest.fixture
+def sick(make: Callable[..., Patient], tmp_path: Path, mode: str) -> Patient:
+    """A database with something for every kind of repair."""
+    return make(tmp_path / "sick.sqlite", journal_mode=mode)
+
+
+def healed(sick: Patient, surgeon: Surgeon) -> tuple[int, Patient]:
+    """The number of statements of an uninterrupted session, and what it leaves."""
+    other = type(sick)(sick.path.with_name("healed.sqlite"))
+    shutil.copy(sick.path, other.path)
+    done = surgeon(other.path)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout), other
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_a_statement(sick: Patient, surgeon: Surgeon, moment: int) -> None:
+    original, schema = sick.dump(), sick.schema()
+    statements, other = healed(sick, surgeon)
+    killed = surgeon(sick.path, moment % statements, *(["after"] if moment % 2 else []))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    sick.check_nothing_lost(original)
+    again = surgeon(sick.path)
+    assert again.returncode == 0, again.stderr
+    assert sick.dump() == other.dump()
+    assert sick.schema() == schema
+    sick.check_nothing_lost(original)
+    undo(sick.path, "all")
+    assert sick.dump() == original
+
+
+def test_killed_at_random_times(sick: Patient, surgeon: Surgeon, mode: str) -> None:
+    """One database, killed again and again until a session gets through."""
+    original = sick.dump()
+    _, other = healed(sick, surgeon)
+    moments = random.Random(mode)
+    script = [sys.executable, str(Path(__file__).with_name("surgeon_process.py")), str(sick.path)]
+    for _ in range(8):
+        process = subprocess.Popen(script, env={"PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.05, 0.3))
+        process.kill()
+        process.wait()
+        sick.check_nothing_lost(original)
+    assert surgeon(sick.path).returncode == 0
+    assert sick.dump() == other.dump()
+    assert {repair.status for repair in repairs(sick.path)} == {"applied"}
+    undo(sick.path, "all")
+    assert sick.dump() == original
