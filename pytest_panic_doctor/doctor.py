@@ -25,11 +25,13 @@ class Doctor:
     rows: Mapping[str, int] = field(default_factory=dict)
     controller: int = field(default_factory=os.getpid)
     workers: int = 1
+    ward: dict[str, str | int] = field(default_factory=dict)
+    """What a repairing session shares among its processes; empty where nothing is repaired."""
     database: Database = field(init=False)
 
     def __post_init__(self) -> None:
         """Open nothing yet."""
-        self.database = Database(self.settings.database)
+        self.database = Database(self.settings.database, shared=self.settings.fix)
         self.labels = self.manifest.labels()
 
     @property
@@ -48,6 +50,7 @@ class Doctor:
             "manifest": self.manifest.as_plain(),
             "controller": self.controller,
             "workers": self.workers,
+            "ward": self.ward,
         }
 
 
@@ -74,6 +77,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         Manifest.from_plain(plain["manifest"]),  # type: ignore[arg-type]
         controller=int(str(plain["controller"])),
         workers=int(str(plain["workers"])),
+        ward=plain["ward"],  # type: ignore[arg-type]
     )
 
 

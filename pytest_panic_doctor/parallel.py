@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.items import DOCTOR
 from pytest_panic_doctor.options import BadOption, Settings
+from pytest_panic_doctor.report.results import to_plain
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -95,9 +97,23 @@ def said_of_workers(config: pytest.Config, settings: Settings) -> str | None:
 class XdistHooks:
     """Registered only where pytest-xdist is, and only in the controller."""
 
+    def __init__(self, rules: Collection[str]) -> None:
+        """`rules` are the ids of all rules."""
+        self.rules = rules
+
     @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Hand the session to a worker, so that all collect the same items whatever happens to the database."""
         doctor = node.config.stash[DOCTOR]
         doctor.workers = len(node.config.option.tx or ()) or 1
         node.workerinput["doctor"] = doctor.for_worker()
+
+    @pytest.hookimpl
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """An item whose worker died is an item of which nothing is known: failed, with its rule and the reason."""
+        rule = crashitem.split("::", 1)[-1].split("[")[0]
+        if rule not in self.rules:
+            return
+        note = f"{report.longrepr}: nothing is known about this item; run it again alone"
+        report.longrepr = note
+        report.doctor = to_plain(rule, Outcome("failed", note=note))  # type: ignore[attr-defined]

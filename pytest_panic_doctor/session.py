@@ -10,18 +10,24 @@ import pytest
 
 from pytest_panic_doctor import options
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
-from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, DoctorFile, DoctorItem
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from pytest_panic_doctor.rules.model import Rule
+    from pytest_panic_doctor.surgery import OperatingSurgeon
+    from pytest_panic_doctor.treatment import Treatment
 
 DISTRIBUTION = "pytest-panic-doctor"
+UNEXAMINED = "the examination itself failed, so nothing is known about this item"
 FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
 
 
@@ -32,11 +38,21 @@ class DoctorSession:
         """Read the options, look at the database (or take what the controller sends), and choose what is collected."""
         self.config = config
         self.input: dict[str, object] | None = getattr(config, "workerinput", {}).get("doctor")
-        rules = own_rules(config)
-        self.doctor = join(self.input, rules) if self.input else self._begin(rules)
         self.results = Results()
         self.files: ReportFiles | None = None
         self.cap: str | None = None
+        self.treatment: Treatment | None = None
+        self.surgeon: OperatingSurgeon | None = None
+        rules = own_rules(config)
+        try:
+            self.doctor = join(self.input, rules) if self.input else self._begin(rules)
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        config = self.config
         for rule in self.doctor.rules.values():
             for name in dict.fromkeys((rule.id, rule.marker)):
                 config.addinivalue_line("markers", f"{name}: {rule.sentence}")
@@ -47,17 +63,42 @@ class DoctorSession:
         if self.input is None:
             self._begin_reports()
 
+    def pytest_sessionstart(self) -> None:
+        """Where items are to be repaired and run in this process, a surgeon."""
+        if self.doctor.ward and (self.input is not None or not self._distributes()):
+            from pytest_panic_doctor.treatment import Ward, surgeon
+
+            self.surgeon = surgeon(self.doctor, Ward.from_plain(self.doctor.ward), self._embed, self._engine)
+            self.config.stash[EXAMINER].surgeon = self.surgeon
+
+    def _distributes(self) -> bool:
+        return self.config.getoption("dist", "no") != "no"
+
+    def _embed(self, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
+        vectors: NDArray[np.float32] | None = self.config.hook.pytest_doctor_embed(embedding_model=model, outputs=outputs)
+        return vectors
+
+    def _engine(self, name: str) -> str:
+        found: str | None = self.config.hook.pytest_doctor_engine(name=name)
+        return found or name
+
     def _begin(self, rules: list[Rule]) -> Doctor:
         from pytest_panic_doctor.plugin import ini_dir
 
         settings = options.settings(self.config, self.config.invocation_params.dir, ini_dir(self.config))
-        return begin(settings, rules)
+        if settings.fix and not self.config.getoption("collectonly"):
+            from pytest_panic_doctor.treatment import Treatment
+
+            self.treatment = Treatment(settings)
+        doctor = begin(settings, rules)
+        doctor.ward = self.treatment.ward.as_plain() if self.treatment else {}
+        return doctor
 
     def _begin_reports(self) -> None:
         if self.config.pluginmanager.hasplugin("xdist"):
             from pytest_panic_doctor.parallel import XdistHooks, said_of_workers
 
-            self.config.pluginmanager.register(XdistHooks(), "panic-doctor-xdist")
+            self.config.pluginmanager.register(XdistHooks(self.doctor.rules), "panic-doctor-xdist")
             self.cap = said_of_workers(self.config, self.doctor.settings)
         if not self.config.getoption("collectonly"):
             self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
@@ -97,10 +138,11 @@ class DoctorSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put the outcome on the report, as plain values, so that it reaches the controller."""
         report = yield
-        if isinstance(item, DoctorItem) and report.when == "call" and item.outcome is not None:
-            report.doctor = to_plain(item.entry.rule, item.outcome)  # type: ignore[attr-defined]
+        if isinstance(item, DoctorItem) and (report.when == "call" or report.failed):
+            outcome = item.outcome or Outcome("failed", note=UNEXAMINED)
+            report.doctor = to_plain(item.entry.rule, outcome)  # type: ignore[attr-defined]
             if report.skipped:
-                report.longrepr = (item.nodeid.split("::")[0], 1, f"Skipped: {item.outcome.note}")
+                report.longrepr = (item.nodeid.split("::")[0], 1, f"Skipped: {outcome.note}")
         return report
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
@@ -128,8 +170,13 @@ class DoctorSession:
         terminal.summary(terminalreporter, self.doctor, self.results)
 
     def close(self) -> None:
-        """Let go of the database."""
-        self.doctor.database.close()
+        """Let go of the database, of the child, and of the lock."""
+        if doctor := getattr(self, "doctor", None):
+            doctor.database.close()
+        if self.surgeon:
+            self.surgeon.close()
+        if self.treatment:
+            self.treatment.close()
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:

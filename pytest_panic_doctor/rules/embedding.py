@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.subject import Rows
-from pytest_panic_doctor.topology.stored import commonest_width
-from pytest_panic_doctor.topology.vector import Flaw, flaws
+from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws
 
 INVOCATIONS = (
     "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
@@ -67,7 +68,12 @@ def embedding_missing(view: View) -> Iterator[Finding]:
     after=("embedding-type",),
 )
 def embedding_duplicate(view: View) -> Iterator[Finding]:
-    """All embeddings of an invocation that has more than one by this model."""
+    """All embeddings of an invocation that has more than one by this model.
+
+    Where the file has the UNIQUE constraint, SQLite itself vouches for it, and no row is read.
+    """
+    if is_unique(view, "embedding", ("invocation_id", "embedding_model")):
+        return
     rows = Rows(
         "embedding",
         "SELECT id FROM embedding WHERE embedding_model = :model AND invocation_id IN "
@@ -108,12 +114,18 @@ def embedding_type(view: View) -> Iterator[Finding]:
 
 @dataclass
 class Unusable:
-    """The unusable vectors met so far; ids up to what a finding keeps, counts exact."""
+    """The unusable vectors met so far; ids up to what a finding keeps, counts exact. `sizes` counts all, in bytes."""
 
     ids: dict[Flaw, list[str]] = field(default_factory=dict)
     counts: Counter[Flaw] = field(default_factory=Counter)
+    sizes: Counter[int] = field(default_factory=Counter)
     runs: set[str] = field(default_factory=set)
     total: int = 0
+
+    def commonest_width(self) -> int:
+        """The number of values that most vectors have; 0 where there is none."""
+        whole = [(count, size) for size, count in self.sizes.items() if size and size % VALUE_BYTES == 0]
+        return max(whole)[1] // VALUE_BYTES if whole else 0
 
     def add(self, flaw: Flaw, row_id: str, run: str) -> None:
         """Note one vector."""
@@ -131,6 +143,26 @@ class Unusable:
         )
 
 
+def examine_vectors(view: View, width: int) -> Unusable:
+    """All vectors of the subject, against a width in values."""
+    found = Unusable()
+    runs = view.db.execute(
+        "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid", view.params
+    ).fetchall()
+    for (run,) in runs:
+        rows = view.db.execute(
+            "SELECT e.id, e.vector FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+            "AND e.embedding_model = ? WHERE i.run_id = ?",
+            (view.subject.embedding_model, run),
+        ).fetchall()
+        found.total += len(rows)
+        vectors = [vector for _, vector in rows]
+        found.sizes.update(len(vector) for vector in vectors if isinstance(vector, bytes))
+        for index, flaw in flaws(vectors, width):
+            found.add(flaw, rows[index][0], run)
+    return found
+
+
 @rule(
     "embedding-vector",
     scope=Scope.EXPERIMENT_MODEL,
@@ -141,21 +173,12 @@ class Unusable:
 )
 def embedding_vector(view: View) -> Iterator[Finding]:
     """Every vector of the model in the experiment, run by run, so that one run's vectors are in memory at a time."""
-    width = commonest_width(view.db, str(view.subject.experiment), str(view.subject.embedding_model))
-    found = Unusable()
-    runs = view.db.execute(
-        "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid",
-        view.params,
-    ).fetchall()
-    for (run,) in runs:
-        rows = view.db.execute(
-            "SELECT e.id, e.vector FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
-            "AND e.embedding_model = ? WHERE i.run_id = ?",
-            (view.subject.embedding_model, run),
-        ).fetchall()
-        found.total += len(rows)
-        for index, flaw in flaws([vector for _, vector in rows], width):
-            found.add(flaw, rows[index][0], run)
+    experiment, model = str(view.subject.experiment), str(view.subject.embedding_model)
+    width = stored.width_of(view.db, experiment, model)
+    found = examine_vectors(view, width)
+    commonest = width if view.subject.run else found.commonest_width()
+    if commonest != width:
+        width, found = commonest, examine_vectors(view, commonest)
     if not found.total:
         raise NothingToLookAt(f"{view.subject.embedding_model} has no embedding here")
     count = found.counts.total()

@@ -139,19 +139,12 @@ def invocation_output(view: View) -> Iterator[Finding]:
     remedy="regenerate the run with the research tool",
 )
 def invocation_chain(view: View) -> Iterator[Finding]:
-    """The input of 0 is NULL, that of k the invocation k-1 of the run.
-
-    Neighbours in sequence order settle nearly all rows without a look-up; the rest are looked up by id.
-    """
+    """The input of 0 is NULL, that of k the invocation k-1 of the run."""
     rows = Rows(
         "invocation",
-        "WITH walk AS (SELECT i.id, i.run_id, i.sequence_number AS k, i.input_invocation_id AS input, "
-        "lag(i.id) OVER w AS before, lag(i.sequence_number) OVER w AS before_k "
-        f"FROM {OF_RUNS} WINDOW w AS (PARTITION BY r.id ORDER BY i.sequence_number)) "
-        "SELECT id FROM walk WHERE NOT (k IS 0 AND input IS NULL) "
-        "AND NOT (k > 0 AND before_k IS k - 1 AND input IS before) "
-        "AND NOT (k > 0 AND EXISTS (SELECT 1 FROM invocation p WHERE p.id = walk.input AND p.run_id = walk.run_id "
-        "AND p.sequence_number = walk.k - 1))",
+        f"SELECT i.id FROM {OF_RUNS} AND NOT (i.sequence_number IS 0 AND i.input_invocation_id IS NULL) "
+        "AND NOT (i.sequence_number > 0 AND EXISTS (SELECT 1 FROM invocation p WHERE p.id = i.input_invocation_id "
+        "AND p.run_id = i.run_id AND p.sequence_number = i.sequence_number - 1))",
         view.params,
     )
 

@@ -2,9 +2,9 @@
 
 A WAL database makes this harder than `mode=ro`: a read-only connection to one creates its `-shm` and `-wal` files and
 cannot take them away again (https://www.sqlite.org/wal.html, "Read-Only Databases"). So a WAL database that nobody has
-open, which is one without a `-shm` file, is read in exclusive locking mode without file locks: SQLite then keeps the
-index of the WAL on the heap and creates nothing. Whether somebody opened it meanwhile is looked at after each read, and
-the read repeated in the ordinary way if so.
+open, which is one without a `-shm` file, is read as immutable; or, where a dead program left a WAL, in exclusive locking
+mode without file locks, in which SQLite keeps the index of the WAL on the heap and creates nothing. Whether somebody
+opened it meanwhile is looked at before and after each read, and the read repeated in the ordinary way if so.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ T = TypeVar("T")
 MAGIC = b"SQLite format 3\x00"
 KNOWN_TABLES = ("experimentconfig", "run", "invocation", "embedding", "persistencediagram")
 KNOWN_USER_VERSION = 0
+UNDECODABLE = "Could not decode to UTF-8"
 PATIENCE = 10.0
 """Seconds that a read waits for another program's write."""
 
@@ -31,7 +32,7 @@ class Unreadable(DoctorError):
     """The file cannot be examined; the text is one sentence that says why and what to do."""
 
 
-def decode(value: bytes) -> str:
+def lenient(value: bytes) -> str:
     """TEXT as Python text, whatever bytes it holds: a torn string must not stop an examination."""
     return value.decode("utf-8", errors="surrogateescape")
 
@@ -61,27 +62,36 @@ def header(path: Path) -> bytes:
 class Database:
     """The database file, for reading: one connection a process, made when first needed, in no transaction between reads."""
 
-    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
-        """`path` is the file; `patience` the seconds that a read waits for another program's write."""
+    def __init__(self, path: Path, patience: float = PATIENCE, shared: bool = False) -> None:
+        """`path` is the file; `patience` the seconds that a read waits for another program's write.
+
+        `shared` is for a process that writes too: it never reads without locks, since closing the file outside of
+        SQLite's bookkeeping would drop the locks of its own writing connection
+        (https://www.sqlite.org/howtocorrupt.html, 2.2).
+        """
         self.path = path
+        self.shared = shared
         self.patience = patience
         self._connection: sqlite3.Connection | None = None
         self._quiet = False
+        self._opened: tuple[int, ...] = ()
         self._wal: bool | None = None
+        self._text: Callable[[bytes], str] | type[str] = str
 
     def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """What `look` returns for one consistent snapshot; it may be called twice, and must only read."""
-        if self._connection is not None and self._quiet and self._in_use():
+        if self._connection is not None and self._disturbed():
             self.close()
         connection = self._connection or self._open()
-        before = self._state()
         try:
             result = self._snapshot(connection, look)
-        except sqlite3.DatabaseError:
-            if not self._disturbed(before):
+        except sqlite3.DatabaseError as error:
+            if str(error).startswith(UNDECODABLE) and connection.text_factory is str:
+                self._text = lenient
+            elif not self._disturbed():
                 raise
         else:
-            if not self._disturbed(before):
+            if not self._disturbed():
                 return result
         self.close()
         return self._snapshot(self._open(), look)
@@ -143,15 +153,16 @@ class Database:
                 parts += [stat.st_size, stat.st_mtime_ns]
         return tuple(parts)
 
-    def _disturbed(self, before: tuple[int, ...]) -> bool:
-        return self._quiet and (self._in_use() or self._state() != before)
+    def _disturbed(self) -> bool:
+        return self._quiet and (self._in_use() or self._state() != self._opened)
 
     def _open(self) -> sqlite3.Connection:
         if self._wal is None:
-            # Once only: closing a file drops every POSIX lock that this process holds on it, SQLite's among them.
-            self._wal = header(self.path)[19] == 2
-        self._quiet = self._wal and os.name == "posix" and not self._in_use()
-        options = "mode=ro&vfs=unix-none" if self._quiet else "mode=ro"
+            self._wal = not self.shared and header(self.path)[19] == 2
+        self._quiet = self._wal and not self.shared and os.name == "posix" and not self._in_use()
+        self._opened = self._state()
+        log = self._sidecar("-wal").exists()
+        options = "mode=ro" if not self._quiet else "mode=ro&vfs=unix-none" if log else "mode=ro&immutable=1"
         db = sqlite3.connect(
             f"file:{quote(os.path.realpath(self.path))}?{options}",
             uri=True,
@@ -159,10 +170,9 @@ class Database:
             isolation_level=None,
             check_same_thread=False,
         )
-        db.text_factory = decode
+        db.text_factory = self._text
         db.execute("PRAGMA query_only = ON")
-        db.execute("PRAGMA cache_size = -16000")
-        if self._quiet:
+        if self._quiet and log:
             db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         self._connection = db
         return db

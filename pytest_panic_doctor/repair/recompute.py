@@ -1,0 +1,186 @@
+"""Computing a diagram and putting it in its place."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from secrets import randbits
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.repair.errors import RepairFailed
+from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology.current import difference
+from pytest_panic_doctor.topology.merge import fingerprint
+from pytest_panic_doctor.topology.isolation import Task
+from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, problems
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.repair.rows import Value
+    from pytest_panic_doctor.repair.writer import Writer
+    from pytest_panic_doctor.topology.isolation import Computed, Computer
+
+TRIES = 3
+"""How often a diagram is computed again because its embeddings changed meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a diagram belongs: its run and embedding model, what the model embeds, and the width of its vectors."""
+
+    run: str
+    model: str
+    kind: str | None
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was computed, as a sentence and as numbers."""
+
+    sentence: str
+    measures: Mapping[str, int | float | str]
+
+
+def valid(payload: bytes | None) -> bool:
+    """Whether a payload reads and keeps every promise of a diagram."""
+    if payload is None:
+        return False
+    try:
+        return not problems(decode(payload))
+    except PayloadError:
+        return False
+
+
+def current_and_valid(payload: bytes | None, cloud: stored.StoredCloud) -> bool:
+    """Whether a payload is a valid diagram of this very cloud."""
+    return payload is not None and cloud.whole and valid(payload) and not difference(decode(payload), cloud.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The cloud and the diagrams of a place at one moment."""
+
+    place: Place
+    cloud: stored.StoredCloud
+    diagrams: tuple[stored.StoredDiagram, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is nothing to compute: another worker may have been faster."""
+        return len(self.diagrams) == 1 and current_and_valid(self.diagrams[0].payload, self.cloud)
+
+
+def see(db: sqlite3.Connection, place: Place) -> Seen:
+    """Look at a place."""
+    cloud = stored.load(db, place.run, place.model, place.kind, place.width)
+    return Seen(place, cloud, tuple(stored.diagrams(db, place.run, place.model)))
+
+
+def recompute(
+    database: Database,
+    writer: Writer,
+    computer: Computer,
+    claim: Callable[[str], AbstractContextManager[object]],
+    rule: str,
+    subject: Subject,
+    place: Callable[[sqlite3.Connection], Place],
+    max_dim: int,
+) -> Done:
+    """Compute the diagram of a place and write it, unless somebody else did so meanwhile.
+
+    The transaction begins after the computation, and writes only if the cloud's fingerprint and the diagrams are still
+    those that were seen. `claim` keeps two workers from computing the same diagram. Raises `RepairFailed` where the cloud is blocked, or changes faster than it can be computed.
+    """
+    with claim(f"{subject.run}-{subject.embedding_model}"):
+        for _ in range(TRIES):
+            seen = database.read(lambda db: see(db, place(db)))
+            if seen.healthy:
+                return Done("another worker computed it", {})
+            if not seen.cloud.whole:
+                raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
+            if not len(seen.cloud.points):
+                raise RepairFailed("the point cloud has no point")
+            begun = datetime.now()
+            computed = computer.compute(task(seen, max_dim))
+            if write(writer, rule, subject, seen, begun, computed, max_dim):
+                return done(seen, computed)
+    raise RepairFailed(f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest")
+
+
+def task(seen: Seen, max_dim: int) -> Task:
+    """The computation of what was seen."""
+    return Task(seen.cloud.points, label=f"{seen.place.run} {seen.place.model}", max_dim=max_dim)
+
+
+def write(
+    writer: Writer, rule: str, subject: Subject, seen: Seen, begun: datetime, computed: Computed, max_dim: int
+) -> bool:
+    """Put the diagram in its place; False where the cloud or the diagrams are no longer those that were seen."""
+    provenance = Provenance(
+        fingerprint=fingerprint(seen.cloud.points),
+        points=len(seen.cloud.points),
+        distinct=computed.distinct,
+        tolerance=computed.tolerance,
+        engine=computed.engine,
+        engine_version=computed.engine_version,
+        max_dim=max_dim,
+        seconds=round(computed.seconds, 3),
+        peak_memory=computed.peak_memory,
+        doctor_version=version("pytest-panic-doctor"),
+    )
+
+    def unchanged(db: sqlite3.Connection) -> bool:
+        now = see(db, seen.place)
+        same_rows = [diagram.id for diagram in now.diagrams] == [diagram.id for diagram in seen.diagrams]
+        return now.cloud.whole and same_rows and fingerprint(now.cloud.points) == provenance.fingerprint
+
+    values: dict[str, Value] = {
+        "started_at": stamp(begun),
+        "completed_at": stamp(datetime.now()),
+        "diagram_data": encode(computed.diagram, provenance),
+    }
+    table = "persistencediagram"
+    if seen.diagrams:
+        return writer.update(rule, subject, table, seen.diagrams[0].id, values, unchanged) is not None
+    place = {"id": new_id(), "run_id": seen.place.run, "embedding_model": seen.place.model}
+    return writer.insert(rule, subject, table, place | values, unchanged) is not None
+
+
+def stamp(moment: datetime) -> str:
+    """A time as the database stores it: naive, with microseconds."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def new_id() -> str:
+    """An id as the research tool makes them, so that the order of ids stays that of time.
+
+    The tool's UUIDv7 are those of the library `uuid7`, after the draft that RFC 9562 replaced: 36 bits of seconds and
+    24 of their fraction come first.
+    """
+    sixteens, rest = divmod(time.time_ns(), 16_000_000_000)
+    high, rest = divmod(rest << 16, 16_000_000_000)
+    low = (rest << 12) // 16_000_000_000
+    return f"{sixteens:08x}{high:04x}{0x7000 | low:04x}{0x8000 | randbits(14):04x}{randbits(48):012x}"
+
+
+def done(seen: Seen, computed: Computed) -> Done:
+    """What was computed, in words and numbers."""
+    points = len(seen.cloud.points)
+    bars = ", ".join(f"{len(each):,}" for each in computed.diagram.bars)
+    return Done(
+        f"computed from {points:,} points, {computed.distinct:,} distinct: {bars} bars in H0 to H{len(computed.diagram.bars) - 1}",
+        {
+            "points": points,
+            "distinct": computed.distinct,
+            "seconds": round(computed.seconds, 3),
+            "peak_memory": computed.peak_memory,
+            "engine": computed.engine,
+        },
+    )

@@ -1,0 +1,140 @@
+"""The surgeon: which repair each rule gets, and what an item says of it. Knows no pytest, and writes only through `repair`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.examine import NotRepaired, Repaired
+from pytest_panic_doctor.repair import duplicates, embed, recompute
+from pytest_panic_doctor.repair.errors import RepairError
+from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule, plural
+from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology.isolation import ComputationFailed
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.repair.embed import Embedder
+    from pytest_panic_doctor.repair.journal import Repair
+    from pytest_panic_doctor.repair.writer import Writer
+    from pytest_panic_doctor.topology.isolation import Computer
+
+Operation = Callable[[Rule, Subject, tuple[Finding, ...]], Repaired]
+
+
+class OperatingSurgeon:
+    """Repairs through one `Writer`, computes through one `Computer` that is made when first needed."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        computer: Callable[[], Computer],
+        kinds: Mapping[str, Kind],
+        embedder: Embedder,
+        claim: Callable[[str], AbstractContextManager[object]],
+        max_dim: int = 2,
+        closing: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers."""
+        self.database = database
+        self.writer = writer
+        self.computer = computer
+        self.kinds = kinds
+        self.embedder = embedder
+        self.claim = claim
+        self.max_dim = max_dim
+        self.closing = closing
+        self._operations: Mapping[RepairKind, Operation] = {
+            RepairKind.QUARANTINE: self._quarantine,
+            RepairKind.KEEP_NEWEST: self._keep_newest,
+            RepairKind.KEEP_CURRENT: self._keep_current,
+            RepairKind.COMPUTE: self._compute,
+            RepairKind.EMBED: self._embed,
+        }
+
+    def operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        """Repair what the rule found; raises `NotRepaired`, which says why not in one sentence."""
+        if rule.repair is None:
+            raise NotRepaired(rule.remedy or "nothing repairs this")
+        try:
+            return self._operations[rule.repair](rule, subject, findings)
+        except RepairError as error:
+            raise NotRepaired(str(error)) from error
+        except ComputationFailed as error:
+            raise NotRepaired(str(error), {"seconds": error.seconds, "peak_memory": error.peak_memory}) from error
+
+    def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
+        """What this session has done for this rule within this subject, in whatever worker."""
+        done = self.writer.repaired(rule.id, subject)
+        return Repaired(said_of(done)) if done else None
+
+    def close(self) -> None:
+        """End the child and the writer's connections."""
+        self.closing()
+        self.writer.close()
+
+    def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        return self._remove(rule, subject, [finding.rows for finding in findings if finding.rows])
+
+    def _remove(self, rule: Rule, subject: Subject, rows: Sequence[Rows]) -> Repaired:
+        if not rows:
+            raise NotRepaired("the rule names no rows to quarantine")
+        done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each))]
+        return Repaired(said_of(done) if done else "another worker was faster")
+
+    def _keep_newest(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        def losers(db: sqlite3.Connection) -> list[Rows]:
+            width = stored.width_of(db, str(subject.experiment), str(subject.embedding_model))
+            return [
+                duplicates.rows("embedding", duplicates.lesser_embeddings(db, finding.rows, width))
+                for finding in findings
+                if finding.rows
+            ]
+
+        return self._remove(rule, subject, self.database.read(losers))
+
+    def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        def losers(db: sqlite3.Connection) -> list[Rows]:
+            return [duplicates.rows("persistencediagram", duplicates.lesser_diagrams(db, self._place(db, subject)))]
+
+        del findings
+        return self._remove(rule, subject, self.database.read(losers))
+
+    def _place(self, db: sqlite3.Connection, subject: Subject) -> recompute.Place:
+        run, model = str(subject.run), str(subject.embedding_model)
+        return recompute.Place(run, model, self.kinds.get(model), stored.width_of(db, str(subject.experiment), model))
+
+    def _compute(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        del findings
+        done = recompute.recompute(
+            self.database,
+            self.writer,
+            self.computer(),
+            self.claim,
+            rule.id,
+            subject,
+            lambda db: self._place(db, subject),
+            self.max_dim,
+        )
+        return Repaired(done.sentence, done.measures)
+
+    def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        del findings
+        count = embed.embed(self.database, self.writer, self.embedder, rule.id, subject, self.kinds)
+        return Repaired(f"embedded {plural(count, 'output')} again")
+
+
+VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}
+
+
+def said_of(repairs: Sequence[Repair]) -> str:
+    """`quarantined 3 rows (repair 12)`: what was done, and the id that --doctor-undo takes."""
+    rows = sum(repair.rows for repair in repairs)
+    ids = ", ".join(str(repair.id) for repair in repairs[:3])
+    more = f" and {len(repairs) - 3:,} more" if len(repairs) > 3 else ""
+    verbs = " and ".join(dict.fromkeys(VERBS[repair.verb] for repair in repairs))
+    return f"{verbs} {plural(rows, 'row')} (repair {ids}{more})"

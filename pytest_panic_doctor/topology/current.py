@@ -1,0 +1,1 @@
+"""Whether a stored diagram is of a point cloud."""

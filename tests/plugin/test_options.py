@@ -1,0 +1,120 @@
+"""The command line and the ini file, by parsing alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_panic_doctor import options
+from pytest_panic_doctor.options import BadOption, Settings
+
+
+class Given:
+    """Options as a test writes them."""
+
+    def __init__(self, line: Mapping[str, object] | None = None, ini: Mapping[str, object] | None = None) -> None:
+        self.line = line or {}
+        self.ini = ini or {}
+
+    def getoption(self, name: str) -> object:
+        return self.line.get(name)
+
+    def getini(self, name: str) -> object:
+        return self.ini.get(name, "")
+
+
+def read(given: Given, line_dir: Path = Path("/line"), ini_dir: Path = Path("/ini")) -> Settings:
+    return options.settings(given, line_dir, ini_dir)
+
+
+def test_nothing_given_asks_for_nothing() -> None:
+    assert not options.asked(Given())
+
+
+@pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
+def test_every_option_on_the_command_line_asks(option: options.Option) -> None:
+    value = {"flag": True, "list": ["x"]}.get(option.kind, "x")
+    assert options.asked(Given({option.key: value}))
+
+
+def test_ini_keys_that_only_tune_do_not_ask() -> None:
+    assert not options.asked(Given(ini={"doctor_memory": "4GB", "doctor_timeout": "5", "doctor_text_models": ["X"]}))
+    assert options.asked(Given(ini={"doctor_db": "x.sqlite"}))
+    assert not options.asked(Given(ini={"doctor_fix": "false"}))
+
+
+def test_a_database_on_the_line_is_relative_to_where_pytest_was_called() -> None:
+    assert read(Given({"doctor_db": "a.sqlite"})).database == Path("/line/a.sqlite")
+
+
+def test_a_database_in_the_ini_is_relative_to_the_ini_file() -> None:
+    assert read(Given(ini={"doctor_db": "a.sqlite"})).database == Path("/ini/a.sqlite")
+
+
+def test_without_either_it_is_the_research_tools_place() -> None:
+    assert read(Given({"doctor_fix": True})).database == Path("/line/db/trajectory_data.sqlite")
+
+
+def test_the_line_wins_over_the_ini() -> None:
+    given = Given({"doctor_db": "a.sqlite", "doctor_timeout": "7"}, {"doctor_db": "b.sqlite", "doctor_timeout": "8"})
+    settings = read(given)
+    assert (settings.database, settings.timeout) == (Path("/line/a.sqlite"), 7.0)
+
+
+def test_a_uuid_reads_with_dashes_and_without() -> None:
+    stored = "06b05170fe317f6c9f86f96b160111f8"
+    given = ["06b05170-fe31-7f6c-9f86-f96b160111f8", stored.upper()]
+    assert read(Given({"doctor_experiment": given})).experiments == (stored, stored)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("doctor_experiment", ["not-a-uuid"], "not-a-uuid is no UUID"),
+        ("doctor_memory", "banana", "--doctor-memory banana"),
+        ("doctor_memory", "0GB", "--doctor-memory 0GB"),
+        ("doctor_max_workers", "0", "--doctor-max-workers 0"),
+        ("doctor_max_workers", "two", "--doctor-max-workers two"),
+        ("doctor_timeout", "soon", "--doctor-timeout soon"),
+        ("doctor_timeout", "-1", "--doctor-timeout -1"),
+        ("doctor_timeout", "nan", "--doctor-timeout nan"),
+        ("doctor_max_dim", "3", "--doctor-max-dim 3"),
+        ("doctor_report", ["x.pdf"], "x.pdf has no known suffix"),
+        ("doctor_report", ["nowhere/x.json"], "nowhere"),
+    ],
+)
+def test_bad_values_are_named_in_one_sentence(key: str, value: object, said: str) -> None:
+    with pytest.raises(BadOption) as caught:
+        read(Given({key: value}))
+    text = str(caught.value)
+    assert said in text
+    assert "\n" not in text
+
+
+def test_models_of_the_ini_are_known() -> None:
+    kinds = read(Given(ini={"doctor_text_models": ["NewText"], "doctor_image_models": ["NewVision"]})).kinds
+    assert (kinds["NewText"], kinds["NewVision"], kinds["Nomic"]) == ("TEXT", "IMAGE", "TEXT")
+
+
+def test_a_model_cannot_be_of_both_kinds() -> None:
+    with pytest.raises(BadOption, match="X is in both"):
+        read(Given(ini={"doctor_text_models": ["X"], "doctor_image_models": ["X"]}))
+
+
+def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
+    given = Given({"doctor_db": "a.sqlite", "doctor_memory": "2GB", "doctor_rule": ["schema"], "doctor_report": ["r.json"]})
+    settings = read(given, line_dir=tmp_path)
+    assert Settings.from_dict(settings.as_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "said"), [("orphan-rum", ["orphan-run", "schema"], ": did you mean orphan-run?"), ("zzz", ["schema"], "")]
+)
+def test_the_nearest_name_is_offered(text: str, names: list[str], said: str) -> None:
+    assert options.nearest(text, names) == said
+
+
+def test_a_path_keeps_its_links_and_loses_its_dots() -> None:
+    assert options.absolute(Path("/a/b/../c.sqlite")) == Path("/a/c.sqlite")
