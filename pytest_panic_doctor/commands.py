@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_panic_doctor.options import Settings
 
-
-def run(config: pytest.Config, settings: Settings) -> int | None:
+def run(config: pytest.Config) -> int | None:
     """Run the command that the options name and return the exit status; None where they name none."""
     if config.getoption("doctor_rules"):
         from pytest_panic_doctor.report.rules import table

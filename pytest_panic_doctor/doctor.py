@@ -86,7 +86,9 @@ def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
     rules = registry(extra)
     for name in settings.rules:
         if name not in rules:
-            raise BadOption(f"--doctor-rule {name}: there is no such rule{nearest(name, rules)} (--doctor-rules lists them)")
+            raise BadOption(
+                f"--doctor-rule {name}: there is no such rule{nearest(name, rules)} (--doctor-rules lists them)"
+            )
     return rules
 
 

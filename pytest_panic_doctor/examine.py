@@ -57,7 +57,7 @@ class Surgeon(Protocol):
         """Repair what the rule found; raises `NotRepaired`."""
 
     def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
-        """What this doctor session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
+        """What this session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
 
 
 class Examiner:
@@ -98,9 +98,7 @@ class Examiner:
             raise error
         hint = "another program holds it: run again" if "BUSY" in name or "LOCKED" in name else "see file-integrity"
         message = f"SQLite cannot read what this rule looks at: {error} ({hint})"
-        return (
-            Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1),
-        )
+        return (Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1),)
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
         """Examine one item and, with a surgeon, repair it.
@@ -152,5 +150,7 @@ class Examiner:
             return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
         left = tuple(finding for finding in left if not finding.warning)
         if left:
-            return Outcome("failed", left, note=f"still sick after the repair ({repaired.note})", measures=repaired.measures)
+            return Outcome(
+                "failed", left, note=f"still sick after the repair ({repaired.note})", measures=repaired.measures
+            )
         return Outcome("fixed", findings, repaired.note, measures=repaired.measures)

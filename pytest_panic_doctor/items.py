@@ -10,8 +10,7 @@ import pytest
 from pytest_panic_doctor.report import text
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.examine import Examiner, Outcome
+    from pytest_panic_doctor.examine import Outcome
     from pytest_panic_doctor.manifest import Entry
 
 DOCTOR = pytest.StashKey["Doctor"]()
@@ -58,7 +57,7 @@ class DoctorItem(pytest.Item):
         if self.outcome.word == "skipped":
             pytest.skip(self.outcome.note)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str | object:  # type: ignore[override]
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> object:  # type: ignore[override]  # noqa: ARG002
         """The findings alone; a bug in the doctor itself keeps its traceback."""
         if isinstance(excinfo.value, Sick):
             return str(excinfo.value)

@@ -102,8 +102,8 @@ class Manifest:
         """The inverse of `as_plain`."""
         text, order = plain
         experiments = tuple(
-            Experiment(id, label, tuple(models), tuple(Run(*run) for run in runs))
-            for id, label, models, runs in json.loads(str(text))
+            Experiment(experiment, label, tuple(models), tuple(Run(*run) for run in runs))
+            for experiment, label, models, runs in json.loads(str(text))
         )
         return cls(experiments, tuple((run, model) for run, model in order))  # type: ignore[attr-defined]
 
@@ -122,9 +122,9 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
         return Manifest(())
     return Manifest(
         tuple(
-            Experiment(id, first(prompts), unique(models), tuple(runs.get(id, ())))
-            for id, prompts, models in rows
-            if not experiments or id in experiments
+            Experiment(each, first(prompts), unique(models), tuple(runs.get(each, ())))
+            for each, prompts, models in rows
+            if not experiments or each in experiments
         )
     )
 

@@ -51,14 +51,25 @@ class Option:
 
 OPTIONS = (
     Option("db", "text", "PATH", f"examine this trajectory database (default: {DEFAULT_DATABASE})", asks=True),
-    Option("fix", "flag", "", "repair what can be repaired; every row is kept in a journal beside the database", asks=True),
+    Option(
+        "fix", "flag", "", "repair what can be repaired; every row is kept in a journal beside the database", asks=True
+    ),
     Option("rule", "list", "ID", "examine this rule only; may be repeated"),
     Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
-    Option("memory", "text", "SIZE", "memory for all workers and computations together, e.g. 12GB (default: 80%% of what is free)"),
+    Option(
+        "memory",
+        "text",
+        "SIZE",
+        "memory for all workers and computations together, e.g. 12GB (default: 80%% of what is free)",
+    ),
     Option("max-workers", "text", "N", "never more xdist workers than this"),
     Option("timeout", "text", "SECONDS", "end the computation of a diagram after this time"),
-    Option("max-dim", "text", "N", "highest homology dimension to compute (default: 2; less is recorded in the diagram)"),
-    Option("engine", "text", "NAME", "giotto-ph, gudhi, or one that a plugin brings (default: the first that is there)"),
+    Option(
+        "max-dim", "text", "N", "highest homology dimension to compute (default: 2; less is recorded in the diagram)"
+    ),
+    Option(
+        "engine", "text", "NAME", "giotto-ph, gudhi, or one that a plugin brings (default: the first that is there)"
+    ),
     Option("report", "list", "PATH", "write a report, .json or .jsonl by suffix; may be repeated"),
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
@@ -141,7 +152,9 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     for option in OPTIONS:
         given = from_line[option.name] not in (None, False, [])
         ini = source.getini(option.key)
-        values[option.name] = from_line[option.name] if given else (truthy(ini) if option.kind == "flag" else ini or None)
+        values[option.name] = (
+            from_line[option.name] if given else (truthy(ini) if option.kind == "flag" else ini or None)
+        )
         folder[option.name] = invocation_dir if given else ini_dir
     database = values["db"]
     named = folder["db"] / str(database) if database else invocation_dir / DEFAULT_DATABASE

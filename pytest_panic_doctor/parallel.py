@@ -74,7 +74,9 @@ def limit_workers(config: pytest.Config, settings: Settings) -> None:
     """
     option = config.option
     if settings.fix and option.dist in REFUSED:
-        raise BadOption(f"--dist {option.dist} cannot be used with --doctor-fix: leave it away, or give --dist worksteal")
+        raise BadOption(
+            f"--dist {option.dist} cannot be used with --doctor-fix: leave it away, or give --dist worksteal"
+        )
     if option.numprocesses in (None, 0):
         return
     limit = cap(settings)

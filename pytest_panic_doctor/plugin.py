@@ -13,7 +13,7 @@ from pytest_panic_doctor import options
 from pytest_panic_doctor.errors import DoctorError
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.session import DoctorSession
+    pass
 
 SESSION = pytest.StashKey["DoctorSession"]()
 
@@ -112,7 +112,7 @@ class Commands:
             return None
         with usage_errors():
             settings = options.settings(config, config.invocation_params.dir, ini_dir(config))
-            status = run(config, settings)
+            status = run(config)
             if status is None and config.pluginmanager.hasplugin("xdist"):
                 from pytest_panic_doctor.parallel import limit_workers
 

@@ -75,7 +75,9 @@ class DoctorSession:
         return self.config.getoption("dist", "no") != "no"
 
     def _embed(self, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
-        vectors: NDArray[np.float32] | None = self.config.hook.pytest_doctor_embed(embedding_model=model, outputs=outputs)
+        vectors: NDArray[np.float32] | None = self.config.hook.pytest_doctor_embed(
+            embedding_model=model, outputs=outputs
+        )
         return vectors
 
     def _engine(self, name: str) -> str:
@@ -133,9 +135,7 @@ class DoctorSession:
         return None
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put the outcome on the report, as plain values, so that it reaches the controller."""
         report = yield
         if isinstance(item, DoctorItem) and (report.when == "call" or report.failed):
@@ -145,7 +145,9 @@ class DoctorSession:
                 report.longrepr = (item.nodeid.split("::")[0], 1, f"Skipped: {outcome.note}")
         return report
 
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
         """A fixed item has a letter, a word, a colour and a count of its own."""
         plain = getattr(report, "doctor", None)
         return FIXED if plain and plain["outcome"] == "fixed" and report.passed else None
@@ -160,10 +162,17 @@ class DoctorSession:
         if self.files:
             self.files.add(result)
 
-    def pytest_sessionfinish(self) -> None:
-        """Write the reports."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, None, None]:
+        """Write the reports, the JUnit file after pytest has."""
+        yield
         if self.files:
             self.files.end(self.results)
+            xml = self.config.getoption("xmlpath", None)
+            if xml and self.results.items and Path(xml).is_file():
+                from pytest_panic_doctor.report.junit import enrich
+
+                enrich(Path(xml), self.config.getini("junit_family"), self.doctor, self.results, version(DISTRIBUTION))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The rules, worst first, and what to type next."""

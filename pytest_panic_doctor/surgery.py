@@ -1,4 +1,4 @@
-"""The surgeon: which repair each rule gets, and what an item says of it. Knows no pytest, and writes only through `repair`."""
+"""The surgeon: which repair each rule gets, and what an item says of it. Knows no pytest; writes through `repair`."""
 
 from __future__ import annotations
 

@@ -43,14 +43,17 @@ class Ward:
 
     def as_plain(self) -> dict[str, str | int]:
         """Plain values, for the way to an xdist worker."""
-        return {"session": self.session, "scratch": str(self.scratch), "memory": self.memory, "controller": self.controller}
+        return {
+            "session": self.session,
+            "scratch": str(self.scratch),
+            "memory": self.memory,
+            "controller": self.controller,
+        }
 
     @classmethod
     def from_plain(cls, plain: dict[str, str | int]) -> Ward:
         """The inverse."""
-        return cls(
-            str(plain["session"]), Path(str(plain["scratch"])), int(plain["memory"]), int(plain["controller"])
-        )
+        return cls(str(plain["session"]), Path(str(plain["scratch"])), int(plain["memory"]), int(plain["controller"]))
 
     def wanted(self) -> bool:
         """Whether the controller is still there: a worker that outlives it must not write again."""

@@ -65,7 +65,9 @@ def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes:
     row = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone()
     value = row[0] if row else None
     if not isinstance(value, str if kind == "TEXT" else bytes):
-        raise RepairFailed(f"invocation {invocation} has lost its output, so nothing can be embedded: regenerate the run")
+        raise RepairFailed(
+            f"invocation {invocation} has lost its output, so nothing can be embedded: regenerate the run"
+        )
     return value  # type: ignore[return-value]
 
 
@@ -85,7 +87,9 @@ def embed(
     model = str(subject.embedding_model)
     kind = kinds.get(model)
     if kind is None:
-        raise RepairFailed(f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)")
+        raise RepairFailed(
+            f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
+        )
 
     def look(db: sqlite3.Connection) -> tuple[int, list[Lacking]]:
         width = stored.width_of(db, str(subject.experiment), model)
@@ -105,11 +109,15 @@ def embed(
 def checked(vectors: NDArray[np.float32] | None, model: str, count: int, width: int) -> NDArray[np.float32]:
     """The hook's answer, if it is one."""
     if vectors is None:
-        raise RepairFailed(f"no embedding hook is installed for {model}: bring one (pytest_doctor_embed) in a conftest.py")
+        raise RepairFailed(
+            f"no embedding hook is installed for {model}: bring one (pytest_doctor_embed) in a conftest.py"
+        )
     array = np.asarray(vectors, dtype=np.float32)
     if array.ndim != 2 or len(array) != count or (width and array.shape[1] != width):
         wanted = f"({count}, {width or 'width'})"
-        raise RepairFailed(f"the embedding hook returned shape {array.shape} for {model} instead of {wanted}: correct it")
+        raise RepairFailed(
+            f"the embedding hook returned shape {array.shape} for {model} instead of {wanted}: correct it"
+        )
     flawed = list(flaws([vector.tobytes() for vector in array], array.shape[1]))
     if flawed:
         raise RepairFailed(f"the embedding hook returned a vector for {model} that is zero or not finite: correct it")
@@ -143,4 +151,3 @@ def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: byte
 
     new = {"id": new_id(), "invocation_id": lack.invocation, "embedding_model": model}
     writer.insert(rule, subject, "embedding", new | values, still_missing)
-

@@ -9,11 +9,11 @@ class RepairError(Exception):
     """A repair that did not happen; `str()` of it is one sentence for a person."""
 
 
-class RepairRefused(RepairError):  # noqa: N818 - reads as what happened, as in the reports
+class RepairRefused(RepairError):
     """Nothing was begun: the state of the file, of the journal or of another process forbids it."""
 
 
-class RepairFailed(RepairError):  # noqa: N818
+class RepairFailed(RepairError):
     """Something was begun and rolled back: database and journal agree."""
 
 

@@ -17,8 +17,8 @@ from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.current import difference
-from pytest_panic_doctor.topology.merge import fingerprint
 from pytest_panic_doctor.topology.isolation import Task
+from pytest_panic_doctor.topology.merge import fingerprint
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, problems
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def recompute(
     """Compute the diagram of a place and write it, unless somebody else did so meanwhile.
 
     The transaction begins after the computation, and writes only if the cloud's fingerprint and the diagrams are still
-    those that were seen. `claim` keeps two workers from computing the same diagram. Raises `RepairFailed` where the cloud is blocked, or changes faster than it can be computed.
+    those that were seen. `claim` keeps two workers from computing the same diagram. Raises `RepairFailed` where the
+    cloud is blocked, or changes faster than it can be computed.
     """
     with claim(f"{subject.run}-{subject.embedding_model}"):
         for _ in range(TRIES):
@@ -111,7 +112,9 @@ def recompute(
             computed = computer.compute(task(seen, max_dim))
             if write(writer, rule, subject, seen, begun, computed, max_dim):
                 return done(seen, computed)
-    raise RepairFailed(f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest")
+    raise RepairFailed(
+        f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest"
+    )
 
 
 def task(seen: Seen, max_dim: int) -> Task:
@@ -173,9 +176,9 @@ def new_id() -> str:
 def done(seen: Seen, computed: Computed) -> Done:
     """What was computed, in words and numbers."""
     points = len(seen.cloud.points)
-    bars = ", ".join(f"{len(each):,}" for each in computed.diagram.bars)
+    bars = " + ".join(f"{len(each):,}" for each in computed.diagram.bars)
     return Done(
-        f"computed from {points:,} points, {computed.distinct:,} distinct: {bars} bars in H0 to H{len(computed.diagram.bars) - 1}",
+        f"computed from {points:,} points, {computed.distinct:,} of them distinct: {bars} bars",
         {
             "points": points,
             "distinct": computed.distinct,

@@ -33,8 +33,11 @@ PATIENCE = 60.0
 ATTEMPT = 0.4
 """Seconds that one attempt waits for a lock, and so keeps other programs from their turn, before it lets go."""
 
+AGAIN = (0.02, 0.1)
+"""Seconds, at least and at most, between two attempts."""
 
-class Stale(Exception):  # noqa: N818 - a signal to `run`, never an error that leaves it
+
+class Stale(Exception):
     """What was looked up before the transaction is no longer so: look again, then try again."""
 
 
@@ -157,7 +160,7 @@ class Transactor:
                 if not is_busy(error) or time.monotonic() >= deadline:
                     raise RepairFailed(sentence(table, error, self.patience)) from error
             # Without the gate: while another program keeps the file locked, no worker may keep the others waiting.
-            time.sleep(random.uniform(0.02, 0.1))
+            time.sleep(random.uniform(*AGAIN))
 
     def read(self, table: str, look: Callable[[sqlite3.Connection], T]) -> T:
         """What `look` returns, outside of any transaction of ours and without the gate. Raises as `run` does."""
@@ -170,7 +173,7 @@ class Transactor:
             except sqlite3.Error as error:
                 if not is_busy(error) or time.monotonic() >= deadline:
                     raise RepairFailed(sentence(table, error, self.patience)) from error
-            time.sleep(random.uniform(0.02, 0.1))
+            time.sleep(random.uniform(*AGAIN))
 
     def close(self) -> None:
         """Close both connections, under the gate: the last one to close a WAL database checkpoints it."""

@@ -17,6 +17,8 @@ def table(rules: Mapping[str, Rule]) -> Iterator[str]:
     for rule in rules.values():
         yield f"{rule.id:<22}{rule.scope}"
         yield from textwrap.wrap(rule.sentence, WIDTH, initial_indent="  ", subsequent_indent="  ")
-        repair = f"repair: {rule.repair}" if rule.repair else f"no repair: {rule.remedy}" if rule.remedy else "no repair"
+        repair = (
+            f"repair: {rule.repair}" if rule.repair else f"no repair: {rule.remedy}" if rule.remedy else "no repair"
+        )
         yield from textwrap.wrap(f"{repair} ({rule.source})", WIDTH, initial_indent="  ", subsequent_indent="  ")
     yield f"{len(rules)} rules"

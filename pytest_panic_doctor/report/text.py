@@ -27,7 +27,9 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
     for finding in worst[:FINDINGS_SHOWN]:
         lines += [finding.sentence, *where(finding, doctor), *identified(finding)]
     if len(worst) > FINDINGS_SHOWN:
-        lines.append(f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})")
+        lines.append(
+            f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})"
+        )
     if outcome.note:
         lines.append(outcome.note)
     elif not doctor.settings.fix:
@@ -37,10 +39,10 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
 
 def where(finding: Finding, doctor: Doctor) -> Iterator[str]:
     """The run and the experiment that a finding is about, by id and as a person knows them."""
-    for noun, id in (("run", finding.run), ("experiment", finding.experiment)):
-        if id:
-            label = doctor.labels.get(id, "")
-            yield f"  {noun:<10} {dashed(id)}  {label}".rstrip()
+    for noun, stored in (("run", finding.run), ("experiment", finding.experiment)):
+        if stored:
+            label = doctor.labels.get(stored, "")
+            yield f"  {noun:<10} {dashed(stored)}  {label}".rstrip()
 
 
 def identified(finding: Finding) -> Iterator[str]:
@@ -72,4 +74,3 @@ def shown_path(doctor: Doctor) -> str:
     path = str(doctor.settings.database)
     relative = os.path.relpath(path)
     return shlex.quote(relative if len(relative) < len(path) else path)
-

@@ -17,7 +17,8 @@ NO_MEDOID = (
 @rule(
     "orphan-cluster",
     scope=Scope.DATABASE,
-    sentence="every cluster assignment names an embedding, a clustering result and, unless an outlier, a medoid that exist",
+    sentence="every cluster assignment names an embedding, a clustering result and, unless an outlier, a medoid "
+    "that exist",
     repair=RepairKind.QUARANTINE,
 )
 def orphan_cluster(view: View) -> Iterator[Finding]:

@@ -33,21 +33,26 @@ def diagram_model(view: View) -> Iterator[Finding]:
 
     def details() -> str:
         found = view.db.execute(
-            f"SELECT embedding_model, count(*) FROM persistencediagram WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC",
+            f"SELECT embedding_model, count(*) FROM persistencediagram WHERE id IN ({rows.sql}) "
+            "GROUP BY 1 ORDER BY 2 DESC",
             rows.params,
         ).fetchall()
         return ", ".join(f"{count:,} of {model}" for model, count in found[:5])
 
     yield from view.offenders(
         rows,
-        lambda count: f"{plural(count, 'diagram')} {verb(count)} of an embedding model that the experiment does not use",
+        lambda count: (
+            f"{plural(count, 'diagram')} {verb(count)} of an embedding model that the experiment does not use"
+        ),
         details,
     )
 
 
 def embedding_models(view: View) -> list[str] | None:
     """The experiment's embedding models; None where its configuration names none."""
-    row = view.db.execute("SELECT embedding_models FROM experimentconfig WHERE id = :experiment", view.params).fetchone()
+    row = view.db.execute(
+        "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", view.params
+    ).fetchone()
     try:
         value = json.loads(row[0]) if row else None
     except (TypeError, ValueError):

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pytest_panic_doctor.rules.database import is_unique
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
+from pytest_panic_doctor.rules.model import (
+    IDS_KEPT,
+    Finding,
+    NothingToLookAt,
+    RepairKind,
+    Scope,
+    View,
+    plural,
+    rule,
+    verb,
+)
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws
@@ -19,6 +29,7 @@ EMBEDDINGS = (
     "run r JOIN invocation i ON i.run_id = r.id JOIN embedding e ON e.invocation_id = i.id "
     "AND e.embedding_model = :model WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
 )
+
 
 def unknown_kind(view: View) -> Finding:
     """The finding for an embedding model of which nobody has said whether it embeds texts or images."""
@@ -83,9 +94,11 @@ def embedding_duplicate(view: View) -> Iterator[Finding]:
 
     def message(count: int) -> str:
         twice = view.scalar(f"SELECT count(DISTINCT invocation_id) FROM embedding WHERE id IN ({rows.sql})")
-        return f"{plural(twice, 'invocation')} {verb(twice, 'has', 'have')} {count:,} embeddings between them" if (
-            twice > 1
-        ) else f"1 invocation has {count:,} embeddings"
+        return (
+            f"{plural(twice, 'invocation')} {verb(twice, 'has', 'have')} {count:,} embeddings between them"
+            if (twice > 1)
+            else f"1 invocation has {count:,} embeddings"
+        )
 
     yield from view.offenders(rows, message)
 
@@ -147,7 +160,8 @@ def examine_vectors(view: View, width: int) -> Unusable:
     """All vectors of the subject, against a width in values."""
     found = Unusable()
     runs = view.db.execute(
-        "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid", view.params
+        "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid",
+        view.params,
     ).fetchall()
     for (run,) in runs:
         rows = view.db.execute(

@@ -159,7 +159,9 @@ def invocation_chain(view: View) -> Iterator[Finding]:
             "with an input of its run that is not the predecessor": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
             "AND p.run_id IS i.run_id",
         }
-        offending = f"FROM invocation i LEFT JOIN invocation p ON p.id = i.input_invocation_id WHERE i.id IN ({rows.sql})"
+        offending = (
+            f"FROM invocation i LEFT JOIN invocation p ON p.id = i.input_invocation_id WHERE i.id IN ({rows.sql})"
+        )
         counts = {noun: view.scalar(f"SELECT count(*) {offending} AND {test}") for noun, test in kinds.items()}
         return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
 
@@ -236,5 +238,6 @@ def invocation_time(view: View) -> Iterator[Finding]:
         early = Rows(table, f"SELECT t.id {source} AND t.completed_at < t.started_at", view.params)
         noun = nouns.get(table, table)
         yield from view.offenders(
-            early, lambda count, noun=noun: f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started"
+            early,
+            lambda count, noun=noun: f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started",
         )

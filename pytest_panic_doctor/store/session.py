@@ -2,8 +2,8 @@
 
 A WAL database makes this harder than `mode=ro`: a read-only connection to one creates its `-shm` and `-wal` files and
 cannot take them away again (https://www.sqlite.org/wal.html, "Read-Only Databases"). So a WAL database that nobody has
-open, which is one without a `-shm` file, is read as immutable; or, where a dead program left a WAL, in exclusive locking
-mode without file locks, in which SQLite keeps the index of the WAL on the heap and creates nothing. Whether somebody
+open, which is one without a `-shm` file, is read as immutable; or, where a dead program left a WAL, in exclusive
+locking mode without file locks, in which SQLite keeps the WAL's index on the heap and creates nothing. Whether somebody
 opened it meanwhile is looked at before and after each read, and the read repeated in the ordinary way if so.
 """
 
@@ -60,7 +60,7 @@ def header(path: Path) -> bytes:
 
 
 class Database:
-    """The database file, for reading: one connection a process, made when first needed, in no transaction between reads."""
+    """The database file, for reading: one connection a process, in no transaction between reads."""
 
     def __init__(self, path: Path, patience: float = PATIENCE, shared: bool = False) -> None:
         """`path` is the file; `patience` the seconds that a read waits for another program's write.

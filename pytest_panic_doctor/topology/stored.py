@@ -126,7 +126,7 @@ def load(db: sqlite3.Connection, run: str, model: str, kind: str | None, width: 
 
 
 def vectors_in_order(db: sqlite3.Connection, run: str, model: str, kind: str) -> Iterator[list[object]]:
-    """For each invocation of `kind`, in sequence order, its vectors by `model`: none, one, or several, the newest first."""
+    """For each invocation of `kind`, in sequence order, its vectors by `model`, the newest first."""
     newest = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
     rows = db.execute(
         "SELECT i.rowid, e.rowid, e.vector FROM invocation i LEFT JOIN embedding e ON e.invocation_id = i.id "
@@ -141,7 +141,8 @@ def vectors_in_order(db: sqlite3.Connection, run: str, model: str, kind: str) ->
 def blocks(count: int, missing: int, unusable: Counter[Flaw], width: int) -> Iterator[str]:
     """What makes a cloud incomplete or unusable, with the rule that says so."""
     if missing:
-        yield f"{missing:,} of {count:,} invocations {'has' if missing == 1 else 'have'} no embedding (embedding-missing)"
+        has = "has" if missing == 1 else "have"
+        yield f"{missing:,} of {count:,} invocations {has} no embedding (embedding-missing)"
     if unusable:
         kinds = ", ".join(f"{number:,} {flaw.clause(number, width)}" for flaw, number in unusable.most_common())
         total = unusable.total()

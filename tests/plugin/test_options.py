@@ -104,13 +104,15 @@ def test_a_model_cannot_be_of_both_kinds() -> None:
 
 
 def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
-    given = Given({"doctor_db": "a.sqlite", "doctor_memory": "2GB", "doctor_rule": ["schema"], "doctor_report": ["r.json"]})
+    line = {"doctor_db": "a.sqlite", "doctor_memory": "2GB", "doctor_rule": ["schema"], "doctor_report": ["r.json"]}
+    given = Given(line)
     settings = read(given, line_dir=tmp_path)
     assert Settings.from_dict(settings.as_dict()) == settings
 
 
 @pytest.mark.parametrize(
-    ("text", "names", "said"), [("orphan-rum", ["orphan-run", "schema"], ": did you mean orphan-run?"), ("zzz", ["schema"], "")]
+    ("text", "names", "said"),
+    [("orphan-rum", ["orphan-run", "schema"], ": did you mean orphan-run?"), ("zzz", ["schema"], "")],
 )
 def test_the_nearest_name_is_offered(text: str, names: list[str], said: str) -> None:
     assert options.nearest(text, names) == said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pytest_panic_doctor.manifest import Experiment, Manifest, Run, dashed
 from pytest_panic_doctor.rules import registry
 
@@ -39,5 +41,5 @@ def test_an_order_moves_items_but_loses_none() -> None:
 def test_items_of_one_diagram_stand_together() -> None:
     names = [entry.name for entry in manifest().entries(registry().values()) if "diagram-" in entry.name]
     subjects = [name.split("[")[1] for name in names if not name.startswith("diagram-model")]
-    changes = sum(1 for one, two in zip(subjects, subjects[1:], strict=False) if one != two)
+    changes = sum(1 for one, two in pairwise(subjects) if one != two)
     assert changes == len(set(subjects)) - 1

@@ -67,7 +67,8 @@ def test_a_read_only_folder_can_be_read(quiet: Path) -> None:
         "print(d.read(lambda db: db.execute('SELECT count(*) FROM run').fetchone()[0]))"
     )
     with read_only(quiet.parent) as command:
-        done = subprocess.run([*command, sys.executable, "-c", script, quiet], capture_output=True, text=True, check=False)
+        python = [sys.executable, "-c", script, quiet]
+        done = subprocess.run([*command, *python], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "3", done.stderr
 
 
@@ -226,7 +227,8 @@ def test_a_hot_journal_is_named(tmp_path: Path) -> None:
     make(path, rows=2000).close()
     script = (
         "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); "
-        "db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN'); db.execute(\"UPDATE run SET seed = 'x'\"); os._exit(9)"
+        "db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN'); db.execute(\"UPDATE run SET seed = 'x'\"); "
+        "os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script, path], check=False)
     assert path.with_name("x.sqlite-journal").exists()

@@ -1,0 +1,95 @@
+"""JUnit XML that CI systems show well: pytest writes the file, this adds what pytest has no place for.
+
+pytest drops suite properties under xdist, and properties on a crashed item; and a `properties` element within a
+`testcase` breaks the schema of the family xunit2. So the file is completed after pytest has written it: names that
+group by rule, suite properties, and per item either `properties` (xunit1) or, in xunit2, `system-out` lines of the form
+`[[PROPERTY|name=value]]`, which Testmo and others read and every schema allows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from pytest_panic_doctor.report.results import Result, Results, head
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.manifest import Entry
+
+UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold (https://www.w3.org/TR/xml/#charsets)."""
+
+
+def enrich(path: Path, family: str, doctor: Doctor, results: Results, version: str) -> None:
+    """Complete the JUnit file at `path`, whole or not at all; `family` is pytest's `junit_family`."""
+    tree = ElementTree.parse(path)
+    by_name = {item.nodeid.split("::", 1)[-1]: item for item in results.items}
+    entries = {entry.name: entry for entry in doctor.entries() if entry.name in by_name}
+    database = doctor.settings.database.name
+    for suite in tree.iter("testsuite"):
+        for case in suite.iter("testcase"):
+            name = case.get("name", "")
+            if name in by_name and case.get("classname", "").endswith(database):
+                complete(case, by_name[name], entries.get(name), family)
+        prepend_properties(suite, suite_properties(doctor, results, version))
+    partial = path.with_name(f".{path.name}.doctor")
+    tree.write(partial, encoding="utf-8", xml_declaration=True)
+    partial.replace(path)
+
+
+def complete(case: ElementTree.Element, item: Result, entry: Entry | None, family: str) -> None:
+    """Name one testcase by its rule and subject, and add its properties."""
+    case.set("classname", f"doctor.{item.rule}")
+    if entry is not None and "[" in entry.name:
+        case.set("name", entry.name.split("[", 1)[1].removesuffix("]"))
+    properties = {key: clean(value) for key, value in item_properties(item, entry)}
+    if family == "xunit2":
+        lines = "\n".join(f"[[PROPERTY|{key}={value}]]" for key, value in properties.items())
+        ElementTree.SubElement(case, "system-out").text = lines + "\n"
+    else:
+        prepend_properties(case, properties)
+
+
+def item_properties(item: Result, entry: Entry | None) -> Iterator[tuple[str, object]]:
+    """What is worth knowing of one item."""
+    yield "rule", item.rule
+    yield "outcome", item.outcome
+    if entry is not None:
+        for key in ("experiment", "run", "embedding_model"):
+            if value := getattr(entry.subject, key):
+                yield key, value
+    yield "findings", len(item.findings)
+    yield "count", sum(int(str(finding["count"])) for finding in item.findings)
+    yield from item.measures.items()
+    if item.note:
+        yield "note", item.note
+
+
+def suite_properties(doctor: Doctor, results: Results, version: str) -> Mapping[str, str]:
+    """What is worth knowing of the whole examination."""
+    plain = head(doctor, results, version)
+    flat = {"doctor.version": plain["version"], "doctor.database": plain["database"]}
+    for group in ("rows", "totals", "rules"):
+        counts = plain[group]
+        if isinstance(counts, Mapping):
+            flat |= {f"doctor.{group}.{name}": value for name, value in counts.items()}
+    return {key: clean(value) for key, value in flat.items()}
+
+
+def prepend_properties(element: ElementTree.Element, properties: Mapping[str, str]) -> None:
+    """Put `properties` first, into the element's own where it has some."""
+    node = element.find("properties")
+    if node is None:
+        node = ElementTree.Element("properties")
+        element.insert(0, node)
+    for name, value in properties.items():
+        ElementTree.SubElement(node, "property", {"name": name, "value": value})
+
+
+def clean(value: object) -> str:
+    """A value as XML can hold it, on one line."""
+    return UNPRINTABLE.sub("�", str(value)).replace("\n", " ")
