@@ -46,6 +46,8 @@ class DoctorLock:
 
     def acquire(self) -> DoctorLock:
         """Take the lock at once, or raise RepairRefused naming the pid that has it, its host and since when."""
+        if not self.path.parent.is_dir():  # filelock would make it
+            raise RepairRefused(f"There is no directory {self.path.parent}: name a database with --doctor-db PATH.")
         holder = self._holder()
         try:
             self._lock.acquire(timeout=0)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pytest_panic_doctor.repair.errors import RepairRefused
+from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.gate import beside, real
 from pytest_panic_doctor.repair.rows import Table, as_json, digests, quoted, table_digests
 from pytest_panic_doctor.store.subject import Subject
@@ -178,8 +179,9 @@ class Journal:
         self.database = database
         self.connection = connect(path_of(database), "mode=rwc", patience, factory)
         try:
+            made = check_version(self.connection, database)
             self.connection.execute("PRAGMA synchronous = EXTRA")
-            if not check_version(self.connection, database):
+            if not made:
                 self._make(encoding)
             self.connection.execute("ATTACH ? AS db", (f"{real(database).as_uri()}?mode=ro",))
         except BaseException:
@@ -380,14 +382,15 @@ def listed(connection: sqlite3.Connection, where: str, parameters: tuple[object,
 
 
 def read(database: Path, where: str, parameters: tuple[object, ...] = ()) -> list[Repair]:
-    """The repairs `where`, newest first; none where there is no journal.
+    """The repairs `where`, newest first; none where there is no journal. Raises RepairError, in one sentence.
 
     It is opened for writing only so that SQLite can recover it after a crash.
     """
     if not exists(database):
         return []
-    connection = connect(path_of(database), "mode=rw", 10.0, sqlite3.Connection)
+    path = path_of(database)
     try:
-        return listed(connection, where, parameters) if check_version(connection, database) else []
-    finally:
-        connection.close()
+        with closing(connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
+            return listed(connection, where, parameters) if check_version(connection, database) else []
+    except sqlite3.Error as error:
+        raise RepairFailed(f"The journal {path} could not be read: SQLite says «{error}»; run again.") from error

@@ -176,10 +176,13 @@ class Transactor:
             time.sleep(random.uniform(*AGAIN))
 
     def close(self) -> None:
-        """Close both connections, under the gate: the last one to close a WAL database checkpoints it."""
+        """Close both, under the gate where it can be had: the last one to close a WAL database checkpoints it."""
         if self._database is None and self._journal is None:
             return
-        with self.gate.held("(none)", time.monotonic() + self.patience):
+        try:
+            with self.gate.held("(none)", time.monotonic() + self.patience):
+                self._drop()
+        except RepairFailed:
             self._drop()
 
     def _drop(self) -> None:

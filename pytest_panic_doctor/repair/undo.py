@@ -93,7 +93,7 @@ def _undo(repair: Repair, step: Step) -> int:
     for part in parts:
         _check_columns(part)
         _check_rows(journal, part)
-    number = step.begin(Intent(repair.session, repair.rule, repair.subject, "undo", repair.id))
+    number = step.begin(Intent("undo", repair.rule, repair.subject, "undo", repair.id))
     moved = [_record(step, part) for part in parts]
     step.secure()
     step.database.execute("ATTACH ? AS journal", (f"{journals.path_of(journal.database).as_uri()}?mode=ro",))

@@ -127,7 +127,7 @@ class Writer:
         """
         return journals.read(
             self.database,
-            "session = ? AND rule = ? AND status = 'applied' AND (?3 IS NULL OR experiment = ?3)"
+            "session = ? AND rule = ? AND status = 'applied' AND undoes IS NULL AND (?3 IS NULL OR experiment = ?3)"
             " AND (?4 IS NULL OR run = ?4) AND (?5 IS NULL OR embedding_model = ?5)",
             (self.session, rule, subject.experiment, subject.run, subject.embedding_model),
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_panic_doctor.repair import Repair, Writer, settle
+from pytest_panic_doctor.repair import Writer, settle
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("surgeon_process.py")
@@ -89,7 +89,9 @@ def build(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str
             "INSERT INTO experimentconfig VALUES (?, '[[\"a\"]]', '[-1]', '[\"p\"]', '[\"Nomic\"]', 9, ?, NULL)",
             (name(1, 1), TIME),
         )
-        db.execute("INSERT INTO clusteringresult VALUES (?, ?, ?, ?, 'Nomic', 'hdbscan', '{}')", (name(6, 1), TIME, TIME, TIME))
+        db.execute(
+            "INSERT INTO clusteringresult VALUES (?, ?, ?, ?, 'Nomic', 'hdbscan', '{}')", (name(6, 1), TIME, TIME, TIME)
+        )
         number = 0
         for run, length in enumerate(lengths):
             owner = name(1, 1) if run < len(lengths) - 1 else name(1, 99)
@@ -103,8 +105,10 @@ def build(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str
                 image = noise.randbytes(9_000) if position % 2 else None
                 db.execute(
                     "INSERT INTO invocation VALUES (?, ?, ?, 'a', ?, 0, ?, ?, ?, ?, ?)",
-                    (name(3, number), TIME, TIME, "IMAGE" if image else "TEXT", name(2, run), position)
-                    + (name(3, number - 1) if position else None, None if image else f"text {number} é", image),
+                    (
+                        *(name(3, number), TIME, TIME, "IMAGE" if image else "TEXT", name(2, run), position),
+                        *(name(3, number - 1) if position else None, None if image else f"text {number} é", image),
+                    ),
                 )
                 db.execute(
                     "INSERT INTO embedding VALUES (?, ?, ?, ?, 'Nomic', ?)",
@@ -131,7 +135,7 @@ class Patient:
         with closing(self.connect()) as db:
             db.execute(sql, parameters)
 
-    def values(self, sql: str, *parameters: object) -> list[str]:
+    def values(self, sql: str, *parameters: object) -> list[object]:
         """The first column of a query."""
         with closing(self.connect()) as db:
             return [row[0] for row in db.execute(sql, parameters)]
@@ -140,7 +144,7 @@ class Patient:
         """All rows of all tables, typed and to the byte."""
         with closing(self.connect()) as db:
             names = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
-            return {table: [(row[0], image(row[1:])) for row in typed(db, table, "rowid")] for table in names}
+            return {t: [(int(str(row[0])), image(row[1:])) for row in typed(db, t, "rowid")] for t in names}
 
     def schema(self) -> list[tuple[object, ...]]:
         """Everything about the file that no repair may change."""
@@ -174,7 +178,7 @@ class Patient:
             ("embeddingcluster", "clustering_result_id", "clusteringresult"),
         )
         return {
-            (child, row)
+            (child, str(row))
             for child, column, parent in references
             for row in self.values(
                 f"SELECT id FROM {child} c WHERE {column} IS NOT NULL"
@@ -207,9 +211,7 @@ def typed(db: sqlite3.Connection, table: str, rowid: str) -> Iterator[tuple[obje
 
 def image(row: tuple[object, ...]) -> bytes:
     """One bytes value that is equal for rows that are equal in every type and byte."""
-    return b"|".join(
-        struct.pack("<d", value) if isinstance(value, float) else repr(value).encode() for value in row
-    )
+    return b"|".join(struct.pack("<d", value) if isinstance(value, float) else repr(value).encode() for value in row)
 
 
 @pytest.fixture(scope="session")
@@ -298,7 +300,7 @@ def failing(at: int, code: int, *, after: bool = False) -> type[sqlite3.Connecti
     return Failing
 
 
-@pytest.fixture
-def by_id() -> Callable[[list[Repair]], dict[int, Repair]]:
-    """Repairs by their id."""
-    return lambda found: {repair.id: repair for repair in found}
+@pytest.fixture(scope="session")
+def at() -> Callable[[Path], Patient]:
+    """A file that a test has put there itself."""
+    return Patient

@@ -15,7 +15,9 @@ from pathlib import Path
 from pytest_panic_doctor.repair import DoctorLock, Writer, finish, preflight, quarantine, settle
 from pytest_panic_doctor.store.subject import Rows, Subject
 
-ORPHANS = Rows("run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)")
+ORPHANS = Rows(
+    "run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)"
+)
 MISMATCHED = Rows(
     "embedding",
     "SELECT e.id FROM embedding e JOIN invocation i ON i.id = e.invocation_id WHERE i.type = :kind",
@@ -44,8 +46,10 @@ def operate(writer: Writer) -> None:
         "persistencediagram",
         NULL_DIAGRAM,
         {"diagram_data": b"recomputed", "completed_at": "2025-08-12 10:00:00.000000"},
-        lambda db: db.execute("SELECT diagram_data FROM persistencediagram WHERE id = ?", (NULL_DIAGRAM,)).fetchone()[0]
-        != b"recomputed",
+        lambda db: (
+            db.execute("SELECT diagram_data FROM persistencediagram WHERE id = ?", (NULL_DIAGRAM,)).fetchone()[0]
+            != b"recomputed"
+        ),
     )
     writer.insert(
         "diagram-missing",

@@ -68,7 +68,9 @@ def test_killed_at_random_times(sick: Patient, surgeon: Surgeon, mode: str) -> N
     moments = random.Random(mode)
     script = [sys.executable, str(Path(__file__).with_name("surgeon_process.py")), str(sick.path)]
     for _ in range(8):
-        process = subprocess.Popen(script, env={"PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            script, env={"PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.DEVNULL
+        )
         time.sleep(moments.uniform(0.05, 0.3))
         process.kill()
         process.wait()

@@ -1,0 +1,214 @@
+"""Each statement of a repair made to fail once, and disks that are really full: nothing lost, nothing half done."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.repair import RepairError, RepairFailed, Writer, gate, quarantine, repairs, transaction, undo
+from pytest_panic_doctor.store.subject import Rows, Subject
+
+if TYPE_CHECKING:
+    from tests.repair.conftest import Patient
+
+Faulty = Callable[..., type[sqlite3.Connection]]
+
+ORPHANS = Rows(
+    "run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)"
+)
+DIAGRAM = f"{5:04x}{0:028x}"
+NEW: dict[str, int | float | str | bytes | None] = {
+    "id": "f" * 32,
+    "started_at": "2025-08-12 09:30:00.123456",
+    "run_id": f"{2:04x}{1:028x}",
+    "embedding_model": "NomicVision",
+    "diagram_data": b"computed",
+}
+FAULTS = {
+    "busy": (sqlite3.SQLITE_BUSY, False, 3),
+    "full": (sqlite3.SQLITE_FULL, False, 2),
+    "ioerr": (sqlite3.SQLITE_IOERR, False, 3),
+    "ioerr-after": (sqlite3.SQLITE_IOERR, True, 1),
+}
+"""code, whether the statement is executed all the same, and every which statement fails; torture.py has all."""
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small quarantine has several transactions, with no pause for programs that are not there."""
+    for bound in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
+        monkeypatch.setattr(quarantine, bound, 12)
+    monkeypatch.setattr(gate, "REST", 0.0)
+    monkeypatch.setattr(transaction, "AGAIN", (0.0, 0.001))
+
+
+def remove(path: Path, connection: type[sqlite3.Connection]) -> None:
+    with closing(Writer(path, "s", lambda: True, connection=connection)) as writer:
+        writer.quarantine("orphan-run", Subject(), ORPHANS)
+
+
+def change(path: Path, connection: type[sqlite3.Connection]) -> None:
+    with closing(Writer(path, "s", lambda: True, connection=connection)) as writer:
+        writer.update(
+            "diagram-valid", Subject(), "persistencediagram", DIAGRAM, {"diagram_data": b"new"}, lambda _: True
+        )
+
+
+def add(path: Path, connection: type[sqlite3.Connection]) -> None:
+    with closing(Writer(path, "s", lambda: True, connection=connection)) as writer:
+        writer.insert("diagram-missing", Subject(), "persistencediagram", NEW, lambda _: True)
+
+
+def take_back(path: Path, connection: type[sqlite3.Connection]) -> None:
+    undo(path, "all", connection=connection)
+
+
+def repaired_before(path: Path) -> None:
+    for repair in (remove, change, add):
+        repair(path, sqlite3.Connection)
+
+
+def failed(repair: Callable[..., None], path: Path, connection: type[sqlite3.Connection]) -> RepairError | None:
+    """Whatever else a repair raises fails the test."""
+    try:
+        repair(path, connection)
+    except RepairError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("repair", [remove, change, add, take_back])
+def test_each_statement_fails_once(
+    make: Callable[..., Patient], faulty: Faulty, repair: Callable[..., None], fault: str, tmp_path: Path
+) -> None:
+    """Whatever fails, the repair is there as a whole step or not at all, and an undo finds everything."""
+    code, after, stride = FAULTS[fault]
+    patient = make(tmp_path / "trajectory_data.sqlite", lengths=(2, 1, 1, 5))
+    original = patient.dump()
+    if repair is take_back:
+        repaired_before(patient.path)
+    sick = patient.dump()
+    at, fired = 0, True
+    while fired:
+        here = tmp_path / str(at) / patient.path.name
+        here.parent.mkdir()
+        for file in patient.path.parent.glob("trajectory_data.*"):
+            shutil.copy(file, here.parent)
+        case = type(patient)(here)
+        broken = faulty(at, code, after=after)
+        failure = failed(repair, here, broken)
+        assert failure is None or (str(failure).endswith(".") and "\n" not in str(failure))
+        case.check_nothing_lost(original)
+        case.journal_agrees()
+        if not repairs(here):
+            assert case.dump() == sick
+        undo(here, "all")
+        assert case.dump() == original
+        fired = broken.count > at  # type: ignore[attr-defined]
+        shutil.rmtree(here.parent)
+        at += stride
+    assert at > 10
+
+
+def test_busy_once_is_no_failure(patient: Patient, faulty: Faulty) -> None:
+    statements = faulty(-1, sqlite3.SQLITE_OK)
+    remove(patient.path, statements)
+    undo(patient.path, "all")
+    for at in range(0, statements.count, 7):  # type: ignore[attr-defined]
+        remove(patient.path, faulty(at, sqlite3.SQLITE_BUSY))
+        assert patient.values("SELECT count(*) FROM run WHERE id = ?", f"{2:04x}{3:028x}") == [0]
+        undo(patient.path, "all")
+
+
+def limited(pages: int) -> type[sqlite3.Connection]:
+    """A connection class whose files cannot grow beyond `pages`: SQLite's own SQLITE_FULL, at any write."""
+
+    class Limited(sqlite3.Connection):
+        def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+            result = super().execute(sql, parameters)  # type: ignore[arg-type]
+            if sql.startswith("PRAGMA synchronous"):
+                super().execute(f"PRAGMA max_page_count = {pages}")
+            return result
+
+    return Limited
+
+
+@pytest.mark.parametrize("pages", [3, 12, 18, 22, 26, 30])
+def test_full_journal(patient: Patient, pages: int) -> None:
+    original = patient.dump()
+    with pytest.raises(RepairFailed, match="Table run could not be written: the disk is full") as failure:
+        remove(patient.path, limited(pages))
+    patient.check_nothing_lost(original)
+    done = repairs(patient.path)
+    assert ("rows were quarantined as repair 1" in str(failure.value)) is bool(done)
+    undo(patient.path, "all")
+    assert patient.dump() == original
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_full_disk(patient: Patient, small_disk: Path) -> None:
+    path = small_disk / patient.path.name
+    shutil.copy(patient.path, path)
+    case = type(patient)(path)
+    original = case.dump()
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 80_000))
+    with pytest.raises(RepairFailed, match="could not be written: the disk"):
+        remove(path, sqlite3.Connection)
+    case.check_nothing_lost(original)
+    filler.unlink()
+    remove(path, sqlite3.Connection)
+    assert case.values("SELECT count(*) FROM run") == [3]
+    undo(path, "all")
+    assert case.dump() == original
+
+
+LIMITED_PROCESS = """
+import resource, sys, sqlite3
+from pathlib import Path
+from pytest_panic_doctor.repair import RepairFailed, Writer
+from pytest_panic_doctor.store.subject import Rows, Subject
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    Writer(Path(sys.argv[1]), "s", lambda: True).quarantine("r", Subject(), Rows("run", "SELECT id FROM run"))
+except RepairFailed as error:
+    print(error)
+"""
+
+
+def test_file_size_limit(patient: Patient) -> None:
+    """A quota on the size of files: the database is larger already, and its journal cannot become so."""
+    original = patient.dump()
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED_PROCESS, str(patient.path)],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("Table run could not be written: the disk"), done
+    patient.check_nothing_lost(original)
+    patient.journal_agrees()
+    assert patient.dump() == original
