@@ -16,9 +16,9 @@ from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.isolation import Task
-from pytest_panic_doctor.topology.merge import fingerprint
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, problems
 
 if TYPE_CHECKING:

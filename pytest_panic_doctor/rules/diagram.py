@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems
 
 EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", "embedding-missing")
@@ -194,6 +195,6 @@ def diagram_current(view: View) -> Iterator[Finding]:
         )
         return
     for row_id, payload in diagrams:
-        difference = stale(payload, cloud)
-        if difference:
-            yield view.finding(f"the diagram is stale: {difference}", table="persistencediagram", ids=[row_id])
+        clause = difference(payload, cloud.points)
+        if clause:
+            yield view.finding(f"the diagram is stale: {clause}", table="persistencediagram", ids=[row_id])

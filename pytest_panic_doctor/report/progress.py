@@ -1,0 +1,134 @@
+"""What is being computed, while it is: a live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.topology.memory import format_size
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pytest_panic_doctor.topology.budget import Running
+
+LIVE_EVERY = 0.5
+PLAIN_EVERY = 60.0
+"""Seconds between two looks, on a terminal and elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What there is to compute: diagrams, points, and seconds of computing at best and at worst."""
+
+    diagrams: int
+    points: int
+    seconds: float
+    seconds_high: float
+    workers: int
+
+
+def announcement(ahead: Ahead) -> str:
+    """`38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)`."""
+    what = f"{plural(ahead.diagrams, 'diagram')} to compute, {plural(ahead.points, 'point')}"
+    low, high = (span(seconds / ahead.workers) for seconds in (ahead.seconds, ahead.seconds_high))
+    bound = f" (up to {high})" if high != low else ""
+    return f"{what}, about {low} on {plural(ahead.workers, 'worker')}{bound}"
+
+
+def span(seconds: float) -> str:
+    """A time as a person says it: `8 s`, `40 min`, `3 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h"
+
+
+def line(running: Sequence[Running], done: int, total: int, left: float | None, now: float, width: int) -> str:
+    """One line of what runs, the largest first: points, time and memory of each, diagrams done, time left."""
+    each = [
+        f"{one.points:,} points {span(now - one.since)} {format_size(one.resident)}"
+        for one in sorted(running, key=lambda one: -one.points)
+    ]
+    until = f", {span(left)} left" if left is not None and done < total else ""
+    text = f"doctor: {done:,} of {plural(total, 'diagram')}{until} | " + " | ".join(each)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+class Progress:
+    """Watches what runs, from a thread of its own, and says so. A context manager.
+
+    On a terminal the last row is kept for it, as apt does, by a scroll region: what pytest prints is not disturbed.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        running: Callable[[], Sequence[Running]],
+        finished: Callable[[], int],
+        ahead: Ahead,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`running` and `finished` read the ledger that the workers write."""
+        self.stream = stream
+        self.running = running
+        self.finished = finished
+        self.ahead = ahead
+        self.clock = clock
+        self.live = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="doctor-progress", daemon=True)
+        self._begun = clock()
+        self._reserved = False
+
+    def __enter__(self) -> Progress:
+        """Begin to watch."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, and give the terminal's last row back."""
+        self._stop.set()
+        self._thread.join()
+        if self._reserved:
+            self._release()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(LIVE_EVERY if self.live else PLAIN_EVERY):
+            running = self.running()
+            if running:
+                self._say(running)
+
+    def _say(self, running: Sequence[Running]) -> None:
+        columns, rows = shutil.get_terminal_size()
+        text = line(running, self.finished(), self.ahead.diagrams, self._left(), self.clock(), columns)
+        if not self.live:
+            self.stream.write(text + "\n")
+        else:
+            if not self._reserved:
+                # A newline first, so that a cursor on the last row moves up and out of the row that is taken.
+                self.stream.write(f"\n\x1b7\x1b[1;{rows - 1}r\x1b8\x1b[1A")
+                self._reserved = True
+            self.stream.write(f"\x1b7\x1b[{rows};1H\x1b[2K\x1b[2m{text}\x1b[0m\x1b8")
+        self.stream.flush()
+
+    def _release(self) -> None:
+        rows = shutil.get_terminal_size().lines
+        self.stream.write(f"\x1b7\x1b[{rows};1H\x1b[2K\x1b[r\x1b8")
+        self.stream.flush()
+
+    def _left(self) -> float | None:
+        done = self.finished()
+        if not done:
+            return None
+        passed = self.clock() - self._begun
+        return max(0.0, passed / done * (self.ahead.diagrams - done))

@@ -1,0 +1,52 @@
+"""The tables of a trajectory database, without anything that costs memory to import. A test holds `models` equal to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "experimentconfig": (
+        "id",
+        "networks",
+        "seeds",
+        "prompts",
+        "embedding_models",
+        "max_length",
+        "started_at",
+        "completed_at",
+    ),
+    "run": ("id", "network", "seed", "max_length", "initial_prompt", "experiment_id"),
+    "invocation": (
+        "id",
+        "started_at",
+        "completed_at",
+        "model",
+        "type",
+        "seed",
+        "run_id",
+        "sequence_number",
+        "input_invocation_id",
+        "output_text",
+        "output_image_data",
+    ),
+    "embedding": ("id", "started_at", "completed_at", "invocation_id", "embedding_model", "vector"),
+    "persistencediagram": ("id", "started_at", "completed_at", "diagram_data", "run_id", "embedding_model"),
+    "clusteringresult": (
+        "id",
+        "created_at",
+        "started_at",
+        "completed_at",
+        "embedding_model",
+        "algorithm",
+        "parameters",
+    ),
+    "embeddingcluster": ("id", "embedding_id", "clustering_result_id", "medoid_embedding_id"),
+}
+"""The columns of each table, in the order of the file."""
+
+UNIQUE: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "invocation": (("run_id", "sequence_number"),),
+    "embedding": (("invocation_id", "embedding_model"),),
+    "persistencediagram": (("run_id", "embedding_model"),),
+}
+"""The columns that are unique together in newer files; older ones lack some."""

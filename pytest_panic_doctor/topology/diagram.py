@@ -1,0 +1,48 @@
+"""The persistence diagram as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bars = NDArray[np.float32]
+"""Shape (k, 2), float32: birth and death of each bar; the essential class of H0 dies at infinity."""
+
+
+def in_order(bars: Iterable[Iterable[float]] | NDArray[np.floating]) -> Bars:
+    """Bars as float32 of shape (k, 2), by birth, then death, so that equal diagrams are equal bytes."""
+    array = np.asarray(bars, dtype=np.float32).reshape(-1, 2)
+    return np.ascontiguousarray(array[np.lexsort((array[:, 1], array[:, 0]))])
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """Bars of H0, H1, … in that order."""
+
+    bars: tuple[Bars, ...]
+
+    @cached_property
+    def entropy(self) -> NDArray[np.float32]:
+        """Persistent entropy by homology dimension, float32, shape (dimensions,).
+
+        -sum(p log p) with p the share of a bar's length in the total; infinite bars are left out, and nothing is
+        normalised: `persim.persistent_entropy.persistent_entropy(normalize=False)`, as the research tool calls it
+        (Chintakunta et al., "An entropy-based persistence barcode", Pattern Recognition 48, 2015). No bar gives -0.0,
+        as there.
+        """
+        return np.array([persistent_entropy(each) for each in self.bars], dtype=np.float32)
+
+
+def persistent_entropy(bars: Bars) -> float:
+    """The entropy of one dimension's bars, natural logarithm, in float64."""
+    finite = bars[np.isfinite(bars[:, 1])].astype(np.float64)
+    lengths = finite[:, 1] - finite[:, 0]
+    lengths = lengths[lengths > 0]
+    if not len(lengths):
+        return -0.0
+    share = lengths / lengths.sum()
+    return float(-(share * np.log(share)).sum())
