@@ -21,8 +21,8 @@ from pytest_panic_doctor.repair.preflight import finish, preflight, settle
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.surgery import OperatingSurgeon
-from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.isolation import Computer, Stopped
+from pytest_panic_doctor.topology.budget import Budget, Stopped
+from pytest_panic_doctor.topology.isolation import Computer
 from pytest_panic_doctor.topology.memory import available
 
 SHARE = 0.8

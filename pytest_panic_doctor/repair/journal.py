@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.gate import beside, real
-from pytest_panic_doctor.repair.rows import Table, as_json, digests, quoted, table_digests
+from pytest_panic_doctor.repair.rows import Table, Value, as_json, digests, quoted, table_digests
 from pytest_panic_doctor.store.subject import Subject
 
 SCHEMA_VERSION = 1
@@ -338,11 +338,11 @@ class Journal:
         ).fetchone()
         return Layout(row[0], row[1], tuple(json.loads(row[2])), row[3])
 
-    def image_digests(self, step: int, layout: Layout) -> Iterator[tuple[int, bytes]]:
-        """(rowid, hash) of the before-images of a step in one layout, in rowid order."""
-        return digests(
-            self.connection, quoted(layout.images), "doctor_row", layout.columns, "doctor_step = :step", {"step": step}
-        )
+    def image_digests(self, step: int, layout: Layout, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """(rowid, hash) of the before-images of those rows of a step, in rowid order."""
+        where = "doctor_step = :step AND doctor_row IN (SELECT value FROM json_each(:rows))"
+        parameters: dict[str, Value] = {"step": step, "rows": as_json(rows)}
+        return digests(self.connection, quoted(layout.images), "doctor_row", layout.columns, where, parameters)
 
     # --- questions
 

@@ -6,8 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_panic_doctor.repair.journal import Journal, Layout
+from pytest_panic_doctor.repair.journal import Journal
 from pytest_panic_doctor.repair.rows import Table, describe, quoted, tables
+
+TOGETHER = 5_000
+"""Changes that are in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +29,28 @@ class Change:
     present: int | None
 
 
-def changes(journal: Journal, step: int, table: str) -> list[Change]:
-    """The changes of one step to one table, in rowid order, each with where its row is now.
+def changes(journal: Journal, step: int, table: str) -> Iterator[list[Change]]:
+    """The changes of one step to one table, each with where its row is now, in lists of bounded length.
 
     A row is looked for by its id and not by its rowid: VACUUM may renumber rowids, and SQLite gives the rowid of a row
     that was removed to the next one that is added.
     """
-    name = quoted(table)
-    return [
-        Change(*row)
-        for row in journal.connection.execute(
-            f"SELECT c.id, c.step, c.table_name, c.row, c.layout, c.after, coalesce("
-            f" (SELECT t.rowid FROM db.{name} t WHERE t.rowid = c.row AND t.id IS c.key),"
-            f" (SELECT t.rowid FROM db.{name} t WHERE t.id = c.key))"
-            " FROM changes c WHERE c.step = ? AND c.table_name = ? ORDER BY c.row",
-            (step, table),
-        )
-    ]
+    name, last = quoted(table), 0
+    while True:
+        found = [
+            Change(*row)
+            for row in journal.connection.execute(
+                f"SELECT c.id, c.step, c.table_name, c.row, c.layout, c.after, coalesce("
+                f" (SELECT t.rowid FROM db.{name} t WHERE t.rowid = c.row AND t.id IS c.key),"
+                f" (SELECT t.rowid FROM db.{name} t WHERE t.id = c.key))"
+                " FROM changes c WHERE c.step = ? AND c.table_name = ? AND c.id > ? ORDER BY c.id LIMIT ?",
+                (step, table, last, TOGETHER),
+            )
+        ]
+        if not found:
+            return
+        yield found
+        last = found[-1].id
 
 
 def tables_of(journal: Journal, step: int) -> list[str]:
@@ -88,26 +96,23 @@ def _settle(journal: Journal, step: int) -> bool:
 
 
 def _verdicts(journal: Journal, step: int, table: Table) -> Iterator[tuple[Change, bool]]:
-    found = changes(journal, step, table.name)
-    updated = [change for change in found if change.layout is not None and change.after is not None]
-    present = journal.digests_now(table, [change.present for change in updated if change.present is not None])
-    before = {layout: dict(journal.image_digests(step, layout)) for layout in _layouts(journal, updated)}
-    by_layout = {layout.id: hashes for layout, hashes in before.items()}
-    for change in found:
-        if change.after is None:
-            yield change, change.present is None
-        elif change.layout is None:
-            yield change, change.present is not None
-        else:
-            # Neither before nor after: another program changed it since. Keep the record, an undo will refuse it.
-            now = present.get(change.present) if change.present is not None else None
-            yield change, now == change.after or now != by_layout[change.layout][change.row]
-
-
-def _layouts(journal: Journal, found: list[Change]) -> list[Layout]:
-    return [
-        journal.layout(number) for number in sorted({change.layout for change in found if change.layout is not None})
-    ]
+    for found in changes(journal, step, table.name):
+        updated = [change for change in found if change.layout is not None and change.after is not None]
+        present = journal.digests_now(table, [change.present for change in updated if change.present is not None])
+        before: dict[tuple[int | None, int], bytes] = {}
+        for number in {change.layout for change in updated if change.layout is not None}:
+            rows = [change.row for change in updated if change.layout == number]
+            images = journal.image_digests(step, journal.layout(number), rows)
+            before.update(((number, row), digest) for row, digest in images)
+        for change in found:
+            if change.after is None:
+                yield change, change.present is None
+            elif change.layout is None:
+                yield change, change.present is not None
+            else:
+                # Neither before nor after: another program changed it since. Keep the record, an undo will refuse it.
+                now = present.get(change.present) if change.present is not None else None
+                yield change, now == change.after or now != before[change.layout, change.row]
 
 
 def rolled_back(connection: sqlite3.Connection) -> bool:

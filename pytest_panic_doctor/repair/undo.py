@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pytest_panic_doctor.repair.gate import DoctorLock
 from pytest_panic_doctor.repair.journal import Intent, Journal, Layout, Repair
 from pytest_panic_doctor.repair.preflight import settle
 from pytest_panic_doctor.repair.rows import Table, as_json, quoted, table_digests, writable
-from pytest_panic_doctor.repair.settle import Change, changes, tables_of
+from pytest_panic_doctor.repair.settle import TOGETHER, Change, changes, tables_of
 from pytest_panic_doctor.repair.transaction import PATIENCE, Step, Transactor
 
 SHOWN = 20
@@ -23,12 +24,18 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one step of the repair did to one table, and where it is undone."""
+    """Some of what one step of the repair did to one table; only rowids, so that a million rows are a few megabytes.
+
+    `gone` are the rows that it removed. `left` are those that it changed or, where `layout` is None, added, and
+    `present` is where each of them is now.
+    """
 
     step: int
     table: Table
     layout: Layout | None
-    changes: list[Change]
+    gone: array[int]
+    left: array[int]
+    present: array[int]
 
 
 def repairs(database: Path) -> list[Repair]:
@@ -88,61 +95,73 @@ def _detach(database: sqlite3.Connection) -> None:
 
 
 def _undo(repair: Repair, step: Step) -> int:
-    journal = step.journal
-    parts = list(_parts(journal, step.database, repair))
-    for part in parts:
-        _check_columns(part)
-        _check_rows(journal, part)
+    journal, parts = step.journal, []
+    for table, layout, found in _found(journal, step.database, repair):
+        _check_columns(table, layout)
+        _check_rows(journal, table, layout, found)
+        parts.append(_part(table, layout, found))
     number = step.begin(Intent("undo", repair.rule, repair.subject, "undo", repair.id))
     moved = [_record(step, part) for part in parts]
     step.secure()
     step.database.execute("ATTACH ? AS journal", (f"{journals.path_of(journal.database).as_uri()}?mode=ro",))
     for part, rows in zip(parts, moved, strict=True):
         _apply(step, part, rows)
-    for part in parts:
-        _verify(step, part.table)
+    for table in {part.table.name: part.table for part in parts}.values():
+        _verify(step, table)
     return number
 
 
-def _parts(journal: Journal, database: sqlite3.Connection, repair: Repair) -> Iterator[Part]:
-    """What the repair did, last first."""
+def _found(
+    journal: Journal, database: sqlite3.Connection, repair: Repair
+) -> Iterator[tuple[Table, Layout | None, list[Change]]]:
+    """What the repair did, its last step first."""
     steps = journal.connection.execute(
         "SELECT id FROM steps WHERE repair = ? AND status = 'applied' ORDER BY id DESC", (repair.id,)
     ).fetchall()
     for (step,) in steps:
         for name in tables_of(journal, step):
             table = writable(database, name)
-            by_layout: dict[int | None, list[Change]] = {}
-            for change in changes(journal, step, name):
-                by_layout.setdefault(change.layout, []).append(change)
-            for number, found in by_layout.items():
-                yield Part(step, table, journal.layout(number) if number is not None else None, found)
+            for found in changes(journal, step, name):
+                for number in sorted({change.layout or 0 for change in found}):
+                    some = [change for change in found if (change.layout or 0) == number]
+                    yield table, journal.layout(number) if number else None, some
 
 
-def _check_columns(part: Part) -> None:
-    if part.layout is not None and part.layout.columns != part.table.columns:
+def _part(table: Table, layout: Layout | None, found: list[Change]) -> Part:
+    left = [change for change in found if change.after is not None]
+    return Part(
+        found[0].step,
+        table,
+        layout,
+        array("q", (change.row for change in found if change.after is None)),
+        array("q", (change.row for change in left)),
+        array("q", (change.present for change in left if change.present is not None)),
+    )
+
+
+def _check_columns(table: Table, layout: Layout | None) -> None:
+    if layout is not None and layout.columns != table.columns:
         raise RepairRefused(
-            f"Table {part.table.name} has other columns than when it was repaired: "
+            f"Table {table.name} has other columns than when it was repaired: "
             "bring its schema back, then undo, then migrate again."
         )
 
 
-def _check_rows(journal: Journal, part: Part) -> None:
-    """Raise RepairRefused unless every row is as the repair left it."""
-    left = [change for change in part.changes if change.after is not None]
-    now = journal.digests_now(part.table, [change.present for change in left if change.present is not None])
+def _check_rows(journal: Journal, table: Table, layout: Layout | None, found: list[Change]) -> None:
+    """Raise RepairRefused unless every row is as the repair left it, and what it removed has its place still."""
+    left = [change for change in found if change.after is not None]
+    gone = [change for change in found if change.after is None]
+    now = journal.digests_now(table, [change.present for change in left if change.present is not None])
     changed = [change for change in left if change.present is None or now[change.present] != change.after]
-    changed += [change for change in part.changes if change.after is None and change.present is not None]
+    changed += [change for change in gone if change.present is not None]
     if changed:
-        raise _refusal(journal, part, [change.id for change in changed], "have changed since")
-    removed = [change for change in part.changes if change.after is None]
-    if removed:
-        assert part.layout is not None
-        for columns in _unique(journal.connection, part.table):
-            taken = _taken(journal, part, part.layout, columns)
+        raise _refusal(journal, table, [change.id for change in changed], "have changed since")
+    if gone and layout is not None:
+        for columns in _unique(journal.connection, table):
+            taken = _taken(journal, table, layout, gone, columns)
             if taken:
                 reason = f"cannot come back: other rows have their {', '.join(columns)} now,"
-                raise _refusal(journal, part, taken, reason)
+                raise _refusal(journal, table, taken, reason)
 
 
 def _unique(connection: sqlite3.Connection, table: Table) -> list[list[str]]:
@@ -155,18 +174,19 @@ def _unique(connection: sqlite3.Connection, table: Table) -> list[list[str]]:
     return found
 
 
-def _taken(journal: Journal, part: Part, layout: Layout, columns: list[str]) -> list[int]:
+def _taken(journal: Journal, table: Table, layout: Layout, gone: list[Change], columns: list[str]) -> list[int]:
+    """The changes whose rows would break that UNIQUE constraint."""
     same = " AND ".join(f"t.{quoted(column)} = b.{quoted(column)}" for column in columns)
     rows = journal.connection.execute(
-        f"SELECT c.id FROM changes c JOIN {quoted(layout.images)} b ON b.doctor_step = c.step AND b.doctor_row = c.row"
-        f" WHERE c.step = ? AND c.table_name = ? AND c.layout = ?"
-        f" AND EXISTS (SELECT 1 FROM db.{part.table.quoted} t WHERE {same})",
-        (part.step, part.table.name, layout.id),
+        f"SELECT c.id FROM json_each(?) j JOIN changes c ON c.id = j.value"
+        f" JOIN {quoted(layout.images)} b ON b.doctor_step = c.step AND b.doctor_row = c.row"
+        f" WHERE EXISTS (SELECT 1 FROM db.{table.quoted} t WHERE {same})",
+        (as_json(change.id for change in gone),),
     )
     return [row[0] for row in rows]
 
 
-def _refusal(journal: Journal, part: Part, found: list[int], reason: str) -> RepairRefused:
+def _refusal(journal: Journal, table: Table, found: list[int], reason: str) -> RepairRefused:
     keys = journal.connection.execute(
         "SELECT key FROM changes WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (as_json(found[:SHOWN]),)
     )
@@ -182,36 +202,31 @@ def _refusal(journal: Journal, part: Part, found: list[int], reason: str) -> Rep
         f"undo repair {later} first" if later is not None else "nothing was undone; put them back as they were first"
     )
     shown = f" (showing {SHOWN})" if len(found) > SHOWN else ""
-    return RepairRefused(f"{len(found):,} rows of {part.table.name} {reason} {ids}{shown}: {remedy}.")
+    return RepairRefused(f"{len(found):,} rows of {table.name} {reason} {ids}{shown}: {remedy}.")
 
 
 def _record(step: Step, part: Part) -> dict[int, int]:
     """Record what the undo does to a part; returns the new rowids of rows whose own are taken by now."""
     assert step.number is not None
-    gone = [change for change in part.changes if change.after is None]
-    here = [change.present for change in part.changes if change.after is not None and change.present is not None]
-    if here:
-        step.keep(part.table, here)
+    journal, table = step.journal, part.table
+    if part.present:
+        step.keep(table, list(part.present))
     if part.layout is None:
         return {}
-    hashes = dict(step.journal.image_digests(part.step, part.layout))
-    if here:
-        step.journal.changed(
-            step.number,
-            part.table.name,
-            ((change.present, hashes[change.row]) for change in part.changes if change.present is not None),
-        )
-    moved = _moved(step.journal, part, [change.row for change in gone])
-    step.journal.connection.executemany(
+    hashes = dict(journal.image_digests(part.step, part.layout, [*part.gone, *part.left]))
+    journal.changed(
+        step.number, table.name, ((now, hashes[row]) for row, now in zip(part.left, part.present, strict=True))
+    )
+    moved = _moved(journal, table, part.gone)
+    journal.connection.executemany(
         "INSERT INTO changes (step, table_name, row, key, after, bytes)"
-        " SELECT ?1, table_name, ?2, key, ?3, bytes FROM changes WHERE id = ?4",
-        ((step.number, moved.get(change.row, change.row), hashes[change.row], change.id) for change in gone),
+        " SELECT ?1, table_name, ?2, key, ?3, bytes FROM changes WHERE step = ?4 AND table_name = ?5 AND row = ?6",
+        ((step.number, moved.get(row, row), hashes[row], part.step, table.name, row) for row in part.gone),
     )
     return moved
 
 
-def _moved(journal: Journal, part: Part, rows: list[int]) -> dict[int, int]:
-    table = part.table
+def _moved(journal: Journal, table: Table, rows: Iterable[int]) -> dict[int, int]:
     taken = journal.connection.execute(
         f"SELECT {table.rowid} FROM db.{table.quoted}"
         f" WHERE {table.rowid} IN (SELECT value FROM json_each(?)) ORDER BY 1",
@@ -225,20 +240,18 @@ def _moved(journal: Journal, part: Part, rows: list[int]) -> dict[int, int]:
 
 
 def _apply(step: Step, part: Part, moved: dict[int, int]) -> None:
-    added = [change.present for change in part.changes if change.layout is None and change.present is not None]
-    if added:
-        step.remove(part.table, added)
+    database, table = step.database, part.table
     if part.layout is None:
+        step.remove(table, list(part.present))
         return
-    database, table, images = step.database, part.table, quoted(part.layout.images)
-    for change in part.changes:
-        if change.after is not None:
-            database.execute(
-                f"UPDATE OR ABORT main.{table.quoted} SET ({table.column_list}) = (SELECT {table.column_list}"
-                f" FROM journal.{images} WHERE doctor_step = ? AND doctor_row = ?) WHERE {table.rowid} = ?",
-                (part.step, change.row, change.present),
-            )
-    gone = [change.row for change in part.changes if change.after is None and change.row not in moved]
+    images = quoted(part.layout.images)
+    for row, now in zip(part.left, part.present, strict=True):
+        database.execute(
+            f"UPDATE OR ABORT main.{table.quoted} SET ({table.column_list}) = (SELECT {table.column_list}"
+            f" FROM journal.{images} WHERE doctor_step = ? AND doctor_row = ?) WHERE {table.rowid} = ?",
+            (part.step, row, now),
+        )
+    gone = [row for row in part.gone if row not in moved]
     source = f"{table.column_list} FROM journal.{images} WHERE doctor_step = :step AND doctor_row"
     target = f"INSERT OR ABORT INTO main.{table.quoted} ({table.rowid}, {table.column_list})"
     database.execute(
@@ -253,12 +266,16 @@ def _apply(step: Step, part: Part, moved: dict[int, int]) -> None:
 
 def _verify(step: Step, table: Table) -> None:
     """Read the rows back before the commit: what is restored must be what was recorded, to the byte."""
-    assert step.number is not None
-    recorded = dict(
-        step.journal.connection.execute(
-            "SELECT row, after FROM changes WHERE step = ? AND table_name = ? AND after IS NOT NULL",
-            (step.number, table.name),
+    last = 0
+    while True:
+        recorded = step.journal.connection.execute(
+            "SELECT id, row, after FROM changes WHERE step = ? AND table_name = ? AND after IS NOT NULL AND id > ?"
+            " ORDER BY id LIMIT ?",
+            (step.number, table.name, last, TOGETHER),
         ).fetchall()
-    )
-    if table_digests(step.database, table, recorded) != recorded:
-        raise sqlite3.IntegrityError(f"rows of {table.name} did not come back as they were")
+        if not recorded:
+            return
+        hashes = {row: after for _, row, after in recorded}
+        if table_digests(step.database, table, hashes) != hashes:
+            raise sqlite3.IntegrityError(f"rows of {table.name} did not come back as they were")
+        last = recorded[-1][0]

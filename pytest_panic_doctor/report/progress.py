@@ -16,7 +16,7 @@ from pytest_panic_doctor.topology.memory import format_size
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pytest_panic_doctor.topology.budget import Running
+    from pytest_panic_doctor.topology.ledger import Held
 
 LIVE_EVERY = 0.5
 PLAIN_EVERY = 60.0
@@ -51,7 +51,7 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 3600)} h"
 
 
-def line(running: Sequence[Running], done: int, total: int, left: float | None, now: float, width: int) -> str:
+def line(running: Sequence[Held], done: int, total: int, left: float | None, now: float, width: int) -> str:
     """One line of what runs, the largest first: points, time and memory of each, diagrams done, time left."""
     each = [
         f"{one.points:,} points {span(now - one.since)} {format_size(one.resident)}"
@@ -71,7 +71,7 @@ class Progress:
     def __init__(
         self,
         stream: TextIO,
-        running: Callable[[], Sequence[Running]],
+        running: Callable[[], Sequence[Held]],
         finished: Callable[[], int],
         ahead: Ahead,
         clock: Callable[[], float] = time.time,
@@ -108,7 +108,7 @@ class Progress:
             if running:
                 self._say(running)
 
-    def _say(self, running: Sequence[Running]) -> None:
+    def _say(self, running: Sequence[Held]) -> None:
         columns, rows = shutil.get_terminal_size()
         text = line(running, self.finished(), self.ahead.diagrams, self._left(), self.clock(), columns)
         if not self.live:
