@@ -4,18 +4,71 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.report import text
+from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.topology.memory import format_size
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pytest
 
+    from pytest_panic_doctor.options import Settings
+    from pytest_panic_doctor.repair.journal import Repair
 
-def run(config: pytest.Config) -> int | None:
+
+def run(config: pytest.Config, settings: Settings) -> int | None:
     """Run the command that the options name and return the exit status; None where they name none."""
+    lines = chosen(config, settings)
+    if lines is None:
+        return None
+    for line in lines:
+        print(line)
+    return 0
+
+
+def chosen(config: pytest.Config, settings: Settings) -> Iterator[str] | None:
+    """The lines of the command that the options name."""
     if config.getoption("doctor_rules"):
         from pytest_panic_doctor.report.rules import table
         from pytest_panic_doctor.rules import registry
 
         extra = [rule for rules in config.hook.pytest_doctor_rules() for rule in rules or ()]
-        for line in table(registry(extra)):
-            print(line)
-        return 0
-    return None
+        return table(registry(extra))
+    which = config.getoption("doctor_undo")
+    if which is None:
+        return None
+    return undone(settings, which) if which else listed(settings)
+
+
+def listed(settings: Settings) -> Iterator[str]:
+    """The repairs of a database, newest first."""
+    from pytest_panic_doctor.repair.undo import repairs
+    from pytest_panic_doctor.store.session import header
+
+    header(settings.database)
+    found = repairs(settings.database)
+    yield f"{plural(len(found), 'repair')} of {text.shown_path(settings)}, newest first"
+    if found:
+        yield f"{'id':>5}  {'when (UTC)':<19}  {'what':<22}{'rows':>9}  {'size':>8}  rule"
+    for repair in found:
+        what = f"undo of {repair.undoes}" if repair.undoes else repair.verb
+        what += " (undone)" if repair.status == "undone" else ""
+        size = format_size(repair.bytes)
+        yield f"{repair.id:>5}  {repair.time[:19]:<19}  {what:<22}{repair.rows:>9,}  {size:>8}  {repair.rule}"
+    if any(repair.status == "applied" for repair in found):
+        yield f"next: {text.command(settings, '--doctor-undo ID')}  (or all)"
+
+
+def undone(settings: Settings, which: str) -> Iterator[str]:
+    """Take one repair back, or all."""
+    from pytest_panic_doctor.repair.undo import undo
+    from pytest_panic_doctor.store.session import header
+
+    header(settings.database)
+    done: list[Repair] = undo(settings.database, which)
+    for repair in done:
+        rows = plural(repair.rows, "row")
+        yield f"undid repair {repair.undoes} ({repair.rule}): {rows}; this undo is repair {repair.id}"
+    if not done:
+        yield "nothing to undo"

@@ -54,6 +54,8 @@ OPTIONS = (
     Option(
         "fix", "flag", "", "repair what can be repaired; every row is kept in a journal beside the database", asks=True
     ),
+    Option("plan", "flag", "", "examine, and say what --doctor-fix would do; writes nothing", asks=True),
+    Option("undo", "optional", "ID", "take repair ID back, or all; without ID, list the repairs"),
     Option("rule", "list", "ID", "examine this rule only; may be repeated"),
     Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
     Option(
@@ -97,6 +99,7 @@ class Settings:
 
     database: Path
     fix: bool = False
+    plan: bool = False
     rules: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
     memory: int | None = None
@@ -158,9 +161,12 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         folder[option.name] = invocation_dir if given else ini_dir
     database = values["db"]
     named = folder["db"] / str(database) if database else invocation_dir / DEFAULT_DATABASE
+    if values["fix"] and values["plan"]:
+        raise BadOption("--doctor-plan says what --doctor-fix would do: give one of them")
     return Settings(
         database=absolute(named),
         fix=bool(values["fix"]),
+        plan=bool(values["plan"]),
         rules=tuple(texts(values["rule"])),
         experiments=tuple(uuid(text) for text in texts(values["experiment"])),
         memory=size(values["memory"]),

@@ -112,7 +112,7 @@ class Commands:
             return None
         with usage_errors():
             settings = options.settings(config, config.invocation_params.dir, ini_dir(config))
-            status = run(config)
+            status = run(config, settings)
             if status is None and config.pluginmanager.hasplugin("xdist"):
                 from pytest_panic_doctor.parallel import limit_workers
 

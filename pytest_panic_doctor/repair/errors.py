@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 
+from pytest_panic_doctor.errors import DoctorError
 
-class RepairError(Exception):
+
+class RepairError(DoctorError):
     """A repair that did not happen; `str()` of it is one sentence for a person."""
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.doctor import Doctor
 
+MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
 COLOURS = {"sick": "red", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
 NOUNS = {
     "experimentconfig": "experiment",
@@ -33,8 +34,8 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     path = doctor.settings.database
     rows = [plural(count, NOUNS[table]) for table, count in doctor.rows.items()]
     count = sum(1 for _ in doctor.entries())
-    mode = "examine and repair" if doctor.settings.fix else "examine, read only"
-    lines = [f"doctor: {text.shown_path(doctor)}, {format_size(path.stat().st_size)}, {mode}"]
+    mode = MODES[doctor.settings.fix, doctor.settings.plan]
+    lines = [f"doctor: {text.shown_path(doctor.settings)}, {format_size(path.stat().st_size)}, {mode}"]
     lines += [f"doctor: {line}" for line in wrapped(rows)]
     lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {plural(count, 'item')}")
     if cap:
@@ -91,4 +92,4 @@ def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     sick = {item.rule for item in results.items if item.outcome == "failed"}
     repairable = [name for name in sick if doctor.rules[name].repair]
     if sick and not doctor.settings.fix and repairable:
-        yield f"next: {text.command(doctor, '--doctor-fix -n 2')}"
+        yield f"next: {text.command(doctor.settings, '--doctor-fix -n 2')}"

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
-from pytest_panic_doctor.rules.model import Finding, plural
+from pytest_panic_doctor.rules.model import Finding, RepairKind, plural
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
+    from pytest_panic_doctor.options import Settings
     from pytest_panic_doctor.rules.model import Rule
 
 FINDINGS_SHOWN = 20
@@ -60,17 +61,19 @@ def next_step(rule: Rule, doctor: Doctor) -> str:
     """What to do about a rule that is sick."""
     if rule.repair is None:
         return f"nothing repairs this: {rule.remedy}" if rule.remedy else "nothing repairs this"
-    return f"next: {command(doctor, '--doctor-fix', f'--doctor-rule {rule.id}')}"
+    if rule.repair is RepairKind.EMBED:
+        return "repaired by --doctor-fix where a conftest.py brings an embedding hook (pytest_doctor_embed)"
+    return f"next: {command(doctor.settings, '--doctor-fix', f'--doctor-rule {rule.id}')}"
 
 
-def command(doctor: Doctor, *options: str) -> str:
+def command(settings: Settings, *options: str) -> str:
     """The command line that examines the same database with other options."""
-    base = "--doctor-demo" if doctor.settings.demo else f"--doctor-db {shown_path(doctor)}"
+    base = f"--doctor-db {shown_path(settings)}"
     return " ".join(("pytest", base, *options))
 
 
-def shown_path(doctor: Doctor) -> str:
+def shown_path(settings: Settings) -> str:
     """The database's path, short where it lies below the current folder."""
-    path = str(doctor.settings.database)
+    path = str(settings.database)
     relative = os.path.relpath(path)
     return shlex.quote(relative if len(relative) < len(path) else path)

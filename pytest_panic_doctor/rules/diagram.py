@@ -96,7 +96,7 @@ def readable(view: View) -> list[tuple[str, Payload]]:
     scope=Scope.RUN_MODEL,
     sentence="the diagram exists once",
     repair=RepairKind.KEEP_CURRENT,
-    after=EMBEDDING_RULES,
+    after=(*EMBEDDING_RULES, "diagram-missing"),
 )
 def diagram_duplicate(view: View) -> Iterator[Finding]:
     """All diagrams of a (run, embedding model) that has more than one."""
@@ -117,7 +117,7 @@ def diagram_duplicate(view: View) -> Iterator[Finding]:
     scope=Scope.RUN_MODEL,
     sentence="the diagram exists and is not NULL",
     repair=RepairKind.COMPUTE,
-    after=(*EMBEDDING_RULES, "diagram-duplicate"),
+    after=EMBEDDING_RULES,
 )
 def diagram_missing(view: View) -> Iterator[Finding]:
     """Presence alone: a payload counts as there when it is not NULL."""
@@ -147,7 +147,7 @@ def diagram_missing(view: View) -> Iterator[Finding]:
     sentence="its payload reads without unpickling: three dimensions, shape (k, 2), no NaN, birth <= death, "
     "one essential H0 class, entropy that fits the bars",
     repair=RepairKind.COMPUTE,
-    after=(*EMBEDDING_RULES, "diagram-duplicate", "diagram-missing"),
+    after=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate"),
     expensive=True,
 )
 def diagram_valid(view: View) -> Iterator[Finding]:
@@ -176,7 +176,7 @@ def invalid(payload: bytes) -> list[str]:
     scope=Scope.RUN_MODEL,
     sentence="it is the diagram of the embeddings that are stored now",
     repair=RepairKind.COMPUTE,
-    after=(*EMBEDDING_RULES, "diagram-duplicate", "diagram-missing", "diagram-valid"),
+    after=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate", "diagram-valid"),
     expensive=True,
 )
 def diagram_current(view: View) -> Iterator[Finding]:
