@@ -1,0 +1,190 @@
+"""Small real databases for tests: a healthy one, built once, and every kind of damage that a test can plant in a copy."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pytest_panic_doctor.topology.engine import compute, pick
+from pytest_panic_doctor.topology.payload import encode
+
+WIDTH = 8
+LENGTH = 12
+NETWORK = ["FluxDev", "Moondream"]
+PROMPTS = ["an apple", "a pear"]
+MODELS = ["Nomic", "NomicVision"]
+TIME = "2025-08-12 09:30:00.000001"
+LATER = "2025-08-12 09:30:01.000001"
+
+DDL = """
+CREATE TABLE experimentconfig (id CHAR(32) NOT NULL, networks JSON NOT NULL, seeds JSON NOT NULL, prompts JSON NOT NULL,
+  embedding_models JSON NOT NULL, max_length INTEGER NOT NULL, started_at DATETIME, completed_at DATETIME, PRIMARY KEY (id));
+CREATE TABLE run (id CHAR(32) NOT NULL, network JSON NOT NULL, seed INTEGER NOT NULL, max_length INTEGER NOT NULL,
+  initial_prompt VARCHAR NOT NULL, experiment_id CHAR(32), PRIMARY KEY (id),
+  FOREIGN KEY(experiment_id) REFERENCES experimentconfig (id));
+CREATE TABLE invocation (id CHAR(32) NOT NULL, started_at DATETIME, completed_at DATETIME, model VARCHAR NOT NULL,
+  type VARCHAR(5) NOT NULL, seed INTEGER NOT NULL, run_id CHAR(32) NOT NULL, sequence_number INTEGER,
+  input_invocation_id CHAR(32), output_text VARCHAR, output_image_data BLOB, PRIMARY KEY (id),
+  FOREIGN KEY(run_id) REFERENCES run (id), FOREIGN KEY(input_invocation_id) REFERENCES invocation (id));
+CREATE TABLE embedding (id CHAR(32) NOT NULL, started_at DATETIME, completed_at DATETIME,
+  invocation_id CHAR(32) NOT NULL, embedding_model VARCHAR NOT NULL, vector BLOB, PRIMARY KEY (id)%s,
+  FOREIGN KEY(invocation_id) REFERENCES invocation (id));
+CREATE TABLE persistencediagram (id CHAR(32) NOT NULL, started_at DATETIME, completed_at DATETIME, diagram_data BLOB,
+  run_id CHAR(32) NOT NULL, embedding_model VARCHAR NOT NULL, PRIMARY KEY (id), FOREIGN KEY(run_id) REFERENCES run (id));
+CREATE TABLE clusteringresult (id CHAR(32) NOT NULL, created_at DATETIME NOT NULL, started_at DATETIME NOT NULL,
+  completed_at DATETIME, embedding_model VARCHAR NOT NULL, algorithm VARCHAR NOT NULL, parameters JSON NOT NULL,
+  PRIMARY KEY (id));
+CREATE TABLE embeddingcluster (id CHAR(32) NOT NULL, embedding_id CHAR(32) NOT NULL,
+  clustering_result_id CHAR(32) NOT NULL, medoid_embedding_id CHAR(32), PRIMARY KEY (id));
+CREATE INDEX ix_run_experiment_id ON run (experiment_id);
+CREATE INDEX ix_invocation_run_id ON invocation (run_id);
+CREATE INDEX ix_invocation_input_invocation_id ON invocation (input_invocation_id);
+CREATE INDEX ix_embedding_invocation_id ON embedding (invocation_id);
+CREATE INDEX ix_persistencediagram_run_id ON persistencediagram (run_id);
+CREATE INDEX ix_embeddingcluster_embedding_id ON embeddingcluster (embedding_id);
+CREATE INDEX ix_embeddingcluster_clustering_result_id ON embeddingcluster (clustering_result_id);
+CREATE INDEX ix_embeddingcluster_medoid_embedding_id ON embeddingcluster (medoid_embedding_id);
+"""
+UNIQUE = ", CONSTRAINT unique_invocation_embedding_model UNIQUE (invocation_id, embedding_model)"
+
+
+def uid(kind: int, number: int) -> str:
+    """A stored id that tells what it is of: 1 experiment, 2 run, 3 invocation, 4 embedding, 5 diagram, 6 cluster."""
+    return f"06b05171{kind:04x}7000{0x8000:04x}{number:012x}"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A database file and its ids."""
+
+    path: Path
+
+    @contextmanager
+    def open(self) -> Iterator[sqlite3.Connection]:
+        """A writing connection, committed and closed at the end."""
+        db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            yield db
+        finally:
+            db.close()
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's id."""
+        return uid(1, 0)
+
+    def run(self, number: int = 0) -> str:
+        """A run's id."""
+        return uid(2, number)
+
+    def invocation(self, k: int, run: int = 0) -> str:
+        """An invocation's id by its sequence number; even ones are images, odd ones texts."""
+        return uid(3, run * 1000 + k)
+
+    def embedding(self, k: int, run: int = 0) -> str:
+        """The id of the embedding of invocation k."""
+        return uid(4, run * 1000 + k)
+
+    def diagram(self, model: str = "Nomic", run: int = 0) -> str:
+        """A diagram's id."""
+        return uid(5, run * 10 + MODELS.index(model))
+
+
+def vectors(run: int, image: bool) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """The cloud of a run: half a loop, so that there is something in H1."""
+    random = np.random.default_rng(run * 2 + image)
+    turn = np.linspace(0, 5, LENGTH // 2)
+    points = random.normal(scale=0.05, size=(LENGTH // 2, WIDTH))
+    points[:, 0] += np.cos(turn)
+    points[:, 1] += np.sin(turn)
+    return points.astype("<f4")
+
+
+@functools.cache
+def template(older: bool, runs: int) -> Path:
+    """The healthy database, made once a process."""
+    path = Path(tempfile.mkdtemp(prefix="doctor-test-")) / "template.sqlite"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.executescript(DDL % ("" if older else UNIQUE))
+    db.execute("BEGIN")
+    prompts = PROMPTS[:runs] + [f"prompt {number}" for number in range(2, runs)]
+    config = [json.dumps(value) for value in ([NETWORK], [-1], prompts, MODELS)]
+    db.execute(
+        "INSERT INTO experimentconfig VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (uid(1, 0), *config, LENGTH, TIME, LATER)
+    )
+    for run in range(runs):
+        add_run(db, run, prompts[run])
+    db.execute(
+        "INSERT INTO clusteringresult VALUES (?, ?, ?, ?, 'Nomic', 'hdbscan', '{}')", (uid(6, 0), TIME, TIME, LATER)
+    )
+    for k in range(1, LENGTH, 2):
+        medoid = None if k == 1 else uid(4, 1)
+        db.execute("INSERT INTO embeddingcluster VALUES (?, ?, ?, ?)", (uid(7, k), uid(4, k), uid(6, 0), medoid))
+    db.execute("COMMIT")
+    db.close()
+    return path
+
+
+def add_run(db: sqlite3.Connection, run: int, prompt: str, seed: int = -1) -> None:
+    """One whole run, with its embeddings and diagrams."""
+    network = json.dumps(NETWORK)
+    db.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)", (uid(2, run), network, seed, LENGTH, prompt, uid(1, 0)))
+    clouds = [vectors(run, image=False), vectors(run, image=True)]
+    for k in range(LENGTH):
+        image = k % 2 == 0
+        outputs = (None, b"RIFF" + bytes([k]) * (20 + k)) if image else (f"text {k} of {prompt}", None)
+        before = uid(3, run * 1000 + k - 1) if k else None
+        kind = "IMAGE" if image else "TEXT"
+        db.execute(
+            "INSERT INTO invocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (uid(3, run * 1000 + k), TIME, LATER, NETWORK[k % 2], kind, seed, uid(2, run), k, before, *outputs),
+        )
+        vector = clouds[image][k // 2].tobytes()
+        db.execute(
+            "INSERT INTO embedding VALUES (?, ?, ?, ?, ?, ?)",
+            (uid(4, run * 1000 + k), TIME, LATER, uid(3, run * 1000 + k), MODELS[image], vector),
+        )
+    for image, model in enumerate(MODELS):
+        db.execute(
+            "INSERT INTO persistencediagram VALUES (?, ?, ?, ?, ?, ?)",
+            (uid(5, run * 10 + image), TIME, LATER, payload(clouds[image]), uid(2, run), model),
+        )
+
+
+def payload(points: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bytes:
+    """The diagram of a cloud, as the research tool would have stored it: without provenance."""
+    return encode(compute(points, engine=pick())[0])
+
+
+def build(path: Path, *, older: bool = False, wal: bool = False, runs: int = 2) -> Built:
+    """A healthy database at `path`: one experiment, `runs` runs of 12 invocations, two embedding models."""
+    shutil.copy(template(older, runs), path)
+    built = Built(path)
+    if wal:
+        with built.open() as db:
+            db.execute("PRAGMA journal_mode = wal")
+    return built
+
+
+Row = tuple[object, ...]
+
+
+def dump(path: Path) -> dict[str, list[Row]]:
+    """Every row of every table in rowid order, typed and byte for byte: a logical dump."""
+    db = sqlite3.connect(path)
+    db.text_factory = bytes
+    names = [
+        name.decode() for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    ]
+    rows = {name: db.execute(f"SELECT rowid, * FROM {name} ORDER BY rowid").fetchall() for name in names}
+    db.close()
+    return rows

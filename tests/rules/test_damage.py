@@ -1,0 +1,118 @@
+"""Every rule: passes where all is healthy, and finds each kind of damage by its ids, alone but for plain consequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from damages import DAMAGES, Planted
+from databases import Built, build
+
+from pytest_panic_doctor import manifest as manifests
+from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.options import kinds
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.store.session import Database
+
+RULES = registry()
+
+
+def examine(built: Built) -> dict[str, list[Outcome]]:
+    """The outcomes of all items, by rule."""
+    database = Database(built.path)
+    examiner = Examiner(database, RULES, kinds([], []))
+    outcomes: dict[str, list[Outcome]] = {}
+    for entry in database.read(manifests.build).entries(RULES.values()):
+        outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
+    database.close()
+    return outcomes
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_healthy_database_passes(tmp_path: Path, rule: str, older: bool) -> None:
+    outcomes = examine(build(tmp_path / "x.sqlite", older=older))
+    assert {outcome.word for outcome in outcomes[rule]} == {"passed"}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found_by_its_rule_with_its_ids(tmp_path: Path, name: str) -> None:
+    damage = DAMAGES[name]
+    built = build(tmp_path / "x.sqlite", older=damage.older)
+    with built.open() as db:
+        ids = damage.plant(db, built)
+    outcomes = examine(built)
+    failed = {rule for rule, found in outcomes.items() if any(outcome.word == "failed" for outcome in found)}
+    assert damage.rule in failed
+    assert failed <= {damage.rule} | damage.also
+    findings = [finding for outcome in outcomes[damage.rule] for finding in outcome.findings]
+    named = {row for finding in findings for row in finding.ids}
+    assert named == set(ids) or not ids
+    for finding in findings:
+        assert finding.rule == damage.rule
+        assert finding.count >= 1
+        assert "\n" not in finding.message
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_damage_that_it_finds(rule: str) -> None:
+    planted_elsewhere = {"file-integrity"}
+    assert rule in planted_elsewhere or any(damage.rule == rule for damage in DAMAGES.values())
+
+
+def test_a_planted_pickle_is_never_loaded(tmp_path: Path) -> None:
+    mark = Planted.mark
+    mark.unlink(missing_ok=True)
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        DAMAGES["payload_pickle"].plant(db, built)
+    examine(built)
+    assert not mark.exists()
+
+
+def test_a_torn_page_is_found(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.path.open("r+b") as file:
+        file.seek(5 * 4096 + 8)
+        file.write(b"\xff" * 4000)
+    (outcome,) = examine(built)["file-integrity"]
+    assert outcome.word == "failed"
+
+
+def test_an_early_stop_at_a_repeat_is_legitimate(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        DAMAGES["early_stop_without_a_repeat"].plant(db, built)
+        last, earlier = built.invocation(9), built.invocation(1)
+        db.execute(
+            "UPDATE invocation SET output_text = (SELECT output_text FROM invocation WHERE id = ?) WHERE id = ?",
+            (earlier, last),
+        )
+    outcomes = examine(built)
+    assert {outcome.word for outcome in outcomes["invocation-sequence"]} == {"passed"}
+
+
+def test_an_unknown_embedding_model_is_not_passed_over(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.executescript(
+            """UPDATE experimentconfig SET embedding_models = '["Brandnew", "NomicVision"]';
+            UPDATE embedding SET embedding_model = 'Brandnew' WHERE embedding_model = 'Nomic';
+            UPDATE persistencediagram SET embedding_model = 'Brandnew' WHERE embedding_model = 'Nomic'"""
+        )
+    outcomes = examine(built)
+    failed = {rule for rule, found in outcomes.items() if any(outcome.word == "failed" for outcome in found)}
+    assert {"embedding-missing", "embedding-type"} <= failed
+    messages = [finding.message for outcome in outcomes["embedding-type"] for finding in outcome.findings]
+    assert "doctor_text_models" in messages[0]
+
+
+def test_counts_are_exact_beyond_the_ids_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_panic_doctor.rules.model.IDS_KEPT", 3)
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE invocation SET model = 'Nobody'")
+    (outcome,) = examine(built)["invocation-model"]
+    (finding,) = outcome.findings
+    assert (finding.count, len(finding.ids)) == (24, 3)
+    assert finding.message.startswith("24 of 24 invocations")
