@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.manifest import Entry, Manifest
 from pytest_panic_doctor.options import BadOption, Settings, nearest
+from pytest_panic_doctor.plan import Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Rule
+from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database
 
@@ -25,6 +26,8 @@ class Doctor:
     rows: Mapping[str, int] = field(default_factory=dict)
     controller: int = field(default_factory=os.getpid)
     workers: int = 1
+    todo: Sequence[Todo] = ()
+    """The diagrams that are absent or NULL when a repair begins."""
     ward: dict[str, str | int] = field(default_factory=dict)
     """What a repairing session shares among its processes; empty where nothing is repaired."""
     database: Database = field(init=False)
@@ -42,6 +45,17 @@ class Doctor:
     def entries(self) -> Iterable[Entry]:
         """All items of this session, in their order."""
         return self.manifest.entries(self.selected)
+
+    def largest_first(self, workers: int) -> None:
+        """Look what there is to compute, and order the items so that every worker begins with its largest diagrams."""
+        self.workers = workers
+        self.todo = self.database.read(lambda db: todo(db, self.manifest, self.settings.kinds))
+        each = sum(1 for rule in self.selected if rule.scope is Scope.RUN_MODEL)
+        if each and self.todo:
+            pairs = [(str(one.run), str(one.embedding_model)) for one in self.manifest.diagram_subjects()]
+            before = sum(1 for _ in self.entries()) - each * len(pairs)
+            order = dealt(pairs, [one.pair for one in self.todo], before, each, workers)
+            self.manifest = replace(self.manifest, order=tuple(order))
 
     def for_worker(self) -> dict[str, object]:
         """What an xdist worker needs to be the same session, as plain values."""

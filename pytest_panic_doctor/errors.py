@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class DoctorError(Exception):
     """Something that the user can put right; the text is one sentence: what is wrong, with which value, what to do."""
+
+
+class Stopped(Exception):
+    """A computation that is no longer wanted: the controller is gone, or the user has stopped it."""

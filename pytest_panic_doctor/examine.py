@@ -60,6 +60,13 @@ class Surgeon(Protocol):
         """What this session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
 
 
+class Planner(Protocol):
+    """What weighs repairs, where a plan was asked for."""
+
+    def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, Mapping[str, Number]]:
+        """Why the item would stay sick, empty where it would not; and the measures of its repair."""
+
+
 class Examiner:
     """Examines items of one database: with a surgeon under `--doctor-fix`, without one otherwise."""
 
@@ -69,12 +76,14 @@ class Examiner:
         rules: Mapping[str, Rule],
         kinds: Mapping[str, Kind],
         surgeon: Surgeon | None = None,
+        planner: Planner | None = None,
     ) -> None:
         """`rules` are all rules, also those that no item was made for: a repair may need them first."""
         self.database = database
         self.rules = rules
         self.kinds = kinds
         self.surgeon = surgeon
+        self.planner = planner
         self._settled: set[tuple[str, Subject]] = set()
 
     def look(self, rule: Rule, subject: Subject) -> tuple[Finding, ...]:
@@ -137,6 +146,9 @@ class Examiner:
             self._settled.add((name, subject))
 
     def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+        if self.planner:
+            note, measures = self.planner.plan(rule, subject, findings)
+            return Outcome("failed", findings, note, measures=measures)
         if self.surgeon is None:
             return Outcome("failed", findings)
         if rule.repair is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.report import text
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class DoctorItem(pytest.Item):
         """Examine; raise `Sick` where findings are left, skip where there was nothing to look at."""
         doctor = self.config.stash[DOCTOR]
         rule = doctor.rules[self.entry.rule]
-        self.outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
+        try:
+            self.outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
+        except Stopped as stopped:
+            pytest.exit(f"doctor: {stopped}", returncode=pytest.ExitCode.INTERRUPTED)
         if self.outcome.word == "failed":
             raise Sick(text.failure(self.outcome, rule, doctor))
         if self.outcome.word == "skipped":

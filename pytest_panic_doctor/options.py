@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from pytest_panic_doctor.errors import DoctorError
 
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
+DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
 GROUP = "panic-doctor"
 
 TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
@@ -160,7 +161,11 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         )
         folder[option.name] = invocation_dir if given else ini_dir
     database = values["db"]
+    if values["demo"] and from_line["db"]:
+        raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
     named = folder["db"] / str(database) if database else invocation_dir / DEFAULT_DATABASE
+    if values["demo"]:
+        named = invocation_dir / DEMO_DATABASE
     if values["fix"] and values["plan"]:
         raise BadOption("--doctor-plan says what --doctor-fix would do: give one of them")
     return Settings(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +12,13 @@ import pytest
 
 from pytest_panic_doctor import options
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
+from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, DoctorFile, DoctorItem
+from pytest_panic_doctor.planner import Planner
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 
 if TYPE_CHECKING:
@@ -58,7 +63,10 @@ class DoctorSession:
                 config.addinivalue_line("markers", f"{name}: {rule.sentence}")
         config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
         config.stash[DOCTOR] = self.doctor
-        config.stash[EXAMINER] = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
+        examiner = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
+        if self.doctor.settings.plan:
+            examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds)
+        config.stash[EXAMINER] = examiner
         self._choose_what_is_collected()
         if self.input is None:
             self._begin_reports()
@@ -70,6 +78,19 @@ class DoctorSession:
 
             self.surgeon = surgeon(self.doctor, Ward.from_plain(self.doctor.ward), self._embed, self._engine)
             self.config.stash[EXAMINER].surgeon = self.surgeon
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Show what is being computed, while it is."""
+        if self.treatment is None or not self.doctor.todo or session.testsfailed:
+            return (yield)
+        with progress(self.config, self.doctor, self.treatment.ward.budget()):
+            return (yield)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Tell the workers, before xdist waits for them."""
+        if self.treatment:
+            self.treatment.ward.stop_file.touch()
 
     def _distributes(self) -> bool:
         return self.config.getoption("dist", "no") != "no"
@@ -88,12 +109,16 @@ class DoctorSession:
         from pytest_panic_doctor.plugin import ini_dir
 
         settings = options.settings(self.config, self.config.invocation_params.dir, ini_dir(self.config))
+        if settings.demo:
+            build_demo(settings.database)
         if settings.fix and not self.config.getoption("collectonly"):
             from pytest_panic_doctor.treatment import Treatment
 
             self.treatment = Treatment(settings)
         doctor = begin(settings, rules)
-        doctor.ward = self.treatment.ward.as_plain() if self.treatment else {}
+        if self.treatment:
+            doctor.ward = self.treatment.ward.as_plain()
+            doctor.largest_first(len(self.config.getoption("tx", None) or ()) or 1)
         return doctor
 
     def _begin_reports(self) -> None:
@@ -186,6 +211,17 @@ class DoctorSession:
             self.surgeon.close()
         if self.treatment:
             self.treatment.close()
+
+
+def build_demo(database: Path) -> None:
+    """Build the demo database, in a process of its own: diagrams are never computed in this one.
+
+    Raises `DoctorError` with the sentence of the process that could not.
+    """
+    command = [sys.executable, "-m", "pytest_panic_doctor.demo", str(database.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:

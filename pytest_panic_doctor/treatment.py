@@ -14,6 +14,7 @@ from secrets import token_hex
 from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.doctor import Doctor
+from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.repair.embed import Embedder
 from pytest_panic_doctor.repair.gate import DoctorLock
@@ -21,7 +22,7 @@ from pytest_panic_doctor.repair.preflight import finish, preflight, settle
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.surgery import OperatingSurgeon
-from pytest_panic_doctor.topology.budget import Budget, Stopped
+from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
 from pytest_panic_doctor.topology.memory import available
 
@@ -57,7 +58,13 @@ class Ward:
 
     def wanted(self) -> bool:
         """Whether the controller is still there: a worker that outlives it must not write again."""
-        return os.getpid() == self.controller or os.getppid() == self.controller
+        there = os.getpid() == self.controller or os.getppid() == self.controller
+        return there and not self.stop_file.exists()
+
+    @property
+    def stop_file(self) -> Path:
+        """What tells all processes of the session, by being there, that the user has stopped it."""
+        return self.scratch / "stop"
 
     def budget(self) -> Budget:
         """The ledger of memory that all workers share."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
@@ -10,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_panic_doctor.plan import Todo
 from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.topology.estimate import estimate
 from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ class Ahead:
     seconds: float
     seconds_high: float
     workers: int
+
+
+def expected(todo: Sequence[Todo], workers: int) -> Ahead:
+    """What there is to compute. How many points are distinct is not known yet: half of them, or at worst all."""
+    middle = sum(estimate(max(1, each.points // 2)).seconds for each in todo)
+    high = sum(estimate(each.points).seconds_high for each in todo)
+    return Ahead(len(todo), sum(each.points for each in todo), middle, high, workers)
 
 
 def announcement(ahead: Ahead) -> str:
@@ -70,19 +78,23 @@ class Progress:
 
     def __init__(
         self,
-        stream: TextIO,
+        stream: TextIO | None,
+        say: Callable[[str], None],
         running: Callable[[], Sequence[Held]],
         finished: Callable[[], int],
         ahead: Ahead,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`running` and `finished` read the ledger that the workers write."""
+        """`stream` is the terminal, None where there is none, and `say` prints a plain line then.
+
+        `running` and `finished` read the ledger that the workers write.
+        """
         self.stream = stream
+        self.say = say
         self.running = running
         self.finished = finished
         self.ahead = ahead
         self.clock = clock
-        self.live = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="doctor-progress", daemon=True)
         self._begun = clock()
@@ -99,32 +111,34 @@ class Progress:
         """End, and give the terminal's last row back."""
         self._stop.set()
         self._thread.join()
-        if self._reserved:
-            self._release()
+        if self._reserved and self.stream is not None:
+            self._release(self.stream)
 
     def _watch(self) -> None:
-        while not self._stop.wait(LIVE_EVERY if self.live else PLAIN_EVERY):
+        while not self._stop.wait(LIVE_EVERY if self.stream else PLAIN_EVERY):
             running = self.running()
             if running:
                 self._say(running)
 
     def _say(self, running: Sequence[Held]) -> None:
         columns, rows = shutil.get_terminal_size()
-        text = line(running, self.finished(), self.ahead.diagrams, self._left(), self.clock(), columns)
-        if not self.live:
-            self.stream.write(text + "\n")
-        else:
-            if not self._reserved:
-                # A newline first, so that a cursor on the last row moves up and out of the row that is taken.
-                self.stream.write(f"\n\x1b7\x1b[1;{rows - 1}r\x1b8\x1b[1A")
-                self._reserved = True
-            self.stream.write(f"\x1b7\x1b[{rows};1H\x1b[2K\x1b[2m{text}\x1b[0m\x1b8")
+        width = columns if self.stream else 10 * columns
+        text = line(running, self.finished(), self.ahead.diagrams, self._left(), self.clock(), width)
+        if self.stream is None:
+            self.say(text)
+            return
+        if not self._reserved:
+            # A newline first, so that a cursor on the last row moves up and out of the row that is taken.
+            self.stream.write(f"\n\x1b7\x1b[1;{rows - 1}r\x1b8\x1b[1A")
+            self._reserved = True
+        self.stream.write(f"\x1b7\x1b[{rows};1H\x1b[2K\x1b[2m{text}\x1b[0m\x1b8")
         self.stream.flush()
 
-    def _release(self) -> None:
+    @staticmethod
+    def _release(stream: TextIO) -> None:
         rows = shutil.get_terminal_size().lines
-        self.stream.write(f"\x1b7\x1b[{rows};1H\x1b[2K\x1b[r\x1b8")
-        self.stream.flush()
+        stream.write(f"\x1b7\x1b[{rows};1H\x1b[2K\x1b[r\x1b8")
+        stream.flush()
 
     def _left(self) -> float | None:
         done = self.finished()

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.plan import todo
 from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.plan import plan_lines
+from pytest_panic_doctor.report.progress import announcement, expected
 from pytest_panic_doctor.report.results import Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.topology.memory import format_size
@@ -38,6 +41,8 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     lines = [f"doctor: {text.shown_path(doctor.settings)}, {format_size(path.stat().st_size)}, {mode}"]
     lines += [f"doctor: {line}" for line in wrapped(rows)]
     lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {plural(count, 'item')}")
+    if doctor.todo:
+        lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.workers))}")
     if cap:
         lines.append(f"doctor: {cap}")
     return lines
@@ -74,6 +79,11 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
     parts = ", ".join(f"{verdicts[name]:,} {name}" for name in order)
     worst = next(name for name in COLOURS if verdicts[name])
     writer.line(f"{plural(len(counted), 'rule')}: {parts}", bold=True, **{COLOURS[worst]: True})
+    if doctor.settings.plan:
+        for line in plan_lines(results):
+            writer.line(line)
+    for line in left_lines(doctor):
+        writer.line(line)
     for line in next_lines(doctor, results):
         writer.line(line)
 
@@ -85,6 +95,15 @@ def shares(outcomes: Counter[str]) -> str:
     first, *rest = [f"{count:,} {word}" for word, count in words]
     number, word = first.split(" ", 1)
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
+
+
+def left_lines(doctor: Doctor) -> Iterator[str]:
+    """After a repair: how many diagrams are still to be computed."""
+    if doctor.todo:
+        left = doctor.database.read(lambda db: todo(db, doctor.manifest, doctor.settings.kinds))
+        if left:
+            points = sum(each.points for each in left)
+            yield f"{plural(len(left), 'diagram')} of {plural(points, 'point')} left: the same command computes only those"
 
 
 def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:

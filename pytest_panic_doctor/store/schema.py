@@ -1,4 +1,4 @@
-"""The tables of a trajectory database, without anything that costs memory to import. A test holds `models` equal to it."""
+"""The tables of a trajectory database, without anything that costs memory to import; a test compares `models`."""
 
 from __future__ import annotations
 

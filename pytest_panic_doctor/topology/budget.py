@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.estimate import Estimate, Measured, estimate
 from pytest_panic_doctor.topology.ledger import Held, Identity, Ledger, LedgerFile, Waiting
 from pytest_panic_doctor.topology.memory import resident
@@ -26,10 +27,6 @@ HEADROOM = 0.05
 
 STEP = 32_000_000
 """Bytes by which a grant grows at a time, so that the ledger is not asked for every page."""
-
-
-class Stopped(Exception):
-    """The computation is no longer wanted: the controller is gone, or the user has stopped it."""
 
 
 class Grant:

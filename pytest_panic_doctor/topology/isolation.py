@@ -20,7 +20,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology.budget import Budget, Grant, Stopped
+from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.topology.budget import Budget, Grant
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.estimate import Measured

@@ -1,0 +1,44 @@
+"""Where progress is shown: the terminal itself, where there is one, whatever pytest captures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pytest_panic_doctor.report.progress import Progress, expected
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.topology.budget import Budget
+
+
+@contextmanager
+def progress(config: pytest.Config, doctor: Doctor, budget: Budget) -> Iterator[None]:
+    """Watch the budget's ledger while the items run."""
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or reporter.verbosity < 0:
+        yield
+        return
+
+    def say(text: str) -> None:
+        reporter.ensure_newline()
+        reporter.write_line(text)
+
+    with ExitStack() as stack:
+        stream = terminal(stack) if reporter.isatty and os.environ.get("TERM", "dumb") != "dumb" else None
+        ahead = expected(doctor.todo, doctor.workers)
+        stack.enter_context(Progress(stream, say, budget.running, budget.finished, ahead))
+        yield
+
+
+def terminal(stack: ExitStack) -> TextIO | None:
+    """The controlling terminal, None where there is none."""
+    try:
+        return stack.enter_context(Path(os.ctermid()).open("w", encoding="utf-8"))
+    except OSError:
+        return None
