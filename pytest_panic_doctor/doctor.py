@@ -119,4 +119,5 @@ def check_node(name: str, doctor: Doctor) -> None:
     """Raise `BadOption` where a node id typed by hand names no item; `name` is what follows `::`."""
     names = [entry.name for entry in doctor.entries()]
     if name not in names and not any(each.split("[")[0] == name for each in names):
-        raise BadOption(f"{doctor.settings.database.name}::{name} names no item{nearest(name, names)}")
+        near = names if "[" in name else [rule.id for rule in doctor.selected]
+        raise BadOption(f"{doctor.settings.database.name}::{name} names no item{nearest(name, near)}")

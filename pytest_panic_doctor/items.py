@@ -33,7 +33,10 @@ class DoctorFile(pytest.File):
             for rule in doctor.selected
         }
         for entry in doctor.entries():
-            item: DoctorItem = DoctorItem.from_parent(self, name=entry.name, entry=entry)
+            # The id is given whole: pytest splits one that it reads (from the cache, from a report) at the bracket, and
+            # an id made from a name alone would not be equal to it.
+            nodeid = f"{self.nodeid}::{entry.name}"
+            item: DoctorItem = DoctorItem.from_parent(self, name=entry.name, nodeid=nodeid, entry=entry)
             for mark in marks[entry.rule]:
                 item.add_marker(mark)
             yield item

@@ -17,6 +17,9 @@ import numpy as np
 from pytest_panic_doctor.topology.engine import compute, pick
 from pytest_panic_doctor.topology.payload import encode
 
+ENGINE = pick()
+"""Imported here, and not within a test: pytester takes back what a test imports, and NumPy cannot be loaded twice."""
+
 WIDTH = 8
 LENGTH = 12
 NETWORK = ["FluxDev", "Moondream"]
@@ -162,7 +165,7 @@ def add_run(db: sqlite3.Connection, run: int, prompt: str, seed: int = -1) -> No
 
 def payload(points: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bytes:
     """The diagram of a cloud, as the research tool would have stored it: without provenance."""
-    return encode(compute(points, engine=pick())[0])
+    return encode(compute(points, engine=ENGINE)[0])
 
 
 def build(path: Path, *, older: bool = False, wal: bool = False, runs: int = 2) -> Built:
