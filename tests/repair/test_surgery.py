@@ -1,0 +1,116 @@
+"""The surgeon on every kind of repairable damage, in one process: healed, each row kept, undone byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from damages import DAMAGES
+from databases import Built, build, dump
+
+from pytest_panic_doctor import manifest as manifests
+from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.options import kinds
+from pytest_panic_doctor.repair.undo import repairs, undo
+from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.surgery import OperatingSurgeon
+from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.topology.isolation import Computer
+
+RULES = registry()
+REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repairable}
+
+
+@pytest.fixture(scope="module")
+def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+    """One warm child for all tests."""
+    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+        yield made
+
+
+def fix(built: Built, computer: Computer, order: int = 1) -> dict[str, list[Outcome]]:
+    """The outcomes of all items, by rule, repaired in the manifest's order or against it."""
+    database = Database(built.path, shared=True)
+    writer = Writer(built.path, "session", lambda: True)
+    surgeon = OperatingSurgeon(
+        database, writer, lambda: computer, kinds([], []), lambda model, outputs: None, lambda name: nullcontext()
+    )
+    examiner = Examiner(database, RULES, kinds([], []), surgeon)
+    outcomes: dict[str, list[Outcome]] = {}
+    for entry in list(database.read(manifests.build).entries(RULES.values()))[::order]:
+        outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
+    writer.close()
+    database.close()
+    return outcomes
+
+
+def words(outcomes: dict[str, list[Outcome]]) -> dict[str, list[str]]:
+    return {rule: sorted(outcome.word for outcome in found) for rule, found in sorted(outcomes.items())}
+
+
+@pytest.mark.parametrize("name", REPAIRABLE)
+def test_it_heals_in_any_order_and_comes_back(tmp_path: Path, computer: Computer, name: str) -> None:
+    damage = REPAIRABLE[name]
+    found = {}
+    for order in (1, -1):
+        built = build(tmp_path / f"{order}.sqlite", older=damage.older)
+        with built.open() as db:
+            damage.plant(db, built)
+        before = dump(built.path)
+        found[order] = words(fix(built, computer, order))
+        assert "fixed" in found[order][damage.rule]
+        assert not any("failed" in each for each in found[order].values())
+        after = dump(built.path)
+        again = words(fix(built, computer, order))
+        assert not any(set(each) & {"failed", "skipped"} for each in again.values())
+        assert dump(built.path) == after
+        undo(built.path, "all")
+        assert dump(built.path) == before
+    assert found[1] == found[-1]
+
+
+def test_all_damage_together_heals_in_any_order(tmp_path: Path, computer: Computer) -> None:
+    names = (
+        "run_of_lost_experiment",
+        "invocation_of_lost_run",
+        "embedding_of_lost_invocation",
+        "assignment_of_lost_medoid",
+        "embedding_twice",
+        "diagram_of_an_unused_model",
+        "diagram_twice_and_the_newer_stale",
+        "diagram_stale",
+    )
+    rows, found = [], []
+    for order in (1, -1):
+        built = build(tmp_path / f"{order}.sqlite", older=True)
+        with built.open() as db:
+            for number, name in enumerate(names):
+                DAMAGES[name].plant(db, built)
+                for table in ("run", "invocation", "embedding", "embeddingcluster", "persistencediagram"):
+                    db.execute(f"UPDATE {table} SET id = ? WHERE id = ?", (f"{number:032x}", "f" * 32))
+        found.append(words(fix(built, computer, order)))
+        state = dump(built.path)
+        rows.append({table: [row[1] for row in state[table]] for table in state})
+    assert rows[0] == rows[1]
+    assert found[0] == found[1]
+    assert not any("failed" in each for each in found[0].values())
+
+
+def test_a_quarantined_run_takes_what_hangs_on_it(tmp_path: Path, computer: Computer) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE run SET experiment_id = 'lost' WHERE id = ?", (built.run(),))
+    fix(built, computer)
+    state = dump(built.path)
+    assert {table: len(state[table]) for table in ("run", "invocation", "embedding", "persistencediagram")} == {
+        "run": 1,
+        "invocation": 12,
+        "embedding": 12,
+        "persistencediagram": 2,
+    }
+    assert len(state["embeddingcluster"]) == 0
+    assert [repair.rule for repair in repairs(built.path)] == ["orphan-run"]
