@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
 
-BURST = 0.3
+BURST = 0.15
 """Seconds that the doctor's transactions may follow upon each other before other programs get their turn."""
-REST = 0.13
-"""Seconds of that turn: longer than the 100 ms that SQLite's busy handler sleeps at most between two attempts."""
+REST = 0.22
+"""Seconds of that turn: two attempts of SQLite's busy handler, which sleeps 100 ms at most between them."""
 
 
 def real(database: Path) -> Path:

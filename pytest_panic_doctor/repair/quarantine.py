@@ -18,7 +18,7 @@ MAX_BYTES = 8 * 2**20
 FIRST_ROWS = 500
 MAX_ROWS = 4_000
 MIN_ROWS = 64
-TARGET = 0.15
+TARGET = 0.1
 """Seconds that one transaction should keep other programs from writing."""
 QUICK = 0.2
 """Seconds for which a rule's query may run inside a transaction, where it can run before it as well."""
