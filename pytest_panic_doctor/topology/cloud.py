@@ -32,8 +32,8 @@ class EmptyCloudError(ValueError):
 class Merged:
     """A cloud without its repeats.
 
-    `points` is float32, shape (m, d); `index`, shape (n,), names for each original point the row of `points` that stands
-    for it, at most `tolerance` away.
+    `points` is float32, shape (m, d); `index`, shape (n,), names for each original point the row of `points` that
+    stands for it, at most `tolerance` away.
     """
 
     points: Points
@@ -60,8 +60,8 @@ def default_tolerance(points: Points) -> float:
     """
     if not len(points):
         return 0.0
-    centred = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
-    radius = float(np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64).max()))
+    centred = points - points.mean(axis=0, dtype=np.float64)
+    radius = float(np.sqrt(np.einsum("ij,ij->i", centred, centred).max()))
     return ULPS * 2 * radius * float(np.finfo(np.float32).eps)
 
 

@@ -12,7 +12,7 @@ SHORTEST = 1e-4
 """Bars below this are not compared: the diagrams of clouds with repeated points carry spurious ones of about 1e-8."""
 
 RELATIVE = 1e-5
-"""How far a stored death may be from its edge, of its length: a hundred times the float32 resolution it is stored with."""
+"""How far a stored death may be from its edge, in parts of its length: a hundred times the resolution of float32."""
 
 
 def difference(payload: Payload, points: Points) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Protocol
@@ -12,8 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.topology.cloud import Distances, EmptyCloudError, Merged, Points, cost_order, distances, merge
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.cloud import EmptyCloudError, Merged, Points, cost_order, distances, merge
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+
+Filtration = NDArray[np.float32]
+"""Distances as the engine gets them: float32, shape (m, m), symmetric, zeros on the diagonal.
+
+Rounding distances to float32 rounds the births and deaths in the same way, for rounding keeps their order: the bars are
+those of float64, rounded, without those that float32 cannot tell from nothing.
+"""
 
 NAMES = ("giotto-ph", "gudhi")
 """The engines that come with the doctor, the preferred one first."""
@@ -25,10 +32,10 @@ class Engine(Protocol):
     name: str
     version: str
 
-    def bars(self, apart: Distances, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """Bars of H0 … H`max_dim`, each of shape (k, 2); zero-length bars may be left out, generators are not asked for.
+    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+        """Bars of H0 … H`max_dim`, each of shape (k, 2), in any order; generators are not asked for.
 
-        `apart` is float64, shape (m, m), m >= 2, no two points at distance 0; it may be overwritten.
+        `apart` has m >= 2 points, no two of them equal, and may be overwritten.
         """
 
 
@@ -44,10 +51,10 @@ class GiottoPh:
         self.version = version("giotto-ph")
         self._ripser = ripser_parallel
 
-    def bars(self, apart: Distances, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """It sets the threshold at the enclosing radius by itself, and computes in float32."""
+    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+        """It sets the threshold at the enclosing radius by itself, and keeps the matrix dense, which measured best."""
         found: Sequence[NDArray[np.floating]] = self._ripser(
-            apart.astype(np.float32), maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False
+            apart, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False
         )["dgms"]
         return found
 
@@ -64,7 +71,7 @@ class Gudhi:
         self.version = version("gudhi")
         self._persistence = RipsPersistence
 
-    def bars(self, apart: Distances, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """One filtration, one thread: GUDHI computes a single cloud on one."""
         del threads
         radius = float(apart.max(axis=1).min())
@@ -74,7 +81,7 @@ class Gudhi:
         return [np.asarray(each, dtype=np.float64).reshape(-1, 2) for each in computed]
 
 
-BUILT_IN = {"giotto-ph": ("gph", GiottoPh), "gudhi": ("gudhi", Gudhi)}
+BUILT_IN: dict[str, tuple[str, Callable[[], Engine]]] = {"giotto-ph": ("gph", GiottoPh), "gudhi": ("gudhi", Gudhi)}
 
 
 def pick(name: str | None = None) -> Engine:
@@ -114,8 +121,8 @@ def compute(
     """The persistence diagram of a cloud, H0 to H`max_dim`, in this process.
 
     `points` is float32, shape (n, d). Repeated points are merged, and the rest ordered for cost. One point, or all
-    equal, has one essential class in H0 and nothing else. Raises `EmptyCloudError` for no point at all, and
-    `ValueError` for values that are not finite.
+    equal, has one essential class in H0 and nothing else. Bars of no length are left out. Raises `EmptyCloudError` for
+    no point at all, and `ValueError` for values that are not finite, or so large that their distances are not.
     """
     if not len(points):
         raise EmptyCloudError("a cloud without a point has no diagram")
@@ -125,8 +132,23 @@ def compute(
     if len(merged.points) == 1:
         essential = np.array([[0, np.inf]], np.float32)
         return Diagram((essential, *[in_order([])] * max_dim)), merged
-    apart = distances(merged.points)
-    order = cost_order(apart)
-    apart = apart[np.ix_(order, order)]
-    found = engine.bars(apart, max_dim, threads)
-    return Diagram(tuple(in_order(bars) for bars in found)), merged
+    found = engine.bars(filtration(merged.points), max_dim, threads)
+    return Diagram(tuple(lasting(bars) for bars in found)), merged
+
+
+def lasting(bars: NDArray[np.floating]) -> Bars:
+    """The bars that have a length in float32."""
+    rounded = in_order(bars)
+    return rounded[rounded[:, 0] < rounded[:, 1]]
+
+
+def filtration(points: Points) -> Filtration:
+    """The distances of merged points, in the order that costs least.
+
+    Raises `ValueError` where they exceed float32.
+    """
+    exact = distances(points)
+    if not exact.max() <= np.finfo(np.float32).max:
+        raise ValueError("the cloud is too wide: its distances exceed float32")
+    order = cost_order(exact)
+    return exact.astype(np.float32)[np.ix_(order, order)]

@@ -1,7 +1,7 @@
 """What a diagram will take: time and memory from its number of distinct points, learnt from those before it.
 
-Geometry decides, and no formula in the number of points alone predicts (200 near-equidistant points can be hopeless where
-2,400 on a trajectory take minutes). So an estimate has a middle and an upper end, and is never a limit.
+Geometry decides, and no formula in the number of points alone predicts (200 near-equidistant points can be hopeless
+where 2,400 on a trajectory take minutes). So an estimate has a middle and an upper end, and is never a limit.
 """
 
 from __future__ import annotations

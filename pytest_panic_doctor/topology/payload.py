@@ -1,34 +1,45 @@
 """The payload of a diagram: a NumPy `.npz`, as the research tool writes and reads it, never unpickled.
 
-Keys: `dgms_0` … `dgms_2` (float32, (k, 2)), `dgms_count` (one int), `entropy` (float32, one a dimension). Older payloads
-carry generators (`gens_…`), which are left alone. One more key, `doctor_meta`, holds the provenance as JSON: the tool
-reads a key that ends in `_meta` as a string.
+Keys: `dgms_0` … `dgms_2` (float32, (k, 2)), `dgms_count` (one int), `entropy` (float32, one a dimension). Older
+payloads carry generators (`gens_…`), which are left alone. One more key, `doctor_meta`, holds the provenance as JSON:
+the tool reads a key that ends in `_meta` as a string.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
+import struct
+import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import takewhile
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology.diagram import Diagram, persistent_entropy
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, persistent_entropy
 
 META = "doctor_meta"
 DIMENSIONS = 3
-LARGEST = 64 * 2**20
-"""Bytes that one array may have when unpacked: 8 million bars, more than any cloud of the production's size has."""
+MOST_DIMENSIONS = 8
+"""Homology dimensions that are looked for."""
+
+LARGEST = 16 * 2**20
+"""Bytes that one array may have when unpacked: 2 million bars, more than any cloud of the production's size has."""
 
 STAMP = (1980, 1, 1, 0, 0, 0)
 """The time in the archive, so that equal diagrams are equal bytes."""
 
 ENTROPY_TOLERANCE = 1e-3
 """How far a stored entropy may be from that of its bars: sums in float32 over thousands of bars lose about 1e-4."""
+
+JSON_TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
 
 
 class PayloadError(ValueError):
@@ -53,11 +64,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a payload holds. `count` is `dgms_count`, `entropy` as stored; None where the key is absent."""
+    """What a payload holds: bars of the right shape. `count` is `dgms_count`; None where the key is absent."""
 
     diagram: Diagram
     count: int | None
-    entropy: NDArray[np.floating] | None
+    entropy: NDArray[np.float64] | None
     provenance: Provenance | None
 
 
@@ -79,54 +90,80 @@ def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
 
 
 def decode(payload: bytes) -> Payload:
-    """Read a payload without unpickling and without unpacking more than it may hold; raises `PayloadError`."""
+    """Read a payload without unpickling, and without unpacking more than it may hold; raises `PayloadError`."""
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-            names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            bars = []
-            while (name := f"dgms_{len(bars)}") in names and len(bars) <= DIMENSIONS:
-                bars.append(array(archive, names[name]))
-            if not bars:
-                raise PayloadError("holds no diagram: there is no dgms_0")
-            count = array(archive, names["dgms_count"]) if "dgms_count" in names else None
-            entropy = array(archive, names["entropy"]) if "entropy" in names else None
-            meta = array(archive, names[META]) if META in names else None
+            return read(archive, {info.filename.removesuffix(".npy"): info for info in archive.infolist()})
     except PayloadError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise PayloadError(f"is torn: {str(error).rstrip('.') or type(error).__name__}") from error
+
+
+def read(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Payload:
+    """What an open archive holds. Generators, and arrays that nobody knows, are not unpacked."""
+    stored = list(takewhile(members.__contains__, (f"dgms_{dimension}" for dimension in range(MOST_DIMENSIONS))))
+    if not stored:
+        raise PayloadError("holds no diagram: there is no dgms_0")
+    bars = tuple(bars_of(array(archive, members[name]), name) for name in stored)
+    count, entropy, meta = (
+        array(archive, members[name]) if name in members else None for name in ("dgms_count", "entropy", META)
+    )
+    if entropy is not None and (entropy.dtype.kind != "f" or entropy.shape != (len(bars),)):
+        raise PayloadError(f"holds an entropy of shape {entropy.shape} and type {entropy.dtype}, not one number each")
     whole = int(count.item()) if count is not None and count.size == 1 and count.dtype.kind in "iu" else None
-    return Payload(Diagram(tuple(bars)), whole, entropy, provenance_of(meta))
+    return Payload(Diagram(bars), whole, None if entropy is None else entropy.astype(np.float64), provenance_of(meta))
+
+
+def bars_of(stored: NDArray[np.generic], name: str) -> Bars:
+    """An array as bars."""
+    if stored.ndim != 2 or stored.shape[1] != 2:
+        raise PayloadError(f"holds {name} of shape {stored.shape} instead of (k, 2)")
+    if stored.dtype.kind != "f" or stored.dtype.itemsize < 4:
+        raise PayloadError(f"holds {name} of type {stored.dtype} instead of float32")
+    with np.errstate(over="ignore"):
+        return stored.astype(np.float32)
 
 
 def array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
     """One array of the archive. Its header is judged before anything is allocated, and read no further than it says."""
     name = info.filename.removesuffix(".npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise PayloadError(f"holds {name} in a compression that NumPy never writes")
     with archive.open(info) as member:
         shape, dtype = header(member, name)
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if dtype.hasobject:
-            raise PayloadError(f"holds a pickled object in {name}, which is never loaded")
+        size = math.prod(shape) * dtype.itemsize
         if size > LARGEST:
             raise PayloadError(f"claims {size:,} bytes in {name}, more than any diagram has")
         data = member.read(size)
         if len(data) < size:
             raise PayloadError(f"is torn: {name} has {len(data):,} bytes instead of {size:,}")
+        if member.read(1):  # Only at its end is a member's checksum compared.
+            raise PayloadError(f"is torn: {name} has more bytes than the {size:,} of its shape")
     return np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
 def header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and dtype of an array in `.npy` format, in C order."""
+    """Shape and dtype of an array in `.npy` format 1.0, in C order, of a type that needs no unpickling.
+
+    Format 1.0 is what NumPy writes for every header below 64 KiB, and bounds what is read of a longer one.
+    """
     try:
-        version = np.lib.format.read_magic(member)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(member)
-    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if np.lib.format.read_magic(member) != (1, 0):
+                raise PayloadError(f"holds {name} in a version of the NumPy format that is never written for a diagram")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+    except PayloadError:
+        raise
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise PayloadError(f"is torn: {name} is no NumPy array") from error
+    if dtype.hasobject:
+        raise PayloadError(f"holds a pickled object in {name}, which is never loaded")
     if fortran and len(shape) > 1 and min(shape) > 1:
         raise PayloadError(f"holds {name} in column order, which the research tool never writes")
-    if any(length < 0 for length in shape):
-        raise PayloadError(f"is torn: {name} has the shape {shape}")
+    if dtype.itemsize == 0 or any(length < 0 for length in shape):
+        raise PayloadError(f"is torn: {name} has the shape {shape} and the type {dtype}")
     return shape, dtype
 
 
@@ -136,9 +173,11 @@ def provenance_of(meta: NDArray[np.generic] | None) -> Provenance | None:
         return None
     try:
         values = json.loads(str(meta.item()))
-        return Provenance(**{each.name: values[each.name] for each in fields(Provenance)})
-    except (ValueError, KeyError, TypeError):
+        found = Provenance(**{each.name: values[each.name] for each in fields(Provenance)})
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    typed = all(isinstance(getattr(found, each.name), JSON_TYPES[str(each.type)]) for each in fields(found))
+    return found if typed else None
 
 
 def problems(payload: Payload) -> list[str]:
@@ -155,13 +194,9 @@ def problems(payload: Payload) -> list[str]:
     return found or wrong_entropy(payload)
 
 
-def wrong_bars(dimension: int, bars: NDArray[np.generic]) -> list[str]:
+def wrong_bars(dimension: int, bars: Bars) -> list[str]:
     """What is wrong with the bars of one dimension."""
     name = f"H{dimension}"
-    if bars.ndim != 2 or bars.shape[1] != 2:
-        return [f"has bars of shape {bars.shape} in {name} instead of (k, 2)"]
-    if bars.dtype.kind != "f":
-        return [f"has bars of type {bars.dtype} in {name} instead of float32"]
     birth, death = bars[:, 0], bars[:, 1]
     counted = {
         "with NaN": np.isnan(bars).any(axis=1),
@@ -182,14 +217,11 @@ def wrong_bars(dimension: int, bars: NDArray[np.generic]) -> list[str]:
 
 def wrong_entropy(payload: Payload) -> list[str]:
     """What is wrong with the stored entropy of valid bars."""
-    stored = payload.entropy
-    if stored is None:
+    if payload.entropy is None:
         return ["has no entropy"]
-    bars = payload.diagram.bars
-    if stored.shape != (len(bars),) or stored.dtype.kind != "f":
-        return [f"has an entropy of shape {stored.shape} and type {stored.dtype} instead of one number a dimension"]
+    real = [persistent_entropy(bars) for bars in payload.diagram.bars]
     return [
-        f"has entropy {value:.4f} in H{dimension}, and its bars have {real:.4f}"
-        for dimension, (value, real) in enumerate(zip(stored.tolist(), map(persistent_entropy, bars), strict=True))
-        if not abs(value - real) <= ENTROPY_TOLERANCE
+        f"has entropy {stored:.4f} in H{dimension}, and its bars have {ours:.4f}"
+        for dimension, (stored, ours) in enumerate(zip(payload.entropy.tolist(), real, strict=True))
+        if not abs(stored - ours) <= ENTROPY_TOLERANCE
     ]

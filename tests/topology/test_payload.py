@@ -1,0 +1,361 @@
+"""The payload: what is written is read, by the research tool too, and nothing hostile does harm."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pickle
+import re
+import struct
+import tracemalloc
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import ArrayLike
+
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.payload import LARGEST, META, PayloadError, Provenance, decode, encode, problems
+
+INF = math.inf
+PROVENANCE = Provenance("ab" * 32, 2500, 1125, 1.5e-6, "giotto-ph", "0.2.4", 2, 77.25, 457_000_000, "0.1.0")
+HEALTHY = Diagram((in_order([[0, 1], [0, 2], [0, INF]]), in_order([[1, 1.5], [1, 2]]), in_order([])))
+ANY_BARS = st.integers(0, 30).flatmap(lambda count: arrays(np.float32, (count, 2), elements=st.floats(width=32)))
+
+
+def saved(**changes: ArrayLike) -> bytes:
+    """A payload as the research tool writes it, with these arrays instead; an array of None is left out."""
+    held: dict[str, ArrayLike] = {
+        **{f"dgms_{dimension}": bars for dimension, bars in enumerate(HEALTHY.bars)},
+        "dgms_count": np.array([3]),
+        "entropy": HEALTHY.entropy,
+    } | changes
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: np.asarray(each) for name, each in held.items() if each is not None})
+    return buffer.getvalue()
+
+
+def members(payload: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(content: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def with_member(data: bytes, name: str = "dgms_0") -> bytes:
+    """A payload, one of whose arrays is these bytes."""
+    return zipped(members(saved()) | {f"{name}.npy": data})
+
+
+def npy(header: str, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
+    """Bytes in `.npy` format, with this header."""
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    return b"\x93NUMPY" + bytes(version) + length + header.encode("latin1") + data
+
+
+def described(shape: str, kind: str = "<f4", fortran: bool = False) -> str:
+    return f"{{'descr': '{kind}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n"
+
+
+# What is written
+
+
+@given(st.tuples(ANY_BARS, ANY_BARS, ANY_BARS), st.sampled_from([None, PROVENANCE]))
+def test_what_is_written_is_read(bars: tuple[Bars, ...], provenance: Provenance | None) -> None:
+    with np.errstate(all="ignore"):
+        found = decode(encode(Diagram(bars), provenance))
+    assert [each.tobytes() for each in found.diagram.bars] == [each.tobytes() for each in bars]
+    assert found.count == 3
+    assert found.provenance == provenance
+
+
+def test_equal_diagrams_are_equal_bytes() -> None:
+    other = Diagram(tuple(in_order(bars[::-1]) for bars in HEALTHY.bars))
+    assert encode(HEALTHY, PROVENANCE) == encode(other, PROVENANCE)
+    assert encode(HEALTHY) != encode(HEALTHY, PROVENANCE)
+
+
+def test_the_research_tool_reads_it() -> None:
+    with np.load(io.BytesIO(encode(HEALTHY, PROVENANCE)), allow_pickle=True) as read:
+        held = {key: read[key] for key in read.files}
+    assert json.loads(str(held.pop(META))) == asdict(PROVENANCE)
+    assert sorted(held) == ["dgms_0", "dgms_1", "dgms_2", "dgms_count", "entropy"]
+    for dimension, bars in enumerate(HEALTHY.bars):
+        assert held[f"dgms_{dimension}"].dtype == np.float32
+        np.testing.assert_array_equal(held[f"dgms_{dimension}"], bars)
+    assert held["dgms_count"].tolist() == [3]
+    assert held["dgms_count"].dtype.kind == "i"
+    assert held["entropy"].dtype == np.float32
+    np.testing.assert_array_equal(held["entropy"], HEALTHY.entropy)
+
+
+def test_it_is_valid_and_so_is_the_tools_own() -> None:
+    assert problems(decode(encode(HEALTHY, PROVENANCE))) == []
+    assert problems(decode(saved())) == []
+
+
+def test_a_diagram_to_h1_alone_is_valid_where_its_provenance_says_so() -> None:
+    short = Diagram(HEALTHY.bars[:2])
+    to_h1 = Provenance(**asdict(PROVENANCE) | {"max_dim": 1})
+    assert problems(decode(encode(short, to_h1))) == []
+    assert problems(decode(encode(short))) == ["has 2 homology dimensions instead of 3"]
+    assert problems(decode(encode(HEALTHY, to_h1))) == ["has 3 homology dimensions instead of 2"]
+
+
+# What older tools wrote
+
+
+def test_payloads_with_generators_are_read() -> None:
+    payload = saved(
+        gens_0=np.arange(6).reshape(2, 3),
+        gens_1_0=np.arange(8).reshape(2, 4),
+        gens_1_count=np.array([1]),
+        gens_2=np.array([0]),
+        gens_3_0=np.empty((0, 2), int),
+        gens_3_count=np.array([1]),
+        else_meta=np.array("something"),
+    )
+    found = decode(payload)
+    assert problems(found) == []
+    np.testing.assert_array_equal(found.diagram.bars[1], HEALTHY.bars[1])
+
+
+def test_uncompressed_payloads_and_float64_are_read() -> None:
+    stored = zipped(members(saved(dgms_1=HEALTHY.bars[1].astype(np.float64))), zipfile.ZIP_STORED)
+    assert problems(decode(stored)) == []
+    assert decode(stored).diagram.bars[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("meta", ["no json", "[]", "{}", '{"fingerprint": 1}', "[" * 100_000])
+def test_provenance_that_is_not_the_doctors_is_none(meta: str) -> None:
+    found = decode(saved(doctor_meta=np.array(meta)))
+    assert found.provenance is None
+    assert problems(found) == []
+
+
+@pytest.mark.parametrize("change", [{"max_dim": "2"}, {"fingerprint": 5}, {"points": None}, {"seconds": []}])
+def test_provenance_of_other_types_is_none(change: dict[str, object]) -> None:
+    meta = json.dumps(asdict(PROVENANCE) | change)
+    assert decode(saved(doctor_meta=np.array(meta))).provenance is None
+    assert decode(saved(doctor_meta=np.array(json.dumps(asdict(PROVENANCE))))).provenance == PROVENANCE
+
+
+# What is torn
+
+
+def test_a_payload_torn_at_any_byte_is_torn() -> None:
+    payload = encode(HEALTHY, PROVENANCE)
+    for cut in range(len(payload)):
+        with pytest.raises(PayloadError, match="is torn"):
+            decode(payload[:cut])
+
+
+def test_a_payload_torn_at_its_head_is_torn() -> None:
+    payload = encode(HEALTHY, PROVENANCE)
+    for cut in (1, 30, 100, len(payload) // 2):
+        with pytest.raises(PayloadError):
+            decode(payload[cut:])
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_no_flipped_bit_changes_a_bar(compression: int) -> None:
+    payload = zipped(members(saved()), compression)
+    for place in range(len(payload)):
+        flipped = bytearray(payload)
+        flipped[place] ^= 0x10
+        try:
+            found = decode(bytes(flipped))
+        except PayloadError:
+            continue
+        kept = found.diagram.bars[: len(HEALTHY.bars)]
+        assert [bars.tobytes() for bars in kept] == [bars.tobytes() for bars in HEALTHY.bars[: len(kept)]]
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"PK\x05\x06" + bytes(18))
+def test_bytes_are_read_or_refused(payload: bytes) -> None:
+    with pytest.raises(PayloadError):
+        decode(payload)
+
+
+@settings(max_examples=300)
+@given(st.text(st.characters(max_codepoint=255), max_size=120), st.binary(max_size=40))
+@example("(((", b"")
+@example("[" * 9000, b"")
+@example("{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 2L)}\n", bytes(8))
+@example(described("(-1, 2)"), b"")
+@example(described("(0, 2)", "<U0"), b"")
+@example(described("(0, 2)", "|V0"), b"")
+@example(described(f"(0, {10**30})"), b"")
+@example(described("(1, 2)", "(99999999999,)f4"), b"")
+def test_headers_are_read_or_refused(header: str, data: bytes) -> None:
+    try:
+        decode(with_member(npy(header, data)))
+    except PayloadError:
+        return
+    assert header.startswith("{'descr': '<f4'")
+
+
+# What is hostile
+
+
+class Planted:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("name", ["dgms_0", "dgms_2", "dgms_count", "entropy", META])
+def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
+    mark = tmp_path / "mark"
+    planted = np.empty(1, object)
+    planted[0] = Planted(mark)
+    payload = saved(**{name: planted})
+    with pytest.raises(PayloadError, match=f"pickled object in {name}"):
+        decode(payload)
+    assert not mark.exists()
+    with np.load(io.BytesIO(payload), allow_pickle=True) as read:
+        read[name]
+    assert mark.exists(), "the payload plants nothing, and the test proves nothing"
+
+
+def test_a_bare_pickle_is_not_unpickled(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    bare = pickle.dumps(Planted(mark))
+    for payload in (bare, with_member(bare), zipped({"dgms_0": bare})):
+        with pytest.raises(PayloadError):
+            decode(payload)
+    assert not mark.exists()
+
+
+BOMB = bytes(2 * LARGEST)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        npy(described(f"({len(BOMB) // 8}, 2)")) + BOMB,
+        npy(described("(1, 2)")) + BOMB,
+        npy(" " * 65_535) + BOMB,
+        b"\x93NUMPY\x02\x00" + struct.pack("<I", len(BOMB)) + BOMB,
+        npy(described(f"({2**60}, 2)")),
+        npy(described("(1,)", "<U99999999")) + BOMB,
+    ],
+    ids=["large array", "small array", "long header", "huge header", "huge shape", "huge type"],
+)
+def test_a_bomb_is_not_unpacked(data: bytes) -> None:
+    payload = with_member(data)
+    del data
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError):
+            decode(payload)
+        assert tracemalloc.get_traced_memory()[1] < LARGEST
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_refused(compression: int) -> None:
+    with pytest.raises(PayloadError, match="compression"):
+        decode(zipped(members(saved()), compression))
+
+
+def test_an_encrypted_member_is_refused() -> None:
+    payload = bytearray(saved())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        payload[payload.index(mark) + place] |= 1
+    with pytest.raises(PayloadError, match="encrypted"):
+        decode(bytes(payload))
+
+
+@pytest.mark.parametrize(
+    ("changes", "clause"),
+    [
+        ({"dgms_0": None}, "no diagram: there is no dgms_0"),
+        ({"dgms_0": np.zeros((2, 3), np.float32)}, r"dgms_0 of shape \(2, 3\)"),
+        ({"dgms_1": np.zeros(4, np.float32)}, r"dgms_1 of shape \(4,\)"),
+        ({"dgms_1": np.zeros((2, 2), np.int32)}, "dgms_1 of type int32"),
+        ({"dgms_1": np.zeros((2, 2), np.float16)}, "dgms_1 of type float16"),
+        ({"dgms_1": np.zeros((2, 2), complex)}, "dgms_1 of type complex128"),
+        ({"dgms_1": np.zeros((2, 2), "U3")}, "dgms_1 of type <U3"),
+        ({"dgms_1": np.asfortranarray(np.ones((3, 2), np.float32))}, "dgms_1 in column order"),
+        ({"entropy": np.zeros(2, np.float32)}, r"entropy of shape \(2,\)"),
+        ({"entropy": np.zeros(3, int)}, "entropy of shape .* type int64"),
+    ],
+)
+def test_what_is_no_diagram_is_refused(changes: dict[str, ArrayLike], clause: str) -> None:
+    with pytest.raises(PayloadError, match=clause):
+        decode(saved(**changes))
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("changes", "clauses"),
+    [
+        (
+            {"dgms_2": None, "entropy": HEALTHY.entropy[:2]},
+            ["has 2 homology dimensions", "says in dgms_count that it has 3"],
+        ),
+        (
+            {"dgms_3": HEALTHY.bars[1], "entropy": np.zeros(4, np.float32)},
+            ["has 4 homology dimensions", "has 3 .*has 4"],
+        ),
+        ({"dgms_count": np.array([2])}, ["says in dgms_count that it has 2 homology dimensions, and has 3"]),
+        ({"dgms_count": None}, ["says in dgms_count that it has None"]),
+        ({"dgms_count": np.array([3.0])}, ["says in dgms_count that it has None"]),
+        ({"dgms_1": in_order([[1, NAN], [1, 2]])}, ["has 1 bars in H1 with NaN"]),
+        ({"dgms_1": in_order([[2, 1], [3, 2], [1, 2]])}, ["has 2 bars in H1 that die before they are born"]),
+        ({"dgms_1": in_order([[-1, 2]])}, ["has 1 bars in H1 born before 0"]),
+        ({"dgms_2": in_order([[INF, INF]])}, ["has 1 bars in H2 born at infinity"]),
+        ({"dgms_0": in_order([[0, 1], [0, 2]])}, ["has 0 essential classes in H0 instead of 1"]),
+        ({"dgms_0": in_order([[0, INF], [0, INF]])}, ["has 2 essential classes in H0 instead of 1"]),
+        ({"dgms_1": in_order([[1, INF]])}, ["has 1 essential classes in H1 instead of 0"]),
+        ({"dgms_0": in_order([])}, ["has 0 essential classes in H0 instead of 1"]),
+        ({"dgms_0": in_order([[0.5, 1], [0, INF]])}, ["has 1 bars in H0 that are not born at 0"]),
+        ({"entropy": None}, ["has no entropy"]),
+        (
+            {"entropy": HEALTHY.entropy + np.array([0, 0.01, 0], np.float32)},
+            ["has entropy .* in H1, and its bars have"],
+        ),
+        ({"entropy": np.array([0.6365, NAN, 0], np.float32)}, ["has entropy nan in H1"]),
+    ],
+)
+def test_every_broken_promise_is_named(changes: dict[str, ArrayLike], clauses: list[str]) -> None:
+    found = problems(decode(saved(**changes)))
+    assert len(found) == len(clauses)
+    for text, clause in zip(found, clauses, strict=True):
+        assert re.search(clause, text), text
+
+
+def test_an_entropy_summed_in_float32_is_near_enough() -> None:
+    bars = in_order(np.sort(np.random.default_rng(0).random((5000, 2)), axis=1))
+    lengths = bars[:, 1] - bars[:, 0]
+    share = lengths / lengths.sum()
+    rough = -(share * np.log(share)).sum()
+    exact = Diagram((bars,)).entropy[0]
+    assert rough.dtype == np.float32
+    assert abs(rough - exact) < 2e-4
+    entropy = HEALTHY.entropy.copy()
+    entropy[1] = rough
+    assert problems(decode(saved(dgms_1=bars, entropy=entropy))) == []
