@@ -85,17 +85,26 @@ class Examiner:
         self.surgeon = surgeon
         self.planner = planner
         self._settled: set[tuple[str, Subject]] = set()
+        self._memo: dict[object, object] = {}
+        self._memo_state: tuple[int, int] = (0, 0)
 
     def look(self, rule: Rule, subject: Subject) -> tuple[Finding, ...]:
         """The findings of one check; raises `NothingToLookAt`."""
 
         def check(db: sqlite3.Connection) -> tuple[Finding, ...]:
-            return tuple(rule.check(View(db, rule.id, subject, self.kinds)))
+            return tuple(rule.check(View(db, rule.id, subject, self.kinds, self._memo_of(db))))
 
         try:
             return self.database.read(check)
         except sqlite3.DatabaseError as error:
             return self._unreadable(rule, subject, error)
+
+    def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
+        """What checks have remembered of this very state of the database."""
+        state = (id(db), int(db.execute("PRAGMA data_version").fetchone()[0]))
+        if state != self._memo_state:
+            self._memo, self._memo_state = {}, state
+        return self._memo
 
     def _unreadable(self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError) -> tuple[Finding, ...]:
         name = getattr(error, "sqlite_errorname", "")

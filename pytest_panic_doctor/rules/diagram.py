@@ -10,6 +10,7 @@ from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems
+from pytest_panic_doctor.topology.threads import one_thread
 
 EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", "embedding-missing")
 
@@ -100,16 +101,14 @@ def readable(view: View) -> list[tuple[str, Payload]]:
 )
 def diagram_duplicate(view: View) -> Iterator[Finding]:
     """All diagrams of a (run, embedding model) that has more than one."""
-    rows = Rows(
-        "persistencediagram",
-        f"SELECT id FROM persistencediagram WHERE run_id = :run AND embedding_model = :model ORDER BY {stored.NEWEST}",
-        view.params,
-    )
-    ids = [row_id for (row_id,) in view.db.execute(rows.sql, rows.params)]
-    if not ids:
+    where = "persistencediagram WHERE run_id = :run AND embedding_model = :model"
+    count = view.scalar(f"SELECT count(*) FROM {where}")
+    if not count:
         raise NothingToLookAt("there is no diagram (see diagram-missing)")
-    if len(ids) > 1:
-        yield view.finding(f"there are {len(ids):,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
+    if count > 1:
+        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {stored.NEWEST}", view.params)
+        ids = [row_id for (row_id,) in view.db.execute(rows.sql, rows.params)]
+        yield view.finding(f"there are {count:,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
 
 
 @rule(
@@ -195,6 +194,7 @@ def diagram_current(view: View) -> Iterator[Finding]:
         )
         return
     for row_id, payload in diagrams:
-        clause = difference(payload, cloud.points)
+        with one_thread():
+            clause = difference(payload, cloud.points)
         if clause:
             yield view.finding(f"the diagram is stale: {clause}", table="persistencediagram", ids=[row_id])

@@ -13,6 +13,30 @@ OF_RUNS = "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :e
 RANGES_SHOWN = 5
 
 
+WRONG_OUTPUT = (
+    "CASE i.type WHEN 'TEXT' THEN i.output_text IS NULL OR i.output_image_data IS NOT NULL "
+    "WHEN 'IMAGE' THEN coalesce(length(i.output_image_data), 0) = 0 OR i.output_text IS NOT NULL ELSE 1 END"
+)
+WRONG_INPUT = (
+    "(NOT (i.sequence_number IS 0 AND i.input_invocation_id IS NULL) AND NOT (i.sequence_number > 0 AND EXISTS "
+    "(SELECT 1 FROM invocation p WHERE p.id = i.input_invocation_id AND p.run_id = i.run_id "
+    "AND p.sequence_number = i.sequence_number - 1)))"
+)
+NETWORK = "CASE WHEN json_valid(r.network) THEN r.network ELSE '[]' END"
+WRONG_MODEL = (
+    f"i.model IS NOT json_extract({NETWORK}, '$[' || (i.sequence_number % json_array_length({NETWORK})) || ']')"
+)
+EARLY = "i.completed_at < i.started_at"
+CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, EARLY)
+
+
+def any_is(view: View, condition: str) -> bool:
+    """Whether any invocation of the experiment meets one of the `CONDITIONS`: all are counted in one pass."""
+    sums = ", ".join(f"total({each})" for each in CONDITIONS)
+    ((*counts,),) = view.once("invocations that are wrong", f"SELECT {sums} FROM {OF_RUNS}")
+    return bool(counts[CONDITIONS.index(condition)])
+
+
 def total(view: View) -> str:
     """`1,234 invocations`, for the end of «2 of …»."""
     return plural(view.scalar(f"SELECT count(*) FROM {OF_RUNS}"), "invocation")
@@ -110,11 +134,9 @@ def ranges(numbers: list[int]) -> str:
 )
 def invocation_output(view: View) -> Iterator[Finding]:
     """Presence alone: an image counts as there when it has a length, and its bytes stay on their pages."""
-    wrong = (
-        "CASE i.type WHEN 'TEXT' THEN i.output_text IS NULL OR i.output_image_data IS NOT NULL "
-        "WHEN 'IMAGE' THEN coalesce(length(i.output_image_data), 0) = 0 OR i.output_text IS NOT NULL ELSE 1 END"
-    )
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {wrong}", view.params)
+    if not any_is(view, WRONG_OUTPUT):
+        return
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_OUTPUT}", view.params)
 
     def details() -> str:
         kinds = {
@@ -140,13 +162,9 @@ def invocation_output(view: View) -> Iterator[Finding]:
 )
 def invocation_chain(view: View) -> Iterator[Finding]:
     """The input of 0 is NULL, that of k the invocation k-1 of the run."""
-    rows = Rows(
-        "invocation",
-        f"SELECT i.id FROM {OF_RUNS} AND NOT (i.sequence_number IS 0 AND i.input_invocation_id IS NULL) "
-        "AND NOT (i.sequence_number > 0 AND EXISTS (SELECT 1 FROM invocation p WHERE p.id = i.input_invocation_id "
-        "AND p.run_id = i.run_id AND p.sequence_number = i.sequence_number - 1))",
-        view.params,
-    )
+    if not any_is(view, WRONG_INPUT):
+        return
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_INPUT}", view.params)
 
     def details() -> str:
         kinds = {
@@ -190,14 +208,10 @@ def invocation_model(view: View) -> Iterator[Finding]:
         broken,
         lambda count: f"{plural(count, 'run')} {verb(count, 'has', 'have')} no network, so no model has a turn",
     )
+    if not any_is(view, WRONG_MODEL):
+        return
     rows = Rows(
-        "invocation",
-        "WITH turn AS MATERIALIZED (SELECT r.id AS run_id, json_array_length(r.network) AS models, n.key AS k, "
-        "n.value AS model FROM run r, json_each(CASE WHEN json_valid(r.network) AND json_type(r.network) = 'array' "
-        "THEN r.network ELSE '[]' END) n WHERE r.experiment_id = :experiment) "
-        f"SELECT i.id FROM {OF_RUNS} AND r.id NOT IN ({broken.sql}) AND i.model IS NOT (SELECT turn.model FROM turn "
-        "WHERE turn.run_id = r.id AND turn.k = i.sequence_number % turn.models)",
-        view.params,
+        "invocation", f"SELECT i.id FROM {OF_RUNS} AND r.id NOT IN ({broken.sql}) AND {WRONG_MODEL}", view.params
     )
 
     def details() -> str:
@@ -234,6 +248,8 @@ def invocation_time(view: View) -> Iterator[Finding]:
         "WHERE r.experiment_id = :experiment",
     }
     nouns = {"experimentconfig": "experiment", "persistencediagram": "diagram"}
+    if not any_is(view, EARLY):
+        del below["invocation"]
     for table, source in below.items():
         early = Rows(table, f"SELECT t.id {source} AND t.completed_at < t.started_at", view.params)
         noun = nouns.get(table, table)

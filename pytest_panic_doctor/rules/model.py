@@ -91,6 +91,17 @@ class View:
     rule: str
     subject: Subject
     kinds: Mapping[str, Kind]
+    memo: dict[object, object] = field(default_factory=dict)
+
+    def once(self, key: str, query: str) -> list[tuple[object, ...]]:
+        """The rows of a query that several rules ask of the same subject's experiment and run, read once.
+
+        What was read is forgotten as soon as anybody has written to the database.
+        """
+        known = (key, self.subject.experiment, self.subject.run)
+        if known not in self.memo:
+            self.memo[known] = self.db.execute(query, self.params).fetchall()
+        return self.memo[known]  # type: ignore[return-value]
 
     @property
     def params(self) -> dict[str, str | int | None]:

@@ -1,0 +1,170 @@
+"""Examines a database of a chosen size rule by rule, and through pytest: seconds, rows, memory, and ratios.
+
+    python benchmarks/check.py                 # 200 runs x 400 invocations x 3 embedding models, about 700 MB
+    python benchmarks/check.py --ten           # and the same at ten times the rows (about 7 GB of disk)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent))
+from build import Shape, build  # noqa: E402
+
+from pytest_panic_doctor import manifest as manifests  # noqa: E402
+from pytest_panic_doctor.examine import Examiner  # noqa: E402
+from pytest_panic_doctor.options import kinds  # noqa: E402
+from pytest_panic_doctor.rules import registry  # noqa: E402
+from pytest_panic_doctor.store.schema import TABLES  # noqa: E402
+from pytest_panic_doctor.store.session import Database  # noqa: E402
+
+VECTORS = ("embedding-vector",)
+PAYLOADS = ("diagram-valid", "diagram-current")
+READS = {
+    "orphan-run": "run",
+    "orphan-invocation": "invocation",
+    "orphan-embedding": "embedding",
+    "orphan-cluster": "embeddingcluster",
+    "embedding-missing": "invocation",
+    "embedding-type": "embedding",
+    "embedding-vector": "embedding",
+    "experiment-config": "experimentconfig",
+    "experiment-runs": "run",
+}
+
+
+@dataclass
+class Times:
+    """Seconds by rule, items, and those of SQLite's own check on the same warm file."""
+
+    quick_check: float = 0.0
+    rules: Counter[str] = field(default_factory=Counter)
+    items: Counter[str] = field(default_factory=Counter)
+    rows: dict[str, int] = field(default_factory=dict)
+
+    def together(self, names: set[str]) -> float:
+        """Seconds of some rules."""
+        return sum(seconds for name, seconds in self.rules.items() if name in names)
+
+
+def timed(path: Path) -> Times:
+    """Every item in this process, the file read once before."""
+    rules = registry()
+    database = Database(path)
+    examiner = Examiner(database, rules, kinds([], []))
+    times = Times(rows=database.read(lambda db: manifests.rows_by_table(db, TABLES)))
+    database.read(lambda db: db.execute("PRAGMA quick_check").fetchall())
+    begun = time.perf_counter()
+    database.read(lambda db: db.execute("PRAGMA quick_check").fetchall())
+    times.quick_check = time.perf_counter() - begun
+    for entry in database.read(manifests.build).entries(rules.values()):
+        begun = time.perf_counter()
+        outcome = examiner.examine(rules[entry.rule], entry.subject)
+        times.rules[entry.rule] += time.perf_counter() - begun
+        times.items[entry.rule] += 1
+        if outcome.word == "failed":
+            raise SystemExit(f"{entry.name}: {outcome.findings[0].sentence}")
+    database.close()
+    return times
+
+
+@dataclass
+class Run:
+    """One real pytest run."""
+
+    seconds: float
+    items: int
+    inside: float
+    peak: int
+
+
+def through_pytest(path: Path, *args: str) -> Run:
+    """Run pytest on the file, and sample the memory of its process tree every 50 ms."""
+    report = path.with_suffix(".json")
+    command = [sys.executable, "-m", "pytest", "--doctor-db", str(path), f"--doctor-report={report}", "-q", *args]
+    begun = time.perf_counter()
+    process = subprocess.Popen([*command, "-p", "no:cacheprovider"], cwd=path.parent, stdout=subprocess.DEVNULL)
+    peak = [0]
+    watcher = threading.Thread(target=watch, args=(process.pid, peak))
+    watcher.start()
+    process.wait()
+    seconds = time.perf_counter() - begun
+    watcher.join()
+    items = json.loads(report.read_text())["items"]
+    return Run(seconds, len(items), sum(item["duration"] for item in items), peak[0])
+
+
+def watch(pid: int, peak: list[int]) -> None:
+    """Keep the highest sum of resident memory of a process and its children."""
+    while True:
+        try:
+            root = psutil.Process(pid)
+            if root.status() == psutil.STATUS_ZOMBIE:
+                return
+            tree = [root, *root.children(recursive=True)]
+            peak[0] = max(peak[0], sum(each.memory_info().rss for each in tree))
+        except psutil.NoSuchProcess:
+            return
+        time.sleep(0.05)
+
+
+def show(times: Times, run: Run) -> None:
+    """The table of one file."""
+    print(f"\n{'rule':<22}{'items':>8}{'seconds':>10}{'rows':>12}{'/quick_check':>14}")
+    for name, seconds in times.rules.most_common():
+        table = READS.get(name, "persistencediagram" if "diagram" in name else "invocation")
+        print(
+            f"{name:<22}{times.items[name]:>8,}{seconds:>10.3f}{times.rows[table]:>12,}"
+            f"{seconds / times.quick_check:>14.2f}"
+        )
+    cheap = set(times.rules) - {*VECTORS, *PAYLOADS, "file-integrity"}
+    print(f"\nquick_check, warm                         {times.quick_check:8.3f} s")
+    print(f"rules that read no vector and no payload  {times.together(cheap) / times.quick_check:8.2f} x (target 1.5)")
+    print(f"embedding-vector                          {times.rules[VECTORS[0]] / times.quick_check:8.2f} x (target 3)")
+    share = (run.seconds - run.inside) / run.items * 1000
+    print(f"pytest: {run.items:,} items in {run.seconds:.1f} s, {run.items / run.seconds:,.0f} items/s")
+    print(f"pytest's own share                        {share:8.2f} ms an item, start-up included (target 2)")
+    print(f"peak memory of pytest                     {run.peak / 1e6:8.0f} MB (target 300)")
+
+
+def main() -> None:
+    """Build, examine, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--length", type=int, default=400)
+    parser.add_argument("--image", type=int, default=4_000, help="bytes of an image")
+    parser.add_argument("--ten", action="store_true", help="also at ten times the runs")
+    parser.add_argument("--folder", type=Path, default=None, help="where to build (default: a temporary folder)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        results = []
+        for factor in (1, 10) if args.ten else (1,):
+            shape = Shape(args.runs * factor, args.length, image=args.image)
+            path = build(Path(folder) / f"x{factor}.sqlite", shape)
+            print(f"\n{shape.runs:,} runs x {shape.length:,} invocations: {path.stat().st_size / 1e6:,.0f} MB")
+            times, run = timed(path), through_pytest(path)
+            show(times, run)
+            results.append((times, run))
+            path.unlink()
+        if args.ten:
+            one, ten = results
+            for name in ("all rules", *one[0].rules):
+                chosen = set(one[0].rules) if name == "all rules" else {name}
+                ratio = ten[0].together(chosen) / max(one[0].together(chosen), 1e-4)
+                print(f"ten times the rows: {name:<22} {ratio:6.1f} x the time" + (" (target 11)" if " " in name else ""))
+            print(f"ten times the rows: peak memory {ten[1].peak / 1e6:.0f} MB instead of {one[1].peak / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
