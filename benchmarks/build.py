@@ -1,4 +1,4 @@
-"""Builds a healthy database of any size, with production's proportions: images on overflow pages, 768-d vectors, diagrams."""
+"""Builds a healthy database of any size in production's proportions: images on overflow pages, 768-d vectors."""
 
 from __future__ import annotations
 

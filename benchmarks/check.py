@@ -1,7 +1,7 @@
 """Examines a database of a chosen size rule by rule, and through pytest: seconds, rows, memory, and ratios.
 
-    python benchmarks/check.py                 # 200 runs x 400 invocations x 3 embedding models, about 700 MB
-    python benchmarks/check.py --ten           # and the same at ten times the rows (about 7 GB of disk)
+python benchmarks/check.py                 # 200 runs x 400 invocations x 3 embedding models, about 700 MB
+python benchmarks/check.py --ten           # and the same at ten times the rows (about 7 GB of disk)
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build import Shape, build  # noqa: E402
+from build import Shape, build
 
-from pytest_panic_doctor import manifest as manifests  # noqa: E402
-from pytest_panic_doctor.examine import Examiner  # noqa: E402
-from pytest_panic_doctor.options import kinds  # noqa: E402
-from pytest_panic_doctor.rules import registry  # noqa: E402
-from pytest_panic_doctor.store.schema import TABLES  # noqa: E402
-from pytest_panic_doctor.store.session import Database  # noqa: E402
+from pytest_panic_doctor import manifest as manifests
+from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.options import kinds
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.store.schema import TABLES
+from pytest_panic_doctor.store.session import Database
 
 VECTORS = ("embedding-vector",)
 PAYLOADS = ("diagram-valid", "diagram-current")
@@ -49,7 +49,7 @@ class Times:
     """Seconds by rule, items, and those of SQLite's own check on the same warm file."""
 
     quick_check: float = 0.0
-    rules: Counter[str] = field(default_factory=Counter)
+    rules: dict[str, float] = field(default_factory=dict)
     items: Counter[str] = field(default_factory=Counter)
     rows: dict[str, int] = field(default_factory=dict)
 
@@ -71,7 +71,7 @@ def timed(path: Path) -> Times:
     for entry in database.read(manifests.build).entries(rules.values()):
         begun = time.perf_counter()
         outcome = examiner.examine(rules[entry.rule], entry.subject)
-        times.rules[entry.rule] += time.perf_counter() - begun
+        times.rules[entry.rule] = times.rules.get(entry.rule, 0.0) + time.perf_counter() - begun
         times.items[entry.rule] += 1
         if outcome.word == "failed":
             raise SystemExit(f"{entry.name}: {outcome.findings[0].sentence}")
@@ -122,7 +122,7 @@ def watch(pid: int, peak: list[int]) -> None:
 def show(times: Times, run: Run) -> None:
     """The table of one file."""
     print(f"\n{'rule':<22}{'items':>8}{'seconds':>10}{'rows':>12}{'/quick_check':>14}")
-    for name, seconds in times.rules.most_common():
+    for name, seconds in sorted(times.rules.items(), key=lambda pair: -pair[1]):
         table = READS.get(name, "persistencediagram" if "diagram" in name else "invocation")
         print(
             f"{name:<22}{times.items[name]:>8,}{seconds:>10.3f}{times.rows[table]:>12,}"
@@ -162,7 +162,9 @@ def main() -> None:
             for name in ("all rules", *one[0].rules):
                 chosen = set(one[0].rules) if name == "all rules" else {name}
                 ratio = ten[0].together(chosen) / max(one[0].together(chosen), 1e-4)
-                print(f"ten times the rows: {name:<22} {ratio:6.1f} x the time" + (" (target 11)" if " " in name else ""))
+                print(
+                    f"ten times the rows: {name:<22} {ratio:6.1f} x the time" + (" (target 11)" if " " in name else "")
+                )
             print(f"ten times the rows: peak memory {ten[1].peak / 1e6:.0f} MB instead of {one[1].peak / 1e6:.0f} MB")
 
 

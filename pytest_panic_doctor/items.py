@@ -11,11 +11,12 @@ from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.report import text
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examine import Outcome
+    from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.examine import Examiner, Outcome
     from pytest_panic_doctor.manifest import Entry
 
-DOCTOR = pytest.StashKey["Doctor"]()
-EXAMINER = pytest.StashKey["Examiner"]()
+DOCTOR: pytest.StashKey[Doctor] = pytest.StashKey()
+EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
 
 
 class Sick(Exception):
@@ -68,7 +69,7 @@ class DoctorItem(pytest.Item):
         """The findings alone; a bug in the doctor itself keeps its traceback."""
         if isinstance(excinfo.value, Sick):
             return str(excinfo.value)
-        return super().repr_failure(excinfo, style="long")  # type: ignore[arg-type]
+        return super().repr_failure(excinfo, style="long")
 
     def reportinfo(self) -> tuple[str, int, str]:
         """Where the item is, for the heading of its failure."""

@@ -75,8 +75,8 @@ class Manifest:
     def diagram_subjects(self) -> Iterator[Subject]:
         """Each (run, embedding model), those of `order` first."""
         experiment_of = {run.id: each.id for each in self.experiments for run in each.runs}
-        for run, model in self.order:
-            yield Subject(experiment_of[run], run, model)
+        for run_id, model in self.order:
+            yield Subject(experiment_of[run_id], run_id, model)
         done = set(self.order)
         for experiment in self.experiments:
             for run in experiment.runs:
@@ -113,10 +113,10 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
     try:
         rows = db.execute("SELECT id, prompts, embedding_models FROM experimentconfig ORDER BY id").fetchall()
         runs: dict[str, list[Run]] = {}
-        for run, experiment, network, prompt in db.execute(
+        for run_id, experiment, network, prompt in db.execute(
             "SELECT id, experiment_id, network, initial_prompt FROM run ORDER BY id"
         ):
-            runs.setdefault(experiment, []).append(Run(run, run_label(prompt, network)))
+            runs.setdefault(experiment, []).append(Run(run_id, run_label(prompt, network)))
     except sqlite3.OperationalError:
         # A table or a column is missing: the rule `schema` says so, and there is nothing to make subjects of.
         return Manifest(())

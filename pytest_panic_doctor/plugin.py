@@ -13,9 +13,9 @@ from pytest_panic_doctor import options
 from pytest_panic_doctor.errors import DoctorError
 
 if TYPE_CHECKING:
-    pass
+    from pytest_panic_doctor.session import DoctorSession
 
-SESSION = pytest.StashKey["DoctorSession"]()
+SESSION: pytest.StashKey[DoctorSession] = pytest.StashKey()
 
 
 @contextmanager
@@ -43,12 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             **shown,
             **optional,
         )
-        parser.addini(
-            option.key,
-            f"same as {option.flag}: {option.help.replace('%%', '%')}",
-            type="linelist" if option.kind == "list" else "string",
-            default=[] if option.kind == "list" else "",
-        )
+        help_of_key = f"same as {option.flag}: {option.help.replace('%%', '%')}"
+        if option.kind == "list":
+            parser.addini(option.key, help_of_key, type="linelist", default=[])
+        else:
+            parser.addini(option.key, help_of_key, type="string", default="")
     for key, text in options.EXTRA_KEYS.items():
         parser.addini(key, text, type="args", default=[])
 

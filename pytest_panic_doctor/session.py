@@ -93,7 +93,7 @@ class DoctorSession:
             self.treatment.ward.stop_file.touch()
 
     def _distributes(self) -> bool:
-        return self.config.getoption("dist", "no") != "no"
+        return bool(self.config.getoption("dist", "no") != "no")
 
     def _embed(self, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
         vectors: NDArray[np.float32] | None = self.config.hook.pytest_doctor_embed(

@@ -139,6 +139,10 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
             )
         return made[0]
 
+    def close() -> None:
+        for each in made:
+            each.close()
+
     return OperatingSurgeon(
         doctor.database,
         Writer(settings.database, ward.session, ward.wanted),
@@ -147,5 +151,5 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
         embedder,
         ward.claim,
         settings.max_dim,
-        closing=lambda: [each.close() for each in made],
+        closing=close,
     )

@@ -1,4 +1,4 @@
-"""Every kind of damage: what is planted, which rule finds it, and which other rules fail with it, by plain consequence."""
+"""Every kind of damage: what is planted, which rule finds it, and which others fail by plain consequence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Plant = Callable[[sqlite3.Connection, Built], Ids]
 
 @dataclass(frozen=True)
 class Damage:
-    """`plant` makes it and returns the ids that the finding names; `repairable`: --doctor-fix heals it without a hook."""
+    """`plant` makes it and returns the ids that the finding names; `repairable`: healed without a hook."""
 
     rule: str
     plant: Plant
@@ -169,7 +169,10 @@ sql(
 )
 
 # invocation-sequence
-GONE = "DELETE FROM embeddingcluster WHERE embedding_id IN ({e}); DELETE FROM embedding WHERE id IN ({e}); DELETE FROM invocation WHERE id IN ({i});"
+GONE = (
+    "DELETE FROM embeddingcluster WHERE embedding_id IN ({e}); DELETE FROM embedding WHERE id IN ({e}); "
+    "DELETE FROM invocation WHERE id IN ({i});"
+)
 
 
 def gone(*numbers: int) -> str:

@@ -1,4 +1,4 @@
-"""Small real databases for tests: a healthy one, built once, and every kind of damage that a test can plant in a copy."""
+"""Small real databases for tests: a healthy one, built once a process, and copied."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ LATER = "2025-08-12 09:30:01.000001"
 
 DDL = """
 CREATE TABLE experimentconfig (id CHAR(32) NOT NULL, networks JSON NOT NULL, seeds JSON NOT NULL, prompts JSON NOT NULL,
-  embedding_models JSON NOT NULL, max_length INTEGER NOT NULL, started_at DATETIME, completed_at DATETIME, PRIMARY KEY (id));
+  embedding_models JSON NOT NULL, max_length INTEGER NOT NULL, started_at DATETIME, completed_at DATETIME,
+  PRIMARY KEY (id));
 CREATE TABLE run (id CHAR(32) NOT NULL, network JSON NOT NULL, seed INTEGER NOT NULL, max_length INTEGER NOT NULL,
   initial_prompt VARCHAR NOT NULL, experiment_id CHAR(32), PRIMARY KEY (id),
   FOREIGN KEY(experiment_id) REFERENCES experimentconfig (id));
@@ -42,7 +43,8 @@ CREATE TABLE embedding (id CHAR(32) NOT NULL, started_at DATETIME, completed_at 
   invocation_id CHAR(32) NOT NULL, embedding_model VARCHAR NOT NULL, vector BLOB, PRIMARY KEY (id)%s,
   FOREIGN KEY(invocation_id) REFERENCES invocation (id));
 CREATE TABLE persistencediagram (id CHAR(32) NOT NULL, started_at DATETIME, completed_at DATETIME, diagram_data BLOB,
-  run_id CHAR(32) NOT NULL, embedding_model VARCHAR NOT NULL, PRIMARY KEY (id), FOREIGN KEY(run_id) REFERENCES run (id));
+  run_id CHAR(32) NOT NULL, embedding_model VARCHAR NOT NULL, PRIMARY KEY (id),
+  FOREIGN KEY(run_id) REFERENCES run (id));
 CREATE TABLE clusteringresult (id CHAR(32) NOT NULL, created_at DATETIME NOT NULL, started_at DATETIME NOT NULL,
   completed_at DATETIME, embedding_model VARCHAR NOT NULL, algorithm VARCHAR NOT NULL, parameters JSON NOT NULL,
   PRIMARY KEY (id));
@@ -156,10 +158,10 @@ def add_run(db: sqlite3.Connection, run: int, prompt: str, seed: int = -1) -> No
             "INSERT INTO embedding VALUES (?, ?, ?, ?, ?, ?)",
             (uid(4, run * 1000 + k), TIME, LATER, uid(3, run * 1000 + k), MODELS[image], vector),
         )
-    for image, model in enumerate(MODELS):
+    for number, model in enumerate(MODELS):
         db.execute(
             "INSERT INTO persistencediagram VALUES (?, ?, ?, ?, ?, ?)",
-            (uid(5, run * 10 + image), TIME, LATER, payload(clouds[image]), uid(2, run), model),
+            (uid(5, run * 10 + number), TIME, LATER, payload(clouds[number]), uid(2, run), model),
         )
 
 

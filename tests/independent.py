@@ -1,4 +1,4 @@
-"""Persistence by an implementation that the doctor does not use for it here: GUDHI's simplex tree, all edges, float64."""
+"""Persistence by an implementation that the doctor does not use: GUDHI's simplex tree, all edges, float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pytest_panic_doctor.demo FOLDER`: builds the demo; the plugin runs this, since it never computes itself."""
+"""`python -m pytest_panic_doctor.demo FOLDER` builds the demo; the plugin runs this, and never computes itself."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from sqlalchemy import Table, UniqueConstraint, create_engine
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from pytest_panic_doctor.demo.defects import plant
 from pytest_panic_doctor.demo.story import captions, image, vector
@@ -135,14 +135,15 @@ class Builder:
         )
         self.session.add(result)
         self.session.flush()
-        found = self.session.query(models.Embedding.id).filter_by(embedding_model="Nomic").limit(20).all()
-        for place, (embedding,) in enumerate(found):
+        chosen = select(models.Embedding.id).where(models.Embedding.embedding_model == "Nomic").limit(20)
+        found = self.session.exec(chosen).all()
+        for place, embedding in enumerate(found):
             self.session.add(
                 models.EmbeddingCluster(
                     id=self.new(),
                     embedding_id=embedding,
                     clustering_result_id=result.id,
-                    medoid_embedding_id=found[1][0] if place else None,
+                    medoid_embedding_id=found[1] if place else None,
                 )
             )
 

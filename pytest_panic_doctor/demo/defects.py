@@ -60,7 +60,6 @@ def diagram_defects(db: sqlite3.Connection) -> list[Defect]:
         "UPDATE persistencediagram SET diagram_data = substr(diagram_data, 1, length(diagram_data) / 2) WHERE id = ?",
         (torn,),
     )
-    stale = diagram_of(db, fourth, "Nomic")
     turned = np.zeros(768, "<f4")
     turned[0] = 1
     db.execute(
@@ -106,9 +105,9 @@ def orphans(db: sqlite3.Connection) -> list[Defect]:
 def embedding_defects(db: sqlite3.Connection) -> list[Defect]:
     """An embedding twice, and a text model that embedded images, with nothing but NULL."""
     last = runs(db)[-2]
-    twice, original = "b" * 32, ""
-    ((original, invocation),) = db.execute(
-        "SELECT e.id, e.invocation_id FROM embedding e JOIN invocation i ON i.id = e.invocation_id WHERE i.run_id = ? "
+    twice = "b" * 32
+    ((original,),) = db.execute(
+        "SELECT e.id FROM embedding e JOIN invocation i ON i.id = e.invocation_id WHERE i.run_id = ? "
         "AND e.embedding_model = 'JinaClip' AND i.sequence_number = 7",
         (last,),
     )

@@ -1,4 +1,4 @@
-"""What the demo's models put out: captions that wander and then fall into a loop, images of them, and vectors of both."""
+"""What the demo's models put out: captions that wander, then loop; images of them; and vectors of both."""
 
 from __future__ import annotations
 
@@ -12,8 +12,23 @@ from numpy.typing import NDArray
 WIDTH = 768
 
 SCENES = ("a photograph of", "a painting of", "a close-up of", "an old postcard of", "a drawing of", "a blurry view of")
-THINGS = ("a red apple", "a penguin", "a stone bridge", "a wooden table", "a small boat", "a street lamp", "a white horse")
-PLACES = ("in the rain", "by a campfire", "on a beach at night", "in a crowded market", "under a cloudy sky", "in a garden")
+THINGS = (
+    "a red apple",
+    "a penguin",
+    "a stone bridge",
+    "a wooden table",
+    "a small boat",
+    "a street lamp",
+    "a white horse",
+)
+PLACES = (
+    "in the rain",
+    "by a campfire",
+    "on a beach at night",
+    "in a crowded market",
+    "under a cloudy sky",
+    "in a garden",
+)
 
 
 def captions(prompt: str, seed: int, steps: int) -> Iterator[str]:
@@ -46,7 +61,7 @@ def vector(caption: str, model: str, batch: int) -> NDArray[np.float32]:
     """
     words = caption.split()
     total = np.sum([feature(word, model) / (1 + 0.1 * place) for place, word in enumerate(words)], axis=0)
-    unit = (total / np.linalg.norm(total)).astype("<f4")
+    unit: NDArray[np.float32] = (total / np.linalg.norm(total)).astype("<f4")
     if batch % 2:
         unit[::7] = np.nextafter(unit[::7], np.float32(2))
     return unit

@@ -68,7 +68,7 @@ def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes:
         raise RepairFailed(
             f"invocation {invocation} has lost its output, so nothing can be embedded: regenerate the run"
         )
-    return value  # type: ignore[return-value]
+    return value
 
 
 def embed(

@@ -103,7 +103,8 @@ def left_lines(doctor: Doctor) -> Iterator[str]:
         left = doctor.database.read(lambda db: todo(db, doctor.manifest, doctor.settings.kinds))
         if left:
             points = sum(each.points for each in left)
-            yield f"{plural(len(left), 'diagram')} of {plural(points, 'point')} left: the same command computes only those"
+            what = f"{plural(len(left), 'diagram')} of {plural(points, 'point')}"
+            yield f"{what} left: the same command computes only those"
 
 
 def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.subject import Rows
@@ -252,8 +253,9 @@ def invocation_time(view: View) -> Iterator[Finding]:
         del below["invocation"]
     for table, source in below.items():
         early = Rows(table, f"SELECT t.id {source} AND t.completed_at < t.started_at", view.params)
-        noun = nouns.get(table, table)
-        yield from view.offenders(
-            early,
-            lambda count, noun=noun: f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started",
-        )
+        yield from view.offenders(early, partial(early_message, nouns.get(table, table)))
+
+
+def early_message(noun: str, count: int) -> str:
+    """`2 embeddings completed before they started`."""
+    return f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started"

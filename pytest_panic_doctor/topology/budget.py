@@ -23,7 +23,7 @@ POLL = 0.05
 """Seconds between two looks of one who waits."""
 
 HEADROOM = 0.05
-"""The part of the limit that is never granted: what a child grows between two looks, a process after it was measured."""
+"""The part of the limit that is never granted: what a child grows between two looks."""
 
 STEP = 32_000_000
 """Bytes by which a grant grows at a time, so that the ledger is not asked for every page."""

@@ -51,11 +51,14 @@ def main(parent: int, threads: int, engine_name: str) -> None:
     for name in LIMITED:
         os.environ[name] = str(threads)
 
+    import numpy as np
+
     from pytest_panic_doctor.errors import DoctorError
     from pytest_panic_doctor.topology import engine as engines
+    from pytest_panic_doctor.topology.cloud import Points
     from pytest_panic_doctor.topology.frames import LENGTHS, pack, unpack
 
-    def send(header: dict[str, object], arrays: tuple[engines.Points, ...] = ()) -> None:
+    def send(header: dict[str, object], arrays: tuple[Points, ...] = ()) -> None:
         for piece in pack(header, arrays):
             sent = 0
             while sent < len(piece):
@@ -73,7 +76,7 @@ def main(parent: int, threads: int, engine_name: str) -> None:
         begun = time.monotonic()
         try:
             diagram, merged = engines.compute(
-                points,
+                np.asarray(points, np.float32),
                 engine=engine,
                 max_dim=int(str(task["max_dim"])),
                 threads=threads,

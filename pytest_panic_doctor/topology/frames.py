@@ -22,7 +22,7 @@ def pack(header: Header, arrays: Sequence[NDArray[np.generic]] = ()) -> list[mem
     text = json.dumps({**header, "arrays": shapes}).encode()
     size = sum(each.nbytes for each in whole)
     pieces = [memoryview(LENGTHS.pack(len(text), size)), memoryview(text)]
-    return pieces + [memoryview(each).cast("B") for each in whole if each.nbytes]
+    return pieces + [each.data.cast("B") for each in whole if each.nbytes]
 
 
 def unpack(text: bytes, data: bytes) -> tuple[dict[str, object], list[NDArray[np.generic]]]:

@@ -87,14 +87,15 @@ class Child:
 
     def __init__(self, engine: str, threads: int) -> None:
         """Start it; it is ready when its first frame has come."""
-        self.stderr = tempfile.TemporaryFile()
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self.process = subprocess.Popen(
             [sys.executable, "-m", __package__ + ".child", str(os.getpid()), str(threads), engine],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
         )
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         os.set_blocking(self.stdout.fileno(), False)
         self.selector = selectors.DefaultSelector()
@@ -170,7 +171,7 @@ class Computer:
         timeout: float | None = None,
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`timeout` in seconds for each diagram; `wanted` is asked all the time, and ends the computation when false."""
+        """`timeout` in seconds for each diagram; `wanted` is asked all the time, and ends it when false."""
         self.engine = engine
         self.threads = threads
         self.budget = budget

@@ -81,7 +81,9 @@ def test_at_most_twenty_ids_are_shown_and_the_report_has_all(doctor: Doctor, pyt
         db.execute("UPDATE invocation SET model = 'Nobody'")
     result = doctor("--doctor-rule=invocation-model", "--doctor-report=r.json")
     result.stdout.fnmatch_lines(["*24 of 24 invocations*", "*invocation (showing 20 of 24)"])
-    (finding,) = items(pytester.path / "r.json")[f"invocation-model[{dashed(built.experiment)}]"]["findings"]  # type: ignore[misc]
+    findings = items(pytester.path / "r.json")[f"invocation-model[{dashed(built.experiment)}]"]["findings"]
+    assert isinstance(findings, list)
+    (finding,) = findings
     assert len(finding["ids"]) == finding["count"] == 24
 
 

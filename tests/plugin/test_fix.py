@@ -77,7 +77,7 @@ def test_all_modes_end_in_the_same_state(doctor: Doctor, pytester: pytest.Pytest
 def without_provenance(rows: dict[str, list[tuple[object, ...]]]) -> dict[str, object]:
     """A dump without what no two runs share: the times and the measured seconds of new diagrams."""
     plain: dict[str, object] = dict(rows)
-    plain["persistencediagram"] = sorted((row[5], row[6], row[4] is None) for row in rows["persistencediagram"])  # type: ignore[type-var]
+    plain["persistencediagram"] = sorted((row[5], row[6], row[4] is None) for row in rows["persistencediagram"])
     return plain
 
 

@@ -1,4 +1,4 @@
-"""Every rule: passes where all is healthy, and finds each kind of damage by its ids, alone but for plain consequences."""
+"""Every rule: passes where all is healthy, and finds each kind of damage by its ids."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_panic_doctor.options import OPTIONS
 from pytest_panic_doctor.rules import DuplicateRule, registry
-from pytest_panic_doctor.rules.model import Rule, Scope, View, rule
+from pytest_panic_doctor.rules.model import Finding, Rule, Scope, View, rule
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -43,7 +43,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 def test_two_rules_of_one_name_fail() -> None:
     @rule("schema", scope=Scope.DATABASE, sentence="another one")
-    def again(view: View) -> list[object]:
+    def again(view: View) -> list[Finding]:
         del view
         return []
 

@@ -67,7 +67,7 @@ def test_a_read_only_folder_can_be_read(quiet: Path) -> None:
         "print(d.read(lambda db: db.execute('SELECT count(*) FROM run').fetchone()[0]))"
     )
     with read_only(quiet.parent) as command:
-        python = [sys.executable, "-c", script, quiet]
+        python = [sys.executable, "-c", script, str(quiet)]
         done = subprocess.run([*command, *python], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "3", done.stderr
 
