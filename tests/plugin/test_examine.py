@@ -107,9 +107,7 @@ def test_selection(doctor: Doctor, sick: Built) -> None:
 
 def test_collect_only_lists_every_id_and_examines_nothing(doctor: Doctor, sick: Built) -> None:
     plant(sick, "vector_null")
-    result = doctor("--co", "-q")
-    assert result.ret == 0
-    ids = [line for line in result.outlines if line.startswith("x.sqlite::")]
+    ids = collected(doctor)
     assert len(ids) == len(set(ids)) == COUNT
     assert f"x.sqlite::embedding-vector[{dashed(sick.experiment)}-Nomic]" in ids
 
@@ -122,9 +120,14 @@ def test_last_failed(doctor: Doctor, sick: Built) -> None:
 
 
 def test_ids_do_not_depend_on_what_is_broken(doctor: Doctor, sick: Built) -> None:
-    healthy = doctor("--co", "-q").outlines
+    healthy = collected(doctor)
     plant(sick, "diagram_gone", "run_without_invocations", "vector_null", "payload_torn")
-    assert doctor("--co", "-q").outlines == healthy
+    assert collected(doctor) == healthy
+
+
+def collected(doctor: Doctor) -> list[str]:
+    """The ids that are collected, in order."""
+    return [line for line in doctor("--co", "-q").outlines if line.startswith("x.sqlite::")]
 
 
 @pytest.mark.parametrize(
