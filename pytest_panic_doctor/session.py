@@ -20,6 +20,7 @@ from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
+from pytest_panic_doctor.rules.model import plural
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -46,6 +47,7 @@ class DoctorSession:
         self.results = Results()
         self.files: ReportFiles | None = None
         self.cap: str | None = None
+        self.notes: list[str] = []
         self.treatment: Treatment | None = None
         self.surgeon: OperatingSurgeon | None = None
         rules = own_rules(config)
@@ -119,6 +121,7 @@ class DoctorSession:
         if self.treatment:
             doctor.ward = self.treatment.ward.as_plain()
             doctor.largest_first(len(self.config.getoption("tx", None) or ()) or 1)
+            self.treatment.check_room(doctor)
         return doctor
 
     def _begin_reports(self) -> None:
@@ -151,7 +154,12 @@ class DoctorSession:
 
     def pytest_report_header(self) -> list[str]:
         """The database, its rows, and how many items there are."""
-        return terminal.header(self.doctor, self.cap)
+        lines = terminal.header(self.doctor, self.cap)
+        if self.treatment:
+            lines += [f"doctor: warning: {warning}" for warning in self.treatment.warnings]
+            if settled := self.treatment.settled:
+                lines.append(f"doctor: settled {plural(len(settled), 'repair')} that an earlier run was interrupted in")
+        return lines
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> DoctorFile | None:
         """The database is a file of tests."""
@@ -191,6 +199,8 @@ class DoctorSession:
     def pytest_sessionfinish(self) -> Generator[None, None, None]:
         """Write the reports, the JUnit file after pytest has."""
         yield
+        if self.treatment and (late := self.treatment.finish()):
+            self.notes.append(late)
         if self.files:
             self.files.end(self.results)
             xml = self.config.getoption("xmlpath", None)
@@ -202,6 +212,8 @@ class DoctorSession:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The rules, worst first, and what to type next."""
         terminal.summary(terminalreporter, self.doctor, self.results)
+        for note in self.notes:
+            terminalreporter.write_line(f"doctor: {note}", yellow=True)
 
     def close(self) -> None:
         """Let go of the database, of the child, and of the lock."""

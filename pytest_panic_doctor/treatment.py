@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +18,14 @@ from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.repair.embed import Embedder
+from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.gate import DoctorLock
-from pytest_panic_doctor.repair.preflight import finish, preflight, settle
+from pytest_panic_doctor.repair.preflight import check_room, finish, preflight, settle
+from pytest_panic_doctor.repair.weigh import weigh
 from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.rules.model import RepairKind, Scope, View
 from pytest_panic_doctor.store.session import header
+from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
@@ -28,6 +33,9 @@ from pytest_panic_doctor.topology.memory import available
 
 SHARE = 0.8
 """The part of the available memory that is used where `--doctor-memory` was not given."""
+
+DIAGRAM_BYTES = 200_000
+"""Bytes that a new diagram takes, in the database and once more in its rollback journal, from above."""
 
 CLAIM_POLL = 0.2
 """Seconds between two looks whether the controller is still there."""
@@ -111,13 +119,35 @@ class Treatment:
         scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-"))
         self.ward = Ward(token_hex(8), scratch, memory, os.getpid())
 
-    def close(self) -> None:
-        """Checkpoint once, let go of the lock, and clear the scratch folder."""
+    def check_room(self, doctor: Doctor) -> None:
+        """Look whether the disk has room for the new diagrams, and for the before-images of every orphan.
+
+        Raises `RepairRefused`, in one sentence. What else is quarantined is not known before it is looked for; a disk
+        that fills up then ends a repair, and loses nothing.
+        """
+        names = [
+            rule for rule in doctor.selected if rule.repair is RepairKind.QUARANTINE and rule.scope is Scope.DATABASE
+        ]
+
+        def weight(db: sqlite3.Connection) -> int:
+            views = [(rule, View(db, rule.id, Subject(), doctor.settings.kinds)) for rule in names]
+            found = [finding.rows for rule, view in views for finding in rule.check(view) if finding.rows]
+            return sum(weigh(db, rows)[1] for rows in found)
+
+        check_room(self.database.resolve(), doctor.database.read(weight) + DIAGRAM_BYTES * len(doctor.todo))
+
+    def finish(self) -> str:
+        """Checkpoint once, after the last repair; returns a sentence where that has to wait, which loses nothing."""
         try:
             finish(self.database)
-        finally:
-            self.lock.release()
-            shutil.rmtree(self.ward.scratch, ignore_errors=True)
+        except RepairError as error:
+            return str(error)
+        return ""
+
+    def close(self) -> None:
+        """Let go of the lock, and clear the scratch folder."""
+        self.lock.release()
+        shutil.rmtree(self.ward.scratch, ignore_errors=True)
 
 
 def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[str], str]) -> OperatingSurgeon:

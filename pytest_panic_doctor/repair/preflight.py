@@ -41,7 +41,7 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
         raise RepairRefused(
             f"The directory {path.parent} is not writable, and the journal has its place there: make it so."
         )
-    _check_room(path, needed_bytes)
+    check_room(path, needed_bytes)
     try:
         warnings = _look(path)
         _check_journal(database)
@@ -54,7 +54,8 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
     return warnings
 
 
-def _check_room(path: Path, needed: int) -> None:
+def check_room(path: Path, needed: int) -> None:
+    """Raise RepairRefused unless the disk of `path` has `needed` bytes free, and a margin."""
     free = shutil.disk_usage(path.parent).free
     if free < needed + MARGIN:
         raise RepairRefused(

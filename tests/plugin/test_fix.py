@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from damages import DAMAGES
@@ -244,10 +246,6 @@ def test_what_cannot_be_written_is_refused(doctor: Doctor, sick: Built, pytester
 
 
 def test_the_payload_is_read_by_the_research_tool(doctor: Doctor, sick: Built) -> None:
-    import io
-
-    import numpy as np
-
     plant(sick, "diagram_null")
     assert doctor("--doctor-fix").ret == 0
     with sick.open() as db:
@@ -348,3 +346,56 @@ def test_resume_does_only_the_rest(doctor: Doctor, sick: Built) -> None:
     assert sorted(outcomes(sick.path.parent / "r.json").values()) == ["fixed", "fixed", "fixed", "passed"]
     measures = [item["measures"] for item in items(sick.path.parent / "r.json").values() if "measures" in item]
     assert len(measures) == 3
+
+
+def test_a_lower_dimension_is_recorded_and_valid(doctor: Doctor, sick: Built) -> None:
+    plant(sick, "diagram_null")
+    assert doctor("--doctor-fix", "--doctor-max-dim=1").ret == 0
+    assert doctor().ret == 0
+    with sick.open() as db:
+        (payload,) = db.execute(
+            "SELECT diagram_data FROM persistencediagram WHERE id = ?", (sick.diagram(),)
+        ).fetchone()
+    arrays = np.load(io.BytesIO(payload), allow_pickle=False)
+    assert "dgms_2" not in arrays.files
+    assert '"max_dim": 1' in str(arrays["doctor_meta"])
+
+
+def test_a_fingerprint_tells_that_embeddings_have_changed(doctor: Doctor, sick: Built) -> None:
+    plant(sick, "diagram_null")
+    assert doctor("--doctor-fix").ret == 0
+    plant(sick, "diagram_stale")
+    result = doctor("--doctor-rule=diagram-current")
+    result.stdout.fnmatch_lines(["*the embeddings have changed since it was computed of 6 points"])
+    assert doctor("--doctor-fix").ret == 0
+
+
+def test_what_an_interrupted_repair_left_is_settled_and_said(doctor: Doctor, sick: Built) -> None:
+    plant(sick, "embedding_of_lost_invocation")
+    before = dump(sick.path)
+    script = (
+        "import os, sys; from pathlib import Path; from pytest_panic_doctor.repair.writer import Writer; "
+        "from pytest_panic_doctor.repair.transaction import Step; from pytest_panic_doctor.store.subject import *; "
+        "Step.remove = lambda *a: os.kill(os.getpid(), 9); "
+        "Writer(Path(sys.argv[1]), 's', lambda: True).quarantine('orphan-embedding', Subject(), "
+        "Rows('embedding', \"SELECT id FROM embedding WHERE id LIKE 'fff%'\"))"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(sick.path)], check=False)
+    assert killed.returncode == -9
+    assert dump(sick.path) == before
+    result = doctor("--doctor-fix")
+    assert result.ret == 0
+    assert doctor("--doctor-undo", "all").ret == 0
+    assert dump(sick.path) == before
+
+
+def test_a_disk_without_room_is_refused(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+    plant(sick, "diagram_null")
+    pytester.makeconftest(
+        "import shutil, collections\n"
+        "Usage = collections.namedtuple('Usage', 'total used free')\n"
+        "shutil.disk_usage = lambda path: Usage(10**9, 10**9, 1000)\n"
+    )
+    result = doctor("--doctor-fix")
+    assert result.ret == 4
+    assert "bytes free" in result.stderr.str()
