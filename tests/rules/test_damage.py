@@ -116,3 +116,31 @@ def test_counts_are_exact_beyond_the_ids_that_are_kept(tmp_path: Path, monkeypat
     (finding,) = outcome.findings
     assert (finding.count, len(finding.ids)) == (24, 3)
     assert finding.message.startswith("24 of 24 invocations")
+
+
+def test_no_rule_reads_an_image(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    image = bytes(2_000_000)
+    with built.open() as db:
+        db.execute("UPDATE invocation SET output_image_data = ? WHERE type = 'IMAGE'", (image,))
+        db.execute("UPDATE invocation SET output_text = output_text || 'x' WHERE type = 'TEXT'")
+        db.execute("UPDATE run SET seed = 7, max_length = 20")  # the early stop has to compare images
+        db.execute("UPDATE experimentconfig SET seeds = '[7]', max_length = 20")
+    images = 12 * len(image)
+    before = read_so_far()
+    database = Database(built.path)
+    examiner = Examiner(database, RULES, kinds([], []))
+    for entry in database.read(manifests.build).entries(RULES.values()):
+        if entry.rule != "file-integrity":
+            examiner.examine(RULES[entry.rule], entry.subject)
+    database.close()
+    assert read_so_far() - before < images / 4
+
+
+def read_so_far() -> int:
+    """Bytes that this process has read, from the disk or from the system's cache."""
+    try:
+        text = Path("/proc/self/io").read_text()
+    except OSError:
+        pytest.skip("this system does not say what a process has read")
+    return int(text.split("rchar: ")[1].split()[0])
