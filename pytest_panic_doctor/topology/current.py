@@ -9,7 +9,8 @@ from pytest_panic_doctor.topology.cloud import Points, default_tolerance, finger
 from pytest_panic_doctor.topology.payload import Payload
 
 SHORTEST = 1e-4
-"""Bars below this are not compared: the diagrams of clouds with repeated points carry spurious ones of about 1e-8."""
+"""Bars below this are not compared, in a cloud of vectors of norm 1 or more, and below as much less in one of shorter
+vectors: the diagrams of clouds with repeated points carry spurious bars of about 1e-8 of the norm."""
 
 RELATIVE = 1e-5
 """How far a stored death may be from its edge, in parts of its length: a hundred times the resolution of float32."""
@@ -27,18 +28,19 @@ def difference(payload: Payload, points: Points) -> str:
         return f"the embeddings have changed since it was computed of {payload.provenance.points:,} points"
     bars = payload.diagram.bars[0]
     stored = np.sort(bars[np.isfinite(bars[:, 1]), 1].astype(np.float64))
-    real = h0_deaths(points)
-    return compare(stored, real, default_tolerance(points))
+    norm = float(np.sqrt(np.einsum("ij,ij->i", points, points, dtype=np.float64).max(initial=0)))
+    return compare(stored, h0_deaths(points), SHORTEST * min(1.0, norm), default_tolerance(points))
 
 
-def compare(stored: NDArray[np.float64], real: NDArray[np.float64], blur: float) -> str:
+def compare(stored: NDArray[np.float64], real: NDArray[np.float64], shortest: float, blur: float) -> str:
     """How two ascending lists of deaths differ, as a clause; empty where they do not.
 
-    Bars that are long enough in either list by a margin count; those at the margin itself may be in one list alone.
+    Bars that are longer than `shortest` in either list by a margin count; those at the margin itself may be in one list
+    alone.
     """
-    slack = blur + RELATIVE * SHORTEST
-    sure = [int((deaths > SHORTEST + slack).sum()) for deaths in (stored, real)]
-    possible = [int((deaths > SHORTEST - slack).sum()) for deaths in (stored, real)]
+    slack = blur + RELATIVE * shortest
+    sure = [int((deaths > shortest + slack).sum()) for deaths in (stored, real)]
+    possible = [int((deaths > shortest - slack).sum()) for deaths in (stored, real)]
     if sure[0] > possible[1] or sure[1] > possible[0]:
         return f"its H0 has {sure[0]:,} bars, and that of the embeddings stored now {sure[1]:,}"
     count = max(sure)

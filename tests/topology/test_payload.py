@@ -37,7 +37,9 @@ def saved(**changes: ArrayLike) -> bytes:
         "entropy": HEALTHY.entropy,
     } | changes
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(each) for name, each in held.items() if each is not None})
+    np.savez_compressed(
+        buffer, allow_pickle=True, **{name: np.asarray(each) for name, each in held.items() if each is not None}
+    )
     return buffer.getvalue()
 
 

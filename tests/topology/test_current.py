@@ -1,0 +1,135 @@
+"""Whether a diagram is of a cloud: by its fingerprint, and by H0 where it has none."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_panic_doctor.topology.cloud import Points, fingerprint
+from pytest_panic_doctor.topology.current import difference
+from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.engine import compute, pick
+from pytest_panic_doctor.topology.payload import Payload, Provenance, decode, encode
+
+ENGINE = pick()
+PROVENANCE = Provenance("", 60, 60, 0.0, ENGINE.name, ENGINE.version, 2, 1.0, 1, "0.1.0")
+
+
+def trajectory(count: int = 60, width: int = 32, seed: int = 0) -> Points:
+    """Unit vectors, as embeddings are."""
+    points = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points
+
+
+def stored(points: Points, provenance: Provenance | None = None) -> Payload:
+    return decode(encode(compute(points, engine=ENGINE, max_dim=0)[0], provenance))
+
+
+def as_the_research_tool_has_it(points: Points) -> Payload:
+    """H0 of the cloud as it is, repeats and all, from giotto-ph's own distances."""
+    ripser_parallel = pytest.importorskip("gph").ripser_parallel
+    return decode(encode(Diagram((in_order(ripser_parallel(points, maxdim=0)["dgms"][0]),))))
+
+
+def test_a_diagram_is_of_its_own_cloud() -> None:
+    points = trajectory()
+    assert difference(stored(points), points) == ""
+    assert difference(as_the_research_tool_has_it(points), points) == ""
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_spurious_bars_of_repeats_are_no_difference(noise: float) -> None:
+    again = trajectory()[np.random.default_rng(3).integers(0, 60, 400)]
+    again += (noise * np.random.default_rng(4).normal(size=again.shape)).astype(np.float32)
+    payload = as_the_research_tool_has_it(again)
+    lengths = payload.diagram.bars[0][:, 1]
+    spurious = int((lengths < 1e-5).sum())
+    assert spurious > 20 or not noise, "without spurious bars the test proves nothing"
+    assert difference(payload, again) == ""
+
+
+def test_a_vector_that_changed_is_noticed() -> None:
+    points = trajectory()
+    payload = stored(points)
+    for row in range(len(points)):
+        changed = points.copy()
+        changed[row] = trajectory(1, seed=99)[0]
+        assert difference(payload, changed), row
+
+
+@given(st.integers(0, 59), st.sampled_from([1e-3, 1e-2]))
+def test_a_small_change_of_a_vector_is_noticed(row: int, size: float) -> None:
+    points = trajectory()
+    changed = points.copy()
+    changed[row] += np.float32(size) * trajectory(1, seed=5)[0]
+    assert "of its 59 bars in H0" in difference(stored(points), changed)
+
+
+def test_a_point_more_or_less_is_noticed() -> None:
+    points = trajectory()
+    clause = "its H0 has 59 bars, and that of the embeddings stored now 58"
+    assert difference(stored(points), points[:-1]) == clause
+    assert difference(stored(points[:-1]), points) == "its H0 has 58 bars, and that of the embeddings stored now 59"
+
+
+def test_the_order_of_points_is_no_difference() -> None:
+    points = trajectory()
+    assert difference(stored(points), points[::-1].copy()) == ""
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e4])
+def test_it_is_noticed_at_every_scale(scale: float) -> None:
+    points = (trajectory() * np.float32(scale)).astype(np.float32)
+    other = (trajectory(seed=1) * np.float32(scale)).astype(np.float32)
+    assert difference(stored(points), points) == ""
+    assert difference(as_the_research_tool_has_it(points), points) == ""
+    assert difference(stored(points), other)
+
+
+def test_one_point_and_equal_points() -> None:
+    one = trajectory(1)
+    assert difference(stored(one), one) == ""
+    assert difference(stored(one), np.repeat(one, 5, axis=0)) == ""
+    assert difference(stored(one), trajectory(2))
+    assert difference(stored(trajectory(2)), one)
+
+
+def test_a_fingerprint_decides_where_there_is_one() -> None:
+    points = trajectory()
+    known = stored(points, replace(PROVENANCE, fingerprint=fingerprint(points)))
+    assert difference(known, points) == ""
+    clause = "the embeddings have changed since it was computed of 60 points"
+    assert difference(known, points[::-1].copy()) == clause
+    moved = points.copy()
+    moved[7, 7] = np.nextafter(moved[7, 7], np.float32(2))
+    assert difference(known, moved) == clause
+
+
+def test_the_diagrams_of_the_research_tool_are_current(shared_data: Path) -> None:
+    with sqlite3.connect(f"file:{shared_data}/reference-healthy.sqlite?mode=ro&immutable=1", uri=True) as db:
+        rows = db.execute("SELECT run_id, embedding_model, diagram_data FROM persistencediagram").fetchall()
+        clouds = [
+            b"".join(
+                vector
+                for (vector,) in db.execute(
+                    "SELECT vector FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+                    "WHERE i.run_id = ? AND e.embedding_model = ? ORDER BY sequence_number",
+                    (run, model),
+                )
+            )
+            for run, model, _ in rows
+        ]
+    db.close()
+    assert len(rows) > 1
+    for mine in range(len(rows)):
+        for other in range(len(rows)):
+            points = np.frombuffer(clouds[other], np.float32).reshape(-1, 768)
+            differs = bool(difference(decode(rows[mine][2]), points))
+            assert differs == (clouds[mine] != clouds[other])
