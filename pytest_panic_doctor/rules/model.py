@@ -206,7 +206,9 @@ def rule(
     """Turn a check into a `Rule`: the function below the decorator is the whole rule, and nothing else registers it."""
 
     def wrap(check: Check) -> Rule:
-        return Rule(id, scope, sentence, check, repair, remedy, after, expensive)
+        module = check.__module__
+        source = "built in" if module.startswith("pytest_panic_doctor.") else module
+        return Rule(id, scope, sentence, check, repair, remedy, after, expensive, source)
 
     return wrap
 

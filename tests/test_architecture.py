@@ -1,0 +1,65 @@
+"""Imports flow one way: three things that the design does not give up."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pytest_panic_doctor"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """What a module imports when it runs; imports for the type checker alone do not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body.clear()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_outer_layer_imports_pytest(path: Path) -> None:
+    outer = {"plugin.py", "session.py", "items.py", "parallel.py", "hookspecs.py"}
+    if name_of(path) not in outer and not name_of(path).startswith("report/"):
+        assert "pytest" not in set(imported(path))
+    assert not any(name.startswith("_pytest") for name in imported(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_topology_imports_an_engine(path: Path) -> None:
+    if not name_of(path).startswith("topology/"):
+        assert not {name.split(".")[0] for name in imported(path)} & {"gph", "gudhi", "ripser"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_repair_writes_to_the_database(path: Path) -> None:
+    if not name_of(path).startswith(("repair/", "demo/")):
+        text = path.read_text().upper()
+        assert not any(word in text for word in ("INSERT INTO", "DELETE FROM", "BEGIN IMMEDIATE", " SET "))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_layers_import_only_what_lies_below(path: Path) -> None:
+    layers = ("errors", "store", "topology", "rules", "repair")
+    layer = name_of(path).split("/")[0]
+    if layer in ("store", "topology", "rules", "repair"):
+        below = {"errors", *layers[: layers.index(layer) + 1]} - ({"rules"} if layer == "repair" else set())
+        inner = [name.split(".")[1] for name in imported(path) if name.startswith("pytest_panic_doctor.")]
+        assert set(inner) <= below
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_is_two(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
