@@ -174,6 +174,7 @@ class DoctorSession:
         if isinstance(item, DoctorItem) and (report.when == "call" or report.failed):
             outcome = item.outcome or Outcome("failed", note=UNEXAMINED)
             report.doctor = to_plain(item.entry.rule, outcome)  # type: ignore[attr-defined]
+            item.outcome = None
             if report.skipped:
                 report.longrepr = (item.nodeid.split("::")[0], 1, f"Skipped: {outcome.note}")
         return report

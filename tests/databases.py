@@ -180,6 +180,9 @@ def build(path: Path, *, older: bool = False, wal: bool = False, runs: int = 2) 
     return built
 
 
+payload(vectors(0, image=False))
+"""Once here, for all that a computation imports when it is first asked for."""
+
 Row = tuple[object, ...]
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
 
+NOTHING: Mapping[str, object] = {}
 WORST_FIRST = ("failed", "fixed", "skipped", "passed")
 
 
@@ -41,15 +42,18 @@ class Result:
 
 
 def to_plain(rule: str, outcome: Outcome) -> dict[str, object]:
-    """An outcome as plain values, to travel on a pytest report from a worker to the controller."""
-    return {
-        "rule": rule,
-        "outcome": outcome.word,
+    """An outcome as plain values, to travel on a pytest report from a worker to the controller.
+
+    pytest keeps every report to the end, so that what is empty is left out.
+    """
+    plain: dict[str, object] = {"rule": rule, "outcome": outcome.word}
+    more: dict[str, object] = {
         "findings": [finding.as_dict() for finding in outcome.findings],
         "note": outcome.note,
         "warnings": [finding.sentence for finding in outcome.warnings],
         "measures": dict(outcome.measures),
     }
+    return plain | {key: value for key, value in more.items() if value}
 
 
 def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Result:
@@ -59,10 +63,10 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
         str(plain["rule"]),
         str(plain["outcome"]),
         duration,
-        tuple(plain["findings"]),  # type: ignore[arg-type]
-        str(plain["note"]),
-        tuple(plain["warnings"]),  # type: ignore[arg-type]
-        plain["measures"],  # type: ignore[arg-type]
+        tuple(plain.get("findings", ())),  # type: ignore[arg-type]
+        str(plain.get("note", "")),
+        tuple(plain.get("warnings", ())),  # type: ignore[arg-type]
+        plain.get("measures", NOTHING),  # type: ignore[arg-type]
     )
 
 
