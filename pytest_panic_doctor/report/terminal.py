@@ -111,5 +111,7 @@ def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """The one command to type next, if there is one."""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
     repairable = [name for name in sick if doctor.rules[name].repair]
+    if any(item.outcome == "fixed" for item in results.items):
+        yield f"undo: {text.command(doctor.settings, '--doctor-undo')}"
     if sick and not doctor.settings.fix and repairable:
         yield f"next: {text.command(doctor.settings, '--doctor-fix -n 2')}"

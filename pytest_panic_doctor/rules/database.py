@@ -42,7 +42,7 @@ def schema(view: View) -> Iterator[Finding]:
             yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=table, count=len(missing))
         for wanted in UNIQUE.get(table, ()):
             if columns.issuperset(wanted) and not is_unique(view, table, wanted):
-                text = f"table {table} has no UNIQUE ({', '.join(wanted)}), so nothing prevents duplicates"
+                text = f"{table} has no UNIQUE ({', '.join(wanted)})"
                 yield view.finding(text, table=table, count=1, warning=True)
 
 
