@@ -28,7 +28,7 @@ def properties(case: ElementTree.Element, family: str) -> dict[str, str]:
         return {each.get("name", ""): each.get("value", "") for each in case.iter("property")}
     lines = (case.findtext("system-out") or "").splitlines()
     pairs = [line.removeprefix("[[PROPERTY|").removesuffix("]]").split("=", 1) for line in lines]
-    return dict(pairs)  # type: ignore[arg-type]
+    return dict(pairs)
 
 
 @pytest.mark.parametrize("family", ["xunit1", "xunit2"])

@@ -17,7 +17,7 @@ import pytest
 from pytest_panic_doctor.repair import repairs, undo
 
 if TYPE_CHECKING:
-    from tests.repair.conftest import Patient
+    from patients import Patient
 
 Surgeon = Callable[..., "subprocess.CompletedProcess[str]"]
 MODES = ("delete", "wal")

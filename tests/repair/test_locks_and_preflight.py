@@ -33,7 +33,7 @@ from pytest_panic_doctor.repair import preflight as preflight_function
 from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
-    from tests.repair.conftest import Patient
+    from patients import Patient
 
 ORPHANS = Rows(
     "run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)"

@@ -16,7 +16,7 @@ import pytest
 from pytest_panic_doctor.repair import repairs
 
 if TYPE_CHECKING:
-    from tests.repair.conftest import Patient
+    from patients import Patient
 
 SURGEON = """
 import json, resource, sys

@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair import Repair, RepairError, RepairRefused, Write
 from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
-    from tests.repair.conftest import Dump, Patient
+    from patients import Dump, Patient
 
 DIAGRAM = f"{5:04x}{0:028x}"
 ORPHAN = f"{2:04x}{3:028x}"

@@ -17,7 +17,7 @@ from pytest_panic_doctor.repair.gate import Gate, pause
 from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
-    from tests.repair.conftest import Patient
+    from patients import Patient
 
 ORPHAN = f"{2:04x}{3:028x}"
 ALL_RUNS = Rows("run", "SELECT id FROM run")
