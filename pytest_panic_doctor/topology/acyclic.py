@@ -31,8 +31,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Filtration = NDArray[np.float32]
-"""Distances as an engine gets them: float32, shape (m, m), symmetric, zeros on the diagonal."""
+from pytest_panic_doctor.topology.cloud import Filtration
 
 Times = NDArray[np.float32]
 Vertices = NDArray[np.intp]
@@ -136,26 +135,32 @@ def acyclic_scale(apart: Filtration, degree: int) -> tuple[int, np.float32]:
     row = apart[centre]
     order = np.argsort(row, kind="stable")
     proof = Proof(apart)
-    scale, step = np.float32(0), np.float32(STEP * row.max())
+    scale, step = np.float32(0), np.float32(STEP) * row.max()
     for place in range(len(order) - 1, 0, -1):
-        vertex, before = order[place], order[:place]
-        upper = row[vertex]
+        upper = row[order[place]]
         if upper <= scale:
             break
         if proof.tests > TESTS * len(order):
             return centre, upper
-        tried = scale
-        while True:
-            link = Link(before, np.maximum(apart[vertex, before], tried), tried, row[vertex])
-            if proof.acyclic(link, degree - 1):
-                upper = tried
-            else:
-                scale = tried
-            if upper - scale <= step:
-                break
-            tried = (scale + upper) / np.float32(2)
-        scale = upper
+        scale = least(proof, order[place], order[:place], scale, upper, step, degree)
     return centre, scale
+
+
+def least(
+    proof: Proof, vertex: np.intp, before: Vertices, lower: np.float32, upper: np.float32, step: np.float32, degree: int
+) -> np.float32:
+    """The least T from `lower` on, to within `step`, such that attaching `vertex` at no t in [T, `upper`) is proved to
+    add homology up to `degree`."""
+    apart = proof.apart[vertex, before]
+    tried, proved = lower, upper
+    while True:
+        if proof.acyclic(Link(before, np.maximum(apart, tried), tried, upper), degree - 1):
+            proved = tried
+        else:
+            lower = tried
+        tried = (lower + proved) / np.float32(2)
+        if proved - lower <= step or not lower < tried < proved:
+            return proved
 
 
 def end_early(apart: Filtration, max_dim: int) -> None:

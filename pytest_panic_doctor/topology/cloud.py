@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,15 @@ Points = NDArray[np.float32]
 
 Distances = NDArray[np.float64]
 """float64, shape (m, m): symmetric, exact zeros on the diagonal."""
+
+Filtration = NDArray[np.float32]
+"""The same in float32, which is what engines compute with.
+
+Rounding distances to float32 rounds births and deaths in the same way, for it keeps their order: the bars are those of
+float64, rounded, without those that float32 cannot tell from nothing.
+"""
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 ULPS = 8
 """The default tolerance, in units of float32 resolution at the cloud's diameter."""
@@ -65,22 +76,20 @@ def default_tolerance(points: Points) -> float:
     return ULPS * 2 * radius * float(np.finfo(np.float32).eps)
 
 
-def distances(points: Points) -> Distances:
-    """Euclidean distances, by a matrix product in float64, block by block; nothing of size (m, m) beside the result.
+def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
+    """Rows of the distance matrix in float64, a block at a time, with the number of the first; each block is fresh.
 
-    |x - y|^2 = |x|^2 + |y|^2 - 2 x·y cancels where x and y are close: those pairs are computed from their difference.
+    A matrix product of the centred points: |x - y|^2 = |x|^2 + |y|^2 - 2 x·y, which cancels where x and y are close, so
+    those distances are computed from the difference.
     """
-    count = len(points)
-    result = np.empty((count, count))
-    if not count:
-        return result
+    if not len(points):
+        return
     exact = points.astype(np.float64)
     exact -= exact.mean(axis=0)
     squares = np.einsum("ij,ij->i", exact, exact)
     close = CLOSE * 2 * float(np.sqrt(squares.max()))
-    for start in range(0, count, BLOCK):
-        block = result[start : start + BLOCK]
-        np.matmul(exact[start : start + BLOCK], exact.T, out=block)
+    for start in range(0, len(points), BLOCK):
+        block = exact[start : start + BLOCK] @ exact.T
         block *= -2
         block += squares[start : start + BLOCK, None]
         block += squares[None, :]
@@ -90,7 +99,28 @@ def distances(points: Points) -> Distances:
         for part in range(0, len(rows), BLOCK * 16):
             here, there = rows[part : part + BLOCK * 16], columns[part : part + BLOCK * 16]
             block[here, there] = np.linalg.norm(exact[start + here] - exact[there], axis=1)
-    for start in range(0, count, BLOCK):
+        yield start, block
+
+
+def distances(points: Points) -> Distances:
+    """Euclidean distances in float64, shape (m, m); nothing of that size is made beside the result."""
+    return filled(points, np.empty((len(points), len(points))))
+
+
+def filtration(points: Points) -> Filtration:
+    """The same, rounded to float32 once computed. Raises `ValueError` where one exceeds float32."""
+    with np.errstate(over="ignore"):
+        apart = filled(points, np.empty((len(points), len(points)), np.float32))
+    if not np.isfinite(apart.max(initial=0)):
+        raise ValueError("the cloud is too wide: its distances exceed float32")
+    return apart
+
+
+def filled(points: Points, result: NDArray[Real]) -> NDArray[Real]:
+    """`result` with the distances in it, symmetric to the last bit."""
+    for start, block in blocks(points):
+        result[start : start + BLOCK] = block
+    for start in range(0, len(points), BLOCK):
         stop = start + BLOCK
         result[start:stop, :start] = result[:start, start:stop].T
         corner = result[start:stop, start:stop]
@@ -115,48 +145,56 @@ def merge(points: Points, tolerance: float | None = None) -> Merged:
     rank[order] = np.arange(len(order))
     group = rank[group.ravel()]
     distinct = points[first[order]]
-    leaders, stands = lead(distances(distinct), within) if within > 0 else (np.arange(len(distinct)),) * 2
+    leaders, stands = lead(distinct, within) if within > 0 else (np.arange(len(distinct)),) * 2
     return Merged(distinct[leaders], stands[group], within)
 
 
-def lead(apart: Distances, within: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def lead(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows that stand for themselves, and for each row the position among them of the one that stands for it."""
-    stands = np.full(len(apart), -1, np.intp)
+    stands = np.full(len(points), -1, np.intp)
     leaders: list[int] = []
-    for row in range(len(apart)):
-        if stands[row] < 0:
-            near = np.flatnonzero((apart[row] <= within) & (stands < 0))
-            stands[near] = len(leaders)
-            leaders.append(row)
+    for start, block in blocks(points):
+        for row, apart in enumerate(block, start):
+            if stands[row] < 0:
+                apart[row] = 0
+                stands[(apart <= within) & (stands < 0)] = len(leaders)
+                leaders.append(row)
     return np.array(leaders, np.intp), stands
 
 
-def cost_order(apart: Distances) -> NDArray[np.intp]:
+def cost_order(apart: Distances | Filtration) -> NDArray[np.intp]:
     """The order of the points in which a Vietoris-Rips reduction costs least: farthest first, by mean distance.
 
-    The order breaks ties among simplices of one diameter and changes no bar.
+    The order breaks ties among simplices of one diameter and changes no bar. Of seventeen orders tried on captions this
+    one, and near relatives of it, were the best in time and memory (benchmarks/README.md).
     """
-    return np.argsort(-apart.mean(axis=1), kind="stable")
+    return np.argsort(-apart.mean(axis=1, dtype=np.float64), kind="stable")
 
 
 def h0_deaths(points: Points) -> NDArray[np.float64]:
     """The finite deaths of H0, ascending, shape (n-1,): the edge lengths of the minimum spanning tree (Prim, dense).
 
-    Zero distances are edges too, so that a repeated point gives a death of 0.
+    Zero distances are edges too, so that a repeated point gives a death of 0. Edges are chosen by distances in float32,
+    which takes half the memory and moves no death by more than that rounding; their lengths are those of float64.
     """
     if len(points) < 2:
         return np.empty(0)
     alone = merge(points, 0.0).points
-    count = len(alone)
-    apart = distances(alone)
-    outside = apart[0].copy()
+    apart = filtration(alone)
+    outside, parent = apart[0].copy(), np.zeros(len(alone), np.intp)
     outside[0] = np.inf
-    lengths = np.empty(count - 1)
-    for step in range(count - 1):
+    within = np.zeros(len(alone), np.bool_)
+    within[0] = True
+    edges = np.empty((len(alone) - 1, 2), np.intp)
+    for step in range(len(edges)):
         nearest = int(np.argmin(outside))
-        lengths[step] = outside[nearest]
-        reached = outside == np.inf
-        np.minimum(outside, apart[nearest], out=outside)
-        outside[reached] = np.inf
+        edges[step] = nearest, parent[nearest]
+        within[nearest] = True
         outside[nearest] = np.inf
-    return np.concatenate((np.zeros(len(points) - count), np.sort(lengths)))
+        closer = (apart[nearest] < outside) & ~within
+        outside[closer] = apart[nearest, closer]
+        parent[closer] = nearest
+    del apart
+    ends = alone[edges].astype(np.float64)
+    lengths = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
+    return np.concatenate((np.zeros(len(points) - len(alone)), np.sort(lengths)))

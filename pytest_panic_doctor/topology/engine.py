@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from typing import Protocol
+from importlib.util import find_spec, module_from_spec
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.topology.cloud import EmptyCloudError, Merged, Points, cost_order, distances, merge
+from pytest_panic_doctor.topology.acyclic import end_early
+from pytest_panic_doctor.topology.cloud import (
+    EmptyCloudError,
+    Filtration,
+    Merged,
+    Points,
+    cost_order,
+    filtration,
+    merge,
+)
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
-
-Filtration = NDArray[np.float32]
-"""Distances as the engine gets them: float32, shape (m, m), symmetric, zeros on the diagonal.
-
-Rounding distances to float32 rounds the births and deaths in the same way, for rounding keeps their order: the bars are
-those of float64, rounded, without those that float32 cannot tell from nothing.
-"""
 
 NAMES = ("giotto-ph", "gudhi")
 """The engines that come with the doctor, the preferred one first."""
@@ -35,32 +39,114 @@ class Engine(Protocol):
     def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """Bars of H0 … H`max_dim`, each of shape (k, 2), in any order; generators are not asked for.
 
-        `apart` has m >= 2 points, no two of them equal, and may be overwritten.
+        `apart` has m >= 2 points, no two of them equal, and may be overwritten. It need not obey the triangle
+        inequality: nothing is left beyond its enclosing radius, which an engine should take as its threshold.
         """
 
 
 class GiottoPh:
-    """giotto-ph (Burella Pérez et al., "giotto-ph", arXiv:2107.05412)."""
+    """giotto-ph (Burella Pérez et al., "giotto-ph", arXiv:2107.05412): dense, and with no generators."""
 
     name = "giotto-ph"
 
     def __init__(self) -> None:
-        """Import it."""
-        from gph import ripser_parallel
-
+        """Load it: the compiled half alone, where it is of the version that was tried."""
         self.version = version("giotto-ph")
-        self._ripser = ripser_parallel
+        self._bars = of_kernel(kernel()) if self.version in KERNELS else of_wrapper
 
     def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """It sets the threshold at the enclosing radius by itself, and keeps the matrix dense, which measured best."""
-        found: Sequence[NDArray[np.floating]] = self._ripser(
-            apart, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False
-        )["dgms"]
-        return found
+        """`threads` work in H1 and above, and hold the interpreter's lock meanwhile."""
+        return self._bars(apart, max_dim, threads)
+
+
+class Results(Protocol):
+    """What giotto-ph's compiled half returns."""
+
+    def births_and_deaths_by_dim(self) -> list[NDArray[np.float32]]:
+        """Births and deaths in turn, by homology dimension."""
+
+
+class Kernel(Protocol):
+    """giotto-ph's compiled half."""
+
+    def rips_dm(
+        self,
+        condensed: NDArray[np.float32],
+        births: NDArray[np.float32],
+        modulus: int,
+        max_dim: int,
+        threshold: float,
+        threads: int,
+        generators: bool,
+        /,
+    ) -> Results:
+        """Bars of a dense distance matrix: its rows above the diagonal, one after the other."""
+
+
+COMPILED = "gph.modules.gph_ripser"
+KERNELS = ("0.2.4",)
+"""The versions of giotto-ph whose compiled half has this shape: the last one, of May 2024."""
+
+
+def kernel() -> Kernel:
+    """giotto-ph's `gph.modules.gph_ripser`, without `gph` itself.
+
+    `import gph` brings SciPy and scikit-learn, for forms of input that are not used here: 129 MB instead of 29 MB, for
+    each child, and a second instead of a tenth. It is loaded by its own name, for a second copy under another would
+    clash with it: `import gph` works before and after. `of_wrapper` goes through the front door; a test compares them.
+    """
+    if COMPILED not in sys.modules:
+        package = find_spec("gph")
+        assert package is not None
+        found = PathFinder.find_spec(
+            COMPILED, [f"{folder}/modules" for folder in package.submodule_search_locations or ()]
+        )
+        assert found is not None
+        assert found.loader is not None
+        sys.modules[COMPILED] = module_from_spec(found)
+        found.loader.exec_module(sys.modules[COMPILED])
+    return cast(Kernel, sys.modules[COMPILED])
+
+
+BarsOf = Callable[[Filtration, int, int], Sequence[NDArray[np.floating]]]
+
+
+def of_kernel(compiled: Kernel) -> BarsOf:
+    """Bars by giotto-ph's compiled half, as its own Python half calls it."""
+
+    def bars(apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+        births = np.zeros(len(apart), np.float32)
+        radius = float(apart.max(axis=1).min())
+        found = compiled.rips_dm(above_diagonal(apart), births, 2, max_dim, radius, threads, False)
+        return [each.reshape(-1, 2) for each in found.births_and_deaths_by_dim()]
+
+    return bars
+
+
+def above_diagonal(apart: Filtration) -> NDArray[np.float32]:
+    """The entries above the diagonal, row by row, shape (m (m - 1) / 2,)."""
+    count = len(apart)
+    condensed = np.empty(count * (count - 1) // 2, np.float32)
+    start = 0
+    for row in range(count - 1):
+        stop = start + count - 1 - row
+        condensed[start:stop] = apart[row, row + 1 :]
+        start = stop
+    return condensed
+
+
+def of_wrapper(apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+    """Bars by giotto-ph's public function, which takes the enclosing radius as threshold by itself."""
+    from gph import ripser_parallel
+
+    found: Sequence[NDArray[np.floating]] = ripser_parallel(
+        apart, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False
+    )["dgms"]
+    return found
 
 
 class Gudhi:
-    """GUDHI's Rips complex with edge collapse (Boissonnat, Pritam, "Edge collapse and persistence", SoCG 2020)."""
+    """GUDHI's fork of Ripser, without edge collapse: that costs more than it saves once the filtration ends early."""
 
     name = "gudhi"
 
@@ -72,11 +158,13 @@ class Gudhi:
         self._persistence = RipsPersistence
 
     def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """One filtration, one thread: GUDHI computes a single cloud on one."""
+        """One thread: GUDHI computes a single cloud on one. It takes the enclosing radius as threshold by itself."""
         del threads
-        radius = float(apart.max(axis=1).min())
         computed = self._persistence(
-            homology_dimensions=list(range(max_dim + 1)), threshold=radius, input_type="full distance matrix"
+            homology_dimensions=list(range(max_dim + 1)),
+            input_type="full distance matrix",
+            num_collapses=0,
+            homology_coeff_field=2,
         ).fit_transform([apart])[0]
         return [np.asarray(each, dtype=np.float64).reshape(-1, 2) for each in computed]
 
@@ -132,23 +220,20 @@ def compute(
     if len(merged.points) == 1:
         essential = np.array([[0, np.inf]], np.float32)
         return Diagram((essential, *[in_order([])] * max_dim)), merged
-    found = engine.bars(filtration(merged.points), max_dim, threads)
+    found = engine.bars(prepared(merged.points, max_dim), max_dim, threads)
     return Diagram(tuple(lasting(bars) for bars in found)), merged
+
+
+def prepared(points: Points, max_dim: int) -> Filtration:
+    """The distances of merged points in the order that costs least, ended as early as can be proved."""
+    apart = filtration(points)
+    order = cost_order(apart)
+    apart = apart[np.ix_(order, order)]
+    end_early(apart, max_dim)
+    return apart
 
 
 def lasting(bars: NDArray[np.floating]) -> Bars:
     """The bars that have a length in float32."""
     rounded = in_order(bars)
     return rounded[rounded[:, 0] < rounded[:, 1]]
-
-
-def filtration(points: Points) -> Filtration:
-    """The distances of merged points, in the order that costs least.
-
-    Raises `ValueError` where they exceed float32.
-    """
-    exact = distances(points)
-    if not exact.max() <= np.finfo(np.float32).max:
-        raise ValueError("the cloud is too wide: its distances exceed float32")
-    order = cost_order(exact)
-    return exact.astype(np.float32)[np.ix_(order, order)]
