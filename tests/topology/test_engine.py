@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,7 +16,17 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Points, distances, h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
-from pytest_panic_doctor.topology.engine import NAMES, Engine, compute, pick
+from pytest_panic_doctor.topology.engine import (
+    KERNELS,
+    NAMES,
+    Engine,
+    compute,
+    kernel,
+    of_kernel,
+    of_wrapper,
+    pick,
+    prepared,
+)
 
 INF = math.inf
 
@@ -204,6 +217,41 @@ def test_the_cloud_is_left_as_it_was(engine: Engine) -> None:
     points = random_cloud(30, 9)
     points.setflags(write=False)
     compute(points, engine=engine)
+
+
+def test_homology_is_that_over_two_elements(engine: Engine) -> None:
+    """The projective plane has a class in H2 over Z/2, and over no other field; subdivided, it is a flag complex."""
+    faces = ["125", "126", "134", "136", "145", "234", "235", "246", "356", "456"]
+    parts = {frozenset(part) for face in faces for size in (1, 2, 3) for part in combinations(face, size)}
+    cells = sorted(parts, key=lambda cell: (len(cell), sorted(cell)))
+    apart = np.array([[0 if a == b else 1 if a < b or b < a else 2 for b in cells] for a in cells], np.float32)
+    found = engine.bars(apart, 2, 1)
+    for dimension in (1, 2):
+        assert_bars(in_order(found[dimension]), [(1, 2)])
+
+
+def test_the_compiled_half_of_giotto_ph_does_what_its_public_function_does() -> None:
+    pytest.importorskip("gph")
+    assert version("giotto-ph") in KERNELS, "another giotto-ph: compare its compiled half, then add it to KERNELS"
+    for points in (random_cloud(80, 10), tied_cloud()):
+        apart = prepared(points, 2)
+        lean, public = of_kernel(kernel())(apart, 2, 1), of_wrapper(apart, 2, 1)
+        assert [bars.tobytes() for bars in lean] == [bars.tobytes() for bars in public]
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_giotto_ph_is_loaded_without_what_it_does_not_need(public: bool) -> None:
+    """Each child would hold another 100 MB. Its public function still works afterwards."""
+    pytest.importorskip("gph")
+    script = (
+        "import sys, numpy; from pytest_panic_doctor.topology.engine import compute, pick\n"
+        f"{'import gph' if public else ''}\n"
+        "compute(numpy.eye(5, dtype='f4'), engine=pick('giotto-ph'))\n"
+        "print('scipy' in sys.modules, 'sklearn' in sys.modules)\n"
+        "import gph; print(len(gph.ripser_parallel(numpy.eye(5))['dgms'][0]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [str(public)] * 2 + ["5"]
 
 
 def test_an_engine_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
