@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from pathlib import Path
 
-from pytest_panic_doctor.demo.build import build
+from pytest_panic_doctor.demo.build import DEFECTS, build
 from pytest_panic_doctor.errors import DoctorError
 
-if __name__ == "__main__":
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 0: give one, e.g. 1")
+    return int(text)
+
+
+def main() -> None:
+    """Build, and say what is there now; ends with one sentence and status 1 where it may not be built."""
+    parser = argparse.ArgumentParser("python -m pytest_panic_doctor.demo", description="Build the demo database.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made if it is not there")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the captions (default: 0)")
+    given = parser.parse_args()
     try:
-        build(Path(sys.argv[1]))
+        path = build(given.folder, given.seed)
     except DoctorError as error:
         sys.exit(str(error))
+    defects = json.loads((given.folder / DEFECTS).read_text(encoding="utf-8"))
+    print(f"{path}: {len(defects)} defects, listed in {DEFECTS}")
+    print(f"next: pytest --doctor-db {path}")
+
+
+if __name__ == "__main__":
+    main()

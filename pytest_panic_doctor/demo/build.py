@@ -3,199 +3,117 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import count, product
+import os
+import sqlite3
 from pathlib import Path
 
-import numpy as np
-from sqlalchemy import Table, UniqueConstraint, create_engine
-from sqlmodel import Session, select
+from sqlalchemy import MetaData, UniqueConstraint, create_engine
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
 
 from pytest_panic_doctor.demo.defects import plant
-from pytest_panic_doctor.demo.story import captions, image, vector
+from pytest_panic_doctor.demo.rows import Builder
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.repair.gate import DoctorLock
 from pytest_panic_doctor.store import models
-from pytest_panic_doctor.topology.engine import Engine, compute, pick
-from pytest_panic_doctor.topology.payload import encode
+from pytest_panic_doctor.topology.engine import pick
 
 DATABASE = "trajectory_data.sqlite"
 DEFECTS = "demo-defects.json"
 MARK = ".made-by-pytest-panic-doctor"
 """A file that tells a folder of the demo's from a stranger's."""
 
-BEGUN = datetime(2025, 8, 12, 9, 30, 0, 123456)
-TEXT_MODELS = ("Nomic", "JinaClip")
-IMAGE_MODEL = "NomicVision"
-EXPERIMENTS = (
-    ([["FluxDev", "Moondream"]], [-1], ["a red apple", "a penguin by a campfire"], 60),
-    ([["FluxSchnell", "BLIP2"], ["SDXLTurbo", "Moondream"]], [-1], ["a stone bridge", "yeah"], 40),
+NEW = "trajectory_data.new.sqlite"
+"""The database until it is whole, so that the former one stays until then."""
+
+APPLICATION = 0x50444F43
+"""SQLite's application id of a demo (https://www.sqlite.org/fileformat.html, offset 68; "PDOC"): the folder may be the
+demo's, and the database in it one that somebody has put there since."""
+
+JOURNALS = ("-journal", "-wal", "-shm")
+LOCKS = ("trajectory_data.doctor.lock", "trajectory_data.doctor.write.lock")
+SIDECARS = tuple(
+    f"{name}{ending}" for name in (DATABASE, NEW, "trajectory_data.doctor.sqlite") for ending in ("", *JOURNALS)
 )
 
 
 class DemoRefused(DoctorError):
-    """The demo will not touch what it did not make."""
+    """The demo will not touch what it did not make, or cannot be written."""
 
 
-@dataclass
-class Builder:
-    """Makes rows with ids and times that depend on nothing but their order."""
+def build(folder: Path, seed: int = 0) -> Path:
+    """Build the demo in `folder` and return the database's path; one that was built before is replaced whole.
 
-    session: Session
-    engine: Engine
-
-    def __post_init__(self) -> None:
-        """Begin to count."""
-        self.numbers = count()
-
-    def new(self) -> str:
-        """The next id: a UUIDv7 as the research tool makes them, in time order."""
-        return f"06b051{next(self.numbers):06x}7000800000000000{0:04x}"
-
-    def span(self, seconds: int) -> dict[str, datetime]:
-        """A start and an end, `seconds` after the beginning."""
-        started = BEGUN + timedelta(seconds=seconds)
-        return {"started_at": started, "completed_at": started + timedelta(seconds=0.8)}
-
-    def experiment(self, networks: list[list[str]], seeds: list[int], prompts: list[str], length: int) -> None:
-        """One experiment with all its runs."""
-        config = models.ExperimentConfig(
-            id=self.new(),
-            networks=networks,
-            seeds=seeds,
-            prompts=prompts,
-            embedding_models=[*TEXT_MODELS, IMAGE_MODEL],
-            max_length=length,
-            **self.span(0),
-        )
-        self.session.add(config)
-        for network, seed, prompt in product(networks, seeds, prompts):
-            run = models.Run(
-                id=self.new(),
-                network=network,
-                seed=seed,
-                max_length=length,
-                initial_prompt=prompt,
-                experiment_id=config.id,
-            )
-            self.session.add(run)
-            self.run(run)
-
-    def run(self, run: models.Run) -> None:
-        """One run: its invocations, their embeddings and its diagrams."""
-        said = list(captions(run.initial_prompt, len(run.network[0]), run.max_length // 2))
-        before: str | None = None
-        made: list[models.Invocation] = []
-        for k in range(run.max_length):
-            is_text = k % 2 == 1
-            made.append(
-                models.Invocation(
-                    id=self.new(),
-                    model=run.network[k % len(run.network)],
-                    type="TEXT" if is_text else "IMAGE",
-                    seed=run.seed,
-                    run_id=run.id,
-                    sequence_number=k,
-                    input_invocation_id=before,
-                    output_text=said[k // 2] if is_text else None,
-                    output_image_data=None if is_text else image(said[k // 2], k),
-                    **self.span(k),
-                )
-            )
-            before = made[-1].id
-        self.session.add_all(made)
-        for model in (*TEXT_MODELS, IMAGE_MODEL):
-            self.embed(run, [each for each in made if (each.type == "IMAGE") == (model == IMAGE_MODEL)], said, model)
-
-    def embed(self, run: models.Run, outputs: list[models.Invocation], said: list[str], model: str) -> None:
-        """The embeddings of one run by one model, and their diagram."""
-        points = np.stack([vector(caption, model, batch=place // 8) for place, caption in enumerate(said)])
-        for output, point in zip(outputs, points, strict=True):
-            embedding = models.Embedding(
-                id=self.new(), invocation_id=output.id, embedding_model=model, vector=point.tobytes(), **self.span(200)
-            )
-            self.session.add(embedding)
-        diagram, _ = compute(points, engine=self.engine)
-        self.session.add(
-            models.PersistenceDiagram(
-                id=self.new(), run_id=run.id, embedding_model=model, diagram_data=encode(diagram), **self.span(300)
-            )
-        )
-
-    def clusters(self) -> None:
-        """A clustering of some of the first run's embeddings: one outlier, and the rest around one medoid."""
-        result = models.ClusteringResult(
-            id=self.new(),
-            created_at=BEGUN,
-            embedding_model="Nomic",
-            algorithm="hdbscan",
-            parameters={"min_cluster_size": 5},
-            **self.span(400),
-        )
-        self.session.add(result)
-        self.session.flush()
-        chosen = select(models.Embedding.id).where(models.Embedding.embedding_model == "Nomic").limit(20)
-        found = self.session.exec(chosen).all()
-        for place, embedding in enumerate(found):
-            self.session.add(
-                models.EmbeddingCluster(
-                    id=self.new(),
-                    embedding_id=embedding,
-                    clustering_result_id=result.id,
-                    medoid_embedding_id=found[1] if place else None,
-                )
-            )
-
-
-def build(folder: Path) -> Path:
-    """Build the demo in `folder` and return the database's path; one that was built before is replaced.
-
-    Raises `DemoRefused` where the folder, or the database in it, is somebody else's.
+    Its captions follow from `seed`, a whole number of at least 0. Raises `DemoRefused` where the folder, or the database
+    in it, is somebody else's or cannot be written, and `RepairRefused` while a doctor repairs the database.
     """
-    mark = folder / MARK
-    if folder.exists() and not mark.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DemoRefused(f"{folder} is there and was not made by the demo: move it away, or call from another folder")
-    if folder.exists():
-        for path in own_files(folder):
-            path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text("made by pytest --doctor-demo; may be deleted\n")
+    refuse_strangers(folder)
     path = folder / DATABASE
-    engine = create_engine(f"sqlite:///{path}")
-    with older_schema():
-        models.Base.metadata.create_all(engine)
-    with Session(engine) as session:
-        builder = Builder(session, pick())
-        for experiment in EXPERIMENTS:
-            builder.experiment(*experiment)
-        builder.clusters()
-        session.commit()
-    engine.dispose()
-    planted = plant(path)
-    (folder / DEFECTS).write_text(json.dumps([each.as_dict() for each in planted], indent=1) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).write_text("made by pytest --doctor-demo; may be deleted\n", encoding="utf-8")
+        with DoctorLock(path):
+            refuse_strangers(folder)
+            replace(folder, seed)
+            # Under the lock: filelock sees that a file it waited for has lost its name, and begins anew.
+            remove(folder, LOCKS)
+    except (OSError, OperationalError, sqlite3.OperationalError) as error:
+        reason = error.strerror if isinstance(error, OSError) else getattr(error, "orig", error)
+        raise DemoRefused(
+            f"the demo cannot be written in {folder} ({reason}): make room there, or call from another folder"
+        ) from error
     return path
 
 
-def own_files(folder: Path) -> Iterator[Path]:
-    """What an earlier demo, and the doctor on it, have left."""
-    stem = DATABASE.removesuffix(".sqlite")
-    yield from (path for path in folder.glob(f"{stem}.*") if path.is_file())
-    yield from (path for path in (folder / DEFECTS,) if path.exists())
+def refuse_strangers(folder: Path) -> None:
+    """Raise `DemoRefused` unless `folder` is absent, empty, or the demo's with a database of the demo's or none."""
+    if not (folder / MARK).is_file():
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise DemoRefused(
+                f"{folder} is there and was not made by the demo: move it away, or call from another folder"
+            )
+        return
+    path = folder / DATABASE
+    if os.path.lexists(path) and not (path.is_file() and is_demo(path)):
+        raise DemoRefused(f"{path} was not made by the demo: move it away, or call from another folder")
 
 
-class older_schema:  # noqa: N801 - reads as a phrase
-    """Leaves out the UNIQUE constraint that files of an older research tool lack, so that duplicates can be shown."""
-
-    def __enter__(self) -> None:
-        """Take it away."""
-        self.table: Table = models.Base.metadata.tables["embedding"]
-        self.taken = next(each for each in self.table.constraints if isinstance(each, UniqueConstraint))
-        self.table.constraints.discard(self.taken)
-
-    def __exit__(self, *_: object) -> None:
-        """Put it back."""
-        self.table.append_constraint(self.taken)
+def is_demo(path: Path) -> bool:
+    """Whether the header of the file has the demo's application id."""
+    with path.open("rb") as file:
+        return file.read(100)[68:72] == APPLICATION.to_bytes(4, "big")
 
 
-__all__ = ["DemoRefused", "build"]
+def replace(folder: Path, seed: int) -> None:
+    """Build beside the former demo, then take its place."""
+    new = folder / NEW
+    remove(folder, [name for name in SIDECARS if name.startswith(NEW)])
+    engine = create_engine(f"sqlite:///{new}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION}")
+        older_schema().create_all(connection)
+    with Session(engine) as session:
+        Builder(session, pick(), seed).build()
+        session.commit()
+    engine.dispose()
+    planted = plant(new)
+    remove(folder, [name for name in SIDECARS if name not in (DATABASE, NEW)])
+    new.replace(folder / DATABASE)
+    text = json.dumps([defect.as_dict() for defect in planted], indent=1)
+    (folder / DEFECTS).write_text(text + "\n", encoding="utf-8")
+
+
+def remove(folder: Path, names: list[str] | tuple[str, ...]) -> None:
+    """Unlink those of `names` that are there."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def older_schema() -> MetaData:
+    """The tables without the UNIQUE constraint on embedding, as in files of an older research tool: so duplicates fit."""
+    older = MetaData()
+    for table in models.Base.metadata.sorted_tables:
+        table.to_metadata(older)
+    embedding = older.tables["embedding"]
+    embedding.constraints -= {each for each in embedding.constraints if isinstance(each, UniqueConstraint)}
+    return older

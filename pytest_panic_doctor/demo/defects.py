@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-TIME = "2025-08-12 00:00:00.000000"
+TIME = "2025-08-12 09:45:00.000000"
 LOST = "0" * 31
+"""An id that no row has, but for its last digit."""
+
+SPOILED_STEP = 7
+RETIRED = "'RetiredModel'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +32,18 @@ class Defect:
 
 
 def plant(path: Path) -> list[Defect]:
-    """Plant all defects in a healthy demo database."""
-    db = sqlite3.connect(path, isolation_level=None)
-    try:
+    """Plant all defects in a healthy demo database, each in a run or table of its own."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        runs = [str(run) for (run,) in db.execute("SELECT id FROM run ORDER BY id")]
         db.execute("BEGIN")
-        planted = [defect for make in (diagram_defects, orphans, embedding_defects) for defect in make(db)]
+        planted = [*diagram_defects(db, runs), *embedding_defects(db, runs[4]), *orphans(db)]
         db.execute("COMMIT")
-    finally:
-        db.close()
     return planted
 
 
-def runs(db: sqlite3.Connection) -> list[str]:
-    """The runs in the order of their ids."""
-    return [row for (row,) in db.execute("SELECT id FROM run ORDER BY id")]
+def planted_id(digit: int) -> str:
+    """The id of a planted row: one hex digit, 32 times, so that it is known at sight."""
+    return f"{digit:x}" * 32
 
 
 def diagram_of(db: sqlite3.Connection, run: str, model: str) -> str:
@@ -49,80 +52,80 @@ def diagram_of(db: sqlite3.Connection, run: str, model: str) -> str:
     return str(db.execute(sql, (run, model)).fetchone()[0])
 
 
-def diagram_defects(db: sqlite3.Connection) -> list[Defect]:
+def diagram_defects(db: sqlite3.Connection, runs: Sequence[str]) -> Iterator[Defect]:
     """A diagram absent, NULL, torn, stale, twice, and one of a retired embedding model."""
-    first, second, third, fourth, *_ = runs(db)
-    db.execute("DELETE FROM persistencediagram WHERE id = ?", (diagram_of(db, first, "Nomic"),))
-    null = diagram_of(db, second, "JinaClip")
+    db.execute("DELETE FROM persistencediagram WHERE id = ?", (diagram_of(db, runs[0], "Nomic"),))
+    yield Defect("diagram-missing", "diagram_gone", (runs[0], "Nomic"))
+
+    null = diagram_of(db, runs[1], "JinaClip")
     db.execute("UPDATE persistencediagram SET diagram_data = NULL WHERE id = ?", (null,))
-    torn = diagram_of(db, third, "NomicVision")
-    db.execute(
-        "UPDATE persistencediagram SET diagram_data = substr(diagram_data, 1, length(diagram_data) / 2) WHERE id = ?",
-        (torn,),
-    )
+    yield Defect("diagram-missing", "diagram_null", (runs[1], "JinaClip"))
+
+    half = "substr(diagram_data, 1, length(diagram_data) / 2)"
+    torn = diagram_of(db, runs[2], "NomicVision")
+    db.execute(f"UPDATE persistencediagram SET diagram_data = {half} WHERE id = ?", (torn,))
+    yield Defect("diagram-valid", "diagram_torn", (runs[2], "NomicVision"))
+
     turned = np.zeros(768, "<f4")
     turned[0] = 1
     db.execute(
         "UPDATE embedding SET vector = ? WHERE embedding_model = 'Nomic' AND invocation_id = "
-        "(SELECT id FROM invocation WHERE run_id = ? AND sequence_number = 3)",
-        (turned.tobytes(), fourth),
+        "(SELECT id FROM invocation WHERE run_id = ? AND sequence_number = ?)",
+        (turned.tobytes(), runs[3], SPOILED_STEP),
     )
-    twice, retired = "2" * 32, "3" * 32
-    copy = "INSERT INTO persistencediagram SELECT ?, started_at, completed_at, diagram_data, run_id, {} FROM "
-    copy += "persistencediagram WHERE id = ?"
-    original = diagram_of(db, first, "JinaClip")
-    db.execute(copy.format("embedding_model"), (twice, original))
-    db.execute(copy.format("'RetiredModel'"), (retired, original))
-    return [
-        Defect("diagram-missing", "diagram_gone", (first, "Nomic")),
-        Defect("diagram-missing", "diagram_null", (second, "JinaClip")),
-        Defect("diagram-valid", "diagram_torn", (third, "NomicVision")),
-        Defect("diagram-current", "diagram_stale", (fourth, "Nomic")),
-        Defect("diagram-duplicate", "diagram_twice", (first, "JinaClip")),
-        Defect("diagram-model", "diagram_of_a_retired_model", (retired,)),
-    ]
+    yield Defect("diagram-current", "diagram_stale", (runs[3], "Nomic"))
+
+    copy = (
+        "INSERT INTO persistencediagram SELECT ?, started_at, completed_at, diagram_data, run_id, {} "
+        "FROM persistencediagram WHERE id = ?"
+    )
+    original = diagram_of(db, runs[0], "JinaClip")
+    db.execute(copy.format("embedding_model"), (planted_id(1), original))
+    yield Defect("diagram-duplicate", "diagram_twice", (runs[0], "JinaClip"))
+
+    db.execute(copy.format(RETIRED), (planted_id(2), original))
+    yield Defect("diagram-model", "diagram_of_a_retired_model", (planted_id(2),))
 
 
-def orphans(db: sqlite3.Connection) -> list[Defect]:
-    """One orphan of each table."""
-    insert: dict[str, Callable[[str], tuple[object, ...]]] = {
-        "run": lambda own: (own, '["FluxDev", "Moondream"]', -1, 60, "lost", LOST + "a"),
-        "invocation": lambda own: (own, TIME, TIME, "FluxDev", "IMAGE", -1, LOST + "b", 0, None, None, b"RIFF"),
-        "embedding": lambda own: (own, TIME, TIME, LOST + "c", "Nomic", b"\x00" * 3072),
-        "persistencediagram": lambda own: (own, TIME, TIME, None, LOST + "d", "Nomic"),
-        "embeddingcluster": lambda own: (own, LOST + "e", LOST + "f", None),
-    }
-    rules = ("orphan-run", "orphan-invocation", "orphan-embedding", "orphan-diagram", "orphan-cluster")
-    planted = []
-    for place, ((table, values), rule) in enumerate(zip(insert.items(), rules, strict=True)):
-        own = f"{place + 4}" * 32
-        row = values(own)
-        db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-        planted.append(Defect(rule, rule.replace("-", "_"), (own,)))
-    return planted
-
-
-def embedding_defects(db: sqlite3.Connection) -> list[Defect]:
-    """An embedding twice, and a text model that embedded images, with nothing but NULL."""
-    last = runs(db)[-2]
-    twice = "b" * 32
+def embedding_defects(db: sqlite3.Connection, run: str) -> Iterator[Defect]:
+    """An embedding twice, and a text model that embedded images, all in `run`."""
     ((original,),) = db.execute(
         "SELECT e.id FROM embedding e JOIN invocation i ON i.id = e.invocation_id WHERE i.run_id = ? "
-        "AND e.embedding_model = 'JinaClip' AND i.sequence_number = 7",
-        (last,),
+        "AND e.embedding_model = 'JinaClip' AND i.sequence_number = ?",
+        (run, SPOILED_STEP),
     )
     db.execute(
-        "INSERT INTO embedding SELECT ?, started_at, NULL, invocation_id, embedding_model, vector FROM embedding "
-        "WHERE id = ?",
-        (twice, original),
+        "INSERT INTO embedding SELECT ?, started_at, completed_at, invocation_id, embedding_model, vector "
+        "FROM embedding WHERE id = ?",
+        (planted_id(3), original),
     )
+    yield Defect("embedding-duplicate", "embedding_twice", (planted_id(3), str(original)))
+
     images = db.execute(
-        "SELECT id FROM invocation WHERE run_id = ? AND type = 'IMAGE' ORDER BY sequence_number LIMIT 5", (last,)
+        "SELECT e.id FROM embedding e JOIN invocation i ON i.id = e.invocation_id WHERE i.run_id = ? "
+        "AND i.type = 'IMAGE' ORDER BY i.sequence_number LIMIT 4",
+        (run,),
     ).fetchall()
-    mismatched = tuple(f"{place:x}" * 32 for place in range(12, 16))
-    for own, (image,) in zip(mismatched, images, strict=False):
-        db.execute("INSERT INTO embedding VALUES (?, ?, ?, ?, 'JinaClip', NULL)", (own, TIME, TIME, image))
-    return [
-        Defect("embedding-duplicate", "embedding_twice", (twice, original)),
-        Defect("embedding-type", "text_model_on_images", mismatched),
-    ]
+    mismatched = tuple(planted_id(digit) for digit in range(4, 4 + len(images)))
+    db.executemany(
+        "INSERT INTO embedding SELECT ?, started_at, completed_at, invocation_id, 'JinaClip', vector "
+        "FROM embedding WHERE id = ?",
+        [(own, of) for own, (of,) in zip(mismatched, images, strict=True)],
+    )
+    yield Defect("embedding-type", "text_model_on_images", mismatched)
+
+
+def orphans(db: sqlite3.Connection) -> Iterator[Defect]:
+    """One orphan of each table."""
+    rows: tuple[tuple[str, str, tuple[object, ...]], ...] = (
+        ("orphan-run", "run", ('["FluxDev", "Moondream"]', -1, 60, "a lost prompt", LOST + "a")),
+        ("orphan-invocation", "invocation", (TIME, TIME, "FluxDev", "IMAGE", -1, LOST + "b", 0, None, None, b"RIFF")),
+        ("orphan-embedding", "embedding", (TIME, TIME, LOST + "c", "Nomic", bytes(3072))),
+        ("orphan-diagram", "persistencediagram", (TIME, TIME, None, LOST + "d", "Nomic")),
+        ("orphan-cluster", "embeddingcluster", (LOST + "e", LOST + "f", None)),
+    )
+    for digit, (rule, table, values) in enumerate(rows, start=10):
+        own = planted_id(digit)
+        places = ", ".join("?" * (1 + len(values)))
+        db.execute(f"INSERT INTO {table} VALUES ({places})", (own, *values))
+        yield Defect(rule, rule.replace("-", "_"), (own,))

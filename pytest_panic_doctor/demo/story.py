@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,13 @@ WIDTH = 768
 
 SCENES = ("a photograph of", "a painting of", "a close-up of", "an old postcard of", "a drawing of", "a blurry view of")
 THINGS = (
-    "a red apple",
     "a penguin",
     "a stone bridge",
     "a wooden table",
     "a small boat",
     "a street lamp",
     "a white horse",
+    "an empty chair",
 )
 PLACES = (
     "in the rain",
@@ -31,31 +31,36 @@ PLACES = (
 )
 
 
-def captions(prompt: str, seed: int, steps: int) -> Iterator[str]:
-    """`steps` captions: they begin near the prompt, drift, and from two fifths on repeat a loop of five."""
-    random = np.random.default_rng([seed, *prompt.encode()])
-    scene, thing, place = SCENES[0], prompt, PLACES[0]
+def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, seed: int = 0) -> list[str]:
+    """The captions of one run, `steps` at most: they begin at the prompt, drift without a repeat, and then loop.
+
+    A run whose seed is not -1 ends with its first repeat, as the research tool ends it.
+    """
+    random = np.random.default_rng([seed, run_seed + 1, *" ".join([prompt, *network]).encode()])
+    period = int(random.integers(3, 7))
+    drift = int(random.integers(steps // 2 - 1, 2 * steps // 3))
     said: list[str] = []
-    for step in range(steps):
-        if step >= max(6, 2 * steps // 5):
-            said.append(said[-5])
-        else:
-            change = random.integers(3)
-            scene = str(random.choice(SCENES)) if change == 0 else scene
-            thing = str(random.choice(THINGS)) if change == 1 else thing
-            place = str(random.choice(PLACES)) if change == 2 else place
-            said.append(f"{scene} {thing} {place}")
-    yield from said
+    parts = [SCENES[0], prompt, PLACES[int(random.integers(len(PLACES)))]]
+    while len(said) < drift:
+        if (caption := " ".join(parts)) not in said:
+            said.append(caption)
+        place = int(random.integers(3))
+        parts[place] = str(random.choice((SCENES, (prompt, *THINGS), PLACES)[place]))
+    while len(said) < steps:
+        said.append(said[-period])
+        if run_seed != -1:
+            break
+    return said
 
 
 def feature(word: str, model: str) -> NDArray[np.float64]:
-    """The direction of a word, for one embedding model."""
+    """The direction of a word, for one embedding model: float64, shape (768,)."""
     digest = hashlib.sha256(f"{model} {word}".encode()).digest()
     return np.random.default_rng(struct.unpack("<4Q", digest)).standard_normal(WIDTH)
 
 
 def vector(caption: str, model: str, batch: int) -> NDArray[np.float32]:
-    """A unit vector; captions with common words lie near each other.
+    """A unit vector, float32 of shape (768,); captions with common words lie near each other.
 
     The same caption in another batch differs in the last bits, as it does on a GPU.
     """
@@ -65,6 +70,11 @@ def vector(caption: str, model: str, batch: int) -> NDArray[np.float32]:
     if batch % 2:
         unit[::7] = np.nextafter(unit[::7], np.float32(2))
     return unit
+
+
+def cloud(said: Sequence[str], model: str) -> NDArray[np.float32]:
+    """The point cloud of a run's captions, or of the images that they describe: float32, shape (len(said), 768)."""
+    return np.stack([vector(caption, model, batch=place // 8) for place, caption in enumerate(said)])
 
 
 def image(caption: str, step: int) -> bytes:

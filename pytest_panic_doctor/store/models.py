@@ -118,7 +118,7 @@ class ClusteringResult(Base, table=True):
     completed_at: NaiveDatetime | None = Field(default=None, sa_column=moment("completed_at", nullable=True))
     embedding_model: str
     algorithm: str
-    parameters: dict[str, int] = Field(sa_column=Column("parameters", JSON, nullable=False))
+    parameters: dict[str, object] = Field(sa_column=Column("parameters", JSON, nullable=False))
 
 
 class EmbeddingCluster(Base, table=True):
