@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,16 @@ EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
 
 class Sick(Exception):
     """An item whose findings are left; carries the text that a person reads."""
+
+
+def end_soon() -> None:
+    """End this worker a second from now, whatever other plugins still want to do: the user has pressed Ctrl-C.
+
+    Its child is gone by now and no transaction is open, so there is nothing that it could still save.
+    """
+    timer = threading.Timer(1.0, os._exit, (int(pytest.ExitCode.INTERRUPTED),))
+    timer.daemon = True
+    timer.start()
 
 
 class DoctorFile(pytest.File):
@@ -59,6 +71,8 @@ class DoctorItem(pytest.Item):
         try:
             self.outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
         except Stopped as stopped:
+            if hasattr(self.config, "workerinput"):
+                end_soon()
             pytest.exit(f"doctor: {stopped}", returncode=pytest.ExitCode.INTERRUPTED)
         if self.outcome.word == "failed":
             raise Sick(text.failure(self.outcome, rule, doctor))

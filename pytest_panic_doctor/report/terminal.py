@@ -62,10 +62,23 @@ def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iter
 
 def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -> None:
     """The section at the end: rules that are not simply healthy, the count of each verdict, and what to type next."""
-    if not results.items:
+    if not results.items and not doctor.todo:
         return
-    counted = results.by_rule()
     writer.section("doctor", sep="=")
+    if results.items:
+        verdict_lines(writer, results)
+    if doctor.settings.plan:
+        for line in plan_lines(results):
+            writer.line(line)
+    for line in left_lines(doctor):
+        writer.line(line)
+    for line in next_lines(doctor, results):
+        writer.line(line)
+
+
+def verdict_lines(writer: pytest.TerminalReporter, results: Results) -> None:
+    """The rules that are not simply healthy, worst first, the warnings, and the count of each verdict."""
+    counted = results.by_rule()
     for name, outcomes in sickest(counted.items()):
         state = verdict(outcomes)
         if state != "healthy" or outcomes["skipped"]:
@@ -79,13 +92,6 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
     parts = ", ".join(f"{verdicts[name]:,} {name}" for name in order)
     worst = next(name for name in COLOURS if verdicts[name])
     writer.line(f"{plural(len(counted), 'rule')}: {parts}", bold=True, **{COLOURS[worst]: True})
-    if doctor.settings.plan:
-        for line in plan_lines(results):
-            writer.line(line)
-    for line in left_lines(doctor):
-        writer.line(line)
-    for line in next_lines(doctor, results):
-        writer.line(line)
 
 
 def shares(outcomes: Counter[str]) -> str:
