@@ -303,6 +303,7 @@ def test_however_it_ends_nothing_outlives_it(
         db.execute("UPDATE persistencediagram SET diagram_data = NULL")
     before = dump(sick.path)
     python = [sys.executable, "-m", "pytest", "--doctor-db", "x.sqlite", "--doctor-fix", "--doctor-engine", "slow:slow"]
+    python += ["-p", "no:hypothesispytest"]  # it imports for seconds when a session ends
     process = started([*python, *workers], pytester.path)
     tree = psutil.Process(process.pid).children(recursive=True)
     begun = time.monotonic()
