@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_panic_doctor.demo.build import DEFECTS, build
@@ -18,12 +19,12 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Build, and say what is there now; ends with one sentence and status 1 where it may not be built."""
     parser = argparse.ArgumentParser("python -m pytest_panic_doctor.demo", description="Build the demo database.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made if it is not there")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the captions (default: 0)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         path = build(given.folder, given.seed)
     except DoctorError as error:

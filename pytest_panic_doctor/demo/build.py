@@ -44,8 +44,8 @@ class DemoRefused(DoctorError):
 def build(folder: Path, seed: int = 0) -> Path:
     """Build the demo in `folder` and return the database's path; one that was built before is replaced whole.
 
-    Its captions follow from `seed`, a whole number of at least 0. Raises `DemoRefused` where the folder, or the database
-    in it, is somebody else's or cannot be written, and `RepairRefused` while a doctor repairs the database.
+    Its captions follow from `seed`, a whole number of at least 0. Raises `DemoRefused` where the folder, or the
+    database in it, is somebody else's or cannot be written, and `RepairRefused` while a doctor repairs the database.
     """
     refuse_strangers(folder)
     path = folder / DATABASE
@@ -110,7 +110,7 @@ def remove(folder: Path, names: list[str] | tuple[str, ...]) -> None:
 
 
 def older_schema() -> MetaData:
-    """The tables without the UNIQUE constraint on embedding, as in files of an older research tool: so duplicates fit."""
+    """The tables as in files of an older research tool, without the UNIQUE constraint on embedding: duplicates fit."""
     older = MetaData()
     for table in models.Base.metadata.sorted_tables:
         table.to_metadata(older)
