@@ -199,6 +199,27 @@ sql(
 )
 sql(
     "invocation-sequence",
+    f"UPDATE invocation SET sequence_number = -3 WHERE id = '{uid(3, 11)}'",
+    RUN,
+    name="number_negative_and_odd",
+    also=("invocation-chain", "invocation-model", "diagram-current"),
+)
+sql(
+    "invocation-sequence",
+    f"UPDATE invocation SET sequence_number = 'eleven' WHERE id = '{uid(3, 11)}'",
+    RUN,
+    name="number_a_word",
+    also=("invocation-chain", "invocation-model", "diagram-current"),
+)
+sql(
+    "invocation-sequence",
+    f"UPDATE run SET max_length = 'long', seed = 'none' WHERE id = '{RUN}'",
+    RUN,
+    name="max_length_a_word",
+    also=("experiment-runs",),
+)
+sql(
+    "invocation-sequence",
     f"UPDATE invocation SET sequence_number = 99 WHERE id = '{uid(3, 11)}'",
     RUN,
     name="number_beyond_max_length",

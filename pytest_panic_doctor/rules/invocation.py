@@ -25,7 +25,8 @@ WRONG_INPUT = (
 )
 NETWORK = "CASE WHEN json_valid(r.network) THEN r.network ELSE '[]' END"
 WRONG_MODEL = (
-    f"i.model IS NOT json_extract({NETWORK}, '$[' || (i.sequence_number % json_array_length({NETWORK})) || ']')"
+    f"i.model IS NOT CASE WHEN i.sequence_number >= 0 THEN json_extract({NETWORK}, '$[' || "
+    f"(CAST(i.sequence_number AS INTEGER) % json_array_length({NETWORK})) || ']') END"
 )
 EARLY = "i.completed_at < i.started_at"
 CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, EARLY)
@@ -58,10 +59,11 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
         view.params,
     )
     for run, seed, max_length, count, distinct, low, high in runs.fetchall():
+        length = max_length if isinstance(max_length, int) else -1
         in_order = count > 0 and count == distinct and low == 0 and high == count - 1
-        if in_order and count == max_length:
+        if in_order and count == length:
             continue
-        if in_order and seed != -1 and count < max_length and stopped_at_repeat(view, run, count - 1):
+        if in_order and seed != -1 and count < length and stopped_at_repeat(view, run, count - 1):
             continue
         problems = sequence_problems(view, run, seed, max_length)
         yield view.finding("; ".join(problems), table="run", ids=[run], run=run)
