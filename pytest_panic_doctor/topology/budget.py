@@ -2,122 +2,263 @@
 
 What the processes really have is measured, a grant is what a child may grow to, and the sum of both never exceeds the
 limit. Who waits is served in the order of asking, so that a large diagram is not overtaken for ever; where nothing else
-runs, the oldest who waits gets all the room there is, so that there is no deadlock. The grant of a holder that died is
-free at the next look of anybody.
+runs, the oldest who waits gets all the room there is, so that there is no deadlock. Where a child must grow and there
+is no room, the one that was admitted last is ended, and begun again when it can run alone: the first always goes on,
+and a diagram is begun again at most once for that. The grant of a holder that died is free at the next look of anybody.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
+from secrets import token_hex
 
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.estimate import Estimate, Measured, estimate
 from pytest_panic_doctor.topology.ledger import Held, Identity, Ledger, LedgerFile, Waiting
-from pytest_panic_doctor.topology.memory import resident
+from pytest_panic_doctor.topology.memory import family, resident, started
 
 POLL = 0.05
 """Seconds between two looks of one who waits."""
 
 HEADROOM = 0.05
-"""The part of the limit that is never granted: what a child grows between two looks."""
+"""The part of the limit that is never granted: what grows between two looks, and the other processes."""
 
 STEP = 32_000_000
-"""Bytes by which a grant grows at a time, so that the ledger is not asked for every page."""
+"""Bytes by which a grant grows at least, so that the ledger is not asked for every page."""
+
+MARGIN = 16_000_000
+"""Bytes that are left to a child above what it has, where its unused grant is taken for another."""
+
+STRANGERS = 2.0
+"""Seconds for which the processes that nobody entered into the ledger are taken as known: to find them takes ms."""
+
+
+class Answer(Enum):
+    """What a child that asks for more gets to hear."""
+
+    GRANTED = "it may grow"
+    KEPT = "it may have what it was granted before, and no more"
+    WAIT = "another was ended to make room: hold still until its memory is back"
+    YIELD = "it must make room itself, and begin again when it can run alone"
+    FULL = "nothing else runs, and there is no more"
 
 
 class Grant:
     """What one child may grow to."""
 
-    def __init__(self, budget: Budget, key: str, size: int, alone: bool) -> None:
-        """Made by `Budget.admit`; `alone`: nothing else was running when it was last looked at."""
+    def __init__(self, budget: Budget, held: Held) -> None:
+        """Made by `Budget.admit`."""
         self.budget = budget
-        self.key = key
-        self.bytes = size
-        self.alone = alone
+        self.key = token_hex(8)
+        self.held = held
+        self._version = (0, 0)
 
-    def grow(self, size: int) -> bool:
-        """Try to grow to more than `size` bytes; False where there is no room, and the grant stays."""
+    @property
+    def bytes(self) -> int:
+        """The bytes that were granted."""
+        return self.held.grant
+
+    def wait(self, waiting: Callable[[Grant, float], None], *, alone: bool) -> None:
+        """Wait, in its old place, until there is room; `waiting` as in `Budget.admit`."""
+        size, begun = self.held.grant, time.monotonic()
         with self.budget.file.change() as ledger:
-            held = ledger.holders[self.key]
-            room = self.budget.room(ledger, held.child, self.key)
-            self.alone = len(ledger.holders) == 1
-            granted = room if self.alone else min(room, size + STEP)
-            if granted <= size:
+            ledger.holders.pop(self.key, None)
+            ledger.waiting[self.key] = Waiting(self.held.who, self.held.ticket)
+        while not self._admitted(size, alone):
+            waiting(self, time.monotonic() - begun)
+            time.sleep(POLL)
+
+    def _admitted(self, size: int, alone: bool) -> bool:
+        # A first look without the lock, so that many who wait do not keep it from those who run.
+        if self._oldest(self.budget.file.read()) is False:
+            return False
+        with self.budget.file.change() as ledger:
+            others = bool(ledger.holders)
+            if not self._oldest(ledger) or (others and alone):
                 return False
-            held.grant = self.bytes = granted
+            room = self.budget.room(ledger, self.held.child)
+            if others and size > room:
+                return False
+            granted = max(0, room) if alone or size > room else size
+            self.held = replace(self.held, grant=granted, since=time.time(), ended=False)
+            del ledger.waiting[self.key]
+            ledger.holders[self.key] = self.held
         return True
 
-    def report(self, size: int) -> None:
-        """Note what the child has now, for whoever shows the progress."""
+    def _oldest(self, ledger: Ledger) -> bool:
+        if self.key not in ledger.waiting:
+            raise Stopped("the session's folder is gone")
+        return self.key == min(ledger.waiting, key=lambda each: ledger.waiting[each].ticket)
+
+    def attach(self, child: int) -> None:
+        """Name the child that the grant is for."""
+        with self._change() as ledger:
+            self.held.child = child
+            if child:
+                ledger.processes[str(child)] = Identity.of(child)
+
+    def grow(self, size: int) -> Answer:
+        """Ask for more than the `size` bytes that the child has now."""
+        with self._change() as ledger:
+            return self._grow(ledger, size, self.held.grant)
+
+    def report(self, size: int, stage: str) -> Answer:
+        """Note what the child has now and does, for whoever shows the progress; look whether all is within the limit.
+
+        Other processes grow too, a worker that loads a cloud for one: then the child that was admitted last has to go.
+        """
+        with self._change() as ledger:
+            self.held.resident, self.held.stage = size, stage
+            if self.budget.real(ledger) <= self.budget.bearable:
+                return Answer.KEPT
+            return self._grow(ledger, size, 0)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the child was ended for somebody else's sake."""
+        return self.budget.file.read().held(self.key).ended
+
+    def refresh(self) -> None:
+        """See whether others have changed the grant; costs microseconds where nobody did."""
+        version = self.budget.file.version
+        if version != self._version:
+            self.held = self.budget.file.read().held(self.key)
+            self._version = version
+
+    def release(self) -> None:
+        """Give it back, and be forgotten."""
+        with suppress(Stopped), self.budget.file.change() as ledger:
+            ledger.waiting.pop(self.key, None)
+            ledger.holders.pop(self.key, None)
+
+    @contextmanager
+    def _change(self) -> Iterator[Ledger]:
         with self.budget.file.change() as ledger:
-            ledger.holders[self.key].resident = size
+            self.held = ledger.held(self.key)
+            yield ledger
+
+    def _grow(self, ledger: Ledger, size: int, kept: int) -> Answer:
+        # Up to `kept` bytes nobody has to go for it.
+        held = self.held
+        if held.ended:
+            return Answer.YIELD
+        others = [each for key, each in ledger.holders.items() if key != self.key and not each.ended]
+        room = self.budget.room(ledger, held.child, self.key, promised=False) - MARGIN * len(others)
+        if room > size + MARGIN:
+            held.grant = min(room, size + max(STEP, size // 8))
+            self.budget.balance(ledger)
+            return Answer.GRANTED
+        if size <= kept:
+            return Answer.KEPT
+        last = max((held, *others), key=lambda each: each.ticket)
+        if last is not held:
+            last.ended = True
+            self._end(ledger, last)
+            return Answer.WAIT
+        if others:
+            last.ended = True
+            return Answer.YIELD
+        dying = [each for each in ledger.holders.values() if each.ended and started(each.child)]
+        return Answer.WAIT if dying else Answer.FULL
+
+    @staticmethod
+    def _end(ledger: Ledger, held: Held) -> None:
+        # By this process and not by the child's own worker: the memory is back in milliseconds, whatever that one does.
+        child = ledger.processes.get(str(held.child))
+        if child and child.alive:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
 
 
 class Budget:
-    """The budget of a session: `limit` bytes of resident memory for all processes in the ledger of `directory`."""
+    """The budget of a session: `limit` bytes of resident memory for all processes in the ledger of `directory`.
+
+    All that are below those processes count too.
+    """
 
     def __init__(self, directory: Path, limit: int) -> None:
         """Every process of the session makes its own; it is in the ledger from then on."""
         self.limit = limit
+        self.usable = int(limit * (1 - HEADROOM))
+        self.bearable = int(limit * (1 - HEADROOM / 2))
         self.file = LedgerFile(directory)
+        self._strangers: tuple[float, tuple[int, ...]] = (-STRANGERS, ())
         self.add(os.getpid())
 
     def add(self, pid: int) -> None:
-        """Count a process: a child is added by its worker."""
+        """Count a process and all below it."""
         with self.file.change() as ledger:
             ledger.processes[str(pid)] = Identity.of(pid)
 
-    def room(self, ledger: Ledger, child: int, key: str = "") -> int:
-        """Bytes that `child` could be granted, what it has already included; `key` is its present grant's."""
-        measured = {each.pid: resident(each.pid) for each in ledger.processes.values()}
-        base = sum(size for pid, size in measured.items() if pid != child)
-        promised = sum(
-            max(0, held.grant - measured.get(held.child, 0)) for name, held in ledger.holders.items() if name != key
+    def sizes(self, ledger: Ledger) -> dict[int, int]:
+        """Resident bytes of everything that counts, by process id."""
+        known = [each.pid for each in ledger.processes.values()]
+        then, strangers = self._strangers
+        if time.monotonic() - then > STRANGERS:
+            strangers = tuple(set(family(known)) - set(known))
+            self._strangers = (time.monotonic(), strangers)
+        return {pid: resident(pid) for pid in {*known, *strangers}}
+
+    def real(self, ledger: Ledger) -> int:
+        """Bytes that everything together has now."""
+        return sum(self.sizes(ledger).values())
+
+    def room(self, ledger: Ledger, child: int, key: str = "", *, promised: bool = True) -> int:
+        """Bytes that `child` could be granted, what it has already included; `key` is its present grant's.
+
+        Not `promised`: what others were granted and do not have counts as room.
+        """
+        sizes = self.sizes(ledger)
+        base = sum(size for pid, size in sizes.items() if pid != child)
+        unused = sum(
+            max(0, held.grant - sizes.get(held.child, 0)) for name, held in ledger.holders.items() if name != key
         )
-        return int(self.limit * (1 - HEADROOM)) - base - promised
+        return self.usable - base - (unused if promised else 0)
+
+    def balance(self, ledger: Ledger) -> None:
+        """Take unused grants back, of those admitted last first, until everything fits again."""
+        sizes = self.sizes(ledger)
+        over = self.real(ledger) - self.usable
+        over += sum(max(0, held.grant - sizes.get(held.child, 0)) for held in ledger.holders.values())
+        for held in sorted(ledger.holders.values(), key=lambda each: -each.ticket):
+            spare = held.grant - sizes.get(held.child, 0) - MARGIN
+            taken = max(0, min(spare, over))
+            held.grant -= taken
+            over -= taken
 
     @contextmanager
     def admit(
-        self, size: int, child: int, label: str, points: int, wanted: Callable[[], bool], *, alone: bool = False
+        self,
+        size: int,
+        label: str,
+        points: int,
+        waiting: Callable[[Grant, float], None],
+        *,
+        child: int = 0,
+        alone: bool = False,
     ) -> Iterator[Grant]:
-        """Wait until `child` may grow to `size` bytes, and hold that; the oldest who waits goes first.
+        """Wait until a child may grow to `size` bytes, and hold that; the oldest who waits goes first.
 
         Where nothing else runs it is admitted with all the room there is, whatever `size` is: estimates can be wrong.
-        With `alone` it waits for that. Raises `Stopped` where it is no longer wanted.
+        With `alone` it waits for that. `waiting` is called between two looks, with the grant and the seconds waited;
+        what it raises ends the wait. `child` is a process that is there already and will be used.
         """
-        me = Identity.of(os.getpid())
-        key = f"{me.pid}-{time.monotonic_ns()}"
         with self.file.change() as ledger:
             ledger.ticket += 1
-            ledger.waiting[key] = Waiting(me, ledger.ticket)
+            ticket = ledger.ticket
+        grant = Grant(self, Held(Identity.of(os.getpid()), ticket, child, size, label, points, time.time()))
         try:
-            while not (grant := self._try(key, Held(me, child, size, label, points, time.time()), alone)):
-                if not wanted():
-                    raise Stopped("no longer wanted")
-                time.sleep(POLL)
+            grant.wait(waiting, alone=alone)
             yield grant
         finally:
-            with self.file.change() as ledger:
-                ledger.waiting.pop(key, None)
-                ledger.holders.pop(key, None)
-
-    def _try(self, key: str, held: Held, alone: bool) -> Grant | None:
-        with self.file.change() as ledger:
-            others = len(ledger.holders)
-            if key != min(ledger.waiting, key=lambda each: ledger.waiting[each].ticket):
-                return None
-            room = self.room(ledger, held.child)
-            if others and (alone or held.grant > room):
-                return None
-            if not others:
-                held.grant = room if alone or held.grant > room else held.grant
-            del ledger.waiting[key]
-            ledger.holders[key] = held
-        return Grant(self, key, held.grant, alone=not others)
+            grant.release()
 
     def learn(self, measured: Measured) -> None:
         """Note what a diagram really took, for the estimates of all workers."""
@@ -136,3 +277,12 @@ class Budget:
     def finished(self) -> int:
         """How many diagrams have been computed."""
         return self.file.read().done
+
+    def enter(self) -> None:
+        """Say that this process computes."""
+        with self.file.change() as ledger:
+            ledger.workers[str(os.getpid())] = Identity.of(os.getpid())
+
+    def workers(self) -> int:
+        """How many processes compute."""
+        return len(self.file.read().workers)

@@ -1,101 +1,169 @@
-"""The process that computes diagrams: `python -m pytest_panic_doctor.topology.child PARENT THREADS ENGINE`.
+"""The process that computes diagrams: `python -m pytest_panic_doctor.topology.child ORDERS`.
 
-It lives for many diagrams, and dies with its parent: on Linux by the kernel's hand (prctl(2), PR_SET_PDEATHSIG), which
-also reaches it within the engine's C++ code.
+It lives for many diagrams, and dies with its parent by the kernel's hand, which reaches it within an engine's C++ code
+too, where no Python thread runs: by prctl(2), PR_SET_PDEATHSIG, and by a signal from a pipe that the parent holds open.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import select
 import signal
 import sys
 import time
-from typing import BinaryIO
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pytest_panic_doctor.topology.engine import Engine
 
 PR_SET_PDEATHSIG = 1
 LIMITED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def die_with(parent: int) -> None:
-    """Ask the kernel to end this process with its parent; leave at once where that is gone already."""
+def die_with(parent: int, lifeline: int, *, by_thread: bool) -> None:
+    """Make the kernel end this process with its parent; leave at once where that is gone already.
+
+    `lifeline` is a pipe that the parent holds open and never writes to. `by_thread`: the thread of the parent that
+    started this process lives as long as the parent, for PR_SET_PDEATHSIG speaks of that thread (prctl(2)).
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+        import fcntl
+
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        if by_thread:
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        guard(lifeline)
+    if os.getppid() != parent or select.select([lifeline], [], [], 0)[0]:
         os._exit(0)
 
 
-def own_stdout() -> BinaryIO:
-    """The stream to the parent; whatever a library prints from now on goes to stderr."""
-    stream = os.fdopen(os.dup(1), "wb", buffering=0)
+def guard(lifeline: int) -> None:
+    """Fork a small process that waits for the end of `lifeline`, and then kills this one.
+
+    For systems whose kernel does not do it.
+    """
+    guarded = os.getpid()
+    if os.fork():
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.closerange(0, lifeline)
+    os.closerange(lifeline + 1, 1024)
+    os.read(lifeline, 1)
+    if os.getppid() == guarded:
+        os.kill(guarded, signal.SIGKILL)
+    os._exit(0)
+
+
+def own_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The streams from and to the parent; what a library prints from now on goes to stderr, what it reads is empty."""
+    source = os.fdopen(os.dup(0), "rb")
+    sink = os.fdopen(os.dup(1), "wb", buffering=0)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    return stream
+    return source, sink
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:
     """`size` bytes; the process ends where the parent has closed the stream."""
-    data = bytearray()
-    while len(data) < size:
-        piece = stream.read(size - len(data))
-        if not piece:
-            os._exit(0)
-        data += piece
-    return bytes(data)
+    data = stream.read(size)
+    if len(data) < size:
+        os._exit(0)
+    return data
 
 
-def main(parent: int, threads: int, engine_name: str) -> None:
-    """Serve until the parent closes the stream."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(parent)
-    out = own_stdout()
-    for name in LIMITED:
-        os.environ[name] = str(threads)
+class Service:
+    """Computes what the parent sends, and says at each step what comes next."""
 
-    import numpy as np
+    def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int) -> None:
+        """The streams from and to the parent."""
+        self.source, self.sink, self.threads = source, sink, threads
 
-    from pytest_panic_doctor.errors import DoctorError
-    from pytest_panic_doctor.topology import engine as engines
-    from pytest_panic_doctor.topology.cloud import Points
-    from pytest_panic_doctor.topology.frames import LENGTHS, pack, unpack
+    def serve(self, engine_name: str) -> None:
+        """Until the parent closes the stream."""
+        from pytest_panic_doctor.errors import DoctorError
+        from pytest_panic_doctor.topology import engine as engines
 
-    def send(header: dict[str, object], arrays: tuple[Points, ...] = ()) -> None:
-        for piece in pack(header, arrays):
-            sent = 0
-            while sent < len(piece):
-                sent += out.write(piece[sent:]) or 0
-
-    try:
-        engine = engines.pick(engine_name)
-    except DoctorError as error:
-        send({"kind": "refused", "text": str(error)})
-        return
-    send({"kind": "ready", "engine": engine.name, "version": engine.version})
-    while True:
-        text_size, data_size = LENGTHS.unpack(read_exactly(sys.stdin.buffer, LENGTHS.size))
-        task, (points,) = unpack(read_exactly(sys.stdin.buffer, text_size), read_exactly(sys.stdin.buffer, data_size))
-        begun = time.monotonic()
         try:
-            diagram, merged = engines.compute(
-                np.asarray(points, np.float32),
-                engine=engine,
-                max_dim=int(str(task["max_dim"])),
-                threads=threads,
-                tolerance=None if task["tolerance"] is None else float(str(task["tolerance"])),
-            )
-        except ValueError as error:
-            send({"kind": "refused", "text": str(error)})
-            continue
-        send(
+            engine = engines.pick(engine_name)
+        except DoctorError as error:
+            self.send({"kind": "unable", "text": str(error)})
+            return
+        self.send({"kind": "ready", "engine": engine.name, "version": engine.version})
+        while True:
+            try:
+                self.answer(Announced(engine, self))
+            except ValueError as error:
+                self.send({"kind": "refused", "text": str(error)})
+            give_back()
+
+    def answer(self, engine: Announced) -> None:
+        """Read one task, compute, and send the bars."""
+        import numpy as np
+
+        from pytest_panic_doctor.topology import engine as engines
+        from pytest_panic_doctor.topology.frames import LENGTHS, unpack
+        from pytest_panic_doctor.topology.memory import forget_peak, peak
+
+        text_size, data_size = LENGTHS.unpack(read_exactly(self.source, LENGTHS.size))
+        task, (points,) = unpack(read_exactly(self.source, text_size), read_exactly(self.source, data_size))
+        measured = forget_peak()
+        begun = time.monotonic()
+        self.stage("merging")
+        diagram, merged = engines.compute(
+            np.asarray(points, np.float32),
+            engine=engine,
+            max_dim=int(str(task["max_dim"])),
+            threads=self.threads,
+            tolerance=None if task["tolerance"] is None else float(str(task["tolerance"])),
+        )
+        self.send(
             {
                 "kind": "done",
                 "distinct": len(merged.points),
                 "tolerance": merged.tolerance,
                 "seconds": time.monotonic() - begun,
+                "peak": peak(os.getpid()) if measured else 0,
             },
             diagram.bars,
         )
-        del diagram, merged, points
-        give_back()
+
+    def stage(self, name: str) -> None:
+        """Say what comes next."""
+        self.send({"kind": "stage", "stage": name})
+
+    def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.float32]] = ()) -> None:
+        """One frame."""
+        from pytest_panic_doctor.topology.frames import pack
+
+        for piece in pack(header, arrays):
+            sent = 0
+            while sent < len(piece):
+                sent += self.sink.write(piece[sent:]) or 0
+
+
+class Announced:
+    """An engine that is announced before it begins. It computes all dimensions in one call, so that is what is said."""
+
+    def __init__(self, engine: Engine, service: Service) -> None:
+        """`service` announces `engine`."""
+        self.name, self.version = engine.name, engine.version
+        self._engine, self._service = engine, service
+
+    def bars(self, apart: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+        """What the engine computes."""
+        self._service.stage(f"H0 to H{max_dim}")
+        return self._engine.bars(apart, max_dim, threads)
 
 
 def give_back() -> None:
@@ -105,5 +173,18 @@ def give_back() -> None:
         trim(0)
 
 
+def main(orders: str) -> None:
+    """`orders` is JSON: parent, by_thread, lifeline, threads, engine, and the folders where modules may lie."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = json.loads(orders)
+    die_with(told["parent"], told["lifeline"], by_thread=told["by_thread"])
+    source, sink = own_streams()
+    # Behind its own: a test folder with a file select.py must not take the place of the standard library's.
+    sys.path.extend(folder for folder in told["path"] if folder not in sys.path)
+    for name in LIMITED:
+        os.environ[name] = str(told["threads"])
+    Service(source, sink, told["threads"]).serve(told["engine"])
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1])

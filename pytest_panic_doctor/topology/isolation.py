@@ -6,12 +6,6 @@ Neither RLIMIT_AS nor MemoryError stops the engines cleanly, and nothing in Pyth
 from __future__ import annotations
 
 import math
-import os
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,18 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import Stopped
-from pytest_panic_doctor.topology.budget import Budget, Grant
+from pytest_panic_doctor.topology.budget import MARGIN, Answer, Budget, Grant
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.estimate import Measured
-from pytest_panic_doctor.topology.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.topology.memory import format_size, resident
+from pytest_panic_doctor.topology.process import Child, ChildDied
 
-WATCH = 0.02
-"""Seconds between two looks at a child: at 1 GB/s, the fastest growth seen, it gains 20 MB meanwhile."""
+FASTEST = 2e9
+"""Bytes per second: the fastest growth of a child that was seen, 1.8e9, a little rounded up."""
+
+LOOK_SOON, LOOK_LATE = 0.005, 0.05
+"""Seconds between two looks at a child, at least and at most: it is looked at again before it can have used its grant
+up at its fastest. A look costs 40 µs, so 200 a second take less than a hundredth of a core."""
 
 REPORT = 0.5
 """Seconds between two entries in the ledger of what a child has."""
+
+START = 120.0
+"""Seconds after which a child that is not ready never will be; importing an engine takes 1 to 2 s."""
+
+PATIENCE = 2.0
+"""Seconds of waiting for room after which an idle child is ended: it holds room that others may wait for, and takes
+less than that to start again."""
 
 RECYCLE = 250_000_000
 """An idle child that keeps more than this is replaced, so that others have the room."""
@@ -74,89 +79,32 @@ class ComputationFailed(Exception):
         self.peak_memory = peak_memory
 
 
-class ChildDied(Exception):
-    """The child ended by itself; the text says how."""
-
-
 class Outgrown(Exception):
-    """The child needs more than its grant while others run."""
+    """The child has to make room for another one."""
 
 
-class Child:
-    """One child process, and the two streams to it."""
+@dataclass(slots=True)
+class Attempt:
+    """A computation while it goes on: its child's stage and size (bytes), and when (monotonic, s) what was done."""
 
-    def __init__(self, engine: str, threads: int) -> None:
-        """Start it; it is ready when its first frame has come."""
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", __package__ + ".child", str(os.getpid()), str(threads), engine],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.stderr,
-        )
-        assert self.process.stdin
-        assert self.process.stdout
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
-        os.set_blocking(self.stdout.fileno(), False)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.stdout, selectors.EVENT_READ)
-        self.buffer = bytearray()
+    begun: float
+    stage: str = "starting"
+    working: bool = False
+    size: int = 0
+    peak: int = 0
+    reported: float = 0.0
+    asked: float = 0.0
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
+    def seconds(self) -> float:
+        """Since the child began to compute; before that, since it was to."""
+        return time.monotonic() - self.begun
 
-    def send(self, task: Task) -> None:
-        """Hand it a task; raises `ChildDied` where it is gone."""
-        try:
-            for piece in pack({"max_dim": task.max_dim, "tolerance": task.tolerance}, [task.points]):
-                self.stdin.write(piece)
-            self.stdin.flush()
-        except BrokenPipeError:
-            raise ChildDied(self.epitaph()) from None
-
-    def receive(self, seconds: float) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
-        """The next frame, if it comes whole within `seconds`; raises `ChildDied`."""
-        if self.selector.select(seconds):
-            piece = self.stdout.read(1 << 20)
-            if piece == b"":
-                raise ChildDied(self.epitaph())
-            self.buffer += piece or b""
-        if len(self.buffer) < LENGTHS.size:
-            return None
-        text_size, data_size = LENGTHS.unpack_from(self.buffer)
-        end = LENGTHS.size + text_size + data_size
-        if len(self.buffer) < end:
-            return None
-        frame = bytes(self.buffer[LENGTHS.size : end])
-        del self.buffer[:end]
-        return unpack(frame[:text_size], frame[text_size:])
-
-    def epitaph(self) -> str:
-        """How it ended: the signal or the status, and the last line that it wrote."""
-        status = self.process.wait()
-        if status < 0:
-            try:
-                return f"died of {signal.Signals(-status).name}"
-            except ValueError:
-                return f"died of signal {-status}"
-        self.stderr.seek(0)
-        lines = self.stderr.read()[-4000:].decode(errors="replace").strip().splitlines()
-        return f"ended with status {status}" + (f" ({lines[-1]})" if lines else "")
-
-    def end(self) -> None:
-        """Kill it and wait until its memory is back."""
-        self.process.kill()
-        self.process.wait()
-        self.selector.close()
-        self.stdout.close()
-        self.stderr.close()
-        try:
-            self.stdin.close()
-        except BrokenPipeError:
-            # What was not flushed cannot be: the child is gone, which is what was asked for.
-            return
+    def enter(self, stage: str) -> None:
+        """The child begins a stage; the first begins the time."""
+        if not self.working:
+            self.begun, self.working = time.monotonic(), True
+        self.stage = stage
 
 
 class Computer:
@@ -179,6 +127,7 @@ class Computer:
         self.wanted = wanted
         self._child: Child | None = None
         self._ready: dict[str, object] = {}
+        budget.enter()
 
     def __enter__(self) -> Computer:
         """Nothing is started before the first task."""
@@ -190,97 +139,138 @@ class Computer:
 
     def close(self) -> None:
         """End the child."""
-        if self._child:
-            self._child.end()
-            self._child = None
+        child, self._child, self._ready = self._child, None, {}
+        if child:
+            child.end()
 
     def compute(self, task: Task) -> Computed:
         """The diagram of a cloud; raises `ComputationFailed`, or `Stopped` where it is no longer wanted.
 
-        A child that dies by itself is retried once, alone. One that outgrows its grant while others run is ended and
-        begun again when it can have all the room.
+        A child that dies by itself is retried once, alone. One that has to make room for another is begun again when
+        it can have all the room.
         """
-        distinct = len(np.unique(task.points, axis=0))
+        distinct = len({point.tobytes() for point in task.points})
         need = self.budget.estimate(distinct).memory
-        deaths: list[str] = []
-        alone = False
-        while True:
-            try:
-                return self._attempt(task, need, distinct, alone)
-            except Outgrown:
-                alone = True
-            except ChildDied as death:
-                self.close()
-                deaths.append(str(death))
-                alone = True
-                if len(deaths) == 2:
-                    how = f"{deaths[0]} twice" if deaths[0] == deaths[1] else f"{deaths[0]}, then {deaths[1]}"
-                    raise ComputationFailed(f"{subject(task)}: the child that computed it {how}", "died") from None
-
-    def _attempt(self, task: Task, need: int, distinct: int, alone: bool) -> Computed:
-        child = self._warm()
-        points = len(task.points)
-        with self.budget.admit(need, child.pid, task.label, points, self.wanted, alone=alone) as grant:
-            try:
-                computed = self._watch(child, task, grant)
-            except BaseException:
-                self.close()
-                raise
+        idle = self._child.pid if self._child else 0
+        with self.budget.admit(need, task.label, len(task.points), self._waiting, child=idle) as grant:
+            computed = self._persist(task, grant)
         self.budget.learn(Measured(distinct, computed.seconds, computed.peak_memory))
-        if resident(child.pid) > RECYCLE:
-            self.close()
         return computed
 
-    def _warm(self) -> Child:
-        """The child, started and ready."""
-        if self._child is None or self._child.process.poll() is not None:
-            self.close()
-            self._child = Child(self.engine, self.threads)
-            self.budget.add(self._child.pid)
-            while not (frame := self._child.receive(WATCH)):
-                if not self.wanted():
-                    self.close()
-                    raise Stopped("no longer wanted")
-            self._ready = frame[0]
-            if self._ready["kind"] == "refused":
-                self.close()
-                raise ComputationFailed(str(self._ready["text"]), "refused")
-        return self._child
+    def _persist(self, task: Task, grant: Grant) -> Computed:
+        deaths: list[tuple[str, Attempt]] = []
+        while True:
+            attempt = Attempt(time.monotonic())
+            try:
+                return self._attempt(task, grant, attempt)
+            except Outgrown:
+                grant.wait(self._waiting, alone=True)
+            except ChildDied as death:
+                deaths.append((str(death), attempt))
+                if len(deaths) == 2:
+                    raise died(task, deaths) from None
+                grant.wait(self._waiting, alone=True)
 
-    def _watch(self, child: Child, task: Task, grant: Grant) -> Computed:
-        """Wait for the result, and look at the child all the while."""
-        begun = reported = time.monotonic()
-        peak = 0
-        child.send(task)
-        while not (frame := child.receive(WATCH)):
-            now = time.monotonic()
-            size = resident(child.pid)
-            peak = max(peak, size)
-            if not self.wanted():
-                raise Stopped("no longer wanted")
-            if self.timeout is not None and now - begun > self.timeout:
-                raise ComputationFailed(late(task, self.timeout), "timeout", now - begun, peak)
-            if size > grant.bytes and not grant.grow(size):
-                if not grant.alone:
-                    raise Outgrown
-                raise ComputationFailed(
-                    outgrew(task, size, now - begun, self.budget.limit), "memory", now - begun, peak
-                )
-            if now - reported > REPORT:
-                grant.report(size)
-                reported = now
-        header, arrays = frame
+    def _waiting(self, grant: Grant, seconds: float) -> None:
+        self._check_wanted()
+        if seconds > PATIENCE and self._child:
+            self.close()
+            grant.held.child = 0
+
+    def _check_wanted(self) -> None:
+        if not self.wanted():
+            raise Stopped("no longer wanted")
+
+    def _attempt(self, task: Task, grant: Grant, attempt: Attempt) -> Computed:
+        try:
+            child = self._warm()
+            grant.attach(child.pid)
+            child.send({"max_dim": task.max_dim, "tolerance": task.tolerance}, task.points)
+            header, arrays = self._result(child, task, grant, attempt)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, ChildDied) and grant.ended:
+                raise Outgrown from None
+            raise
         if header["kind"] == "refused":
-            raise ComputationFailed(f"{subject(task)}: {header['text']}", "refused", time.monotonic() - begun, peak)
-        return Computed(
+            raise ComputationFailed(f"{subject(task)}: {header['text']}", "refused", attempt.seconds, attempt.peak)
+        computed = Computed(
             Diagram(tuple(np.array(bars, np.float32) for bars in arrays)),
             int(str(header["distinct"])),
             float(str(header["tolerance"])),
             str(self._ready["engine"]),
             str(self._ready["version"]),
-            time.monotonic() - begun,
-            max(peak, resident(child.pid)),
+            float(str(header["seconds"])),
+            int(str(header["peak"])) or attempt.peak,
         )
+        if resident(child.pid) > RECYCLE:
+            self.close()
+        return computed
+
+    def _warm(self) -> Child:
+        """The child: the one that is there, or a new one."""
+        if self._child is None or self._child.process.poll() is not None:
+            self.close()
+            self._child = Child(self.engine, self.threads)
+        return self._child
+
+    def _result(
+        self, child: Child, task: Task, grant: Grant, attempt: Attempt
+    ) -> tuple[dict[str, object], list[NDArray[np.generic]]]:
+        """Wait for the frame that ends the task, and look at the child all the while."""
+        pause = LOOK_SOON
+        while True:
+            frame = child.receive(pause)
+            pause = self._look(child, task, grant, attempt)
+            if frame is None:
+                continue
+            header = frame[0]
+            if header["kind"] == "stage":
+                attempt.enter(str(header["stage"]))
+            elif header["kind"] == "ready":
+                self._ready = header
+            elif header["kind"] == "unable":
+                raise ComputationFailed(str(header["text"]), "refused")
+            else:
+                return frame
+
+    def _look(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> float:
+        """Look at the child once; returns the seconds until the next look."""
+        self._check_wanted()
+        attempt.size = resident(child.pid)
+        attempt.peak = max(attempt.peak, attempt.size)
+        self._check_time(task, attempt)
+        grant.refresh()
+        if grant.held.ended:
+            raise Outgrown
+        self._check_room(child, task, grant, attempt)
+        return min(LOOK_LATE, max(LOOK_SOON, (grant.bytes - MARGIN - attempt.size) / FASTEST))
+
+    def _check_time(self, task: Task, attempt: Attempt) -> None:
+        if not attempt.working and attempt.seconds > START:
+            raise ChildDied(f"did not start within {START:g} s")
+        if attempt.working and self.timeout is not None and attempt.seconds > self.timeout:
+            raise ComputationFailed(late(task, self.timeout), "timeout", attempt.seconds, attempt.peak)
+
+    def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
+        now = time.monotonic()
+        over = attempt.size > grant.bytes
+        answer = Answer.KEPT
+        if now - attempt.reported > REPORT:
+            attempt.reported = now
+            answer = grant.report(attempt.size, attempt.stage)
+        soon = attempt.size + MARGIN > grant.bytes and now - attempt.asked > LOOK_LATE
+        if answer is Answer.KEPT and (over or soon):
+            attempt.asked = now
+            answer = grant.grow(attempt.size)
+        if answer is Answer.YIELD:
+            raise Outgrown
+        if answer is Answer.FULL:
+            raise outgrew(task, attempt, grant)
+        if answer is Answer.WAIT:
+            child.pause()
+        else:
+            child.resume()
 
 
 def subject(task: Task) -> str:
@@ -288,17 +278,44 @@ def subject(task: Task) -> str:
     return f"the diagram of {len(task.points):,} point{'s' if len(task.points) != 1 else ''}"
 
 
-def outgrew(task: Task, size: int, seconds: float, limit: int) -> str:
-    """The sentence of a diagram that ran alone and reached the limit."""
-    advice = format_size(2 ** math.ceil(math.log2(max(2.0, 2 * limit / 1e9))) * 1e9).replace(".0 ", "")
-    return (
-        f"{subject(task)} reached {format_size(size)}, its limit, after {seconds:,.0f} s in H0 to H{task.max_dim}; "
-        f"give it more with --doctor-memory {advice}, or fewer workers"
+def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
+    """The failure of a diagram that ran alone and reached the limit."""
+    fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
+    return ComputationFailed(
+        f"{subject(task)} reached {format_size(attempt.size)}, its limit, after {attempt.seconds:,.0f} s in "
+        f"{attempt.stage}; give it more with --doctor-memory {more_memory(attempt.size, grant.budget.limit)}{fewer}",
+        "memory",
+        attempt.seconds,
+        attempt.peak,
     )
+
+
+def more_memory(reached: int, limit: int) -> str:
+    """A limit that is worth a try: three times what was reached, and never less than one and a half of the limit.
+
+    A power of two or one and a half of it, in GB: `12GB`.
+    """
+    least = max(3 * reached, 1.5 * limit) / 1e9
+    power = 2.0 ** math.floor(math.log2(least))
+    return f"{next(size for size in (power, 1.5 * power, 2 * power) if size >= least):g}GB"
 
 
 def late(task: Task, timeout: float) -> str:
     """The sentence of a diagram that took too long."""
-    return (
-        f"{subject(task)} was ended after {timeout:g} s, its limit; give it more with --doctor-timeout {10 * timeout:g}"
+    steps = (10, 30, 60, 120, 300, 600, 1800)
+    longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
+    return f"{subject(task)} was ended after {timeout:g} s, its limit; give it more with --doctor-timeout {longer:g}"
+
+
+def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
+    """The failure of a diagram whose child died by itself, and once more when it ran alone."""
+    how = [said for said, _ in deaths]
+    last = deaths[-1][1]
+    return ComputationFailed(
+        f"{subject(task)}: its computation {f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
+        f"at {format_size(last.size)} after {last.seconds:,.0f} s in {last.stage}; "
+        "try another engine with --doctor-engine",
+        "died",
+        last.seconds,
+        last.peak,
     )

@@ -8,18 +8,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
 from filelock import FileLock
 
+from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.estimate import Measured
+from pytest_panic_doctor.topology.memory import started
 
 KEPT = 200
 """Measurements kept, the latest."""
 
+LOCK_POLL = 0.002
+"""Seconds between two tries for the lock, which is held for a millisecond; filelock's own 0.05 would blind watchers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process, told by its start time (epoch, s) from a later one that gets the same number."""
+    """A process, told by its start from a later one that gets the same number."""
 
     pid: int
     started: float
@@ -27,32 +31,31 @@ class Identity:
     @classmethod
     def of(cls, pid: int) -> Identity:
         """The process that has this number now."""
-        try:
-            return cls(pid, psutil.Process(pid).create_time())
-        except psutil.NoSuchProcess:
-            return cls(pid, 0.0)
+        return cls(pid, started(pid))
 
     @property
     def alive(self) -> bool:
         """Whether that very process still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return self.started > 0 and started(self.pid) == self.started
 
 
 @dataclass(slots=True)
 class Held:
-    """A grant: its worker, the child that may grow to `grant` bytes, and what it computes since when (epoch, s)."""
+    """A grant: its worker, the child that may grow to `grant` bytes, and what it computes since when (epoch, s).
+
+    `ended`: the child had to make room, and its worker begins again when it can run alone.
+    """
 
     who: Identity
+    ticket: int
     child: int
     grant: int
     label: str
     points: int
     since: float
+    stage: str = ""
     resident: int = 0
+    ended: bool = False
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class Ledger:
     """Everything that the processes of a session share about memory."""
 
     processes: dict[str, Identity] = field(default_factory=dict)
+    workers: dict[str, Identity] = field(default_factory=dict)
     holders: dict[str, Held] = field(default_factory=dict)
     waiting: dict[str, Waiting] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
@@ -80,6 +84,7 @@ class Ledger:
         plain = json.loads(text)
         ledger = cls(
             {key: Identity(**each) for key, each in plain["processes"].items()},
+            {key: Identity(**each) for key, each in plain["workers"].items()},
             {key: Held(**{**each, "who": Identity(**each["who"])}) for key, each in plain["holders"].items()},
             {key: Waiting(Identity(**each["who"]), each["ticket"]) for key, each in plain["waiting"].items()},
             [Measured(**each) for each in plain["measured"]][-KEPT:],
@@ -87,6 +92,7 @@ class Ledger:
             plain["done"],
         )
         ledger.processes = {key: each for key, each in ledger.processes.items() if each.alive}
+        ledger.workers = {key: each for key, each in ledger.workers.items() if each.alive}
         ledger.holders = {key: each for key, each in ledger.holders.items() if each.who.alive}
         ledger.waiting = {key: each for key, each in ledger.waiting.items() if each.who.alive}
         return ledger
@@ -94,6 +100,13 @@ class Ledger:
     def to_json(self) -> str:
         """As the file holds it."""
         return json.dumps(asdict(self))
+
+    def held(self, key: str) -> Held:
+        """The grant of this key; raises `Stopped` where the ledger was cleared away from under its holder."""
+        try:
+            return self.holders[key]
+        except KeyError:
+            raise Stopped("the session's folder is gone") from None
 
 
 class LedgerFile:
@@ -107,8 +120,13 @@ class LedgerFile:
 
     @contextmanager
     def change(self) -> Iterator[Ledger]:
-        """The ledger, under the lock; what was changed is written back."""
-        with self._lock:
+        """The ledger, under the lock; what was changed is written back.
+
+        Raises `Stopped` where the folder is gone: the controller clears it away when the session is over.
+        """
+        if not self.path.parent.is_dir():
+            raise Stopped("the session's folder is gone")
+        with self._lock.acquire(poll_interval=LOCK_POLL):
             ledger = self.read()
             yield ledger
             partial = self.path.with_suffix(".new")
@@ -121,3 +139,12 @@ class LedgerFile:
             return Ledger.from_json(self.path.read_text())
         except FileNotFoundError:
             return Ledger()
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What differs after every change, and costs microseconds."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return status.st_mtime_ns, status.st_ino

@@ -1,0 +1,172 @@
+"""A child process as its worker sees it: started, spoken to without ever blocking, paused and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.topology import child
+from pytest_panic_doctor.topology.frames import LENGTHS, Header, pack, unpack
+
+STDERR_KEPT = 4_000
+"""Bytes of what the child wrote last that are looked at when it died."""
+
+
+ROOT = Path(child.__file__).parents[2]
+"""The folder that the package lies in."""
+
+LAST_WORDS = 5.0
+"""Seconds for which a child that closed its stream is given to end."""
+
+
+class ChildDied(Exception):
+    """The child ended by itself; the text says how: `died of SIGSEGV`."""
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the package's own folder where that is a checkout that may not be installed."""
+    if ROOT.name in ("site-packages", "dist-packages"):
+        return dict(os.environ)
+    folders = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), str(ROOT)]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
+
+
+class Child:
+    """One child process, and the streams to it."""
+
+    def __init__(self, engine: str, threads: int) -> None:
+        """Start it; it is ready when its first frame has come."""
+        self.stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `end`
+        lifeline, self.lifeline = os.pipe()
+        orders = {
+            "parent": os.getpid(),
+            "by_thread": threading.current_thread() is threading.main_thread(),
+            "lifeline": lifeline,
+            "threads": threads,
+            "engine": engine,
+            "path": [str(Path(folder).absolute()) for folder in sys.path],
+        }
+        try:
+            # -P: nothing is imported from the current folder, which may hold anything.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", child.__name__, json.dumps(orders)],
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.stderr,
+                pass_fds=[lifeline],
+                bufsize=0,
+            )
+        except BaseException:
+            # Ctrl-C can come when the process is there and nobody has its name yet: without its lifeline it ends.
+            os.close(self.lifeline)
+            raise
+        finally:
+            os.close(lifeline)
+        assert self.process.stdin
+        assert self.process.stdout
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        os.set_blocking(self.stdin.fileno(), False)
+        os.set_blocking(self.stdout.fileno(), False)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.stdout, selectors.EVENT_READ)
+        self.incoming = bytearray()
+        self.outgoing: deque[memoryview] = deque()
+        self.paused = False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def send(self, header: Header, points: NDArray[np.float32]) -> None:
+        """Hand it a task, bit by bit, whenever `receive` is called."""
+        self.stderr.truncate(0)
+        self.stderr.seek(0)
+        self.outgoing.extend(pack(header, [points]))
+        self.selector.register(self.stdin, selectors.EVENT_WRITE)
+
+    def receive(self, seconds: float) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
+        """The next frame, if it is whole within `seconds`; raises `ChildDied`."""
+        frame = self._whole()
+        if frame:
+            return frame
+        for key, _ in self.selector.select(seconds):
+            if key.fileobj is self.stdin:
+                self._write()
+            else:
+                piece = self.stdout.read(1 << 20)
+                if piece == b"":
+                    raise ChildDied(self.epitaph())
+                self.incoming += piece or b""
+        return self._whole()
+
+    def _write(self) -> None:
+        try:
+            sent = os.write(self.stdin.fileno(), self.outgoing[0])
+        except BrokenPipeError:
+            raise ChildDied(self.epitaph()) from None
+        self.outgoing[0] = self.outgoing[0][sent:]
+        if not self.outgoing[0]:
+            self.outgoing.popleft()
+        if not self.outgoing:
+            self.selector.unregister(self.stdin)
+
+    def _whole(self) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
+        if len(self.incoming) < LENGTHS.size:
+            return None
+        text_size, data_size = LENGTHS.unpack_from(self.incoming)
+        begin, end = LENGTHS.size + text_size, LENGTHS.size + text_size + data_size
+        if len(self.incoming) < end:
+            return None
+        frame = unpack(bytes(self.incoming[LENGTHS.size : begin]), bytes(self.incoming[begin:end]))
+        del self.incoming[:end]
+        return frame
+
+    def pause(self) -> None:
+        """Hold it still, until `resume`."""
+        if not self.paused:
+            self.process.send_signal(signal.SIGSTOP)
+            self.paused = True
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self.paused:
+            self.process.send_signal(signal.SIGCONT)
+            self.paused = False
+
+    def epitaph(self) -> str:
+        """How it ended: by which signal, or with which last line on stderr."""
+        try:
+            status = self.process.wait(LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            return "closed its stream and went on"
+        if status < 0:
+            try:
+                return f"died of {signal.Signals(-status).name}"
+            except ValueError:
+                return f"died of signal {-status}"
+        size = self.stderr.seek(0, os.SEEK_END)
+        self.stderr.seek(max(0, size - STDERR_KEPT))
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
+        return f"ended with «{lines[-1]}»" if lines else f"ended with status {status}"
+
+    def end(self) -> None:
+        """Kill it and wait until its memory is back."""
+        self.process.kill()
+        self.process.wait()
+        self.selector.close()
+        os.close(self.lifeline)
+        for stream in (self.stdin, self.stdout, self.stderr):
+            stream.close()
