@@ -1,0 +1,234 @@
+"""The report's contents as plain values: the rules, the experiments and runs, and every item that did not simply pass.
+
+Subjects are numbers: an experiment's place in the manifest, a run's place among all runs. What became of the items of a
+rule is one text with a letter for each subject of its scope, in the manifest's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.manifest import Entry, Manifest
+from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.html.places import NOWHERE, Placer, Places
+from pytest_panic_doctor.report.results import Result, Results, sickest, verdict
+from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.store.subject import Subject
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.plan import Pair
+
+LETTERS = {"failed": "s", "fixed": "f", "passed": "h", "skipped": "n"}
+NO_ITEM = "."
+
+LABEL_LONGEST = 240
+"""Characters of a prompt that are shown."""
+
+IDS_IN_ALL = 50_000
+IDS_OF_ONE = (10_000, 1_000, 200, 50, 20, 5)
+"""Row ids of one finding: the most with which the whole report has at most `IDS_IN_ALL`."""
+
+HealedPlaces = Mapping[tuple[str, str, str], Places]
+
+
+@dataclass
+class Subjects:
+    """Where each subject stands in the manifest."""
+
+    manifest: Manifest
+    experiments: dict[str, int] = field(init=False)
+    runs: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count everything once."""
+        self.experiments = {each.id: place for place, each in enumerate(self.manifest.experiments)}
+        self.runs = {}
+        self._pairs: dict[Subject, int] = {}
+        self._models: dict[Subject, int] = {}
+        for experiment in self.manifest.experiments:
+            for model in experiment.embedding_models:
+                self._models[Subject(experiment.id, None, model)] = len(self._models)
+            for run in experiment.runs:
+                self.runs[run.id] = len(self.runs)
+                for model in experiment.embedding_models:
+                    self._pairs[Subject(experiment.id, run.id, model)] = len(self._pairs)
+
+    def count(self, scope: Scope) -> int:
+        """How many subjects a scope has."""
+        sizes = {Scope.DATABASE: 1, Scope.EXPERIMENT: len(self.experiments), Scope.EXPERIMENT_MODEL: len(self._models)}
+        return sizes.get(scope, len(self._pairs))
+
+    def place(self, scope: Scope, subject: Subject) -> int:
+        """The place of a subject among those of its scope."""
+        if scope is Scope.DATABASE:
+            return 0
+        if scope is Scope.EXPERIMENT:
+            return self.experiments[str(subject.experiment)]
+        return self._models[subject] if scope is Scope.EXPERIMENT_MODEL else self._pairs[subject]
+
+    def as_plain(self) -> list[object]:
+        """The experiments with their runs."""
+        return [
+            {
+                "id": each.id,
+                "label": shortened(each.label),
+                "models": list(each.embedding_models),
+                "runs": [[run.id, shortened(run.label)] for run in each.runs],
+            }
+            for each in self.manifest.experiments
+        ]
+
+
+def shortened(label: str) -> str:
+    """A prompt may be a whole page."""
+    return label if len(label) <= LABEL_LONGEST else label[: LABEL_LONGEST - 1] + "…"
+
+
+class Contents:
+    """Everything that the page shows except the diagrams."""
+
+    def __init__(self, doctor: Doctor, results: Results, placer: Placer, healed: HealedPlaces) -> None:
+        """`healed` are the places of the rows that this session repaired."""
+        self.doctor = doctor
+        self.results = results
+        self.placer = placer
+        self.healed = healed
+        self.subjects = Subjects(doctor.manifest)
+        self.entries: Mapping[str, Entry] = {entry.name: entry for entry in doctor.entries()}
+        self.most_ids = allowance(results.items)
+        self.order = {name: place for place, name in enumerate(doctor.rules)}
+
+    def as_plain(self) -> dict[str, object]:
+        """All of it."""
+        return {
+            "rules": self.rules(),
+            "experiments": self.subjects.as_plain(),
+            "states": self.states(),
+            "items": [self.item(each) for each in self.results.items if worth_telling(each)],
+        }
+
+    def entry(self, item: Result) -> Entry | None:
+        """The manifest's entry of an item; None where the item is of another manifest."""
+        return self.entries.get(item.nodeid.split("::", 1)[-1])
+
+    def by_pair(self) -> list[tuple[Pair, Result]]:
+        """The items of rules about diagrams, each with its (run, embedding model)."""
+        found = []
+        for item in self.results.items:
+            entry = self.entry(item)
+            if entry and self.doctor.rules[item.rule].scope is Scope.RUN_MODEL:
+                found.append(((str(entry.subject.run), str(entry.subject.embedding_model)), item))
+        return found
+
+    def rules(self) -> list[dict[str, object]]:
+        """The rules that ended an item, the worst first."""
+        by_rule: dict[str, list[Result]] = {}
+        for item in self.results.items:
+            by_rule.setdefault(item.rule, []).append(item)
+        return [
+            self.rule(self.doctor.rules[name], by_rule[name], dict(outcomes))
+            for name, outcomes in sickest(self.results.by_rule().items())
+        ]
+
+    def rule(self, rule: Rule, items: Sequence[Result], outcomes: Mapping[str, int]) -> dict[str, object]:
+        """One rule and what its items come to."""
+        sick = outcomes.get("failed", 0)
+        return {
+            "id": rule.id,
+            "scope": str(rule.scope),
+            "order": self.order[rule.id],
+            "sentence": rule.sentence,
+            "repair": str(rule.repair) if rule.repair else "",
+            "remedy": rule.remedy,
+            "source": rule.source,
+            "verdict": verdict(outcomes),
+            "outcomes": {word: outcomes.get(word, 0) for word in LETTERS},
+            "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
+            "warnings": sum(len(item.warnings) for item in items),
+            "seconds": round(sum(item.duration for item in items), 3),
+            "next": text.next_step(rule, self.doctor) if sick and not self.doctor.settings.fix else "",
+        }
+
+    def states(self) -> dict[str, str]:
+        """A letter for each subject of each rule that ended an item."""
+        letters: dict[str, list[str]] = {}
+        for item in self.results.items:
+            entry = self.entry(item)
+            if entry is not None:
+                scope = self.doctor.rules[item.rule].scope
+                row = letters.setdefault(item.rule, [NO_ITEM] * self.subjects.count(scope))
+                row[self.subjects.place(scope, entry.subject)] = LETTERS.get(item.outcome, "n")
+        return {rule: "".join(row) for rule, row in letters.items()}
+
+    def item(self, item: Result) -> dict[str, object]:
+        """An item that is worth telling of; what is empty is left out."""
+        entry = self.entry(item)
+        subject = entry.subject if entry else Subject()
+        plain: dict[str, object] = {
+            "rule": item.rule,
+            "outcome": item.outcome,
+            "seconds": round(item.duration, 3),
+            "note": item.note,
+            "warnings": list(item.warnings),
+            "measures": dict(item.measures),
+            "findings": [self.finding(each, subject) for each in item.findings],
+        }
+        if not entry:
+            plain["name"] = item.nodeid
+        if item.outcome == "fixed" and subject.experiment and not subject.run:
+            key = (item.rule, subject.experiment, subject.embedding_model or "")
+            plain |= self.placed(self.healed.get(key, NOWHERE))
+        return self.numbered(subject) | {key: value for key, value in plain.items() if value}
+
+    def numbered(self, subject: Subject) -> dict[str, object]:
+        """A subject as numbers."""
+        plain: dict[str, object] = {}
+        if subject.experiment in self.subjects.experiments:
+            plain["experiment"] = self.subjects.experiments[subject.experiment]
+        if subject.run in self.subjects.runs:
+            plain["run"] = self.subjects.runs[subject.run]
+        if subject.embedding_model:
+            plain["model"] = subject.embedding_model
+        return plain
+
+    def finding(self, finding: Mapping[str, object], subject: Subject) -> dict[str, object]:
+        """One finding, with as many ids as the report has room for, and the runs that its rows belong to."""
+        ids = [str(each) for each in finding["ids"]]  # type: ignore[attr-defined]
+        count = int(str(finding["count"]))
+        run = str(finding["run"] or "")
+        plain: dict[str, object] = {
+            "message": finding["message"],
+            "count": count,
+            "table": finding["table"],
+            "ids": ids[: self.most_ids],
+            "more": max(count, len(ids)) - min(len(ids), self.most_ids),
+        }
+        if run and run != subject.run:
+            plain |= {"run": self.subjects.runs.get(run, -1), "run_id": run}
+        if subject.experiment and not subject.run:
+            places = (
+                Places({run: count}, complete=True) if run else self.placer.place(str(finding["table"]), ids, count)
+            )
+            plain |= self.placed(places)
+        return {key: value for key, value in plain.items() if value not in ("", None, [], {}) or key == "count"}
+
+    def placed(self, places: Places) -> dict[str, object]:
+        """Runs by number, and whether these are all."""
+        runs = self.subjects.runs
+        found = [[runs[run], count] for run, count in places.runs.items() if run in runs]
+        return {"runs": found, "complete": places.complete and len(found) == len(places.runs)} if found else {}
+
+
+def worth_telling(item: Result) -> bool:
+    """Whether there is more to say of an item than that it passed."""
+    return bool(item.outcome != "passed" or item.findings or item.warnings or item.note or item.measures)
+
+
+def allowance(items: Iterable[Result]) -> int:
+    """How many row ids of one finding the page holds."""
+    sizes = [len(finding["ids"]) for item in items for finding in item.findings]  # type: ignore[arg-type]
+    within = (most for most in IDS_OF_ONE if sum(min(most, size) for size in sizes) <= IDS_IN_ALL)
+    return next(within, IDS_OF_ONE[-1])

@@ -1,0 +1,157 @@
+"""Writes the page."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.report import terminal
+from pytest_panic_doctor.report.html.contents import Contents
+from pytest_panic_doctor.report.html.diagrams import Diagrams
+from pytest_panic_doctor.report.html.healed import Healed
+from pytest_panic_doctor.report.html.packing import packed_json
+from pytest_panic_doctor.report.html.places import Placer
+from pytest_panic_doctor.report.results import head
+from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.memory import format_size
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.plan import Pair
+    from pytest_panic_doctor.report.results import Results
+
+MOST_BYTES = 4_900_000
+"""What the whole page may take; the pictures get what the rest leaves."""
+
+LEAST_FOR_PICTURES = 400_000
+
+HERE = "pytest_panic_doctor.report.html"
+SCRIPTS = (
+    "data.js",
+    "elements.js",
+    "findings.js",
+    "rules.js",
+    "map.js",
+    "plots.js",
+    "diagrams.js",
+    "costs.js",
+    "main.js",
+)
+
+
+def require_jinja(path: Path) -> None:
+    """Raise `DoctorError`, in one sentence, unless the report at `path` can be rendered."""
+    if find_spec("jinja2") is None:
+        raise DoctorError(
+            f"--doctor-report {path} needs Jinja2, which is not installed: pip install 'pytest-panic-doctor[html]'"
+        )
+
+
+def write_html(path: Path, doctor: Doctor, results: Results, version: str) -> None:
+    """The HTML report, whole or not at all. Reads the database, in short transactions, for the diagrams' pictures.
+
+    Raises `DoctorError` without Jinja2, and OSError where `path` cannot be written.
+    """
+    require_jinja(path)
+    text = rendered(doctor, results, version, datetime.now().astimezone())
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8", errors="replace")
+    partial.replace(path)
+
+
+def rendered(doctor: Doctor, results: Results, version: str, now: datetime) -> str:
+    """The page as text; `now` is the time that it shows."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    healed = Healed(doctor.settings.database, str(doctor.ward.get("session", "")))
+    placer = Placer(doctor.database)
+    contents = Contents(doctor, results, placer, healed.places(placer))
+    plain = contents.as_plain()
+    diagrams = Diagrams(doctor, contents.by_pair(), healed)
+    style, script, library = source("style.css"), own_script(), source("vendor/plot.js")
+    known = len(packed_json(plain)) + len(style) + len(script) + len(library.encode())
+
+    def number(pair: Pair) -> dict[str, object]:
+        return contents.numbered(Subject(None, *pair))
+
+    pictures = diagrams.pack(max(MOST_BYTES - known, LEAST_FOR_PICTURES), number)
+    plain |= {"diagrams": pictures.listed, "keep": pictures.keep, "mode": mode(doctor)}
+    environment = Environment(
+        loader=PackageLoader("pytest_panic_doctor.report", "html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        head=head(doctor, results, version),
+        database=doctor.settings.database,
+        size=size_of(doctor.settings.database),
+        rows=[plural(count, terminal.NOUNS[table]) for table, count in doctor.rows.items()],
+        mode=terminal.MODES[doctor.settings.fix, doctor.settings.plan],
+        settings=told(doctor.settings.as_dict()),
+        now=now,
+        items=plural(len(results.items), "item"),
+        next=[line.split(": ", 1) for line in terminal.next_lines(doctor, results)],
+        style=style,
+        script=script,
+        library=library,
+        hashes=[hashed(script), hashed(library)],
+        data=packed_json(plain),
+        bars=pictures.data,
+    )
+
+
+def mode(doctor: Doctor) -> str:
+    """What the session did: examine, fix or plan."""
+    return "fix" if doctor.settings.fix else "plan" if doctor.settings.plan else "examine"
+
+
+def source(name: str) -> str:
+    """A file of the package."""
+    return files(HERE).joinpath(name).read_text(encoding="utf-8")
+
+
+def own_script() -> str:
+    """The page's own script: one scope, so that nothing but the library is global."""
+    return "(() => {\n'use strict';\n" + "\n".join(source(f"script/{name}") for name in SCRIPTS) + "\n})();\n"
+
+
+def hashed(script: str) -> str:
+    """A script as the page's Content-Security-Policy allows it, and none beside (https://www.w3.org/TR/CSP3/)."""
+    return "sha256-" + b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def size_of(path: Path) -> str:
+    """The file's size; the report is written even where the file has gone meanwhile."""
+    try:
+        return format_size(path.stat().st_size)
+    except OSError as error:
+        return f"size unknown: {error.strerror}"
+
+
+def told(settings: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The settings, one line each; what was not given is left out."""
+    kinds = settings["kinds"]
+    shown = {key: value for key, value in settings.items() if key not in ("kinds", "database")}
+    lines = [(key.replace("_", " "), said(value)) for key, value in shown.items() if value not in (None, [], False)]
+    if isinstance(kinds, Mapping):
+        lines += [
+            (f"{kind} models", ", ".join(name for name, each in kinds.items() if each == kind))
+            for kind in ("TEXT", "IMAGE")
+        ]
+    return lines
+
+
+def said(value: object) -> str:
+    """A setting's value."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else "yes" if value is True else str(value)

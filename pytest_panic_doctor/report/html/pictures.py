@@ -1,0 +1,141 @@
+"""Diagrams small enough for a page that holds thousands of them: each homology dimension on a grid of 1,024 steps.
+
+A picture is some hundred pixels wide, so a grid of 1,024 steps from a dimension's first birth to its last death loses
+nothing that could be seen. Bars in order of birth, then length, differ little from one to the next, and differences
+deflate to less than one byte a bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.topology.diagram import Bars
+from pytest_panic_doctor.topology.payload import Payload, PayloadError, Provenance, decode
+
+STEPS = 1023
+LONGEST = (None, 1024, 512, 256, 128, 64, 32, 16)
+"""Bars that a dimension keeps at most, the longest; the first that lets all pictures fit is taken."""
+
+ESSENTIAL_SHOWN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """The bars of one homology dimension on the grid: uint16, shape (k, 2), birth and length in steps from `first`.
+
+    `total` counts all bars; `undrawable` those with NaN, that begin at infinity or that die before they are born.
+    """
+
+    grid: NDArray[np.uint16]
+    first: float
+    last: float
+    essential: tuple[float, ...]
+    total: int
+    undrawable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One stored diagram. `what` is now, duplicate, before or removed; `problem` says why nothing can be drawn."""
+
+    what: str
+    row: str
+    problem: str
+    dimensions: tuple[Dimension, ...] = ()
+    entropy: tuple[float, ...] = ()
+    provenance: Provenance | None = None
+
+
+def picture(what: str, row: str, payload: bytes | None) -> Picture:
+    """The picture of a payload, which may be anything."""
+    if payload is None:
+        return Picture(what, row, "NULL: no payload is stored")
+    try:
+        read = decode(payload)
+    except PayloadError as error:
+        return Picture(what, row, f"it {error}")
+    return drawn(what, row, read)
+
+
+def drawn(what: str, row: str, payload: Payload) -> Picture:
+    """The picture of a payload that reads, valid or not."""
+    entropy = () if payload.entropy is None else tuple(round(float(each), 4) for each in payload.entropy)
+    if not np.isfinite(entropy).all():
+        entropy = ()
+    return Picture(what, row, "", tuple(map(on_grid, payload.diagram.bars)), entropy, payload.provenance)
+
+
+def on_grid(bars: Bars) -> Dimension:
+    """One dimension's bars on the grid, in order of birth, then length."""
+    birth, death = bars[:, 0].astype(np.float64), bars[:, 1].astype(np.float64)
+    endless = np.isfinite(birth) & np.isposinf(death)
+    finite = np.isfinite(birth) & np.isfinite(death) & (death >= birth)
+    birth, death = birth[finite], death[finite]
+    essential = bars[endless, 0].tolist()
+    starts = np.concatenate((birth, essential))
+    first = float(starts.min()) if len(starts) else 0.0
+    last = float(death.max(initial=first))
+    scale = STEPS / (last - first) if last > first else 0.0
+    steps = np.rint((np.column_stack((birth, death)) - first) * scale).astype(np.uint16)
+    steps[:, 1] -= steps[:, 0]
+    ordered = steps[np.lexsort((steps[:, 1], steps[:, 0]))]
+    undrawable = len(bars) - len(ordered) - int(endless.sum())
+    return Dimension(ordered, first, last, tuple(essential), len(bars), undrawable)
+
+
+def longest(grid: NDArray[np.uint16], keep: int | None) -> NDArray[np.uint16]:
+    """The `keep` longest bars, in their order."""
+    if keep is None or len(grid) <= keep:
+        return grid
+    return grid[np.sort(np.argsort(grid[:, 1], kind="stable")[-keep:])]
+
+
+def differences(grid: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Births, then lengths, as differences: a length differs from the one before only where the births are equal."""
+    birth = np.diff(grid[:, 0], prepend=np.uint16(0))
+    length = grid[:, 1].copy()
+    same = birth == 0
+    same[:1] = False
+    length[same] = np.diff(grid[:, 1], prepend=np.uint16(0))[same]
+    return np.concatenate((birth, length))
+
+
+def varints(values: NDArray[np.uint16]) -> bytes:
+    """Values below 16,384 in one or two bytes each, seven bits a byte, low first (LEB128)."""
+    wide = values > 127
+    out = np.empty(len(values) + int(wide.sum()), np.uint8)
+    place = np.arange(len(values)) + np.concatenate(([0], np.cumsum(wide)[:-1])) if len(values) else np.empty(0, int)
+    out[place] = (values & 127) | (wide.astype(np.uint16) << 7)
+    out[place[wide] + 1] = values[wide] >> 7
+    return out.tobytes()
+
+
+def block(pictures: Sequence[Picture], keep: int | None) -> tuple[list[object], bytes]:
+    """The pictures as plain values, which point into the bytes: per dimension an offset and a number of bars."""
+    plain: list[object] = []
+    parts: list[bytes] = []
+    offset = 0
+    for each in pictures:
+        dimensions = []
+        for dimension in each.dimensions:
+            grid = longest(dimension.grid, keep)
+            part = varints(differences(grid))
+            ends = [rounded(dimension.first), rounded(dimension.last)]
+            essential = [rounded(value) for value in dimension.essential[:ESSENTIAL_SHOWN]]
+            counts = [dimension.total, dimension.undrawable, len(dimension.essential)]
+            dimensions.append([offset, len(grid), *ends, *counts, essential])
+            parts.append(part)
+            offset += len(part)
+        plain.append(
+            {"what": each.what, "row": each.row, "problem": each.problem, "dims": dimensions, "entropy": each.entropy}
+        )
+    return plain, b"".join(parts)
+
+
+def rounded(value: float) -> float:
+    """As many digits as float32 has."""
+    return float(f"{value:.7g}")

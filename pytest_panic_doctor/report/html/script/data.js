@@ -1,0 +1,89 @@
+// What the page was given: unpacked once; the bars of a diagram only when it is drawn.
+
+const STEPS = 1023;
+const SICK = 5, FIXED = 4, ELSEWHERE = 3, SKIPPED = 2, HEALTHY = 1, NONE = 0;
+const WORDS = ["no item", "healthy", "not examined", "sick in other runs", "fixed", "sick"];
+const MARKS = ["", "·", "–", "∘", "+", "×"];
+const STATE_OF = {s: SICK, f: FIXED, h: HEALTHY, n: SKIPPED, ".": NONE};
+const OUTCOMES = {failed: "sick", fixed: "fixed", skipped: "not examined", passed: "healthy"};
+
+const report = {bars: new Uint8Array()};
+
+async function unpacked(id) {
+  const text = atob(document.getElementById(id).textContent.trim());
+  const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function unpack() {
+  Object.assign(report, JSON.parse(new TextDecoder().decode(await unpacked("data"))));
+  report.bars = await unpacked("bars");
+  report.runs = report.experiments.flatMap((experiment, number) =>
+    experiment.runs.map(([id, label]) => ({id, label, experiment: number})));
+  report.models = [...new Set(report.experiments.flatMap((experiment) => experiment.models))];
+  report.rule = Object.fromEntries(report.rules.map((rule) => [rule.id, rule]));
+  report.itemsOf = Object.fromEntries(report.rules.map((rule) => [rule.id, []]));
+  for (const item of report.items) report.itemsOf[item.rule].push(item);
+  const rank = {failed: 0, fixed: 1, passed: 2, skipped: 3};
+  const rows = (item) => (item.findings ?? []).reduce((sum, finding) => sum + finding.count, 0);
+  for (const items of Object.values(report.itemsOf))
+    items.sort((a, b) => rank[a.outcome] - rank[b.outcome] || rows(b) - rows(a));
+}
+
+// [{birth, death}] of one homology dimension, in order of birth, then death.
+function barsOf([offset, count, first, last]) {
+  let at = offset;
+  const next = () => {
+    const low = report.bars[at++];
+    return low < 128 ? low : (low & 127) | (report.bars[at++] << 7);
+  };
+  const steps = Array.from({length: 2 * count}, next);
+  const value = (step) => first + (step * (last - first)) / STEPS;
+  let birth = 0, length = 0;
+  return Array.from({length: count}, (_, index) => {
+    birth += steps[index];
+    length = steps[index] === 0 && index > 0 ? length + steps[count + index] : steps[count + index];
+    return {birth: value(birth), death: value(birth + length)};
+  });
+}
+
+// For each run the state of one rule; of one embedding model alone where one is named.
+function statesOf(rule, model) {
+  const states = new Uint8Array(report.runs.length);
+  const letters = report.states[rule.id] ?? "";
+  let run = 0, place = 0;
+  report.experiments.forEach((experiment, number) => {
+    const runs = experiment.runs.length;
+    const raise = (index, state) => (states[index] = Math.max(states[index], state));
+    const spread = (letter, item) => {
+      const state = STATE_OF[letter] ?? NONE;
+      const where = state >= FIXED && item ? runsOf(item) : null;
+      for (let index = run; index < run + runs; index++)
+        raise(index, where && !where.has(index) ? ELSEWHERE : state);
+    };
+    const found = (name) =>
+      report.itemsOf[rule.id].find((item) => item.experiment === number && (item.model ?? "") === name);
+    if (rule.scope === "experiment") spread(letters[number], found(""));
+    for (const name of experiment.models) {
+      if (rule.scope !== "experiment x embedding model") break;
+      if (!model || name === model) spread(letters[place], found(name));
+      place++;
+    }
+    if (rule.scope === "run x embedding model")
+      for (let index = run; index < run + runs; index++)
+        for (const name of experiment.models) {
+          if (!model || name === model) raise(index, STATE_OF[letters[place]] ?? NONE);
+          place++;
+        }
+    run += runs;
+  });
+  return states;
+}
+
+// The runs that an experiment's item is about; null where they are not known, so that it may be any.
+function runsOf(item) {
+  const parts = item.runs ? [item] : (item.findings ?? []);
+  if (!parts.length || !parts.every((part) => part.complete)) return null;
+  return new Set(parts.flatMap((part) => part.runs.map(([run]) => run)));
+}

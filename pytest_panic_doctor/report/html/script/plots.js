@@ -1,0 +1,81 @@
+// Birth-death plots and barcodes, by Observable Plot. A homology dimension has a colour and a symbol.
+
+const SYMBOLS = ["circle", "square", "triangle", "diamond"];
+const colourOf = (dimension) => `var(--h${Math.min(dimension, 3)})`;
+const short = (value) => String(Number(value.toPrecision(3)));
+
+// From the first birth to the last death of all shots that share a plot, with room for the essential class above.
+function rangeOf(dims) {
+  const first = Math.min(...dims.map((dim) => dim[2])), last = Math.max(...dims.map((dim) => dim[3]));
+  const span = last - first || Math.abs(last) || 1;
+  return {low: first - span * 0.04, high: last + span * 0.04, endless: last + span * 0.14, top: last + span * 0.22};
+}
+
+function birthDeath(layers, dimension, width) {
+  const range = rangeOf(layers.map((layer) => layer.dim));
+  const domain = [range.low, range.top];
+  const marks = [
+    Plot.link([range], {x1: "low", y1: "low", x2: "high", y2: "high", stroke: "var(--muted)", strokeWidth: 1}),
+    Plot.ruleY([range.endless], {stroke: "var(--muted)", strokeDasharray: "3,3"}),
+    Plot.text([range.endless], {x: () => range.top, y: (value) => value, text: () => "∞", textAnchor: "end", dy: -8, fontSize: 13, fill: "var(--muted)"}),
+  ];
+  for (const {dim, before} of layers) {
+    const bars = barsOf(dim);
+    const look = before
+      ? {r: 4, stroke: "var(--muted)", strokeWidth: 1.2, fill: "none"}
+      : {r: 3, fill: colourOf(dimension), fillOpacity: 0.65};
+    marks.push(Plot.dot(bars, {x: "birth", y: "death", symbol: SYMBOLS[dimension], ...look}));
+    marks.push(Plot.dot(dim[7], {x: (birth) => birth, y: () => range.endless, symbol: "star", r: before ? 7 : 5, ...(before ? {stroke: "var(--muted)", fill: "none"} : {fill: colourOf(dimension)})}));
+    if (!before) marks.push(Plot.tip(bars, Plot.pointer({x: "birth", y: "death", title: (bar) => `born ${short(bar.birth)}\ndies ${short(bar.death)}\nlives ${short(bar.death - bar.birth)}`})));
+  }
+  return figure(Plot.plot({width, height: Math.round(width * 0.86), marginLeft: 44, marginBottom: 36, marginTop: 12, marginRight: 12,
+    x: {domain, label: "birth", ticks: 4, nice: false}, y: {domain, label: "death", ticks: 4, nice: false}, style: PLOT_STYLE, marks}),
+  `Birth-death plot of H${dimension}: ${saidOf(layers.at(-1).dim)}`);
+}
+
+const PLOT_STYLE = {background: "transparent", color: "var(--ink)", fontFamily: "inherit", fontSize: "11px", overflow: "visible"};
+
+function barcode({dim, before}, dimension, width, range) {
+  const bars = barsOf(dim);
+  const endless = dim[7].map((birth) => ({birth, death: range.top}));
+  const all = [...bars, ...endless];
+  const height = Math.max(56, Math.min(190, 44 + all.length * 4));
+  return figure(Plot.plot({width, height, marginLeft: 44, marginBottom: 32, marginTop: 6, marginRight: 12,
+    x: {domain: [range.low, range.top], label: "filtration value", ticks: 4}, y: {axis: null, domain: [all.length, -1]}, style: PLOT_STYLE,
+    marks: [
+      Plot.ruleY(bars, {x1: "birth", x2: (bar) => Math.max(bar.death, bar.birth + (range.top - range.low) / 400), y: (_, index) => index,
+        stroke: before ? "var(--muted)" : colourOf(dimension), strokeWidth: Math.max(0.6, Math.min(2.5, 110 / all.length))}),
+      Plot.ruleY(endless, {x1: "birth", x2: "death", y: (_, index) => bars.length + index, stroke: before ? "var(--muted)" : colourOf(dimension), strokeWidth: 2.5}),
+      Plot.text(endless, {x: "death", y: (_, index) => bars.length + index, text: () => "▶", fontSize: 9, fill: before ? "var(--muted)" : colourOf(dimension)}),
+    ]}), `Barcode of H${dimension}: ${saidOf(dim)}`);
+}
+
+// All dimensions in one small picture, of their longest bars alone.
+function thumbnail(shot, width) {
+  const dims = shot.dims;
+  const range = rangeOf(dims);
+  const domain = [range.low, range.top];
+  const marks = [
+    Plot.link([range], {x1: "low", y1: "low", x2: "high", y2: "high", stroke: "var(--line)", strokeWidth: 1.5}),
+    Plot.ruleY([range.endless], {stroke: "var(--line)", strokeDasharray: "3,3"}),
+  ];
+  dims.forEach((dim, dimension) => {
+    const bars = barsOf(dim).sort((a, b) => b.death - b.birth - (a.death - a.birth)).slice(0, 60);
+    marks.push(Plot.dot(bars, {x: "birth", y: "death", symbol: SYMBOLS[dimension], r: 3.2, fill: colourOf(dimension), fillOpacity: 0.7}));
+    marks.push(Plot.dot(dim[7], {x: (birth) => birth, y: () => range.endless, symbol: "star", r: 5, fill: colourOf(dimension)}));
+  });
+  return figure(Plot.plot({width, height: Math.round(width * 0.62), margin: 8, axis: null, x: {domain}, y: {domain}, style: PLOT_STYLE, marks}),
+    `Birth-death plot: ${dims.map((dim, dimension) => `H${dimension} ${saidOf(dim)}`).join(", ")}`);
+}
+
+function figure(svg, label) {
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", label);
+  return svg;
+}
+
+function saidOf([, count, , , total, undrawable, endless]) {
+  const kept = total - undrawable - endless > count ? `, the ${counted(count)} longest drawn` : "";
+  const odd = undrawable ? `, ${counted(undrawable)} that cannot be drawn` : "";
+  return `${plural(total, "bar")}${endless ? `, ${counted(endless)} essential` : ""}${kept}${odd}`;
+}

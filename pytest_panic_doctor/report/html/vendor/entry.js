@@ -1,0 +1,1 @@
+export {dot, link, plot, pointer, ruleX, ruleY, text, tip} from "@observablehq/plot";
