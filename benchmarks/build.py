@@ -1,4 +1,5 @@
-"""Builds a healthy database of any size in production's proportions: images on overflow pages, 768-d vectors."""
+"""Builds a healthy database of any size in production's proportions: images on overflow pages, 768-d vectors, walks
+that return to earlier captions, diagrams whose H0 is the cloud's, and one clustering of the first embedding model."""
 
 from __future__ import annotations
 
@@ -9,16 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import create_engine
 
+from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.store.models import Base
 from pytest_panic_doctor.topology.cloud import h0_deaths
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import encode
 
 WIDTH = 768
 NETWORK = ["FluxDev", "Moondream"]
 MODELS = ("Nomic", "JinaClip", "NomicVision")
+KINDS = kinds([], [])
+LOOP = 4
+"""One in so many captions repeats an earlier one, to the bit."""
+
+OUTLIERS = 7
+"""One in so many embeddings belongs to no cluster."""
+
 TIME, LATER = "2025-08-12 09:30:00.000001", "2025-08-12 09:30:01.000001"
 
 
@@ -46,6 +56,8 @@ def build(path: Path, shape: Shape, seed: int = 0) -> Path:
     engine.dispose()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
+    clustering = ("{}", uid(6, 0), TIME, TIME, LATER, shape.models[0], "hdbscan")
+    db.execute("INSERT INTO clusteringresult VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?1)", clustering)
     random = np.random.default_rng(seed)
     for experiment, first in enumerate(range(0, shape.runs, shape.per_experiment)):
         runs = range(first, min(first + shape.per_experiment, shape.runs))
@@ -86,19 +98,50 @@ def add_run(db: sqlite3.Connection, experiment: int, run: int, shape: Shape, ran
         ),
     )
     for number, model in enumerate(shape.models):
-        steps = range(0 if model.endswith("Vision") else 1, shape.length, 2)
-        points = np.cumsum(random.standard_normal((len(steps), WIDTH), np.float32), axis=0) * np.float32(0.01)
+        steps = range(0 if KINDS[model] == "IMAGE" else 1, shape.length, 2)
+        points = walk(len(steps), random)
         identity = base * len(shape.models) + number * shape.length
+        ids = [uid(4, identity + k) for k in steps]
         db.executemany(
             "INSERT INTO embedding VALUES (?, ?, ?, ?, ?, ?)",
             (
-                (uid(4, identity + k), TIME, LATER, uid(3, base + k), model, point.tobytes())
-                for k, point in zip(steps, points, strict=True)
+                (row_id, TIME, LATER, uid(3, base + k), model, point.tobytes())
+                for row_id, k, point in zip(ids, steps, points, strict=True)
             ),
         )
-        h0 = [[0, death] for death in h0_deaths(points)] + [[0, np.inf]]
-        payload = encode(Diagram((in_order(h0), in_order([[0.5, 0.7]] * 40), in_order([[0.8, 0.9]] * 20))))
         db.execute(
             "INSERT INTO persistencediagram VALUES (?, ?, ?, ?, ?, ?)",
-            (uid(5, run * len(shape.models) + number), TIME, LATER, payload, uid(2, run), model),
+            (uid(5, run * len(shape.models) + number), TIME, LATER, payload(points, random), uid(2, run), model),
         )
+        if number == 0:
+            db.executemany(
+                "INSERT INTO embeddingcluster VALUES (?, ?, ?, ?)",
+                (
+                    (uid(7, base + k), row_id, uid(6, 0), ids[0] if k % OUTLIERS else None)
+                    for k, row_id in enumerate(ids)
+                ),
+            )
+
+
+def walk(count: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """A random walk, float32 of shape (count, 768), whose last steps go over its first points again."""
+    points = np.cumsum(random.standard_normal((count, WIDTH), np.float32), axis=0) * np.float32(0.01)
+    again = count // LOOP
+    points[count - again :] = points[:again]
+    return points
+
+
+def payload(points: NDArray[np.float32], random: np.random.Generator) -> bytes:
+    """A diagram whose H0 is that of `points`; of H1 and H2, which no rule recomputes, it has plausibly many bars."""
+    deaths = h0_deaths(points)
+    h0 = [[0, death] for death in deaths[deaths > 0]] + [[0, np.inf]]
+    scale = float(deaths.max(initial=0.0))
+    return encode(
+        Diagram((in_order(h0), higher(len(points) // 4, scale, random), higher(len(points) // 12, scale, random)))
+    )
+
+
+def higher(count: int, scale: float, random: np.random.Generator) -> Bars:
+    """Bars of a homology dimension above 0, about as long as `scale`."""
+    births = scale * (1 + random.random(count))
+    return in_order(np.stack((births, births + scale * random.random(count)), axis=1))
