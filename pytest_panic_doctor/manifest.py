@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.store.jsontext import loaded
 from pytest_panic_doctor.store.subject import Subject
+
+NAMED = "typeof(id) = 'text'"
+"""What a row needs to be the subject of an item; the rule `schema` fails for those without."""
 
 
 def dashed(stored: str) -> str:
@@ -111,10 +115,12 @@ class Manifest:
 def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest:
     """The manifest of the database, or of those of its experiments that are named; in the order of their ids."""
     try:
-        rows = db.execute("SELECT id, prompts, embedding_models FROM experimentconfig ORDER BY id").fetchall()
+        rows = db.execute(
+            f"SELECT id, prompts, embedding_models FROM experimentconfig WHERE {NAMED} ORDER BY id"
+        ).fetchall()
         runs: dict[str, list[Run]] = {}
         for run_id, experiment, network, prompt in db.execute(
-            "SELECT id, experiment_id, network, initial_prompt FROM run ORDER BY id"
+            f"SELECT id, experiment_id, network, initial_prompt FROM run WHERE {NAMED} ORDER BY id"
         ):
             runs.setdefault(experiment, []).append(Run(run_id, run_label(prompt, network)))
     except sqlite3.OperationalError:
@@ -131,10 +137,7 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
 
 def names(text: object) -> list[str]:
     """The non-empty texts of a JSON list; none where it is no list."""
-    try:
-        value = json.loads(str(text))
-    except ValueError:
-        return []
+    value = loaded(text)
     return [name for name in value if isinstance(name, str) and name] if isinstance(value, list) else []
 
 

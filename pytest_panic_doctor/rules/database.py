@@ -9,6 +9,9 @@ from pytest_panic_doctor.store.schema import TABLES, UNIQUE
 from pytest_panic_doctor.store.subject import Rows
 
 SHOWN = 5
+SUBJECTS = ("experimentconfig", "run")
+NAMELESS = {False: "id IS NULL", True: "typeof(id) <> 'text'"}
+"""Over the index for the large tables; the small ones, whose rows are subjects, are read."""
 
 
 @rule(
@@ -40,6 +43,11 @@ def schema(view: View) -> Iterator[Finding]:
         elif missing:
             noun = plural(len(missing), "column")
             yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=table, count=len(missing))
+        elif nameless := view.scalar(f"SELECT count(*) FROM {table} WHERE {NAMELESS[table in SUBJECTS]}"):
+            text = (
+                f"{plural(nameless, 'row')} of {table} {verb(nameless, 'has', 'have')} no id, so nothing can name them"
+            )
+            yield view.finding(text, table=table, count=nameless)
         for wanted in UNIQUE.get(table, ()):
             if columns.issuperset(wanted) and not is_unique(view, table, wanted):
                 text = f"{table} has no UNIQUE ({', '.join(wanted)})"

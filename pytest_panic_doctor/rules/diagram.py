@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.jsontext import loaded
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.current import difference
@@ -55,10 +56,7 @@ def embedding_models(view: View) -> list[str] | None:
     row = view.db.execute(
         "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", view.params
     ).fetchone()
-    try:
-        value = json.loads(row[0]) if row else None
-    except (TypeError, ValueError):
-        return None
+    value = loaded(row[0]) if row else None
     return [str(name) for name in value] if isinstance(value, list) else None
 
 

@@ -8,21 +8,13 @@ from collections.abc import Iterator
 from itertools import product
 
 from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Scope, View, plural, rule
+from pytest_panic_doctor.store.jsontext import loaded
 
 Plan = Counter[tuple[str, int, str]]
 """How often each (network as JSON, seed, prompt) is there."""
 
 COLUMNS = ("networks", "seeds", "prompts", "embedding_models")
 SHOWN = 40
-
-
-def loaded(text: object) -> object:
-    """The value that a JSON column holds; None where it holds no JSON."""
-    try:
-        value: object = json.loads(text) if isinstance(text, str | bytes) else None
-    except ValueError:
-        return None
-    return value
 
 
 def is_name(value: object) -> bool:
@@ -139,7 +131,7 @@ def named(key: tuple[str, int, str]) -> str:
     network, seed, prompt = key
     models = loaded(network)
     walk = " → ".join(str(name) for name in models) if isinstance(models, list) else network
-    return f"{walk}, seed {seed}, prompt {prompt[:SHOWN]!r}"
+    return f"{walk}, seed {seed}, prompt {str(prompt)[:SHOWN]!r}"
 
 
 def in_runs(view: View, message: str, ids: list[str]) -> Finding:

@@ -99,32 +99,37 @@ def sequence_problems(view: View, run: str, seed: int, max_length: object) -> li
     odd = [value for value, _ in numbers if not isinstance(value, int) or value < 0 or value >= max_length]
     good = {value: count for value, count in numbers if value not in odd}
     end = max_length if seed == -1 else max(good, default=-1) + 1
-    gaps = [number for number in range(end) if number not in good]
+    lost = gaps(sorted(good), end)
+    count = sum(high - low + 1 for low, high in lost)
     problems = []
-    if gaps:
-        what = plural(len(gaps), "sequence number")
-        problems.append(f"{what} of {max_length:,} {verb(len(gaps))} missing: {ranges(gaps)}")
-    repeated = [value for value, count in good.items() if count > 1]
+    if count:
+        what = plural(count, "sequence number")
+        problems.append(f"{what} of {max_length:,} {verb(count)} missing: {ranges(lost)}")
+    repeated = [(value, value) for value, times in good.items() if times > 1]
     if repeated:
         what = plural(len(repeated), "sequence number")
         problems.append(f"{what} {verb(len(repeated), 'stands', 'stand')} more than once: {ranges(repeated)}")
     if odd:
-        shown = ", ".join("NULL" if value is None else str(value) for value in odd[:RANGES_SHOWN])
+        shown = ", ".join("NULL" if value is None else str(value)[:20] for value in odd[:RANGES_SHOWN])
         problems.append(f"{plural(len(odd), 'sequence number')} outside 0 … {max_length - 1:,}: {shown}")
     if not problems:
         problems.append(f"the run stops after {end:,} of {max_length:,} invocations, though no output repeats")
     return problems
 
 
-def ranges(numbers: list[int]) -> str:
-    """`3, 7–9 and 4 more` of ascending numbers."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    shown = ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in spans[:RANGES_SHOWN])
+Span = tuple[int, int]
+"""First and last of consecutive numbers."""
+
+
+def gaps(there: list[int], end: int) -> list[Span]:
+    """The spans between 0 and `end` (not included) that ascending numbers leave out; no number is counted one by one."""
+    edges = zip([-1, *there], [*there, end], strict=True)
+    return [(before + 1, after - 1) for before, after in edges if after - before > 1]
+
+
+def ranges(spans: list[Span]) -> str:
+    """`3, 7–9 and 4 more`."""
+    shown = ", ".join(str(low) if low == high else f"{low:,}–{high:,}" for low, high in spans[:RANGES_SHOWN])
     left = sum(high - low + 1 for low, high in spans[RANGES_SHOWN:])
     return f"{shown} and {left:,} more" if left else shown
 
