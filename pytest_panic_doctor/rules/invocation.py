@@ -122,7 +122,7 @@ Span = tuple[int, int]
 
 
 def gaps(there: list[int], end: int) -> list[Span]:
-    """The spans between 0 and `end` (not included) that ascending numbers leave out; no number is counted one by one."""
+    """The spans from 0 up to `end` that ascending numbers leave out, without counting number by number."""
     edges = zip([-1, *there], [*there, end], strict=True)
     return [(before + 1, after - 1) for before, after in edges if after - before > 1]
 
