@@ -27,22 +27,29 @@ PR_SET_PDEATHSIG = 1
 LIMITED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def die_with(parent: int, lifeline: int, *, by_thread: bool) -> None:
-    """Make the kernel end this process with its parent; leave at once where that is gone already.
+def arm(lifeline: int, pid: int) -> None:
+    """Make the kernel kill process `pid` when the other end of the pipe `lifeline` is closed (fcntl(2), F_SETSIG).
 
-    `lifeline` is a pipe that the parent holds open and never writes to. `by_thread`: the thread of the parent that
-    started this process lives as long as the parent, for PR_SET_PDEATHSIG speaks of that thread (prctl(2)).
+    The parent does this as soon as the process is there, so that it dies even while its interpreter is starting.
     """
     if sys.platform == "linux":
         import fcntl
 
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, pid)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-        if by_thread:
-            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
+
+
+def die_with(parent: int, lifeline: int, *, by_thread: bool) -> None:
+    """End this process with its parent, and at once where that is gone already.
+
+    `lifeline` is a pipe that the parent holds open and never writes to. `by_thread`: the thread of the parent that
+    started this process lives as long as the parent, for PR_SET_PDEATHSIG speaks of that thread (prctl(2)).
+    """
+    if sys.platform != "linux":
         guard(lifeline)
+    elif by_thread:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent or select.select([lifeline], [], [], 0)[0]:
         os._exit(0)
 

@@ -152,8 +152,15 @@ class Computer:
         distinct = len({point.tobytes() for point in task.points})
         need = self.budget.estimate(distinct).memory
         idle = self._child.pid if self._child else 0
-        with self.budget.admit(need, task.label, len(task.points), self._waiting, child=idle) as grant:
-            computed = self._persist(task, grant)
+        try:
+            with self.budget.admit(need, task.label, len(task.points), self._waiting, child=idle) as grant:
+                computed = self._persist(task, grant)
+        except ComputationFailed:
+            raise
+        except BaseException:
+            # Ctrl-C, or the session is over.
+            self.close()
+            raise
         self.budget.learn(Measured(distinct, computed.seconds, computed.peak_memory))
         return computed
 
@@ -313,7 +320,7 @@ def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
     last = deaths[-1][1]
     return ComputationFailed(
         f"{subject(task)}: its computation {f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
-        f"at {format_size(last.size)} after {last.seconds:,.0f} s in {last.stage}; "
+        f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.stage}; "
         "try another engine with --doctor-engine",
         "died",
         last.seconds,

@@ -68,6 +68,7 @@ class Child:
                 pass_fds=[lifeline],
                 bufsize=0,
             )
+            child.arm(lifeline, self.process.pid)
         except BaseException:
             # Ctrl-C can come when the process is there and nobody has its name yet: without its lifeline it ends.
             os.close(self.lifeline)
