@@ -97,20 +97,40 @@ class Diagrams:
                 counted = {"points": points[pair]} if pair in points else {}
                 self.pairs[pair].measures = counted | dict(item.measures) | {"how": how}
 
-    def pack(self, room: int, number: Callable[[Pair], dict[str, object]]) -> Packed:
-        """The pictures in at most `room` characters, of the longest bars alone where all of them do not fit."""
-        flat = [each for pair in self.pairs.values() for each in (*pair.now, *pair.before)]
-        for keep in LONGEST:
-            plain, data = block(flat, keep)
-            text = packed(data)
-            if len(text) <= room:
-                break
-        shots = iter(plain)
+    def pack(self, keep: int | None, number: Callable[[Pair], dict[str, object]]) -> Packed:
+        """All pictures, with at most `keep` bars of a dimension; `number` gives the pair as the page knows it."""
+        shots, data = block([each for pair in self.pairs.values() for each in (*pair.now, *pair.before)], keep)
+        rest = iter(shots)
         listed = [
-            number(pair) | {"shots": list(islice(shots, len(each.now) + len(each.before))), "measures": each.measures}
+            number(pair) | {"shots": list(islice(rest, len(each.now) + len(each.before))), "measures": each.measures}
             for pair, each in self.pairs.items()
         ]
-        return Packed(listed, text, keep)
+        return Packed(listed, packed(data, level=6), keep)
+
+    def bars(self, keep: int | None) -> int:
+        """How many bars that is."""
+        sizes = [
+            len(each.grid)
+            for pair in self.pairs.values()
+            for one in (*pair.now, *pair.before)
+            for each in one.dimensions
+        ]
+        return sum(sizes if keep is None else (min(size, keep) for size in sizes))
+
+    def fitting(self, room: Callable[[Packed], int], number: Callable[[Pair], dict[str, object]]) -> Packed:
+        """All pictures in the `room`, in characters, that the rest of the page leaves.
+
+        How long a level gets is told from the level before by the number of bars, so that few are tried.
+        """
+        found = self.pack(None, number)
+        allowed = room(found)
+        for keep in LONGEST[1:]:
+            if len(found.data) <= allowed:
+                break
+            if keep == LONGEST[-1] or self.bars(keep) * len(found.data) <= self.bars(found.keep) * allowed:
+                found = self.pack(keep, number)
+                allowed = room(found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

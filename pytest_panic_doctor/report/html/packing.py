@@ -10,9 +10,9 @@ import zlib
 from base64 import b64encode
 
 
-def packed(data: bytes) -> str:
+def packed(data: bytes, level: int = 9) -> str:
     """`data` as raw DEFLATE (RFC 1951) in base64."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     return b64encode(deflate.compress(data) + deflate.flush()).decode("ascii")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.html.contents import Contents
-from pytest_panic_doctor.report.html.diagrams import Diagrams
+from pytest_panic_doctor.report.html.diagrams import Diagrams, Packed
 from pytest_panic_doctor.report.html.healed import Healed
 from pytest_panic_doctor.report.html.packing import packed_json
 from pytest_panic_doctor.report.html.places import Placer
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 MOST_BYTES = 4_900_000
 """What the whole page may take; the pictures get what the rest leaves."""
 
-LEAST_FOR_PICTURES = 400_000
+FRAME = 30_000
+"""What is neither script nor data, from above."""
 
 HERE = "pytest_panic_doctor.report.html"
 SCRIPTS = (
@@ -78,13 +79,16 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime) -> s
     plain = contents.as_plain()
     diagrams = Diagrams(doctor, contents.by_pair(), healed)
     style, script, library = source("style.css"), own_script(), source("vendor/plot.js")
-    known = len(packed_json(plain)) + len(style) + len(script) + len(library.encode())
+    fixed = len(style) + len(script) + len(library.encode()) + FRAME
 
     def number(pair: Pair) -> dict[str, object]:
         return contents.numbered(Subject(None, *pair))
 
-    pictures = diagrams.pack(max(MOST_BYTES - known, LEAST_FOR_PICTURES), number)
-    plain |= {"diagrams": pictures.listed, "keep": pictures.keep, "mode": mode(doctor)}
+    def room(pictures: Packed) -> int:
+        return MOST_BYTES - fixed - len(packed_json(plain | {"diagrams": pictures.listed}))
+
+    pictures = diagrams.fitting(room, number)
+    data = packed_json(plain | {"diagrams": pictures.listed, "keep": pictures.keep, "mode": mode(doctor)})
     environment = Environment(
         loader=PackageLoader("pytest_panic_doctor.report", "html"),
         autoescape=True,
@@ -106,7 +110,7 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime) -> s
         script=script,
         library=library,
         hashes=[hashed(script), hashed(library)],
-        data=packed_json(plain),
+        data=data,
         bars=pictures.data,
     )
 

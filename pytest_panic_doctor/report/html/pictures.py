@@ -18,7 +18,7 @@ from pytest_panic_doctor.topology.payload import Payload, PayloadError, Provenan
 
 STEPS = 1023
 LONGEST = (None, 1024, 512, 256, 128, 64, 32, 16)
-"""Bars that a dimension keeps at most, the longest; the first that lets all pictures fit is taken."""
+"""Bars that a dimension keeps, the longest: the most with which all pictures fit."""
 
 ESSENTIAL_SHOWN = 16
 
@@ -97,45 +97,47 @@ def longest(grid: NDArray[np.uint16], keep: int | None) -> NDArray[np.uint16]:
 def differences(grid: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """Births, then lengths, as differences: a length differs from the one before only where the births are equal."""
     birth = np.diff(grid[:, 0], prepend=np.uint16(0))
-    length = grid[:, 1].copy()
-    same = birth == 0
-    same[:1] = False
-    length[same] = np.diff(grid[:, 1], prepend=np.uint16(0))[same]
-    return np.concatenate((birth, length))
+    before = np.concatenate((np.zeros(1, np.uint16), grid[:-1, 1]))[: len(grid)]
+    return np.concatenate((birth, grid[:, 1] - np.where(birth == 0, before, 0).astype(np.uint16)))
 
 
 def varints(values: NDArray[np.uint16]) -> bytes:
     """Values below 16,384 in one or two bytes each, seven bits a byte, low first (LEB128)."""
     wide = values > 127
+    place = np.arange(len(values)) + np.cumsum(wide) - wide
     out = np.empty(len(values) + int(wide.sum()), np.uint8)
-    place = np.arange(len(values)) + np.concatenate(([0], np.cumsum(wide)[:-1])) if len(values) else np.empty(0, int)
     out[place] = (values & 127) | (wide.astype(np.uint16) << 7)
     out[place[wide] + 1] = values[wide] >> 7
     return out.tobytes()
 
 
 def block(pictures: Sequence[Picture], keep: int | None) -> tuple[list[object], bytes]:
-    """The pictures as plain values, which point into the bytes: per dimension an offset and a number of bars."""
-    plain: list[object] = []
-    parts: list[bytes] = []
-    offset = 0
+    """The pictures as plain values, which point into the bytes: an offset each, and a number of bars a dimension."""
+    listed: list[object] = []
+    data = bytearray()
     for each in pictures:
-        dimensions = []
-        for dimension in each.dimensions:
-            grid = longest(dimension.grid, keep)
-            part = varints(differences(grid))
-            ends = [rounded(dimension.first), rounded(dimension.last)]
-            essential = [rounded(value) for value in dimension.essential[:ESSENTIAL_SHOWN]]
-            counts = [dimension.total, dimension.undrawable, len(dimension.essential)]
-            dimensions.append([offset, len(grid), *ends, *counts, essential])
-            parts.append(part)
-            offset += len(part)
-        plain.append(
-            {"what": each.what, "row": each.row, "problem": each.problem, "dims": dimensions, "entropy": each.entropy}
-        )
-    return plain, b"".join(parts)
+        grids = [longest(dimension.grid, keep) for dimension in each.dimensions]
+        listed.append(plain(each, len(data), [len(grid) for grid in grids]))
+        data += varints(np.concatenate([np.empty(0, np.uint16), *map(differences, grids)]))
+    return listed, bytes(data)
+
+
+def plain(each: Picture, offset: int, counts: Sequence[int]) -> dict[str, object]:
+    """One picture as plain values; `counts` are the bars of each dimension that are in the data."""
+    dimensions = [
+        [
+            count,
+            rounded(dimension.first),
+            rounded(dimension.last),
+            *(dimension.total, dimension.undrawable, len(dimension.essential)),
+            [rounded(value) for value in dimension.essential[:ESSENTIAL_SHOWN]],
+        ]
+        for dimension, count in zip(each.dimensions, counts, strict=True)
+    ]
+    told = {"what": each.what, "row": each.row, "problem": each.problem, "entropy": each.entropy, "at": offset}
+    return told | {"dims": dimensions}
 
 
 def rounded(value: float) -> float:
-    """As many digits as float32 has."""
-    return float(f"{value:.7g}")
+    """Five digits: more than a picture, or a tooltip on it, can show."""
+    return float(f"{value:.5g}")

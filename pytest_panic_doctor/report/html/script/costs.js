@@ -31,10 +31,13 @@ function drawCosts() {
   draw();
 }
 
-// Log scales need some room where all values are nearly one.
-function around(values) {
+// A log scale where the values span more than one power of ten; otherwise it has too few ticks to be read.
+function scaleOf(values, label) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  return [low / 1.3, high * 1.3];
+  const tickFormat = (value) => (value >= 1000 ? counted(value) : String(Number(value.toPrecision(3))));
+  return high > 10 * low
+    ? {type: "log", domain: [low / 1.3, high * 1.3], label, ticks: 5, tickFormat}
+    : {domain: [0, high * 1.15], label, ticks: 5, tickFormat};
 }
 
 function costChart(measured, key, label, width) {
@@ -43,8 +46,7 @@ function costChart(measured, key, label, width) {
     Plot.dot(measured.filter((each) => each.how === how), {x: "points", y: key, symbol, r: 4, stroke: colour, strokeWidth: 1.5, fill: filled ? colour : "none", fillOpacity: 0.35}));
   const told = (each) => `${each.label}\n${plural(each.points, "point")}, ${seconds(each.seconds)}${each.memory ? `, ${bytes(each.memory * 1e6)}` : ""}\n${HOWS[each.how].name}`;
   const svg = figure(Plot.plot({width, height: Math.min(340, Math.round(width * 0.66)), marginLeft: 52, marginBottom: 40, grid: true, style: PLOT_STYLE,
-    x: {type: "log", domain: around(measured.map((each) => each.points)), label: "points", ticks: 5, tickFormat: counted},
-    y: {type: "log", domain: around(measured.map((each) => each[key])), label, ticks: 5, tickFormat: (value) => String(Number(value.toPrecision(3)))},
+    x: scaleOf(measured.map((each) => each.points), "points"), y: scaleOf(measured.map((each) => each[key]), label),
     marks: [...marks, Plot.tip(measured, Plot.pointer({x: "points", y: key, title: told}))]}), `${label} against points, ${plural(measured.length, "diagram")}`);
   svg.addEventListener("click", () => svg.value && openDiagram(svg.value.each));
   return svg;

@@ -3,7 +3,7 @@
 const STEPS = 1023;
 const SICK = 5, FIXED = 4, ELSEWHERE = 3, SKIPPED = 2, HEALTHY = 1, NONE = 0;
 const WORDS = ["no item", "healthy", "not examined", "sick in other runs", "fixed", "sick"];
-const MARKS = ["", "·", "–", "∘", "+", "×"];
+const MARKS = ["", "✓", "–", "∘", "+", "×"];
 const STATE_OF = {s: SICK, f: FIXED, h: HEALTHY, n: SKIPPED, ".": NONE};
 const OUTCOMES = {failed: "sick", fixed: "fixed", skipped: "not examined", passed: "healthy"};
 
@@ -25,27 +25,38 @@ async function unpack() {
   report.rule = Object.fromEntries(report.rules.map((rule) => [rule.id, rule]));
   report.itemsOf = Object.fromEntries(report.rules.map((rule) => [rule.id, []]));
   for (const item of report.items) report.itemsOf[item.rule].push(item);
+  for (const {shots} of report.diagrams)
+    for (const shot of shots) shot.dims = shot.dims.map((dim, dimension) => dimensionOf(shot, dimension, dim));
   const rank = {failed: 0, fixed: 1, passed: 2, skipped: 3};
   const rows = (item) => (item.findings ?? []).reduce((sum, finding) => sum + finding.count, 0);
   for (const items of Object.values(report.itemsOf))
     items.sort((a, b) => rank[a.outcome] - rank[b.outcome] || rows(b) - rows(a));
 }
 
-// [{birth, death}] of one homology dimension, in order of birth, then death.
-function barsOf([offset, count, first, last]) {
-  let at = offset;
+// A homology dimension of a stored diagram: `total` bars, `endless` of them essential, `count` of them to be drawn.
+function dimensionOf(shot, dimension, [count, first, last, total, undrawable, endless, births]) {
+  return {shot, dimension, count, first, last, total, undrawable, endless, births};
+}
+
+// [{birth, death}] of one homology dimension, in order of birth, then death. The bars of a shot follow one another.
+function barsOf({shot, dimension}) {
+  let at = shot.at;
   const next = () => {
     const low = report.bars[at++];
     return low < 128 ? low : (low & 127) | (report.bars[at++] << 7);
   };
-  const steps = Array.from({length: 2 * count}, next);
-  const value = (step) => first + (step * (last - first)) / STEPS;
-  let birth = 0, length = 0;
-  return Array.from({length: count}, (_, index) => {
-    birth += steps[index];
-    length = steps[index] === 0 && index > 0 ? length + steps[count + index] : steps[count + index];
-    return {birth: value(birth), death: value(birth + length)};
-  });
+  let bars = [];
+  for (const {count, first, last} of shot.dims.slice(0, dimension + 1)) {
+    const steps = Array.from({length: 2 * count}, next);
+    const value = (step) => first + (step * (last - first)) / STEPS;
+    let birth = 0, length = 0;
+    bars = Array.from({length: count}, (_, index) => {
+      birth += steps[index];
+      length = steps[count + index] + (steps[index] === 0 ? length : 0);
+      return {birth: value(birth), death: value(birth + length)};
+    });
+  }
+  return bars;
 }
 
 // For each run the state of one rule; of one embedding model alone where one is named.
@@ -60,7 +71,7 @@ function statesOf(rule, model) {
       const state = STATE_OF[letter] ?? NONE;
       const where = state >= FIXED && item ? runsOf(item) : null;
       for (let index = run; index < run + runs; index++)
-        raise(index, where && !where.has(index) ? ELSEWHERE : state);
+        raise(index, !where || where.has(index) ? state : state === FIXED ? HEALTHY : ELSEWHERE);
     };
     const found = (name) =>
       report.itemsOf[rule.id].find((item) => item.experiment === number && (item.model ?? "") === name);

@@ -22,7 +22,7 @@ function prepareDiagrams() {
   report.diagrams.sort((a, b) => rank.indexOf(a.state) - rank.indexOf(b.state) || barsIn(b) - barsIn(a));
 }
 
-const barsIn = (each) => (each.now[0]?.dims ?? []).slice(1).reduce((sum, dim) => sum + dim[4], 0);
+const barsIn = (each) => (each.now[0]?.dims ?? []).slice(1).reduce((sum, dim) => sum + dim.total, 0);
 
 function diagramButton(run, model) {
   const found = report.diagram.get(`${run} ${model}`);
@@ -81,14 +81,14 @@ function card(each) {
   const run = report.runs[each.run];
   const picture = el("div", {class: "thumbnail"});
   const shot = each.now[0];
-  picture.draw = () => picture.append(shot && !shot.problem && shot.dims.length ? thumbnail(shot, 260) : el("p", {class: "nothing"}, problemOf(shot)));
+  picture.draw = () => picture.append(shot && !shot.problem && shot.dims.length ? thumbnail(shot, each.before[0], 260) : el("p", {class: "nothing"}, problemOf(shot)));
   drawer.observe(picture);
-  const counts = shot && !shot.problem ? shot.dims.map((dim, dimension) => `H${dimension} ${counted(dim[4])}`).join(" · ") : "";
+  const counts = shot && !shot.problem ? shot.dims.map((dim, dimension) => `H${dimension} ${counted(dim.total)}`).join(" · ") : "";
   return el("button", {type: "button", class: `card ${classOf(each.state)}`, click: () => openDiagram(each)},
     el("span", {class: "card-head"}, badge(each.state), el("span", {class: "chip"}, each.model)),
     picture,
     el("span", {class: "card-name"}, run.label),
-    el("span", {class: "quiet"}, [counts, each.measures.points ? plural(each.measures.points, "point") : ""].filter(Boolean).join(" · ") || " "));
+    el("span", {class: "card-counts"}, each.measures.points ? el("span", {class: "points"}, `${plural(each.measures.points, "point")} · `) : "", counts || "\u00a0"));
 }
 
 const problemOf = (shot) => (!shot ? "no diagram is stored" : shot.problem || "there is no bar");
@@ -100,7 +100,7 @@ function openDiagram(each) {
   const holder = el("div", {class: "pictures"});
   showDetail(run.label,
     el("p", {class: "about-run"}, badge(each.state), el("span", {class: "chip"}, each.model), el("span", {class: "id"}, "run ", el("code", {}, dashed(run.id)))),
-    measuresOf(each.measures),
+    items.some((item) => item.measures) ? "" : measuresOf(each.measures),
     before ? el("p", {class: "legend before-after"}, el("span", {}, el("span", {class: "ring", "aria-hidden": "true"}), `before: ${before.problem || "hollow, grey"}`), el("span", {}, el("span", {class: "disc", "aria-hidden": "true"}), `after: ${now?.problem || "filled"}`)) : "",
     holder,
     each.now.slice(1).map((shot) => el("p", {class: "note"}, `One more diagram is stored for this run and model (${dashed(shot.row)}): ${shot.problem || sameOrNot(shot, now)}.`)),
@@ -109,7 +109,7 @@ function openDiagram(each) {
   drawLarge(holder, now, before);
 }
 
-const sameOrNot = (shot, other) => (other && JSON.stringify(shot.dims.map((dim) => dim.slice(4, 7))) === JSON.stringify(other.dims.map((dim) => dim.slice(4, 7))) ? "it has as many bars" : "it has other bars");
+const sameOrNot = (shot, other) => (other && JSON.stringify(shot.dims.map((dim) => [dim.total, dim.undrawable, dim.endless])) === JSON.stringify(other.dims.map((dim) => [dim.total, dim.undrawable, dim.endless])) ? "it has as many bars" : "it has other bars");
 
 function drawLarge(holder, now, before) {
   const drawable = (shot) => (shot && !shot.problem ? shot.dims : []);
@@ -125,17 +125,17 @@ function drawLarge(holder, now, before) {
   for (let dimension = 0; dimension < dimensions; dimension++) {
     const layers = [former[dimension] && {dim: former[dimension], before: true}, after[dimension] && {dim: after[dimension]}].filter(Boolean);
     const entropy = (now ?? before).entropy?.[dimension];
-    const column = el("figure", {class: "dimension"},
+    const column = el("figure", {class: "dimension", style: `width: ${width}px`},
       el("figcaption", {}, el("strong", {style: `color: ${colourOf(dimension)}`}, `H${dimension}`), ` ${saidOf(layers.at(-1).dim)}`,
         entropy === undefined ? "" : el("span", {class: "quiet"}, ` entropy ${entropy.toFixed(3)}`)));
-    const some = layers.some(({dim}) => dim[4] - dim[5] > 0);
+    const some = layers.some(({dim}) => dim.total - dim.undrawable > 0);
     if (!some) column.append(el("p", {class: "nothing"}, "no bar"));
     else {
-      const range = rangeOf(layers.map((layer) => layer.dim));
-      column.append(birthDeath(layers, dimension, width));
+      const range = rangeOf(layers.map((layer) => layer.dim), [...after, ...former].filter((dim) => dim.total > dim.undrawable));
+      column.append(birthDeath(layers, dimension, width, range));
       for (const layer of layers) {
         if (former.length) column.append(el("p", {class: "quiet barcode-name"}, layer.before ? "before" : "after"));
-        if (layer.dim[4] - layer.dim[5] > 0) column.append(barcode(layer, dimension, width, range));
+        if (layer.dim.total - layer.dim.undrawable > 0) column.append(barcode(layer, dimension, width, range));
         else column.append(el("p", {class: "quiet"}, "no bar"));
       }
     }

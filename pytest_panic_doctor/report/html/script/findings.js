@@ -30,7 +30,7 @@ function itemView(item, only) {
     el("div", {class: "item-head"}, badge(OUTCOMES[item.outcome]), el("strong", {}, subjectOf(item)),
       item.model ? el("span", {class: "chip"}, item.model) : ""),
     id ? el("p", {class: "id"}, `${id[0]} `, el("code", {}, dashed(id[1]))) : "",
-    listed(findings, findingView, 10, "ul", "findings"),
+    listed(findings, (finding) => findingView(finding, id?.[1]), 10, "ul", "findings"),
     item.note ? el("p", {class: "item-note"}, item.note) : "",
     (item.warnings ?? []).map((warning) => el("p", {class: "warning"}, el("span", {class: "mark", "aria-hidden": "true"}, "!"), warning)),
     measuresOf(item.measures),
@@ -39,12 +39,12 @@ function itemView(item, only) {
 
 const concerns = (finding, run) => !finding.complete || finding.runs.some(([each]) => each === run);
 
-function findingView(finding) {
+function findingView(finding, subject) {
   return el("li", {class: "finding"},
     el("p", {}, finding.message),
     finding.run >= 0 ? el("p", {class: "id"}, "run ", el("code", {}, dashed(finding.run_id)), ` ${report.runs[finding.run].label}`)
       : finding.run_id ? el("p", {class: "id"}, "run ", el("code", {}, dashed(finding.run_id))) : "",
-    rowsOf(finding));
+    finding.ids?.length === 1 && [subject, finding.run_id].includes(finding.ids[0]) ? "" : rowsOf(finding));
 }
 
 function rowsOf(finding) {

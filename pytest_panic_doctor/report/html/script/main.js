@@ -27,6 +27,15 @@ async function copy(button) {
   setTimeout(() => (button.textContent = before), 1500);
 }
 
+// On paper there is nothing to scroll: the map's first three hundred rows are all drawn, and so is every picture.
+const MOST_PRINTED = 300;
+
+function print(begins) {
+  if (begins) document.querySelectorAll(".thumbnail:empty").forEach((picture) => picture.draw());
+  map.printing = begins ? [0, MOST_PRINTED] : null;
+  if (map.rows.length) drawRows(true);
+}
+
 async function main() {
   chooseScheme();
   document.addEventListener("click", (event) => {
@@ -41,6 +50,8 @@ async function main() {
   drawMap();
   drawDiagrams();
   drawCosts();
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -1,30 +1,30 @@
 // The map: a row a run, a column a rule. Only the rows in view are elements; beside them all runs as one small picture.
 
 const ROW = 26;
-const map = {model: "", text: "", damaged: false, rows: [], states: [], rules: [], at: [0, 0], from: -1, to: -1};
+const map = {model: "", text: "", damaged: false, narrow: innerWidth < 760, rows: [], all: [], rules: [], states: [], at: [0, 0], from: -1, to: -1};
 
 // As the data come about, so that damage and its consequences read from left to right; rules of a user's own come last.
 const AREAS = ["experiment", "invocation", "embedding", "cluster", "diagram"];
 const areaOf = (rule) => (AREAS.indexOf(rule.id.split("-")[0]) + AREAS.length + 1) % (AREAS.length + 1);
-const begins = (column) => column > 0 && areaOf(map.rules[column]) !== areaOf(map.rules[column - 1]);
+const gutter = (column, name) =>
+  column === 0 || areaOf(map.rules[column]) !== areaOf(map.rules[column - 1]) ? el(name, {class: "gutter", "aria-hidden": "true"}) : "";
 
 function drawMap() {
   const section = byId("map");
-  map.rules = report.rules.filter((rule) => rule.scope !== "database").sort((a, b) => areaOf(a) - areaOf(b) || a.order - b.order);
+  map.all = report.rules.filter((rule) => rule.scope !== "database").sort((a, b) => areaOf(a) - areaOf(b) || a.order - b.order);
   const whole = report.rules.filter((rule) => rule.scope === "database").sort((a, b) => a.order - b.order);
   if (whole.length) section.append(el("div", {class: "whole"}, el("span", {class: "quiet"}, "The whole database"),
-    whole.map((rule) => el("button", {type: "button", class: `filter ${classOf(rule.verdict)}`, click: () => openRule(rule.id)},
+    whole.map((rule) => el("button", {type: "button", class: `filter small ${classOf(rule.verdict)}`, click: () => openRule(rule.id)},
       el("span", {class: "mark", "aria-hidden": "true"}, MARKS[WORDS.indexOf(rule.verdict)]), rule.id,
       el("span", {class: "unseen"}, `: ${rule.verdict}`)))));
-  if (!report.runs.length || !map.rules.length) {
+  if (!report.runs.length || !map.all.length) {
     section.append(el("p", {class: "note"}, report.runs.length ? "No rule about experiments or runs was examined." : "There is no run to show."));
     return;
   }
   section.append(mapTools(), el("div", {class: "map"},
     el("div", {class: "scroller", id: "map-scroller", scroll: () => requestAnimationFrame(drawRows)},
-      el("table", {class: "grid", role: "grid", "aria-label": "Runs and rules", "aria-colcount": map.rules.length + 1, keydown: moveInMap, click: (event) => openCell(event.target.closest("[data-column]"))},
-        el("thead", {}, el("tr", {"aria-rowindex": "1"}, el("th", {scope: "col", class: "corner"}, el("span", {id: "map-count"})),
-          map.rules.map((rule, column) => el("th", {scope: "col", class: begins(column) && "first", title: rule.sentence}, el("span", {}, rule.id))))),
+      el("table", {class: "grid", role: "grid", "aria-label": "Runs and rules", keydown: moveInMap, click: (event) => openCell(event.target.closest("[data-column]"))},
+        el("thead", {}, el("tr", {"aria-rowindex": "1", id: "map-heads"})),
         el("tbody", {id: "map-rows"}))),
     el("canvas", {id: "overview", "aria-hidden": "true", title: "All runs; click to go there"})));
   byId("overview").addEventListener("pointerdown", dragOverview);
@@ -43,18 +43,24 @@ function mapTools() {
     map.model = event.target.value;
     refreshMap();
   }}, el("option", {value: ""}, "every embedding model"), report.models.map((name) => el("option", {value: name}, name)));
-  const damaged = el("input", {type: "checkbox", id: "damaged", change: (event) => {
-    map.damaged = event.target.checked;
+  const check = (key, text) => el("label", {class: "check"}, el("input", {type: "checkbox", id: key, checked: map[key], change: (event) => {
+    map[key] = event.target.checked;
     refreshMap();
-  }});
+  }}), text);
   return el("div", {class: "toolbar"}, search, models,
-    el("label", {class: "check"}, damaged, "damaged runs only"),
+    check("damaged", "damaged runs only"), check("narrow", "damaged rules only"),
     el("ul", {class: "legend", "aria-label": "What the marks mean"}, [SICK, FIXED, ELSEWHERE, HEALTHY, SKIPPED].map((state) =>
-      el("li", {}, el("span", {class: `cell ${classOf(WORDS[state])}`, "aria-hidden": "true"}, MARKS[state]), WORDS[state]))));
+      el("li", {}, el("span", {class: `cell ${classOf(WORDS[state])}`, "data-state": state, "aria-hidden": "true"}, MARKS[state]), WORDS[state]))));
 }
 
 function refreshMap() {
-  map.states = map.rules.map((rule) => statesOf(rule, map.model));
+  const states = map.all.map((rule) => statesOf(rule, map.model));
+  const kept = map.all.map((_, column) => !map.narrow || states[column].some((state) => state >= FIXED));
+  map.rules = map.all.filter((_, column) => kept[column]);
+  map.states = states.filter((_, column) => kept[column]);
+  const corner = el("span", {id: "map-count"});
+  byId("map-heads").replaceChildren(el("th", {scope: "col", class: "corner"}, corner), ...map.rules.flatMap((rule, column) =>
+    [gutter(column, "th"), el("th", {scope: "col", title: rule.sentence}, el("span", {}, rule.id))]).filter(Boolean));
   const runs = new Map();
   report.runs.forEach((run, number) => {
     const experiment = report.experiments[run.experiment];
@@ -64,9 +70,11 @@ function refreshMap() {
   });
   map.rows = [...runs].flatMap(([experiment, numbers]) => [{experiment, count: numbers.length}, ...numbers.map((run) => ({run}))]);
   const shown = map.rows.filter((row) => row.run !== undefined).length;
-  byId("map-count").textContent = shown === report.runs.length ? plural(shown, "run") : `${counted(shown)} of ${plural(report.runs.length, "run")}`;
-  map.at = [Math.min(map.at[0], Math.max(0, map.rows.length - 1)), map.at[1]];
+  corner.textContent = shown === report.runs.length ? plural(shown, "run") : `${counted(shown)} of ${plural(report.runs.length, "run")}`;
+  // The one cell that the tabulator reaches.
+  map.at = [Math.max(0, map.rows.findIndex((row) => row.run !== undefined)), 0];
   document.querySelector("table.grid").setAttribute("aria-rowcount", map.rows.length + 1);
+  document.querySelector("table.grid").setAttribute("aria-colcount", map.rules.length + 1);
   drawRows(true);
 }
 
@@ -89,17 +97,23 @@ function mapRow(row, index) {
   if (row.run === undefined) {
     const experiment = report.experiments[row.experiment];
     return el("tr", {class: "experiment", "aria-rowindex": index + 2},
-      el("th", {scope: "rowgroup", colspan: map.rules.length + 1}, el("span", {title: dashed(experiment.id)},
+      el("th", {scope: "rowgroup", colspan: byId("map-heads").childElementCount}, el("span", {title: dashed(experiment.id)},
         el("strong", {}, experiment.label), el("span", {class: "quiet"}, ` ${plural(row.count, "run")}`))));
   }
   const run = report.runs[row.run];
   return el("tr", {"aria-rowindex": index + 2},
-    el("th", {scope: "row"}, el("span", {title: `${run.label}\n${dashed(run.id)}`}, run.label)),
+    el("th", {scope: "row"}, el("span", {title: `${run.label}\n${dashed(run.id)}`}, labelParts(run.label))),
     map.rules.map((rule, column) => {
       const state = map.states[column][row.run];
-      return el("td", {class: `cell ${classOf(WORDS[state])}${begins(column) ? " first" : ""}`, "data-row": index, "data-column": column, tabindex: index === map.at[0] && column === map.at[1] ? "0" : "-1",
-        title: `${rule.id}: ${WORDS[state]}`, "aria-label": `${rule.id}: ${WORDS[state]}`}, MARKS[state]);
+      return [gutter(column, "td"), el("td", {class: `cell ${classOf(WORDS[state])}`, "aria-colindex": column + 2, "data-row": index, "data-column": column, tabindex: index === map.at[0] && column === map.at[1] ? "0" : "-1",
+        title: `${rule.id}: ${WORDS[state]}`, "aria-label": `${rule.id}: ${WORDS[state]}`}, MARKS[state])];
     }));
+}
+
+// A long prompt must not hide the network.
+function labelParts(label) {
+  const colon = label.lastIndexOf(": ");
+  return colon < 0 ? [el("b", {}, label)] : [el("b", {}, label.slice(0, colon)), el("i", {}, label.slice(colon + 2))];
 }
 
 const cellAt = (row, column) => document.querySelector(`#map-rows [data-row="${row}"][data-column="${column}"]`);
@@ -153,15 +167,16 @@ function openCell(cell) {
 
 function drawOverview() {
   const canvas = byId("overview"), scroller = byId("map-scroller");
-  canvas.hidden = map.rows.length * ROW <= scroller.clientHeight;
+  canvas.hidden = map.rows.length * ROW <= scroller.clientHeight || !map.rules.length;
   if (canvas.hidden) return;
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   [canvas.width, canvas.height] = [width * ratio, height * ratio];
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  const style = getComputedStyle(canvas);
-  const colour = WORDS.map((word) => style.getPropertyValue(`--map-${classOf(word)}`));
+  // From the legend: a canvas knows nothing of the page's colours for light and dark.
+  const colour = {};
+  document.querySelectorAll("#map .legend .cell").forEach((cell) => (colour[cell.dataset.state] = getComputedStyle(cell).backgroundColor));
   const [wide, high] = [width / map.rules.length, height / map.rows.length];
   // The worst is drawn last, and never lower than a pixel and a half: damage in one run of thousands stays visible.
   for (const state of [HEALTHY, SKIPPED, ELSEWHERE, FIXED, SICK]) {
@@ -173,7 +188,7 @@ function drawOverview() {
       });
     });
   }
-  pen.strokeStyle = style.getPropertyValue("--ink");
+  pen.strokeStyle = getComputedStyle(canvas).color;
   pen.lineWidth = 2;
   const head = scroller.querySelector("thead").offsetHeight;
   pen.strokeRect(1, (scroller.scrollTop / ROW) * high + 1, width - 2, Math.max(4, ((scroller.clientHeight - head) / ROW) * high - 2));
@@ -184,16 +199,3 @@ function dragOverview(event) {
   const share = (event.clientY - canvas.getBoundingClientRect().top) / canvas.clientHeight;
   scroller.scrollTop = share * map.rows.length * ROW - scroller.clientHeight / 2;
 }
-
-// On paper there is nothing to scroll: the damaged runs, as many as three hundred, are all drawn.
-const MOST_PRINTED = 300;
-addEventListener("beforeprint", () => {
-  if (!map.rows.length) return;
-  map.printing = [0, MOST_PRINTED];
-  drawRows(true);
-});
-addEventListener("afterprint", () => {
-  if (!map.rows.length) return;
-  delete map.printing;
-  drawRows(true);
-});

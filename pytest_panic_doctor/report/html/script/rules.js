@@ -79,8 +79,8 @@ function ruleRows(rule) {
       rule.warnings ? el("span", {class: "chip warned"}, plural(rule.warnings, "warning")) : "",
       el("span", {class: "sentence"}, rule.sentence)),
     el("td", {class: "outcomes"}, outcomesOf(rule)),
-    el("td", {class: "number", "data-label": "rows"}, rule.rows ? counted(rule.rows) : "–"),
-    el("td", {class: "number", "data-label": "time"}, seconds(rule.seconds)));
+    el("td", {class: "number"}, rule.rows ? [counted(rule.rows), el("span", {class: "unit"}, rule.rows === 1 ? " row" : " rows")] : "–"),
+    el("td", {class: "number"}, seconds(rule.seconds)));
   return open ? [row, el("tr", {class: "about", id: `about-${rule.id}`}, el("td", {colspan: "5"}, aboutRule(rule)))] : [row];
 }
 
