@@ -42,9 +42,6 @@ FEWEST = 150
 APEXES, CANDIDATES = 4, 64
 """Apexes that are tried in a link, and vertices from which they are chosen."""
 
-ROOTS = 16
-"""Vertices from which the first of a connected graph is chosen."""
-
 TESTS = 100
 """Graphs tested, for each point, after which the search rests on what is proved; captions need about 30."""
 
@@ -76,16 +73,16 @@ class Proof:
 
     def acyclic(self, link: Link, degree: int) -> bool:
         """Whether reduced homology up to `degree` is proved to vanish at every t of the link. False proves nothing."""
-        seen = link.entry < link.end
+        seen = (link.entry < link.end).nonzero()[0]
         link = Link(link.vertices[seen], link.entry[seen], link.begin, link.end)
-        first = np.flatnonzero(link.entry <= link.begin)
+        first = (link.entry <= link.begin).nonzero()[0]
         if not len(first) or degree < 0:
             return bool(len(first))
         if degree == 0:
             return self.connected(link, first)
         if len(first) > CANDIDATES:
             first = first[np.argsort(self.mean[link.vertices[first]], kind="stable")[:CANDIDATES]]
-        rows = self.apart[np.ix_(link.vertices[first], link.vertices)]
+        rows = self.apart[link.vertices[first, None], link.vertices]
         late = (rows > link.entry).sum(axis=1)
         return any(
             all(self.acyclic(each, degree - 1) for each in self.links(link, rows[apex]))
@@ -96,7 +93,7 @@ class Proof:
         """The links of the vertices outside the cone of an apex, at distances `row` from it; the farthest first."""
         order = np.argsort(row, kind="stable")
         vertices, entry, row = link.vertices[order], link.entry[order], row[order]
-        for place in np.flatnonzero(row > entry)[::-1]:
+        for place in (row > entry).nonzero()[0][::-1]:
             begin, before = entry[place], vertices[:place]
             times = np.maximum(np.maximum(entry[:place], begin), self.apart[vertices[place], before])
             yield Link(before, times, begin, min(link.end, row[place]))
@@ -107,19 +104,17 @@ class Proof:
         A vertex joins where, at its entry, it has an edge to one that was there and has joined.
         """
         self.tests += 1
-        entry = link.entry
-        touched = self.apart[np.ix_(link.vertices[first[:ROOTS]], link.vertices)] <= entry
-        joined = touched[np.argmax(touched.sum(axis=1))]
-        left = np.flatnonzero(~joined)
+        vertices, entry = link.vertices, link.entry
+        root = first[np.argmin(self.mean[vertices[first]])]
+        touched = self.apart[vertices[root], vertices] <= entry
+        fresh, left = touched.nonzero()[0], (~touched).nonzero()[0]
         while len(left):
-            here = np.flatnonzero(joined)
             when = entry[left, None]
-            near = self.apart[np.ix_(link.vertices[left], link.vertices[here])] <= when
-            joins = (near & (entry[here] <= when)).any(axis=1)
+            near = self.apart[vertices[left, None], vertices[fresh]] <= when
+            joins = (near & (entry[fresh] <= when)).any(axis=1)
             if not joins.any():
                 return False
-            joined[left[joins]] = True
-            left = left[~joins]
+            fresh, left = left[joins], left[~joins]
         return True
 
 
