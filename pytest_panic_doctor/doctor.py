@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,7 @@ from pytest_panic_doctor.plan import Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.schema import TABLES
-from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.session import Database, Unreadable
 
 
 @dataclass
@@ -77,6 +78,8 @@ def begin(settings: Settings, extra: Iterable[Rule] = ()) -> Doctor:
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
         listed = database.read(lambda db: manifests.build(db, settings.experiments))
         rows = database.read(lambda db: manifests.rows_by_table(db, TABLES))
+    except sqlite3.DatabaseError as error:
+        raise Unreadable(database.why(error)) from error
     finally:
         database.close()
     return Doctor(settings, rules, listed, rows)

@@ -123,7 +123,9 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
             f"SELECT id, experiment_id, network, initial_prompt FROM run WHERE {NAMED} ORDER BY id"
         ):
             runs.setdefault(experiment, []).append(Run(run_id, run_label(prompt, network)))
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith(("no such table", "no such column")):
+            raise
         # A table or a column is missing: the rule `schema` says so, and there is nothing to make subjects of.
         return Manifest(())
     return Manifest(

@@ -1,62 +1,10 @@
-"""Every kind of damage: what is planted, which rule finds it, and which others fail by plain consequence."""
+"""Every kind of damage to rows; that to vectors and payloads is in `damaged_blobs`, and registered with it."""
 
 from __future__ import annotations
 
-import io
-import sqlite3
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from databases import LATER, LENGTH, MODELS, NETWORK, TIME, WIDTH, Built, payload, uid, vectors
-
-from pytest_panic_doctor.topology.diagram import Diagram
-from pytest_panic_doctor.topology.payload import encode
-
-Ids = tuple[str, ...]
-Plant = Callable[[sqlite3.Connection, Built], Ids]
-
-
-@dataclass(frozen=True)
-class Damage:
-    """`plant` makes it and returns the ids that the finding names; `repairable`: healed without a hook."""
-
-    rule: str
-    plant: Plant
-    also: frozenset[str]
-    older: bool
-    repairable: bool
-
-
-DAMAGES: dict[str, Damage] = {}
-
-
-def damage(rule: str, *also: str, older: bool = False, repairable: bool = False) -> Callable[[Plant], Plant]:
-    """Register a kind of damage under its function's name."""
-
-    def wrap(plant: Plant) -> Plant:
-        DAMAGES[plant.__name__] = Damage(rule, plant, frozenset(also), older, repairable)
-        return plant
-
-    return wrap
-
-
-def sql(rule: str, statement: str, *ids: str, name: str, also: tuple[str, ...] = (), repairable: bool = False) -> None:
-    """Register damage that one statement does."""
-
-    def plant(db: sqlite3.Connection, _: Built) -> Ids:
-        db.executescript(statement)
-        return ids
-
-    DAMAGES[name] = Damage(rule, plant, frozenset(also), older=False, repairable=repairable)
-
-
-E, RUN, I3, I4, E3, D = uid(1, 0), uid(2, 0), uid(3, 3), uid(3, 4), uid(4, 3), uid(5, 0)
-NEW = "f" * 32
-LOST = "e" * 32
-BLOCKED = ("diagram-current",)
+import damaged_blobs
+from damage import DAMAGES, E3, I3, I4, LOST, NEW, RUN, D, Damage, E, sql
+from databases import LATER, LENGTH, NETWORK, TIME, uid
 
 # schema
 sql("schema", "DROP TABLE embeddingcluster", name="table_gone")
@@ -206,6 +154,13 @@ sql(
 )
 sql(
     "invocation-sequence",
+    f"UPDATE invocation SET sequence_number = 2.5 WHERE id = '{uid(3, 2)}'",
+    RUN,
+    name="number_a_fraction",
+    also=("invocation-chain", "invocation-model", "diagram-current"),
+)
+sql(
+    "invocation-sequence",
     f"UPDATE invocation SET sequence_number = 'eleven' WHERE id = '{uid(3, 11)}'",
     RUN,
     name="number_a_word",
@@ -251,6 +206,13 @@ for name, change in {
     "text_only_as_image": "output_text = NULL, output_image_data = x'52'",
 }.items():
     sql("invocation-output", f"UPDATE invocation SET {change} WHERE id = '{I3}'", I3, name=name)
+sql("invocation-output", f"UPDATE invocation SET output_text = x'41' WHERE id = '{I3}'", I3, name="text_as_a_blob")
+sql(
+    "invocation-output",
+    f"UPDATE invocation SET output_image_data = CAST('RIFF' AS TEXT) WHERE id = '{I4}'",
+    I4,
+    name="image_as_text",
+)
 for name, change in {
     "image_null": "output_image_data = NULL",
     "image_empty": "output_image_data = x''",
@@ -295,169 +257,6 @@ EARLIER = "completed_at = '2025-08-12 09:29:59.000000'"
 for table, row in {"invocation": I3, "embedding": E3, "persistencediagram": D, "experimentconfig": E}.items():
     sql("invocation-time", f"UPDATE {table} SET {EARLIER} WHERE id = '{row}'", row, name=f"{table}_completed_early")
 
-# embeddings
-sql(
-    "embedding-missing",
-    f"DELETE FROM embeddingcluster WHERE embedding_id = '{E3}'; DELETE FROM embedding WHERE id = '{E3}'",
-    I3,
-    name="embedding_gone",
-    also=BLOCKED,
-)
-GOOD = np.ones(WIDTH, "<f4")
+Planted = damaged_blobs.Planted
 
-
-def vector(name: str, value: bytes | str | None) -> None:
-    """Register damage to one vector."""
-
-    def plant(db: sqlite3.Connection, built: Built) -> Ids:
-        db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (value, built.embedding(3)))
-        return (built.embedding(3),)
-
-    DAMAGES[f"vector_{name}"] = Damage("embedding-vector", plant, frozenset(BLOCKED), older=False, repairable=False)
-
-
-vector("null", None)
-vector("nan", np.where(np.arange(WIDTH) == 5, np.nan, GOOD).astype("<f4").tobytes())
-vector("infinite", np.where(np.arange(WIDTH) == 0, -np.inf, GOOD).astype("<f4").tobytes())
-vector("zero", bytes(WIDTH * 4))
-vector("short", GOOD[:-1].tobytes())
-vector("long", np.ones(WIDTH + 1, "<f4").tobytes())
-vector("empty", b"")
-vector("torn", GOOD.tobytes()[:-1])
-vector("text", "a text of thirty-two characters..")
-
-
-@damage("embedding-type", repairable=True)
-def text_model_on_an_image(db: sqlite3.Connection, built: Built) -> Ids:
-    db.execute(
-        "INSERT INTO embedding VALUES (?, ?, ?, ?, 'Nomic', ?)", (NEW, TIME, LATER, built.invocation(4), GOOD.tobytes())
-    )
-    return (NEW,)
-
-
-@damage("embedding-type", "embedding-vector", repairable=True)
-def image_model_on_a_text_and_null(db: sqlite3.Connection, built: Built) -> Ids:
-    db.execute(
-        "INSERT INTO embedding VALUES (?, ?, ?, ?, 'NomicVision', NULL)", (NEW, TIME, LATER, built.invocation(3))
-    )
-    return (NEW,)
-
-
-@damage("embedding-duplicate", older=True, repairable=True)
-def embedding_twice(db: sqlite3.Connection, built: Built) -> Ids:
-    db.execute(
-        "INSERT INTO embedding SELECT ?, started_at, started_at, invocation_id, embedding_model, vector FROM embedding "
-        "WHERE id = ?",
-        (NEW, built.embedding(3)),
-    )
-    return (NEW, built.embedding(3))
-
-
-@damage("embedding-duplicate", "embedding-vector", older=True, repairable=True)
-def embedding_twice_and_the_newest_null(db: sqlite3.Connection, built: Built) -> Ids:
-    db.execute(
-        "INSERT INTO embedding VALUES (?, ?, '2026-01-01 00:00:00.000000', ?, 'Nomic', NULL)",
-        (NEW, TIME, built.invocation(3)),
-    )
-    return (NEW, built.embedding(3))
-
-
-# diagrams
-sql("diagram-missing", f"DELETE FROM persistencediagram WHERE id = '{D}'", RUN, name="diagram_gone", repairable=True)
-sql(
-    "diagram-missing",
-    f"UPDATE persistencediagram SET diagram_data = NULL WHERE id = '{D}'",
-    D,
-    name="diagram_null",
-    repairable=True,
-)
-
-
-@damage("diagram-duplicate", repairable=True)
-def diagram_twice(db: sqlite3.Connection, built: Built) -> Ids:
-    db.execute(
-        "INSERT INTO persistencediagram SELECT ?, started_at, completed_at, diagram_data, run_id, embedding_model "
-        "FROM persistencediagram WHERE id = ?",
-        (NEW, built.diagram()),
-    )
-    return (NEW, built.diagram())
-
-
-@damage("diagram-duplicate", "diagram-current", repairable=True)
-def diagram_twice_and_the_newer_stale(db: sqlite3.Connection, built: Built) -> Ids:
-    db.execute(
-        "INSERT INTO persistencediagram VALUES (?, ?, '2026-01-01 00:00:00.000000', ?, ?, 'Nomic')",
-        (NEW, TIME, payload(vectors(9, image=True)), built.run()),
-    )
-    return (NEW, built.diagram())
-
-
-@damage("diagram-model", repairable=True)
-def diagram_of_an_unused_model(db: sqlite3.Connection, built: Built) -> Ids:
-    db.execute("INSERT INTO persistencediagram VALUES (?, ?, ?, NULL, ?, 'Retired')", (NEW, TIME, LATER, built.run()))
-    return (NEW,)
-
-
-@damage("diagram-current", repairable=True)
-def diagram_stale(db: sqlite3.Connection, built: Built) -> Ids:
-    moved = vectors(0, image=False)[1] + np.float32(0.01)
-    db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (moved.tobytes(), built.embedding(3)))
-    return (built.diagram(),)
-
-
-class Planted:
-    """Code in a pickle: loading it would leave a mark."""
-
-    mark = Path(tempfile.gettempdir()) / "pytest-panic-doctor-was-here"
-
-    def __reduce__(self) -> tuple[Callable[[Path], object], tuple[Path]]:
-        return Path.touch, (self.mark,)
-
-
-def bars(*changed: tuple[int, list[list[float]]]) -> Diagram:
-    """A valid diagram of three points, some of its dimensions changed."""
-    dimensions = {0: [[0, 1], [0, 2], [0, np.inf]], 1: [[2, 3]], 2: []} | dict(changed)
-    return Diagram(tuple(np.array(each, np.float32).reshape(-1, 2) for each in dimensions.values()))
-
-
-def npz(**arrays: object) -> bytes:
-    """Any arrays, as NumPy itself would store them, pickles included."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def stored(name: str, value: bytes | str) -> None:
-    """Register damage to one payload."""
-
-    def plant(db: sqlite3.Connection, built: Built) -> Ids:
-        db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (value, built.diagram()))
-        return (built.diagram(),)
-
-    DAMAGES[f"payload_{name}"] = Damage("diagram-valid", plant, frozenset(), older=False, repairable=True)
-
-
-WHOLE = encode(bars())
-stored("empty", b"")
-stored("text", "not even a blob")
-stored("torn", WHOLE[: len(WHOLE) // 2])
-stored("not_a_zip", b"hello" * 100)
-stored("pickle", npz(dgms_0=np.array([Planted()], dtype=object)))
-stored("without_diagrams", npz(entropy=np.zeros(3, np.float32)))
-stored("nan_bar", encode(bars((1, [[2, np.nan]]))))
-stored("death_before_birth", encode(bars((1, [[3, 2]]))))
-stored("born_at_infinity", encode(bars((1, [[np.inf, np.inf]]))))
-stored("two_essential_classes", encode(bars((0, [[0, 1], [0, np.inf], [0, np.inf]]))))
-stored("no_essential_class", encode(bars((0, [[0, 1], [0, 2]]))))
-stored("essential_class_in_h1", encode(bars((1, [[2, np.inf]]))))
-stored("two_dimensions", encode(Diagram(bars().bars[:2])))
-ARRAYS = {f"dgms_{number}": each for number, each in enumerate(bars().bars)}
-stored("wrong_entropy", npz(**ARRAYS, dgms_count=np.array([3]), entropy=bars().entropy + np.float32(1)))
-stored("without_entropy", npz(**ARRAYS, dgms_count=np.array([3])))
-stored("wrong_count", npz(**ARRAYS, dgms_count=np.array([2]), entropy=bars().entropy))
-stored(
-    "wrong_shape",
-    npz(**(ARRAYS | {"dgms_1": np.zeros((2, 3), np.float32)}), dgms_count=np.array([3]), entropy=bars().entropy),
-)
-
-__all__ = ["DAMAGES", "MODELS", "Damage", "Planted"]
+__all__ = ["DAMAGES", "Damage", "Planted"]

@@ -15,8 +15,8 @@ RANGES_SHOWN = 5
 
 
 WRONG_OUTPUT = (
-    "CASE i.type WHEN 'TEXT' THEN i.output_text IS NULL OR i.output_image_data IS NOT NULL "
-    "WHEN 'IMAGE' THEN coalesce(length(i.output_image_data), 0) = 0 OR i.output_text IS NOT NULL ELSE 1 END"
+    "CASE i.type WHEN 'TEXT' THEN typeof(i.output_text) <> 'text' OR i.output_image_data IS NOT NULL WHEN 'IMAGE' THEN "
+    "typeof(i.output_image_data) <> 'blob' OR length(i.output_image_data) = 0 OR i.output_text IS NOT NULL ELSE 1 END"
 )
 WRONG_INPUT = (
     "(NOT (i.sequence_number IS 0 AND i.input_invocation_id IS NULL) AND NOT (i.sequence_number > 0 AND EXISTS "
@@ -54,13 +54,13 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
     """One aggregate a run; only a run whose aggregate is off is looked at row by row."""
     runs = view.db.execute(
         "SELECT r.id, r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
-        "max(i.sequence_number) FROM run r LEFT JOIN invocation i ON i.run_id = r.id "
+        "max(i.sequence_number), total(typeof(i.sequence_number) = 'integer') FROM run r LEFT JOIN invocation i ON i.run_id = r.id "
         "WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
         view.params,
     )
-    for run, seed, max_length, count, distinct, low, high in runs.fetchall():
+    for run, seed, max_length, count, distinct, low, high, whole in runs.fetchall():
         length = max_length if isinstance(max_length, int) else -1
-        in_order = count > 0 and count == distinct and low == 0 and high == count - 1
+        in_order = count > 0 and count == distinct == whole and low == 0 and high == count - 1
         if in_order and count == length:
             continue
         if in_order and seed != -1 and count < length and stopped_at_repeat(view, run, count - 1):
@@ -148,8 +148,9 @@ def invocation_output(view: View) -> Iterator[Finding]:
 
     def details() -> str:
         kinds = {
-            "TEXT without text": "i.type = 'TEXT' AND i.output_text IS NULL",
-            "IMAGE without an image": "i.type = 'IMAGE' AND coalesce(length(i.output_image_data), 0) = 0",
+            "TEXT without text": "i.type = 'TEXT' AND typeof(i.output_text) <> 'text'",
+            "IMAGE without an image": "i.type = 'IMAGE' AND (typeof(i.output_image_data) <> 'blob' "
+            "OR length(i.output_image_data) = 0)",
             "TEXT with an image": "i.type = 'TEXT' AND i.output_image_data IS NOT NULL",
             "IMAGE with a text": "i.type = 'IMAGE' AND i.output_text IS NOT NULL",
             "of an unknown type": "coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE')",

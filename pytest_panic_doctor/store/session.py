@@ -34,7 +34,7 @@ class Unreadable(DoctorError):
 
 def lenient(value: bytes) -> str:
     """TEXT as Python text, whatever bytes it holds: a torn string must not stop an examination."""
-    return value.decode("utf-8", errors="surrogateescape")
+    return value.decode("utf-8", errors="backslashreplace")
 
 
 def header(path: Path) -> bytes:
@@ -108,7 +108,7 @@ class Database:
         try:
             tables, version = self.read(self._tables_and_version)
         except sqlite3.DatabaseError as error:
-            raise Unreadable(self._why(error)) from error
+            raise Unreadable(self.why(error)) from error
         if not any(name in tables for name in KNOWN_TABLES):
             raise Unreadable(
                 f"{self.path} is an SQLite database, but not a trajectory database (it has no table "
@@ -125,7 +125,8 @@ class Database:
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         return names, int(db.execute("PRAGMA user_version").fetchone()[0])
 
-    def _why(self, error: sqlite3.DatabaseError) -> str:
+    def why(self, error: sqlite3.DatabaseError) -> str:
+        """What keeps SQLite from reading the file, in one sentence."""
         code = getattr(error, "sqlite_errorname", "")
         if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return f"{self.path} is locked by another program: wait until that has ended, or stop it, and try again"

@@ -300,11 +300,11 @@ def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
 def more_memory(reached: int, limit: int) -> str:
     """A limit that is worth a try: three times what was reached, and never less than one and a half of the limit.
 
-    A power of two or one and a half of it, in GB: `12GB`.
+    The next of 1, 2, 3, 4, 6, 8, 12, 16 … GB.
     """
     least = max(3 * reached, 1.5 * limit) / 1e9
-    power = 2.0 ** math.floor(math.log2(least))
-    return f"{next(size for size in (power, 1.5 * power, 2 * power) if size >= least):g}GB"
+    power = 2.0 ** max(0, math.floor(math.log2(least)))
+    return f"{next(size for size in (power, 1.5 * power, 2 * power) if size >= least and size % 1 == 0):g}GB"
 
 
 def late(task: Task, timeout: float) -> str:

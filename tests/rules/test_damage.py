@@ -144,3 +144,23 @@ def read_so_far() -> int:
     except OSError:
         pytest.skip("this system does not say what a process has read")
     return int(text.split("rchar: ")[1].split()[0])
+
+
+def test_text_that_is_no_utf8_hides_no_item(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE run SET initial_prompt = CAST(x'ff41' AS TEXT)")
+        db.execute("DELETE FROM persistencediagram")
+    outcomes = examine(built)
+    assert sum(len(found) for found in outcomes.values()) == 39
+    assert [outcome.word for outcome in outcomes["diagram-missing"]] == ["failed"] * 4
+
+
+def test_an_index_that_does_not_fit_its_table_is_found(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("PRAGMA writable_schema = ON")
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_run_experiment_id'").fetchone()
+        db.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = 'ix_persistencediagram_run_id'", (page,))
+    (outcome,) = examine(built)["file-integrity"]
+    assert outcome.word == "failed"

@@ -65,8 +65,11 @@ def write_html(path: Path, doctor: Doctor, results: Results, version: str) -> No
     require_jinja(path)
     text = rendered(doctor, results, version, datetime.now().astimezone())
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def rendered(doctor: Doctor, results: Results, version: str, now: datetime) -> str:
