@@ -14,7 +14,7 @@ from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused, is_bu
 from pytest_panic_doctor.repair.gate import Gate, real
 from pytest_panic_doctor.repair.journal import Journal
 from pytest_panic_doctor.repair.settle import settle_open_steps
-from pytest_panic_doctor.repair.transaction import PATIENCE
+from pytest_panic_doctor.repair.transaction import ATTEMPT, PATIENCE
 
 MARGIN = 64 * 2**20
 """Bytes that stay free beside what a repair needs: SQLite's own rollback journal or WAL, and everybody else."""
@@ -138,6 +138,9 @@ def _settle(database: Path, connection: sqlite3.Connection) -> list[int]:
 def _checkpoint(database: Path, connection: sqlite3.Connection) -> list[int]:
     del database
     if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        # A passive checkpoint keeps nobody waiting; truncating does, so it gets the little that is left, and no time.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        connection.execute(f"PRAGMA busy_timeout = {int(ATTEMPT * 1000)}").fetchall()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return []
 
