@@ -73,7 +73,7 @@ OPTIONS = (
     Option(
         "engine", "text", "NAME", "giotto-ph, gudhi, or one that a plugin brings (default: the first that is there)"
     ),
-    Option("report", "list", "PATH", "write a report, .json or .jsonl by suffix; may be repeated"),
+    Option("report", "list", "PATH", "write a report, .json, .jsonl or .html by suffix; may be repeated"),
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
 )
@@ -262,7 +262,7 @@ def report(path: Path) -> Path:
     return path
 
 
-REPORT_SUFFIXES = (".json", ".jsonl")
+REPORT_SUFFIXES = (".json", ".jsonl", ".html")
 
 
 def kinds(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:

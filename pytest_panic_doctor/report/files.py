@@ -1,4 +1,4 @@
-"""The reports that go to files: `.json` at the end, `.jsonl` line by line."""
+"""The reports that go to files: `.json` and `.html` at the end, `.jsonl` line by line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.results import Result, Results, head
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ class ReportFiles:
         """Open the `.jsonl` ones at once, so that each item's line is on disk when it ended."""
         self.doctor = doctor
         self.version = version
+        for path in doctor.settings.reports:
+            if path.suffix == ".html":
+                require_jinja(path)
         self._stack = ExitStack()
         self._lines: list[TextIO] = [
             self._stack.enter_context(path.open("w", encoding="utf-8"))
@@ -37,11 +41,13 @@ class ReportFiles:
                 file.flush()
 
     def end(self, results: Results) -> None:
-        """Close the `.jsonl` files and write the `.json` ones, each whole or not at all."""
+        """Close the `.jsonl` files and write the `.json` and `.html` ones, each whole or not at all."""
         self._stack.close()
         for path in self.doctor.settings.reports:
             if path.suffix == ".json":
                 write_json(path, self.doctor, results, self.version)
+            elif path.suffix == ".html":
+                write_html(path, self.doctor, results, self.version)
 
 
 def write_json(path: Path, doctor: Doctor, results: Results, version: str) -> None:
