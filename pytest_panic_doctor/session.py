@@ -84,9 +84,9 @@ class DoctorSession:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Show what is being computed, while it is."""
-        if self.treatment is None or not self.doctor.todo or session.testsfailed:
+        if self.treatment is None or session.testsfailed:
             return (yield)
-        with progress(self.config, self.doctor, self.treatment.ward.budget()):
+        with progress(self.config, self.doctor, self.treatment.ward):
             return (yield)
 
     def pytest_keyboard_interrupt(self) -> None:

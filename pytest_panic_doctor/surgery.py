@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examine import NotRepaired, Repaired
@@ -38,8 +39,12 @@ class OperatingSurgeon:
         claim: Callable[[str], AbstractContextManager[object]],
         max_dim: int = 2,
         closing: Callable[[], object] = lambda: None,
+        note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
     ) -> None:
-        """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers."""
+        """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers.
+
+        `note` is told how far a quarantine is: the rule, the rows done and the rows found.
+        """
         self.database = database
         self.writer = writer
         self.computer = computer
@@ -48,6 +53,7 @@ class OperatingSurgeon:
         self.claim = claim
         self.max_dim = max_dim
         self.closing = closing
+        self.note = note
         self._operations: Mapping[RepairKind, Operation] = {
             RepairKind.QUARANTINE: self._quarantine,
             RepairKind.KEEP_NEWEST: self._keep_newest,
@@ -83,7 +89,8 @@ class OperatingSurgeon:
     def _remove(self, rule: Rule, subject: Subject, rows: Sequence[Rows]) -> Repaired:
         if not rows:
             raise NotRepaired("the rule names no rows to quarantine")
-        done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each))]
+        note = partial(self.note, rule.id)
+        done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
         return Repaired(said_of(done) if done else "another worker was faster")
 
     def _keep_newest(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -77,6 +77,24 @@ class Ward:
     def budget(self) -> Budget:
         """The ledger of memory that all workers share."""
         return Budget(self.scratch / "budget", self.memory)
+
+    def note(self, rule: str, done: int, found: int) -> None:
+        """Note how far a large quarantine is, for whoever shows the progress; nothing once it is done."""
+        path = self.scratch / f"quarantine-{os.getpid()}"
+        if done >= found:
+            path.unlink(missing_ok=True)
+            return
+        partial = path.with_suffix(".new")
+        partial.write_text(f"{rule}: {done:,} of {found:,} rows quarantined")
+        partial.replace(path)
+
+    def notes(self) -> list[str]:
+        """How far the large quarantines are that run now."""
+        found = []
+        for path in self.scratch.glob("quarantine-*[0-9]"):
+            with suppress(FileNotFoundError):
+                found.append(path.read_text())
+        return found
 
     @contextmanager
     def claim(self, name: str) -> Iterator[None]:
@@ -181,5 +199,6 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
         embedder,
         ward.claim,
         settings.max_dim,
+        note=ward.note,
         closing=close,
     )

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.topology.budget import Budget
+    from pytest_panic_doctor.treatment import Ward
 
 
 @contextmanager
-def progress(config: pytest.Config, doctor: Doctor, budget: Budget) -> Iterator[None]:
-    """Watch the budget's ledger while the items run."""
+def progress(config: pytest.Config, doctor: Doctor, ward: Ward) -> Iterator[None]:
+    """Watch the ledger and the notes of all workers while the items run."""
     reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or reporter.verbosity < 0:
         yield
@@ -31,8 +31,9 @@ def progress(config: pytest.Config, doctor: Doctor, budget: Budget) -> Iterator[
 
     with ExitStack() as stack:
         stream = terminal(stack) if reporter.isatty and os.environ.get("TERM", "dumb") != "dumb" else None
+        budget = ward.budget()
         ahead = expected(doctor.todo, doctor.workers)
-        stack.enter_context(Progress(stream, say, budget.running, budget.finished, ahead))
+        stack.enter_context(Progress(stream, say, budget.running, budget.finished, ward.notes, ahead))
         yield
 
 

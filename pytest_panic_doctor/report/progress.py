@@ -59,14 +59,22 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 3600)} h"
 
 
-def line(running: Sequence[Held], done: int, total: int, left: float | None, now: float, width: int) -> str:
+def line(
+    running: Sequence[Held],
+    notes: Sequence[str],
+    done: int,
+    total: int,
+    left: float | None,
+    now: float,
+    width: int,
+) -> str:
     """One line of what runs, the largest first: points, time and memory of each, diagrams done, time left."""
     each = [
         f"{one.points:,} points {span(now - one.since)} {format_size(one.resident)}"
         for one in sorted(running, key=lambda one: -one.points)
     ]
     until = f", {span(left)} left" if left is not None and done < total else ""
-    text = f"doctor: {done:,} of {plural(total, 'diagram')}{until} | " + " | ".join(each)
+    text = " | ".join([f"doctor: {done:,} of {plural(total, 'diagram')}{until}", *notes, *each])
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -82,17 +90,19 @@ class Progress:
         say: Callable[[str], None],
         running: Callable[[], Sequence[Held]],
         finished: Callable[[], int],
+        notes: Callable[[], Sequence[str]],
         ahead: Ahead,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`stream` is the terminal, None where there is none, and `say` prints a plain line then.
 
-        `running` and `finished` read the ledger that the workers write.
+        `running`, `finished` and `notes` read what the workers write.
         """
         self.stream = stream
         self.say = say
         self.running = running
         self.finished = finished
+        self.notes = notes
         self.ahead = ahead
         self.clock = clock
         self._stop = threading.Event()
@@ -116,14 +126,14 @@ class Progress:
 
     def _watch(self) -> None:
         while not self._stop.wait(LIVE_EVERY if self.stream else PLAIN_EVERY):
-            running = self.running()
-            if running:
-                self._say(running)
+            running, notes = self.running(), self.notes()
+            if running or notes:
+                self._say(running, notes)
 
-    def _say(self, running: Sequence[Held]) -> None:
+    def _say(self, running: Sequence[Held], notes: Sequence[str]) -> None:
         columns, rows = shutil.get_terminal_size()
         width = columns if self.stream else 10 * columns
-        text = line(running, self.finished(), self.ahead.diagrams, self._left(), self.clock(), width)
+        text = line(running, notes, self.finished(), self.ahead.diagrams, self._left(), self.clock(), width)
         if self.stream is None:
             self.say(text)
             return

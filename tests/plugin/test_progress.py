@@ -1,0 +1,59 @@
+"""What is said while something is computed or quarantined."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+
+from pytest_panic_doctor.report.progress import Ahead, Progress, announcement, line, span
+from pytest_panic_doctor.topology.ledger import Held, Identity
+from pytest_panic_doctor.treatment import Ward
+
+HELD = Held(
+    who=Identity(1, 0.0),
+    ticket=1,
+    child=2,
+    grant=500_000_000,
+    label="run model",
+    points=2423,
+    since=100.0,
+    resident=412_000_000,
+)
+
+
+def test_the_announcement() -> None:
+    said = announcement(Ahead(38, 61_200, seconds=4800, seconds_high=14_400, workers=2))
+    assert said == "38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)"
+
+
+def test_the_line_fits_the_terminal() -> None:
+    said = line([HELD], ["orphan-run: 10 of 99 rows quarantined"], 3, 38, 2280.0, 412.0, 200)
+    assert said == (
+        "doctor: 3 of 38 diagrams, 38 min left | orphan-run: 10 of 99 rows quarantined | 2,423 points 5 min 412 MB"
+    )
+    assert len(line([HELD] * 9, [], 3, 38, None, 412.0, 80)) == 80
+
+
+def test_times_as_a_person_says_them() -> None:
+    assert [span(seconds) for seconds in (0.2, 8, 89, 2400, 10_000)] == ["1 s", "8 s", "89 s", "40 min", "3 h"]
+
+
+def test_a_terminal_gets_its_last_row_back() -> None:
+    stream = io.StringIO()
+    ahead = Ahead(1, 2423, 60.0, 120.0, 1)
+    with Progress(stream, print, lambda: [HELD], lambda: 0, list, ahead):
+        deadline = time.monotonic() + 10
+        while "2,423 points" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert "2,423 points" in stream.getvalue()
+    assert stream.getvalue().endswith("\x1b[r\x1b8")
+
+
+def test_notes_of_a_quarantine_come_and_go(tmp_path: Path) -> None:
+    ward = Ward("session", tmp_path, 1, os.getpid())
+    ward.note("orphan-embedding", 2_000, 100_000)
+    assert ward.notes() == ["orphan-embedding: 2,000 of 100,000 rows quarantined"]
+    ward.note("orphan-embedding", 100_000, 100_000)
+    assert ward.notes() == []
