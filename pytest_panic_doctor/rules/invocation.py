@@ -55,7 +55,8 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
     runs = view.db.execute(
         "SELECT r.id, r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
         "max(i.sequence_number), total(typeof(i.sequence_number) = 'integer') "
-        "FROM run r LEFT JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
+        "FROM run r LEFT JOIN invocation i ON i.run_id = r.id "
+        "WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
         view.params,
     )
     for run, seed, max_length, count, distinct, low, high, whole in runs.fetchall():
