@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from torture import command, essence, sick, strike
+from killing import command, essence, sick, strike
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from torture import Row, command, essence, sick, strike
+from killing import Row, command, essence, sick, strike
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from damages import DAMAGES
 from databases import Built, build, dump
 from patients import Patient
 
+from pytest_panic_doctor.topology.payload import decode
+
 DEFECTS = (
     "run_of_lost_experiment",
     "invocation_of_lost_run",
@@ -68,15 +70,15 @@ def start(path: Path) -> subprocess.Popen[bytes]:
 def essence(path: Path) -> dict[str, list[Row]]:
     """A logical dump without what no two computations share: a new diagram's id, times and measured seconds."""
     rows: dict[str, list[Row]] = {table: [row[1:] for row in found] for table, found in dump(path).items()}
-    rows["persistencediagram"] = sorted((row[4], row[5], bars(row[3])) for row in rows["persistencediagram"])  # type: ignore[type-var]
+    rows["persistencediagram"] = sorted((row[4], row[5], bars(row[3])) for row in rows["persistencediagram"])
     return rows
 
 
 def bars(payload: object) -> str:
     """The bars of a payload."""
-    from pytest_panic_doctor.topology.payload import decode
-
-    return "NULL" if payload is None else str([each.tolist() for each in decode(bytes(payload)).diagram.bars])  # type: ignore[call-overload]
+    if not isinstance(payload, bytes):
+        return "NULL"
+    return str([each.tolist() for each in decode(payload).diagram.bars])
 
 
 @dataclass(frozen=True)
