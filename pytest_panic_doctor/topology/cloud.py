@@ -162,15 +162,6 @@ def lead(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.in
     return np.array(leaders, np.intp), stands
 
 
-def cost_order(apart: Distances | Filtration) -> NDArray[np.intp]:
-    """The order of the points in which a Vietoris-Rips reduction costs least: farthest first, by mean distance.
-
-    The order breaks ties among simplices of one diameter and changes no bar. Of seventeen orders tried on captions this
-    one, and near relatives of it, were the best in time and memory (benchmarks/README.md).
-    """
-    return np.argsort(-apart.mean(axis=1, dtype=np.float64), kind="stable")
-
-
 def h0_deaths(points: Points) -> NDArray[np.float64]:
     """The finite deaths of H0, ascending, shape (n-1,): the edge lengths of the minimum spanning tree (Prim, dense).
 

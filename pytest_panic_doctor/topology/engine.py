@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology.acyclic import end_early
-from pytest_panic_doctor.topology.cloud import (
-    EmptyCloudError,
-    Filtration,
-    Merged,
-    Points,
-    cost_order,
-    filtration,
-    merge,
-)
+from pytest_panic_doctor.topology.cloud import EmptyCloudError, Filtration, Merged, Points, filtration, merge
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.order import cost_order
 
 NAMES = ("giotto-ph", "gudhi")
 """The engines that come with the doctor, the preferred one first."""
@@ -227,10 +220,9 @@ def compute(
 def prepared(points: Points, max_dim: int) -> Filtration:
     """The distances of merged points in the order that costs least, ended as early as can be proved."""
     apart = filtration(points)
-    order = cost_order(apart)
-    apart = apart[np.ix_(order, order)]
     end_early(apart, max_dim)
-    return apart
+    order = cost_order(apart)
+    return apart[np.ix_(order, order)]
 
 
 def lasting(bars: NDArray[np.floating]) -> Bars:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.cloud import (
     Points,
-    cost_order,
     default_tolerance,
     distances,
     fingerprint,
@@ -187,16 +186,3 @@ def test_h0_dies_at_the_edges_of_a_known_tree() -> None:
 def test_h0_dies_at_the_edges_of_the_minimum_spanning_tree(seed: int) -> None:
     points = random_cloud(120, 5, seed)
     np.testing.assert_allclose(h0_deaths(points), kruskal(reference(points)), rtol=1e-12)
-
-
-@given(small_clouds())
-def test_the_order_of_cost_is_an_order(points: Points) -> None:
-    merged = merge(points).points
-    assert sorted(cost_order(distances(merged))) == list(range(len(merged)))
-
-
-def test_the_farthest_comes_first_and_the_middle_last() -> None:
-    line = np.array([[0], [4], [5], [9], [30]], np.float32)
-    order = cost_order(distances(line))
-    assert order[0] == 4
-    assert order[-1] in (1, 2)
