@@ -265,6 +265,38 @@ def test_it_dies_with_its_parent(thread: str, state: str, number: signal.Signals
         assert dies(child)
 
 
+FORKED = """
+import os, time
+from hostile import order
+from pytest_panic_doctor.topology.process import Child
+
+child = Child("hostile:hold", 1)
+child.send({"max_dim": 1, "tolerance": None}, order(1000, 60))
+while (frame := child.receive(1)) is None or frame[0].get("stage") != "H0 to H1":
+    pass
+sibling = os.fork()
+if sibling:
+    print(child.pid, sibling, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the guard holds on to the lifeline alone")
+def test_a_sibling_that_holds_the_lifeline_does_not_keep_it_alive() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED], stdout=subprocess.PIPE, text=True, env=path_to_tests()
+    ) as parent:
+        assert parent.stdout
+        child, sibling = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
+        try:
+            parent.kill()
+            parent.wait(20)
+            assert alive(sibling)
+            assert dies(child)
+        finally:
+            sibling.kill()
+
+
 def path_to_tests() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 

@@ -18,7 +18,7 @@ import pytest
 from hostile import order
 
 from pytest_panic_doctor.errors import Stopped
-from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.topology.budget import Answer, Budget, Grant
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.isolation import ComputationFailed, Computer, Task, late, more_memory
 from pytest_panic_doctor.topology.memory import tree_resident
@@ -159,6 +159,24 @@ def test_growing_as_fast_as_can_be_it_stays_within_the_limit(tight: Callable[[in
     with Computer("hostile:gulp", budget=budget) as computer, worst:
         assert failure(computer, Task(order(6_000, 20))).kind == "memory"
     assert worst.most < budget.limit
+
+
+def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    grow = Grant.grow
+
+    def crowded(grant: Grant, size: int) -> Answer:
+        # As where another child was ended for this one, and is not gone yet.
+        if len(seen) < 20:
+            seen.append(psutil.Process(grant.held.child).status())
+            return Answer.WAIT
+        return grow(grant, size)
+
+    monkeypatch.setattr(Grant, "grow", crowded)
+    monkeypatch.setattr("pytest_panic_doctor.topology.isolation.REPORT", 1e9)
+    with Computer("hostile:eat", budget=budget) as computer:
+        assert computer.compute(Task(order(300, 0.01))).distinct == 3
+    assert seen[-10:] == [psutil.STATUS_STOPPED] * 10
 
 
 class Sampled:
@@ -328,7 +346,7 @@ import sys, tempfile, time
 from pathlib import Path
 import psutil
 from hostile import order
-from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.topology.budget import Answer, Budget, Grant
 from pytest_panic_doctor.topology.isolation import Computer, Task
 
 budget = Budget(Path(sys.argv[1]), 4_000_000_000)
