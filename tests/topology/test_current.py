@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pytest_panic_doctor.topology.cloud import Points, fingerprint
+from pytest_panic_doctor.topology.cloud import Points, distances, fingerprint
 from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
 from pytest_panic_doctor.topology.engine import compute, pick
@@ -64,12 +62,17 @@ def test_a_vector_that_changed_is_noticed() -> None:
         assert difference(payload, changed), row
 
 
-@given(st.integers(0, 59), st.sampled_from([1e-3, 1e-2]))
-def test_a_small_change_of_a_vector_is_noticed(row: int, size: float) -> None:
+@pytest.mark.parametrize("size", [1e-3, 1e-2])
+def test_a_small_change_of_a_vector_is_noticed(size: float) -> None:
+    """Away from its nearest neighbour, to which it has an edge of the tree: elsewhere H0 need not change."""
     points = trajectory()
-    changed = points.copy()
-    changed[row] += np.float32(size) * trajectory(1, seed=5)[0]
-    assert "of its 59 bars in H0" in difference(stored(points), changed)
+    payload = stored(points)
+    apart = distances(points)
+    np.fill_diagonal(apart, np.inf)
+    for row, nearest in enumerate(apart.argmin(axis=1)):
+        changed = points.copy()
+        changed[row] += np.float32(size) * (points[row] - points[nearest])
+        assert "of its 59 bars in H0" in difference(payload, changed), row
 
 
 def test_a_point_more_or_less_is_noticed() -> None:
