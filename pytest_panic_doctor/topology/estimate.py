@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-CHILD = 110_000_000
-"""Bytes of a child before it computes."""
+CHILD = 40_000_000
+"""Bytes of a child before it computes, with giotto-ph."""
 
-SECONDS_AT_1000, SECONDS_POWER = 45.0, 2.9
-BYTES_AT_1000, BYTES_POWER = 270e6, 1.7
-"""Fitted to trajectories of captions, 340 to 2,400 distinct points, one thread (benchmarks/README.md)."""
+TELLING = 20_000_000
+"""Expected bytes from which a measurement says more about the cloud than about the engine's own size."""
+
+SECONDS_AT_1000, SECONDS_POWER = 9.0, 2.9
+BYTES_AT_1000, BYTES_POWER = 60e6, 1.7
+"""Fitted to trajectories of captions, 98 to 1,250 distinct points, one thread (benchmarks/README.md)."""
 
 SPREAD = 2.5
 """Upper end over middle, where too little was measured to know better."""
@@ -56,7 +59,8 @@ def bytes_at(distinct: int) -> float:
 def estimate(distinct: int, known: Sequence[Measured] = ()) -> Estimate:
     """What a cloud of `distinct` different points will take; `known` are measurements of this session."""
     times = ratios([each.seconds / seconds_at(each.distinct) for each in known])
-    sizes = ratios([max(1.0, each.peak - CHILD) / bytes_at(each.distinct) for each in known if each.distinct > 50])
+    telling = [each for each in known if max(bytes_at(each.distinct), each.peak - 4 * CHILD) > TELLING]
+    sizes = ratios([max(1.0, each.peak - CHILD) / bytes_at(each.distinct) for each in telling])
     seconds, memory = seconds_at(distinct), bytes_at(distinct)
     return Estimate(
         seconds * times[0], seconds * times[1], int(CHILD + memory * sizes[0]), int(CHILD + memory * sizes[1])
