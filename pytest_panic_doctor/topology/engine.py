@@ -138,8 +138,14 @@ def of_wrapper(apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArra
     return found
 
 
+COLLAPSED = 1_000
+"""Points from which GUDHI's edge collapse pays."""
+
+
 class Gudhi:
-    """GUDHI's fork of Ripser, without edge collapse: that costs more than it saves once the filtration ends early."""
+    """GUDHI's fork of Ripser. Edge collapse (Boissonnat, Pritam, SoCG 2020) pays for many points: at 2,500 distinct the
+    time stays the same, and the memory is a third; at 800 it costs more than it saves once the filtration ends early.
+    """
 
     name = "gudhi"
 
@@ -156,7 +162,7 @@ class Gudhi:
         computed = self._persistence(
             homology_dimensions=list(range(max_dim + 1)),
             input_type="full distance matrix",
-            num_collapses=0,
+            num_collapses=int(len(apart) >= COLLAPSED),
             homology_coeff_field=2,
         ).fit_transform([apart])[0]
         return [np.asarray(each, dtype=np.float64).reshape(-1, 2) for each in computed]

@@ -14,12 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.topology import engine as engines
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Points, distances, h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.engine import (
     KERNELS,
     NAMES,
     Engine,
+    Gudhi,
     compute,
     kernel,
     of_kernel,
@@ -252,6 +254,17 @@ def test_giotto_ph_is_loaded_without_what_it_does_not_need(public: bool) -> None
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == [str(public)] * 2 + ["5"]
+
+
+def test_edge_collapse_changes_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gudhi")
+    for points in (random_cloud(60, 11), tied_cloud()):
+        apart = prepared(points, 2)
+        plain = [in_order(bars) for bars in Gudhi().bars(apart, 2, 1)]
+        monkeypatch.setattr(engines, "COLLAPSED", 0)
+        collapsed = [in_order(bars) for bars in Gudhi().bars(apart, 2, 1)]
+        monkeypatch.undo()
+        assert [bars.tobytes() for bars in plain] == [bars.tobytes() for bars in collapsed]
 
 
 def test_an_engine_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
