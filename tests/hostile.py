@@ -27,6 +27,16 @@ def order(megabytes: float = 1, seconds: float = 0.01) -> NDArray[np.float32]:
     return np.array([[0, 0], [megabytes, 0], [0, seconds]], np.float32)
 
 
+def limit_for(usable: int) -> int:
+    """The limit of which so many bytes can be granted."""
+    from pytest_panic_doctor.topology.budget import headroom
+
+    limit = usable
+    while limit - headroom(limit) < usable:
+        limit = usable + headroom(limit)
+    return limit
+
+
 def asked(apart: Matrix) -> tuple[float, float]:
     """Megabytes and seconds that a cloud asks for: its two shorter distances."""
     shorter = np.sort(apart[np.triu_indices(3, 1)])

@@ -262,6 +262,9 @@ class Computer:
     def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
         now = time.monotonic()
         over = attempt.size > grant.bytes
+        if over:
+            # First of all: to ask takes the ledger's lock, which another may hold for as long as it is held still.
+            child.pause()
         answer = Answer.KEPT
         if now - attempt.reported > REPORT:
             attempt.reported = now

@@ -16,11 +16,12 @@ from typing import TypedDict
 
 import psutil
 import pytest
+from hostile import limit_for
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_panic_doctor.errors import Stopped
-from pytest_panic_doctor.topology.budget import HEADROOM, MARGIN, STEP, Answer, Budget, Grant
+from pytest_panic_doctor.topology.budget import MARGIN, STEP, Answer, Budget, Grant, headroom
 from pytest_panic_doctor.topology.estimate import CHILD, Measured, estimate
 from pytest_panic_doctor.topology.ledger import Identity
 from pytest_panic_doctor.topology.memory import resident, tree_resident
@@ -34,7 +35,7 @@ def room(tmp_path: Path) -> Callable[[int], Budget]:
     """A budget that leaves so many MB beside this process and all that is below it."""
 
     def made(megabytes: int) -> Budget:
-        return Budget(tmp_path / "budget", int((tree_resident(os.getpid()) + megabytes * MB) / (1 - HEADROOM)))
+        return Budget(tmp_path / "budget", limit_for(tree_resident(os.getpid()) + megabytes * MB))
 
     return made
 
@@ -70,6 +71,13 @@ def refused(budget: Budget, megabytes: int, *, alone: bool = False) -> bool:
             return False
     except Impatient:
         return True
+
+
+@given(st.integers(0, 10**13))
+def test_some_of_the_limit_is_never_granted(limit: int) -> None:
+    assert int(0.05 * limit) <= headroom(limit) <= int(0.1 * limit)
+    assert headroom(limit) >= 100 * MB or limit < 1_000 * MB
+    assert limit - headroom(limit) <= limit + 1 - headroom(limit + 1)
 
 
 def test_what_fits_is_admitted_and_what_does_not_waits(room: Callable[[int], Budget]) -> None:
@@ -288,10 +296,12 @@ def test_a_dead_waiter_holds_nobody_up(room: Callable[[int], Budget]) -> None:
 
 def test_a_later_process_with_the_same_number_is_not_the_holder(room: Callable[[int], Budget]) -> None:
     budget = room(300)
-    with budget.admit(200 * MB, "one", 1, patient) as grant, budget.file.change() as ledger:
-        who = ledger.holders[grant.key].who
-        ledger.holders[grant.key].who = Identity(who.pid, who.started - 1)
-    assert budget.running() == []
+    with budget.admit(200 * MB, "one", 1, patient) as grant:
+        assert len(budget.running()) == 1
+        with budget.file.change() as ledger:
+            who = ledger.holders[grant.key].who
+            ledger.holders[grant.key].who = Identity(who.pid, who.started - 1)
+        assert budget.running() == []
 
 
 def test_one_killed_while_it_writes_leaves_a_whole_ledger(room: Callable[[int], Budget]) -> None:

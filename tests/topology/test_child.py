@@ -139,7 +139,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch
 
 
 def test_a_projects_folders_do_not_hide_the_standard_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "select.py").write_text("raise SystemExit('imported in place of the standard library')")
+    (tmp_path / "numbers.py").write_text("raise SystemExit('imported in place of the standard library')")
     (tmp_path / "mine.py").write_text("from hostile import refuse as engine")
     monkeypatch.syspath_prepend(tmp_path)
     with child_of("mine:engine") as child:
@@ -303,12 +303,16 @@ def path_to_tests() -> dict[str, str]:
 
 def test_it_outlives_the_thread_that_started_it() -> None:
     started: list[Child] = []
-    thread = threading.Thread(target=lambda: started.append(Child("hostile:eat", 1)))
+
+    def start() -> None:
+        started.append(Child("hostile:eat", 1))
+        frames(started[0], until=("ready",))
+
+    thread = threading.Thread(target=start)
     thread.start()
     thread.join()
     (child,) = started
     try:
-        frames(child, until=("ready",))
         assert kinds(task(child, order(1, 0.5)))[-1] == "done"
     finally:
         child.end()

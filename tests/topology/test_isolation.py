@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from hostile import order
+from hostile import limit_for, order
 
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.budget import Answer, Budget, Grant
@@ -33,7 +33,7 @@ def budget(tmp_path: Path) -> Budget:
 @pytest.fixture
 def tight(tmp_path: Path) -> Callable[[int], Budget]:
     """A budget that leaves so many MB to a child beside this process and all that is below it."""
-    return lambda megabytes: Budget(tmp_path / "tight", int((tree_resident(os.getpid()) + megabytes * 1e6) / 0.95))
+    return lambda megabytes: Budget(tmp_path / "tight", limit_for(tree_resident(os.getpid()) + megabytes * 10**6))
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,9 @@ def test_one_warm_child_computes_many(budget: Budget) -> None:
         assert budget.running() == []
 
 
-def test_a_peak_between_two_looks_is_measured(budget: Budget) -> None:
+def test_a_peak_between_two_looks_is_measured(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_SOON", "LOOK_LATE"):
+        monkeypatch.setattr(f"pytest_panic_doctor.topology.isolation.{name}", 5.0)
     with Computer("hostile:gulp", budget=budget) as computer:
         assert computer.compute(Task(order(300, 0.001))).peak_memory > 300e6
         assert computer.compute(Task(order(1))).peak_memory < 100e6
@@ -177,6 +179,41 @@ def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: p
     with Computer("hostile:eat", budget=budget) as computer:
         assert computer.compute(Task(order(300, 0.01))).distinct == 3
     assert seen[-10:] == [psutil.STATUS_STOPPED] * 10
+
+
+FROZEN = """
+import sys, time
+from pathlib import Path
+from pytest_panic_doctor.topology.ledger import LedgerFile
+
+with LedgerFile(Path(sys.argv[1])).change():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_it_cannot_grow_while_somebody_keeps_the_ledger(tight: Callable[[int], Budget]) -> None:
+    budget = tight(400)
+    worst = Sampled()
+    holder: list[subprocess.Popen[str]] = []
+
+    def freeze() -> None:
+        wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
+        command = [sys.executable, "-c", FROZEN, str(budget.file.path.parent)]
+        holder.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert holder[0].stdout
+        holder[0].stdout.readline()
+        os.kill(holder[0].pid, signal.SIGSTOP)
+        time.sleep(2)
+        holder[0].kill()
+
+    freezer = threading.Thread(target=freeze)
+    with Computer("hostile:eat", budget=budget) as computer, worst:
+        freezer.start()
+        assert failure(computer, Task(order(4_000, 20))).kind == "memory"
+    freezer.join()
+    holder[0].communicate()
+    assert worst.most < budget.limit
 
 
 class Sampled:
@@ -292,6 +329,25 @@ def test_an_engine_that_is_not_there_is_one_sentence(budget: Budget) -> None:
     assert failed.kind == "refused"
     assert "nowhere:engine" in str(failed)
     assert "\n" not in str(failed)
+
+
+def test_one_that_has_to_make_room_begins_again_alone(budget: Budget) -> None:
+    with Computer("hostile:hold", budget=budget) as computer:
+        thread = threading.Thread(target=lambda: computer.compute(Task(order(2, 1.5), label="young")))
+        thread.start()
+        wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
+        (first,) = budget.running()
+        # As another worker does that needs the room, where it came before it knew the child, and could not kill it.
+        with budget.file.change() as ledger:
+            (held,) = ledger.holders.values()
+            held.ended = True
+        wait_until(lambda: not psutil.pid_exists(first.child))
+        wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
+        (second,) = budget.running()
+        thread.join()
+    assert second.ticket == first.ticket
+    assert second.grant > first.grant
+    assert budget.finished() == 1
 
 
 def test_no_longer_wanted_it_is_ended_at_once(budget: Budget) -> None:
