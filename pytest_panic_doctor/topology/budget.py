@@ -21,7 +21,7 @@ from secrets import token_hex
 
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.estimate import Estimate, Measured, estimate
-from pytest_panic_doctor.topology.ledger import Held, Identity, Ledger, LedgerFile, Waiting
+from pytest_panic_doctor.topology.ledger import Busy, Held, Identity, Ledger, LedgerFile, Waiting
 from pytest_panic_doctor.topology.memory import family, resident, started
 
 POLL = 0.05
@@ -31,6 +31,10 @@ HEADROOM, SURGE, MOST_HEADROOM = 0.05, 100_000_000, 0.1
 """What is never granted, for all that grows between two looks: a part of the limit, and at least so many bytes, though
 no larger a part than the last. On a machine with four times as many busy processes as cores, a child that doubled an
 array gained up to 75 MB until its watcher had its turn (benchmarks/README.md)."""
+
+PROMPTLY = 0.02
+"""Seconds for which one who watches a child waits for the ledger: it is held for milliseconds, but who holds it may be
+held still, and the child grows meanwhile, by 40 MB at the most."""
 
 STEP = 32_000_000
 """Bytes by which a grant grows at least, so that the ledger is not asked for every page."""
@@ -52,7 +56,7 @@ class Answer(Enum):
 
     GRANTED = "it may grow"
     KEPT = "it may have what it was granted before, and no more"
-    WAIT = "another was ended to make room: hold still until its memory is back"
+    WAIT = "hold still: another was ended to make room and has its memory still, or the ledger cannot be had"
     YIELD = "it must make room itself, and begin again when it can run alone"
     FULL = "nothing else runs, and there is no more"
 
@@ -65,6 +69,7 @@ class Grant:
         self.budget = budget
         self.key = token_hex(8)
         self.held = held
+        self.measured: Measured | None = None
         self._version = (0, 0)
 
     @property
@@ -76,27 +81,33 @@ class Grant:
         """Wait, in its old place, until there is room; `waiting` as in `Budget.admit`."""
         size, begun = self.held.grant, time.monotonic()
         with self.budget.file.change() as ledger:
+            if not self.held.ticket:
+                ledger.ticket += 1
+                self.held.ticket = ledger.ticket
             ledger.holders.pop(self.key, None)
             ledger.waiting[self.key] = Waiting(self.held.who, self.held.ticket)
-        while not self._admitted(size, alone):
+            admitted = self._admit(ledger, size, alone)
+        while not admitted:
             waiting(self, time.monotonic() - begun)
             time.sleep(POLL)
+            # A look without the lock, so that many who wait do not keep it from those who run.
+            if self._oldest(self.budget.file.read()):
+                with self.budget.file.change() as ledger:
+                    admitted = self._admit(ledger, size, alone)
 
-    def _admitted(self, size: int, alone: bool) -> bool:
-        # A first look without the lock, so that many who wait do not keep it from those who run.
-        if self._oldest(self.budget.file.read()) is False:
+    def _admit(self, ledger: Ledger, size: int, alone: bool) -> bool:
+        others = bool(ledger.holders)
+        if not self._oldest(ledger) or (others and alone):
             return False
-        with self.budget.file.change() as ledger:
-            others = bool(ledger.holders)
-            if not self._oldest(ledger) or (others and alone):
-                return False
-            room = self.budget.room(ledger, self.held.child)
-            if others and size > room:
-                return False
-            granted = max(0, room) if alone or size > room else size
-            self.held = replace(self.held, grant=granted, since=time.time(), ended=False)
-            del ledger.waiting[self.key]
-            ledger.holders[self.key] = self.held
+        room = self.budget.room(ledger, self.held.child)
+        if others and size > room:
+            return False
+        granted = max(0, room) if alone or size > room else size
+        self.held = replace(self.held, grant=granted, since=time.time(), ended=False)
+        if self.held.child:
+            ledger.processes[str(self.held.child)] = Identity.of(self.held.child)
+        del ledger.waiting[self.key]
+        ledger.holders[self.key] = self.held
         return True
 
     def _oldest(self, ledger: Ledger) -> bool:
@@ -106,26 +117,32 @@ class Grant:
 
     def attach(self, child: int) -> None:
         """Name the child that the grant is for."""
-        with self._change() as ledger:
-            self.held.child = child
-            if child:
+        if child != self.held.child:
+            with self._change() as ledger:
+                self.held.child = child
                 ledger.processes[str(child)] = Identity.of(child)
 
     def grow(self, size: int) -> Answer:
         """Ask for more than the `size` bytes that the child has now."""
-        with self._change() as ledger:
-            return self._grow(ledger, size, self.held.grant)
+        try:
+            with self._change(PROMPTLY) as ledger:
+                return self._grow(ledger, size, self.held.grant)
+        except Busy:
+            return Answer.WAIT if size > self.bytes else Answer.KEPT
 
     def report(self, size: int, stage: str) -> Answer:
         """Note what the child has now and does, for whoever shows the progress; look whether all is within the limit.
 
         Other processes grow too, a worker that loads a cloud for one: then the child that was admitted last has to go.
         """
-        with self._change() as ledger:
-            self.held.resident, self.held.stage = size, stage
-            if self.budget.real(ledger) <= self.budget.bearable:
-                return Answer.KEPT
-            return self._grow(ledger, size, 0)
+        try:
+            with self._change(PROMPTLY) as ledger:
+                self.held.resident, self.held.stage = size, stage
+                if self.budget.real(ledger) <= self.budget.bearable:
+                    return Answer.KEPT
+                return self._grow(ledger, size, 0)
+        except Busy:
+            return Answer.KEPT
 
     @property
     def ended(self) -> bool:
@@ -140,14 +157,16 @@ class Grant:
             self._version = version
 
     def release(self) -> None:
-        """Give it back, and be forgotten."""
+        """Give it back, and note what was measured."""
         with suppress(Stopped), self.budget.file.change() as ledger:
             ledger.waiting.pop(self.key, None)
             ledger.holders.pop(self.key, None)
+            if self.measured:
+                ledger.learn(self.measured)
 
     @contextmanager
-    def _change(self) -> Iterator[Ledger]:
-        with self.budget.file.change() as ledger:
+    def _change(self, seconds: float | None = None) -> Iterator[Ledger]:
+        with self.budget.file.change(seconds) as ledger:
             self.held = ledger.held(self.key)
             yield ledger
 
@@ -257,10 +276,7 @@ class Budget:
         With `alone` it waits for that. `waiting` is called between two looks, with the grant and the seconds waited;
         what it raises ends the wait. `child` is a process that is there already and will be used.
         """
-        with self.file.change() as ledger:
-            ledger.ticket += 1
-            ticket = ledger.ticket
-        grant = Grant(self, Held(Identity.of(os.getpid()), ticket, child, size, label, points, time.time()))
+        grant = Grant(self, Held(Identity.of(os.getpid()), 0, child, size, label, points, time.time()))
         try:
             grant.wait(waiting, alone=alone)
             yield grant
@@ -270,8 +286,7 @@ class Budget:
     def learn(self, measured: Measured) -> None:
         """Note what a diagram really took, for the estimates of all workers."""
         with self.file.change() as ledger:
-            ledger.measured.append(measured)
-            ledger.done += 1
+            ledger.learn(measured)
 
     def estimate(self, distinct: int) -> Estimate:
         """What a diagram of `distinct` points will take."""

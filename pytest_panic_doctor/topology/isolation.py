@@ -20,7 +20,7 @@ from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.estimate import Measured
 from pytest_panic_doctor.topology.memory import format_size, resident
-from pytest_panic_doctor.topology.process import Child, ChildDied
+from pytest_panic_doctor.topology.process import Child, ChildDied, uninterrupted
 
 FASTEST = 2e9
 """Bytes per second: the fastest growth of a child that was seen, 1.8e9, a little rounded up."""
@@ -149,25 +149,25 @@ class Computer:
         A child that dies by itself is retried once, alone. One that has to make room for another is begun again when
         it can have all the room.
         """
-        distinct = len({point.tobytes() for point in task.points})
-        need = self.budget.estimate(distinct).memory
-        idle = self._child.pid if self._child else 0
         try:
+            distinct = len({point.tobytes() for point in task.points})
+            need = self.budget.estimate(distinct).memory
+            idle = self._child.pid if self._child else 0
             with self.budget.admit(need, task.label, len(task.points), self._waiting, child=idle) as grant:
                 computed = self._persist(task, grant)
+                grant.measured = Measured(distinct, computed.seconds, computed.peak_memory)
         except ComputationFailed:
             raise
         except BaseException:
             # Ctrl-C, or the session is over.
             self.close()
             raise
-        self.budget.learn(Measured(distinct, computed.seconds, computed.peak_memory))
         return computed
 
     def _persist(self, task: Task, grant: Grant) -> Computed:
         deaths: list[tuple[str, Attempt]] = []
         while True:
-            attempt = Attempt(time.monotonic())
+            attempt = Attempt(time.monotonic(), reported=time.monotonic())
             try:
                 return self._attempt(task, grant, attempt)
             except Outgrown:
@@ -218,7 +218,8 @@ class Computer:
         """The child: the one that is there, or a new one."""
         if self._child is None or self._child.process.poll() is not None:
             self.close()
-            self._child = Child(self.engine, self.threads)
+            with uninterrupted():
+                self._child = Child(self.engine, self.threads)
         return self._child
 
     def _result(
@@ -263,7 +264,7 @@ class Computer:
         now = time.monotonic()
         over = attempt.size > grant.bytes
         if over:
-            # First of all: to ask takes the ledger's lock, which another may hold for as long as it is held still.
+            # First of all: to ask takes time, and the ledger's lock.
             child.pause()
         answer = Answer.KEPT
         if now - attempt.reported > REPORT:
@@ -279,6 +280,7 @@ class Computer:
             raise outgrew(task, attempt, grant)
         if answer is Answer.WAIT:
             child.pause()
+            attempt.asked = attempt.reported = 0.0
         else:
             child.resume()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.estimate import Measured
@@ -19,6 +19,10 @@ KEPT = 200
 
 LOCK_POLL = 0.002
 """Seconds between two tries for the lock, which is held for a millisecond; filelock's own 0.05 would blind watchers."""
+
+
+class Busy(Exception):
+    """The ledger's lock is another's for longer than one can wait: it may be held still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Ledger:
             {key: Identity(**each) for key, each in plain["workers"].items()},
             {key: Held(**{**each, "who": Identity(**each["who"])}) for key, each in plain["holders"].items()},
             {key: Waiting(Identity(**each["who"]), each["ticket"]) for key, each in plain["waiting"].items()},
-            [Measured(**each) for each in plain["measured"]][-KEPT:],
+            [Measured(*each) for each in plain["measured"]],
             plain["ticket"],
             plain["done"],
         )
@@ -98,8 +102,15 @@ class Ledger:
         return ledger
 
     def to_json(self) -> str:
-        """As the file holds it."""
-        return json.dumps(asdict(self))
+        """As the file holds it; the measurements, the many, as plain lists."""
+        plain = asdict(replace(self, measured=[]))
+        plain["measured"] = [[each.distinct, each.seconds, each.peak] for each in self.measured[-KEPT:]]
+        return json.dumps(plain)
+
+    def learn(self, measured: Measured) -> None:
+        """Note what a diagram took."""
+        self.measured.append(measured)
+        self.done += 1
 
     def held(self, key: str) -> Held:
         """The grant of this key; raises `Stopped` where the ledger was cleared away from under its holder."""
@@ -119,14 +130,19 @@ class LedgerFile:
         self._lock = FileLock(directory / "ledger.lock")
 
     @contextmanager
-    def change(self) -> Iterator[Ledger]:
+    def change(self, seconds: float | None = None) -> Iterator[Ledger]:
         """The ledger, under the lock; what was changed is written back.
 
-        Raises `Stopped` where the folder is gone: the controller clears it away when the session is over.
+        Raises `Stopped` where the folder is gone: the controller clears it away when the session is over. Raises `Busy`
+        where the lock was not free within `seconds`; None: it is waited for.
         """
         if not self.path.parent.is_dir():
             raise Stopped("the session's folder is gone")
-        with self._lock.acquire(poll_interval=LOCK_POLL):
+        try:
+            lock = self._lock.acquire(-1 if seconds is None else seconds, poll_interval=LOCK_POLL)
+        except Timeout:
+            raise Busy from None
+        with lock:
             ledger = self.read()
             yield ledger
             partial = self.path.with_suffix(".new")

@@ -11,7 +11,10 @@ import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,26 @@ LAST_WORDS = 5.0
 
 class ChildDied(Exception):
     """The child ended by itself; the text says how: `died of SIGSEGV`."""
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C is heard at the end and not within: a process is not started without anybody knowing its name.
+
+    By its handler and not by a signal mask: another thread, one of BLAS for instance, would take the signal, and Python
+    raises it in the main thread all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard and callable(before):
+            before(*heard[0])
 
 
 def environment() -> dict[str, str]:
@@ -70,7 +93,6 @@ class Child:
             )
             child.arm(lifeline, self.process.pid)
         except BaseException:
-            # Ctrl-C can come when the process is there and nobody has its name yet: without its lifeline it ends.
             os.close(self.lifeline)
             raise
         finally:

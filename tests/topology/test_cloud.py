@@ -71,8 +71,8 @@ def test_near_points_keep_their_distance_far_from_the_origin(gap: float) -> None
 
 
 def test_a_common_offset_does_not_blur_distances() -> None:
-    points = (np.arange(40, dtype=np.float32)[:, None] / 64 + np.float32(4096)).astype(np.float32)
-    assert (distances(points) == reference(points)).all()
+    points = random_cloud(300) + np.float32(3000)
+    np.testing.assert_allclose(distances(points), reference(points), rtol=1e-13, atol=0)
 
 
 def test_equal_points_are_at_distance_zero_wherever_they_are() -> None:
@@ -134,6 +134,10 @@ def test_a_merged_cloud_keeps_the_first_of_each_group_in_sequence_order() -> Non
     merged = merge(points, 0.001)
     assert merged.points.ravel().tolist() == [3, 1, 2]
     assert merged.index.tolist() == [0, 1, 0, 2, 1, 1]
+
+
+def test_a_point_near_two_is_of_the_first() -> None:
+    assert merge(np.array([[0], [1.5], [0.9]], np.float32), 1.0).index.tolist() == [0, 1, 0]
 
 
 def test_minus_zero_is_zero() -> None:

@@ -53,6 +53,14 @@ def test_spurious_bars_of_repeats_are_no_difference(noise: float) -> None:
     assert difference(payload, again) == ""
 
 
+@pytest.mark.parametrize(("length", "same"), [(1e-8, True), (5e-5, True), (3e-4, False)])
+def test_bars_below_a_ten_thousandth_are_not_compared(length: float, same: bool) -> None:
+    points = trajectory()
+    bars = compute(points, engine=ENGINE, max_dim=0)[0].bars[0]
+    longer = in_order(np.concatenate((bars, [[0, length]] * 30)))
+    assert (difference(decode(encode(Diagram((longer,)))), points) == "") == same
+
+
 def test_a_vector_that_changed_is_noticed() -> None:
     points = trajectory()
     payload = stored(points)

@@ -275,12 +275,14 @@ def test_an_engine_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
         def bars(self, apart: NDArray[np.float32], max_dim: int, threads: int) -> list[NDArray[np.float64]]:
             del threads
             assert apart.dtype == np.float32
-            return [np.array([[0, apart.max()], [0, INF]])] + [np.empty((0, 2))] * max_dim
+            some = np.array([[6, 7], [5, 5], [5, 5 + 1e-9], [5, 6]])
+            return [np.array([[0, INF], [0, apart.max()]])] + [some] * max_dim
 
     monkeypatch.setattr(sys.modules[__name__], "HANDMADE", Handmade(), raising=False)
     monkeypatch.setitem(sys.modules, "handmade_engine", sys.modules[__name__])
     found = diagram_of(cloud([[0, 0], [3, 4]]), pick("handmade_engine:HANDMADE"))
     assert_bars(found.bars[0], [(0, 5), (0, INF)])
+    assert_bars(found.bars[2], [(5, 6), (6, 7)])
 
 
 @pytest.mark.parametrize("name", [None, "", "auto"])

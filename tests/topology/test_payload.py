@@ -87,6 +87,8 @@ def test_equal_diagrams_are_equal_bytes() -> None:
     other = Diagram(tuple(in_order(bars[::-1]) for bars in HEALTHY.bars))
     assert encode(HEALTHY, PROVENANCE) == encode(other, PROVENANCE)
     assert encode(HEALTHY) != encode(HEALTHY, PROVENANCE)
+    with zipfile.ZipFile(io.BytesIO(encode(HEALTHY))) as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_the_research_tool_reads_it() -> None:
