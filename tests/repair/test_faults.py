@@ -140,6 +140,29 @@ def test_each_statement_fails_once(
     assert at > 10
 
 
+@pytest.mark.parametrize("commit", [3, 4], ids=["of the database", "of the mark in the journal"])
+def test_commit_that_happened_all_the_same(patient: Patient, commit: int) -> None:
+    """An error after the commit: the rows are looked at, and the repair is what it is, applied."""
+
+    class Late(sqlite3.Connection):
+        commits = 0
+
+        def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+            result = super().execute(sql, parameters)  # type: ignore[arg-type]
+            Late.commits += sql == "COMMIT"
+            if sql == "COMMIT" and Late.commits == commit:
+                error = sqlite3.OperationalError("a fault of the test")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+            return result
+
+    with closing(Writer(patient.path, "s", lambda: True, connection=Late)) as writer:
+        repair = writer.update("r", Subject(), "persistencediagram", DIAGRAM, {"diagram_data": b"new"}, lambda _: True)
+    assert repair is not None
+    assert (repair.status, repair.rows) == ("applied", 1)
+    assert patient.values("SELECT diagram_data FROM persistencediagram WHERE id = ?", DIAGRAM) == [b"new"]
+
+
 def test_busy_once_is_no_failure(patient: Patient, faulty: Faulty) -> None:
     statements = faulty(-1, sqlite3.SQLITE_OK)
     remove(patient.path, statements)
