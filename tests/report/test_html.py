@@ -1,0 +1,262 @@
+"""The page as a file: what it holds, how large it gets, that nothing in a database can break out of its data."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from damages import DAMAGES
+from databases import Built, build
+from hypothesis import given
+from hypothesis import strategies as st
+from reports import HOSTILE, examined, make_hostile, page
+
+from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.report.html import write_html
+from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
+from pytest_panic_doctor.report.html.pictures import STEPS, block, drawn, longest, on_grid
+from pytest_panic_doctor.report.results import Result, Results
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.payload import Payload, encode
+
+LIMIT = 5_000_000
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    """What the page was given."""
+    found = re.search(r'id="data">([A-Za-z0-9+/=]*)<', path.read_text(encoding="utf-8"))
+    assert found
+    plain: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1]), -zlib.MAX_WBITS))
+    return plain
+
+
+def items_of(data: Mapping[str, Any], rule: str) -> list[dict[str, Any]]:
+    return [item for item in data["items"] if item["rule"] == rule]
+
+
+@pytest.fixture
+def sick(tmp_path: Path) -> Built:
+    return build(tmp_path / "x.sqlite")
+
+
+def plant(built: Built, *names: str) -> None:
+    with built.open() as db:
+        for name in names:
+            DAMAGES[name].plant(db, built)
+
+
+def test_head_says_what_was_examined(sick: Built) -> None:
+    plant(sick, "diagram_of_lost_run")
+    text = page(sick.path).read_text(encoding="utf-8")
+    shown = re.sub(r"<script.*?</script>|<[^>]*>", " ", text, flags=re.DOTALL)
+    words = " ".join(shown.split())
+    assert f"x.sqlite {sick.path}" in words
+    assert re.search(r"1 × sick 0 \+ fixed 22 ✓ healthy 0 – not examined", words)
+    assert "1 experiment, 2 runs, 24 invocations, 24 embeddings, 5 diagrams" in words
+    assert "mode examine, read only" in words
+    assert "TEXT models Nomic, JinaClip" in words
+    assert re.search(r"size \d+\.?\d* [kM]B", words)
+    assert "pytest-panic-doctor 0.1.0" in words
+    assert re.search(r"next pytest --doctor-db \S+ --doctor-fix -n 2", words)
+
+
+def test_every_rule_and_every_subject_has_its_state(sick: Built) -> None:
+    plant(sick, "vector_null")
+    data = data_of(page(sick.path))
+    assert data["rules"][0]["verdict"] == "sick"
+    assert {len(letters) for letters in data["states"].values()} == {1, 2, 4}
+    assert data["states"]["embedding-vector"] == "sh"
+    assert data["states"]["diagram-current"] == "shhh"
+    assert data["states"]["invocation-chain"] == "h"
+    assert [rule["id"] for rule in data["rules"] if rule["verdict"] == "sick"] == [
+        "diagram-current",
+        "embedding-vector",
+    ]
+
+
+def test_rows_of_an_experiment_are_placed_in_their_runs(sick: Built) -> None:
+    plant(sick, "vector_null", "gap")
+    data = data_of(page(sick.path))
+    (vector,) = items_of(data, "embedding-vector")
+    assert vector["experiment"] == 0
+    assert vector["model"] == "Nomic"
+    assert [(each["runs"], each["complete"]) for each in vector["findings"]] == [([[0, 1]], True)]
+    (sequence,) = items_of(data, "invocation-sequence")
+    assert [each["runs"] for each in sequence["findings"]] == [[[0, 1]]]
+
+
+def test_rows_that_a_repair_took_away_are_placed_by_the_journal(sick: Built) -> None:
+    with sick.open() as db:
+        db.execute("UPDATE embedding SET embedding_model = 'NomicVision' WHERE id = ?", (sick.embedding(3, run=1),))
+    data = data_of(page(sick.path, fix=True))
+    (of_type,) = items_of(data, "embedding-type")
+    assert of_type["outcome"] == "fixed"
+    assert (of_type["runs"], of_type["complete"]) == ([[1, 1]], True)
+
+
+def test_a_repaired_diagram_has_its_before(sick: Built) -> None:
+    with sick.open() as db:
+        db.execute("UPDATE persistencediagram SET diagram_data = x'00' WHERE id = ?", (sick.diagram(),))
+        db.execute("UPDATE persistencediagram SET diagram_data = NULL WHERE id = ?", (sick.diagram(run=1),))
+        db.execute("DELETE FROM persistencediagram WHERE id = ?", (sick.diagram("NomicVision"),))
+        stale = db.execute(
+            "SELECT diagram_data FROM persistencediagram WHERE id = ?", (sick.diagram("NomicVision", 1),)
+        )
+        old = stale.fetchone()[0]
+        other = encode(Diagram((in_order([[0, 0.5], [0, np.inf]]), in_order([]), in_order([]))))
+        db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE diagram_data = ?", (other, old))
+    data = data_of(page(sick.path, fix=True))
+    shots = {(each["run"], each["model"]): each["shots"] for each in data["diagrams"]}
+    told = {pair: [(each["what"], each["problem"]) for each in those] for pair, those in shots.items()}
+    assert told == {
+        (0, "Nomic"): [("now", ""), ("before", "it is torn: File is not a zip file")],
+        (0, "NomicVision"): [("now", ""), ("before", "it did not exist")],
+        (1, "Nomic"): [("now", ""), ("before", "NULL: no payload is stored")],
+        (1, "NomicVision"): [("now", ""), ("before", "")],
+    }
+    now, before = shots[1, "NomicVision"]
+    assert [dim[3] for dim in before["dims"]] == [2, 0, 0]
+    assert now["dims"][0][3] > 2
+    measures = [each["measures"] for each in data["diagrams"]]
+    assert {each["how"] for each in measures} == {"now"}
+    assert all(each["points"] == 6 and each["seconds"] >= 0 and each["peak_memory"] > 1e6 for each in measures)
+
+
+def test_nothing_of_an_earlier_session_counts_as_repaired_now(sick: Built) -> None:
+    with sick.open() as db:
+        db.execute("UPDATE persistencediagram SET diagram_data = x'00' WHERE id = ?", (sick.diagram(),))
+    page(sick.path, fix=True)
+    data = data_of(page(sick.path))
+    assert [[shot["what"] for shot in each["shots"]] for each in data["diagrams"]] == [["now"]] * 4
+    assert [each["measures"].get("how") for each in data["diagrams"]] == ["earlier", None, None, None]
+
+
+def test_a_second_diagram_is_shown_too(sick: Built) -> None:
+    plant(sick, "diagram_twice")
+    data = data_of(page(sick.path))
+    whats = {(each["run"], each["model"]): [shot["what"] for shot in each["shots"]] for each in data["diagrams"]}
+    assert sorted(whats.values()) == [["now"], ["now"], ["now"], ["now", "duplicate"]]
+
+
+def test_hostile_texts_stay_data(sick: Built) -> None:
+    make_hostile(sick)
+    path = page(sick.path)
+    text = path.read_text(encoding="utf-8")
+    assert "onerror" not in text
+    assert text.count("<script") == text.count("</script>") == 4
+    labels = json.dumps(data_of(path), ensure_ascii=False)
+    assert json.dumps(HOSTILE, ensure_ascii=False)[1:-1] in labels
+
+
+def test_a_hostile_file_name_is_escaped(tmp_path: Path) -> None:
+    built = build(tmp_path / "<b onclick=x>&.sqlite")
+    assert "<b onclick" not in page(built.path).read_text(encoding="utf-8")
+
+
+def test_texts_that_are_not_unicode_are_shown_as_far_as_they_go(sick: Built) -> None:
+    with sick.open() as db:
+        db.execute("UPDATE run SET initial_prompt = CAST(x'61ff62' AS TEXT) WHERE id = ?", (sick.run(),))
+    data = data_of(page(sick.path))
+    assert data["experiments"][0]["runs"][0][1] == "a\\xffb: FluxDev → Moondream"
+
+
+def test_nothing_is_loaded_from_elsewhere(sick: Built) -> None:
+    text = page(sick.path).read_text(encoding="utf-8")
+    frame = re.sub(r"(<script[^>]*>|<style>).*?(</script>|</style>)", "", text, flags=re.DOTALL)
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!#|data:,)", frame)
+    assert "default-src 'none'" in frame
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text.split("</style>")[0])
+
+
+def test_ten_thousand_items_fit(large_report: tuple[Path, Results]) -> None:
+    path, results = large_report
+    assert len(results.items) >= 10_000
+    assert path.stat().st_size < LIMIT
+    data = data_of(path)
+    assert len(data["diagrams"]) == 3_220
+    assert all(shot["dims"][0][3] == 400 for each in data["diagrams"] for shot in each["shots"])
+    assert data["keep"] is None or data["keep"] >= 128
+    sick = sum(item.outcome == "failed" for item in results.items)
+    assert len(data["items"]) == sick
+    counted = sum(finding["count"] for item in data["items"] for finding in item["findings"])
+    assert counted == sum(int(str(finding["count"])) for item in results.items for finding in item.findings)
+    assert all(len(f["ids"]) + f["more"] == f["count"] for item in data["items"] for f in item["findings"])
+
+
+@pytest.mark.parametrize(("findings", "ids"), [(3, 20_000), (40, 10_000), (60_000, 1), (20_000, 50)])
+def test_ids_are_as_many_as_there_is_room_for(findings: int, ids: int) -> None:
+    items = [Result("x", "r", "failed", 0.0, ({"ids": range(min(ids, 10_000))},)) for _ in range(findings)]
+    most = allowance(items)
+    assert most >= 5
+    assert findings * min(most, ids) <= max(IDS_IN_ALL, 5 * findings)
+
+
+def test_without_jinja_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, sick: Built) -> None:
+    doctor, results = examined(sick.path)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(DoctorError, match=r"x\.html needs Jinja2.*pip install 'pytest-panic-doctor\[html\]'"):
+        write_html(sick.path.with_name("x.html"), doctor, results, "0.1.0")
+
+
+def test_it_is_written_whole_or_not_at_all(tmp_path: Path, sick: Built) -> None:
+    doctor, results = examined(sick.path)
+    target = tmp_path / "folder"
+    target.mkdir()
+    with pytest.raises(OSError, match=r"."):
+        write_html(target, doctor, results, "0.1.0")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".folder")]
+
+
+def test_a_database_that_is_gone_or_torn_has_a_report(sick: Built) -> None:
+    doctor, results = examined(sick.path)
+    doctor.database.close()
+    sick.path.unlink()
+    path = sick.path.with_name("x.html")
+    write_html(path, doctor, results, "0.1.0")
+    assert "size unknown" in path.read_text(encoding="utf-8")
+    assert {each["shots"][0]["problem"].split(":")[0] for each in data_of(path)["diagrams"]} == {
+        "SQLite cannot read it"
+    }
+
+
+def test_no_item_at_all(sick: Built) -> None:
+    doctor, _ = examined(sick.path)
+    path = sick.path.with_name("x.html")
+    write_html(path, doctor, Results(), "0.1.0")
+    data = data_of(path)
+    assert (data["rules"], data["items"], data["diagrams"]) == ([], [], [])
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True, width=32)
+bars_of_any_kind = st.lists(st.tuples(numbers, numbers), max_size=30)
+
+
+@given(bars_of_any_kind)
+def test_any_bars_have_a_picture(bars: list[tuple[float, float]]) -> None:
+    array: Bars = np.array(bars, np.float32).reshape(-1, 2)
+    dimension = on_grid(array)
+    assert dimension.total == len(bars)
+    assert len(dimension.grid) + len(dimension.essential) + dimension.undrawable == len(bars)
+    assert (dimension.grid <= STEPS).all()
+    shot = drawn("now", "x", Payload(Diagram((array,)), None, np.array([np.nan]), None))
+    json.dumps(block([shot], None)[0], allow_nan=False)
+
+
+finite = st.floats(0, 2, width=32)
+
+
+@given(st.lists(st.tuples(finite, finite), max_size=60), st.integers(1, 20))
+def test_the_longest_bars_are_kept(ends: list[tuple[float, float]], keep: int) -> None:
+    grid = on_grid(in_order([(min(pair), max(pair)) for pair in ends])).grid
+    kept = longest(grid, keep)
+    assert sorted(kept[:, 1].tolist()) == sorted(grid[:, 1].tolist())[-keep:]
+    assert kept.tolist() == sorted(kept.tolist())

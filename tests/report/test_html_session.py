@@ -1,0 +1,68 @@
+"""`--doctor-report x.html` in real pytest runs: the same verdicts as in every other report, with and without xdist."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Built, build
+
+
+@pytest.fixture
+def sick(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Built:
+    """A diagram is NULL, one is torn, and an embedding of a lost invocation lies about."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    built = build(pytester.path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE persistencediagram SET diagram_data = NULL WHERE id = ?", (built.diagram(),))
+        db.execute(
+            "UPDATE persistencediagram SET diagram_data = x'00' WHERE id = ?", (built.diagram("NomicVision", 1),)
+        )
+        db.execute("UPDATE embedding SET invocation_id = ? WHERE id = ?", ("e" * 32, built.embedding(5)))
+    return built
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    found = re.search(r'id="data">([A-Za-z0-9+/=]*)<', path.read_text(encoding="utf-8"))
+    assert found
+    plain: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1]), -zlib.MAX_WBITS))
+    return plain
+
+
+@pytest.mark.parametrize("more", [(), ("-n", "2")], ids=["plain", "n2"])
+@pytest.mark.parametrize("mode", [(), ("--doctor-plan",), ("--doctor-fix",)], ids=["examine", "plan", "fix"])
+def test_page_and_json_agree(
+    pytester: pytest.Pytester, sick: Built, more: tuple[str, ...], mode: tuple[str, ...]
+) -> None:
+    reports = ("--doctor-report=r.json", "--doctor-report=r.html")
+    pytester.runpytest_subprocess("--doctor-db", sick.path, *reports, *mode, *more, timeout=120)
+    data = data_of(pytester.path / "r.html")
+    told = json.loads((pytester.path / "r.json").read_text())
+    verdicts = {rule["id"]: rule["verdict"] for rule in data["rules"]}
+    assert len(verdicts) == 23
+    assert {word: list(verdicts.values()).count(word) for word in told["doctor"]["rules"]} == told["doctor"]["rules"]
+    outcomes = [rule["outcomes"] for rule in data["rules"]]
+    assert {word: sum(each[word] for each in outcomes) for word in told["doctor"]["totals"]} == told["doctor"]["totals"]
+    letters = "".join(data["states"].values())
+    assert "." not in letters
+    assert letters.count("s") == told["doctor"]["totals"]["failed"]
+    assert letters.count("f") == told["doctor"]["totals"]["fixed"]
+    before = {shot["problem"] for each in data["diagrams"] for shot in each["shots"] if shot["what"] == "before"}
+    assert before == ({"it is torn: File is not a zip file"} if mode == ("--doctor-fix",) else set())
+    assert data["mode"] == (mode or ("--doctor-examine",))[0].removeprefix("--doctor-")
+
+
+def test_without_jinja_nothing_is_examined(pytester: pytest.Pytester, sick: Built) -> None:
+    pytester.makeconftest("import sys\nsys.modules['jinja2'] = None")
+    run = pytester.runpytest_subprocess("--doctor-db", sick.path, "--doctor-report=r.html", timeout=120)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(
+        ["*r.html needs Jinja2, which is not installed: pip install 'pytest-panic-doctor[[]html[]]'"]
+    )
+    assert "Traceback" not in run.stderr.str()
+    assert not (pytester.path / "r.html").exists()

@@ -1,0 +1,168 @@
+"""Reports for tests: of a database that is really examined and repaired, and of results as many as in production."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from databases import Built
+
+from pytest_panic_doctor.doctor import Doctor, begin
+from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.options import Settings, kinds
+from pytest_panic_doctor.report.html import write_html
+from pytest_panic_doctor.report.results import Result, Results, from_plain, to_plain
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.payload import encode
+from pytest_panic_doctor.treatment import Treatment, Ward, surgeon
+
+HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">{{ 7*7 }} \u2028 & <b>"
+
+
+def examined(database: Path, *, fix: bool = False) -> tuple[Doctor, Results]:
+    """What a session comes to, in this process and without pytest."""
+    settings = Settings(database, fix=fix, kinds=kinds((), ()))
+    treatment = Treatment(settings) if fix else None
+    doctor = begin(settings)
+    examiner = Examiner(doctor.database, doctor.rules, settings.kinds)
+    if treatment:
+        doctor.ward = treatment.ward.as_plain()
+        doctor.largest_first(1)
+        examiner.surgeon = surgeon(doctor, Ward.from_plain(doctor.ward), lambda *_: None, lambda name: name)
+    results = Results()
+    try:
+        for entry in doctor.entries():
+            outcome = examiner.examine(doctor.rules[entry.rule], entry.subject)
+            nodeid = f"{database.name}::{entry.name}"
+            results.items.append(from_plain(nodeid, 0.001, to_plain(entry.rule, outcome)))
+    finally:
+        if treatment:
+            examiner.surgeon.close()  # type: ignore[union-attr]
+            treatment.finish()
+            treatment.close()
+    return doctor, results
+
+
+def page(database: Path, *, fix: bool = False) -> Path:
+    """The page beside a database that was examined."""
+    doctor, results = examined(database, fix=fix)
+    path = database.with_suffix(".html")
+    write_html(path, doctor, results, "0.1.0")
+    doctor.database.close()
+    return path
+
+
+def make_hostile(built: Built) -> None:
+    """Put texts that would be markup into every column that a report shows."""
+    with built.open() as db:
+        db.execute("UPDATE run SET initial_prompt = ? WHERE id = ?", (HOSTILE, built.run()))
+        db.execute("UPDATE experimentconfig SET prompts = json_array(?, 'a pear')", (HOSTILE,))
+        db.execute("UPDATE invocation SET model = ? WHERE id = ?", (HOSTILE, built.invocation(3)))
+        db.execute("UPDATE persistencediagram SET embedding_model = ? WHERE id = ?", (HOSTILE, built.diagram()))
+
+
+def identifiers() -> Iterator[str]:
+    """Ids as they are stored, the same in every test session."""
+    random.seed(5)
+    return iter(lambda: f"06b05{random.getrandbits(28):07x}7{random.getrandbits(76):019x}", "")
+
+
+def many_runs(identifier: Iterator[str]) -> Manifest:
+    """3,220 runs in 20 experiments, of one embedding model."""
+    return Manifest(
+        tuple(
+            Experiment(
+                next(identifier),
+                f"prompt {each}",
+                ("Nomic",),
+                tuple(Run(next(identifier), f"prompt {each}, variation {k}: FluxDev → Moondream") for k in range(161)),
+            )
+            for each in range(20)
+        )
+    )
+
+
+def large(folder: Path) -> tuple[Doctor, Results]:
+    """A session of 3,220 runs, each with its diagram, and 13,000 items, a third of which found something."""
+    identifier = identifiers()
+    manifest = many_runs(identifier)
+    database = folder / "large.sqlite"
+    store_diagrams(database, manifest, identifier)
+    doctor = Doctor(Settings(database, kinds=kinds((), ())), registry(()), manifest, {"run": 3_220})
+    results = [made_up(entry.name, entry.rule, place, identifier) for place, entry in enumerate(doctor.entries())]
+    return doctor, Results(results)
+
+
+def one_sick_run(folder: Path) -> tuple[Doctor, Results]:
+    """A session of 3,220 runs, of which only the 2,000th is sick, by one rule."""
+    manifest = many_runs(identifiers())
+    rules = ("invocation-sequence", "invocation-chain")
+    doctor = Doctor(Settings(folder / "gone.sqlite", rules=rules), registry(()), manifest)
+    runs = [(each.id, run.id) for each in manifest.experiments for run in each.runs]
+    experiment, run = runs[2_000]
+    finding = {
+        "rule": rules[0],
+        "experiment": experiment,
+        "run": run,
+        "embedding_model": None,
+        "table": "run",
+        "ids": [run],
+        "count": 1,
+        "message": "1 sequence number of 80 is missing: 28",
+    }
+    results = Results()
+    for entry in doctor.entries():
+        sick = entry.rule == rules[0] and entry.subject.experiment == experiment
+        word, found = ("failed", (finding,)) if sick else ("passed", ())
+        results.items.append(Result(f"gone.sqlite::{entry.name}", entry.rule, word, 0.001, found))
+    return doctor, results
+
+
+def made_up(name: str, rule: str, place: int, identifier: Iterator[str]) -> Result:
+    """One item; a third of those about diagrams are sick, and some have as many row ids as a finding keeps."""
+    if random.random() > (1 / 3 if rule.startswith("diagram-") else 0.03):
+        return Result(f"large.sqlite::{name}", rule, "passed", 0.002)
+    ids = [next(identifier) for _ in range(10_000 if place % 100 == 0 else 2)]
+    finding = {
+        "rule": rule,
+        "experiment": None,
+        "run": None,
+        "embedding_model": "Nomic",
+        "table": "embedding",
+        "ids": ids,
+        "count": 3 * len(ids),
+        "message": f"{3 * len(ids):,} of 1,159 vectors are unusable: {place:,} NULL, {place % 7} hold NaN",
+    }
+    return Result(f"large.sqlite::{name}", rule, "failed", 0.01, (finding,))
+
+
+def store_diagrams(database: Path, manifest: Manifest, identifier: Iterator[str]) -> None:
+    """A diagram of 800 bars for each run, no two alike."""
+    generator = np.random.default_rng(5)
+    db = sqlite3.connect(database)
+    db.execute("CREATE TABLE persistencediagram (id, started_at, completed_at, diagram_data, run_id, embedding_model)")
+    db.execute("CREATE INDEX diagram_of_run ON persistencediagram (run_id)")
+    for subject in manifest.diagram_subjects():
+        payload = encode(some_diagram(generator, (400, 250, 150)))
+        row = (next(identifier), None, None, payload, subject.run, "Nomic")
+        db.execute("INSERT INTO persistencediagram VALUES (?, ?, ?, ?, ?, ?)", row)
+    db.commit()
+    db.close()
+
+
+def some_diagram(generator: np.random.Generator, counts: tuple[int, ...]) -> Diagram:
+    """Bars of each homology dimension; the last of H0 is the essential class."""
+    dimensions = []
+    for dimension, count in enumerate(counts):
+        birth = generator.uniform(0.3, 0.9, count) * bool(dimension)
+        length = generator.exponential(0.05, count) if dimension else generator.uniform(0.1, 0.9, count)
+        bars = np.column_stack((birth, birth + length))
+        if dimension == 0:
+            bars[-1, 1] = np.inf
+        dimensions.append(in_order(bars))
+    return Diagram(tuple(dimensions))
