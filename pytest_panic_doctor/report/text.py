@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
@@ -74,6 +75,10 @@ def command(settings: Settings, *options: str) -> str:
 
 def shown_path(settings: Settings) -> str:
     """The database's path, short where it lies below the current folder."""
-    path = str(settings.database)
+    return short(settings.database)
+
+
+def short(path: Path) -> str:
+    """A path as a person types it from the current folder."""
     relative = os.path.relpath(path)
-    return shlex.quote(relative if len(relative) < len(path) else path)
+    return shlex.quote(min(relative, str(path), key=len))

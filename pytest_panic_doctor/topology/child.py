@@ -197,7 +197,7 @@ def give_back() -> None:
 
 
 def main(orders: str) -> None:
-    """`orders` is JSON: parent, controller, by_thread, lifeline, threads, engine, and the folders where modules may lie."""
+    """`orders` is JSON: parent, controller, by_thread, lifeline, threads, engine, and where modules may lie."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = json.loads(orders)
     die_with(told["parent"], told["lifeline"], by_thread=told["by_thread"])
