@@ -18,7 +18,7 @@ from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.planner import Planner
-from pytest_panic_doctor.report import terminal
+from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 DISTRIBUTION = "pytest-panic-doctor"
 UNEXAMINED = "the examination itself failed, so nothing is known about this item"
 FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
+STATES = {
+    "passed": ("passed", ".", ("PASSED", {"green": True})),
+    "failed": ("failed", "F", ("FAILED", {"red": True})),
+    "skipped": ("skipped", "s", ("SKIPPED", {"yellow": True})),
+    "fixed": FIXED,
+}
 
 
 class DoctorSession:
@@ -185,9 +191,16 @@ class DoctorSession:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """A fixed item has a letter, a word, a colour and a count of its own."""
+        """A fixed item has a letter, a word, a colour and a count of its own; `-v` tells which run an item is about."""
         plain = getattr(report, "doctor", None)
-        return FIXED if plain and plain["outcome"] == "fixed" and report.passed else None
+        if not plain:
+            return None
+        state = STATES["fixed" if plain["outcome"] == "fixed" and report.passed else report.outcome]
+        if self.config.get_verbosity() < 1:
+            return state if state is FIXED else None
+        category, letter, (word, colour) = state
+        label = text.label_of(report.nodeid, self.doctor.labels)
+        return category, letter, (f"{word} ({label})" if label else word, colour)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what came of each item, in the controller."""

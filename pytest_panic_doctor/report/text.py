@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
 WIDTH = 80
+LABEL_WIDTH = 48
+DASHED = 36
+"""Characters of a UUID with dashes."""
 
 
 def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
@@ -65,6 +68,13 @@ def next_step(rule: Rule, doctor: Doctor) -> str:
     if rule.repair is RepairKind.EMBED:
         return "repaired by --doctor-fix where a conftest.py brings an embedding hook (pytest_doctor_embed)"
     return f"next: {command(doctor.settings, '--doctor-fix', f'--doctor-rule {rule.id}')}"
+
+
+def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
+    """What a person calls the run or the experiment that an item is about, cut short; empty for the whole database."""
+    subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
+    label = labels.get(subject[:DASHED].replace("-", ""), "")
+    return label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…"
 
 
 def command(settings: Settings, *options: str) -> str:
