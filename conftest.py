@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from runs import ALONE
 
 pytest_plugins = ["pytester"]
 
@@ -23,3 +24,10 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the reference files are not there: {os.path.relpath(SHARED)}")
     return SHARED
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """pytest's own, whose runs load of the other plugins only those that they name."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(ALONE))
+    return pytester

@@ -40,10 +40,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What a repair did: a sentence, and its measures."""
+    """What a repair did: a sentence, its measures, and, where it was settled for another item, what it repaired."""
 
     note: str
     measures: Mapping[str, Number] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 class NotRepaired(Exception):
@@ -60,6 +61,9 @@ class Surgeon(Protocol):
 
     def operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         """Repair what the rule found; raises `NotRepaired`."""
+
+    def remember(self, rule: Rule, subject: Subject, done: Repaired) -> None:
+        """Keep what was done for this rule by an item of another one, for `repaired`."""
 
     def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
         """What this session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
@@ -141,7 +145,9 @@ class Examiner:
             outcome = self._treat(rule, subject, findings)
         else:
             earlier = self.surgeon.repaired(rule, subject) if self.surgeon else None
-            outcome = Outcome("fixed", note=earlier.note, measures=earlier.measures) if earlier else Outcome("passed")
+            outcome = Outcome("passed")
+            if earlier:
+                outcome = Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
         return replace(outcome, warnings=warnings)
 
     def _settle(self, rule: Rule, subject: Subject) -> None:
@@ -152,7 +158,8 @@ class Examiner:
             try:
                 findings = self.look(first, subject)
                 if findings and self.surgeon and first.repair:
-                    self.surgeon.operate(first, subject, findings)
+                    done = self.surgeon.operate(first, subject, findings)
+                    self.surgeon.remember(first, subject, replace(done, findings=findings))
             except (NothingToLookAt, NotRepaired):
                 # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
                 # this item needs of it, it looks at itself.

@@ -176,6 +176,23 @@ class DoctorSession:
             return DoctorFile.from_parent(parent, path=file_path)
         return None
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        """Run a doctor item once, by pytest's own protocol, whatever plugin would run a failed one again.
+
+        A database is not flaky: a second look would find the same, and every look would be counted.
+        """
+        if not isinstance(item, DoctorItem):
+            return None
+        runner = self.config.pluginmanager.get_plugin("runner")
+        assert runner is not None
+        return runner.pytest_runtest_protocol(item=item, nextitem=nextitem)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item) -> bool | None:
+        """Keep pytest-timeout's clock from a doctor item: a diagram may take hours, and has `--doctor-timeout`."""
+        return True if isinstance(item, DoctorItem) else None
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put the outcome on the report, as plain values, so that it reaches the controller."""
@@ -184,6 +201,8 @@ class DoctorSession:
             outcome = item.outcome or Outcome("failed", note=UNEXAMINED)
             report.doctor = to_plain(item.entry.rule, outcome)  # type: ignore[attr-defined]
             item.outcome = None
+            if outcome.word == "fixed":
+                report.sections.append(("fixed", text.repaired(outcome)))
             if report.skipped:
                 report.longrepr = (item.nodeid.split("::")[0], 1, f"Skipped: {outcome.note}")
         return report

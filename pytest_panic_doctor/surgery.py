@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.embed import Embedder
     from pytest_panic_doctor.repair.journal import Repair
     from pytest_panic_doctor.repair.writer import Writer
+    from pytest_panic_doctor.settled import Settled
     from pytest_panic_doctor.topology.isolation import Computer
 
 Operation = Callable[[Rule, Subject, tuple[Finding, ...]], Repaired]
@@ -37,6 +38,7 @@ class OperatingSurgeon:
         kinds: Mapping[str, Kind],
         embedder: Embedder,
         claim: Callable[[str], AbstractContextManager[object]],
+        settled: Settled,
         max_dim: int = 2,
         closing: Callable[[], object] = lambda: None,
         note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
@@ -51,6 +53,7 @@ class OperatingSurgeon:
         self.kinds = kinds
         self.embedder = embedder
         self.claim = claim
+        self.settled = settled
         self.max_dim = max_dim
         self.closing = closing
         self.note = note
@@ -73,10 +76,19 @@ class OperatingSurgeon:
         except ComputationFailed as error:
             raise NotRepaired(str(error), {"seconds": error.seconds, "peak_memory": error.peak_memory}) from error
 
+    def remember(self, rule: Rule, subject: Subject, done: Repaired) -> None:
+        """Keep what was done for this rule by an item of another one."""
+        self.settled.keep(rule.id, subject, done)
+
     def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
         """What this session has done for this rule within this subject, in whatever worker."""
         done = self.writer.repaired(rule.id, subject)
-        return Repaired(said_of(done)) if done else None
+        if not done:
+            return None
+        settled = list(self.settled.within(rule.id, subject))
+        if len(settled) == 1:
+            return settled[0]
+        return Repaired(said_of(done), findings=tuple(finding for each in settled for finding in each.findings))
 
     def close(self) -> None:
         """End the child and the writer's connections."""

@@ -24,6 +24,7 @@ from pytest_panic_doctor.repair.preflight import check_room, finish, preflight, 
 from pytest_panic_doctor.repair.weigh import weigh
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules.model import RepairKind, Scope, View
+from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.surgery import OperatingSurgeon
@@ -199,6 +200,7 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
         settings.kinds,
         embedder,
         ward.claim,
+        Settled(ward.scratch / "settled"),
         settings.max_dim,
         note=ward.note,
         closing=close,

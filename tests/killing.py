@@ -17,6 +17,7 @@ import psutil
 from damages import DAMAGES
 from databases import Built, build, dump
 from patients import Patient
+from runs import ALONE
 
 from pytest_panic_doctor.topology.payload import decode
 
@@ -60,7 +61,7 @@ def sick(path: Path) -> Built:
 def command(path: Path) -> list[str]:
     """`--doctor-fix -n 2` on it."""
     options = ["--doctor-db", path.name, "--doctor-fix", "-n", "2", "-q", "-p", "no:cacheprovider"]
-    return [sys.executable, "-m", "pytest", *options]
+    return [sys.executable, "-m", "pytest", *ALONE, *options]
 
 
 def start(path: Path) -> subprocess.Popen[bytes]:

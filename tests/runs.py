@@ -10,6 +10,23 @@ import pytest
 
 Doctor = Callable[..., pytest.RunResult]
 
+BESIDE = (
+    "html",
+    "html_fixtures",
+    "metadata",
+    "pytest_cov",
+    "pytest_jsonreport",
+    "pytest_reportlog",
+    "randomly",
+    "rerunfailures",
+    "sugar",
+    "timeout",
+)
+"""Installed for the tests beside them, by the names of their entry points; in no other run, unless named with `-p`."""
+
+ALONE = tuple(f"-pno:{name}" for name in BESIDE)
+"""Arguments of a run without them; a `-p` that comes later wins."""
+
 
 def items(path: Path) -> dict[str, Mapping[str, object]]:
     """The items of a JSON report, by name."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from databases import dump
 from independent import h_bars
-from runs import items
+from runs import ALONE, items
 
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.cloud import h0_deaths
@@ -28,7 +28,7 @@ EXPLAINED = {
 
 
 def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--doctor-db", "x.sqlite", *args]
+    command = [sys.executable, "-m", "pytest", *ALONE, "-p", "no:cacheprovider", "--doctor-db", "x.sqlite", *args]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

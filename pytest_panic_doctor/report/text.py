@@ -42,6 +42,14 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
     return "\n".join(lines)
 
 
+def repaired(outcome: Outcome) -> str:
+    """The text of a fixed item, for reports that know only passed and failed: what was found, and what was done."""
+    found = [finding.sentence for finding in outcome.findings[:FINDINGS_SHOWN]]
+    if len(outcome.findings) > FINDINGS_SHOWN:
+        found.append(f"… and {plural(len(outcome.findings) - FINDINGS_SHOWN, 'more finding')}")
+    return "\n".join([*found, outcome.note])
+
+
 def where(finding: Finding, doctor: Doctor) -> Iterator[str]:
     """The run and the experiment that a finding is about, by id and as a person knows them."""
     for noun, stored in (("run", finding.run), ("experiment", finding.experiment)):

@@ -91,25 +91,6 @@ def readable(view: View) -> list[tuple[str, Payload]]:
 
 
 @rule(
-    "diagram-duplicate",
-    scope=Scope.RUN_MODEL,
-    sentence="the diagram exists once",
-    repair=RepairKind.KEEP_CURRENT,
-    after=(*EMBEDDING_RULES, "diagram-missing"),
-)
-def diagram_duplicate(view: View) -> Iterator[Finding]:
-    """All diagrams of a (run, embedding model) that has more than one."""
-    where = "persistencediagram WHERE run_id = :run AND embedding_model = :model"
-    count = view.scalar(f"SELECT count(*) FROM {where}")
-    if not count:
-        raise NothingToLookAt("there is no diagram (see diagram-missing)")
-    if count > 1:
-        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {stored.NEWEST}", view.params)
-        ids = [row_id for (row_id,) in view.db.execute(rows.sql, rows.params)]
-        yield view.finding(f"there are {count:,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
-
-
-@rule(
     "diagram-missing",
     scope=Scope.RUN_MODEL,
     sentence="the diagram exists and is not NULL",
@@ -136,6 +117,25 @@ def diagram_missing(view: View) -> Iterator[Finding]:
         yield view.finding(message, table="persistencediagram", ids=ids)
     else:
         yield view.finding(message, table="run", ids=[run])
+
+
+@rule(
+    "diagram-duplicate",
+    scope=Scope.RUN_MODEL,
+    sentence="the diagram exists once",
+    repair=RepairKind.KEEP_CURRENT,
+    after=(*EMBEDDING_RULES, "diagram-missing"),
+)
+def diagram_duplicate(view: View) -> Iterator[Finding]:
+    """All diagrams of a (run, embedding model) that has more than one."""
+    where = "persistencediagram WHERE run_id = :run AND embedding_model = :model"
+    count = view.scalar(f"SELECT count(*) FROM {where}")
+    if not count:
+        raise NothingToLookAt("there is no diagram (see diagram-missing)")
+    if count > 1:
+        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {stored.NEWEST}", view.params)
+        ids = [row_id for (row_id,) in view.db.execute(rows.sql, rows.params)]
+        yield view.finding(f"there are {count:,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
 
 
 @rule(

@@ -16,7 +16,7 @@ def sick(pytester: pytest.Pytester) -> Built:
 @pytest.fixture
 def doctor(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Run pytest in a process of its own, on x.sqlite, with more arguments."""
-    for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER"):
+    for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 

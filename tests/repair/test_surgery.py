@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,12 +12,15 @@ from damages import DAMAGES
 from databases import Built, build, dump
 
 from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.examine import Examiner, Outcome, Repaired
 from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.repair.undo import repairs, undo
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.model import Finding
+from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
@@ -36,13 +40,15 @@ def fix(built: Built, computer: Computer, order: int = 1) -> dict[str, list[Outc
     """The outcomes of all items, by rule, repaired in the manifest's order or against it."""
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
-    surgeon = OperatingSurgeon(database, writer, lambda: computer, kinds([], []), no_hook, nullcontext)
+    settled = Settled(built.path.with_suffix(".settled"))
+    surgeon = OperatingSurgeon(database, writer, lambda: computer, kinds([], []), no_hook, nullcontext, settled)
     examiner = Examiner(database, RULES, kinds([], []), surgeon)
     outcomes: dict[str, list[Outcome]] = {}
     for entry in list(database.read(manifests.build).entries(RULES.values()))[::order]:
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
     writer.close()
     database.close()
+    shutil.rmtree(settled.folder, ignore_errors=True)
     return outcomes
 
 
@@ -74,6 +80,39 @@ def test_it_heals_in_any_order_and_comes_back(tmp_path: Path, computer: Computer
         undo(built.path, "all")
         assert dump(built.path) == before
     assert found[1] == found[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("diagram_null", "diagram-missing"), ("embedding_twice", "embedding-duplicate")]
+)
+def test_what_another_item_settled_is_said_as_if_it_had_not(
+    tmp_path: Path, computer: Computer, name: str, rule: str
+) -> None:
+    """Against the order, the item of a later rule repairs it: the findings and the measures are those of this rule."""
+    said = []
+    for order in (1, -1):
+        built = build(tmp_path / f"{order}.sqlite", older=True)
+        with built.open() as db:
+            DAMAGES[name].plant(db, built)
+        (fixed,) = [each for each in fix(built, computer, order)[rule] if each.word == "fixed"]
+        found = [(finding.message, finding.ids, finding.count) for finding in fixed.findings]
+        said.append((found, fixed.note, set(fixed.measures)))
+    assert said[0] == said[1]
+    assert len(said[0][0]) == 1
+    assert ("peak_memory" in said[0][2]) == (rule == "diagram-missing")
+
+
+def test_settled_is_found_within_a_subject(tmp_path: Path) -> None:
+    settled = Settled(tmp_path)
+    finding = Finding("r", "it is torn", "e", "1", "a-b", "embedding", ("x",), 1)
+    settled.keep("r", Subject("e", "1", "a-b"), Repaired("first", {"points": 6}, (finding,)))
+    settled.keep("r", Subject("e", "2", "b"), Repaired("second"))
+    settled.keep("r", Subject("e", "2", "B/[*]"), Repaired("third"))
+    assert list(settled.within("r", Subject("e", "1", "a-b"))) == [Repaired("first", {"points": 6}, (finding,))]
+    assert [each.note for each in settled.within("r", Subject("e", None, "b"))] == ["second"]
+    assert [each.note for each in settled.within("r", Subject("e", None, "B/[*]"))] == ["third"]
+    assert len(list(settled.within("r", Subject()))) == 3
+    assert list(settled.within("other", Subject())) == []
 
 
 def test_all_damage_together_heals_in_any_order(tmp_path: Path, computer: Computer) -> None:

@@ -14,9 +14,8 @@ from databases import Built, build
 
 
 @pytest.fixture
-def sick(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Built:
+def sick(pytester: pytest.Pytester) -> Built:
     """A diagram is NULL, one is torn, and an embedding of a lost invocation lies about."""
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     built = build(pytester.path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = NULL WHERE id = ?", (built.diagram(),))

@@ -1,0 +1,42 @@
+"""What one item settled for another, so that the other can say what was found, done and measured. Knows no pytest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from pytest_panic_doctor.examine import Repaired
+from pytest_panic_doctor.rules.model import Finding
+from pytest_panic_doctor.store.subject import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A folder of the session's scratch space: a file for each (rule, subject) that was repaired ahead of its item."""
+
+    folder: Path
+
+    def keep(self, rule: str, subject: Subject, done: Repaired) -> None:
+        """Write down what was done, whole or not at all."""
+        path = self.folder / rule / self._name(subject)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        findings = [finding.as_dict() for finding in done.findings]
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"note": done.note, "measures": dict(done.measures), "findings": findings}))
+        partial.replace(path)
+
+    def within(self, rule: str, subject: Subject) -> Iterator[Repaired]:
+        """What was done for `rule` within `subject`; a part of it that is None means any."""
+        for path in sorted((self.folder / rule).glob(self._name(subject, missing="*"))):
+            plain = json.loads(path.read_text())
+            findings = tuple(Finding(**{**each, "ids": tuple(each["ids"])}) for each in plain["findings"])
+            yield Repaired(plain["note"], plain["measures"], findings)
+
+    def _name(self, subject: Subject, missing: str = "") -> str:
+        parts = (subject.experiment, subject.run, subject.embedding_model)
+        named = ",".join(missing if part is None else quote(part, safe="") for part in parts)
+        return f"{named}.json"
