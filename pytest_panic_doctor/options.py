@@ -319,6 +319,8 @@ def report(path: Path) -> Path:
     if path.suffix not in REPORT_SUFFIXES:
         allowed = ", ".join(REPORT_SUFFIXES)
         raise BadOption(f"--doctor-report {path} has no known suffix: end it in one of {allowed}")
+    if path.is_dir():
+        raise BadOption(f"--doctor-report {path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise BadOption(f"--doctor-report {path} has no folder to be written to: make {path.parent} first")
     return path

@@ -53,9 +53,12 @@ class ReportFiles:
 def write_json(path: Path, doctor: Doctor, results: Results, version: str) -> None:
     """The JSON report, item by item, so that its size costs no memory."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write('{"doctor": ' + json.dumps(head(doctor, results, version), ensure_ascii=False) + ',\n"items": [')
-        for index, item in enumerate(results.items):
-            file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))
-        file.write("\n]}\n")
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write('{"doctor": ' + json.dumps(head(doctor, results, version), ensure_ascii=False) + ',\n"items": [')
+            for index, item in enumerate(results.items):
+                file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))
+            file.write("\n]}\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

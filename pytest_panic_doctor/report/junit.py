@@ -64,6 +64,9 @@ def item_properties(item: Result, entry: Entry | None) -> Iterator[tuple[str, ob
                 yield key, value
     yield "findings", len(item.findings)
     yield "count", sum(int(str(finding["count"])) for finding in item.findings)
+    if item.accepted:
+        yield "accepted", sum(int(str(finding["count"])) for finding in item.accepted)
+        yield "accepted_by", item.by
     yield from item.measures.items()
     if item.note:
         yield "note", item.note

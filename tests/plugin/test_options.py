@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -120,3 +121,29 @@ def test_the_nearest_name_is_offered(text: str, names: list[str], said: str) -> 
 
 def test_a_path_keeps_its_links_and_loses_its_dots() -> None:
     assert options.absolute(Path("/a/b/../c.sqlite")) == Path("/a/c.sqlite")
+
+
+def test_a_report_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "r.json").mkdir()
+    with pytest.raises(BadOption, match=r"r\.json is a folder: name a file in it"):
+        read(Given({"doctor_report": [str(tmp_path / "r.json")]}))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("45", 45), ("1.5h", 5400), (" 2M ", 120)]
+)
+def test_a_time_reads(text: str, seconds: float) -> None:
+    assert read(Given({"doctor_budget": text})).budget == seconds
+
+
+def test_a_baseline_is_relative_like_the_database() -> None:
+    assert read(Given({"doctor_baseline": "k.json"})).baseline == Path("/line/k.json")
+    assert read(Given(ini={"doctor_baseline": "k.json"})).baseline == Path("/ini/k.json")
+
+
+def test_all_choices_travel_to_a_worker() -> None:
+    line = {"doctor_baseline": "k.json", "doctor_sample": "2/7", "doctor_budget": "5m", "doctor_report": []}
+    given = Given(line, {"doctor_severity": ["run: warn <= 3", "schema:off"]})
+    settings = read(given)
+    assert (settings.sample, settings.severity) == ((2, 7), {"run": "warn <= 3", "schema": "off"})
+    assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
