@@ -37,6 +37,9 @@ def main() -> None:
         for seed in range(args.seed, args.seed + args.kills):
             verdict = strike(folder / "x.sqlite", template, expected, seed, longest)
             struck[verdict.target, verdict.running] += 1
+            done = seed - args.seed + 1
+            if not done % 50:
+                print(f"{done:,} of {args.kills:,} kills, nothing lost", flush=True)
     print(f"{args.kills:,} kills in {time.monotonic() - begun:,.0f} s, moments up to {longest:.1f} s, seed {args.seed}")
     print(f"{'killed':<12}{'while running':>15}{'after the end':>15}")
     for target in ("controller", "worker", "child"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +31,8 @@ class Doctor:
     workers: int = 1
     todo: Sequence[Todo] = ()
     """The diagrams that are absent or NULL when a repair begins."""
+    deadline: float | None = None
+    """When no further item is begun, in seconds of `time.time`; None: never."""
     ward: dict[str, str | int] = field(default_factory=dict)
     """What a repairing session shares among its processes; empty where nothing is repaired."""
     database: Database = field(init=False)
@@ -40,12 +44,40 @@ class Doctor:
 
     @property
     def selected(self) -> list[Rule]:
-        """The rules that have items."""
-        return [rule for rule in self.rules.values() if not self.settings.rules or rule.id in self.settings.rules]
+        """The rules that have items: those that were named, or all that are not switched off."""
+        named, severity = self.settings.rules, self.settings.severity
+        return [
+            rule for rule in self.rules.values() if rule.id in named or (not named and severity.get(rule.id) != "off")
+        ]
+
+    @property
+    def switched_off(self) -> int:
+        """How many rules `doctor_severity` leaves out."""
+        return 0 if self.settings.rules else len(self.rules) - len(self.selected)
 
     def entries(self) -> Iterable[Entry]:
         """All items of this session, in their order."""
-        return self.manifest.entries(self.selected)
+        entries = self.manifest.entries(self.selected)
+        if sample := self.settings.sample:
+            return (entry for entry in entries if not self.rules[entry.rule].expensive or sampled(entry, *sample))
+        return entries
+
+    def sample_size(self) -> tuple[int, int]:
+        """How many items of expensive rules are in the sample, and how many there are."""
+        expensive = [rule for rule in self.selected if rule.expensive]
+        part, parts = self.settings.sample or (1, 1)
+        taken = [sampled(entry, part, parts) for entry in self.manifest.entries(expensive)]
+        return sum(taken), len(taken)
+
+    def all_names(self) -> frozenset[str] | None:
+        """The names of all items that the database has, sampled or not; None where only a part was looked at."""
+        if self.settings.experiments:
+            return None
+        return frozenset(entry.name for entry in self.manifest.entries(self.rules.values()))
+
+    def in_time(self) -> bool:
+        """Whether a further item may be begun."""
+        return self.deadline is None or time.time() < self.deadline
 
     def largest_first(self, workers: int) -> None:
         """Look what there is to compute, and order the items so that every worker begins with its largest diagrams."""
@@ -65,6 +97,7 @@ class Doctor:
             "manifest": self.manifest.as_plain(),
             "controller": self.controller,
             "workers": self.workers,
+            "deadline": self.deadline,
             "ward": self.ward,
         }
 
@@ -82,7 +115,8 @@ def begin(settings: Settings, extra: Iterable[Rule] = ()) -> Doctor:
         raise Unreadable(database.why(error)) from error
     finally:
         database.close()
-    return Doctor(settings, rules, listed, rows)
+    deadline = time.time() + settings.budget if settings.budget else None
+    return Doctor(settings, rules, listed, rows, deadline=deadline)
 
 
 def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
@@ -94,6 +128,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         Manifest.from_plain(plain["manifest"]),  # type: ignore[arg-type]
         controller=int(str(plain["controller"])),
         workers=int(str(plain["workers"])),
+        deadline=plain["deadline"],  # type: ignore[arg-type]
         ward=plain["ward"],  # type: ignore[arg-type]
     )
 
@@ -106,7 +141,18 @@ def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
             raise BadOption(
                 f"--doctor-rule {name}: there is no such rule{nearest(name, rules)} (--doctor-rules lists them)"
             )
+    for name in settings.severity:
+        if name not in rules:
+            raise BadOption(f"doctor_severity names {name}: there is no such rule{nearest(name, rules)}")
     return rules
+
+
+def sampled(entry: Entry, part: int, parts: int) -> bool:
+    """Whether an item is in one of `parts` samples: by its subject, so that the items of one diagram stay together,
+    and whatever else the database gains or loses, each subject is in exactly one of them."""
+    subject = entry.subject
+    text = f"{subject.experiment} {subject.run} {subject.embedding_model}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % parts == part - 1
 
 
 def check_experiments(settings: Settings, there: list[str]) -> None:

@@ -13,6 +13,7 @@ from pytest_panic_doctor.store.subject import Subject
 
 Word = Literal["passed", "failed", "skipped", "fixed"]
 Number = int | float | str
+AcceptedBy = Literal["", "severity", "baseline"]
 
 UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
 
@@ -23,7 +24,8 @@ class Outcome:
 
     `findings` are those that are left, or, where the item is fixed, those that were repaired. `note` says why an item
     was skipped, how it was fixed, or why it could not be. `measures` are numbers worth a report: points, seconds,
-    peak_memory (bytes).
+    peak_memory (bytes). `accepted` are findings that are there and do not fail the item, and `by` says by whose word.
+    `late`: it was skipped because the time was over.
     """
 
     word: Word
@@ -31,6 +33,9 @@ class Outcome:
     note: str = ""
     warnings: tuple[Finding, ...] = ()
     measures: Mapping[str, Number] = field(default_factory=dict)
+    accepted: tuple[Finding, ...] = ()
+    by: AcceptedBy = ""
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ class Examiner:
             outcome = Outcome("passed")
             if earlier:
                 outcome = Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
-        return Outcome(outcome.word, outcome.findings, outcome.note, warnings, outcome.measures)
+        return replace(outcome, warnings=warnings)
 
     def _settle(self, rule: Rule, subject: Subject) -> None:
         for name in rule.after:

@@ -1,8 +1,8 @@
-"""Hooks for other people's rules, embedders and engines (pluggy: https://pluggy.readthedocs.io)."""
+"""Hooks for other people's rules, embedders, engines and listeners (pluggy: https://pluggy.readthedocs.io)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +24,15 @@ def pytest_doctor_embed(embedding_model: str, outputs: Sequence[str | bytes]) ->
     """Embed outputs again: float32, shape (len(outputs), width), in the order given; the first result wins.
 
     `outputs` are texts for a text model, and the bytes of WEBP images for an image model. None: not this model.
+    """
+
+
+@pytest.hookspec
+def pytest_doctor_outcome(item: Mapping[str, object]) -> None:
+    """Hear of each item as it ends, in the controlling process: `item` is as the JSON report prints it.
+
+    `nodeid`, `rule`, `outcome` (passed, failed, skipped or fixed), `duration` in seconds, `findings`, and where there
+    are any `note`, `warnings`, `measures` and `accepted`.
     """
 
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.report import text
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.examine import Examiner, Outcome
+    from pytest_panic_doctor.examine import Examiner
+    from pytest_panic_doctor.judge import Judge
     from pytest_panic_doctor.manifest import Entry
 
 DOCTOR: pytest.StashKey[Doctor] = pytest.StashKey()
 EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
+JUDGE: pytest.StashKey[Judge] = pytest.StashKey()
 
 
 class Sick(Exception):
@@ -68,8 +71,12 @@ class DoctorItem(pytest.Item):
         """Examine; raise `Sick` where findings are left, skip where there was nothing to look at."""
         doctor = self.config.stash[DOCTOR]
         rule = doctor.rules[self.entry.rule]
+        if not doctor.in_time():
+            self.outcome = Outcome("skipped", note="not begun: the time of --doctor-budget was over", late=True)
+            pytest.skip(self.outcome.note)
         try:
-            self.outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
+            outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
+            self.outcome = self.config.stash[JUDGE].judge(rule.id, self.entry.name, outcome)
         except Stopped as stopped:
             if hasattr(self.config, "workerinput"):
                 end_soon()

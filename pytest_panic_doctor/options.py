@@ -73,14 +73,19 @@ OPTIONS = (
     Option(
         "engine", "text", "NAME", "giotto-ph, gudhi, or one that a plugin brings (default: the first that is there)"
     ),
+    Option("baseline", "text", "FILE", "accept the findings that FILE lists, and fail on new ones only"),
+    Option("baseline-write", "flag", "", "accept what is found now: write it to the file of --doctor-baseline"),
+    Option("sample", "text", "K/N", "of the items of expensive rules, examine the K-th of N parts"),
+    Option("budget", "text", "TIME", "start no item after this time, e.g. 20m; the rest is skipped, never passed"),
     Option("report", "list", "PATH", "write a report, .json, .jsonl or .html by suffix; may be repeated"),
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
 )
 
-EXTRA_KEYS = {
-    "doctor_text_models": "more embedding models that embed texts",
-    "doctor_image_models": "more embedding models that embed images",
+EXTRA_KEYS: Mapping[str, tuple[Literal["linelist", "args"], str]] = {
+    "doctor_severity": ("linelist", "RULE: error, warn, warn <= COUNT, or off; one a line"),
+    "doctor_text_models": ("args", "more embedding models that embed texts"),
+    "doctor_image_models": ("args", "more embedding models that embed images"),
 }
 
 
@@ -108,6 +113,11 @@ class Settings:
     timeout: float | None = None
     max_dim: int = 2
     engine: str = "auto"
+    baseline: Path | None = None
+    baseline_write: bool = False
+    sample: tuple[int, int] | None = None
+    budget: float | None = None
+    severity: Mapping[str, str] = field(default_factory=dict)
     reports: tuple[Path, ...] = ()
     demo: bool = False
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
@@ -117,15 +127,17 @@ class Settings:
         plain = asdict(self)
         plain["database"] = str(self.database)
         plain["reports"] = [str(path) for path in self.reports]
+        plain["baseline"] = str(self.baseline) if self.baseline else None
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, object]) -> Settings:
         """The inverse of `as_dict`."""
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-        reports = values.pop("reports")
+        reports, baseline = values.pop("reports"), values.pop("baseline")
         return cls(
             database=Path(str(values.pop("database"))),
+            baseline=Path(str(baseline)) if baseline else None,
             reports=tuple(Path(str(path)) for path in reports) if isinstance(reports, tuple) else (),
             **values,  # type: ignore[arg-type]
         )
@@ -168,6 +180,8 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         named = invocation_dir / DEMO_DATABASE
     if values["fix"] and values["plan"]:
         raise BadOption("--doctor-plan says what --doctor-fix would do: give one of them")
+    if values["baseline-write"] and not values["baseline"]:
+        raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
     return Settings(
         database=absolute(named),
         fix=bool(values["fix"]),
@@ -177,6 +191,11 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         memory=size(values["memory"]),
         max_workers=whole("--doctor-max-workers", values["max-workers"], least=1),
         timeout=seconds(values["timeout"]),
+        baseline=absolute(folder["baseline"] / str(values["baseline"])) if values["baseline"] else None,
+        baseline_write=bool(values["baseline-write"]),
+        sample=part("--doctor-sample", values["sample"]),
+        budget=duration("--doctor-budget", values["budget"]),
+        severity=severities(texts(source.getini("doctor_severity"))),
         max_dim=dimension(values["max-dim"]),
         engine=str(values["engine"] or "auto"),
         reports=tuple(report(folder["report"] / text) for text in texts(values["report"])),
@@ -242,6 +261,49 @@ def seconds(value: object) -> float | None:
     if not 0 < number < float("inf"):
         raise BadOption(f"--doctor-timeout {value} is no time: give seconds above 0, e.g. --doctor-timeout 600")
     return number
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def duration(flag: str, value: object) -> float | None:
+    """`90s`, `20m`, `1h30m` or a number of seconds, in seconds; None where none was given."""
+    if value is None:
+        return None
+    text = str(value).strip().lower()
+    pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", f"{text}s" if text[-1:].isdigit() else text)
+    whole_text = "".join(number + unit for number, unit in pieces)
+    total = sum(float(number) * UNITS[unit] for number, unit in pieces)
+    if whole_text not in (text, f"{text}s") or total <= 0:
+        raise BadOption(f"{flag} {value} is no time: give one such as 90s, 20m or 1h30m")
+    return total
+
+
+def part(flag: str, value: object) -> tuple[int, int] | None:
+    """`K/N` as numbers, 1 <= K <= N; None where none was given."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(value))
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise BadOption(f"{flag} {value} is no part: give K/N with K from 1 to N, e.g. {flag} 2/7")
+    return int(match[1]), int(match[2])
+
+
+def severities(lines: Iterable[str]) -> dict[str, str]:
+    """What `doctor_severity` says of each rule: `error`, `warn`, `warn <= COUNT` or `off`."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, colon, said = line.partition(":")
+        said = re.sub(r"\s*<=\s*", " <= ", " ".join(said.split()))
+        if not colon or not re.fullmatch(r"error|warn|off|warn <= \d+", said):
+            raise BadOption(
+                f"doctor_severity {line!r} is no severity: give RULE: error, warn, off or warn <= COUNT, "
+                "e.g. embedding-missing: warn <= 10"
+            )
+        if name.strip() in found:
+            raise BadOption(f"doctor_severity names {name.strip()} twice: leave one of the two lines")
+        found[name.strip()] = said
+    return found
 
 
 def dimension(value: object) -> int:

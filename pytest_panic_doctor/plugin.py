@@ -48,12 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             parser.addini(option.key, help_of_key, type="linelist", default=[])
         else:
             parser.addini(option.key, help_of_key, type="string", default="")
-    for key, text in options.EXTRA_KEYS.items():
-        parser.addini(key, text, type="args", default=[])
+    for key, (form, text) in options.EXTRA_KEYS.items():
+        parser.addini(key, text, type=form, default=[])
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """The hooks for other people's rules, embedders and engines."""
+    """The hooks for other people's rules, embedders, engines and listeners."""
     from pytest_panic_doctor import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor import options
+from pytest_panic_doctor.baseline import compare, save
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.items import DOCTOR, EXAMINER, DoctorFile, DoctorItem
+from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
+from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.planner import Planner
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
@@ -35,6 +37,12 @@ if TYPE_CHECKING:
 DISTRIBUTION = "pytest-panic-doctor"
 UNEXAMINED = "the examination itself failed, so nothing is known about this item"
 FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
+STATES = {
+    "passed": ("passed", ".", ("PASSED", {"green": True})),
+    "failed": ("failed", "F", ("FAILED", {"red": True})),
+    "skipped": ("skipped", "s", ("SKIPPED", {"yellow": True})),
+    "fixed": FIXED,
+}
 
 
 class DoctorSession:
@@ -69,6 +77,7 @@ class DoctorSession:
         if self.doctor.settings.plan:
             examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds)
         config.stash[EXAMINER] = examiner
+        config.stash[JUDGE] = Judge(self.doctor.settings)
         self._choose_what_is_collected()
         if self.input is None:
             self._begin_reports()
@@ -201,9 +210,16 @@ class DoctorSession:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """A fixed item has a letter, a word, a colour and a count of its own."""
+        """A fixed item has a letter, a word, a colour and a count of its own; `-v` tells which run an item is about."""
         plain = getattr(report, "doctor", None)
-        return FIXED if plain and plain["outcome"] == "fixed" and report.passed else None
+        if not plain:
+            return None
+        state = STATES["fixed" if plain["outcome"] == "fixed" and report.passed else report.outcome]
+        if self.config.get_verbosity() < 1:
+            return state if state is FIXED else None
+        category, letter, (word, colour) = state
+        label = text.label_of(report.nodeid, self.doctor.labels)
+        return category, letter, (f"{word} ({label})" if label else word, colour)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what came of each item, in the controller."""
@@ -214,11 +230,14 @@ class DoctorSession:
         self.results.items.append(result)
         if self.files:
             self.files.add(result)
+        self.config.hook.pytest_doctor_outcome(item=result.as_dict())
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Generator[None, None, None]:
-        """Write the reports, the JUnit file after pytest has."""
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None, None, None]:
+        """Write the baseline and the reports: after the workers are gone and pytest has written the JUnit file, and
+        before the terminal's summary, which tells of it."""
         yield
+        self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
         if self.treatment and (late := self.treatment.finish()):
             self.notes.append(late)
         if self.files:
@@ -228,6 +247,19 @@ class DoctorSession:
                 from pytest_panic_doctor.report.junit import enrich
 
                 enrich(Path(xml), self.config.getini("junit_family"), self.doctor, self.results, version(DISTRIBUTION))
+
+    def _compare(self, *, complete: bool) -> None:
+        """Compare with the baseline, and write it where that was asked for and the session came to its end."""
+        settings = self.doctor.settings
+        if settings.baseline is None or self.files is None:
+            return
+        known = self.config.stash[JUDGE].known
+        self.results.compared = compare(known, self.results.items, self.doctor.all_names())
+        if settings.baseline_write and complete:
+            save(settings.baseline, self.results.compared.accepted)
+            self.results.compared.written = True
+        elif settings.baseline_write:
+            self.notes.append("the baseline was not written: the examination did not come to its end")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The rules, worst first, and what to type next."""

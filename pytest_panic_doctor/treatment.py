@@ -184,6 +184,7 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
                     budget=ward.budget(),
                     timeout=settings.timeout,
                     wanted=ward.wanted,
+                    controller=ward.controller,
                 )
             )
         return made[0]

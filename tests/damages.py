@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import damaged_blobs
 from damage import DAMAGES, E3, I3, I4, LOST, NEW, RUN, D, Damage, E, sql
-from databases import LATER, LENGTH, NETWORK, TIME, uid
+from databases import LATER, LENGTH, NETWORK, TIME, Built, uid
 
 # schema
 sql("schema", "DROP TABLE embeddingcluster", name="table_gone")
@@ -260,3 +260,10 @@ for table, row in {"invocation": I3, "embedding": E3, "persistencediagram": D, "
 Planted = damaged_blobs.Planted
 
 __all__ = ["DAMAGES", "Damage", "Planted"]
+
+
+def plant(built: Built, *names: str) -> None:
+    """Plant damage of these kinds."""
+    with built.open() as db:
+        for name in names:
+            DAMAGES[name].plant(db, built)

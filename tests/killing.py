@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,9 @@ def strike(path: Path, template: Path, expected: dict[str, list[Row]], seed: int
     running = process.poll() is None
     victims = find(process.pid, target)
     for victim in victims[:1]:
-        os.kill(victim, signal.SIGKILL)
+        # It may have ended since it was found.
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
     family = [psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []]
     process.wait(timeout=120)
     psutil.wait_procs([each for part in family for each in part], timeout=15)

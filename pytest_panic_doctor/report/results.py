@@ -8,11 +8,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_panic_doctor.baseline import Comparison
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
 
 NOTHING: Mapping[str, object] = {}
 WORST_FIRST = ("failed", "fixed", "skipped", "passed")
+VERDICTS = (
+    ("failed", "sick"),
+    ("late", "not examined"),
+    ("fixed", "fixed"),
+    ("warned", "warned"),
+    ("passed", "healthy"),
+)
+"""The worst outcome of a rule's items, and what the rule is called for it."""
+
+VERDICT_ORDER = ("healthy", "warned", "fixed", "sick", "not examined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +38,15 @@ class Result:
     note: str = ""
     warnings: tuple[str, ...] = ()
     measures: Mapping[str, object] = field(default_factory=dict)
+    accepted: tuple[Mapping[str, object], ...] = ()
+    by: str = ""
+    late: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The outcome as people are shown it: one that passed with accepted findings is `warned`, one that was not
+        begun in time is `late`."""
+        return "late" if self.late else "warned" if self.accepted and self.outcome == "passed" else self.outcome
 
     def as_dict(self) -> dict[str, object]:
         """The item as the JSON report prints it."""
@@ -37,7 +57,12 @@ class Result:
             "duration": round(self.duration, 6),
             "findings": list(self.findings),
         }
-        optional = {"note": self.note, "warnings": list(self.warnings), "measures": dict(self.measures)}
+        optional: dict[str, object] = {
+            "note": self.note,
+            "warnings": list(self.warnings),
+            "measures": dict(self.measures),
+        }
+        optional |= {"accepted": list(self.accepted), "by": self.by, "late": self.late}
         return plain | {key: value for key, value in optional.items() if value}
 
 
@@ -52,6 +77,9 @@ def to_plain(rule: str, outcome: Outcome) -> dict[str, object]:
         "note": outcome.note,
         "warnings": [finding.sentence for finding in outcome.warnings],
         "measures": dict(outcome.measures),
+        "accepted": [finding.as_dict() for finding in outcome.accepted],
+        "by": outcome.by,
+        "late": outcome.late,
     }
     return plain | {key: value for key, value in more.items() if value}
 
@@ -67,6 +95,9 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
         str(plain.get("note", "")),
         tuple(plain.get("warnings", ())),  # type: ignore[arg-type]
         plain.get("measures", NOTHING),  # type: ignore[arg-type]
+        tuple(plain.get("accepted", ())),  # type: ignore[arg-type]
+        str(plain.get("by", "")),
+        bool(plain.get("late")),
     )
 
 
@@ -75,16 +106,17 @@ class Results:
     """All results so far, and what they come to."""
 
     items: list[Result] = field(default_factory=list)
+    compared: Comparison | None = None
 
     def by_rule(self) -> dict[str, Counter[str]]:
-        """How often each outcome came, for each rule that ended an item."""
+        """How often each outcome, as it is shown, came for each rule that ended an item."""
         counted: dict[str, Counter[str]] = {}
         for item in self.items:
-            counted.setdefault(item.rule, Counter())[item.outcome] += 1
+            counted.setdefault(item.rule, Counter())[item.shown] += 1
         return counted
 
     def verdicts(self) -> Counter[str]:
-        """How many rules are sick, fixed, healthy, and not examined (every item was skipped)."""
+        """How many rules are sick, fixed, warned, healthy, and not examined (all items skipped, or one not begun)."""
         return Counter(verdict(outcomes) for outcomes in self.by_rule().values())
 
     def totals(self) -> dict[str, int]:
@@ -94,8 +126,8 @@ class Results:
 
 
 def verdict(outcomes: Mapping[str, int]) -> str:
-    """A rule's verdict from its items' outcomes."""
-    for word, name in (("failed", "sick"), ("fixed", "fixed"), ("passed", "healthy")):
+    """A rule's verdict from its items' outcomes as they are shown."""
+    for word, name in VERDICTS:
         if outcomes.get(word):
             return name
     return "not examined"
@@ -104,16 +136,18 @@ def verdict(outcomes: Mapping[str, int]) -> str:
 def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
     """The `doctor` part of the JSON report."""
     verdicts = results.verdicts()
-    return {
+    plain: dict[str, object] = {
         "version": version,
         "database": str(doctor.settings.database),
         "settings": doctor.settings.as_dict(),
         "rows": dict(doctor.rows),
         "totals": results.totals(),
-        "rules": {name: verdicts[name] for name in ("healthy", "fixed", "sick", "not examined")},
+        "rules": {name: verdicts[name] for name in VERDICT_ORDER},
     }
+    return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
 
 
 def sickest(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
-    """Rules by how many of their items failed, then how many were fixed, then skipped; the worst first."""
-    return sorted(counted, key=lambda pair: (-pair[1]["failed"], -pair[1]["fixed"], -pair[1]["skipped"], pair[0]))
+    """Rules by how many of their items failed, were not begun, fixed, warned, skipped; the worst first."""
+    words = ("failed", "late", "fixed", "warned", "skipped")
+    return sorted(counted, key=lambda pair: (*(-pair[1][word] for word in words), pair[0]))

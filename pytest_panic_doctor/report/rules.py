@@ -6,19 +6,36 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.rules.model import RepairKind
+
 if TYPE_CHECKING:
     from pytest_panic_doctor.rules.model import Rule
 
 WIDTH = 80
+COLUMNS = (("rule", 20), ("scope", 18), ("repair", 14), ("from", 22))
+SHORT: Mapping[RepairKind | None, str] = {
+    RepairKind.QUARANTINE: "quarantine",
+    RepairKind.KEEP_NEWEST: "keep newest",
+    RepairKind.KEEP_CURRENT: "keep current",
+    RepairKind.COMPUTE: "compute",
+    RepairKind.EMBED: "embedding hook",
+}
 
 
 def table(rules: Mapping[str, Rule]) -> Iterator[str]:
-    """Each rule in a few lines of at most 80 characters: id, scope, sentence, repair, source."""
+    """A line a rule with its id, scope, repair and source, and below it its sentence; at most 80 characters wide."""
+    yield "  ".join(each.ljust(width) for each, width in COLUMNS).rstrip()
+    yield "  ".join("-" * width for _, width in COLUMNS)
     for rule in rules.values():
-        yield f"{rule.id:<22}{rule.scope}"
-        yield from textwrap.wrap(rule.sentence, WIDTH, initial_indent="  ", subsequent_indent="  ")
-        repair = (
-            f"repair: {rule.repair}" if rule.repair else f"no repair: {rule.remedy}" if rule.remedy else "no repair"
+        cells = (
+            rule.id,
+            str(rule.scope).replace("embedding model", "model"),
+            SHORT.get(rule.repair, "none"),
+            rule.source,
         )
-        yield from textwrap.wrap(f"{repair} ({rule.source})", WIDTH, initial_indent="  ", subsequent_indent="  ")
-    yield f"{len(rules)} rules"
+        yield "  ".join(cell.ljust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)).rstrip()
+        yield from textwrap.wrap(rule.sentence, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        if rule.repair is None and rule.remedy:
+            yield from textwrap.wrap(f"no repair: {rule.remedy}", WIDTH, initial_indent="  ", subsequent_indent="  ")
+    repairable = sum(1 for rule in rules.values() if rule.repair)
+    yield f"{len(rules)} rules, {repairable} of them with a repair (--doctor-fix)"

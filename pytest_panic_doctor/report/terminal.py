@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.plan import todo
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
-from pytest_panic_doctor.report.progress import announcement, expected
-from pytest_panic_doctor.report.results import Results, sickest, verdict
+from pytest_panic_doctor.report.progress import announcement, expected, span
+from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.topology.memory import format_size
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
-COLOURS = {"sick": "red", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
+COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
+SHARES = (
+    ("failed", "failed"),
+    ("late", "not begun"),
+    ("fixed", "fixed"),
+    ("warned", "warned"),
+    ("skipped", "skipped"),
+)
 NOUNS = {
     "experimentconfig": "experiment",
     "run": "run",
@@ -40,12 +47,24 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     mode = MODES[doctor.settings.fix, doctor.settings.plan]
     lines = [f"doctor: {text.shown_path(doctor.settings)}, {format_size(path.stat().st_size)}, {mode}"]
     lines += [f"doctor: {line}" for line in wrapped(rows)]
-    lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {plural(count, 'item')}")
+    off = f", {doctor.switched_off:,} more switched off by doctor_severity" if doctor.switched_off else ""
+    lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {plural(count, 'item')}{off}")
+    lines += [f"doctor: {line}" for line in limits(doctor)]
     if doctor.todo:
         lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.workers))}")
     if cap:
         lines.append(f"doctor: {cap}")
     return lines
+
+
+def limits(doctor: Doctor) -> Iterator[str]:
+    """What this session leaves out by its options."""
+    if doctor.settings.sample:
+        part, parts = doctor.settings.sample
+        taken, there = doctor.sample_size()
+        yield f"sample {part} of {parts}: {taken:,} of {plural(there, 'item')} of expensive rules"
+    if doctor.settings.budget:
+        yield f"no item is begun after {span(doctor.settings.budget)}"
 
 
 def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:
@@ -70,6 +89,8 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
     if doctor.settings.plan:
         for line in plan_lines(results):
             writer.line(line)
+    for line in baseline_lines(doctor, results):
+        writer.line(line)
     for line in left_lines(doctor):
         writer.line(line)
     for line in next_lines(doctor, results):
@@ -84,21 +105,55 @@ def verdict_lines(writer: pytest.TerminalReporter, results: Results) -> None:
         if state != "healthy" or outcomes["skipped"]:
             writer.write(f"{state:<13}", **{COLOURS[state]: True})
             writer.line(f"{name:<21} {shares(outcomes)}")
-    for item in results.items:
-        for warning in item.warnings:
-            writer.line(f"{'warning':<13}{warning}", yellow=True)
+    for warning in warnings(results):
+        writer.line(f"{'warning':<13}{warning}", yellow=True)
     verdicts = results.verdicts()
-    order = [name for name in ("healthy", "fixed", "sick", "not examined") if verdicts[name] or name == "healthy"]
+    order = [name for name in VERDICT_ORDER if verdicts[name] or name == "healthy"]
     parts = ", ".join(f"{verdicts[name]:,} {name}" for name in order)
     worst = next(name for name in COLOURS if verdicts[name])
     writer.line(f"{plural(len(counted), 'rule')}: {parts}", bold=True, **{COLOURS[worst]: True})
 
 
+def warnings(results: Results) -> list[str]:
+    """What is to be warned of: what items say themselves, and the findings that doctor_severity accepts, largest first.
+
+    At most 20, and how many more there are.
+    """
+    accepted = [finding for item in results.items if item.by == "severity" for finding in item.accepted]
+    accepted.sort(key=lambda finding: -int(str(finding["count"])))
+    said = [warning for item in results.items for warning in item.warnings]
+    said += [sentence(finding) for finding in accepted]
+    more = [f"… and {len(said) - text.FINDINGS_SHOWN:,} more"] if len(said) > text.FINDINGS_SHOWN else []
+    return said[: text.FINDINGS_SHOWN] + more
+
+
+def sentence(finding: Mapping[str, object]) -> str:
+    """A finding as a report carries it, in one sentence."""
+    model = f" [{finding['embedding_model']}]" if finding["embedding_model"] else ""
+    return f"{finding['rule']}{model}: {finding['message']}"
+
+
+def baseline_lines(doctor: Doctor, results: Results) -> Iterator[str]:
+    """What is new, known and healed, beside the baseline; and what was written to it."""
+    compared, path = results.compared, doctor.settings.baseline
+    if compared is None or path is None:
+        return
+    healed = [(name, each) for name, found in sorted(compared.healed.items()) for each in sorted(found)]
+    unlooked = f", {compared.unlooked:,} not looked at" if compared.unlooked else ""
+    yield f"{'baseline':<13}{compared.new:,} new, {compared.known:,} known, {len(healed):,} healed{unlooked}"
+    for name, each in healed[: text.FINDINGS_SHOWN]:
+        yield f"{'healed':<13}{name}: {' '.join(part for part in (each.table, each.id, each.message) if part)}"
+    if len(healed) > text.FINDINGS_SHOWN:
+        yield f"{'healed':<13}… and {len(healed) - text.FINDINGS_SHOWN:,} more"
+    if compared.written:
+        count = sum(len(found) for found in compared.accepted.values())
+        yield f"{'baseline':<13}{plural(count, 'finding')} written to {text.short(path)}"
+
+
 def shares(outcomes: Counter[str]) -> str:
     """`3 of 12 items failed, 1 skipped`."""
     total = outcomes.total()
-    words = [(word, outcomes[word]) for word in ("failed", "fixed", "skipped") if outcomes[word]]
-    first, *rest = [f"{count:,} {word}" for word, count in words]
+    first, *rest = [f"{outcomes[word]:,} {name}" for word, name in SHARES if outcomes[word]]
     number, word = first.split(" ", 1)
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
 
@@ -115,9 +170,12 @@ def left_lines(doctor: Doctor) -> Iterator[str]:
 
 def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """The one command to type next, if there is one."""
+    path = text.short(doctor.settings.baseline) if doctor.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
     repairable = [name for name in sick if doctor.rules[name].repair]
     if any(item.outcome == "fixed" for item in results.items):
         yield f"undo: {text.command(doctor.settings, '--doctor-undo')}"
     if sick and not doctor.settings.fix and repairable:
         yield f"next: {text.command(doctor.settings, '--doctor-fix -n 2')}"
+    elif not sick and results.compared and results.compared.healed and not results.compared.written:
+        yield f"next: {text.command(doctor.settings, f'--doctor-baseline {path} --doctor-baseline-write')}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
 WIDTH = 80
+LABEL_WIDTH = 48
+DASHED = 36
+"""Characters of a UUID with dashes."""
 
 
 def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
@@ -74,6 +78,13 @@ def next_step(rule: Rule, doctor: Doctor) -> str:
     return f"next: {command(doctor.settings, '--doctor-fix', f'--doctor-rule {rule.id}')}"
 
 
+def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
+    """What a person calls the run or the experiment that an item is about, cut short; empty for the whole database."""
+    subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
+    label = labels.get(subject[:DASHED].replace("-", ""), "")
+    return label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…"
+
+
 def command(settings: Settings, *options: str) -> str:
     """The command line that examines the same database with other options."""
     base = f"--doctor-db {shown_path(settings)}"
@@ -82,6 +93,10 @@ def command(settings: Settings, *options: str) -> str:
 
 def shown_path(settings: Settings) -> str:
     """The database's path, short where it lies below the current folder."""
-    path = str(settings.database)
+    return short(settings.database)
+
+
+def short(path: Path) -> str:
+    """A path as a person types it from the current folder."""
     relative = os.path.relpath(path)
-    return shlex.quote(relative if len(relative) < len(path) else path)
+    return shlex.quote(min(relative, str(path), key=len))

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from pytest_panic_doctor.topology.memory import started
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 LIMITED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+IDLE_LOOK = 0.5
+"""Seconds between two looks of an idle child whether the controller is still there."""
 
 
 def arm(lifeline: int, pid: int) -> None:
@@ -92,9 +97,10 @@ def read_exactly(stream: BinaryIO, size: int) -> bytes:
 class Service:
     """Computes what the parent sends, and says at each step what comes next."""
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int) -> None:
-        """The streams from and to the parent."""
+    def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int, controller: int) -> None:
+        """The streams from and to the parent, and the process that the whole session ends with."""
         self.source, self.sink, self.threads = source, sink, threads
+        self.controller, self.begun = controller, started(controller)
 
     def serve(self, engine_name: str) -> None:
         """Until the parent closes the stream."""
@@ -122,6 +128,7 @@ class Service:
         from pytest_panic_doctor.topology.frames import LENGTHS, unpack
         from pytest_panic_doctor.topology.memory import forget_peak, peak
 
+        self.wait()
         text_size, data_size = LENGTHS.unpack(read_exactly(self.source, LENGTHS.size))
         task, (points,) = unpack(read_exactly(self.source, text_size), read_exactly(self.source, data_size))
         measured = forget_peak()
@@ -144,6 +151,15 @@ class Service:
             },
             diagram.bars,
         )
+
+    def wait(self) -> None:
+        """Until the parent sends something; the process ends where the controller is gone.
+
+        The parent, a worker, watches a child that computes, and not one that is idle while it looks through a table.
+        """
+        while not select.select([self.source], [], [], IDLE_LOOK)[0]:
+            if started(self.controller) != self.begun:
+                os._exit(0)
 
     def stage(self, name: str) -> None:
         """Say what comes next."""
@@ -181,7 +197,7 @@ def give_back() -> None:
 
 
 def main(orders: str) -> None:
-    """`orders` is JSON: parent, by_thread, lifeline, threads, engine, and the folders where modules may lie."""
+    """`orders` is JSON: parent, controller, by_thread, lifeline, threads, engine, and where modules may lie."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = json.loads(orders)
     die_with(told["parent"], told["lifeline"], by_thread=told["by_thread"])
@@ -190,7 +206,7 @@ def main(orders: str) -> None:
     sys.path.extend(folder for folder in told["path"] if folder not in sys.path)
     for name in LIMITED:
         os.environ[name] = str(told["threads"])
-    Service(source, sink, told["threads"]).serve(told["engine"])
+    Service(source, sink, told["threads"], told["controller"]).serve(told["engine"])
 
 
 if __name__ == "__main__":

@@ -118,13 +118,18 @@ class Computer:
         budget: Budget,
         timeout: float | None = None,
         wanted: Callable[[], bool] = lambda: True,
+        controller: int | None = None,
     ) -> None:
-        """`timeout` in seconds for each diagram; `wanted` is asked all the time, and ends it when false."""
+        """`timeout` in seconds for each diagram; `wanted` is asked all the time, and ends it when false.
+
+        An idle child ends with the process `controller`; default: this one.
+        """
         self.engine = engine
         self.threads = threads
         self.budget = budget
         self.timeout = timeout
         self.wanted = wanted
+        self.controller = controller
         self._child: Child | None = None
         self._ready: dict[str, object] = {}
         budget.enter()
@@ -219,7 +224,7 @@ class Computer:
         if self._child is None or self._child.process.poll() is not None:
             self.close()
             with uninterrupted():
-                self._child = Child(self.engine, self.threads)
+                self._child = Child(self.engine, self.threads, self.controller)
         return self._child
 
     def _result(

@@ -68,12 +68,13 @@ def environment() -> dict[str, str]:
 class Child:
     """One child process, and the streams to it."""
 
-    def __init__(self, engine: str, threads: int) -> None:
-        """Start it; it is ready when its first frame has come."""
+    def __init__(self, engine: str, threads: int, controller: int | None = None) -> None:
+        """Start it; it is ready when its first frame has come. Idle, it ends with process `controller` too."""
         self.stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `end`
         lifeline, self.lifeline = os.pipe()
         orders = {
             "parent": os.getpid(),
+            "controller": controller or os.getpid(),
             "by_thread": threading.current_thread() is threading.main_thread(),
             "lifeline": lifeline,
             "threads": threads,

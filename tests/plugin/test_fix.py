@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from damages import DAMAGES
+from damages import DAMAGES, plant
 from databases import Built, build, dump, uid
 from runs import Doctor, items, outcomes
 
@@ -29,13 +29,6 @@ TOGETHER = (
     "diagram_stale",
     "assignment_of_lost_medoid",
 )
-
-
-def plant(built: Built, *names: str) -> None:
-    with built.open() as db:
-        for name in names:
-            DAMAGES[name].plant(db, built)
-            db.execute("UPDATE run SET id = id")
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damages import DAMAGES
+from damages import plant
 from databases import Built, build
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,12 +45,6 @@ def items_of(data: Mapping[str, Any], rule: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def sick(tmp_path: Path) -> Built:
     return build(tmp_path / "x.sqlite")
-
-
-def plant(built: Built, *names: str) -> None:
-    with built.open() as db:
-        for name in names:
-            DAMAGES[name].plant(db, built)
 
 
 def test_head_says_what_was_examined(sick: Built) -> None:

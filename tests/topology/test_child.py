@@ -265,6 +265,20 @@ def test_it_dies_with_its_parent(thread: str, state: str, number: signal.Signals
         assert dies(child)
 
 
+def test_an_idle_one_dies_with_the_controller_though_its_parent_lives() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as controller:
+        child = Child("hostile:hold", 1, controller.pid)
+        try:
+            frames(child, until=("ready",))
+            time.sleep(1.2)
+            assert alive(psutil.Process(child.pid))
+            controller.kill()
+            controller.wait(20)
+            assert dies(psutil.Process(child.pid))
+        finally:
+            child.end()
+
+
 FORKED = """
 import os, time
 from hostile import order

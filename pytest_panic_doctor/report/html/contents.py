@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.plan import Pair
 
-LETTERS = {"failed": "s", "fixed": "f", "passed": "h", "skipped": "n"}
+LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": "n"}
 NO_ITEM = "."
 
 LABEL_LONGEST = 240
@@ -145,7 +145,8 @@ class Contents:
             "remedy": rule.remedy,
             "source": rule.source,
             "verdict": verdict(outcomes),
-            "outcomes": {word: outcomes.get(word, 0) for word in LETTERS},
+            "outcomes": {word: outcomes.get(word, 0) for word in LETTERS}
+            | {"skipped": outcomes.get("skipped", 0) + outcomes.get("late", 0)},
             "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
@@ -160,7 +161,7 @@ class Contents:
             if entry is not None:
                 scope = self.doctor.rules[item.rule].scope
                 row = letters.setdefault(item.rule, [NO_ITEM] * self.subjects.count(scope))
-                row[self.subjects.place(scope, entry.subject)] = LETTERS.get(item.outcome, "n")
+                row[self.subjects.place(scope, entry.subject)] = LETTERS.get(item.shown, "n")
         return {rule: "".join(row) for rule, row in letters.items()}
 
     def item(self, item: Result) -> dict[str, object]:
@@ -169,12 +170,14 @@ class Contents:
         subject = entry.subject if entry else Subject()
         plain: dict[str, object] = {
             "rule": item.rule,
-            "outcome": item.outcome,
+            "outcome": "skipped" if item.late else item.shown,
             "seconds": round(item.duration, 3),
             "note": item.note,
             "warnings": list(item.warnings),
             "measures": dict(item.measures),
             "findings": [self.finding(each, subject) for each in item.findings],
+            "accepted": [self.finding(each, subject) for each in item.accepted],
+            "by": item.by,
         }
         if not entry:
             plain["name"] = item.nodeid
@@ -224,11 +227,13 @@ class Contents:
 
 def worth_telling(item: Result) -> bool:
     """Whether there is more to say of an item than that it passed."""
-    return bool(item.outcome != "passed" or item.findings or item.warnings or item.note or item.measures)
+    return bool(
+        item.outcome != "passed" or item.findings or item.warnings or item.note or item.measures or item.accepted
+    )
 
 
 def allowance(items: Iterable[Result]) -> int:
     """How many row ids of one finding the page holds."""
-    sizes = [len(finding["ids"]) for item in items for finding in item.findings]  # type: ignore[arg-type]
+    sizes = [len(finding["ids"]) for item in items for finding in (*item.findings, *item.accepted)]  # type: ignore[arg-type]
     within = (most for most in IDS_OF_ONE if sum(min(most, size) for size in sizes) <= IDS_IN_ALL)
     return next(within, IDS_OF_ONE[-1])

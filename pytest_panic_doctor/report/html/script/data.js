@@ -1,11 +1,11 @@
 // What the page was given: unpacked once; the bars of a diagram only when it is drawn.
 
 const STEPS = 1023;
-const SICK = 5, FIXED = 4, ELSEWHERE = 3, SKIPPED = 2, HEALTHY = 1, NONE = 0;
-const WORDS = ["no item", "healthy", "not examined", "sick in other runs", "fixed", "sick"];
-const MARKS = ["", "✓", "–", "∘", "+", "×"];
-const STATE_OF = {s: SICK, f: FIXED, h: HEALTHY, n: SKIPPED, ".": NONE};
-const OUTCOMES = {failed: "sick", fixed: "fixed", skipped: "not examined", passed: "healthy"};
+const SICK = 6, FIXED = 5, ELSEWHERE = 4, WARNED = 3, SKIPPED = 2, HEALTHY = 1, NONE = 0;
+const WORDS = ["no item", "healthy", "not examined", "warned", "sick in other runs", "fixed", "sick"];
+const MARKS = ["", "✓", "–", "!", "∘", "+", "×"];
+const STATE_OF = {s: SICK, f: FIXED, w: WARNED, h: HEALTHY, n: SKIPPED, ".": NONE};
+const OUTCOMES = {failed: "sick", fixed: "fixed", warned: "warned", skipped: "not examined", passed: "healthy"};
 
 const report = {bars: new Uint8Array()};
 
@@ -27,7 +27,7 @@ async function unpack() {
   for (const item of report.items) report.itemsOf[item.rule].push(item);
   for (const {shots} of report.diagrams)
     for (const shot of shots) shot.dims = shot.dims.map((dim, dimension) => dimensionOf(shot, dimension, dim));
-  const rank = {failed: 0, fixed: 1, passed: 2, skipped: 3};
+  const rank = {failed: 0, fixed: 1, warned: 2, passed: 3, skipped: 4};
   const rows = (item) => (item.findings ?? []).reduce((sum, finding) => sum + finding.count, 0);
   for (const items of Object.values(report.itemsOf))
     items.sort((a, b) => rank[a.outcome] - rank[b.outcome] || rows(b) - rows(a));
@@ -69,9 +69,9 @@ function statesOf(rule, model) {
     const raise = (index, state) => (states[index] = Math.max(states[index], state));
     const spread = (letter, item) => {
       const state = STATE_OF[letter] ?? NONE;
-      const where = state >= FIXED && item ? runsOf(item) : null;
+      const where = (state >= FIXED || state === WARNED) && item ? runsOf(item) : null;
       for (let index = run; index < run + runs; index++)
-        raise(index, !where || where.has(index) ? state : state === FIXED ? HEALTHY : ELSEWHERE);
+        raise(index, !where || where.has(index) ? state : state === SICK ? ELSEWHERE : HEALTHY);
     };
     const found = (name) =>
       report.itemsOf[rule.id].find((item) => item.experiment === number && (item.model ?? "") === name);
@@ -94,7 +94,7 @@ function statesOf(rule, model) {
 
 // The runs that an experiment's item is about; null where they are not known, so that it may be any.
 function runsOf(item) {
-  const parts = item.runs ? [item] : (item.findings ?? []);
+  const parts = item.runs ? [item] : [...(item.findings ?? []), ...(item.accepted ?? [])];
   if (!parts.length || !parts.every((part) => part.complete)) return null;
   return new Set(parts.flatMap((part) => part.runs.map(([run]) => run)));
 }

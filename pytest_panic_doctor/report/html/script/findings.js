@@ -15,7 +15,7 @@ function idOf(item) {
 function textOf(item) {
   item.text ??= [
     item.model, subjectOf(item), ...pairOfIds(idOf(item)?.[1]), item.note, ...(item.warnings ?? []),
-    ...(item.findings ?? []).flatMap((finding) =>
+    ...[...(item.findings ?? []), ...(item.accepted ?? [])].flatMap((finding) =>
       [finding.message, finding.table, ...pairOfIds(finding.run_id), ...(finding.ids ?? [])]),
   ].join("\n").toLowerCase();
   return item.text;
@@ -31,6 +31,9 @@ function itemView(item, only) {
       item.model ? el("span", {class: "chip"}, item.model) : ""),
     id ? el("p", {class: "id"}, `${id[0]} `, el("code", {}, dashed(id[1]))) : "",
     listed(findings, (finding) => findingView(finding, id?.[1]), 10, "ul", "findings"),
+    (item.accepted ?? []).length ? el("details", {class: "accepted"},
+      el("summary", {}, `${plural(item.accepted.length, "finding")} accepted by ${item.by === "severity" ? "doctor_severity" : "the baseline"}`),
+      listed(item.accepted, (finding) => findingView(finding, id?.[1]), 10, "ul", "findings")) : "",
     item.note ? el("p", {class: "item-note"}, item.note) : "",
     (item.warnings ?? []).map((warning) => el("p", {class: "warning"}, el("span", {class: "mark", "aria-hidden": "true"}, "!"), warning)),
     measuresOf(item.measures),

@@ -49,7 +49,7 @@ function mapTools() {
   }}), text);
   return el("div", {class: "toolbar"}, search, models,
     check("damaged", "damaged runs only"), check("narrow", "damaged rules only"),
-    el("ul", {class: "legend", "aria-label": "What the marks mean"}, [SICK, FIXED, ELSEWHERE, HEALTHY, SKIPPED].map((state) =>
+    el("ul", {class: "legend", "aria-label": "What the marks mean"}, [SICK, FIXED, ELSEWHERE, WARNED, HEALTHY, SKIPPED].filter((state) => state !== WARNED || report.rules.some((rule) => rule.outcomes.warned)).map((state) =>
       el("li", {}, el("span", {class: `cell ${classOf(WORDS[state])}`, "data-state": state, "aria-hidden": "true"}, MARKS[state]), WORDS[state]))));
 }
 
@@ -179,7 +179,7 @@ function drawOverview() {
   document.querySelectorAll("#map .legend .cell").forEach((cell) => (colour[cell.dataset.state] = getComputedStyle(cell).backgroundColor));
   const [wide, high] = [width / map.rules.length, height / map.rows.length];
   // The worst is drawn last, and never lower than a pixel and a half: damage in one run of thousands stays visible.
-  for (const state of [HEALTHY, SKIPPED, ELSEWHERE, FIXED, SICK]) {
+  for (const state of [HEALTHY, SKIPPED, WARNED, ELSEWHERE, FIXED, SICK]) {
     pen.fillStyle = colour[state];
     map.rows.forEach((row, place) => {
       if (row.run === undefined) return;

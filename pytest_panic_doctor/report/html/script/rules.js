@@ -1,6 +1,6 @@
 // The table of rules: worst first, filtered by verdict and by text, sorted by a click on a heading.
 
-const VERDICTS = ["sick", "fixed", "not examined", "healthy"];
+const VERDICTS = ["sick", "fixed", "warned", "not examined", "healthy"];
 const COLUMNS = [
   {name: "Verdict", key: (rule) => VERDICTS.indexOf(rule.verdict) * 1e6 - rule.outcomes.failed, class: "verdict"},
   {name: "Rule", key: (rule) => rule.id, class: "name"},
@@ -24,7 +24,7 @@ function drawRules() {
   byId("rules").append(
     el("div", {class: "toolbar"}, search,
       el("div", {class: "chips", role: "group", "aria-label": "Show only the rules that are"},
-        VERDICTS.map((word) => el("button", {type: "button", class: `filter ${classOf(word)}`, "data-verdict": word, "aria-pressed": "false"},
+        VERDICTS.filter((word) => word !== "warned" || report.rules.some((rule) => rule.verdict === word)).map((word) => el("button", {type: "button", class: `filter ${classOf(word)}`, "data-verdict": word, "aria-pressed": "false"},
           el("span", {class: "mark", "aria-hidden": "true"}, MARKS[WORDS.indexOf(word)]), word))),
       el("p", {id: "rule-count", class: "quiet", role: "status"})),
     el("table", {class: "rules"},
@@ -76,7 +76,7 @@ function ruleRows(rule) {
     el("td", {class: "verdict"}, badge(rule.verdict)),
     el("th", {scope: "row", class: "name"},
       el("button", {type: "button", class: "opens", "aria-expanded": String(open), "aria-controls": `about-${rule.id}`}, rule.id),
-      rule.warnings ? el("span", {class: "chip warned"}, plural(rule.warnings, "warning")) : "",
+      rule.warnings ? el("span", {class: "chip alert"}, plural(rule.warnings, "warning")) : "",
       el("span", {class: "sentence"}, rule.sentence)),
     el("td", {class: "outcomes"}, outcomesOf(rule)),
     el("td", {class: "number"}, rule.rows ? [counted(rule.rows), el("span", {class: "unit"}, rule.rows === 1 ? " row" : " rows")] : "–"),
