@@ -111,10 +111,9 @@ def test_it_is_listed_with_where_it_comes_from(doctor: Doctor, brought: str) -> 
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "caption-length        experiment",
+            f"caption-length        experiment          quarantine      {SOURCE[brought]}",
             "  every caption has at least three words",
-            f"  repair: quarantine ({SOURCE[brought]})",
-            "24 rules",
+            "24 rules, 15 of them with a repair (--doctor-fix)",
         ]
     )
 
