@@ -65,7 +65,7 @@ def test_the_file_is_the_same_for_the_same_findings(
     save(path, identified)
     written = path.read_bytes()
     assert load(path) == identified
-    save(path, dict(reversed(load(path).items())))
+    save(path, dict(reversed(list(load(path).items()))))
     assert path.read_bytes() == written
     assert len(written.splitlines()) >= sum(map(len, known.values()))
     assert list(path.parent.iterdir()) == [path]

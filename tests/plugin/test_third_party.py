@@ -35,7 +35,7 @@ def caption_length(view):
         "AND i.type = 'TEXT' AND length(i.output_text) - length(replace(i.output_text, ' ', '')) < 2",
         view.params,
     )
-    yield from view.offenders(rows, lambda count: f"{count:,} captions have fewer than three words")
+    yield from view.offenders(rows, lambda count: f"captions of fewer than three words: {count:,}")
 
 
 def pytest_doctor_rules():
@@ -123,7 +123,7 @@ def test_it_is_in_every_report(doctor: Doctor, sick: Built, brought: str, pytest
     reports = ("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml")
     result = doctor(*reports, *(("-n2",) if brought == INSTALLED else ()))
     assert result.ret == 1
-    said = "1 captions have fewer than three words"
+    said = "captions of fewer than three words: 1"
     result.stdout.fnmatch_lines([f"caption-length: {said}", "24 rules: 23 healthy, 1 sick"])
     if brought == INSTALLED:
         result.stdout.fnmatch_lines(["plugins: *lab-2.1*"])
