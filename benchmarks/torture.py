@@ -1,50 +1,108 @@
-"""Kills `--doctor-fix -n 2` at many seeded moments: nothing is lost, and the next run ends as an undisturbed one.
+"""What repairs promise, for as long as one likes: kills, other programs that write, and very many rows.
 
-python benchmarks/torture.py               # 500 kills of controller, worker or child, about an hour
-python benchmarks/torture.py --kills 50
+    python benchmarks/torture.py                             # all: 500 kills take an hour or two
+    python benchmarks/torture.py --part kills --kills 50
+    python benchmarks/torture.py --part writers --part rows  # a few minutes
+
+`kills`: `--doctor-fix -n 2` on a database with 40 defects, SIGKILL to its controller, a worker or a child at seeded
+moments; every original row is in the database or in the journal, byte for byte, the file is whole, and the next run
+ends as an undisturbed one. `writers`: how long two other programs are kept waiting while two workers quarantine.
+`rows`: 100,000 embeddings quarantined and undone. A promise that is broken ends it with an AssertionError.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from hammering import DOCTOR, HAMMER, SURGEON, fill, start
 from killing import command, essence, sick, strike
+from patients import Patient, build
 
 
-def main() -> None:
+def kills(folder: Path, args: argparse.Namespace) -> None:
     """Kill, check, count."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        template = sick(folder / "template.sqlite").path
-        whole = sick(folder / "whole.sqlite").path
-        begun = time.monotonic()
-        subprocess.run(command(whole), cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        longest = time.monotonic() - begun
-        expected = essence(whole)
-        struck: Counter[tuple[str, bool]] = Counter()
-        begun = time.monotonic()
-        for seed in range(args.seed, args.seed + args.kills):
-            verdict = strike(folder / "x.sqlite", template, expected, seed, longest)
-            struck[verdict.target, verdict.running] += 1
-            done = seed - args.seed + 1
-            if not done % 50:
-                print(f"{done:,} of {args.kills:,} kills, nothing lost", flush=True)
+    template = sick(folder / "template.sqlite").path
+    whole = sick(folder / "whole.sqlite").path
+    begun = time.monotonic()
+    subprocess.run(command(whole), cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    longest = time.monotonic() - begun
+    expected = essence(whole)
+    struck: Counter[tuple[str, bool]] = Counter()
+    begun = time.monotonic()
+    for seed in range(args.seed, args.seed + args.kills):
+        verdict = strike(folder / "x.sqlite", template, expected, seed, longest)
+        struck[verdict.target, verdict.running] += 1
+        if not struck.total() % 25:
+            print(f"  {struck.total():,} of {args.kills:,} kills, nothing lost", flush=True)
     print(f"{args.kills:,} kills in {time.monotonic() - begun:,.0f} s, moments up to {longest:.1f} s, seed {args.seed}")
     print(f"{'killed':<12}{'while running':>15}{'after the end':>15}")
     for target in ("controller", "worker", "child"):
         print(f"{target:<12}{struck[target, True]:>15,}{struck[target, False]:>15,}")
     print("lost rows 0, broken files 0, other end states 0")
+
+
+def writers(folder: Path, args: argparse.Namespace) -> None:
+    """Two programs insert runs, without a pause to speak of, while two workers quarantine `--rows` embeddings."""
+    print(f"{'journal mode':<14}{'rows written':>14}{'worst wait':>12}{'quarantined':>13}{'in':>8}")
+    for mode in ("delete", "wal"):
+        path = folder / f"writers-{mode}.sqlite"
+        build(path, journal_mode=mode)
+        patient = Patient(path)
+        fill(patient, args.rows)
+        hammers = [start(HAMMER, path, who, args.rows / 2_000) for who in "ab"]
+        for hammer in hammers:
+            assert hammer.stdout is not None
+            hammer.stdout.readline()
+            assert hammer.stdin is not None
+            hammer.stdin.write("\n")
+            hammer.stdin.flush()
+        begun = time.monotonic()
+        doctors = [start(DOCTOR, path, half) for half in (0, 1)]
+        taken = sum(int(doctor.communicate()[0]) for doctor in doctors)
+        seconds = time.monotonic() - begun
+        told = [hammer.communicate()[0].split() for hammer in hammers]
+        written, worst = sum(int(each[0]) for each in told), max(float(each[1]) for each in told)
+        assert taken == args.rows
+        assert patient.values("SELECT count(*) FROM run WHERE network = '[]'") == [written]
+        print(f"{mode:<14}{written:>14,}{worst:>10.2f} s{taken:>13,}{seconds:>6.1f} s", flush=True)
+
+
+def rows(folder: Path, args: argparse.Namespace) -> None:
+    """`--rows` embeddings of 3,072 bytes, quarantined, undone, and the undo undone."""
+    path = folder / "rows.sqlite"
+    build(path)
+    fill(Patient(path), args.rows)
+    done = json.loads(start(SURGEON, path).communicate()[0])
+    assert done["rows"] == [args.rows] * 3
+    print(
+        f"{args.rows:,} rows quarantined in {done['seconds']:.1f} s in {done['batches']:,} batches, "
+        f"undone in {done['seconds of undo']:.1f} s, peak {done['peak'] / 1e6:.0f} MB"
+    )
+
+
+PARTS: Mapping[str, Callable[[Path, argparse.Namespace], None]] = {"rows": rows, "writers": writers, "kills": kills}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=PARTS, action="append", help="this part alone; may be repeated")
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for part in args.part or PARTS:
+        with tempfile.TemporaryDirectory() as name:
+            PARTS[part](Path(name), args)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ FAULTS = {
     "ioerr": (sqlite3.SQLITE_IOERR, False, 4),
     "ioerr-after": (sqlite3.SQLITE_IOERR, True, 1),
 }
-"""code, whether the statement is executed all the same, and every which statement fails; torture.py has all."""
+"""code, whether the statement is executed all the same, and every which statement fails."""
 
 
 @pytest.fixture(autouse=True)
@@ -105,13 +105,16 @@ def failed(repair: Act, path: Path, connection: type[sqlite3.Connection]) -> Rep
     return None
 
 
+@pytest.mark.parametrize("every", ["some", pytest.param("every", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("case", CASES)
 def test_each_statement_fails_once(
-    make: Callable[..., Patient], faulty: Faulty, case: str, fault: str, memory: Path
+    make: Callable[..., Patient], faulty: Faulty, case: str, fault: str, every: str, memory: Path
 ) -> None:
     """Whatever fails, the repair is there as a whole step or not at all, and an undo finds everything."""
     code, after, stride = FAULTS[fault]
+    if every == "every":
+        stride = 1
     repair, first = CASES[case]
     patient = make(memory / "trajectory_data.sqlite", lengths=(2, 1, 1, 5))
     original = patient.dump()
