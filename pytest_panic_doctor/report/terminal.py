@@ -93,6 +93,8 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
         writer.line(line)
     for line in left_lines(doctor):
         writer.line(line)
+    for path in doctor.settings.reports:
+        writer.line(f"{'report':<13}{text.short(path)}")
     for line in next_lines(doctor, results):
         writer.line(line)
 
