@@ -24,10 +24,14 @@ def dashed(stored: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the manifest knows it; `label` tells a person which one it is."""
+    """A run as the manifest knows it; `label` tells a person which one it is.
+
+    `length` is its `max_length`, 0 where that is no whole number: what the items' costs are told from.
+    """
 
     id: str
     label: str
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class Manifest:
     def as_plain(self) -> list[object]:
         """Plain lists, for the way to an xdist worker."""
         experiments = [
-            [each.id, each.label, list(each.embedding_models), [[run.id, run.label] for run in each.runs]]
+            [each.id, each.label, list(each.embedding_models), [[run.id, run.label, run.length] for run in each.runs]]
             for each in self.experiments
         ]
         return [json.dumps(experiments), [list(pair) for pair in self.order]]
@@ -119,10 +123,13 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
             f"SELECT id, prompts, embedding_models FROM experimentconfig WHERE {NAMED} ORDER BY id"
         ).fetchall()
         runs: dict[str, list[Run]] = {}
-        for run_id, experiment, network, prompt in db.execute(
-            f"SELECT id, experiment_id, network, initial_prompt FROM run WHERE {NAMED} ORDER BY id"
+        # Without the column, a length is not known; the rule `schema` says so, and the items are there all the same.
+        length = "max_length" if has_column(db, "run", "max_length") else "NULL"
+        for run_id, experiment, network, prompt, steps in db.execute(
+            f"SELECT id, experiment_id, network, initial_prompt, {length} FROM run WHERE {NAMED} ORDER BY id"
         ):
-            runs.setdefault(experiment, []).append(Run(run_id, run_label(prompt, network)))
+            run = Run(run_id, run_label(prompt, network), steps if isinstance(steps, int) else 0)
+            runs.setdefault(experiment, []).append(run)
     except sqlite3.OperationalError as error:
         if not str(error).startswith(("no such table", "no such column")):
             raise
@@ -135,6 +142,11 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
             if not experiments or each in experiments
         )
     )
+
+
+def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether a table, if it exists, has a column."""
+    return any(row[1] == column for row in db.execute(f"PRAGMA table_info({table})"))
 
 
 def names(text: object) -> list[str]:

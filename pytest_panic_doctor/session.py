@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor import options
+from pytest_panic_doctor.commands import DISTRIBUTION, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.surgery import OperatingSurgeon
     from pytest_panic_doctor.treatment import Treatment
 
-DISTRIBUTION = "pytest-panic-doctor"
 UNEXAMINED = "the examination itself failed, so nothing is known about this item"
 FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
 
@@ -197,9 +197,12 @@ class DoctorSession:
             self.files.add(result)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Generator[None, None, None]:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
         """Write the reports, the JUnit file after pytest has."""
         yield
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not any(True for _ in self.doctor.entries()):
+            # More shards than there is to split: this one has nothing to do, and has done it.
+            session.exitstatus = pytest.ExitCode.OK
         if self.treatment and (late := self.treatment.finish()):
             self.notes.append(late)
         if self.files:
@@ -235,8 +238,3 @@ def build_demo(database: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])
-
-
-def own_rules(config: pytest.Config) -> list[Rule]:
-    """The rules that plugins and conftest files bring."""
-    return [rule for rules in config.hook.pytest_doctor_rules() for rule in rules or ()]

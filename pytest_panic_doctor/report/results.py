@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examine import Outcome
 
 NOTHING: Mapping[str, object] = {}
+LABEL_LONGEST = 240
+"""Characters of a prompt that are shown."""
+
 WORST_FIRST = ("failed", "fixed", "skipped", "passed")
 
 
@@ -112,6 +115,25 @@ def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
         "totals": results.totals(),
         "rules": {name: verdicts[name] for name in ("healthy", "fixed", "sick", "not examined")},
     }
+
+
+def subjects(doctor: Doctor) -> list[object]:
+    """The experiments and runs that items are made of, as the JSON report prints them: what a merger needs of them."""
+    return [
+        {
+            "id": each.id,
+            "label": shortened(each.label),
+            "embedding_models": list(each.embedding_models),
+            "runs": [{"id": run.id, "label": shortened(run.label), "length": run.length} for run in each.runs],
+        }
+        for each in doctor.manifest.experiments
+    ]
+
+
+def shortened(label: str) -> str:
+    """A prompt may be a whole page, and a JSON text may hold half of a surrogate pair."""
+    whole = label if len(label) <= LABEL_LONGEST else label[: LABEL_LONGEST - 1] + "…"
+    return whole.encode("utf-8", "replace").decode()
 
 
 def sickest(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
