@@ -19,6 +19,7 @@ from pytest_panic_doctor.items import DOCTOR, EXAMINER, DoctorFile, DoctorItem
 from pytest_panic_doctor.planner import Planner
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 from pytest_panic_doctor.rules.model import plural
@@ -186,15 +187,18 @@ class DoctorSession:
         plain = getattr(report, "doctor", None)
         return FIXED if plain and plain["outcome"] == "fixed" and report.passed else None
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
         """Collect what came of each item, in the controller."""
         plain = getattr(report, "doctor", None)
-        if plain is None or self.input is not None:
-            return
-        result = from_plain(report.nodeid, report.duration, plain)
-        self.results.items.append(result)
-        if self.files:
-            self.files.add(result)
+        if plain is not None and self.input is None:
+            result = from_plain(report.nodeid, report.duration, plain)
+            self.results.items.append(result)
+            if self.files:
+                self.files.add(result)
+        yield
+        if self.input is None and report.passed and not self.config.getoption("durations", None):
+            lighten(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:

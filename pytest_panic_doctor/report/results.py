@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -63,8 +64,8 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
     """The inverse, with what the pytest report adds."""
     return Result(
         nodeid,
-        str(plain["rule"]),
-        str(plain["outcome"]),
+        sys.intern(str(plain["rule"])),
+        sys.intern(str(plain["outcome"])),
         duration,
         tuple(plain.get("findings", ())),  # type: ignore[arg-type]
         str(plain.get("note", "")),
