@@ -197,7 +197,7 @@ class DoctorSession:
             if self.files:
                 self.files.add(result)
         yield
-        if self.input is None and report.passed and not self.config.getoption("durations", None):
+        if self.input is None and report.passed and self.config.getoption("durations", None) is None:
             lighten(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
