@@ -19,7 +19,7 @@ def healthy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     build(pytester.path / "x.sqlite")
     pytester.makeconftest(CONFTEST)
-    pytester.makepyfile("def test_own(): pass")
+    pytester.makepyfile(test_own="def test_own(): pass")
 
 
 @pytest.mark.parametrize("more", [(), ("-n", "2")], ids=["plain", "n2"])
