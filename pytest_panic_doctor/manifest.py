@@ -62,7 +62,11 @@ class Manifest:
     """(run, embedding model) whose items come first, in this order; empty: as stored."""
 
     def entries(self, rules: Iterable[Rule]) -> Iterator[Entry]:
-        """The items, widest scope first; those of one (run, embedding model) together."""
+        """The items, widest scope first; those of one (run, embedding model) together.
+
+        Those of an experiment, diagrams included, come one after another, so that its pages are read from the disk once
+        even where the file is larger than memory. Where there is an `order`, all diagrams come last, in that order.
+        """
         by_scope: dict[Scope, list[Rule]] = {scope: [] for scope in Scope}
         for rule in rules:
             by_scope[rule.scope].append(rule)
@@ -76,9 +80,10 @@ class Manifest:
                 narrow = Subject(experiment.id, None, model)
                 for rule in by_scope[Scope.EXPERIMENT_MODEL]:
                     yield Entry(rule.id, narrow, f"{rule.id}[{dashed(experiment.id)}-{model}]")
-        for subject in self.diagram_subjects():
-            for rule in by_scope[Scope.RUN_MODEL]:
-                yield Entry(rule.id, subject, f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]")
+            if not self.order:
+                yield from of_diagrams(subjects_of(experiment), by_scope[Scope.RUN_MODEL])
+        if self.order:
+            yield from of_diagrams(self.diagram_subjects(), by_scope[Scope.RUN_MODEL])
 
     def diagram_subjects(self) -> Iterator[Subject]:
         """Each (run, embedding model), those of `order` first."""
@@ -87,10 +92,9 @@ class Manifest:
             yield Subject(experiment_of[run_id], run_id, model)
         done = set(self.order)
         for experiment in self.experiments:
-            for run in experiment.runs:
-                for model in experiment.embedding_models:
-                    if (run.id, model) not in done:
-                        yield Subject(experiment.id, run.id, model)
+            for subject in subjects_of(experiment):
+                if (subject.run, subject.embedding_model) not in done:
+                    yield subject
 
     def labels(self) -> dict[str, str]:
         """What a person calls each experiment and run."""
@@ -114,6 +118,21 @@ class Manifest:
             for experiment, label, models, runs in json.loads(str(text))
         )
         return cls(experiments, tuple((run, model) for run, model in order))  # type: ignore[attr-defined]
+
+
+def subjects_of(experiment: Experiment) -> Iterator[Subject]:
+    """Each (run, embedding model) of one experiment."""
+    for run in experiment.runs:
+        for model in experiment.embedding_models:
+            yield Subject(experiment.id, run.id, model)
+
+
+def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[Entry]:
+    """The items of each (run, embedding model)."""
+    chosen = list(rules)
+    for subject in subjects:
+        for rule in chosen:
+            yield Entry(rule.id, subject, f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]")
 
 
 def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest:
