@@ -112,9 +112,7 @@ def grow(options: Options) -> None:
         there = counted(path)
         rows = there["invocation"] + there["embedding"]
         what = f"{there['run']} runs, {there['embedding']:,} embeddings, {megabytes(path.stat().st_size)}"
-        print(
-            f"| **{fraction}** | {there['run']} runs, {there['embedding']:,} embeddings, {megabytes(size)} | | | | | | |"
-        )
+        row(f"**{fraction}**", what, *[""] * 5)
         for turn in range(TIMES):
             make_cold(path)
             told(fraction, "examine, cold", series["examine"], rows, pytest_run(path))
