@@ -18,21 +18,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_panic_doctor.manifest import Entry, Manifest
-from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.rules.model import RepairKind, Rule, Scope
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.estimate import seconds_at
 
 ITEM = 1.2e-3
-"""Seconds that pytest itself takes for an item, as all below measured by `benchmarks/check.py`, on one core."""
+"""Seconds that pytest itself takes for an item, as all below on one core (benchmarks/README.md)."""
 
 ROW = 1.0e-6
 """Seconds for a row of a rule that reads an index or a row without its vector."""
 
-PAYLOAD = 4.0e-6
-"""Seconds for a row whose vector, or whose part of a diagram, is read as well."""
+VECTOR = 4.0e-6
+"""Seconds for a row whose vector is read as well, or every page of it."""
 
-SQUARE = 1.8e-7
-"""Seconds for a pair of points where H0 is computed, which is from all their distances."""
+PAYLOAD = 8.0e-4
+"""Seconds for a diagram whose payload is decoded."""
+
+POINT = 2.7e-5
+"""Seconds for a point of a cloud whose H0 is computed; in production half of them are repeats."""
 
 PAGES = ("file-integrity",)
 """Rules that read every page of the file."""
@@ -124,14 +127,12 @@ def cost(rule: Rule, size: Size, fix: bool) -> float:
     the time. Bytes of images, which `file-integrity` reads, stand in no manifest.
     """
     if rule.id in PAGES:
-        return ITEM + PAYLOAD * (size.invocations + size.embeddings)
+        return ITEM + VECTOR * (size.invocations + size.embeddings)
+    if rule.scope is Scope.RUN_MODEL:
+        computed = seconds_at(size.points // 2) if fix and rule.repair is RepairKind.COMPUTE else 0.0
+        return ITEM + PAYLOAD * rule.expensive + POINT * size.points * (rule.id in TREE) + computed
     rows = size.invocations if rule.scope is not Scope.DATABASE else size.invocations + size.embeddings
-    seconds = ITEM + (PAYLOAD * size.embeddings if rule.expensive else ROW * rows)
-    if rule.id in TREE:
-        seconds += SQUARE * size.points**2
-    if fix and rule.scope is Scope.RUN_MODEL:
-        seconds += seconds_at(size.points // 2)
-    return seconds
+    return ITEM + (VECTOR * size.embeddings if rule.expensive else ROW * rows)
 
 
 def costs(manifest: Manifest, rules: Sequence[Rule], fix: bool) -> dict[Unit, float]:
