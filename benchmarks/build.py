@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +32,26 @@ OUTLIERS = 7
 TIME, LATER = "2025-08-12 09:30:00.000001", "2025-08-12 09:30:01.000001"
 
 
+LONGEST = 10_000
+"""No run is longer, so that ids are in the order of runs and steps."""
+
+Cloud = Callable[[int, np.random.Generator], NDArray[np.float32]]
+"""Makes a cloud of so many points: float32, shape (n, 768), in sequence order."""
+
+
 @dataclass(frozen=True)
 class Shape:
-    """How large: `runs` in experiments of at most `per_experiment`, each of `length`, and images of `image` bytes."""
+    """How large: `runs` in experiments of at most `per_experiment`, each of `length`, and images of `image` bytes.
+
+    `cloud` makes the embeddings of a run by one embedding model; a random walk where it is None.
+    """
 
     runs: int = 200
     length: int = 400
     models: Sequence[str] = MODELS
     image: int = 4_000
     per_experiment: int = 50
+    cloud: Cloud | None = None
 
 
 def uid(kind: int, number: int) -> str:
@@ -48,19 +59,18 @@ def uid(kind: int, number: int) -> str:
     return f"06b05171{kind:04x}70008000{number:012x}"
 
 
-def build(path: Path, shape: Shape, seed: int = 0) -> Path:
-    """Build it; an existing file is replaced."""
+def build(path: Path, *shapes: Shape, seed: int = 0) -> Path:
+    """Build a database of experiments of these shapes; an existing file is replaced."""
     path.unlink(missing_ok=True)
     engine = create_engine(f"sqlite:///{path}")
     Base.metadata.create_all(engine)
     engine.dispose()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
-    clustering = ("{}", uid(6, 0), TIME, TIME, LATER, shape.models[0], "hdbscan")
+    clustering = ("{}", uid(6, 0), TIME, TIME, LATER, shapes[0].models[0], "hdbscan")
     db.execute("INSERT INTO clusteringresult VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?1)", clustering)
     random = np.random.default_rng(seed)
-    for experiment, first in enumerate(range(0, shape.runs, shape.per_experiment)):
-        runs = range(first, min(first + shape.per_experiment, shape.runs))
+    for experiment, (runs, shape) in enumerate(experiments(shapes)):
         db.execute("BEGIN")
         add_experiment(db, experiment, runs, shape)
         for run in runs:
@@ -68,6 +78,15 @@ def build(path: Path, shape: Shape, seed: int = 0) -> Path:
         db.execute("COMMIT")
     db.close()
     return path
+
+
+def experiments(shapes: Sequence[Shape]) -> Iterator[tuple[range, Shape]]:
+    """The numbers of each experiment's runs, and its shape."""
+    begun = 0
+    for shape in shapes:
+        for first in range(begun, begun + shape.runs, shape.per_experiment):
+            yield range(first, min(first + shape.per_experiment, begun + shape.runs)), shape
+        begun += shape.runs
 
 
 def add_experiment(db: sqlite3.Connection, number: int, runs: Sequence[int], shape: Shape) -> None:
@@ -84,7 +103,7 @@ def add_run(db: sqlite3.Connection, experiment: int, run: int, shape: Shape, ran
         "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)",
         (uid(2, run), network, -1, shape.length, f"prompt {run}", uid(1, experiment)),
     )
-    base = run * shape.length
+    base = run * LONGEST
     db.executemany(
         "INSERT INTO invocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -99,8 +118,8 @@ def add_run(db: sqlite3.Connection, experiment: int, run: int, shape: Shape, ran
     )
     for number, model in enumerate(shape.models):
         steps = range(0 if KINDS[model] == "IMAGE" else 1, shape.length, 2)
-        points = walk(len(steps), random)
-        identity = base * len(shape.models) + number * shape.length
+        points = (shape.cloud or walk)(len(steps), random)
+        identity = base * len(KINDS) + number * LONGEST
         ids = [uid(4, identity + k) for k in steps]
         db.executemany(
             "INSERT INTO embedding VALUES (?, ?, ?, ?, ?, ?)",
@@ -111,7 +130,7 @@ def add_run(db: sqlite3.Connection, experiment: int, run: int, shape: Shape, ran
         )
         db.execute(
             "INSERT INTO persistencediagram VALUES (?, ?, ?, ?, ?, ?)",
-            (uid(5, run * len(shape.models) + number), TIME, LATER, payload(points, random), uid(2, run), model),
+            (uid(5, run * len(KINDS) + number), TIME, LATER, payload(points, random), uid(2, run), model),
         )
         if number == 0:
             db.executemany(

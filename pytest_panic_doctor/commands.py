@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.report import text
@@ -15,10 +17,15 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.options import Settings
     from pytest_panic_doctor.repair.journal import Repair
+    from pytest_panic_doctor.rules.model import Rule
+
+DISTRIBUTION = "pytest-panic-doctor"
 
 
 def run(config: pytest.Config, settings: Settings) -> int | None:
     """Run the command that the options name and return the exit status; None where they name none."""
+    if config.getoption("doctor_merge"):
+        return merged(config, settings)
     lines = chosen(config, settings)
     if lines is None:
         return None
@@ -33,12 +40,24 @@ def chosen(config: pytest.Config, settings: Settings) -> Iterator[str] | None:
         from pytest_panic_doctor.report.rules import table
         from pytest_panic_doctor.rules import registry
 
-        extra = [rule for rules in config.hook.pytest_doctor_rules() for rule in rules or ()]
-        return table(registry(extra))
+        return table(registry(own_rules(config)))
     which = config.getoption("doctor_undo")
     if which is None:
         return None
     return undone(settings, which) if which else listed(settings)
+
+
+def own_rules(config: pytest.Config) -> list[Rule]:
+    """The rules that plugins and conftest files bring."""
+    return [rule for rules in config.hook.pytest_doctor_rules() for rule in rules or ()]
+
+
+def merged(config: pytest.Config, settings: Settings) -> int:
+    """Put the reports of shards together."""
+    from pytest_panic_doctor.report.merge import merge
+
+    paths = [Path(config.invocation_params.dir, text) for text in config.getoption("doctor_merge")]
+    return merge(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
 
 
 def listed(settings: Settings) -> Iterator[str]:

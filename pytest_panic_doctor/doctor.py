@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.manifest import Entry, Manifest
@@ -15,6 +16,7 @@ from pytest_panic_doctor.options import BadOption, Settings, nearest
 from pytest_panic_doctor.plan import Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
 
@@ -56,17 +58,18 @@ class Doctor:
         return 0 if self.settings.rules else len(self.rules) - len(self.selected)
 
     def entries(self) -> Iterable[Entry]:
-        """All items of this session, in their order."""
-        entries = self.manifest.entries(self.selected)
-        if sample := self.settings.sample:
-            return (entry for entry in entries if not self.rules[entry.rule].expensive or sampled(entry, *sample))
-        return entries
+        """All items of this session, in their order: those of its shard, where it is one of several, and its sample."""
+        return filter(self.in_sample, self.share.of(self.manifest.entries(self.selected)))
+
+    def in_sample(self, entry: Entry) -> bool:
+        """Whether an item is looked at: one of a cheap rule always, one of an expensive rule in its turn."""
+        sample = self.settings.sample
+        return sample is None or not self.rules[entry.rule].expensive or sampled(entry, *sample)
 
     def sample_size(self) -> tuple[int, int]:
         """How many items of expensive rules are in the sample, and how many there are."""
         expensive = [rule for rule in self.selected if rule.expensive]
-        part, parts = self.settings.sample or (1, 1)
-        taken = [sampled(entry, part, parts) for entry in self.manifest.entries(expensive)]
+        taken = [self.in_sample(entry) for entry in self.share.of(self.manifest.entries(expensive))]
         return sum(taken), len(taken)
 
     def all_names(self) -> frozenset[str] | None:
@@ -79,13 +82,29 @@ class Doctor:
         """Whether a further item may be begun."""
         return self.deadline is None or time.time() < self.deadline
 
+    @property
+    def shard(self) -> Shard:
+        """Which of how many shards this session is."""
+        return shard(self.settings.shard) if self.settings.shard else WHOLE
+
+    @cached_property
+    def share(self) -> Share:
+        """The part of all items that this session examines; no order of the items changes it."""
+        return Share(self.manifest, self.selected, self.shard, self.settings.fix)
+
+    def due(self) -> list[Todo]:
+        """The diagrams of this session's share that are absent or NULL now."""
+        found = self.database.read(lambda db: todo(db, self.manifest, self.settings.kinds))
+        return [each for each in found if self.share.looks_at(each.subject)]
+
     def largest_first(self, workers: int) -> None:
         """Look what there is to compute, and order the items so that every worker begins with its largest diagrams."""
         self.workers = workers
-        self.todo = self.database.read(lambda db: todo(db, self.manifest, self.settings.kinds))
+        self.todo = self.due()
         each = sum(1 for rule in self.selected if rule.scope is Scope.RUN_MODEL)
         if each and self.todo:
-            pairs = [(str(one.run), str(one.embedding_model)) for one in self.manifest.diagram_subjects()]
+            mine = filter(self.share.looks_at, self.manifest.diagram_subjects())
+            pairs = [(str(one.run), str(one.embedding_model)) for one in mine]
             before = sum(1 for _ in self.entries()) - each * len(pairs)
             order = dealt(pairs, [one.pair for one in self.todo], before, each, workers)
             self.manifest = replace(self.manifest, order=tuple(order))
@@ -168,5 +187,9 @@ def check_node(name: str, doctor: Doctor) -> None:
     """Raise `BadOption` where a node id typed by hand names no item; `name` is what follows `::`."""
     names = [entry.name for entry in doctor.entries()]
     if name not in names and not any(each.split("[")[0] == name for each in names):
+        if any(name in (each.name, each.rule) for each in doctor.manifest.entries(doctor.selected)):
+            raise BadOption(
+                f"{doctor.settings.database.name}::{name} is not in {doctor.shard.named}: leave --doctor-shard away"
+            )
         near = names if "[" in name else [rule.id for rule in doctor.selected]
         raise BadOption(f"{doctor.settings.database.name}::{name} names no item{nearest(name, near)}")

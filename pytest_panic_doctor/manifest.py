@@ -24,10 +24,14 @@ def dashed(stored: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the manifest knows it; `label` tells a person which one it is."""
+    """A run as the manifest knows it; `label` tells a person which one it is.
+
+    `length` is its `max_length`, 0 where that is no whole number: what the items' costs are told from.
+    """
 
     id: str
     label: str
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,11 @@ class Manifest:
     """(run, embedding model) whose items come first, in this order; empty: as stored."""
 
     def entries(self, rules: Iterable[Rule]) -> Iterator[Entry]:
-        """The items, widest scope first; those of one (run, embedding model) together."""
+        """The items, widest scope first; those of one (run, embedding model) together.
+
+        Those of an experiment, diagrams included, come one after another, so that its pages are read from the disk once
+        even where the file is larger than memory. Where there is an `order`, all diagrams come last, in that order.
+        """
         by_scope: dict[Scope, list[Rule]] = {scope: [] for scope in Scope}
         for rule in rules:
             by_scope[rule.scope].append(rule)
@@ -72,9 +80,10 @@ class Manifest:
                 narrow = Subject(experiment.id, None, model)
                 for rule in by_scope[Scope.EXPERIMENT_MODEL]:
                     yield Entry(rule.id, narrow, f"{rule.id}[{dashed(experiment.id)}-{model}]")
-        for subject in self.diagram_subjects():
-            for rule in by_scope[Scope.RUN_MODEL]:
-                yield Entry(rule.id, subject, f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]")
+            if not self.order:
+                yield from of_diagrams(subjects_of(experiment), by_scope[Scope.RUN_MODEL])
+        if self.order:
+            yield from of_diagrams(self.diagram_subjects(), by_scope[Scope.RUN_MODEL])
 
     def diagram_subjects(self) -> Iterator[Subject]:
         """Each (run, embedding model), those of `order` first."""
@@ -83,10 +92,9 @@ class Manifest:
             yield Subject(experiment_of[run_id], run_id, model)
         done = set(self.order)
         for experiment in self.experiments:
-            for run in experiment.runs:
-                for model in experiment.embedding_models:
-                    if (run.id, model) not in done:
-                        yield Subject(experiment.id, run.id, model)
+            for subject in subjects_of(experiment):
+                if (subject.run, subject.embedding_model) not in done:
+                    yield subject
 
     def labels(self) -> dict[str, str]:
         """What a person calls each experiment and run."""
@@ -96,7 +104,7 @@ class Manifest:
     def as_plain(self) -> list[object]:
         """Plain lists, for the way to an xdist worker."""
         experiments = [
-            [each.id, each.label, list(each.embedding_models), [[run.id, run.label] for run in each.runs]]
+            [each.id, each.label, list(each.embedding_models), [[run.id, run.label, run.length] for run in each.runs]]
             for each in self.experiments
         ]
         return [json.dumps(experiments), [list(pair) for pair in self.order]]
@@ -112,6 +120,21 @@ class Manifest:
         return cls(experiments, tuple((run, model) for run, model in order))  # type: ignore[attr-defined]
 
 
+def subjects_of(experiment: Experiment) -> Iterator[Subject]:
+    """Each (run, embedding model) of one experiment."""
+    for run in experiment.runs:
+        for model in experiment.embedding_models:
+            yield Subject(experiment.id, run.id, model)
+
+
+def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[Entry]:
+    """The items of each (run, embedding model)."""
+    chosen = list(rules)
+    for subject in subjects:
+        for rule in chosen:
+            yield Entry(rule.id, subject, f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]")
+
+
 def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest:
     """The manifest of the database, or of those of its experiments that are named; in the order of their ids."""
     try:
@@ -119,10 +142,13 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
             f"SELECT id, prompts, embedding_models FROM experimentconfig WHERE {NAMED} ORDER BY id"
         ).fetchall()
         runs: dict[str, list[Run]] = {}
-        for run_id, experiment, network, prompt in db.execute(
-            f"SELECT id, experiment_id, network, initial_prompt FROM run WHERE {NAMED} ORDER BY id"
+        # Without the column, a length is not known; the rule `schema` says so, and the items are there all the same.
+        length = "max_length" if has_column(db, "run", "max_length") else "NULL"
+        for run_id, experiment, network, prompt, steps in db.execute(
+            f"SELECT id, experiment_id, network, initial_prompt, {length} FROM run WHERE {NAMED} ORDER BY id"
         ):
-            runs.setdefault(experiment, []).append(Run(run_id, run_label(prompt, network)))
+            run = Run(run_id, run_label(prompt, network), steps if isinstance(steps, int) else 0)
+            runs.setdefault(experiment, []).append(run)
     except sqlite3.OperationalError as error:
         if not str(error).startswith(("no such table", "no such column")):
             raise
@@ -135,6 +161,11 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
             if not experiments or each in experiments
         )
     )
+
+
+def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether a table, if it exists, has a column."""
+    return any(row[1] == column for row in db.execute(f"PRAGMA table_info({table})"))
 
 
 def names(text: object) -> list[str]:

@@ -18,7 +18,7 @@ GROUP = "panic-doctor"
 TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
 IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
 
-OptionKind = Literal["text", "flag", "list", "optional"]
+OptionKind = Literal["text", "flag", "list", "several", "optional"]
 Value = str | bool | list[str] | None
 
 
@@ -78,6 +78,8 @@ OPTIONS = (
     Option("sample", "text", "K/N", "of the items of expensive rules, examine the K-th of N parts"),
     Option("budget", "text", "TIME", "start no item after this time, e.g. 20m; the rest is skipped, never passed"),
     Option("report", "list", "PATH", "write a report, .json, .jsonl or .html by suffix; may be repeated"),
+    Option("shard", "text", "K/N", "only the K-th of N equal shares of the items, e.g. 2/3"),
+    Option("merge", "several", "PATH", "put the .json reports of shards together, write --doctor-report, and leave"),
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
 )
@@ -120,6 +122,7 @@ class Settings:
     severity: Mapping[str, str] = field(default_factory=dict)
     reports: tuple[Path, ...] = ()
     demo: bool = False
+    shard: str | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
@@ -200,6 +203,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         engine=str(values["engine"] or "auto"),
         reports=tuple(report(folder["report"] / text) for text in texts(values["report"])),
         demo=bool(values["demo"]),
+        shard=shard(values["shard"]),
         kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
     )
 
@@ -312,6 +316,18 @@ def dimension(value: object) -> int:
     if number is not None and number > 2:
         raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
     return 2 if number is None else number
+
+
+def shard(value: object) -> str | None:
+    """Which share of the items, as `K/N`; None where none was given."""
+    if value is None:
+        return None
+    from pytest_panic_doctor import share
+
+    try:
+        return str(share.shard(str(value)))
+    except ValueError as error:
+        raise BadOption(f"--doctor-shard {value} {error}") from error
 
 
 def report(path: Path) -> Path:

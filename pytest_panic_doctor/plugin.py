@@ -31,9 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options and ini keys."""
     group = parser.getgroup(options.GROUP, "examine and repair a PANIC-TDA trajectory database")
     for option in options.OPTIONS:
-        kind = {"flag": "store_true", "list": "append"}.get(option.kind, "store")
+        kind = {"flag": "store_true", "list": "append", "several": "extend"}.get(option.kind, "store")
         shown = {} if option.kind == "flag" else {"metavar": option.metavar}
-        optional = {"nargs": "?", "const": ""} if option.kind == "optional" else {}
+        optional = {"optional": {"nargs": "?", "const": ""}, "several": {"nargs": "+"}}.get(option.kind, {})
         group.addoption(
             option.flag,
             action=kind,
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             **optional,
         )
         help_of_key = f"same as {option.flag}: {option.help.replace('%%', '%')}"
-        if option.kind == "list":
+        if option.kind in ("list", "several"):
             parser.addini(option.key, help_of_key, type="linelist", default=[])
         else:
             parser.addini(option.key, help_of_key, type="string", default="")

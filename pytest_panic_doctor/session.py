@@ -12,6 +12,7 @@ import pytest
 
 from pytest_panic_doctor import options
 from pytest_panic_doctor.baseline import compare, save
+from pytest_panic_doctor.commands import DISTRIBUTION, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
@@ -20,6 +21,7 @@ from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.planner import Planner
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 from pytest_panic_doctor.rules.model import plural
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.surgery import OperatingSurgeon
     from pytest_panic_doctor.treatment import Treatment
 
-DISTRIBUTION = "pytest-panic-doctor"
 UNEXAMINED = "the examination itself failed, so nothing is known about this item"
 FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
 STATES = {
@@ -221,22 +222,28 @@ class DoctorSession:
         label = text.label_of(report.nodeid, self.doctor.labels)
         return category, letter, (f"{word} ({label})" if label else word, colour)
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
         """Collect what came of each item, in the controller."""
         plain = getattr(report, "doctor", None)
-        if plain is None or self.input is not None:
-            return
-        result = from_plain(report.nodeid, report.duration, plain)
-        self.results.items.append(result)
-        if self.files:
-            self.files.add(result)
-        self.config.hook.pytest_doctor_outcome(item=result.as_dict())
+        if plain is not None and self.input is None:
+            result = from_plain(report.nodeid, report.duration, plain)
+            self.results.items.append(result)
+            if self.files:
+                self.files.add(result)
+            self.config.hook.pytest_doctor_outcome(item=result.as_dict())
+        yield
+        if self.input is None and report.passed and self.config.getoption("durations", None) is None:
+            lighten(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None, None, None]:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
         """Write the baseline and the reports: after the workers are gone and pytest has written the JUnit file, and
         before the terminal's summary, which tells of it."""
         yield
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not any(True for _ in self.doctor.entries()):
+            # More shards than there is to split: this one has nothing to do, and has done it.
+            session.exitstatus = pytest.ExitCode.OK
         self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
         if self.treatment and (late := self.treatment.finish()):
             self.notes.append(late)
@@ -286,8 +293,3 @@ def build_demo(database: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])
-
-
-def own_rules(config: pytest.Config) -> list[Rule]:
-    """The rules that plugins and conftest files bring."""
-    return [rule for rules in config.hook.pytest_doctor_rules() for rule in rules or ()]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.report.html import require_jinja, write_html
-from pytest_panic_doctor.report.results import Result, Results, head
+from pytest_panic_doctor.report.results import Result, Results, head, subjects
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -50,12 +51,25 @@ class ReportFiles:
                 write_html(path, self.doctor, results, self.version)
 
 
-def write_json(path: Path, doctor: Doctor, results: Results, version: str) -> None:
-    """The JSON report, item by item, so that its size costs no memory."""
+def write_lines(path: Path, results: Results) -> None:
+    """A `.jsonl` report of items that have all ended."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in results.items)
+
+
+def write_json(
+    path: Path, doctor: Doctor, results: Results, version: str, more: Mapping[str, object] | None = None
+) -> None:
+    """The JSON report, item by item, so that its size costs no memory; `more` stands in its `doctor` part too."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
+    told = head(doctor, results, version) | {
+        "selected": [rule.id for rule in doctor.selected],
+        "experiments": subjects(doctor),
+    }
+    told |= dict(more or {})
     try:
         with partial.open("w", encoding="utf-8") as file:
-            file.write('{"doctor": ' + json.dumps(head(doctor, results, version), ensure_ascii=False) + ',\n"items": [')
+            file.write('{"doctor": ' + json.dumps(told, ensure_ascii=False) + ',\n"items": [')
             for index, item in enumerate(results.items):
                 file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))
             file.write("\n]}\n")

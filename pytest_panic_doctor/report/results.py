@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examine import Outcome
 
 NOTHING: Mapping[str, object] = {}
+LABEL_LONGEST = 240
+"""Characters of a prompt that are shown."""
+
 WORST_FIRST = ("failed", "fixed", "skipped", "passed")
 VERDICTS = (
     ("failed", "sick"),
@@ -88,8 +92,8 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
     """The inverse, with what the pytest report adds."""
     return Result(
         nodeid,
-        str(plain["rule"]),
-        str(plain["outcome"]),
+        sys.intern(str(plain["rule"])),
+        sys.intern(str(plain["outcome"])),
         duration,
         tuple(plain.get("findings", ())),  # type: ignore[arg-type]
         str(plain.get("note", "")),
@@ -145,6 +149,25 @@ def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
         "rules": {name: verdicts[name] for name in VERDICT_ORDER},
     }
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
+
+
+def subjects(doctor: Doctor) -> list[object]:
+    """The experiments and runs that items are made of, as the JSON report prints them: what a merger needs of them."""
+    return [
+        {
+            "id": each.id,
+            "label": shortened(each.label),
+            "embedding_models": list(each.embedding_models),
+            "runs": [{"id": run.id, "label": shortened(run.label), "length": run.length} for run in each.runs],
+        }
+        for each in doctor.manifest.experiments
+    ]
+
+
+def shortened(label: str) -> str:
+    """A prompt may be a whole page, and a JSON text may hold half of a surrogate pair."""
+    whole = label if len(label) <= LABEL_LONGEST else label[: LABEL_LONGEST - 1] + "…"
+    return whole.encode("utf-8", "replace").decode()
 
 
 def sickest(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.plan import todo
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.progress import announcement, expected, span
@@ -39,16 +38,34 @@ NOUNS = {
 }
 
 
+class Plain:
+    """Writes lines as pytest's terminal does, without colours: where there is no session."""
+
+    def write(self, text: str, **markup: bool) -> None:
+        """A part of a line."""
+        del markup
+        print(text, end="")
+
+    def line(self, text: str, **markup: bool) -> None:
+        """The rest of one."""
+        del markup
+        print(text)
+
+
 def header(doctor: Doctor, cap: str | None) -> list[str]:
     """The lines that pytest prints before it collects."""
     path = doctor.settings.database
     rows = [plural(count, NOUNS[table]) for table, count in doctor.rows.items()]
     count = sum(1 for _ in doctor.entries())
+    items = plural(count, "item")
+    if doctor.settings.shard:
+        whole = sum(1 for _ in doctor.manifest.entries(doctor.selected))
+        items = f"{doctor.shard.named}: {count:,} of {plural(whole, 'item')}"
     mode = MODES[doctor.settings.fix, doctor.settings.plan]
     lines = [f"doctor: {text.shown_path(doctor.settings)}, {format_size(path.stat().st_size)}, {mode}"]
     lines += [f"doctor: {line}" for line in wrapped(rows)]
     off = f", {doctor.switched_off:,} more switched off by doctor_severity" if doctor.switched_off else ""
-    lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {plural(count, 'item')}{off}")
+    lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {items}{off}")
     lines += [f"doctor: {line}" for line in limits(doctor)]
     if doctor.todo:
         lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.workers))}")
@@ -99,7 +116,7 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
         writer.line(line)
 
 
-def verdict_lines(writer: pytest.TerminalReporter, results: Results) -> None:
+def verdict_lines(writer: pytest.TerminalReporter | Plain, results: Results) -> None:
     """The rules that are not simply healthy, worst first, the warnings, and the count of each verdict."""
     counted = results.by_rule()
     for name, outcomes in sickest(counted.items()):
@@ -163,7 +180,7 @@ def shares(outcomes: Counter[str]) -> str:
 def left_lines(doctor: Doctor) -> Iterator[str]:
     """After a repair: how many diagrams are still to be computed."""
     if doctor.todo:
-        left = doctor.database.read(lambda db: todo(db, doctor.manifest, doctor.settings.kinds))
+        left = doctor.due()
         if left:
             points = sum(each.points for each in left)
             what = f"{plural(len(left), 'diagram')} of {plural(points, 'point')}"

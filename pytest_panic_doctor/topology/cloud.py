@@ -79,6 +79,7 @@ def default_tolerance(points: Points) -> float:
 def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
     """Rows of the distance matrix in float64, a block at a time, with the number of the first; each block is fresh.
 
+    Columns before that number are left out: they stand in earlier blocks, and cost half of the time.
     A matrix product of the centred points: |x - y|^2 = |x|^2 + |y|^2 - 2 x·y, which cancels where x and y are close, so
     those distances are computed from the difference.
     """
@@ -89,16 +90,16 @@ def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
     squares = np.einsum("ij,ij->i", exact, exact)
     close = CLOSE * 2 * float(np.sqrt(squares.max()))
     for start in range(0, len(points), BLOCK):
-        block = exact[start : start + BLOCK] @ exact.T
+        block = exact[start : start + BLOCK] @ exact[start:].T
         block *= -2
         block += squares[start : start + BLOCK, None]
-        block += squares[None, :]
+        block += squares[None, start:]
         np.maximum(block, 0, out=block)
         np.sqrt(block, out=block)
         rows, columns = np.nonzero(block < close)
         for part in range(0, len(rows), BLOCK * 16):
             here, there = rows[part : part + BLOCK * 16], columns[part : part + BLOCK * 16]
-            block[here, there] = np.linalg.norm(exact[start + here] - exact[there], axis=1)
+            block[here, there] = np.linalg.norm(exact[start + here] - exact[start + there], axis=1)
         yield start, block
 
 
@@ -119,7 +120,7 @@ def filtration(points: Points) -> Filtration:
 def filled(points: Points, result: NDArray[Real]) -> NDArray[Real]:
     """`result` with the distances in it, symmetric to the last bit."""
     for start, block in blocks(points):
-        result[start : start + BLOCK] = block
+        result[start : start + BLOCK, start:] = block
     for start in range(0, len(points), BLOCK):
         stop = start + BLOCK
         result[start:stop, :start] = result[:start, start:stop].T
@@ -154,11 +155,12 @@ def lead(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.in
     stands = np.full(len(points), -1, np.intp)
     leaders: list[int] = []
     for start, block in blocks(points):
-        for row, apart in enumerate(block, start):
-            if stands[row] < 0:
+        later = stands[start:]
+        for row, apart in enumerate(block):
+            if later[row] < 0:
                 apart[row] = 0
-                stands[(apart <= within) & (stands < 0)] = len(leaders)
-                leaders.append(row)
+                later[(apart <= within) & (later < 0)] = len(leaders)
+                leaders.append(start + row)
     return np.array(leaders, np.intp), stands
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,16 +127,24 @@ def load(db: sqlite3.Connection, run: str, model: str, kind: str | None, width: 
 
 
 def vectors_in_order(db: sqlite3.Connection, run: str, model: str, kind: str) -> Iterator[list[object]]:
-    """For each invocation of `kind`, in sequence order, its vectors by `model`, the newest first."""
-    newest = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
-    rows = db.execute(
-        "SELECT i.rowid, e.rowid, e.vector FROM invocation i LEFT JOIN embedding e ON e.invocation_id = i.id "
-        "AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ? "
-        f"ORDER BY i.sequence_number, i.rowid, {newest}",
-        (model, run, kind),
+    """For each invocation of `kind`, in sequence order, its vectors by `model`, the newest first.
+
+    SQLite would sort rows together with their vectors, 3 KB a piece. Where numbers are whole and no invocation comes
+    twice, which is the rule, the rows are put in order here.
+    """
+    unordered = (
+        "SELECT i.rowid, e.rowid, e.vector, i.sequence_number FROM invocation i LEFT JOIN embedding e "
+        "ON e.invocation_id = i.id AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ?"
     )
-    for _, group in groupby(rows, key=lambda row: row[0]):
-        yield [vector for _, embedding, vector in group if embedding is not None]
+    rows = db.execute(unordered, (model, run, kind)).fetchall()
+    if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
+        rows.sort(key=itemgetter(3, 0))
+    else:
+        newest = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
+        ordered = f"{unordered} ORDER BY i.sequence_number, i.rowid, {newest}"
+        rows = db.execute(ordered, (model, run, kind)).fetchall()
+    for _, group in groupby(rows, key=itemgetter(0)):
+        yield [vector for _, embedding, vector, _ in group if embedding is not None]
 
 
 def blocks(count: int, missing: int, unusable: Counter[Flaw], width: int) -> Iterator[str]:

@@ -270,7 +270,7 @@ def started(command: list[str], folder: Path) -> subprocess.Popen[str]:
     (folder / "slow.py").write_text(SLOW)
     environment = os.environ | {"PYTHONPATH": str(folder)}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         children = [child for child in psutil.Process(process.pid).children(recursive=True) if is_child(child)]
         if children:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import sys
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from damages import plant
 from databases import Built, build
 from hypothesis import given
 from hypothesis import strategies as st
+from packed import data_of
 from reports import HOSTILE, examined, make_hostile, page
 
 from pytest_panic_doctor.errors import DoctorError
@@ -28,14 +27,6 @@ from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import Payload, encode
 
 LIMIT = 5_000_000
-
-
-def data_of(path: Path) -> dict[str, Any]:
-    """What the page was given."""
-    found = re.search(r'id="data">([A-Za-z0-9+/=]*)<', path.read_text(encoding="utf-8"))
-    assert found
-    plain: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1]), -zlib.MAX_WBITS))
-    return plain
 
 
 def items_of(data: Mapping[str, Any], rule: str) -> list[dict[str, Any]]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-import zlib
-from pathlib import Path
-from typing import Any
 
 import pytest
 from databases import Built, build
+from packed import data_of
 
 
 @pytest.fixture
@@ -24,13 +20,6 @@ def sick(pytester: pytest.Pytester) -> Built:
         )
         db.execute("UPDATE embedding SET invocation_id = ? WHERE id = ?", ("e" * 32, built.embedding(5)))
     return built
-
-
-def data_of(path: Path) -> dict[str, Any]:
-    found = re.search(r'id="data">([A-Za-z0-9+/=]*)<', path.read_text(encoding="utf-8"))
-    assert found
-    plain: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1]), -zlib.MAX_WBITS))
-    return plain
 
 
 @pytest.mark.parametrize("more", [(), ("-n", "2")], ids=["plain", "n2"])

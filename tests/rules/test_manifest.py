@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from pytest_panic_doctor.manifest import Experiment, Manifest, Run, dashed
 from pytest_panic_doctor.rules import registry
@@ -36,6 +36,17 @@ def test_an_order_moves_items_but_loses_none() -> None:
     assert sorted(plain) == sorted(ordered)
     first = next(name for name in ordered if name.startswith("diagram-missing"))
     assert first == f"diagram-missing[{dashed(RUN)}-NomicVision]"
+
+
+def test_an_experiments_items_stand_together_unless_the_largest_diagrams_come_first() -> None:
+    (one,) = manifest().experiments
+    other = Experiment("f" * 32, "a plum", ("Nomic",), (Run("e" * 32, "a plum: A → B"),))
+    both = Manifest((one, other))
+    owners = [entry.subject.experiment for entry in both.entries(registry().values()) if entry.subject.experiment]
+    assert [each for each, _ in groupby(owners)] == [one.id, other.id]
+    ordered = [entry.subject for entry in Manifest((one, other), ((RUN, "Nomic"),)).entries(registry().values())]
+    runs = [subject.run for subject in ordered]
+    assert None not in runs[runs.index(RUN) :]
 
 
 def test_items_of_one_diagram_stand_together() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.manifest import Entry, Manifest
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.places import NOWHERE, Placer, Places
-from pytest_panic_doctor.report.results import Result, Results, sickest, verdict
+from pytest_panic_doctor.report.results import Result, Results, shortened, sickest, verdict
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.subject import Subject
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": "n"}
 NO_ITEM = "."
-
-LABEL_LONGEST = 240
-"""Characters of a prompt that are shown."""
 
 IDS_IN_ALL = 50_000
 IDS_OF_ONE = (10_000, 1_000, 200, 50, 20, 5)
@@ -80,11 +77,6 @@ class Subjects:
             }
             for each in self.manifest.experiments
         ]
-
-
-def shortened(label: str) -> str:
-    """A prompt may be a whole page."""
-    return label if len(label) <= LABEL_LONGEST else label[: LABEL_LONGEST - 1] + "…"
 
 
 class Contents:

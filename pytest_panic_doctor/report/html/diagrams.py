@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 AT_ONCE = 32
 """Pairs whose payloads are read in one short transaction."""
 
+UNDRAWN = "not drawn: reports were put together without the database"
+
 Measures = dict[str, object]
 
 
@@ -36,13 +38,22 @@ class Pictures:
 class Diagrams:
     """The diagrams of all pairs that were looked at."""
 
-    def __init__(self, doctor: Doctor, items: Sequence[tuple[Pair, Result]], healed: Healed) -> None:
-        """Read them all, a few at a time; `items` are those of rules about diagrams."""
+    def __init__(self, doctor: Doctor, items: Sequence[tuple[Pair, Result]], healed: Healed, look: bool = True) -> None:
+        """Read them all, a few at a time; `items` are those of rules about diagrams.
+
+        Unless they are to be looked at: then those alone are there of which an item tells what they took, undrawn.
+        """
         self.doctor = doctor
-        self.pairs: dict[Pair, Pictures] = {pair: Pictures() for pair, _ in items}
-        self._read_now()
-        for before in healed.diagrams():
-            self._add_before(before)
+        self.pairs: dict[Pair, Pictures] = {
+            pair: Pictures() for pair, item in items if look or "seconds" in item.measures
+        }
+        if look:
+            self._read_now()
+            for before in healed.diagrams():
+                self._add_before(before)
+        else:
+            for pictures in self.pairs.values():
+                pictures.now.append(Picture("now", "", UNDRAWN))
         self._measure(items)
 
     def _read_now(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from importlib.util import find_spec
@@ -57,13 +57,15 @@ def require_jinja(path: Path) -> None:
         )
 
 
-def write_html(path: Path, doctor: Doctor, results: Results, version: str) -> None:
+def write_html(path: Path, doctor: Doctor, results: Results, version: str, merged: Sequence[str] | None = None) -> None:
     """The HTML report, whole or not at all. Reads the database, in short transactions, for the diagrams' pictures.
+
+    Unless the reports of shards were put together: `merged` are the sentences about them, and no database is read.
 
     Raises `DoctorError` without Jinja2, and OSError where `path` cannot be written.
     """
     require_jinja(path)
-    text = rendered(doctor, results, version, datetime.now().astimezone())
+    text = rendered(doctor, results, version, datetime.now().astimezone(), merged)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8", errors="replace")
@@ -72,15 +74,15 @@ def write_html(path: Path, doctor: Doctor, results: Results, version: str) -> No
         partial.unlink(missing_ok=True)
 
 
-def rendered(doctor: Doctor, results: Results, version: str, now: datetime) -> str:
-    """The page as text; `now` is the time that it shows."""
+def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merged: Sequence[str] | None = None) -> str:
+    """The page as text; `now` is the time that it shows, `merged` as in `write_html`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     healed = Healed(doctor.settings.database, str(doctor.ward.get("session", "")))
-    placer = Placer(doctor.database)
+    placer = Placer(doctor.database) if merged is None else Placer(doctor.database, 0)
     contents = Contents(doctor, results, placer, healed.places(placer))
     plain = contents.as_plain()
-    diagrams = Diagrams(doctor, contents.by_pair(), healed)
+    diagrams = Diagrams(doctor, contents.by_pair(), healed, look=merged is None)
     style, script, library = source("style.css"), own_script(), source("vendor/plot.js")
     fixed = len(style) + len(script) + len(library.encode()) + FRAME
 
@@ -91,7 +93,8 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime) -> s
         return MOST_BYTES - fixed - len(packed_json(plain | {"diagrams": pictures.listed}))
 
     pictures = diagrams.fitting(room, number)
-    data = packed_json(plain | {"diagrams": pictures.listed, "keep": pictures.keep, "mode": mode(doctor)})
+    more = {"diagrams": pictures.listed, "keep": pictures.keep, "mode": mode(doctor), "merged": merged is not None}
+    data = packed_json(plain | more)
     environment = Environment(
         loader=PackageLoader("pytest_panic_doctor.report", "html"),
         autoescape=True,
@@ -102,12 +105,13 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime) -> s
     return environment.get_template("page.html").render(
         head=head(doctor, results, version),
         database=doctor.settings.database,
-        size=size_of(doctor.settings.database),
+        size=size_of(doctor.settings.database) if merged is None else "",
         rows=[plural(count, terminal.NOUNS[table]) for table, count in doctor.rows.items()],
         mode=terminal.MODES[doctor.settings.fix, doctor.settings.plan],
         settings=told(doctor.settings.as_dict()),
         now=now,
         items=plural(len(results.items), "item"),
+        merged=merged or (),
         next=[line.split(": ", 1) for line in terminal.next_lines(doctor, results)],
         style=style,
         script=script,

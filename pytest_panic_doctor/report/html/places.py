@@ -40,10 +40,10 @@ NOWHERE = Places({}, complete=False)
 class Placer:
     """Looks rows up until it has looked up as many as one report may."""
 
-    def __init__(self, database: Database) -> None:
-        """`database` is read in short transactions."""
+    def __init__(self, database: Database, lookups: int = LOOKUPS) -> None:
+        """`database` is read in short transactions, and not at all where no row may be looked up."""
         self.database = database
-        self.left = LOOKUPS
+        self.left = lookups
 
     def place(self, table: str, ids: Sequence[str], count: int) -> Places:
         """The runs of `count` rows of `table`, of which `ids` are those that are known."""

@@ -1,0 +1,248 @@
+"""`--doctor-merge`: the JSON reports of shards put together as one session would have written them, without a database.
+
+What is not whole is not green: a shard that is missing, or whose report lacks items, is named, and the exit status 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_panic_doctor.doctor import Doctor
+from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.options import Settings
+from pytest_panic_doctor.report import terminal
+from pytest_panic_doctor.report.files import write_json, write_lines
+from pytest_panic_doctor.report.html import require_jinja, write_html
+from pytest_panic_doctor.report.results import Result, Results
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.model import Rule, plural
+from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
+
+MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "engine", "demo")
+"""Settings that say where and how a shard ran, and not what it looked at."""
+
+NAMED = 5
+
+
+class NotMergeable(DoctorError):
+    """Reports that do not belong together, or a file that is none; one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One shard's report. `head` is its `doctor` part."""
+
+    path: Path
+    shard: Shard
+    head: Mapping[str, object]
+    settings: Mapping[str, object]
+    items: tuple[Result, ...]
+
+
+def read(path: Path) -> Part:
+    """A JSON report; raises `NotMergeable` for anything else."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotMergeable(f"--doctor-merge {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise NotMergeable(
+            f"--doctor-merge {path} is no JSON report: give what --doctor-report wrote as .json"
+        ) from error
+    try:
+        head, settings = plain["doctor"], plain["doctor"]["settings"]
+        if not head["version"] or "shards" in head:
+            raise NotMergeable(f"--doctor-merge {path} was put together already: give the shards' own reports")
+        here = shard(settings["shard"]) if settings["shard"] else WHOLE
+        return Part(path, here, head, settings, tuple(map(result, plain["items"])))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise NotMergeable(
+            f"--doctor-merge {path} is no report of this doctor: give what --doctor-report wrote as .json"
+        ) from error
+
+
+def result(plain: Mapping[str, object]) -> Result:
+    """One item, as `Result.as_dict` printed it."""
+    found = Result(
+        str(plain["nodeid"]),
+        str(plain["rule"]),
+        str(plain["outcome"]),
+        float(plain["duration"]),  # type: ignore[arg-type]
+        tuple(plain["findings"]),  # type: ignore[arg-type]
+        str(plain.get("note", "")),
+        tuple(plain.get("warnings", ())),  # type: ignore[arg-type]
+        dict(plain.get("measures", {})),  # type: ignore[call-overload]
+        tuple(plain.get("accepted", ())),  # type: ignore[arg-type]
+        str(plain.get("by", "")),
+        bool(plain.get("late")),
+    )
+    for finding in (*found.findings, *found.accepted):
+        if not isinstance(finding["ids"], list) or not isinstance(finding["count"], int):
+            raise TypeError("a finding without ids or count")
+    return found
+
+
+def check(parts: Sequence[Part], version: str) -> None:
+    """Raise `NotMergeable` unless all parts are of one database, one version and one way to look, each shard once."""
+    first = parts[0]
+    for part in parts:
+        told = part.head["version"]
+        if told != version:
+            raise NotMergeable(
+                f"{part.path} was written by version {told}, and this is {version}: use the one that wrote it"
+            )
+        if part.head.get("experiments") != first.head.get("experiments"):
+            raise NotMergeable(
+                f"{part.path} is of another database than {first.path}: their experiments or runs differ"
+            )
+        if part.shard.of != first.shard.of:
+            raise NotMergeable(
+                f"{part.path} is {part.shard.named}, and {first.path} is {first.shard.named}: give those of one split"
+            )
+        for name in sorted((part.settings.keys() | first.settings.keys()) - set(MAY_DIFFER)):
+            if part.settings.get(name) != first.settings.get(name):
+                raise NotMergeable(
+                    f"{part.path} was made with another {name.replace('_', '-')} than {first.path}: run both alike"
+                )
+        if part.head.get("selected") != first.head.get("selected"):
+            raise NotMergeable(f"{part.path} was made with other rules than {first.path}: run both alike")
+    for here, count in Counter(part.shard for part in parts).items():
+        if count > 1:
+            paths = " and ".join(str(part.path) for part in parts if part.shard == here)
+            raise NotMergeable(f"{here.named} was given {'twice' if count == 2 else f'{count} times'}: {paths}")
+
+
+def manifest(plain: Iterable[Mapping[str, object]]) -> Manifest:
+    """The inverse of `results.subjects`, as far as labels were kept."""
+    return Manifest(
+        tuple(
+            Experiment(
+                str(each["id"]),
+                str(each["label"]),
+                tuple(map(str, each["embedding_models"])),  # type: ignore[call-overload]
+                tuple(Run(run["id"], run["label"], run["length"]) for run in each["runs"]),  # type: ignore[attr-defined]
+            )
+            for each in plain
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """All parts together: `missing` are the shards that were not given, `lacking` the items that a shard's has not."""
+
+    doctor: Doctor
+    results: Results
+    missing: tuple[Shard, ...]
+    lacking: Mapping[Path, tuple[Shard, int, int]]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything was examined, and nothing failed."""
+        return not (self.missing or self.lacking or self.results.totals()["failed"])
+
+    def more(self, parts: Sequence[Part]) -> dict[str, object]:
+        """What the merged JSON report says beside what every report does."""
+        return {
+            "shards": {
+                "merged": {str(part.path): str(part.shard) for part in parts},
+                "missing": [str(each) for each in self.missing],
+                "items_missing": {str(path): count for path, (_, count, _) in self.lacking.items()},
+            }
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """What is not there, and what to do."""
+        if self.missing:
+            shown = ", ".join(f"{each.number:,}" for each in self.missing[:NAMED])
+            left = f" and {len(self.missing) - NAMED:,} more" if len(self.missing) > NAMED else ""
+            one = len(self.missing) == 1
+            yield (
+                f"{'shard' if one else 'shards'} {shown}{left} of {self.missing[0].of:,} {'is' if one else 'are'} "
+                f"missing, so nothing is known about {'its' if one else 'their'} items: give the "
+                f"{'report' if one else 'reports'} too"
+            )
+        for path, (here, count, of) in self.lacking.items():
+            yield (
+                f"{path} lacks {count:,} of the {plural(of, 'item')} of {here.named}: it was stopped, or -k, -m or a "
+                "node id left them out"
+            )
+
+
+def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rule]) -> Merged:
+    """All parts as one session that writes `reports`; `extra` are the rules that plugins and conftest files bring."""
+    first = parts[0]
+    rules = registry(extra)
+    try:
+        selected = [str(name) for name in first.head["selected"]]  # type: ignore[attr-defined]
+        listed = manifest(first.head["experiments"])  # type: ignore[arg-type]
+        rows = {str(table): int(count) for table, count in first.head["rows"].items()}  # type: ignore[attr-defined]
+        settings = replace(Settings.from_dict(first.settings), shard=None, reports=tuple(reports))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise NotMergeable(f"{first.path} is no report of this doctor: run that shard again with this one") from error
+    for name in selected:
+        if name not in rules:
+            raise NotMergeable(
+                f"{first.path} was made with the rule {name}, which is not known here: merge where the conftest.py or "
+                "plugin is that brings it"
+            )
+    doctor = Doctor(settings, rules, listed, rows)
+    if [rule.id for rule in doctor.selected] != selected:
+        doctor = Doctor(replace(settings, rules=tuple(selected)), rules, listed, rows)
+    lacking: dict[Path, tuple[Shard, int, int]] = {}
+    for part in parts:
+        mine = Share(listed, doctor.selected, part.shard, settings.fix)
+        expected = {entry.name for entry in filter(doctor.in_sample, mine.of(listed.entries(doctor.selected)))}
+        found = {name_of(item) for item in part.items}
+        if strange := found - expected:
+            raise NotMergeable(
+                f"{part.path} holds {min(strange)}, which is no item of {part.shard.named}: run it again"
+            )
+        if left := len(expected - found):
+            lacking[part.path] = part.shard, left, len(expected)
+    given = {part.shard.number for part in parts}
+    missing = tuple(Shard(number, first.shard.of) for number in range(1, first.shard.of + 1) if number not in given)
+    place = {entry.name: index for index, entry in enumerate(doctor.entries())}
+    items = sorted((item for part in parts for item in part.items), key=lambda item: place[name_of(item)])
+    return Merged(doctor, Results(items), missing, lacking)
+
+
+def name_of(item: Result) -> str:
+    """The manifest's name of an item."""
+    return item.nodeid.split("::", 1)[-1]
+
+
+def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:
+    """Put the reports at `paths` together, write `reports`, and print what they come to.
+
+    Returns the exit status: 0 where everything was examined and is healthy or fixed, else 1. Raises `NotMergeable`
+    before anything is written.
+    """
+    for path in reports:
+        if path in paths:
+            raise NotMergeable(f"--doctor-report {path} is one of the reports to be put together: name another")
+        if path.suffix == ".html":
+            require_jinja(path)
+    parts = [read(path) for path in paths]
+    check(parts, version)
+    merged = together(sorted(parts, key=lambda part: part.shard.number), reports, extra)
+    doctor, results, said = merged.doctor, merged.results, list(merged.sentences())
+    what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} put together"
+    for path in reports:
+        if path.suffix == ".json":
+            write_json(path, doctor, results, version, merged.more(parts))
+        elif path.suffix == ".jsonl":
+            write_lines(path, results)
+        else:
+            write_html(path, doctor, results, version, [what, *said])
+    print(f"doctor: {what}, {doctor.settings.database.name}: {plural(len(results.items), 'item')}")
+    if results.items:
+        terminal.verdict_lines(terminal.Plain(), results)
+    for sentence in said:
+        print(f"doctor: {sentence}")
+    return 0 if merged.healthy else 1

@@ -1,0 +1,42 @@
+"""What pytest keeps of items that passed, and that nothing which is asked for is missing from it."""
+
+from __future__ import annotations
+
+import pytest
+from databases import build
+
+CONFTEST = """
+def pytest_terminal_summary(terminalreporter):
+    stats = terminalreporter.stats
+    passed = stats["passed"]
+    print("KEPT", len(stats.get("", [])), len(passed), sum(len(each.keywords) for each in passed))
+    print("HEADED", all(each.head_line for each in passed))
+"""
+
+
+@pytest.fixture(autouse=True)
+def healthy(pytester: pytest.Pytester) -> None:
+    build(pytester.path / "x.sqlite")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_own="def test_own(): pass")
+
+
+@pytest.mark.parametrize("more", [(), ("-n", "2")], ids=["plain", "n2"])
+def test_of_items_that_passed_only_what_is_counted_is_kept(pytester: pytest.Pytester, more: tuple[str, ...]) -> None:
+    run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", *more, timeout=120)
+    run.stdout.fnmatch_lines(["KEPT 0 39 0", "HEADED True", "*39 passed*"])
+    assert run.ret == 0
+
+
+def test_durations_are_all_there_where_they_are_asked_for(pytester: pytest.Pytester) -> None:
+    run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", "--durations=0", "-vv", timeout=120)
+    shown = run.stdout.str()
+    assert "KEPT 78 39 " in shown
+    assert [shown.count(f"s {phase} ") for phase in ("setup", "call", "teardown")] == [39, 39, 39]
+
+
+def test_other_peoples_tests_are_left_as_they_are(pytester: pytest.Pytester) -> None:
+    run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", "test_own.py", "-n2", timeout=120)
+    number = r"KEPT 0 40 (\d+)"
+    run.stdout.re_match_lines([number])
+    assert "KEPT 0 40 0" not in run.stdout.str()
