@@ -1,12 +1,13 @@
 """A database of production's shape at a fraction of its size: examined, planned, repaired, and extrapolated to 1/1.
 
     python benchmarks/production.py                       # all parts at 1/80, 1/40 and 1/20: some 15 minutes on 2 cores
-    python benchmarks/production.py --part naive          # growth, items, schedule or naive alone
+    python benchmarks/production.py --part naive          # growth, cold, items, schedule or naive alone
     python benchmarks/production.py --fraction 1/10 --image 20000 --folder /large
 
 growth    examines, plans and repairs a seeded 2 % of damage at a quarter, a half and the whole of --fraction
 items     60,000 items on small rows: the time to the first, and the controller's memory
 schedule  measures what diagrams take, and simulates the repair of production's 6,440 on 2, 32 and 512 cores
+cold      examines a file that is in no cache, with reading ahead and without
 naive     the research tool's nine checks, query by query, and the doctor's rules that look at the same
 
 Times «of the CPU» are those of all processes together, for a machine has other things to do. `caption-trajectories.npz`
@@ -16,6 +17,7 @@ is looked for in ../shared/data beside the checkout, or where --data says.
 from __future__ import annotations
 
 import argparse
+import os
 import sqlite3
 import tempfile
 import time
@@ -112,7 +114,7 @@ def grow(options: Options) -> None:
         there = counted(path)
         rows = there["invocation"] + there["embedding"]
         what = f"{there['run']} runs, {there['embedding']:,} embeddings, {megabytes(path.stat().st_size)}"
-        row(f"**{fraction}**", what, *[""] * 5)
+        row(f"**{fraction}**", what, *[""] * 6)
         for turn in range(TIMES):
             make_cold(path)
             told(fraction, "examine, cold", series["examine"], rows, pytest_run(path))
@@ -122,7 +124,7 @@ def grow(options: Options) -> None:
         told(fraction, "plan", series["plan"], rows, pytest_run(path, "--doctor-plan"))
         fixed = pytest_run(path, "--doctor-fix", "-n", "2")
         told(fraction, "repair, `-n 2`", series["repair"], rows, fixed)
-        row("", f"{damage.diagrams} diagrams, {damage.orphans:,} orphans: {dict(fixed.outcomes())}", *[""] * 5)
+        row("", f"{damage.diagrams} diagrams, {damage.orphans:,} orphans: {dict(fixed.outcomes())}", *[""] * 6)
         for file in path.parent.glob(f"{path.stem}.*"):
             file.unlink()
     fitted(series)
@@ -293,7 +295,28 @@ def compare(options: Options) -> None:
         row(f"{name}, {len(one.items):,} items", *cells, f"{one.seconds / two.seconds:.2f}")
 
 
-PARTS = {"growth": grow, "items": many_items, "schedule": schedule, "naive": compare}
+def cold(options: Options) -> None:
+    """An examination of a file that is in no cache, with reading ahead and without."""
+    path = options.database("cold", options.fraction)
+    with path.open("rb", buffering=0) as file:
+        make_cold(path)
+        begun, block = time.perf_counter(), bytearray(1 << 20)
+        while file.readinto(block):
+            pass
+        disk = time.perf_counter() - begun
+    print(f"\n{megabytes(path.stat().st_size)}, which the disk gives from front to end in {disk:.1f} s:")
+    table("cold", "clock, `-n 1`", "clock, `-n 2`", "CPU, `-n 1`", "from disk")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    for name, more in (("without reading ahead", ["-p", "nothing_ahead"]), ("with", [])):
+        runs = []
+        for workers in "12":
+            make_cold(path)
+            runs.append(pytest_run(path, "-n", workers, *more))
+        one, two = runs
+        row(name, f"{one.seconds:.1f} s", f"{two.seconds:.1f} s", f"{one.cpu:.1f} s", megabytes(one.read))
+
+
+PARTS = {"growth": grow, "cold": cold, "items": many_items, "schedule": schedule, "naive": compare}
 
 
 def main() -> None:

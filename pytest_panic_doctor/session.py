@@ -25,6 +25,9 @@ from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.share import PAGES
+from pytest_panic_doctor.store.readahead import ReadAhead
+from pytest_panic_doctor.topology.memory import available
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -59,6 +62,7 @@ class DoctorSession:
         self.notes: list[str] = []
         self.treatment: Treatment | None = None
         self.surgeon: OperatingSurgeon | None = None
+        self.ahead: ReadAhead | None = None
         rules = own_rules(config)
         try:
             self.doctor = join(self.input, rules) if self.input else self._begin(rules)
@@ -142,6 +146,9 @@ class DoctorSession:
             self.cap = said_of_workers(self.config, self.doctor.settings)
         if not self.config.getoption("collectonly"):
             self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
+            self.ahead = ReadAhead(self.doctor.settings.database, available())
+            if any(rule.expensive or rule.id in PAGES for rule in self.doctor.selected):
+                self.ahead.start()
 
     def _choose_what_is_collected(self) -> None:
         """A database alone means: examine it and nothing else; with paths beside it, both."""
@@ -276,6 +283,8 @@ class DoctorSession:
 
     def close(self) -> None:
         """Let go of the database, of the child, and of the lock."""
+        if self.ahead:
+            self.ahead.stop()
         if doctor := getattr(self, "doctor", None):
             doctor.database.close()
         if self.surgeon:

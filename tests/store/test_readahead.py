@@ -1,0 +1,110 @@
+"""Reading ahead: only where it pays, the whole file, and gone when its parent is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from databases import build
+
+from pytest_panic_doctor.store import readahead
+from pytest_panic_doctor.store.readahead import PART_OF_FREE, SMALLEST, ReadAhead
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A file just large enough, in as good as no blocks."""
+    path = tmp_path / "x.sqlite"
+    with path.open("wb") as file:
+        file.truncate(SMALLEST)
+    return path
+
+
+def test_only_a_file_that_is_large_and_fits_is_wanted(large: Path, tmp_path: Path) -> None:
+    room = int(SMALLEST / PART_OF_FREE)
+    assert ReadAhead(large, room).wanted()
+    assert not ReadAhead(large, room - 2).wanted()
+    os.truncate(large, SMALLEST - 1)
+    assert not ReadAhead(large, room).wanted()
+    assert not ReadAhead(tmp_path / "gone.sqlite", room).wanted()
+
+
+def test_it_reads_the_whole_file_and_ends(large: Path) -> None:
+    # What it asked the kernel for is told of a process that has ended and that nobody has waited for.
+    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", readahead.READER, str(large)])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    asked = int(Path(f"/proc/{process.pid}/io").read_text().split()[1])
+    assert process.wait() == 0
+    assert SMALLEST <= asked < 1.5 * SMALLEST
+
+
+def test_a_file_that_is_gone_or_cannot_be_read_is_no_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", "-c", readahead.READER]
+    for path in (tmp_path, tmp_path / "gone"):
+        done = subprocess.run([*command, str(path)], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_stopping_ends_it_and_twice_does_no_harm(large: Path) -> None:
+    os.truncate(large, 1 << 40)
+    ahead = ReadAhead(large, 1 << 50)
+    ahead.start()
+    assert psutil.Process().children()
+    ahead.stop()
+    ahead.stop()
+    assert not psutil.Process().children()
+
+
+def test_it_does_not_outlive_a_killed_parent(large: Path) -> None:
+    os.truncate(large, 1 << 40)
+    code = (
+        "import pathlib, sys, time; from pytest_panic_doctor.store.readahead import ReadAhead; "
+        "ReadAhead(pathlib.Path(sys.argv[1]), 1 << 50).start(); print('begun', flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(large)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    (child,) = psutil.Process(parent.pid).children()
+    while READS not in " ".join(child.cmdline()):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    gone, alive = psutil.wait_procs([child], timeout=20)
+    assert gone
+    assert not alive
+
+
+READS = "readinto"
+
+CONFTEST = """
+def pytest_sessionstart(session):
+    ahead = session.config.pluginmanager.get_plugin("panic-doctor-session").ahead
+    print("AHEAD", ahead is not None and ahead._process is not None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "begun"),
+    [((), True), (("-n2",), True), (("--doctor-rule=schema",), False), (("--collect-only",), False)],
+    ids=["plain", "n2", "one-rule", "collect-only"],
+)
+def test_a_session_reads_ahead_where_a_rule_reads_every_page(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], begun: bool
+) -> None:
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    built = build(pytester.path / "x.sqlite")
+    with built.open() as db:
+        image = "UPDATE invocation SET output_image_data = zeroblob(?) WHERE id = ?"
+        db.execute(image, (SMALLEST, built.invocation(0)))
+    pytester.makeconftest(CONFTEST)
+    run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", *args, "-s", timeout=120)
+    assert run.ret == 0
+    run.stdout.fnmatch_lines([f"*AHEAD {begun}"])
