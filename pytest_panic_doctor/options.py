@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -14,6 +16,8 @@ from pytest_panic_doctor.errors import DoctorError
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
 DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
 GROUP = "panic-doctor"
+RAY = "ray"
+"""The engine's name that means: the first engine that is there, on Ray."""
 
 TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
 IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
@@ -73,6 +77,12 @@ OPTIONS = (
     Option(
         "engine", "text", "NAME", "giotto-ph, gudhi, or one that a plugin brings (default: the first that is there)"
     ),
+    Option(
+        "ray",
+        "text",
+        "ADDRESS",
+        "compute on the Ray cluster there; --doctor-engine ray alone: at RAY_ADDRESS, else on a local Ray",
+    ),
     Option("report", "list", "PATH", "write a report, .json, .jsonl or .html by suffix; may be repeated"),
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
@@ -108,6 +118,8 @@ class Settings:
     timeout: float | None = None
     max_dim: int = 2
     engine: str = "auto"
+    ray: str | None = None
+    """The address of the Ray cluster that computes; None where this machine does."""
     reports: tuple[Path, ...] = ()
     demo: bool = False
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
@@ -178,7 +190,8 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         max_workers=whole("--doctor-max-workers", values["max-workers"], least=1),
         timeout=seconds(values["timeout"]),
         max_dim=dimension(values["max-dim"]),
-        engine=str(values["engine"] or "auto"),
+        engine="auto" if values["engine"] in (None, RAY) else str(values["engine"]),
+        ray=cluster(values["ray"], values["engine"]),
         reports=tuple(report(folder["report"] / text) for text in texts(values["report"])),
         demo=bool(values["demo"]),
         kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
@@ -250,6 +263,16 @@ def dimension(value: object) -> int:
     if number is not None and number > 2:
         raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
     return 2 if number is None else number
+
+
+def cluster(given: object, engine: object) -> str | None:
+    """The address of the Ray cluster, that of Ray's own RAY_ADDRESS where none was given; None: no Ray is wanted."""
+    if given is None and engine != RAY:
+        return None
+    if find_spec("ray") is None:
+        flag = f"--doctor-engine {RAY}" if given is None else f"--doctor-ray {given}"
+        raise BadOption(f"{flag} needs Ray, which is not installed: pip install 'pytest-panic-doctor[ray]'")
+    return str(given or os.environ.get("RAY_ADDRESS") or "local")
 
 
 def report(path: Path) -> Path:

@@ -42,7 +42,7 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     lines += [f"doctor: {line}" for line in wrapped(rows)]
     lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {plural(count, 'item')}")
     if doctor.todo:
-        lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.workers))}")
+        lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster))}")
     if cap:
         lines.append(f"doctor: {cap}")
     return lines
