@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.repair.desk import Desk
-from pytest_panic_doctor.repair.dispatch import INVALID, MISSING, STALE, Dispatcher, Manner
+from pytest_panic_doctor.repair.dispatch import Dispatcher
+from pytest_panic_doctor.repair.job import INVALID, MISSING, STALE, Manner
 from pytest_panic_doctor.repair.recompute import Place
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import Database
