@@ -121,7 +121,7 @@ class Driver:
         asked = self.compute.options(
             num_cpus=order["threads"], memory=order["memory"], max_retries=0, name=f"diagram {order['label']}"
         )
-        self.flights[asked.remote(order, ray.put(arrays[0]))] = key
+        self.flights[asked.remote(order, ray.put(arrays[0]), sys.path)] = key
 
     def collect(self) -> None:
         """Send what has come back."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,11 +37,13 @@ class Order:
         return asdict(self)
 
 
-def compute(plain: dict[str, object], points: Points) -> Answer:
+def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) -> Answer:
     """The bars, or why there are none: what a user can cause is an answer, and no exception, which Ray would wrap.
 
-    Points that were merged are not merged again: the tolerance is 0.
+    Points that were merged are not merged again: the tolerance is 0. An engine of the user's own is looked for in
+    `folders` too, those of them that this node has.
     """
+    sys.path.extend(folder for folder in folders if folder not in sys.path and Path(folder).is_dir())
     order = Order(**plain)  # type: ignore[arg-type]
     scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-task-"))
     try:
