@@ -78,11 +78,11 @@ class Desk:
         put(self.answers / key, told(answer))
 
     def record(self, rule: str, subject: Subject, done: Done) -> None:
-        """Keep what was computed before anybody ordered it."""
+        """Keep what was computed, also where nobody ordered it."""
         put(self._record(rule, subject), told(done))
 
     def recorded(self, rule: str, subject: Subject) -> Done | None:
-        """What was computed for this rule and subject before anybody ordered it."""
+        """What was computed for this rule and subject in this session."""
         path = self._record(rule, subject)
         return heard(json.loads(path.read_text())) if path.exists() else None
 

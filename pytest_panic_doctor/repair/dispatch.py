@@ -167,7 +167,8 @@ class Dispatcher:
                 del self._jobs[job.pair]
                 return
             if seen.healthy:
-                self._conclude(job, Done("another worker computed it", {}))
+                known = self.desk.recorded(job.rule, job.subject)
+                self._conclude(job, known or Done("another worker computed it", {}))
                 return
             recompute.check_computable(seen)
         except RepairFailed as blocked:
@@ -250,6 +251,9 @@ class Dispatcher:
             int(str(header["peak"])),
         )
         self.budget.learn(Measured(flight.distinct, computed.seconds, computed.peak_memory))
+        done = recompute.done(flight.before.points, computed)
+        # Before it is written, for an item may find it there in the same moment; without a row nobody asks for it.
+        self.desk.record(job.rule, job.subject, done)
         try:
             written = recompute.write(
                 self.writer, job.rule, job.subject, flight.before, flight.begun, computed, self.manner.max_dim
@@ -258,7 +262,7 @@ class Dispatcher:
             self._conclude(job, error, flight.before)
             return
         if written:
-            self._conclude(job, recompute.done(flight.before.points, computed))
+            self._conclude(job, done)
             return
         job.changes += 1
         if job.changes == recompute.TRIES:
@@ -291,8 +295,6 @@ class Dispatcher:
         self._conclude(flight.job, final, flight.before)
 
     def _conclude(self, job: Job, answer: Done | ComputationFailed | RepairError, before: Before | None = None) -> None:
-        if isinstance(answer, Done) and not job.orders:
-            self.desk.record(job.rule, job.subject, answer)
         for key in job.orders:
             self.desk.answer(key, answer)
         del self._jobs[job.pair]

@@ -225,10 +225,11 @@ def test_the_outcomes_are_those_of_this_machine(doctor: Doctor, pytester: pytest
     for ray in ((), ("--doctor-engine=ray", f"--doctor-ray={running.address}", "-n2")):
         built = build(pytester.path / "x.sqlite", older=True, runs=4)
         with built.open() as db:
-            for name in ("embedding_twice", "diagram_of_an_unused_model", "diagram_stale", "vector_null"):
+            for name in ("embedding_twice", "diagram_of_an_unused_model", "diagram_stale"):
                 DAMAGES[name].plant(db, built)
             db.execute("UPDATE persistencediagram SET diagram_data = x'00' WHERE run_id = ?", (uid(2, 2),))
             db.execute("UPDATE persistencediagram SET diagram_data = NULL WHERE run_id = ?", (uid(2, 3),))
+            db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (built.embedding(5, run=3),))
             other = "SELECT diagram_data FROM persistencediagram WHERE run_id = ? AND embedding_model = 'NomicVision'"
             db.execute(
                 f"UPDATE persistencediagram SET diagram_data = ({other}) WHERE run_id = ?", (uid(2, 0), uid(2, 1))
