@@ -111,8 +111,10 @@ class Dispatcher:
             while not self._stopping.is_set() and self.wanted():
                 self._step()
         except ChildDied as death:
-            lost = f"{where(self.link.address)} was lost: its driver {death}; look at the cluster, then run again"
-            self.desk.close(RepairFailed(lost))
+            why = "its head does not answer" if "GCS" in str(death) else f"its driver {death}"
+            self.desk.close(
+                RepairFailed(f"{where(self.link.address)} was lost: {why}; look at the cluster, then run again")
+            )
         except BaseException as error:
             self.desk.close(RepairFailed(f"what computes on the cluster has failed: {error!r}"))
             raise
