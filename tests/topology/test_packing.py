@@ -5,10 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.topology.budget import headroom
+from pytest_panic_doctor.topology.budget import MARGIN, headroom
 from pytest_panic_doctor.topology.cluster.packing import (
     FEWEST_WAITING,
-    MARGIN,
     WORKER,
     Ask,
     Node,
