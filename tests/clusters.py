@@ -1,7 +1,7 @@
 """A real Ray cluster of several nodes on this machine, in a process of its own: `python tests/clusters.py NODES`.
 
 NODES is JSON, one object a node, as `ray.cluster_utils.Cluster.add_node` takes it; the first is the head. It prints the
-address, then obeys a line each: `kill N`, `add JSON`, and answers `done`.
+address, then obeys a line each: `kill`, `add JSON`, and answers `done`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Running:
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "done\n"
 
-    def kill(self, number: int) -> None:
-        """Kill a node, the head being 0, with all that runs on it."""
-        self.do(f"kill {number}")
+    def kill_last(self) -> None:
+        """Kill the node that was added last, with all that runs on it."""
+        self.do("kill")
 
     def add(self, another: Node) -> None:
         """Add a node."""
@@ -101,7 +101,7 @@ def main(nodes: str) -> None:
     for line in sys.stdin:
         order, _, rest = line.strip().partition(" ")
         if order == "kill":
-            strike(there[int(rest)].all_processes["raylet"][0].process.pid)
+            strike(there.pop().all_processes["raylet"][0].process.pid)
         else:
             there.append(cluster.add_node(**json.loads(rest)))
         print("done", file=answers)

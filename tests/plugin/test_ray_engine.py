@@ -9,13 +9,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from clusters import Running, cluster, node
+from clusters import Running, node
 from damages import DAMAGES
 from databases import Built, build, dump, uid
 from runs import Doctor, items, outcomes
@@ -55,13 +54,6 @@ endless = Deed(lambda apart: time.sleep(60) if len(apart) == 6 else None)
 hungry = Deed(eat)
 killer = Deed(strike)
 """
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    """Three nodes that live as long as the module's tests; the last has the most memory."""
-    with cluster(node(1, 500), node(1, 500), node(1, 1000)) as it:
-        yield it
 
 
 @pytest.fixture
@@ -127,26 +119,19 @@ def test_all_diagrams_come_from_the_cluster(
     check_all_are_there(empty, doctor, before)
 
 
-def test_a_node_is_killed_in_mid_run(doctor: Doctor, empty: Built, pytester: pytest.Pytester) -> None:
-    without_diagrams(pytester.path, 6)
+def test_a_node_is_killed_in_mid_run(doctor: Doctor, empty: Built, running: Running, pytester: pytest.Pytester) -> None:
+    without_diagrams(pytester.path, 5)
     before = dump(empty.path)
-    with cluster(node(1, 700), node(2, 700)) as fragile:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--doctor-db=x.sqlite",
-            "--doctor-fix",
-            "--doctor-engine=engines:slow",
-        ]
-        command += ["-p", "no:hypothesispytest", f"--doctor-ray={fragile.address}"]
-        process = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True)
-        wait_for(lambda: written(empty) >= 2)
-        fragile.kill(1)
-        assert written(empty) < 10
-        out, _ = process.communicate(timeout=60)
+    command = [sys.executable, "-m", "pytest", "--doctor-db=x.sqlite", "--doctor-fix", "-p", "no:hypothesispytest"]
+    command += ["--doctor-engine=engines:slow", f"--doctor-ray={running.address}"]
+    process = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: written(empty) >= 2)
+    running.kill_last()
+    assert written(empty) < 8
+    running.add(node(1, 1000))
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
-    check_all_are_there(empty, doctor, before, runs=6)
+    check_all_are_there(empty, doctor, before, runs=5)
 
 
 def written(built: Built) -> int:
