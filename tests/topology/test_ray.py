@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,13 @@ def test_what_fails_says_so_as_on_one_machine(
     assert (header["kind"], header["why"], bars) == ("failed", kind, [])
     assert said in str(header["happened"])
     assert kind == "refused" or str(header["happened"]).startswith("the diagram of 2,423 points")
+
+
+def test_a_node_with_another_doctor_is_refused(link: Link) -> None:
+    link.submit("1", replace(ordered(), doctor="0.0.1"), cloud(1))
+    header, _ = answers(link, 1)["1"]
+    assert header["why"] == "refused"
+    assert re.fullmatch(r"the node \S+ has pytest-panic-doctor \S+ and not 0\.0\.1", str(header["happened"]))
 
 
 def test_a_task_that_was_taken_back_does_not_answer(link: Link) -> None:

@@ -36,6 +36,9 @@ LOOK = 1.0
 LOCAL_STORE = 200_000_000
 """Bytes of a local Ray's object store: clouds in flight, of some MB each."""
 
+LONGEST_FOLDER = 40
+"""Characters of the folder for a local Ray's files: it makes sockets 64 below, and unix(7) allows 107."""
+
 Frame = tuple[dict[str, object], list[NDArray[np.generic]]]
 
 
@@ -83,8 +86,9 @@ class Driver:
                 "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "object_store_memory": LOCAL_STORE,
                 "_memory": memory,
-                "_temp_dir": folder,
             }
+            if len(folder) <= LONGEST_FOLDER:
+                options["_temp_dir"] = folder
         try:
             ray.init(address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -121,7 +125,12 @@ class Driver:
         asked = self.compute.options(
             num_cpus=order["threads"], memory=order["memory"], max_retries=0, name=f"diagram {order['label']}"
         )
-        self.flights[asked.remote(order, ray.put(arrays[0]), sys.path)] = key
+        try:
+            ref = asked.remote(order, ray.put(arrays[0]), sys.path)
+        except ray.exceptions.RayError as error:
+            self.send({"kind": "lost", "key": key, "text": how_lost(error)})
+        else:
+            self.flights[ref] = key
 
     def collect(self) -> None:
         """Send what has come back."""
@@ -169,6 +178,8 @@ LOSSES = {
     "ObjectLostError": "its cloud was lost with a node",
     "OwnerDiedError": "its cloud was lost with a node",
     "ObjectFetchTimedOutError": "its cloud did not reach the node",
+    "ObjectStoreFullError": "the object store had no room for its cloud",
+    "OutOfDiskError": "the object store had no room for its cloud",
     "TaskCancelledError": "it was cancelled by somebody else",
     "TaskUnschedulableError": "no node could take it",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -17,6 +18,7 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.cluster.packing import Node, cores
 from pytest_panic_doctor.topology.cluster.task import Order
+from pytest_panic_doctor.topology.memory import tree_resident
 from pytest_panic_doctor.topology.process import ChildDied, Spoken, uninterrupted
 
 DRIVER = "pytest_panic_doctor.topology.cluster.driver"
@@ -55,7 +57,8 @@ class Link:
         self.address = address
         self.nodes: tuple[Node, ...] = ()
         knock(address)
-        orders = {"address": address, "memory": max(memory - AROUND_RAY, memory // 4), "folder": str(scratch / "ray")}
+        room = memory - AROUND_RAY - tree_resident(os.getpid())
+        orders = {"address": address, "memory": max(room, memory // 4), "folder": str(scratch / "ray")}
         with uninterrupted():
             self._driver = Spoken(DRIVER, orders, apart=True)
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ class Order:
     threads: int
     memory: int
     timeout: float | None
+    doctor: str = field(default_factory=lambda: version("pytest-panic-doctor"))
 
     def as_plain(self) -> dict[str, object]:
         """Plain values, for the way to the cluster."""
@@ -45,6 +48,14 @@ def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) ->
     """
     sys.path.extend(folder for folder in folders if folder not in sys.path and Path(folder).is_dir())
     order = Order(**plain)  # type: ignore[arg-type]
+    if order.doctor != (here := version("pytest-panic-doctor")):
+        return failed(
+            ComputationFailed(
+                f"the node {platform.node()} has pytest-panic-doctor {here} and not {order.doctor}",
+                "refused",
+                advice="install the same on every node",
+            )
+        ), []
     scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-task-"))
     try:
         budget = Budget(scratch, order.memory)
@@ -52,14 +63,7 @@ def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) ->
             task = Task(np.array(points), order.label, order.max_dim, tolerance=0.0, stored=order.stored)
             computed = computer.compute(task)
     except ComputationFailed as failure:
-        return {
-            "kind": "failed",
-            "why": failure.kind,
-            "happened": failure.happened,
-            "advice": failure.advice,
-            "seconds": failure.seconds,
-            "peak": failure.peak_memory,
-        }, []
+        return failed(failure), []
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     header = {
@@ -70,3 +74,15 @@ def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) ->
         "peak": computed.peak_memory,
     }
     return header, list(computed.diagram.bars)
+
+
+def failed(failure: ComputationFailed) -> dict[str, object]:
+    """A failure as the header of an answer."""
+    return {
+        "kind": "failed",
+        "why": failure.kind,
+        "happened": failure.happened,
+        "advice": failure.advice,
+        "seconds": failure.seconds,
+        "peak": failure.peak_memory,
+    }
