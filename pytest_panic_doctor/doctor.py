@@ -37,6 +37,9 @@ class Doctor:
     """When no further item is begun, in seconds of `time.time`; None: never."""
     ward: dict[str, str | int] = field(default_factory=dict)
     """What a repairing session shares among its processes; empty where nothing is repaired."""
+    cluster: str = ""
+    """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
+    cores: int = 0
     database: Database = field(init=False)
 
     def __post_init__(self) -> None:

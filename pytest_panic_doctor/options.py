@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -14,6 +16,8 @@ from pytest_panic_doctor.errors import DoctorError
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
 DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
 GROUP = "panic-doctor"
+RAY = "ray"
+"""The engine's name that means: the first engine that is there, on Ray."""
 
 TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
 IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
@@ -77,6 +81,12 @@ OPTIONS = (
     Option("baseline-write", "flag", "", "accept what is found now: write it to the file of --doctor-baseline"),
     Option("sample", "text", "K/N", "of the items of expensive rules, examine the K-th of N parts"),
     Option("budget", "text", "TIME", "start no item after this time, e.g. 20m; the rest is skipped, never passed"),
+    Option(
+        "ray",
+        "text",
+        "ADDRESS",
+        "compute on the Ray cluster there; --doctor-engine ray alone: at RAY_ADDRESS, else on a local Ray",
+    ),
     Option("report", "list", "PATH", "write a report, .json, .jsonl or .html by suffix; may be repeated"),
     Option("shard", "text", "K/N", "only the K-th of N equal shares of the items, e.g. 2/3"),
     Option("merge", "several", "PATH", "put the .json reports of shards together, write --doctor-report, and leave"),
@@ -120,6 +130,8 @@ class Settings:
     sample: tuple[int, int] | None = None
     budget: float | None = None
     severity: Mapping[str, str] = field(default_factory=dict)
+    ray: str | None = None
+    """The address of the Ray cluster that computes; None where this machine does."""
     reports: tuple[Path, ...] = ()
     demo: bool = False
     shard: str | None = None
@@ -200,7 +212,8 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         budget=duration("--doctor-budget", values["budget"]),
         severity=severities(texts(source.getini("doctor_severity"))),
         max_dim=dimension(values["max-dim"]),
-        engine=str(values["engine"] or "auto"),
+        engine="auto" if values["engine"] in (None, RAY) else str(values["engine"]),
+        ray=cluster(values["ray"], values["engine"]),
         reports=tuple(report(folder["report"] / text) for text in texts(values["report"])),
         demo=bool(values["demo"]),
         shard=shard(values["shard"]),
@@ -328,6 +341,16 @@ def shard(value: object) -> str | None:
         return str(share.shard(str(value)))
     except ValueError as error:
         raise BadOption(f"--doctor-shard {value} {error}") from error
+
+
+def cluster(given: object, engine: object) -> str | None:
+    """The address of the Ray cluster, that of Ray's own RAY_ADDRESS where none was given; None: no Ray is wanted."""
+    if given is None and engine != RAY:
+        return None
+    if find_spec("ray") is None:
+        flag = f"--doctor-engine {RAY}" if given is None else f"--doctor-ray {given}"
+        raise BadOption(f"{flag} needs Ray, which is not installed: pip install 'pytest-panic-doctor[ray]'")
+    return str(given or os.environ.get("RAY_ADDRESS") or "local")
 
 
 def report(path: Path) -> Path:

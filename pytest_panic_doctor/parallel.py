@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,9 +99,19 @@ def said_of_workers(config: pytest.Config, settings: Settings) -> str | None:
 class XdistHooks:
     """Registered only where pytest-xdist is, and only in the controller."""
 
-    def __init__(self, rules: Collection[str]) -> None:
-        """`rules` are the ids of all rules."""
+    def __init__(self, rules: Collection[str], collected: Callable[[Iterable[str]], None]) -> None:
+        """`rules` are the ids of all rules; `collected` is told what the first worker collected, as all others do."""
         self.rules = rules
+        self.collected = collected
+        self._told = False
+
+    @pytest.hookimpl
+    def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: Sequence[str]) -> None:
+        """Only the workers collect."""
+        del node
+        if not self._told:
+            self._told = True
+            self.collected(ids)
 
     @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:

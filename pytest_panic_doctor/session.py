@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +31,12 @@ from pytest_panic_doctor.store.readahead import ReadAhead
 from pytest_panic_doctor.topology.memory import available
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from pytest_panic_doctor.remote import Remote
     from pytest_panic_doctor.rules.model import Rule
     from pytest_panic_doctor.surgery import OperatingSurgeon
     from pytest_panic_doctor.treatment import Treatment
@@ -61,6 +63,7 @@ class DoctorSession:
         self.cap: str | None = None
         self.notes: list[str] = []
         self.treatment: Treatment | None = None
+        self.remote: Remote | None = None
         self.surgeon: OperatingSurgeon | None = None
         self.ahead: ReadAhead | None = None
         rules = own_rules(config)
@@ -100,8 +103,19 @@ class DoctorSession:
         """Show what is being computed, while it is."""
         if self.treatment is None or session.testsfailed:
             return (yield)
-        with progress(self.config, self.doctor, self.treatment.ward):
+        with ExitStack() as stack:
+            if self.remote:
+                stack.enter_context(self.remote.dispatching())
+                self.collected(item.nodeid for item in session.items)
+            status = self.remote.status if self.remote else tuple
+            stack.enter_context(progress(self.config, self.doctor, self.treatment.ward, status))
             return (yield)
+
+    def collected(self, nodeids: Iterable[str]) -> None:
+        """Begin to compute what these items will need, where a cluster does; in the controller."""
+        chosen = list(nodeids)
+        if self.remote and chosen:
+            self.remote.collected(chosen)
 
     def pytest_keyboard_interrupt(self) -> None:
         """Tell the workers, before xdist waits for them."""
@@ -136,13 +150,17 @@ class DoctorSession:
             doctor.ward = self.treatment.ward.as_plain()
             doctor.largest_first(len(self.config.getoption("tx", None) or ()) or 1)
             self.treatment.check_room(doctor)
+            if settings.ray:
+                from pytest_panic_doctor.remote import Remote
+
+                self.remote = Remote(doctor, self.treatment.ward, self._engine)
         return doctor
 
     def _begin_reports(self) -> None:
         if self.config.pluginmanager.hasplugin("xdist"):
             from pytest_panic_doctor.parallel import XdistHooks, said_of_workers
 
-            self.config.pluginmanager.register(XdistHooks(self.doctor.rules), "panic-doctor-xdist")
+            self.config.pluginmanager.register(XdistHooks(self.doctor.rules, self.collected), "panic-doctor-xdist")
             self.cap = said_of_workers(self.config, self.doctor.settings)
         if not self.config.getoption("collectonly"):
             self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
@@ -289,6 +307,8 @@ class DoctorSession:
             doctor.database.close()
         if self.surgeon:
             self.surgeon.close()
+        if self.remote:
+            self.remote.close()
         if self.treatment:
             self.treatment.close()
 

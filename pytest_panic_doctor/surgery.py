@@ -18,6 +18,7 @@ from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.isolation import ComputationFailed
 
 if TYPE_CHECKING:
+    from pytest_panic_doctor.repair.desk import Desk
     from pytest_panic_doctor.repair.embed import Embedder
     from pytest_panic_doctor.repair.journal import Repair
     from pytest_panic_doctor.repair.writer import Writer
@@ -42,10 +43,12 @@ class OperatingSurgeon:
         max_dim: int = 2,
         closing: Callable[[], object] = lambda: None,
         note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
+        desk: Desk | None = None,
     ) -> None:
         """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers.
 
-        `note` is told how far a quarantine is: the rule, the rows done and the rows found.
+        `note` is told how far a quarantine is: the rule, the rows done and the rows found. `desk` is where
+        diagrams are ordered that are computed elsewhere; None where they are computed here.
         """
         self.database = database
         self.writer = writer
@@ -57,6 +60,7 @@ class OperatingSurgeon:
         self.max_dim = max_dim
         self.closing = closing
         self.note = note
+        self.desk = desk
         self._operations: Mapping[RepairKind, Operation] = {
             RepairKind.QUARANTINE: self._quarantine,
             RepairKind.KEEP_NEWEST: self._keep_newest,
@@ -85,6 +89,8 @@ class OperatingSurgeon:
         done = self.writer.repaired(rule.id, subject)
         if not done:
             return None
+        if self.desk and (computed := self.desk.recorded(rule.id, subject)):
+            return Repaired(computed.sentence, computed.measures)
         settled = list(self.settled.within(rule.id, subject))
         if len(settled) == 1:
             return settled[0]
@@ -129,7 +135,11 @@ class OperatingSurgeon:
 
     def _compute(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         del findings
-        done = recompute.recompute(
+        done = self.desk.order(rule.id, subject) if self.desk else self._compute_here(rule, subject)
+        return Repaired(done.sentence, done.measures)
+
+    def _compute_here(self, rule: Rule, subject: Subject) -> recompute.Done:
+        return recompute.recompute(
             self.database,
             self.writer,
             self.computer(),
@@ -139,7 +149,6 @@ class OperatingSurgeon:
             lambda db: self._place(db, subject),
             self.max_dim,
         )
-        return Repaired(done.sentence, done.measures)
 
     def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         del findings

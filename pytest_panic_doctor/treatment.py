@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.options import Settings
+from pytest_panic_doctor.repair.desk import Desk
 from pytest_panic_doctor.repair.embed import Embedder
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.gate import DoctorLock
@@ -204,4 +205,5 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
         settings.max_dim,
         note=ward.note,
         closing=close,
+        desk=Desk(ward.scratch, ward.wanted) if settings.ray else None,
     )

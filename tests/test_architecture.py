@@ -45,6 +45,13 @@ def test_only_topology_imports_an_engine(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_driver_imports_ray(path: Path) -> None:
+    if name_of(path) != "topology/cluster/driver.py":
+        assert "ray" not in {name.split(".")[0] for name in imported(path)}
+        assert not {name for name in imported(path) if name.endswith("cluster.driver")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_repair_writes_to_the_database(path: Path) -> None:
     if not name_of(path).startswith(("repair/", "demo/")):
         writes = r"INSERT (OR \w+ )?INTO|REPLACE INTO|DELETE FROM|BEGIN IMMEDIATE|UPDATE (OR \w+ )?\S+ SET"

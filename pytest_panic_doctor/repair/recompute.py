@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TRIES = 3
 """How often a diagram is computed again because its embeddings changed meanwhile."""
 
+RESTLESS = f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -64,12 +66,32 @@ def current_and_valid(payload: bytes | None, cloud: stored.StoredCloud) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """A place as it was seen, without the cloud: its fingerprint, its points, and the ids of the diagrams there."""
+
+    place: Place
+    fingerprint: str
+    points: int
+    diagrams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """The cloud and the diagrams of a place at one moment."""
 
     place: Place
     cloud: stored.StoredCloud
     diagrams: tuple[stored.StoredDiagram, ...]
+
+    @property
+    def before(self) -> Before:
+        """What has to be the same when the diagram is written."""
+        return Before(
+            self.place,
+            fingerprint(self.cloud.points),
+            len(self.cloud.points),
+            tuple(diagram.id for diagram in self.diagrams),
+        )
 
     @property
     def healthy(self) -> bool:
@@ -104,17 +126,20 @@ def recompute(
             seen = database.read(lambda db: see(db, place(db)))
             if seen.healthy:
                 return Done("another worker computed it", {})
-            if not seen.cloud.whole:
-                raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
-            if not len(seen.cloud.points):
-                raise RepairFailed("the point cloud has no point")
+            check_computable(seen)
             begun = datetime.now()
             computed = computer.compute(task(seen, max_dim))
-            if write(writer, rule, subject, seen, begun, computed, max_dim):
-                return done(seen, computed)
-    raise RepairFailed(
-        f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest"
-    )
+            if write(writer, rule, subject, seen.before, begun, computed, max_dim):
+                return done(len(seen.cloud.points), computed)
+    raise RepairFailed(RESTLESS)
+
+
+def check_computable(seen: Seen) -> None:
+    """Raise `RepairFailed`, in one sentence, where no diagram can be computed from the cloud."""
+    if not seen.cloud.whole:
+        raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
+    if not len(seen.cloud.points):
+        raise RepairFailed("the point cloud has no point")
 
 
 def task(seen: Seen, max_dim: int) -> Task:
@@ -123,12 +148,12 @@ def task(seen: Seen, max_dim: int) -> Task:
 
 
 def write(
-    writer: Writer, rule: str, subject: Subject, seen: Seen, begun: datetime, computed: Computed, max_dim: int
+    writer: Writer, rule: str, subject: Subject, before: Before, begun: datetime, computed: Computed, max_dim: int
 ) -> bool:
     """Put the diagram in its place; False where the cloud or the diagrams are no longer those that were seen."""
     provenance = Provenance(
-        fingerprint=fingerprint(seen.cloud.points),
-        points=len(seen.cloud.points),
+        fingerprint=before.fingerprint,
+        points=before.points,
         distinct=computed.distinct,
         tolerance=computed.tolerance,
         engine=computed.engine,
@@ -140,9 +165,8 @@ def write(
     )
 
     def unchanged(db: sqlite3.Connection) -> bool:
-        now = see(db, seen.place)
-        same_rows = [diagram.id for diagram in now.diagrams] == [diagram.id for diagram in seen.diagrams]
-        return now.cloud.whole and same_rows and fingerprint(now.cloud.points) == provenance.fingerprint
+        now = see(db, before.place)
+        return now.cloud.whole and now.before == before
 
     values: dict[str, Value] = {
         "started_at": stamp(begun),
@@ -150,9 +174,9 @@ def write(
         "diagram_data": encode(computed.diagram, provenance),
     }
     table = "persistencediagram"
-    if seen.diagrams:
-        return writer.update(rule, subject, table, seen.diagrams[0].id, values, unchanged) is not None
-    place = {"id": new_id(), "run_id": seen.place.run, "embedding_model": seen.place.model}
+    if before.diagrams:
+        return writer.update(rule, subject, table, before.diagrams[0], values, unchanged) is not None
+    place = {"id": new_id(), "run_id": before.place.run, "embedding_model": before.place.model}
     return writer.insert(rule, subject, table, place | values, unchanged) is not None
 
 
@@ -173,9 +197,8 @@ def new_id() -> str:
     return f"{sixteens:08x}{high:04x}{0x7000 | low:04x}{0x8000 | randbits(14):04x}{randbits(48):012x}"
 
 
-def done(seen: Seen, computed: Computed) -> Done:
-    """What was computed, in words and numbers."""
-    points = len(seen.cloud.points)
+def done(points: int, computed: Computed) -> Done:
+    """What was computed of `points` stored points, in words and numbers."""
     bars = " + ".join(f"{len(each):,}" for each in computed.diagram.bars)
     return Done(
         f"computed from {points:,} points, {computed.distinct:,} of them distinct: {bars} bars",

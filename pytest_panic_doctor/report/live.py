@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(config: pytest.Config, doctor: Doctor, ward: Ward) -> Iterator[None]:
-    """Watch the ledger and the notes of all workers while the items run."""
+def progress(
+    config: pytest.Config, doctor: Doctor, ward: Ward, status: Callable[[], Sequence[str]] = tuple
+) -> Iterator[None]:
+    """Watch the ledger and the notes of all workers while the items run; `status` says what a cluster does."""
     reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or reporter.verbosity < 0:
         yield
@@ -33,7 +35,11 @@ def progress(config: pytest.Config, doctor: Doctor, ward: Ward) -> Iterator[None
         stream = terminal(stack) if reporter.isatty and os.environ.get("TERM", "dumb") != "dumb" else None
         budget = ward.budget()
         ahead = expected(doctor.todo, doctor.workers)
-        stack.enter_context(Progress(stream, say, budget.running, budget.finished, ward.notes, ahead))
+
+        def notes() -> list[str]:
+            return [*status(), *ward.notes()]
+
+        stack.enter_context(Progress(stream, say, budget.running, budget.finished, notes, ahead))
         yield
 
 

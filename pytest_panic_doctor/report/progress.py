@@ -33,13 +33,17 @@ class Ahead:
     seconds: float
     seconds_high: float
     workers: int
+    cluster: str = ""
 
 
-def expected(todo: Sequence[Todo], workers: int) -> Ahead:
-    """What there is to compute. How many points are distinct is not known yet: half of them, or at worst all."""
+def expected(todo: Sequence[Todo], workers: int, cluster: str = "") -> Ahead:
+    """What there is to compute. How many points are distinct is not known yet: half of them, or at worst all.
+
+    `cluster` says in words where, if not here; `workers` are its cores then.
+    """
     middle = sum(estimate(max(1, each.points // 2)).seconds for each in todo)
     high = sum(estimate(each.points).seconds_high for each in todo)
-    return Ahead(len(todo), sum(each.points for each in todo), middle, high, workers)
+    return Ahead(len(todo), sum(each.points for each in todo), middle, high, workers, cluster)
 
 
 def announcement(ahead: Ahead) -> str:
@@ -47,7 +51,7 @@ def announcement(ahead: Ahead) -> str:
     what = f"{plural(ahead.diagrams, 'diagram')} to compute, {plural(ahead.points, 'point')}"
     low, high = (span(seconds / ahead.workers) for seconds in (ahead.seconds, ahead.seconds_high))
     bound = f" (up to {high})" if high != low else ""
-    return f"{what}, about {low} on {plural(ahead.workers, 'worker')}{bound}"
+    return f"{what}, about {low} on {ahead.cluster or plural(ahead.workers, 'worker')}{bound}"
 
 
 def span(seconds: float) -> str:

@@ -68,7 +68,7 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {items}{off}")
     lines += [f"doctor: {line}" for line in limits(doctor)]
     if doctor.todo:
-        lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.workers))}")
+        lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster))}")
     if cap:
         lines.append(f"doctor: {cap}")
     return lines

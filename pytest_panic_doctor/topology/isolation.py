@@ -47,12 +47,21 @@ Kind = Literal["memory", "timeout", "died", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A cloud to compute the diagram of: float32, shape (n, d); `tolerance` None: the default."""
+    """A cloud to compute the diagram of: float32, shape (n, d); `tolerance` None: the default.
+
+    `stored` is the number of points as a person knows it, where repeats were merged already.
+    """
 
     points: Points
     label: str = ""
     max_dim: int = 2
     tolerance: float | None = None
+    stored: int = 0
+
+    @property
+    def count(self) -> int:
+        """The number of points as a person knows it."""
+        return self.stored or len(self.points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +80,13 @@ class Computed:
 class ComputationFailed(Exception):
     """A diagram that was not computed; the text is one sentence that says why and what would help."""
 
-    def __init__(self, sentence: str, kind: Kind, seconds: float = 0.0, peak_memory: int = 0) -> None:
+    def __init__(
+        self, happened: str, kind: Kind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
+    ) -> None:
         """`seconds` and `peak_memory` (bytes) up to the end."""
-        super().__init__(sentence)
+        super().__init__(f"{happened}; {advice}" if advice else happened)
+        self.happened = happened
+        self.advice = advice
         self.kind = kind
         self.seconds = seconds
         self.peak_memory = peak_memory
@@ -158,7 +171,7 @@ class Computer:
             distinct = len({point.tobytes() for point in task.points})
             need = self.budget.estimate(distinct).memory
             idle = self._child.pid if self._child else 0
-            with self.budget.admit(need, task.label, len(task.points), self._waiting, child=idle) as grant:
+            with self.budget.admit(need, task.label, task.count, self._waiting, child=idle) as grant:
                 computed = self._persist(task, grant)
                 grant.measured = Measured(distinct, computed.seconds, computed.peak_memory)
         except ComputationFailed:
@@ -292,7 +305,7 @@ class Computer:
 
 def subject(task: Task) -> str:
     """`the diagram of 2,423 points`."""
-    return f"the diagram of {len(task.points):,} point{'s' if len(task.points) != 1 else ''}"
+    return f"the diagram of {task.count:,} point{'s' if task.count != 1 else ''}"
 
 
 def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
@@ -300,10 +313,11 @@ def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
     fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
     return ComputationFailed(
         f"{subject(task)} reached {format_size(attempt.size)}, its limit, after {attempt.seconds:,.0f} s in "
-        f"{attempt.stage}; give it more with --doctor-memory {more_memory(attempt.size, grant.budget.limit)}{fewer}",
+        f"{attempt.stage}",
         "memory",
         attempt.seconds,
         attempt.peak,
+        advice=f"give it more with --doctor-memory {more_memory(attempt.size, grant.budget.limit)}{fewer}",
     )
 
 
@@ -330,9 +344,9 @@ def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
     last = deaths[-1][1]
     return ComputationFailed(
         f"{subject(task)}: its computation {f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
-        f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.stage}; "
-        "try another engine with --doctor-engine",
+        f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.stage}",
         "died",
         last.seconds,
         last.peak,
+        advice="try another engine with --doctor-engine",
     )

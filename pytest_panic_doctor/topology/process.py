@@ -65,39 +65,24 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
 
 
-class Child:
-    """One child process, and the streams to it."""
+class Spoken:
+    """A process of this package, and the streams to it."""
 
-    def __init__(self, engine: str, threads: int, controller: int | None = None) -> None:
-        """Start it; it is ready when its first frame has come. Idle, it ends with process `controller` too."""
+    def __init__(self, module: str, orders: Header, *, lifeline: int | None = None, apart: bool = False) -> None:
+        """Start `module` with `orders`; `apart`: in a session of its own, where no Ctrl-C of a terminal reaches it."""
         self.stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `end`
-        lifeline, self.lifeline = os.pipe()
-        orders = {
-            "parent": os.getpid(),
-            "controller": controller or os.getpid(),
-            "by_thread": threading.current_thread() is threading.main_thread(),
-            "lifeline": lifeline,
-            "threads": threads,
-            "engine": engine,
-            "path": [str(Path(folder).absolute()) for folder in sys.path],
-        }
-        try:
-            # -P: nothing is imported from the current folder, which may hold anything.
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", child.__name__, json.dumps(orders)],
-                env=environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self.stderr,
-                pass_fds=[lifeline],
-                bufsize=0,
-            )
-            child.arm(lifeline, self.process.pid)
-        except BaseException:
-            os.close(self.lifeline)
-            raise
-        finally:
-            os.close(lifeline)
+        told = {**orders, "path": [str(Path(folder).absolute()) for folder in sys.path]}
+        # -P: nothing is imported from the current folder, which may hold anything.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, json.dumps(told)],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.stderr,
+            pass_fds=[] if lifeline is None else [lifeline],
+            bufsize=0,
+            start_new_session=apart,
+        )
         assert self.process.stdin
         assert self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
@@ -107,19 +92,17 @@ class Child:
         self.selector.register(self.stdout, selectors.EVENT_READ)
         self.incoming = bytearray()
         self.outgoing: deque[memoryview] = deque()
-        self.paused = False
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self.process.pid
 
-    def send(self, header: Header, points: NDArray[np.float32]) -> None:
-        """Hand it a task, bit by bit, whenever `receive` is called."""
-        self.stderr.truncate(0)
-        self.stderr.seek(0)
-        self.outgoing.extend(pack(header, [points]))
-        self.selector.register(self.stdin, selectors.EVENT_WRITE)
+    def send(self, header: Header, *arrays: NDArray[np.float32]) -> None:
+        """Hand it a frame, bit by bit, whenever `receive` is called."""
+        if not self.outgoing:
+            self.selector.register(self.stdin, selectors.EVENT_WRITE)
+        self.outgoing.extend(pack(header, arrays))
 
     def receive(self, seconds: float) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
         """The next frame, if it is whole within `seconds`; raises `ChildDied`."""
@@ -158,18 +141,6 @@ class Child:
         del self.incoming[:end]
         return frame
 
-    def pause(self) -> None:
-        """Hold it still, until `resume`."""
-        if not self.paused:
-            self.process.send_signal(signal.SIGSTOP)
-            self.paused = True
-
-    def resume(self) -> None:
-        """Let it go on."""
-        if self.paused:
-            self.process.send_signal(signal.SIGCONT)
-            self.paused = False
-
     def epitaph(self) -> str:
         """How it ended: by which signal, or with which last line on stderr."""
         try:
@@ -191,6 +162,53 @@ class Child:
         self.process.kill()
         self.process.wait()
         self.selector.close()
-        os.close(self.lifeline)
         for stream in (self.stdin, self.stdout, self.stderr):
             stream.close()
+
+
+class Child(Spoken):
+    """The process that computes, on this machine."""
+
+    def __init__(self, engine: str, threads: int, controller: int | None = None) -> None:
+        """Start it; it is ready when its first frame has come. Idle, it ends with process `controller` too."""
+        lifeline, self.lifeline = os.pipe()
+        orders = {
+            "parent": os.getpid(),
+            "controller": controller or os.getpid(),
+            "by_thread": threading.current_thread() is threading.main_thread(),
+            "lifeline": lifeline,
+            "threads": threads,
+            "engine": engine,
+        }
+        self.paused = False
+        try:
+            super().__init__(child.__name__, orders, lifeline=lifeline)
+            child.arm(lifeline, self.process.pid)
+        except BaseException:
+            os.close(self.lifeline)
+            raise
+        finally:
+            os.close(lifeline)
+
+    def send(self, header: Header, *arrays: NDArray[np.float32]) -> None:
+        """Hand it a task; what it wrote to stderr before is forgotten."""
+        self.stderr.truncate(0)
+        self.stderr.seek(0)
+        super().send(header, *arrays)
+
+    def pause(self) -> None:
+        """Hold it still, until `resume`."""
+        if not self.paused:
+            self.process.send_signal(signal.SIGSTOP)
+            self.paused = True
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self.paused:
+            self.process.send_signal(signal.SIGCONT)
+            self.paused = False
+
+    def end(self) -> None:
+        """Kill it and wait until its memory is back."""
+        super().end()
+        os.close(self.lifeline)

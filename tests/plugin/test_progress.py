@@ -28,6 +28,14 @@ def test_the_announcement() -> None:
     assert said == "38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)"
 
 
+def test_the_announcement_names_the_cluster() -> None:
+    cluster = "a Ray cluster of 3 nodes, 6 cores"
+    said = announcement(Ahead(38, 61_200, seconds=14_400, seconds_high=43_200, workers=6, cluster=cluster))
+    assert (
+        said == "38 diagrams to compute, 61,200 points, about 40 min on a Ray cluster of 3 nodes, 6 cores (up to 2 h)"
+    )
+
+
 def test_the_line_fits_the_terminal() -> None:
     said = line([HELD], ["orphan-run: 10 of 99 rows quarantined"], 3, 38, 2280.0, 412.0, 200)
     assert said == (

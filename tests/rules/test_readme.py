@@ -33,8 +33,8 @@ def test_every_option_has_its_row(option: object) -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    commands = re.findall(r"^python3 -m venv .*pytest$", README, re.MULTILINE)
-    assert commands == ["python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"]
+    commands = re.findall(r"^python3 -m venv .*pytest -n 2$", README, re.MULTILINE)
+    assert commands == ["python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest -n 2"]
     script = re.search(r"sed .*README\.md \| tail -n 1", (ROOT / ".ci" / "run").read_text())
     assert script
     shown = subprocess.run(["bash", "-c", script[0]], cwd=ROOT, capture_output=True, text=True, check=True)

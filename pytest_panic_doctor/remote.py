@@ -1,0 +1,82 @@
+"""A repairing session whose diagrams a Ray cluster computes: the controller's part. Knows no pytest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pytest_panic_doctor.doctor import Doctor
+from pytest_panic_doctor.repair.desk import Desk
+from pytest_panic_doctor.repair.dispatch import Dispatcher
+from pytest_panic_doctor.repair.job import INVALID, MISSING, STALE, Manner
+from pytest_panic_doctor.repair.recompute import Place
+from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology.cluster.link import Link, said_of
+from pytest_panic_doctor.topology.cluster.packing import cores
+from pytest_panic_doctor.treatment import Ward
+
+
+class Remote:
+    """The connection to the cluster, and what dispatches to it while the items run."""
+
+    def __init__(self, doctor: Doctor, ward: Ward, engine: Callable[[str], str]) -> None:
+        """Join the cluster; raises `NoCluster`, in one sentence, before anything is computed.
+
+        `engine` finds an engine by the name that the user gave.
+        """
+        settings = doctor.settings
+        assert settings.ray is not None
+        self.doctor = doctor
+        self.link = Link(settings.ray, ward.memory, ward.scratch, ward.wanted)
+        doctor.cluster, doctor.cores = said_of(self.link.nodes), max(1, cores(self.link.nodes))
+
+        def place(db: sqlite3.Connection, subject: Subject) -> Place:
+            run, model = str(subject.run), str(subject.embedding_model)
+            return Place(run, model, settings.kinds.get(model), stored.width_of(db, str(subject.experiment), model))
+
+        self.dispatcher = Dispatcher(
+            self.link,
+            Database(settings.database, shared=True),
+            Writer(settings.database, ward.session, ward.wanted),
+            Desk(ward.scratch, ward.wanted),
+            ward.budget(),
+            place,
+            Manner(settings.max_dim, engine(settings.engine), settings.timeout, settings.memory),
+            ward.wanted,
+        )
+
+    @contextmanager
+    def dispatching(self) -> Iterator[None]:
+        """Compute while the items run."""
+        self.dispatcher.start()
+        try:
+            yield
+        finally:
+            self.dispatcher.close()
+
+    def collected(self, nodeids: Iterable[str]) -> None:
+        """Say which items there are, so that what nobody asked for is not computed."""
+        names = {nodeid.split("::", 1)[-1] for nodeid in nodeids}
+        missing: set[tuple[str | None, str | None]] = set()
+        scans: dict[str, list[Subject]] = {INVALID: [], STALE: []}
+        for entry in self.doctor.entries():
+            if entry.name not in names:
+                continue
+            if entry.rule == MISSING or MISSING in self.doctor.rules[entry.rule].after:
+                missing.add((entry.subject.run, entry.subject.embedding_model))
+            if entry.rule in scans:
+                scans[entry.rule].append(entry.subject)
+        self.dispatcher.prefetch([each.subject for each in self.doctor.todo if each.pair in missing], scans)
+
+    def status(self) -> Sequence[str]:
+        """What is in flight, for whoever shows the progress."""
+        return self.dispatcher.status()
+
+    def close(self) -> None:
+        """Leave the cluster; a local Ray ends."""
+        self.dispatcher.close()
+        self.link.close()

@@ -1,0 +1,40 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clusters import Running, cluster, node
+from hypothesis import settings
+from runs import ALONE
+
+# A shared machine is slow now and then: a deadline would fail a test for that.
+settings.register_profile("doctor", deadline=None, max_examples=50)
+settings.load_profile("doctor")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The reference files of the research tool; skips, with the reason, where they are not beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the reference files are not there: {os.path.relpath(SHARED)}")
+    return SHARED
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """pytest's own, whose runs load of the other plugins only those that they name."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(ALONE))
+    return pytester
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    """Three nodes, one core each, the last of which has the most memory. Who kills it puts another in its place."""
+    with cluster(node(1, 500), node(1, 500), node(1, 1000)) as it:
+        yield it

@@ -1,0 +1,347 @@
+"""Dispatching to a cluster that does what a test says: the desk, the pressure, and what is done again."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from databases import ENGINE, Built, build, uid
+
+from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.repair import recompute
+from pytest_panic_doctor.repair.desk import Desk, heard, told
+from pytest_panic_doctor.repair.dispatch import RETRIES, Dispatcher
+from pytest_panic_doctor.repair.errors import RepairFailed
+from pytest_panic_doctor.repair.job import INVALID, MISSING, STALE, Manner
+from pytest_panic_doctor.repair.recompute import Done, Place
+from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.topology.cloud import Points
+from pytest_panic_doctor.topology.cluster.link import Answer
+from pytest_panic_doctor.topology.cluster.packing import FEWEST_WAITING, Node
+from pytest_panic_doctor.topology.cluster.task import Order
+from pytest_panic_doctor.topology.engine import compute
+from pytest_panic_doctor.topology.isolation import ComputationFailed
+from pytest_panic_doctor.topology.process import ChildDied
+
+RUNS = 10
+NODE = Node(2, 4_000_000_000, 80_000_000)
+
+
+class Scripted:
+    """A link whose answers a test chooses: by default the right ones, when `hold` is False."""
+
+    address = "head:6379"
+    busy = False
+
+    def __init__(self) -> None:
+        self.nodes: tuple[Node, ...] = (NODE,)
+        self.orders: list[Order] = []
+        self.open: dict[str, tuple[Order, Points]] = {}
+        self.script: deque[dict[str, object]] = deque()
+        self.cancelled: list[str] = []
+        self.most = 0
+        self.hold = False
+        self.dead = False
+
+    def submit(self, key: str, order: Order, points: Points) -> None:
+        self.orders.append(order)
+        self.open[key] = (order, points)
+        self.most = max(self.most, len(self.open))
+
+    def cancel(self, key: str) -> None:
+        self.cancelled.append(key)
+        del self.open[key]
+
+    def receive(self, seconds: float) -> Answer | None:
+        if self.dead:
+            raise ChildDied("ended with «Failed to connect to GCS within 60 seconds»")
+        if self.hold or not self.open:
+            time.sleep(min(seconds, 0.01))
+            return None
+        key, (_, points) = next(iter(self.open.items()))
+        del self.open[key]
+        if self.script:
+            return {**self.script.popleft(), "key": key}, []
+        diagram, _ = compute(points, engine=ENGINE)
+        header = {"kind": "done", "engine": ENGINE.name, "version": ENGINE.version, "seconds": 0.1, "peak": 10**8}
+        return {**header, "key": key}, list(diagram.bars)
+
+
+class Ward:
+    """A dispatcher at work on a database of ten runs without a diagram."""
+
+    def __init__(self, folder: Path, most_memory: int | None = None) -> None:
+        self.built = build(folder / "x.sqlite", runs=RUNS)
+        self.do("UPDATE persistencediagram SET diagram_data = NULL")
+        self.link = Scripted()
+        self.wanted = True
+        self.desk = Desk(folder / "ward", lambda: self.wanted)
+        self.dispatcher = Dispatcher(
+            self.link,  # type: ignore[arg-type]
+            Database(self.built.path, shared=True),
+            Writer(self.built.path, "session", lambda: self.wanted),
+            self.desk,
+            Budget(folder / "budget", 10**10),
+            place,
+            Manner(2, "auto", None, most_memory),
+            lambda: self.wanted,
+        )
+
+    def do(self, sql: str, *parameters: object) -> None:
+        with self.built.open() as db:
+            db.execute(sql, parameters)
+
+    @property
+    def ordered(self) -> int:
+        """How many orders wait for their answer."""
+        return sum(len(job.orders) for job in list(self.dispatcher._jobs.values()))
+
+    def order(self, run: int, rule: str = MISSING) -> Done:
+        return self.desk.order(rule, subject(self.built, run))
+
+    def written(self) -> int:
+        sql = "SELECT count(*) FROM persistencediagram WHERE diagram_data IS NOT NULL AND embedding_model = 'Nomic'"
+        with self.built.open() as db:
+            return int(db.execute(sql).fetchone()[0])
+
+    def rules(self) -> dict[str, int]:
+        """How many repairs were journalled for each rule."""
+        db = sqlite3.connect(self.built.path.with_name("x.doctor.sqlite"))
+        found = dict(db.execute("SELECT rule, count(*) FROM repairs GROUP BY 1").fetchall())
+        db.close()
+        return found
+
+
+def place(db: sqlite3.Connection, subject: Subject) -> Place:
+    del db
+    return Place(str(subject.run), str(subject.embedding_model), "TEXT", 8)
+
+
+def subject(built: Built, run: int) -> Subject:
+    return Subject(built.experiment, built.run(run), "Nomic")
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Ward]:
+    """At work."""
+    it = Ward(tmp_path)
+    it.dispatcher.start()
+    yield it
+    it.dispatcher.close()
+
+
+def subjects(ward: Ward, *, but: int = -1) -> list[Subject]:
+    return [subject(ward.built, run) for run in range(RUNS) if run != but]
+
+
+def until(happened: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_known_ahead_is_written_without_an_order(ward: Ward) -> None:
+    ward.dispatcher.prefetch(subjects(ward), {})
+    until(lambda: ward.written() == RUNS)
+    assert ward.rules() == {MISSING: RUNS}
+    done = ward.desk.recorded(MISSING, subject(ward.built, 3))
+    assert done
+    assert done.measures["points"] == 6
+    assert ward.order(3) == done
+    assert len(ward.link.orders) == RUNS
+
+
+def test_no_more_is_in_flight_than_the_cluster_takes_and_no_point_is_kept(ward: Ward) -> None:
+    ward.link.hold = True
+    ward.dispatcher.prefetch(subjects(ward), {})
+    until(lambda: len(ward.link.open) == NODE.cores + FEWEST_WAITING)
+    time.sleep(0.2)
+    assert ward.link.most == NODE.cores + FEWEST_WAITING
+    assert ward.dispatcher.status() == ["4 in flight on 1 node, 2 cores"]
+    ward.link.nodes = (NODE, NODE, NODE)
+    until(lambda: len(ward.link.open) == 6 + FEWEST_WAITING)
+    for flight in list(ward.dispatcher.flights.values()):
+        assert not any(isinstance(getattr(flight, name), np.ndarray) for name in flight.__dataclass_fields__)
+    ward.link.hold = False
+    until(lambda: ward.written() == RUNS)
+
+
+def test_an_order_goes_before_what_is_known_ahead(ward: Ward) -> None:
+    ward.link.hold = True
+    ward.dispatcher.prefetch(subjects(ward), {})
+    until(lambda: len(ward.link.open) == 4)
+    ordering = threading.Thread(target=ward.order, args=(RUNS - 1,))
+    ordering.start()
+    until(lambda: ward.ordered == 1)
+    ward.link.hold = False
+    ordering.join()
+    assert ward.link.orders[4].label.startswith(ward.built.run(RUNS - 1))
+
+
+def test_what_is_lost_is_computed_again_three_times(ward: Ward) -> None:
+    ward.link.script.extend([{"kind": "lost", "text": "its node died"}] * RETRIES)
+    assert "computed from 6 points" in ward.order(0).sentence
+    ward.link.script.extend([{"kind": "lost", "text": "its node died"}] * (RETRIES + 1))
+    with pytest.raises(ComputationFailed) as caught:
+        ward.order(1)
+    assert str(caught.value) == (
+        "the diagram of 6 points was lost 4 times: its node died; look at the cluster, then run again"
+    )
+    sent = len(ward.link.orders)
+    with pytest.raises(ComputationFailed, match="was lost 4 times"):
+        ward.order(1)
+    assert len(ward.link.orders) == sent == 2 * (RETRIES + 1)
+
+
+OUTGREW = {
+    "kind": "failed",
+    "why": "memory",
+    "happened": "the diagram of 6 points reached 3.9 GB, its limit, after 5 s in H0 to H2",
+    "advice": "give it more with --doctor-memory 12GB",
+    "seconds": 5.0,
+    "peak": 3_900_000_000,
+}
+
+
+def test_what_outgrows_its_task_gets_twice_as_much_up_to_the_largest_node(ward: Ward) -> None:
+    ward.link.script.extend([OUTGREW] * 20)
+    with pytest.raises(ComputationFailed) as caught:
+        ward.order(0)
+    asked = [order.memory for order in ward.link.orders]
+    assert asked == sorted(set(asked))
+    assert asked[-1] == NODE.memory
+    assert all(after in (2 * before, NODE.memory) for before, after in pairwise(asked))
+    assert str(caught.value) == (
+        "the diagram of 6 points reached 3.9 GB, its limit, after 5 s in H0 to H2; "
+        "the largest node of the cluster has 4.0 GB for tasks: add one that has more"
+    )
+
+
+def test_the_memory_that_was_given_is_the_most(tmp_path: Path) -> None:
+    ward = Ward(tmp_path, most_memory=500_000_000)
+    ward.dispatcher.start()
+    ward.link.script.extend([OUTGREW] * 20)
+    with pytest.raises(ComputationFailed, match=r"after 5 s in H0 to H2; give it more with --doctor-memory 12GB$"):
+        ward.order(0)
+    ward.dispatcher.close()
+    assert ward.link.orders[-1].memory == 500_000_000
+
+
+def test_a_task_that_broke_says_what_to_install(ward: Ward) -> None:
+    ward.link.script.append({"kind": "broken", "text": "ModuleNotFoundError: No module named 'pytest_panic_doctor'"})
+    with pytest.raises(ComputationFailed, match=r"No module named .*; install the same pytest-panic-doctor, with its"):
+        ward.order(0)
+
+
+def test_embeddings_that_change_meanwhile_are_seen(ward: Ward) -> None:
+    ward.link.hold = True
+    ward.dispatcher.prefetch([subject(ward.built, 0)], {})
+    until(lambda: len(ward.link.open) == 1)
+    ward.do(
+        "UPDATE embedding SET vector = (SELECT vector FROM embedding WHERE id = ?) WHERE id = ?", uid(4, 1), uid(4, 3)
+    )
+    ward.link.hold = False
+    until(lambda: ward.written() == 1)
+    assert len(ward.link.orders) == 2
+    assert "5 of them distinct" in ward.order(0).sentence
+
+
+def test_what_no_node_can_run_any_more_is_asked_for_anew(ward: Ward) -> None:
+    ward.link.hold = True
+    ward.dispatcher.prefetch([subject(ward.built, 0)], {})
+    until(lambda: len(ward.link.open) == 1)
+    small = ward.link.orders[0].memory - 1
+    ward.link.nodes = (Node(1, small, 80_000_000),)
+    until(lambda: len(ward.link.orders) == 2)
+    assert ward.link.cancelled == ["1"]
+    assert (ward.link.orders[1].memory, ward.link.orders[1].threads) == (small, 1)
+
+
+def test_a_cluster_without_nodes_is_given_up(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_panic_doctor.repair.dispatch.DESERTED", 0.3)
+    ward.link.hold = True
+    ward.dispatcher.prefetch(subjects(ward), {})
+    until(lambda: len(ward.link.open) == 4)
+    ward.link.nodes = ()
+    with pytest.raises(RepairFailed, match=r"^the Ray cluster at head:6379 has no node left to compute on; add some"):
+        ward.order(0)
+
+
+def test_a_cluster_that_is_lost_answers_every_order(ward: Ward) -> None:
+    ward.link.dead = True
+    for run in (0, 1):
+        with pytest.raises(RepairFailed, match="the Ray cluster at head:6379 was lost: its head does not answer; look"):
+            ward.order(run)
+
+
+def test_a_blocked_cloud_is_said_to_its_item_and_tried_again_once_one_is_whole(ward: Ward) -> None:
+    vectors: dict[int, tuple[bytes]] = {}
+    with ward.built.open() as db:
+        for run in (0, 1):
+            vectors[run] = db.execute(
+                "SELECT vector FROM embedding WHERE id = ?", (ward.built.embedding(1, run),)
+            ).fetchone()
+            db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (ward.built.embedding(1, run),))
+    ward.dispatcher.prefetch(subjects(ward), {})
+    until(lambda: ward.written() == RUNS - 2)
+    with pytest.raises(RepairFailed, match="the point cloud is blocked: 1 of 6 vectors is unusable"):
+        ward.order(0)
+    for run in (0, 1):
+        ward.do("UPDATE embedding SET vector = ? WHERE id = ?", *vectors[run], ward.built.embedding(1, run))
+    ward.order(0)
+    until(lambda: ward.written() == RUNS)
+
+
+@pytest.mark.parametrize("rule", [INVALID, STALE])
+def test_one_that_turns_out_sick_makes_it_look_at_the_others(ward: Ward, rule: str) -> None:
+    ward.dispatcher.prefetch(subjects(ward), {rule: subjects(ward)})
+    until(lambda: ward.written() == RUNS)
+    other = "SELECT diagram_data FROM persistencediagram WHERE run_id = ? AND embedding_model = 'Nomic'"
+    payload = "x'00'" if rule == INVALID else f"({other})"
+    sick = (2, 5, 7)
+    for run in sick:
+        values: tuple[str, ...] = () if rule == INVALID else (ward.built.run(0),)
+        ward.do(
+            f"UPDATE persistencediagram SET diagram_data = {payload} WHERE id = ?", *values, ward.built.diagram(run=run)
+        )
+    ward.order(5, rule)
+    until(lambda: len(ward.link.orders) == RUNS + len(sick))
+    until(lambda: ward.rules() == {MISSING: RUNS, rule: len(sick)})
+
+
+def test_who_waits_is_told_when_it_is_no_longer_wanted(ward: Ward) -> None:
+    ward.link.hold = True
+    ward.dispatcher.prefetch(subjects(ward), {})
+    until(lambda: len(ward.link.open) == 4)
+    ward.wanted = False
+    with pytest.raises(Stopped):
+        ward.order(0)
+    ward.link.hold = False
+    assert ward.written() == 0
+
+
+def test_answers_come_back_as_they_were_sent() -> None:
+    done = Done("computed", {"points": 6, "engine": "gudhi"})
+    assert heard(told(done)) == done
+    for failure in (ComputationFailed("it ended", "died", 1.5, 7, advice="try"), RepairFailed("no")):
+        with pytest.raises(type(failure)) as caught:
+            heard(told(failure))
+        assert str(caught.value) == str(failure)
+        assert vars(caught.value) == vars(failure)
+
+
+def test_what_changed_is_a_fingerprint_and_ids(ward: Ward) -> None:
+    seen = Database(ward.built.path).read(lambda db: recompute.see(db, place(db, subject(ward.built, 0))))
+    assert seen.before.points == 6
+    assert seen.before.diagrams == (ward.built.diagram(),)
