@@ -37,6 +37,8 @@ class Doctor:
     """When no further item is begun, in seconds of `time.time`; None: never."""
     ward: dict[str, str | int] = field(default_factory=dict)
     """What a repairing session shares among its processes; empty where nothing is repaired."""
+    tally: str = ""
+    """The file in which the processes of a session that plans count what would be quarantined; empty in others."""
     cluster: str = ""
     """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
     cores: int = 0
@@ -121,6 +123,7 @@ class Doctor:
             "workers": self.workers,
             "deadline": self.deadline,
             "ward": self.ward,
+            "tally": self.tally,
         }
 
 
@@ -152,6 +155,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         workers=int(str(plain["workers"])),
         deadline=plain["deadline"],  # type: ignore[arg-type]
         ward=plain["ward"],  # type: ignore[arg-type]
+        tally=str(plain["tally"]),
     )
 
 

@@ -8,39 +8,57 @@ from collections.abc import Mapping
 import numpy as np
 
 from pytest_panic_doctor.examine import Number
-from pytest_panic_doctor.repair.weigh import weigh
+from pytest_panic_doctor.removal import NO_ROWS, QUARANTINES, alternatives, removed
+from pytest_panic_doctor.repair.errors import RepairError
+from pytest_panic_doctor.repair.weigh import Taken, Tally, weigh
 from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.estimate import estimate
 
-QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
-
 
 class Planner:
     """Weighs repairs, read only."""
 
-    def __init__(self, database: Database, kinds: Mapping[str, Kind]) -> None:
-        """`kinds` as those of the settings."""
+    def __init__(self, database: Database, kinds: Mapping[str, Kind], tally: Tally) -> None:
+        """`kinds` as those of the settings; `tally` counts the rows of all items, each once."""
         self.database = database
         self.kinds = kinds
+        self.tally = tally
 
     def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
         """Why the item would stay sick, empty where it would not; and the measures of its repair.
 
-        Quarantine: `rows` and `bytes`, from above where some of several rows are kept. Compute: `points`, `distinct`,
-        `seconds` and `peak_memory` (bytes), middle of the estimate, and `seconds_high`.
+        Quarantine: `rows` and `bytes`, as the journal will have them if the item is repaired alone, and `bytes_high`
+        where it depends on the embeddings' repair which diagram is kept. Compute: `points`, `distinct`, `seconds` and
+        `peak_memory` (bytes), middle of the estimate, and `seconds_high`.
         """
         if rule.repair is None:
             return rule.remedy or "nothing repairs this", {}
         if rule.repair is RepairKind.EMBED:
             return "needs an embedding hook (pytest_doctor_embed)", {"rows": sum(each.count for each in findings)}
-        if rule.repair in QUARANTINES:
-            found = [each.rows for each in findings if each.rows]
-            weights = self.database.read(lambda db: [weigh(db, rows) for rows in found])
-            return "", {"rows": sum(rows for rows, _ in weights), "bytes": sum(size for _, size in weights)}
-        return self.database.read(lambda db: self._compute(db, subject))
+        try:
+            if rule.repair in QUARANTINES:
+                return self._quarantine(rule, subject, findings)
+            return self.database.read(lambda db: self._compute(db, subject))
+        except RepairError as error:
+            return str(error), {}
+
+    def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
+        def look(db: sqlite3.Connection) -> tuple[Taken | None, int]:
+            rows = removed(db, rule.repair, subject, findings, self.kinds)
+            others = alternatives(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
+            return Taken(db, rows) if rows else None, max((weigh(db, [each])[1] for each in others), default=0)
+
+        taken, high = self.database.read(look)
+        if taken is None:
+            return NO_ROWS, {}
+        with taken:
+            self.tally.add(rule.id, taken)
+            rows, size = taken.weight
+        measures: dict[str, Number] = {"rows": rows, "bytes": size}
+        return "", measures | ({"bytes_high": high} if high > size else {})
 
     def _compute(self, db: sqlite3.Connection, subject: Subject) -> tuple[str, dict[str, Number]]:
         run, model = str(subject.run), str(subject.embedding_model)

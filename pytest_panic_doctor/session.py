@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
-from pytest_panic_doctor.planner import Planner
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.lighten import lighten
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_panic_doctor.remote import Remote
+    from pytest_panic_doctor.repair.weigh import Tally
     from pytest_panic_doctor.rules.model import Rule
     from pytest_panic_doctor.surgery import OperatingSurgeon
     from pytest_panic_doctor.treatment import Treatment
@@ -66,6 +67,8 @@ class DoctorSession:
         self.remote: Remote | None = None
         self.surgeon: OperatingSurgeon | None = None
         self.ahead: ReadAhead | None = None
+        self.tally: Tally | None = None
+        self.scratch: TemporaryDirectory[str] | None = None
         rules = own_rules(config)
         try:
             self.doctor = join(self.input, rules) if self.input else self._begin(rules)
@@ -83,12 +86,23 @@ class DoctorSession:
         config.stash[DOCTOR] = self.doctor
         examiner = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
         if self.doctor.settings.plan:
-            examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds)
+            from pytest_panic_doctor.planner import Planner
+            from pytest_panic_doctor.repair.weigh import Tally
+
+            self.tally = Tally(self._tally_path())
+            examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds, self.tally)
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)
         self._choose_what_is_collected()
         if self.input is None:
             self._begin_reports()
+
+    def _tally_path(self) -> Path:
+        """A file that all processes of the session share; the controller makes its folder, and removes it."""
+        if not self.doctor.tally:
+            self.scratch = TemporaryDirectory(prefix="panic-doctor-")
+            self.doctor.tally = str(Path(self.scratch.name, "tally.sqlite"))
+        return Path(self.doctor.tally)
 
     def pytest_sessionstart(self) -> None:
         """Where items are to be repaired and run in this process, a surgeon."""
@@ -295,6 +309,8 @@ class DoctorSession:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The rules, worst first, and what to type next."""
+        if self.tally:
+            self.results.planned, self.results.planned_in_all = self.tally.by_rule(), self.tally.total()
         terminal.summary(terminalreporter, self.doctor, self.results)
         for note in self.notes:
             terminalreporter.write_line(f"doctor: {note}", yellow=True)
@@ -311,6 +327,8 @@ class DoctorSession:
             self.remote.close()
         if self.treatment:
             self.treatment.close()
+        if self.scratch:
+            self.scratch.cleanup()
 
 
 def build_demo(database: Path) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examine import NotRepaired, Repaired
-from pytest_panic_doctor.repair import duplicates, embed, recompute
+from pytest_panic_doctor.removal import NO_ROWS, QUARANTINES, place_of, removed
+from pytest_panic_doctor.repair import embed, recompute
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule, plural
 from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Rows, Subject
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.isolation import ComputationFailed
 
 if TYPE_CHECKING:
@@ -62,9 +61,7 @@ class OperatingSurgeon:
         self.note = note
         self.desk = desk
         self._operations: Mapping[RepairKind, Operation] = {
-            RepairKind.QUARANTINE: self._quarantine,
-            RepairKind.KEEP_NEWEST: self._keep_newest,
-            RepairKind.KEEP_CURRENT: self._keep_current,
+            **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.COMPUTE: self._compute,
             RepairKind.EMBED: self._embed,
         }
@@ -102,36 +99,12 @@ class OperatingSurgeon:
         self.writer.close()
 
     def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
-        return self._remove(rule, subject, [finding.rows for finding in findings if finding.rows])
-
-    def _remove(self, rule: Rule, subject: Subject, rows: Sequence[Rows]) -> Repaired:
+        rows = self.database.read(lambda db: removed(db, rule.repair, subject, findings, self.kinds))
         if not rows:
-            raise NotRepaired("the rule names no rows to quarantine")
+            raise NotRepaired(NO_ROWS)
         note = partial(self.note, rule.id)
         done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
         return Repaired(said_of(done) if done else "another worker was faster")
-
-    def _keep_newest(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
-        def losers(db: sqlite3.Connection) -> list[Rows]:
-            width = stored.width_of(db, str(subject.experiment), str(subject.embedding_model))
-            return [
-                duplicates.rows("embedding", duplicates.lesser_embeddings(db, finding.rows, width))
-                for finding in findings
-                if finding.rows
-            ]
-
-        return self._remove(rule, subject, self.database.read(losers))
-
-    def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
-        def losers(db: sqlite3.Connection) -> list[Rows]:
-            return [duplicates.rows("persistencediagram", duplicates.lesser_diagrams(db, self._place(db, subject)))]
-
-        del findings
-        return self._remove(rule, subject, self.database.read(losers))
-
-    def _place(self, db: sqlite3.Connection, subject: Subject) -> recompute.Place:
-        run, model = str(subject.run), str(subject.embedding_model)
-        return recompute.Place(run, model, self.kinds.get(model), stored.width_of(db, str(subject.experiment), model))
 
     def _compute(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         del findings
@@ -146,7 +119,7 @@ class OperatingSurgeon:
             self.claim,
             rule.id,
             subject,
-            lambda db: self._place(db, subject),
+            lambda db: place_of(db, subject, self.kinds),
             self.max_dim,
         )
 

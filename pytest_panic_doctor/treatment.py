@@ -152,7 +152,11 @@ class Treatment:
         def weight(db: sqlite3.Connection) -> int:
             views = [(rule, View(db, rule.id, Subject(), doctor.settings.kinds)) for rule in names]
             found = [finding.rows for rule, view in views for finding in rule.check(view) if finding.rows]
-            return sum(weigh(db, rows)[1] for rows in found)
+            size = 0
+            for rows in found:
+                with suppress(RepairError):  # a table that cannot be repaired: its item says so
+                    size += weigh(db, [rows])[1]
+            return size
 
         check_room(self.database.resolve(), doctor.database.read(weight) + DIAGRAM_BYTES * len(doctor.todo))
 

@@ -44,15 +44,37 @@ def lesser_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> li
 
 def lesser_diagrams(db: sqlite3.Connection, place: Place) -> list[Pair]:
     """All but the newest diagram that is valid and current; failing that valid; failing that with a payload."""
-    cloud = stored.load(db, place.run, place.model, place.kind, place.width)
-    ranked = [
+    return list(against_best(ranked_diagrams(db, place, load(db, place))))
+
+
+def other_choices(db: sqlite3.Connection, place: Place) -> list[list[Pair]]:
+    """What would go instead if another valid diagram turned out to be current; none where that is decided.
+
+    It is decided where the cloud is whole. Where it is blocked no diagram is current, but once its embeddings are
+    repaired any valid one may be.
+    """
+    cloud = load(db, place)
+    ranked = [] if cloud.whole else ranked_diagrams(db, place, cloud)
+    able = [row_id for row_id, (_, sound, _) in ranked if sound]
+    return [[(row_id, best) for row_id, _ in ranked if row_id != best] for best in able[1:]]
+
+
+def load(db: sqlite3.Connection, place: Place) -> stored.StoredCloud:
+    """The cloud of a place."""
+    return stored.load(db, place.run, place.model, place.kind, place.width)
+
+
+def ranked_diagrams(
+    db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud
+) -> list[tuple[str, tuple[bool, bool, bool]]]:
+    """The diagrams of a place, newest first, each with whether it is current and valid, valid, and has a payload."""
+    return [
         (
             diagram.id,
             (current_and_valid(diagram.payload, cloud), valid(diagram.payload), diagram.payload is not None),
         )
         for diagram in stored.diagrams(db, place.run, place.model)
     ]
-    return list(against_best(ranked))
 
 
 def against_best(members: Iterable[tuple[str, object]]) -> Iterable[Pair]:

@@ -188,6 +188,18 @@ class Selection:
             batch.rows.append((table, rowids))
         return fits
 
+    def everything(self, connection: sqlite3.Connection) -> Iterator[tuple[str, int, int]]:
+        """(table, rowid, bytes) of all that the batches together would take; a row that hangs on several comes again.
+
+        Only reads.
+        """
+        conditions = [*self._below, (self.root, f"{self.root.rowid} IN ({ROOTS})")]
+        for start in range(0, len(self.pending), MAX_ROWS):
+            roots = self._parameters(list(self.pending[start : start + MAX_ROWS]))
+            for table, condition in conditions:
+                query = f"SELECT {table.rowid}, {table.size} FROM main.{table.quoted} WHERE {condition}"
+                yield from ((table.name, row, size) for row, size in connection.execute(query, roots))
+
     def committed(self, batch: Batch, held: float) -> None:
         """Go on after a batch, with the next as large as fits into the time that others may be kept waiting."""
         self.done += batch.roots

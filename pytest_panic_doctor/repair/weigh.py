@@ -1,27 +1,108 @@
-"""What a quarantine would take, without taking it."""
+"""What quarantines would take, without taking it: every row once, however many rows it hangs on."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from pytest_panic_doctor.repair.rows import REFERENCES, describe
+from pytest_panic_doctor.repair.quarantine import Selection
 from pytest_panic_doctor.store.subject import Rows
 
+Weight = tuple[int, int]
+"""(rows, their bytes as the journal counts them)."""
 
-def weigh(db: sqlite3.Connection, rows: Rows) -> tuple[int, int]:
-    """How many rows a quarantine of `rows` takes, with all that hangs on them, and their bytes.
+PATIENCE = 600.0
+"""Seconds that a worker waits for the others' turn at the file that they share."""
 
-    A row that hangs on two of them is counted twice: this is an estimate of the journal's size, from above.
+COUNTED = "SELECT count(*), coalesce(sum(bytes), 0)"
+
+
+class Taken:
+    """The rows that the quarantines of one item would take, in a temporary database that SQLite removes by itself.
+
+    Where a query would find less once an earlier one's rows are gone, what it finds now is counted.
     """
-    table = describe(db, rows.table)
-    count, size = db.execute(
-        f"SELECT count(*), coalesce(sum({table.size}), 0) FROM {table.quoted} WHERE id IN ({rows.sql})", rows.params
-    ).fetchone()
-    if not count:
-        return 0, 0
-    for child, column, parent in REFERENCES:
-        if parent == rows.table:
-            hanging = Rows(child, f"SELECT id FROM {child} WHERE {column} IN ({rows.sql})", rows.params)
-            more, bytes_more = weigh(db, hanging)
-            count, size = count + more, size + bytes_more
-    return int(count), int(size)
+
+    def __init__(self, db: sqlite3.Connection, found: Iterable[Rows]) -> None:
+        """Select as the repair would; `db` is only read. Raises what `Selection` raises."""
+        self.connection = sqlite3.connect("", timeout=PATIENCE, isolation_level=None)
+        try:
+            self.connection.execute(
+                "CREATE TABLE taken (tbl TEXT, row INTEGER, bytes INTEGER, PRIMARY KEY (tbl, row)) WITHOUT ROWID"
+            )
+            self.connection.execute("BEGIN")
+            for rows in found:
+                everything = Selection(db, rows).everything(db)
+                self.connection.executemany("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", everything)
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self.connection.close()
+            raise
+
+    @property
+    def weight(self) -> Weight:
+        """What they come to."""
+        return counted(self.connection, f"{COUNTED} FROM taken")
+
+    def __enter__(self) -> Self:
+        """Closed at the end of a `with`."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the temporary database."""
+        self.connection.close()
+
+
+class Tally:
+    """What the quarantines of a whole session would take, by rule: one scratch file for all its processes."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is made before something is added."""
+        self.path = path
+
+    def add(self, rule: str, taken: Taken) -> None:
+        """Add what an item of `rule` would take; rows that another item of it would take too stay one."""
+        db = taken.connection
+        db.execute("ATTACH ? AS session", (str(self.path),))
+        db.execute("PRAGMA session.synchronous = OFF")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS session.planned "
+            "(rule TEXT, tbl TEXT, row INTEGER, bytes INTEGER, PRIMARY KEY (rule, tbl, row)) WITHOUT ROWID"
+        )
+        db.execute("INSERT OR IGNORE INTO session.planned SELECT ?, tbl, row, bytes FROM main.taken", (rule,))
+        db.execute("COMMIT")
+        db.execute("DETACH session")
+
+    def by_rule(self) -> dict[str, Weight]:
+        """The weight of each rule."""
+        if not self.path.exists():
+            return {}
+        with closing(sqlite3.connect(self.path)) as db:
+            query = "SELECT rule, count(*), sum(bytes) FROM planned GROUP BY rule"
+            return {rule: (int(rows), int(size)) for rule, rows, size in db.execute(query)}
+
+    def total(self) -> Weight:
+        """The weight of all rules together: a row that several would take is taken once."""
+        if not self.path.exists():
+            return 0, 0
+        with closing(sqlite3.connect(self.path)) as db:
+            return counted(db, f"{COUNTED} FROM (SELECT DISTINCT tbl, row, bytes FROM planned)")
+
+
+def weigh(db: sqlite3.Connection, found: Iterable[Rows]) -> Weight:
+    """How many rows the quarantines of `found` take, with all that hangs on them, and their bytes."""
+    with Taken(db, found) as taken:
+        return taken.weight
+
+
+def counted(db: sqlite3.Connection, query: str) -> Weight:
+    """The only row of a query."""
+    rows, size = db.execute(query).fetchone()
+    return int(rows), int(size)

@@ -4,37 +4,65 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.report.progress import span
 from pytest_panic_doctor.report.results import Result, Results
 from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.topology.memory import format_size
 
+if TYPE_CHECKING:
+    from pytest_panic_doctor.repair.weigh import Weight
+
+UNDECIDED = "if another diagram is current once its embeddings are repaired"
+
 
 def plan_lines(results: Results) -> Iterator[str]:
-    """The plan, a line a rule and reason, the most items first."""
-    sick = [item for item in results.items if item.outcome == "failed"]
+    """The plan, a line a rule and reason, the most items first: all that would be done, then all that would stay."""
     by_rule: dict[str, list[Result]] = {}
-    for item in sick:
-        by_rule.setdefault(item.rule, []).append(item)
-    for rule, items in sorted(by_rule.items(), key=lambda pair: -len(pair[1])):
-        doable = [item for item in items if not item.note]
-        if doable:
-            yield f"{'would fix':<13}{rule:<21} {doing(doable)}"
-        for reason, count in Counter(item.note for item in items if item.note).most_common():
+    for item in results.items:
+        # What is accepted fails nothing, but is repaired all the same.
+        if item.outcome == "failed" or item.accepted:
+            by_rule.setdefault(item.rule, []).append(item)
+    rules = sorted(by_rule.items(), key=lambda pair: -len(pair[1]))
+    for rule, items in rules:
+        if done := [item for item in items if doable(item)]:
+            yield f"{'would fix':<13}{rule:<21} {doing(done, results.planned.get(rule, (0, 0)))}"
+    if sum(rows for rows, _ in results.planned.values()) > results.planned_in_all[0]:
+        yield f"{'would fix':<13}{'in all':<21} {quarantine(results.planned_in_all)}: some for several rules"
+    for rule, items in rules:
+        stays = Counter(item.note for item in items if item.outcome == "failed" and not doable(item))
+        for reason, count in stays.most_common():
             yield f"{'would stay':<13}{rule:<21} {plural(count, 'item')}: {reason}"
 
 
-def doing(items: Sequence[Result]) -> str:
-    """What would be done about the items of one rule."""
+def doable(item: Result) -> bool:
+    """Whether an item would be repaired: then its repair has a size."""
+    return "points" in item.measures or "bytes" in item.measures
+
+
+def doing(items: Sequence[Result], planned: Weight) -> str:
+    """What would be done about the items of one rule; `planned` is what their quarantines take together."""
     if "points" in items[0].measures:
         points, seconds, high = (total(items, key) for key in ("points", "seconds", "seconds_high"))
         largest = max(number(item.measures, "peak_memory") for item in items)
         return (
-            f"compute {plural(len(items), 'diagram')} of {plural(int(points), 'point')}, about {span(seconds)} "
-            f"(up to {span(high)}) on 1 core, {format_size(largest)} at the peak"
+            f"compute {plural(len(items), 'diagram')} of {plural(int(points), 'point')}, about "
+            f"{up_to(span(seconds), span(high))} on 1 core, {format_size(largest)} at the peak"
         )
-    return f"quarantine {plural(int(total(items, 'rows')), 'row')}, {format_size(total(items, 'bytes'))}"
+    more = sum(max(0, number(item.measures, "bytes_high") - number(item.measures, "bytes")) for item in items)
+    return quarantine(planned) + (f" (up to {format_size(planned[1] + more)} {UNDECIDED})" if more else "")
+
+
+def up_to(middle: str, high: str) -> str:
+    """An estimate and its upper end, once where they read alike."""
+    return middle if middle == high else f"{middle} (up to {high})"
+
+
+def quarantine(weight: Weight) -> str:
+    """`quarantine 3 rows, 6 kB`."""
+    rows, size = weight
+    return f"quarantine {plural(rows, 'row')}, {format_size(size)}"
 
 
 def total(items: Sequence[Result], key: str) -> float:

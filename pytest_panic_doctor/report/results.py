@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.baseline import Comparison
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
+    from pytest_panic_doctor.repair.weigh import Weight
 
 NOTHING: Mapping[str, object] = {}
 LABEL_LONGEST = 240
@@ -111,6 +112,10 @@ class Results:
 
     items: list[Result] = field(default_factory=list)
     compared: Comparison | None = None
+    planned: Mapping[str, Weight] = field(default_factory=dict)
+    """What would be quarantined for each rule, a row that several of its items would take once."""
+    planned_in_all: Weight = (0, 0)
+    """The same for all rules together."""
 
     def by_rule(self) -> dict[str, Counter[str]]:
         """How often each outcome, as it is shown, came for each rule that ended an item."""

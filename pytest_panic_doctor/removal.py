@@ -1,0 +1,45 @@
+"""Which rows a rule's quarantine takes: asked by the surgeon, who takes them, and by the planner, who weighs them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from pytest_panic_doctor.repair import duplicates
+from pytest_panic_doctor.repair.recompute import Place
+from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind
+from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.topology import stored
+
+QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
+
+NO_ROWS = "the rule names no rows to quarantine"
+
+
+def removed(
+    db: sqlite3.Connection,
+    kind: RepairKind | None,
+    subject: Subject,
+    findings: Iterable[Finding],
+    kinds: Mapping[str, Kind],
+) -> list[Rows]:
+    """The rows that go, one `Rows` a quarantine; where all but one of several go, the losers alone."""
+    if kind is RepairKind.KEEP_CURRENT:
+        return [duplicates.rows("persistencediagram", duplicates.lesser_diagrams(db, place_of(db, subject, kinds)))]
+    found = [finding.rows for finding in findings if finding.rows]
+    if kind is RepairKind.KEEP_NEWEST:
+        width = stored.width_of(db, str(subject.experiment), str(subject.embedding_model))
+        return [duplicates.rows("embedding", duplicates.lesser_embeddings(db, rows, width)) for rows in found]
+    return found
+
+
+def alternatives(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> list[Rows]:
+    """What would go of a subject's diagrams instead, if its embeddings are repaired first; empty where that is sure."""
+    others = duplicates.other_choices(db, place_of(db, subject, kinds))
+    return [duplicates.rows("persistencediagram", pairs) for pairs in others]
+
+
+def place_of(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> Place:
+    """Where the diagram of a subject belongs."""
+    run, model = str(subject.run), str(subject.embedding_model)
+    return Place(run, model, kinds.get(model), stored.width_of(db, str(subject.experiment), model))
