@@ -15,7 +15,7 @@ from pytest_panic_doctor.manifest import Entry, Manifest
 from pytest_panic_doctor.options import BadOption, Settings, nearest
 from pytest_panic_doctor.plan import Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.rules.model import RepairKind, Rule, Scope
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
@@ -98,7 +98,9 @@ class Doctor:
         return Share(self.manifest, self.selected, self.shard, self.settings.fix)
 
     def due(self) -> list[Todo]:
-        """The diagrams of this session's share that are absent or NULL now."""
+        """The diagrams of this session's share that are absent or NULL now; none where no rule computes them."""
+        if not any(rule.repair is RepairKind.COMPUTE for rule in self.selected):
+            return []
         found = self.database.read(lambda db: todo(db, self.manifest, self.settings.kinds))
         return [each for each in found if self.share.looks_at(each.subject)]
 

@@ -93,6 +93,8 @@ class Examiner:
         self.kinds = kinds
         self.surgeon = surgeon
         self.planner = planner
+        self.selected: frozenset[str] | None = None
+        """The rules that the user chose, None: all. A rule that was left out is not repaired on the way either."""
         self._settled: set[tuple[str, Subject]] = set()
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
@@ -153,7 +155,7 @@ class Examiner:
     def _settle(self, rule: Rule, subject: Subject) -> None:
         for name in rule.after:
             first = self.rules[name]
-            if (name, subject) in self._settled:
+            if (name, subject) in self._settled or (self.selected is not None and name not in self.selected):
                 continue
             try:
                 findings = self.look(first, subject)

@@ -195,6 +195,8 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         named = invocation_dir / DEMO_DATABASE
     if values["fix"] and values["plan"]:
         raise BadOption("--doctor-plan says what --doctor-fix would do: give one of them")
+    if values["fix"] and from_line["undo"] is not None:
+        raise BadOption("--doctor-undo takes back what --doctor-fix did: give one of them")
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
     return Settings(

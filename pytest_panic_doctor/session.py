@@ -91,6 +91,7 @@ class DoctorSession:
 
             self.tally = Tally(self._tally_path())
             examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds, self.tally)
+        examiner.selected = frozenset(rule.id for rule in self.doctor.selected)
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)
         self._choose_what_is_collected()

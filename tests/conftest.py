@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from clusters import Running, cluster, node
-from hypothesis import settings
 from runs import ALONE
 
-# A shared machine is slow now and then: a deadline would fail a test for that.
-settings.register_profile("doctor", deadline=None, max_examples=50)
-settings.load_profile("doctor")
+if TYPE_CHECKING:
+    from clusters import Running
+
+# pytest reads this too where somebody runs the demo in this folder, and has installed the package alone.
+if find_spec("hypothesis"):
+    from hypothesis import settings
+
+    # A shared machine is slow now and then: a deadline would fail a test for that.
+    settings.register_profile("doctor", deadline=None, max_examples=50)
+    settings.load_profile("doctor")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -36,5 +43,7 @@ def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyte
 @pytest.fixture(scope="session")
 def running() -> Iterator[Running]:
     """Three nodes, one core each, the last of which has the most memory. Who kills it puts another in its place."""
+    from clusters import cluster, node
+
     with cluster(node(1, 500), node(1, 500), node(1, 1000)) as it:
         yield it

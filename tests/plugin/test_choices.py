@@ -226,3 +226,18 @@ def test_the_sample_depends_on_the_subject_alone() -> None:
     assert all(sum(column) == 1 for column in zip(*parts, strict=True))
     assert all(part[::2] == part[1::2] for part in parts)
     assert all(0.8 < sum(part) * 7 / len(entries) < 1.2 for part in parts)
+
+
+@pytest.mark.parametrize("how", ["--doctor-rule=diagram-valid", "off"])
+def test_a_rule_that_was_left_out_is_not_repaired_on_the_way(
+    doctor: Doctor, sick: Built, pytester: pytest.Pytester, how: str
+) -> None:
+    plant(sick, "diagram_null", "text_model_on_an_image")
+    with sick.open() as db:
+        db.execute("UPDATE persistencediagram SET diagram_data = x'00' WHERE diagram_data IS NOT NULL")
+    before = len(dump(sick.path)["embedding"])
+    if how == "off":
+        severity(pytester, "embedding-type: off")
+    result = doctor("--doctor-fix", *([] if how == "off" else [how]))
+    result.stdout.fnmatch_lines(["fixed        diagram-valid *"])
+    assert len(dump(sick.path)["embedding"]) == before
