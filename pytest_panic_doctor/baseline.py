@@ -7,14 +7,15 @@ one that says more than before is a new one. A finding of more rows than it name
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.rules.model import IDS_KEPT, Finding
+from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.report.results import Result
@@ -99,12 +100,8 @@ def save(path: Path, known: Known) -> None:
         for each in sorted(known[name])
     ]
     text = f'{{"doctor_baseline": {FORMAT},\n"accepted": [\n' + ",\n".join(lines) + "\n]}\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def plain(identity: Identity) -> dict[str, str]:
@@ -140,7 +137,7 @@ def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None
     found: dict[str, frozenset[Identity] | None] = {}
     compared = Comparison()
     for result in results:
-        name = result.nodeid.split("::", 1)[-1]
+        name = item_name(result.nodeid)
         if result.outcome == "skipped" or (result.outcome == "failed" and not result.findings):
             continue
         if result.by == "severity":

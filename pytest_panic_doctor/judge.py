@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pytest_panic_doctor.baseline import Known, load, split
+from pytest_panic_doctor.baseline import Known, identities, load, split
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.rules.model import Finding, plural
@@ -20,28 +20,22 @@ class Judge:
     def __init__(self, settings: Settings) -> None:
         """Read the baseline, if there is one; raises `BadBaseline`."""
         self.severity: Mapping[str, str] = settings.severity
-        self.named = settings.rules
         self.writing = settings.baseline_write
         there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
         self.known: Known = load(settings.baseline) if settings.baseline and there else NOTHING
-
-    def off(self, rule: str) -> bool:
-        """Whether a rule is not examined at all; one that the command line names is."""
-        return self.severity.get(rule) == "off" and rule not in self.named
 
     def judge(self, rule: str, name: str, outcome: Outcome) -> Outcome:
         """The outcome of the item called `name`, after severity and baseline."""
         if outcome.word != "failed" or not outcome.findings:
             return outcome
         if warned := self._warned(rule, outcome.findings):
-            note = f"{warned}; {outcome.note}" if outcome.note else warned
+            note = joined(warned, outcome.note)
             return replace(outcome, word="passed", findings=(), accepted=outcome.findings, by="severity", note=note)
         new, old = self._divided(name, outcome.findings)
         if new:
-            note = f"{TOO_MANY}; {outcome.note}" if self.writing and outcome.note else TOO_MANY * self.writing
-            return replace(outcome, findings=new, accepted=old, by="baseline" if old else "", note=note or outcome.note)
-        note = "accepted by the baseline"
-        note = f"{note}; {outcome.note}" if outcome.note else note
+            note = joined(TOO_MANY if self.writing else "", outcome.note)
+            return replace(outcome, findings=new, accepted=old, by="baseline" if old else "", note=note)
+        note = joined("accepted by the baseline", outcome.note)
         return replace(outcome, word="passed", findings=(), accepted=old, by="baseline", note=note)
 
     def _warned(self, rule: str, findings: tuple[Finding, ...]) -> str:
@@ -65,8 +59,11 @@ class Judge:
 
 def accepted(finding: Finding) -> tuple[Finding | None, Finding | None]:
     """While a baseline is written, everything that has an identity is accepted."""
-    from pytest_panic_doctor.baseline import identities
-
     return (
         (None, finding) if identities(finding.table, finding.ids, finding.count, finding.message) else (finding, None)
     )
+
+
+def joined(*notes: str) -> str:
+    """Notes as one, those that are empty left out."""
+    return "; ".join(filter(None, notes))

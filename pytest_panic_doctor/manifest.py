@@ -22,6 +22,11 @@ def dashed(stored: str) -> str:
     return f"{stored[:8]}-{stored[8:12]}-{stored[12:16]}-{stored[16:20]}-{stored[20:]}"
 
 
+def item_name(nodeid: str) -> str:
+    """The name of the item whose id is `nodeid`: what follows the file."""
+    return nodeid.split("::", 1)[-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run as the manifest knows it; `label` tells a person which one it is.

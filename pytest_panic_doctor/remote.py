@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from pytest_panic_doctor.doctor import Doctor
+from pytest_panic_doctor.manifest import item_name
+from pytest_panic_doctor.removal import place_of
 from pytest_panic_doctor.repair.desk import Desk
 from pytest_panic_doctor.repair.dispatch import Dispatcher
 from pytest_panic_doctor.repair.job import INVALID, MISSING, STALE, Manner
-from pytest_panic_doctor.repair.recompute import Place
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.cluster.link import Link, said_of
 from pytest_panic_doctor.topology.cluster.packing import cores
 from pytest_panic_doctor.treatment import Ward
@@ -34,17 +34,13 @@ class Remote:
         self.link = Link(settings.ray, ward.memory, ward.scratch, ward.wanted)
         doctor.cluster, doctor.cores = said_of(self.link.nodes), max(1, cores(self.link.nodes))
 
-        def place(db: sqlite3.Connection, subject: Subject) -> Place:
-            run, model = str(subject.run), str(subject.embedding_model)
-            return Place(run, model, settings.kinds.get(model), stored.width_of(db, str(subject.experiment), model))
-
         self.dispatcher = Dispatcher(
             self.link,
             Database(settings.database, shared=True),
             Writer(settings.database, ward.session, ward.wanted),
             Desk(ward.scratch, ward.wanted),
             ward.budget(),
-            place,
+            partial(place_of, kinds=settings.kinds),
             Manner(settings.max_dim, engine(settings.engine), settings.timeout, settings.memory),
             ward.wanted,
         )
@@ -60,7 +56,7 @@ class Remote:
 
     def collected(self, nodeids: Iterable[str]) -> None:
         """Say which items there are, so that what nobody asked for is not computed."""
-        names = {nodeid.split("::", 1)[-1] for nodeid in nodeids}
+        names = set(map(item_name, nodeids))
         missing: set[tuple[str | None, str | None]] = set()
         scans: dict[str, list[Subject]] = {INVALID: [], STALE: []}
         for entry in self.doctor.entries():

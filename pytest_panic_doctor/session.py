@@ -179,8 +179,8 @@ class DoctorSession:
             self.cap = said_of_workers(self.config, self.doctor.settings)
         if not self.config.getoption("collectonly"):
             self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
-            self.ahead = ReadAhead(self.doctor.settings.database, available())
             if any(rule.expensive or rule.id in PAGES for rule in self.doctor.selected):
+                self.ahead = ReadAhead(self.doctor.settings.database, available())
                 self.ahead.start()
 
     def _choose_what_is_collected(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import quote
 from pytest_panic_doctor.examine import Repaired
 from pytest_panic_doctor.rules.model import Finding
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.whole import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,8 @@ class Settled:
         path = self.folder / rule / self._name(subject)
         path.parent.mkdir(parents=True, exist_ok=True)
         findings = [finding.as_dict() for finding in done.findings]
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"note": done.note, "measures": dict(done.measures), "findings": findings}))
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps({"note": done.note, "measures": dict(done.measures), "findings": findings}))
 
     def within(self, rule: str, subject: Subject) -> Iterator[Repaired]:
         """What was done for `rule` within `subject`; a part of it that is None means any."""

@@ -28,6 +28,7 @@ from pytest_panic_doctor.rules.model import RepairKind, Scope, View
 from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
@@ -86,9 +87,8 @@ class Ward:
         if done >= found:
             path.unlink(missing_ok=True)
             return
-        partial = path.with_suffix(".new")
-        partial.write_text(f"{rule}: {done:,} of {found:,} rows quarantined")
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(f"{rule}: {done:,} of {found:,} rows quarantined")
 
     def notes(self) -> list[str]:
         """How far the large quarantines are that run now."""

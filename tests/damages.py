@@ -262,6 +262,16 @@ Planted = damaged_blobs.Planted
 __all__ = ["DAMAGES", "Damage", "Planted"]
 
 
+TOGETHER = (
+    "run_of_lost_experiment",
+    "embedding_twice",
+    "diagram_of_an_unused_model",
+    "diagram_stale",
+    "assignment_of_lost_medoid",
+)
+"""Kinds of damage that can be planted at once, and all be repaired."""
+
+
 def plant(built: Built, *names: str) -> None:
     """Plant damage of these kinds."""
     with built.open() as db:

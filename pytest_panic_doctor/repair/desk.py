@@ -17,6 +17,7 @@ from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.recompute import Done
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.topology.isolation import ComputationFailed
 
 LOOK_SOON, LOOK_LATE = 0.01, 0.1
@@ -96,9 +97,8 @@ class Desk:
 
 def put(path: Path, plain: dict[str, object]) -> None:
     """Write a file that is there only when it is whole."""
-    partial = path.with_suffix(".new")
-    partial.write_text(json.dumps(plain))
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(plain))
 
 
 def told(answer: Done | RepairError | ComputationFailed) -> dict[str, object]:
@@ -106,10 +106,7 @@ def told(answer: Done | RepairError | ComputationFailed) -> dict[str, object]:
     if isinstance(answer, Done):
         return {"sentence": answer.sentence, "measures": dict(answer.measures)}
     if isinstance(answer, ComputationFailed):
-        return {
-            "failed": [answer.happened, answer.kind, answer.seconds, answer.peak_memory],
-            "advice": answer.advice,
-        }
+        return {"failed": answer.as_plain()}
     return {"refused": str(answer)}
 
 
@@ -118,5 +115,5 @@ def heard(plain: dict[str, object]) -> Done:
     if "refused" in plain:
         raise RepairFailed(str(plain["refused"]))
     if "failed" in plain:
-        raise ComputationFailed(*plain["failed"], advice=str(plain["advice"]))  # type: ignore[misc]
+        raise ComputationFailed.from_plain(plain["failed"])  # type: ignore[arg-type]
     return Done(**plain)  # type: ignore[arg-type]

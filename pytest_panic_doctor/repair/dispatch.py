@@ -19,7 +19,7 @@ from datetime import datetime
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.desk import Desk, Wish
 from pytest_panic_doctor.repair.errors import RepairError, RepairFailed
-from pytest_panic_doctor.repair.job import MISSING, Flight, Job, Manner, Pair, failure_of, sickness
+from pytest_panic_doctor.repair.job import MISSING, Flight, Job, Manner, Pair, sickness
 from pytest_panic_doctor.repair.recompute import Before, Done, Place, Seen
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import Database
@@ -237,9 +237,9 @@ class Dispatcher:
             advice = "install the same pytest-panic-doctor, with its engine, on every node of the cluster"
             self._conclude(flight.job, ComputationFailed(said, "died", advice=advice), flight.before)
         elif header["why"] == "memory":
-            self._outgrown(flight, failure_of(header))
+            self._outgrown(flight, ComputationFailed.from_plain(header))
         else:
-            self._conclude(flight.job, failure_of(header), flight.before)
+            self._conclude(flight.job, ComputationFailed.from_plain(header), flight.before)
 
     def _write(self, flight: Flight, header: dict[str, object], diagram: Diagram) -> None:
         job = flight.job

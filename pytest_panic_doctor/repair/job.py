@@ -10,7 +10,7 @@ from pytest_panic_doctor.repair.recompute import Before, Seen
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.cluster.packing import Ask
 from pytest_panic_doctor.topology.current import difference
-from pytest_panic_doctor.topology.isolation import ComputationFailed, Kind
+from pytest_panic_doctor.topology.isolation import diagram_of
 from pytest_panic_doctor.topology.payload import decode
 from pytest_panic_doctor.topology.threads import one_thread
 
@@ -53,7 +53,7 @@ class Flight:
     @property
     def said(self) -> str:
         """`the diagram of 2,423 points`."""
-        return f"the diagram of {self.before.points:,} point{'s' * (self.before.points != 1)}"
+        return diagram_of(self.before.points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,3 @@ def sickness(seen: Seen) -> str | None:
         return INVALID
     with one_thread():
         return STALE if difference(decode(payloads[0]), seen.cloud.points) else None
-
-
-def failure_of(header: dict[str, object]) -> ComputationFailed:
-    """The failure that a task answered with."""
-    kind: Kind = header["why"]  # type: ignore[assignment]
-    return ComputationFailed(
-        str(header["happened"]),
-        kind,
-        float(str(header["seconds"])),
-        int(str(header["peak"])),
-        advice=str(header["advice"]),
-    )

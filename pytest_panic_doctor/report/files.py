@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.results import Result, Results, head, subjects
+from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -61,18 +61,13 @@ def write_json(
     path: Path, doctor: Doctor, results: Results, version: str, more: Mapping[str, object] | None = None
 ) -> None:
     """The JSON report, item by item, so that its size costs no memory; `more` stands in its `doctor` part too."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     told = head(doctor, results, version) | {
         "selected": [rule.id for rule in doctor.selected],
         "experiments": subjects(doctor),
     }
     told |= dict(more or {})
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write('{"doctor": ' + json.dumps(told, ensure_ascii=False) + ',\n"items": [')
-            for index, item in enumerate(results.items):
-                file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))
-            file.write("\n]}\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write('{"doctor": ' + json.dumps(told, ensure_ascii=False) + ',\n"items": [')
+        for index, item in enumerate(results.items):
+            file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))
+        file.write("\n]}\n")

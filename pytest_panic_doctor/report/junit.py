@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.report.results import Result, Results, head
+from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -27,7 +29,7 @@ UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def enrich(path: Path, family: str, doctor: Doctor, results: Results, version: str) -> None:
     """Complete the JUnit file at `path`, whole or not at all; `family` is pytest's `junit_family`."""
     tree = ElementTree.parse(path)
-    by_name = {item.nodeid.split("::", 1)[-1]: item for item in results.items}
+    by_name = {item_name(item.nodeid): item for item in results.items}
     entries = {entry.name: entry for entry in doctor.entries() if entry.name in by_name}
     database = doctor.settings.database.name
     for suite in tree.iter("testsuite"):
@@ -36,9 +38,8 @@ def enrich(path: Path, family: str, doctor: Doctor, results: Results, version: s
             if name in by_name and case.get("classname", "").endswith(database):
                 complete(case, by_name[name], entries.get(name), family)
         prepend_properties(suite, suite_properties(doctor, results, version))
-    partial = path.with_name(f".{path.name}.doctor")
-    tree.write(partial, encoding="utf-8", xml_declaration=True)
-    partial.replace(path)
+    with whole(path) as partial:
+        tree.write(partial, encoding="utf-8", xml_declaration=True)
 
 
 def complete(case: ElementTree.Element, item: Result, entry: Entry | None, family: str) -> None:

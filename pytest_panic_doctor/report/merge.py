@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.manifest import Experiment, Manifest, Run, item_name
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import write_json, write_lines
 from pytest_panic_doctor.report.html import require_jinja, write_html
-from pytest_panic_doctor.report.results import Result, Results
+from pytest_panic_doctor.report.results import Result, Results, from_plain
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Rule, plural
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
@@ -68,19 +68,9 @@ def read(path: Path) -> Part:
 
 def result(plain: Mapping[str, object]) -> Result:
     """One item, as `Result.as_dict` printed it."""
-    found = Result(
-        str(plain["nodeid"]),
-        str(plain["rule"]),
-        str(plain["outcome"]),
-        float(plain["duration"]),  # type: ignore[arg-type]
-        tuple(plain["findings"]),  # type: ignore[arg-type]
-        str(plain.get("note", "")),
-        tuple(plain.get("warnings", ())),  # type: ignore[arg-type]
-        dict(plain.get("measures", {})),  # type: ignore[call-overload]
-        tuple(plain.get("accepted", ())),  # type: ignore[arg-type]
-        str(plain.get("by", "")),
-        bool(plain.get("late")),
-    )
+    found = from_plain(str(plain["nodeid"]), float(plain["duration"]), plain)  # type: ignore[arg-type]
+    if "findings" not in plain or not isinstance(found.measures, Mapping):
+        raise TypeError("an item without findings, or whose measures are none")
     for finding in (*found.findings, *found.accepted):
         if not isinstance(finding["ids"], list) or not isinstance(finding["count"], int):
             raise TypeError("a finding without ids or count")
@@ -198,7 +188,7 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
     for part in parts:
         mine = Share(listed, doctor.selected, part.shard, settings.fix)
         expected = {entry.name for entry in filter(doctor.in_sample, mine.of(listed.entries(doctor.selected)))}
-        found = {name_of(item) for item in part.items}
+        found = {item_name(item.nodeid) for item in part.items}
         if strange := found - expected:
             raise NotMergeable(
                 f"{part.path} holds {min(strange)}, which is no item of {part.shard.named}: run it again"
@@ -208,13 +198,8 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
     given = {part.shard.number for part in parts}
     missing = tuple(Shard(number, first.shard.of) for number in range(1, first.shard.of + 1) if number not in given)
     place = {entry.name: index for index, entry in enumerate(doctor.entries())}
-    items = sorted((item for part in parts for item in part.items), key=lambda item: place[name_of(item)])
+    items = sorted((item for part in parts for item in part.items), key=lambda item: place[item_name(item.nodeid)])
     return Merged(doctor, Results(items), missing, lacking)
-
-
-def name_of(item: Result) -> str:
-    """The manifest's name of an item."""
-    return item.nodeid.split("::", 1)[-1]
 
 
 def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:

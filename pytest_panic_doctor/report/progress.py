@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.plan import Todo
+from pytest_panic_doctor.report.text import cut
 from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.topology.estimate import estimate
 from pytest_panic_doctor.topology.memory import format_size
@@ -79,7 +80,7 @@ def line(
     ]
     until = f", {span(left)} left" if left is not None and done < total else ""
     text = " | ".join([f"doctor: {done:,} of {plural(total, 'diagram')}{until}", *notes, *each])
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return cut(text, width)
 
 
 class Progress:

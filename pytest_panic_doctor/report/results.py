@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.report.text import cut
+
 if TYPE_CHECKING:
     from pytest_panic_doctor.baseline import Comparison
     from pytest_panic_doctor.doctor import Doctor
@@ -171,8 +173,7 @@ def subjects(doctor: Doctor) -> list[object]:
 
 def shortened(label: str) -> str:
     """A prompt may be a whole page, and a JSON text may hold half of a surrogate pair."""
-    whole = label if len(label) <= LABEL_LONGEST else label[: LABEL_LONGEST - 1] + "…"
-    return whole.encode("utf-8", "replace").decode()
+    return cut(label, LABEL_LONGEST).encode("utf-8", "replace").decode()
 
 
 def sickest(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:

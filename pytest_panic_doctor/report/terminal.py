@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.progress import announcement, expected, span
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
-from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.rules.model import plural, sentence
 from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
@@ -141,15 +141,9 @@ def warnings(results: Results) -> list[str]:
     accepted = [finding for item in results.items if item.by == "severity" for finding in item.accepted]
     accepted.sort(key=lambda finding: -int(str(finding["count"])))
     said = [warning for item in results.items for warning in item.warnings]
-    said += [sentence(finding) for finding in accepted]
+    said += [sentence(each["rule"], each["embedding_model"], each["message"]) for each in accepted]
     more = [f"… and {len(said) - text.FINDINGS_SHOWN:,} more"] if len(said) > text.FINDINGS_SHOWN else []
     return said[: text.FINDINGS_SHOWN] + more
-
-
-def sentence(finding: Mapping[str, object]) -> str:
-    """A finding as a report carries it, in one sentence."""
-    model = f" [{finding['embedding_model']}]" if finding["embedding_model"] else ""
-    return f"{finding['rule']}{model}: {finding['message']}"
 
 
 def baseline_lines(doctor: Doctor, results: Results) -> Iterator[str]:

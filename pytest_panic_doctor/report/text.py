@@ -82,7 +82,12 @@ def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
     """What a person calls the run or the experiment that an item is about, cut short; empty for the whole database."""
     subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
     label = labels.get(subject[:DASHED].replace("-", ""), "")
-    return label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…"
+    return cut(label, LABEL_WIDTH)
+
+
+def cut(line: str, width: int) -> str:
+    """A text of at most `width` characters, the last of which says where more was."""
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def command(settings: Settings, *options: str) -> str:

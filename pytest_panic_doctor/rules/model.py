@@ -40,6 +40,12 @@ class NothingToLookAt(Exception):
     """Raised by a check that has nothing to judge; its text is the reason, and the item is skipped, never passed."""
 
 
+def sentence(rule: object, embedding_model: object, message: object) -> str:
+    """`rule [embedding model]: message`."""
+    where = f" [{embedding_model}]" if embedding_model else ""
+    return f"{rule}{where}: {message}"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One defect, or one kind of defect, in one subject.
@@ -62,8 +68,7 @@ class Finding:
     @property
     def sentence(self) -> str:
         """`rule [embedding model]: message`."""
-        where = f" [{self.embedding_model}]" if self.embedding_model else ""
-        return f"{self.rule}{where}: {self.message}"
+        return sentence(self.rule, self.embedding_model, self.message)
 
     def as_dict(self) -> dict[str, object]:
         """The finding as the JSON report prints it."""

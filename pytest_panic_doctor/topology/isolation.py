@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,6 +90,28 @@ class ComputationFailed(Exception):
         self.kind = kind
         self.seconds = seconds
         self.peak_memory = peak_memory
+
+    def as_plain(self) -> dict[str, object]:
+        """Plain values, for the way to another process."""
+        return {
+            "why": self.kind,
+            "happened": self.happened,
+            "advice": self.advice,
+            "seconds": self.seconds,
+            "peak": self.peak_memory,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, object]) -> ComputationFailed:
+        """The inverse."""
+        kind: Kind = plain["why"]  # type: ignore[assignment]
+        return cls(
+            str(plain["happened"]),
+            kind,
+            float(str(plain["seconds"])),
+            int(str(plain["peak"])),
+            advice=str(plain["advice"]),
+        )
 
 
 class Outgrown(Exception):
@@ -218,7 +240,9 @@ class Computer:
                 raise Outgrown from None
             raise
         if header["kind"] == "refused":
-            raise ComputationFailed(f"{subject(task)}: {header['text']}", "refused", attempt.seconds, attempt.peak)
+            raise ComputationFailed(
+                f"{diagram_of(task.count)}: {header['text']}", "refused", attempt.seconds, attempt.peak
+            )
         computed = Computed(
             Diagram(tuple(np.array(bars, np.float32) for bars in arrays)),
             int(str(header["distinct"])),
@@ -303,16 +327,16 @@ class Computer:
             child.resume()
 
 
-def subject(task: Task) -> str:
+def diagram_of(points: int) -> str:
     """`the diagram of 2,423 points`."""
-    return f"the diagram of {task.count:,} point{'s' if task.count != 1 else ''}"
+    return f"the diagram of {points:,} point{'s' if points != 1 else ''}"
 
 
 def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
     """The failure of a diagram that ran alone and reached the limit."""
     fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
     return ComputationFailed(
-        f"{subject(task)} reached {format_size(attempt.size)}, its limit, after {attempt.seconds:,.0f} s in "
+        f"{diagram_of(task.count)} reached {format_size(attempt.size)}, its limit, after {attempt.seconds:,.0f} s in "
         f"{attempt.stage}",
         "memory",
         attempt.seconds,
@@ -335,7 +359,8 @@ def late(task: Task, timeout: float) -> str:
     """The sentence of a diagram that took too long."""
     steps = (10, 30, 60, 120, 300, 600, 1800)
     longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
-    return f"{subject(task)} was ended after {timeout:g} s, its limit; give it more with --doctor-timeout {longer:g}"
+    said = f"{diagram_of(task.count)} was ended after {timeout:g} s, its limit"
+    return f"{said}; give it more with --doctor-timeout {longer:g}"
 
 
 def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
@@ -343,7 +368,8 @@ def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
     how = [said for said, _ in deaths]
     last = deaths[-1][1]
     return ComputationFailed(
-        f"{subject(task)}: its computation {f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
+        f"{diagram_of(task.count)}: its computation "
+        f"{f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
         f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.stage}",
         "died",
         last.seconds,

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from damages import DAMAGES
+from damages import DAMAGES, TOGETHER
 from databases import Built, build, dump, uid
 from runs import BESIDE, Doctor, items, outcomes
 
@@ -190,15 +190,6 @@ def test_an_item_that_killed_its_worker_is_not_run_again(doctor: Doctor, planted
     assert outcomes(folder / "r.json")["deadly"] == "failed"
     report = json.loads((folder / "beside.json").read_text())
     assert [each["outcome"] for each in report["tests"] if each["nodeid"] == "x.sqlite::deadly"] == ["failed"]
-
-
-TOGETHER = (
-    "run_of_lost_experiment",
-    "embedding_twice",
-    "diagram_of_an_unused_model",
-    "diagram_stale",
-    "assignment_of_lost_medoid",
-)
 
 
 def test_in_any_order_it_ends_in_the_same_state(doctor: Doctor, pytester: pytest.Pytester) -> None:

@@ -15,20 +15,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from damages import DAMAGES, plant
+from damages import DAMAGES, TOGETHER, plant
 from databases import Built, build, dump, uid
 from runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.manifest import dashed
 
 REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repairable}
-TOGETHER = (
-    "run_of_lost_experiment",
-    "embedding_twice",
-    "diagram_of_an_unused_model",
-    "diagram_stale",
-    "assignment_of_lost_medoid",
-)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.manifest import Entry, Manifest
+from pytest_panic_doctor.manifest import Entry, Manifest, item_name
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.places import NOWHERE, Placer, Places
 from pytest_panic_doctor.report.results import Result, Results, shortened, sickest, verdict
@@ -104,7 +104,7 @@ class Contents:
 
     def entry(self, item: Result) -> Entry | None:
         """The manifest's entry of an item; None where the item is of another manifest."""
-        return self.entries.get(item.nodeid.split("::", 1)[-1])
+        return self.entries.get(item_name(item.nodeid))
 
     def by_pair(self) -> list[tuple[Pair, Result]]:
         """The items of rules about diagrams, each with its (run, embedding model)."""

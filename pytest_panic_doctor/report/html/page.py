@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,6 +21,7 @@ from pytest_panic_doctor.report.html.places import Placer
 from pytest_panic_doctor.report.results import head
 from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
@@ -66,12 +66,8 @@ def write_html(path: Path, doctor: Doctor, results: Results, version: str, merge
     """
     require_jinja(path)
     text = rendered(doctor, results, version, datetime.now().astimezone(), merged)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merged: Sequence[str] | None = None) -> str:

@@ -78,11 +78,4 @@ def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) ->
 
 def failed(failure: ComputationFailed) -> dict[str, object]:
     """A failure as the header of an answer."""
-    return {
-        "kind": "failed",
-        "why": failure.kind,
-        "happened": failure.happened,
-        "advice": failure.advice,
-        "seconds": failure.seconds,
-        "peak": failure.peak_memory,
-    }
+    return {"kind": "failed"} | failure.as_plain()

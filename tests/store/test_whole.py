@@ -1,0 +1,34 @@
+"""A file is whole, or as it was before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_panic_doctor.store.whole import whole
+
+
+def test_it_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("before")
+    with whole(path) as partial:
+        partial.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_fails_leaves_no_part_behind(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("before")
+
+    def fail() -> None:
+        with whole(path) as partial:
+            partial.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
