@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +20,21 @@ from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
 
-BURST = 0.15
-"""Seconds that the doctor's transactions may follow upon each other before other programs get their turn."""
-REST = 0.22
-"""Seconds of that turn: two attempts of SQLite's busy handler, which sleeps 100 ms at most between them."""
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How the doctor's transactions leave other programs their turn, in seconds."""
+
+    burst: float
+    """How long they may follow upon each other."""
+    rest: float
+    """How long the turn lasts: SQLite's busy handler sleeps up to 100 ms between two attempts, so at least two."""
+
+
+ALONE = Manners(0.25, 0.22)
+"""Nobody wrote in the last turn: whoever comes now has waited for one burst at most, and finds nobody else."""
+IN_COMPANY = Manners(0.1, 0.4)
+"""Others write, and also keep each other waiting: four attempts, and turns that come round soon."""
 
 
 def real(database: Path) -> Path:
@@ -117,14 +129,14 @@ class Gate:
             self._lock.release()
 
 
-def pause(now: float, ended: float, rested: float) -> tuple[float, float]:
+def pause(now: float, ended: float, rested: float, manners: Manners) -> tuple[float, float]:
     """(seconds to wait before the next transaction, when other programs last had a turn), all monotonic seconds.
 
     `ended` is the end of the doctor's last transaction, of whatever worker, `rested` that of the last turn of others.
     A clock that ran backwards is another boot's.
     """
-    if now < ended or now < rested or now - ended >= REST:
+    if now < ended or now < rested or now - ended >= manners.rest:
         return 0.0, now
-    if now - rested < BURST:
+    if now - rested < manners.burst:
         return 0.0, rested
-    return REST, now + REST
+    return manners.rest, now + manners.rest

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.repair.rows import REFERENCES, Table, Value, as_json, tables, writable
-from pytest_panic_doctor.repair.transaction import Stale
+from pytest_panic_doctor.repair.transaction import Stale, data_version
 from pytest_panic_doctor.store.subject import Rows
 
 MAX_BYTES = 8 * 2**20
@@ -63,7 +63,7 @@ class Selection:
             )
         )
         self._offenders = f"WITH doctor_offender (id) AS (\n{rows.sql.strip().rstrip(';')}\n) "
-        self._all_asked = _data_version(connection)
+        self._all_asked = data_version(connection)
         self._batch_asked: int | None = None
         began = time.monotonic()
         self.pending = array("q", (row[0] for row in connection.execute(self._all_sql(), self._parameters())))
@@ -125,10 +125,10 @@ class Selection:
 
     def _current(self, connection: sqlite3.Connection) -> bool:
         """Whether nobody else has written since the query was last asked about the rows at hand."""
-        return _data_version(connection) in (self._all_asked, self._batch_asked)
+        return data_version(connection) in (self._all_asked, self._batch_asked)
 
     def _ask_again(self, connection: sqlite3.Connection) -> None:
-        self._batch_asked = _data_version(connection)
+        self._batch_asked = data_version(connection)
         began = time.monotonic()
         rest = list(self.pending[self.done : self.done + self.limit])
         still = [row[0] for row in connection.execute(self._still_sql(), self._parameters(rest))]
@@ -213,11 +213,6 @@ class Selection:
     def finished(self) -> bool:
         """Whether every row that the query found is gone through."""
         return self.done >= len(self.pending)
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
-    return int(connection.execute("PRAGMA main.data_version").fetchone()[0])
 
 
 def _unique_id(connection: sqlite3.Connection, table: Table) -> bool:

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from pytest_panic_doctor.repair import journal as journals
 from pytest_panic_doctor.repair.errors import RepairFailed, is_busy, sentence
-from pytest_panic_doctor.repair.gate import Gate, pause, real
+from pytest_panic_doctor.repair.gate import ALONE, IN_COMPANY, Gate, pause, real
 from pytest_panic_doctor.repair.journal import Intent, Journal
 from pytest_panic_doctor.repair.rows import Table, Value, as_json, quoted, table_digests
 from pytest_panic_doctor.repair.settle import rolled_back, settle_open_steps
@@ -35,6 +35,11 @@ ATTEMPT = 0.4
 
 AGAIN = (0.02, 0.1)
 """Seconds, at least and at most, between two attempts."""
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
+    return int(connection.execute("PRAGMA main.data_version").fetchone()[0])
 
 
 class Stale(Exception):
@@ -140,6 +145,7 @@ class Transactor:
         self._factory = connection
         self._database: sqlite3.Connection | None = None
         self._journal: Journal | None = None
+        self._manners = IN_COMPANY
 
     def run(
         self, table: str, work: Callable[[Step], T], prepare: Callable[[sqlite3.Connection], None] | None = None
@@ -227,9 +233,7 @@ class Transactor:
         settle_open_steps(journal)
         if prepare is not None:
             prepare(database)
-        wait, rested = pause(time.monotonic(), *journal.pace())
-        if wait:
-            time.sleep(wait)
+        rested = self._give_way(database, journal)
         step = Step(database, journal)
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -248,6 +252,15 @@ class Transactor:
         self.held = time.monotonic() - began
         self._mark(step.number, rested)
         return result
+
+    def _give_way(self, database: sqlite3.Connection, journal: Journal) -> float:
+        """Let other programs have their turn where it is due; returns when they last had one, monotonic seconds."""
+        wait, rested = pause(time.monotonic(), *journal.pace(), self._manners)
+        if wait:
+            before = data_version(database)
+            time.sleep(wait)
+            self._manners = ALONE if data_version(database) == before else IN_COMPANY
+        return rested
 
     def _undone(self, step: Step) -> bool:
         """Roll back after an error; True where the commit turns out to have happened all the same."""

@@ -47,7 +47,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small quarantine has several transactions, with no pause for programs that are not there."""
     for bound in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
         monkeypatch.setattr(quarantine, bound, 12)
-    monkeypatch.setattr(gate, "REST", 0.0)
+    monkeypatch.setattr(transaction, "IN_COMPANY", gate.Manners(burst=0.0, rest=0.0))
     monkeypatch.setattr(transaction, "AGAIN", (0.0, 0.001))
 
 

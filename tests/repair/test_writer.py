@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, quarantine, repairs, transaction, undo
-from pytest_panic_doctor.repair.gate import Gate, pause
+from pytest_panic_doctor.repair.gate import ALONE, IN_COMPANY, Gate, Manners, pause
 from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
@@ -420,13 +420,33 @@ def test_gate_that_is_never_free(patient: Patient) -> None:
         writer.quarantine("orphan-run", Subject(), ORPHANS)
 
 
-def test_pause_gives_others_their_turn() -> None:
-    assert pause(100.0, 99.0, 50.0) == (0.0, 100.0)  # idle for longer than a turn: that was one
-    assert pause(100.0, 99.99, 99.9) == (0.0, 99.9)  # a burst that may go on
-    wait, rested = pause(100.0, 99.99, 99.5)  # a burst that is over
-    assert wait > 0.1
+@pytest.mark.parametrize("manners", [ALONE, IN_COMPANY])
+def test_pause_gives_others_their_turn(manners: Manners) -> None:
+    assert pause(100.0, 99.0, 50.0, manners) == (0.0, 100.0)  # idle for longer than a turn: that was one
+    assert pause(100.0, 99.99, 99.95, manners) == (0.0, 99.95)  # a burst that may go on
+    wait, rested = pause(100.0, 99.99, 99.5, manners)  # a burst that is over
+    assert wait > 0.2  # two attempts of SQLite's busy handler
     assert rested == 100.0 + wait
-    assert pause(5.0, 99.99, 99.5) == (0.0, 5.0)  # another boot's clock
+    assert pause(5.0, 99.99, 99.5, manners) == (0.0, 5.0)  # another boot's clock
+
+
+def test_turns_follow_who_is_there(patient: Patient, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone the doctor writes for longer at a time; from the first row of another program on it is in company again."""
+    turns: list[float] = []
+    run = f"{2:04x}{0:028x}"
+    with closing(patient.connect()) as other:
+
+        def sleep(seconds: float) -> None:
+            turns.append(seconds)
+            if len(turns) == 3:
+                other.execute("UPDATE run SET seed = seed + 1")
+
+        monkeypatch.setattr(transaction.time, "sleep", sleep)
+        seed = 0
+        while len(turns) < 4:
+            seed += 1
+            writer.update("r", Subject(), "run", run, {"seed": seed}, lambda _: True)
+    assert turns == [IN_COMPANY.rest, ALONE.rest, ALONE.rest, IN_COMPANY.rest]
 
 
 def test_connections_leave_no_persistent_trace(make: Callable[..., Patient], tmp_path: Path) -> None:
