@@ -1,17 +1,22 @@
 """The research tool's nine checks, as `RULES.md` names them, written as a person writes them first: query by query.
 
-Two ways: `columns` asks, run by run, for exactly what a check needs. `rows` loads the rows themselves, as an
-object-relational mapper does when a check says `run.invocations`, output and vector included.
+Two ways, both run by run: `by_columns` asks in SQL for exactly what a check needs. `by_mapper` loads rows as objects of
+SQLModel's classes, which is how the research tool reads its database.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from build import KINDS
+from sqlalchemy.pool import StaticPool
+from sqlmodel import Session, create_engine, select
+
+from pytest_panic_doctor.store import models
 
 SAME = {
     "counts, first and last": ("invocation-sequence",),
@@ -41,10 +46,10 @@ Check = Callable[[sqlite3.Connection, Run], int]
 
 def runs(db: sqlite3.Connection) -> Iterator[Run]:
     """All runs, experiment by experiment."""
-    for experiment, models in db.execute("SELECT id, embedding_models FROM experimentconfig").fetchall():
+    for experiment, named in db.execute("SELECT id, embedding_models FROM experimentconfig").fetchall():
         of_it = "SELECT id, max_length FROM run WHERE experiment_id = ?"
         for run, length in db.execute(of_it, (experiment,)).fetchall():
-            yield Run(run, length, tuple(json.loads(models)))
+            yield Run(run, length, tuple(json.loads(named)))
 
 
 def counts(db: sqlite3.Connection, run: Run) -> int:
@@ -119,33 +124,6 @@ def orphans(db: sqlite3.Connection) -> int:
     return sum(len(db.execute(lost.format(table, parent, column)).fetchall()) for table, column, parent in pairs)
 
 
-def loaded(db: sqlite3.Connection, run: Run) -> Mapping[str, int]:
-    """The checks of one run on its rows, loaded whole, each check for itself."""
-    found: dict[str, int] = {}
-    for name in ("counts, first and last", "gaps"):
-        rows = db.execute("SELECT * FROM invocation WHERE run_id = ? ORDER BY sequence_number", (run.id,)).fetchall()
-        found[name] = len(set(range(run.length)) - {row[7] for row in rows})
-    for name in ("embeddings missing", "embeddings mismatched", "embeddings NULL"):
-        rows = db.execute("SELECT * FROM invocation WHERE run_id = ?", (run.id,)).fetchall()
-        count = 0
-        for row in rows:
-            its = db.execute("SELECT * FROM embedding WHERE invocation_id = ?", (row[0],)).fetchall()
-            wanted = {model for model in run.models if KINDS[model] == row[4]}
-            if name == "embeddings missing":
-                count += len(wanted - {each[4] for each in its})
-            elif name == "embeddings mismatched":
-                count += sum(KINDS[each[4]] != row[4] for each in its)
-            else:
-                count += sum(each[5] is None for each in its)
-        found[name] = count
-    found |= {
-        "diagrams missing": absent(db, run),
-        "diagrams duplicate": duplicate(db, run),
-        "diagrams of unknown models": unknown(db, run),
-    }
-    return found
-
-
 COLUMNS: Mapping[str, Check] = {
     "counts, first and last": counts,
     "gaps": gaps,
@@ -164,10 +142,47 @@ def by_columns(db: sqlite3.Connection) -> dict[str, int]:
     return {name: sum(check(db, run) for run in every) for name, check in COLUMNS.items()} | {"orphans": orphans(db)}
 
 
-def by_rows(db: sqlite3.Connection) -> dict[str, int]:
-    """The same on whole rows."""
+def mapped(session: Session, run: str) -> dict[str, int]:
+    """The checks of one run, each with queries of its own for the rows that it looks at."""
+    row = session.exec(select(models.Run).where(models.Run.id == run)).one()
+    config = session.exec(select(models.ExperimentConfig).where(models.ExperimentConfig.id == row.experiment_id)).one()
+
+    def invocations() -> Sequence[models.Invocation]:
+        return session.exec(select(models.Invocation).where(models.Invocation.run_id == run)).all()
+
+    def embeddings() -> Sequence[tuple[models.Embedding, models.Invocation]]:
+        pairs = select(models.Embedding, models.Invocation).join(models.Invocation)
+        return session.exec(pairs.where(models.Invocation.run_id == run)).all()
+
+    def diagrams() -> Sequence[models.PersistenceDiagram]:
+        return session.exec(select(models.PersistenceDiagram).where(models.PersistenceDiagram.run_id == run)).all()
+
+    numbers = [each.sequence_number for each in invocations()]
+    found = {"counts, first and last": int(len(numbers) != row.max_length or not {0, row.max_length - 1} < {*numbers})}
+    found["gaps"] = len(set(range(row.max_length)) - {each.sequence_number for each in invocations()})
+    there = {(each.invocation_id, each.embedding_model) for each, _ in embeddings()}
+    wanted = {
+        (each.id, model) for each in invocations() for model in config.embedding_models if KINDS[model] == each.type
+    }
+    found["embeddings missing"] = len(wanted - there)
+    found["embeddings mismatched"] = sum(KINDS[each.embedding_model] != of.type for each, of in embeddings())
+    found["embeddings NULL"] = sum(each.vector is None for each, _ in embeddings())
+    whole = {each.embedding_model for each in diagrams() if each.diagram_data}
+    found["diagrams missing"] = len({*config.embedding_models} - whole)
+    times = Counter(each.embedding_model for each in diagrams())
+    found["diagrams duplicate"] = sum(count > 1 for count in times.values())
+    found["diagrams of unknown models"] = sum(
+        each.embedding_model not in config.embedding_models for each in diagrams()
+    )
+    return found
+
+
+def by_mapper(db: sqlite3.Connection) -> dict[str, int]:
+    """The same through SQLModel's classes, as the research tool reads: run by run, in a session for each."""
     found = dict.fromkeys(COLUMNS, 0)
+    engine = create_engine("sqlite://", creator=lambda: db, poolclass=StaticPool)
     for run in runs(db):
-        for name, count in loaded(db, run).items():
-            found[name] += count
+        with Session(engine) as session:
+            for name, count in mapped(session, run.id).items():
+                found[name] += count
     return found | {"orphans": orphans(db)}

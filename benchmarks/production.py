@@ -267,30 +267,30 @@ def compare(options: Options) -> None:
     same = sorted({name for names in naive.SAME.values() for name in names})
     light = [name for name in same if name != "embedding-vector"]
     ways: dict[str, Callable[[], object]] = {
-        "naive, run by run, by columns": lambda: by_query(path, naive.by_columns),
-        "naive, run by run, whole rows": lambda: by_query(path, naive.by_rows),
+        "naive, run by run, SQL": lambda: by_query(path, naive.by_columns),
+        "naive, run by run, SQLModel": lambda: by_query(path, naive.by_mapper),
         "the doctor's rules for the same": lambda: by_doctor(path, same),
         "the same without embedding-vector": lambda: by_doctor(path, light),
     }
     print(f"\n{path.stat().st_size / 1e6:,.0f} MB, images of {options.image:,} bytes; one process, without pytest:")
-    table("what", "cold: clock", "warm: clock", "warm: CPU", "naive by columns, by rows, over it (CPU)")
+    table("what", "cold: clock", "warm: clock", "warm: CPU", "naive in SQL, by SQLModel, over it (CPU)")
     warm: dict[str, Timed] = {}
     for name, way in ways.items():
         make_cold(path)
         cold = timed(way)
         warm[name] = min((timed(way) for _ in range(3)), key=lambda each: each.cpu)
-        columns, rows = (list(warm.values())[place].cpu / warm[name].cpu for place in (0, min(1, len(warm) - 1)))
+        in_sql, mapped = (list(warm.values())[place].cpu / warm[name].cpu for place in (0, min(1, len(warm) - 1)))
         row(
             name,
             f"{cold.clock:.2f} s",
             f"{warm[name].clock:.2f} s",
             f"{warm[name].cpu:.2f} s",
-            f"{columns:.1f}, {rows:.1f}",
+            f"{in_sql:.1f}, {mapped:.1f}",
         )
     rules = [part for name in same for part in ("--doctor-rule", name)]
     table("through pytest, warm", "`-n 1`: clock, CPU", "`-n 2`: clock, CPU", "ratio of clocks (target 1.7)")
     for name, chosen in (("the same rules", rules), ("all rules", [])):
-        one, two = pytest_run(path, "-n", "1", *chosen), pytest_run(path, "-n", "2", *chosen)
+        one, two = (pytest_run(path, "-n", workers, *chosen, every=1.0) for workers in "12")
         cells = [f"{each.seconds:.1f} s, {each.cpu:.1f} s" for each in (one, two)]
         row(f"{name}, {len(one.items):,} items", *cells, f"{one.seconds / two.seconds:.2f}")
 

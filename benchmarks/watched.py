@@ -16,6 +16,9 @@ from pathlib import Path
 import psutil
 from memory import EVERY, kind
 
+ALONE = ("-p", "xdist", "-p", "pytest_panic_doctor.plugin", "-p", "no:cacheprovider")
+"""The doctor and xdist, and none of the plugins that happen to be installed for the tests."""
+
 
 @dataclass
 class Watched:
@@ -39,18 +42,25 @@ class Watched:
         return Counter(str(each["outcome"]) for each in self.items)
 
 
-def pytest_run(path: Path, *args: str) -> Watched:
-    """Run pytest on a database and watch it; raises SystemExit, with its output, where it ended with a usage error."""
+def pytest_run(path: Path, *args: str, every: float = EVERY) -> Watched:
+    """Run pytest on a database and look at it every so many seconds, which costs a few milliseconds each time.
+
+    Raises SystemExit, with its output, where it ended with a usage error.
+    """
     lines, output = path.with_suffix(".jsonl"), path.with_suffix(".txt")
     lines.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "--doctor-db", str(path), f"--doctor-report={lines}", "-q"]
+    command = [sys.executable, "-m", "pytest", *ALONE, "--doctor-db", str(path), f"--doctor-report={lines}", "-q"]
     found = Watched()
     begun = time.perf_counter()
     with output.open("w") as file:
         process = subprocess.Popen(
-            [*command, "-p", "no:cacheprovider", *args], cwd=path.parent, stdout=file, stderr=subprocess.STDOUT
+            [*command, *args],
+            cwd=path.parent,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         )
-        watcher = threading.Thread(target=watch, args=(process.pid, found, lines, begun))
+        watcher = threading.Thread(target=watch, args=(process.pid, found, lines, begun, every))
         watcher.start()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         found.seconds = time.perf_counter() - begun
@@ -66,7 +76,7 @@ def pytest_run(path: Path, *args: str) -> Watched:
     return found
 
 
-def watch(pid: int, found: Watched, lines: Path, begun: float) -> None:
+def watch(pid: int, found: Watched, lines: Path, begun: float, every: float) -> None:
     """Keep the highest of each kind of memory until the process has ended, and note when the first item had."""
     root = psutil.Process(pid)
     while True:
@@ -87,7 +97,7 @@ def watch(pid: int, found: Watched, lines: Path, begun: float) -> None:
             sizes.append(size)
             found.peaks[what] = max(found.peaks[what], size)
         found.peaks["tree"] = max(found.peaks["tree"], sum(sizes))
-        time.sleep(EVERY)
+        time.sleep(every)
 
 
 def bytes_of(pid: int) -> tuple[int, int]:

@@ -441,7 +441,7 @@ def test_turns_follow_who_is_there(patient: Patient, writer: Writer, monkeypatch
             if len(turns) == 3:
                 other.execute("UPDATE run SET seed = seed + 1")
 
-        monkeypatch.setattr(transaction.time, "sleep", sleep)
+        monkeypatch.setattr("pytest_panic_doctor.repair.transaction.time.sleep", sleep)
         seed = 0
         while len(turns) < 4:
             seed += 1
