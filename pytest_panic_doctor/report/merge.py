@@ -23,7 +23,7 @@ from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Rule, plural
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 
-MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "engine", "demo")
+MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "budget", "engine", "ray", "demo")
 """Settings that say where and how a shard ran, and not what it looked at."""
 
 NAMED = 5

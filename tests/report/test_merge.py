@@ -104,6 +104,17 @@ def test_where_all_is_healthy_the_status_is_0(merge: Callable[..., pytest.RunRes
     assert missing.ret == 1
 
 
+def test_shards_may_have_run_on_machines_that_differ(merge: Callable[..., pytest.RunResult]) -> None:
+    """What one machine was given, and how long it was to take, says nothing of what it looked at."""
+
+    def elsewhere(plain: dict[str, Any]) -> None:
+        plain["doctor"]["settings"].update(memory=2**34, max_workers=7, timeout=9.0, budget=60.0, ray="head:6379")
+
+    run = merge("1", "2", "3", edits={"2": elsewhere})
+    assert run.ret == 1
+    run.stdout.fnmatch_lines(["doctor: 3 reports of 3 shards put together*"])
+
+
 def test_a_missing_shard_is_named_everywhere(merge: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
     run = merge("1", "3", more=("--doctor-report=all.json", "--doctor-report=all.html"))
     assert run.ret == 1
