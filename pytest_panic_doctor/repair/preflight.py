@@ -15,6 +15,7 @@ from pytest_panic_doctor.repair.gate import Gate, real
 from pytest_panic_doctor.repair.journal import Journal
 from pytest_panic_doctor.repair.settle import settle_open_steps
 from pytest_panic_doctor.repair.transaction import ATTEMPT, PATIENCE
+from pytest_panic_doctor.store.heed import heedful, heeding
 
 MARGIN = 64 * 2**20
 """Bytes that stay free beside what a repair needs: SQLite's own rollback journal or WAL, and everybody else."""
@@ -43,8 +44,9 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
         )
     check_room(path, needed_bytes)
     try:
-        warnings = _look(path)
-        _check_journal(database)
+        with heeding():
+            warnings = _look(path)
+            _check_journal(database)
     except sqlite3.Error as error:
         if is_busy(error):
             raise RepairRefused(
@@ -65,6 +67,7 @@ def check_room(path: Path, needed: int) -> None:
 
 def _look(path: Path) -> list[str]:
     connection = journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)
+    heedful(connection)
     try:
         trigger = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchone()
         if trigger is not None:

@@ -25,6 +25,7 @@ from pytest_panic_doctor.repair.gate import ALONE, IN_COMPANY, Gate, pause, real
 from pytest_panic_doctor.repair.journal import Intent, Journal
 from pytest_panic_doctor.repair.rows import Table, Value, as_json, quoted, table_digests
 from pytest_panic_doctor.repair.settle import rolled_back, settle_open_steps
+from pytest_panic_doctor.store.heed import heedful, interrupted
 
 T = TypeVar("T")
 
@@ -163,8 +164,7 @@ class Transactor:
             except Stale:
                 continue
             except sqlite3.Error as error:
-                if not is_busy(error) or time.monotonic() >= deadline:
-                    raise RepairFailed(sentence(table, error, self.patience)) from error
+                self._give_up(table, error, deadline)
             # Without the gate: while another program keeps the file locked, no worker may keep the others waiting.
             time.sleep(random.uniform(*AGAIN))
 
@@ -177,9 +177,15 @@ class Transactor:
                     self._database = self._connect()
                 return look(self._database)
             except sqlite3.Error as error:
-                if not is_busy(error) or time.monotonic() >= deadline:
-                    raise RepairFailed(sentence(table, error, self.patience)) from error
+                self._give_up(table, error, deadline)
             time.sleep(random.uniform(*AGAIN))
+
+    def _give_up(self, table: str, error: sqlite3.Error, deadline: float) -> None:
+        """Raise what ends the step; return where another attempt may succeed."""
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        if not is_busy(error) or time.monotonic() >= deadline:
+            raise RepairFailed(sentence(table, error, self.patience)) from error
 
     def close(self) -> None:
         """Close both, under the gate where it can be had: the last one to close a WAL database checkpoints it."""
@@ -202,6 +208,7 @@ class Transactor:
     def _connect(self) -> sqlite3.Connection:
         connection = journals.connect(self.path, "mode=rw", ATTEMPT, self._factory)
         try:
+            heedful(connection)
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()

@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.store.heed import heedful, heeding
 
 T = TypeVar("T")
 
@@ -79,7 +80,10 @@ class Database:
         self._text: Callable[[bytes], str] | type[str] = str
 
     def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        """What `look` returns for one consistent snapshot; it may be called twice, and must only read."""
+        """What `look` returns for one consistent snapshot; it may be called twice, and must only read.
+
+        A signal, Ctrl-C, is heeded in the midst of a statement too.
+        """
         if self._connection is not None and self._disturbed():
             self.close()
         connection = self._connection or self._open()
@@ -172,6 +176,7 @@ class Database:
             check_same_thread=False,
         )
         db.text_factory = self._text
+        heedful(db)
         db.execute("PRAGMA query_only = ON")
         if self._quiet and log:
             db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
@@ -182,7 +187,8 @@ class Database:
     def _snapshot(db: sqlite3.Connection, look: Callable[[sqlite3.Connection], T]) -> T:
         db.execute("BEGIN")
         try:
-            return look(db)
+            with heeding():
+                return look(db)
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")

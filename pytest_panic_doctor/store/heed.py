@@ -1,0 +1,41 @@
+"""Ctrl-C in the midst of a statement that takes minutes on a large file.
+
+Python handles a signal between its own instructions, so not while SQLite works. A progress handler
+(https://sqlite.org/c3ref/progress_handler.html) gives it a moment in between; what the signal raises there, SQLite
+turns into SQLITE_INTERRUPT, and this into KeyboardInterrupt again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STEPS = 100_000
+"""Instructions of SQLite's virtual machine, or rows of a check, between two such moments: 1 to 20 ms."""
+
+
+def moment() -> int:
+    """Go on: a signal that came meanwhile has been handled on the way into this function."""
+    return 0
+
+
+def heedful(connection: sqlite3.Connection) -> None:
+    """Let signals in while a statement of this connection runs."""
+    connection.set_progress_handler(moment, STEPS)
+
+
+def interrupted(error: sqlite3.Error) -> bool:
+    """Whether a signal ended the statement."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+
+
+@contextmanager
+def heeding() -> Iterator[None]:
+    """Raise KeyboardInterrupt where a signal ended a statement within."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
