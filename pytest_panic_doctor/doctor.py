@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.manifest import Entry, Manifest
+from pytest_panic_doctor.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.options import BadOption, Settings, nearest
 from pytest_panic_doctor.plan import Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
@@ -42,6 +42,8 @@ class Doctor:
     cluster: str = ""
     """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
     cores: int = 0
+    collected: frozenset[str] | None = None
+    """The names of the items that are run, once pytest knows them."""
     database: Database = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +67,21 @@ class Doctor:
     def entries(self) -> Iterable[Entry]:
         """All items of this session, in their order: those of its shard, where it is one of several, and its sample."""
         return filter(self.in_sample, self.share.of(self.manifest.entries(self.selected)))
+
+    def collect(self, names: Iterable[str]) -> None:
+        """Take note of the items that pytest is about to run: those left after `-k`, `-m`, `--lf` and node ids."""
+        self.collected = frozenset(names) & {entry.name for entry in self.entries()}
+
+    def chosen_rules(self) -> frozenset[str]:
+        """The rules that may be repaired: those of the collected items, and none that was left out.
+
+        A rule whose items are all in other shards or samples was not left out by anybody.
+        """
+        chosen = frozenset(rule.id for rule in self.selected)
+        if self.collected is None:
+            return chosen
+        mine = frozenset(map(rule_of, self.collected))
+        return mine | (chosen - {entry.rule for entry in self.entries()})
 
     def in_sample(self, entry: Entry) -> bool:
         """Whether an item is looked at: one of a cheap rule always, one of an expensive rule in its turn."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from pytest_panic_doctor.doctor import Doctor
-from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.removal import place_of
 from pytest_panic_doctor.repair.desk import Desk
 from pytest_panic_doctor.repair.dispatch import Dispatcher
@@ -54,15 +53,15 @@ class Remote:
         finally:
             self.dispatcher.close()
 
-    def collected(self, nodeids: Iterable[str]) -> None:
+    def collected(self) -> None:
         """Say which items there are, so that what nobody asked for is not computed."""
-        names = set(map(item_name, nodeids))
+        names, chosen = self.doctor.collected or (), self.doctor.chosen_rules()
         missing: set[tuple[str | None, str | None]] = set()
         scans: dict[str, list[Subject]] = {INVALID: [], STALE: []}
         for entry in self.doctor.entries():
             if entry.name not in names:
                 continue
-            if entry.rule == MISSING or MISSING in self.doctor.rules[entry.rule].after:
+            if MISSING in chosen and MISSING in (entry.rule, *self.doctor.rules[entry.rule].after):
                 missing.add((entry.subject.run, entry.subject.embedding_model))
             if entry.rule in scans:
                 scans[entry.rule].append(entry.subject)

@@ -20,6 +20,7 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
+from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.lighten import lighten
@@ -91,7 +92,6 @@ class DoctorSession:
 
             self.tally = Tally(self._tally_path())
             examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds, self.tally)
-        examiner.selected = frozenset(rule.id for rule in self.doctor.selected)
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)
         self._choose_what_is_collected()
@@ -121,16 +121,22 @@ class DoctorSession:
         with ExitStack() as stack:
             if self.remote:
                 stack.enter_context(self.remote.dispatching())
-                self.collected(item.nodeid for item in session.items)
+                if session.items:
+                    self.remote.collected()
             status = self.remote.status if self.remote else tuple
             stack.enter_context(progress(self.config, self.doctor, self.treatment.ward, status))
             return (yield)
 
-    def collected(self, nodeids: Iterable[str]) -> None:
-        """Begin to compute what these items will need, where a cluster does; in the controller."""
-        chosen = list(nodeids)
-        if self.remote and chosen:
-            self.remote.collected(chosen)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """The rules of these items, and no others, are repaired: also by an item that needs them first."""
+        self.doctor.collect(item.name for item in session.items if isinstance(item, DoctorItem))
+        self.config.stash[EXAMINER].chosen = self.doctor.chosen_rules()
+
+    def workers_collected(self, nodeids: Iterable[str]) -> None:
+        """The same in a controller that lets its workers collect; where a cluster computes, it may begin."""
+        self.doctor.collect(map(item_name, nodeids))
+        if self.remote:
+            self.remote.collected()
 
     def pytest_keyboard_interrupt(self) -> None:
         """Tell the workers, before xdist waits for them."""
@@ -175,7 +181,8 @@ class DoctorSession:
         if self.config.pluginmanager.hasplugin("xdist"):
             from pytest_panic_doctor.parallel import XdistHooks, said_of_workers
 
-            self.config.pluginmanager.register(XdistHooks(self.doctor.rules, self.collected), "panic-doctor-xdist")
+            hooks = XdistHooks(self.doctor.rules, self.workers_collected)
+            self.config.pluginmanager.register(hooks, "panic-doctor-xdist")
             self.cap = said_of_workers(self.config, self.doctor.settings)
         if not self.config.getoption("collectonly"):
             self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
@@ -285,8 +292,10 @@ class DoctorSession:
             # More shards than there is to split: this one has nothing to do, and has done it.
             session.exitstatus = pytest.ExitCode.OK
         self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
-        if self.treatment and (late := self.treatment.finish()):
-            self.notes.append(late)
+        if self.treatment:
+            self.results.repairs = self.treatment.repairs()
+            if late := self.treatment.finish():
+                self.notes.append(late)
         if self.files:
             self.files.end(self.results)
             xml = self.config.getoption("xmlpath", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.baseline import Comparison
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
+    from pytest_panic_doctor.repair.journal import Repair
     from pytest_panic_doctor.repair.weigh import Weight
 
 NOTHING: Mapping[str, object] = {}
@@ -114,6 +115,8 @@ class Results:
 
     items: list[Result] = field(default_factory=list)
     compared: Comparison | None = None
+    repairs: Sequence[Repair] = ()
+    """What this session did to the database, newest first, as the journal has it."""
     planned: Mapping[str, Weight] = field(default_factory=dict)
     """What would be quarantined for each rule, a row that several of its items would take once."""
     planned_in_all: Weight = (0, 0)

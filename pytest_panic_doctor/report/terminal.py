@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.manifest import item_name, name_of
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.progress import announcement, expected, span
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural, sentence
+from pytest_panic_doctor.surgery import said_of
 from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.repair.journal import Repair
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
 COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
@@ -103,6 +106,8 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
     writer.section("doctor", sep="=")
     if results.items:
         verdict_lines(writer, results)
+    for line in besides(doctor, results):
+        writer.line(line)
     if doctor.settings.plan:
         for line in plan_lines(results):
             writer.line(line)
@@ -171,6 +176,18 @@ def shares(outcomes: Counter[str]) -> str:
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
 
 
+def besides(doctor: Doctor, results: Results) -> Iterator[str]:
+    """What was repaired on the way to something else, and is said by no item: its own was not reached, or is sick."""
+    said = {item_name(item.nodeid) for item in results.items if item.outcome == "fixed"}
+    by_rule: dict[str, list[Repair]] = {}
+    for repair in results.repairs:
+        rule = doctor.rules.get(repair.rule)
+        if rule is None or name_of(rule, repair.subject) not in said:
+            by_rule.setdefault(repair.rule, []).append(repair)
+    for name, repairs in sorted(by_rule.items()):
+        yield f"{'also fixed':<13}{name:<21} on the way: {said_of(repairs)}"
+
+
 def left_lines(doctor: Doctor) -> Iterator[str]:
     """After a repair: how many diagrams are still to be computed."""
     if doctor.todo:
@@ -186,7 +203,7 @@ def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     path = text.short(doctor.settings.baseline) if doctor.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
     repairable = [name for name in sick if doctor.rules[name].repair]
-    if any(item.outcome == "fixed" for item in results.items):
+    if results.repairs:
         yield f"undo: {text.command(doctor.settings, '--doctor-undo')}"
     if sick and not doctor.settings.fix and repairable:
         yield f"next: {text.command(doctor.settings, '--doctor-fix -n 2')}"
