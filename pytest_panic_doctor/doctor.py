@@ -13,12 +13,15 @@ from functools import cached_property
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.options import BadOption, Settings, nearest
-from pytest_panic_doctor.plan import Todo, dealt, todo
+from pytest_panic_doctor.plan import Pair, Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import RepairKind, Rule, Scope
+from pytest_panic_doctor.rules.diagram import diagram_missing
+from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
+
+MISSING = diagram_missing.id
 
 
 @dataclass
@@ -83,6 +86,23 @@ class Doctor:
         mine = frozenset(map(rule_of, self.collected))
         return mine | (chosen - {entry.rule for entry in self.entries()})
 
+    def computing(self) -> dict[Pair, list[str]]:
+        """The places whose diagram is computed if it is absent, and the items that see to it."""
+        found: dict[Pair, list[str]] = {}
+        if MISSING in self.chosen_rules():
+            for entry in self.entries():
+                if (self.collected is None or entry.name in self.collected) and (
+                    MISSING in (entry.rule, *self.rules[entry.rule].after)
+                ):
+                    pair = str(entry.subject.run), str(entry.subject.embedding_model)
+                    found.setdefault(pair, []).append(entry.name)
+        return found
+
+    def ahead(self) -> list[Todo]:
+        """Those of the absent diagrams that the collected items compute."""
+        computing = self.computing()
+        return [each for each in self.todo if each.pair in computing]
+
     def in_sample(self, entry: Entry) -> bool:
         """Whether an item is looked at: one of a cheap rule always, one of an expensive rule in its turn."""
         sample = self.settings.sample
@@ -116,7 +136,7 @@ class Doctor:
 
     def due(self) -> list[Todo]:
         """The diagrams of this session's share that are absent or NULL now; none where no rule computes them."""
-        if not any(rule.repair is RepairKind.COMPUTE for rule in self.selected):
+        if not any(rule.id == MISSING for rule in self.selected):
             return []
         found = self.database.read(lambda db: todo(db, self.manifest, self.settings.kinds))
         return [each for each in found if self.share.looks_at(each.subject)]

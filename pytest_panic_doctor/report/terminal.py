@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.plan import Todo
     from pytest_panic_doctor.repair.journal import Repair
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
@@ -30,6 +31,9 @@ SHARES = (
     ("warned", "warned"),
     ("skipped", "skipped"),
 )
+LEFT = "left: the same command computes only those"
+FAILED = "not computed: the items above say why"
+BEYOND = "missing besides: this command did not choose them"
 NOUNS = {
     "experimentconfig": "experiment",
     "run": "run",
@@ -113,7 +117,7 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
             writer.line(line)
     for line in baseline_lines(doctor, results):
         writer.line(line)
-    for line in left_lines(doctor):
+    for line in left_lines(doctor, results):
         writer.line(line)
     for path in doctor.settings.reports:
         writer.line(f"{'report':<13}{text.short(path)}")
@@ -188,14 +192,19 @@ def besides(doctor: Doctor, results: Results) -> Iterator[str]:
         yield f"{'also fixed':<13}{name:<21} on the way: {said_of(repairs)}"
 
 
-def left_lines(doctor: Doctor) -> Iterator[str]:
-    """After a repair: how many diagrams are still to be computed."""
-    if doctor.todo:
-        left = doctor.due()
-        if left:
-            points = sum(each.points for each in left)
-            what = f"{plural(len(left), 'diagram')} of {plural(points, 'point')}"
-            yield f"{what} left: the same command computes only those"
+def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:
+    """After a repair: how many diagrams are still absent, and what would compute them."""
+    left = doctor.due() if doctor.todo else []
+    ended = {item_name(item.nodeid) for item in results.items if not item.late}
+    computing = doctor.computing()
+    groups: dict[str, list[Todo]] = {}
+    for each in left:
+        names = computing.get(each.pair)
+        groups.setdefault(BEYOND if names is None else FAILED if ended.intersection(names) else LEFT, []).append(each)
+    for why in (LEFT, FAILED, BEYOND):
+        if found := groups.get(why):
+            what = f"{plural(len(found), 'diagram')} of {plural(sum(each.points for each in found), 'point')}"
+            yield f"{what} {why}"
 
 
 def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:

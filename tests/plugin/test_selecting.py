@@ -68,3 +68,17 @@ def test_what_was_repaired_on_the_way_is_said(doctor: Doctor, sick: Built, pytes
         ]
     )
     assert [each.rule for each in repairs(sick.path)] == ["embedding-type"]
+
+
+def test_what_is_left_is_said_as_it_is(doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
+    plant(sick, "vector_null")
+    with sick.open() as db:
+        db.execute("UPDATE persistencediagram SET diagram_data = NULL")
+    result = doctor("--doctor-fix", "-k", f"diagram-missing and {dashed(sick.run())} and not Vision", *mode)
+    result.stdout.fnmatch_lines(
+        [
+            "1 diagram of 6 points not computed: the items above say why",
+            "3 diagrams of 18 points missing besides: this command did not choose them",
+        ]
+    )
+    assert "the same command" not in result.stdout.str()
