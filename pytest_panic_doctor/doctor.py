@@ -45,6 +45,10 @@ class Doctor:
     cluster: str = ""
     """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
     cores: int = 0
+    chosen_with: Sequence[str] = ()
+    """How the user chose among the items by pytest's own means, in words of the command line."""
+    embeds: bool = False
+    """Whether anybody brings an embedding hook."""
     collected: frozenset[str] | None = None
     """The names of the items that are run, once pytest knows them."""
     database: Database = field(init=False)
@@ -163,6 +167,7 @@ class Doctor:
             "deadline": self.deadline,
             "ward": self.ward,
             "tally": self.tally,
+            "chosen_with": list(self.chosen_with),
         }
 
 
@@ -195,6 +200,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         deadline=plain["deadline"],  # type: ignore[arg-type]
         ward=plain["ward"],  # type: ignore[arg-type]
         tally=str(plain["tally"]),
+        chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
     )
 
 

@@ -27,6 +27,7 @@ from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.selection import chosen_with
 from pytest_panic_doctor.share import PAGES
 from pytest_panic_doctor.store.readahead import ReadAhead
 from pytest_panic_doctor.topology.memory import available
@@ -85,13 +86,16 @@ class DoctorSession:
                 config.addinivalue_line("markers", f"{name}: {rule.sentence}")
         config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
         config.stash[DOCTOR] = self.doctor
+        self.doctor.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
         examiner = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
         if self.doctor.settings.plan:
             from pytest_panic_doctor.planner import Planner
             from pytest_panic_doctor.repair.weigh import Tally
 
             self.tally = Tally(self._tally_path())
-            examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds, self.tally)
+            examiner.planner = Planner(
+                self.doctor.database, self.doctor.settings.kinds, self.tally, embeds=self.doctor.embeds
+            )
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)
         self._choose_what_is_collected()
@@ -167,6 +171,7 @@ class DoctorSession:
 
             self.treatment = Treatment(settings)
         doctor = begin(settings, rules)
+        doctor.chosen_with = chosen_with(self.config, settings.database)
         if self.treatment:
             doctor.ward = self.treatment.ward.as_plain()
             doctor.largest_first(len(self.config.getoption("tx", None) or ()) or 1)

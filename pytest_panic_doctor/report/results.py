@@ -56,6 +56,11 @@ class Result:
         begun in time is `late`."""
         return "late" if self.late else "warned" if self.accepted and self.outcome == "passed" else self.outcome
 
+    @property
+    def said(self) -> str:
+        """What its findings say, without where they are."""
+        return " ".join(str(finding["message"]) for finding in self.findings)
+
     def as_dict(self) -> dict[str, object]:
         """The item as the JSON report prints it."""
         plain: dict[str, object] = {

@@ -75,7 +75,9 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {items}{off}")
     lines += [f"doctor: {line}" for line in limits(doctor)]
     if doctor.todo:
-        lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster))}")
+        most = "at most " if doctor.chosen_with else ""
+        said = announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster))
+        lines.append(f"doctor: {most}{said}")
     if cap:
         lines.append(f"doctor: {cap}")
     return lines
@@ -211,10 +213,14 @@ def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """The one command to type next, if there is one."""
     path = text.short(doctor.settings.baseline) if doctor.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
-    repairable = [name for name in sick if doctor.rules[name].repair]
+    able = "file-integrity" not in sick and any(
+        item.findings and not text.helpless(doctor.rules[item.rule], doctor, item.said)
+        for item in results.items
+        if item.outcome == "failed"
+    )
     if results.repairs:
         yield f"undo: {text.command(doctor.settings, '--doctor-undo')}"
-    if sick and not doctor.settings.fix and repairable:
-        yield f"next: {text.command(doctor.settings, '--doctor-fix -n 2')}"
+    if able and not doctor.settings.fix:
+        yield f"next: {text.again(doctor, '--doctor-fix -n 2')}"
     elif not sick and results.compared and results.compared.healed and not results.compared.written:
-        yield f"next: {text.command(doctor.settings, f'--doctor-baseline {path} --doctor-baseline-write')}"
+        yield f"next: {text.again(doctor, f'--doctor-baseline {path} --doctor-baseline-write')}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from damages import plant
-from databases import Built, build, dump
+from databases import Built, build, dump, uid
 from runs import Doctor, outcomes
 
 from pytest_panic_doctor.manifest import dashed
@@ -82,3 +84,63 @@ def test_what_is_left_is_said_as_it_is(doctor: Doctor, sick: Built, mode: tuple[
         ]
     )
     assert "the same command" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-k", "diagram-missing and not Vision"],
+        ["-m", "diagram-missing"],
+        ["-n2", "-m", "diagram-missing"],
+        [f"x.sqlite::diagram-missing[{dashed(uid(2, 0))}-Nomic]"],
+        ["--doctor-rule", "diagram-missing"],
+        ["--doctor-experiment", dashed(uid(1, 0))],
+    ],
+    ids=lambda args: " ".join(args)[:30],
+)
+def test_the_next_command_keeps_the_selection(doctor: Doctor, sick: Built, args: list[str]) -> None:
+    plant(sick, "diagram_null", "embedding_of_lost_invocation")
+    result = doctor(*args)
+    kept = [arg for arg in args if arg != "-n2"]
+    (line,) = [line for line in result.outlines if line.startswith("next: ") and "-n 2" in line]
+    command = shlex.split(line.removeprefix("next: "))
+    assert command == ["pytest", "--doctor-db", "x.sqlite", "--doctor-fix", "-n", "2", *kept]
+    assert doctor(*command[3:]).ret == 0
+
+
+def test_what_an_ini_file_chooses_is_not_said_again(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\naddopts = -m 'not slow'\nmarkers = slow")
+    plant(sick, "diagram_null")
+    doctor().stdout.fnmatch_lines(["next: pytest --doctor-db x.sqlite --doctor-fix -n 2"])
+
+
+def test_a_blocked_item_proposes_no_repair_that_cannot_help(
+    doctor: Doctor, sick: Built, pytester: pytest.Pytester
+) -> None:
+    plant(sick, "vector_null", "diagram_null")
+    result = doctor("--doctor-report=r.html")
+    result.stdout.fnmatch_lines(["blocked by embedding-vector: repair that first"])
+    assert "next: " not in result.stdout.str()
+    assert "would stay" in doctor("--doctor-plan").stdout.str()
+    pytester.makeconftest(HOOK)
+    result = doctor(str(sick.path))
+    result.stdout.fnmatch_lines(["next: pytest --doctor-db x.sqlite --doctor-fix -n 2"])
+    result = doctor("--doctor-plan", str(sick.path))
+    result.stdout.fnmatch_lines_random(
+        [
+            "would fix    embedding-vector      embed 1 output by your hook, if it knows the model",
+            "would stay   diagram-missing       1 item: blocked, unless the embedding hook helps: 1 of 6 vectors *",
+        ]
+    )
+    assert "needs an embedding hook" not in result.stdout.str()
+    assert doctor("--doctor-fix", str(sick.path)).ret == 0
+
+
+def test_a_damaged_file_is_not_offered_a_repair(doctor: Doctor, sick: Built) -> None:
+    plant(sick, "diagram_null")
+    with sick.path.open("r+b") as file:
+        file.seek(5 * 4096 + 8)
+        file.write(b"\xff" * 4000)
+    result = doctor()
+    assert result.ret == 1
+    assert "--doctor-fix -n 2" not in result.stdout.str()

@@ -128,6 +128,7 @@ class Contents:
     def rule(self, rule: Rule, items: Sequence[Result], outcomes: Mapping[str, int]) -> dict[str, object]:
         """One rule and what its items come to."""
         sick = outcomes.get("failed", 0)
+        said = [item.said for item in items if item.outcome == "failed"]
         return {
             "id": rule.id,
             "scope": str(rule.scope),
@@ -142,7 +143,7 @@ class Contents:
             "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
-            "next": text.next_step(rule, self.doctor) if sick and not self.doctor.settings.fix else "",
+            "next": text.next_step(rule, self.doctor, said) if sick and not self.doctor.settings.fix else "",
         }
 
     def states(self) -> dict[str, str]:
