@@ -30,6 +30,7 @@ from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.selection import chosen_with
 from pytest_panic_doctor.share import PAGES
 from pytest_panic_doctor.store.readahead import ReadAhead
+from pytest_panic_doctor.topology.engine import located
 from pytest_panic_doctor.topology.memory import available
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class DoctorSession:
         from pytest_panic_doctor.plugin import ini_dir
 
         settings = options.settings(self.config, self.config.invocation_params.dir, ini_dir(self.config))
+        if settings.fix or settings.engine != "auto":
+            located(self._engine(settings.engine))
         if settings.demo:
             build_demo(settings.database)
         if settings.fix and not self.config.getoption("collectonly"):

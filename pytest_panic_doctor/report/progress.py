@@ -65,6 +65,14 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 3600)} h"
 
 
+def exactly(seconds: float) -> str:
+    """A time as it was given: `0.05 s`, `20 min`, `1 h 30 min`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (round(rest, 3), "s"))
+    return " ".join(f"{number:g} {unit}" for number, unit in parts if number)
+
+
 def line(
     running: Sequence[Held],
     notes: Sequence[str],

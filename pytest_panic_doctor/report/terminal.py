@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.manifest import item_name, name_of
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
-from pytest_panic_doctor.report.progress import announcement, expected, span
+from pytest_panic_doctor.report.progress import announcement, exactly, expected
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural, sentence
 from pytest_panic_doctor.surgery import said_of
@@ -90,7 +90,7 @@ def limits(doctor: Doctor) -> Iterator[str]:
         taken, there = doctor.sample_size()
         yield f"sample {part} of {parts}: {taken:,} of {plural(there, 'item')} of expensive rules"
     if doctor.settings.budget:
-        yield f"no item is begun after {span(doctor.settings.budget)}"
+        yield f"no item is begun after {exactly(doctor.settings.budget)}"
 
 
 def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:

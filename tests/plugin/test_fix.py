@@ -318,9 +318,20 @@ def test_a_timeout_is_a_sentence_and_the_others_go_on(doctor: Doctor, sick: Buil
 
 def test_an_engine_that_is_not_there_is_named(doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
-    result = doctor("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-engine=nowhere:x")
+    before = digests(sick.path.parent)
+    for name, said in {
+        "nowhere:x": "the engine nowhere:x is not there: no module is called nowhere",
+        "banana": "there is no engine banana: give giotto-ph or gudhi, or install the plugin that brings it",
+    }.items():
+        for more in (["--doctor-fix", "-n2"], []):
+            result = doctor(f"--doctor-engine={name}", *more)
+            assert result.ret == 4
+            assert result.errlines == [f"ERROR: {said}", ""]
+    assert digests(sick.path.parent) == before
+    (sick.path.parent / "there.py").write_text("")
+    result = doctor("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-engine=there:x")
     assert result.ret == 1
-    assert "the engine nowhere:x cannot be imported" in result.stdout.str()
+    assert "the engine there:x cannot be imported" in result.stdout.str()
 
 
 def test_resume_does_only_the_rest(doctor: Doctor, sick: Built) -> None:
