@@ -66,6 +66,7 @@ class DoctorSession:
         self.files: ReportFiles | None = None
         self.cap: str | None = None
         self.notes: list[str] = []
+        self.replaced: list[str] = []
         self.treatment: Treatment | None = None
         self.remote: Remote | None = None
         self.surgeon: OperatingSurgeon | None = None
@@ -168,7 +169,7 @@ class DoctorSession:
         if settings.fix or settings.engine != "auto":
             located(self._engine(settings.engine))
         if settings.demo:
-            build_demo(settings.database)
+            self.replaced = build_demo(settings.database)
         if settings.fix and not self.config.getoption("collectonly"):
             from pytest_panic_doctor.treatment import Treatment
 
@@ -219,7 +220,7 @@ class DoctorSession:
 
     def pytest_report_header(self) -> list[str]:
         """The database, its rows, and how many items there are."""
-        lines = terminal.header(self.doctor, self.cap)
+        lines = [*(f"doctor: {each}" for each in self.replaced), *terminal.header(self.doctor, self.cap)]
         if self.treatment:
             lines += [f"doctor: warning: {warning}" for warning in self.treatment.warnings]
             if settled := self.treatment.settled:
@@ -330,7 +331,8 @@ class DoctorSession:
         if self.tally:
             self.results.planned, self.results.planned_in_all = self.tally.by_rule(), self.tally.total()
         terminal.summary(terminalreporter, self.doctor, self.results)
-        for note in self.notes:
+        unsaid = self.replaced if terminalreporter.verbosity < 0 else []
+        for note in (*unsaid, *self.notes):
             terminalreporter.write_line(f"doctor: {note}", yellow=True)
 
     def close(self) -> None:
@@ -349,8 +351,10 @@ class DoctorSession:
             self.scratch.cleanup()
 
 
-def build_demo(database: Path) -> None:
+def build_demo(database: Path) -> list[str]:
     """Build the demo database, in a process of its own: diagrams are never computed in this one.
+
+    Returns the sentence about a former demo that it replaced, where there was one.
 
     Raises `DoctorError` with the sentence of the process that could not.
     """
@@ -358,3 +362,4 @@ def build_demo(database: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])
+    return done.stdout.splitlines()[:-2]

@@ -193,6 +193,14 @@ def test_undo_lists_takes_back_and_can_be_undone(doctor: Doctor, sick: Built) ->
     assert dump(sick.path) == after
 
 
+def test_a_file_that_was_never_repaired_says_so(doctor: Doctor, sick: Built) -> None:
+    assert doctor("--doctor-undo").outlines == ["no repairs yet: --doctor-fix has not changed x.sqlite"]
+    assert doctor("--doctor-undo=all").outlines == ["nothing to undo: x.sqlite has no repair that is not undone"]
+    plant(sick, "embedding_of_lost_invocation")
+    doctor("--doctor-fix")
+    assert doctor("--doctor-undo").outlines[0] == "1 repair of x.sqlite"
+
+
 def test_undo_refuses_what_has_changed_since(doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
     assert doctor("--doctor-fix").ret == 0
