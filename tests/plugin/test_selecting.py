@@ -144,3 +144,14 @@ def test_a_damaged_file_is_not_offered_a_repair(doctor: Doctor, sick: Built) -> 
     result = doctor()
     assert result.ret == 1
     assert "--doctor-fix -n 2" not in result.stdout.str()
+
+
+def test_a_prompt_and_a_network_are_found(doctor: Doctor, pytester: pytest.Pytester) -> None:
+    built = build(pytester.path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE run SET initial_prompt = 'a penguin at home' WHERE id = ?", (built.run(1),))
+    found = [line for line in doctor("--co", "-q", "-k", "Penguin and fluxdev").outlines if "::" in line]
+    assert found
+    assert all(dashed(built.run(1)) in line for line in found)
+    whole = [line for line in doctor("--co", "-q", "-k", "an and apple and not diagram").outlines if "::" in line]
+    assert f"x.sqlite::experiment-config[{dashed(built.experiment)}]" in whole
