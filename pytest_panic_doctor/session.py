@@ -300,6 +300,9 @@ class DoctorSession:
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not any(True for _ in self.doctor.entries()):
             # More shards than there is to split: this one has nothing to do, and has done it.
             session.exitstatus = pytest.ExitCode.OK
+        if self.input is None and not self.config.getoption("collectonly"):
+            ended = {item_name(item.nodeid) for item in self.results.items}
+            self.results.unreached = (self.doctor.collected or frozenset()) - ended
         self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
         if self.treatment:
             self.results.repairs = self.treatment.repairs()

@@ -27,6 +27,7 @@ COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "
 SHARES = (
     ("failed", "failed"),
     ("late", "not begun"),
+    ("unreached", "not reached"),
     ("fixed", "fixed"),
     ("warned", "warned"),
     ("skipped", "skipped"),
@@ -107,10 +108,11 @@ def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iter
 
 def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -> None:
     """The section at the end: rules that are not simply healthy, the count of each verdict, and what to type next."""
-    if not results.items and not doctor.todo:
+    ran = results.items or results.unreached
+    if not ran and not doctor.todo:
         return
     writer.section("doctor", sep="=")
-    if results.items:
+    if ran:
         verdict_lines(writer, results)
     for line in besides(doctor, results):
         writer.line(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
@@ -155,3 +156,34 @@ def test_a_prompt_and_a_network_are_found(doctor: Doctor, pytester: pytest.Pytes
     assert all(dashed(built.run(1)) in line for line in found)
     whole = [line for line in doctor("--co", "-q", "-k", "an and apple and not diagram").outlines if "::" in line]
     assert f"x.sqlite::experiment-config[{dashed(built.experiment)}]" in whole
+
+
+@pytest.mark.parametrize("args", [["-x"], ["-x", "-n2"], ["--maxfail=1"], ["exit"]], ids=" ".join)
+def test_what_was_not_reached_is_never_healthy(
+    doctor: Doctor, sick: Built, pytester: pytest.Pytester, args: list[str]
+) -> None:
+    plant(sick, "embedding_of_lost_invocation")
+    if args == ["exit"]:
+        args = [str(sick.path)]
+        pytester.makeconftest(
+            "def pytest_doctor_outcome(item):\n    if item['outcome'] == 'failed':\n        raise KeyboardInterrupt\n"
+        )
+    result = doctor(*args, "--doctor-report=r.json", "--doctor-report=r.html")
+    report = json.loads((pytester.path / "r.json").read_text())
+    rules = report["doctor"]["rules"]
+    ended = {item["rule"] for item in report["items"]}
+    assert len(ended) < 23, "all rules were reached"
+    assert rules["sick"] == 1
+    assert rules["not examined"] >= 23 - len(ended)
+    assert sum(rules.values()) == 23
+    result.stdout.fnmatch_lines(
+        [
+            "not examined * of * not reached",
+            f"23 rules: {rules['healthy']} healthy, 1 sick, {rules['not examined']} not examined",
+        ]
+    )
+
+
+def test_collecting_alone_reaches_nothing_and_says_nothing(doctor: Doctor, sick: Built) -> None:
+    assert sick.path.exists()
+    assert "not reached" not in doctor("--collect-only", "-q").stdout.str()
