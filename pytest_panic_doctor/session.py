@@ -27,7 +27,7 @@ from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 from pytest_panic_doctor.rules.model import plural
-from pytest_panic_doctor.selection import chosen_with
+from pytest_panic_doctor.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.share import PAGES
 from pytest_panic_doctor.store.readahead import ReadAhead
 from pytest_panic_doctor.topology.engine import located
@@ -300,6 +300,8 @@ class DoctorSession:
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not any(True for _ in self.doctor.entries()):
             # More shards than there is to split: this one has nothing to do, and has done it.
             session.exitstatus = pytest.ExitCode.OK
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            self.notes += nothing_chosen(self.config, self.doctor.rules)
         if self.input is None and not self.config.getoption("collectonly"):
             ended = {item_name(item.nodeid) for item in self.results.items}
             self.results.unreached = (self.doctor.collected or frozenset()) - ended

@@ -187,3 +187,40 @@ def test_what_was_not_reached_is_never_healthy(
 def test_collecting_alone_reaches_nothing_and_says_nothing(doctor: Doctor, sick: Built) -> None:
     assert sick.path.exists()
     assert "not reached" not in doctor("--collect-only", "-q").stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["-m", "orphan-embeding"], "doctor: -m orphan-embeding chose no item: did you mean orphan-embedding?"),
+        (["-m", "orphan_embeding", "-n2"], "doctor: -m orphan_embeding chose no item: did you mean orphan-embedding?"),
+        (["-k", "diagram-mising"], "doctor: -k diagram-mising chose no item: did you mean diagram-missing?"),
+        (["-k", "zebra"], "doctor: -k zebra chose no item: --doctor-rules lists the rules"),
+    ],
+)
+def test_a_rule_that_is_misspelt_is_hinted_at(doctor: Doctor, sick: Built, args: list[str], said: str) -> None:
+    assert sick.path.exists()
+    result = doctor(*args)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines([said])
+
+
+def test_a_database_without_an_option_is_hinted_at(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+    hint = "doctor: to examine this database, type pytest --doctor-db x.sqlite"
+    assert sick.path.exists()
+    for args in (["x.sqlite"], ["x.sqlite::orphan-run"]):
+        result = doctor(*args, database=None)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stdout.fnmatch_lines([hint])
+    assert "doctor" not in doctor("--co", "x.txt", database=None).stdout.str().split("plugins:")[1].split("\n", 1)[1]
+    pytester.makeconftest(
+        "import pytest\n"
+        "class Other(pytest.Item):\n    def runtest(self):\n        pass\n"
+        "class File(pytest.File):\n"
+        "    def collect(self):\n        yield Other.from_parent(self, name='other')\n"
+        "def pytest_collect_file(file_path, parent):\n"
+        "    if file_path.suffix == '.sqlite':\n        return File.from_parent(parent, path=file_path)\n"
+    )
+    result = doctor("x.sqlite", database=None)
+    assert result.ret == 0
+    assert hint not in result.stdout.str()
