@@ -311,7 +311,7 @@ class DoctorSession:
             if late := self.treatment.finish():
                 self.notes.append(late)
         if self.files:
-            self.files.end(self.results)
+            self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
             xml = self.config.getoption("xmlpath", None)
             if xml and self.results.items and Path(xml).is_file():
                 from pytest_panic_doctor.report.junit import enrich
