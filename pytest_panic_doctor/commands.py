@@ -72,12 +72,12 @@ def listed(settings: Settings) -> Iterator[str]:
         return
     order = ", newest first" if len(found) > 1 else ""
     yield f"{plural(len(found), 'repair')} of {text.shown_path(settings)}{order}"
-    yield f"{'id':>5}  {'when (UTC)':<19}  {'what':<22}{'rows':>9}  {'size':>8}  rule"
+    yield f"{'id':>4}  {'when (UTC)':<16}  {'what':<18}{'rows':>8}{'size':>8}  rule"
     for repair in found:
         what = f"undo of {repair.undoes}" if repair.undoes else repair.verb
-        what += " (undone)" if repair.status == "undone" else ""
+        what = f"undone: {what}" if repair.status == "undone" else what
         size = format_size(repair.bytes)
-        yield f"{repair.id:>5}  {repair.time[:19]:<19}  {what:<22}{repair.rows:>9,}  {size:>8}  {repair.rule}"
+        yield f"{repair.id:>4}  {repair.time[:16]:<16}  {what:<18}{repair.rows:>8,}{size:>8}  {repair.rule}"
     if any(repair.status == "applied" for repair in found):
         yield f"next: {text.command(settings, '--doctor-undo ID')}  (or all)"
 

@@ -188,6 +188,9 @@ def test_undo_lists_takes_back_and_can_be_undone(doctor: Doctor, sick: Built) ->
     doctor("--doctor-undo").stdout.fnmatch_lines(["2 repairs of x.sqlite, newest first", "*update*diagram-missing"])
     assert doctor("--doctor-undo", "all").ret == 0
     assert dump(sick.path) == before
+    listed = doctor("--doctor-undo").outlines
+    assert "undone: quarantine       1 " in "\n".join(listed)
+    assert max(map(len, listed)) <= 80
     for undo in ("3", "4"):
         doctor("--doctor-undo", undo).stdout.fnmatch_lines([f"undid repair {undo} *"])
     assert dump(sick.path) == after
