@@ -193,7 +193,7 @@ def besides(doctor: Doctor, results: Results) -> Iterator[str]:
         if rule is None or name_of(rule, repair.subject) not in said:
             by_rule.setdefault(repair.rule, []).append(repair)
     for name, repairs in sorted(by_rule.items()):
-        yield f"{'also fixed':<13}{name:<21} on the way: {said_of(repairs)}"
+        yield f"{'also done':<13}{name:<21} {said_of(repairs)}"
 
 
 def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_what_was_repaired_on_the_way_is_said(doctor: Doctor, sick: Built, pytes
     result = doctor("--doctor-fix", str(sick.path))
     result.stdout.fnmatch_lines(
         [
-            "also fixed   embedding-type        on the way: quarantined 1 row (repair 1)",
+            "also done    embedding-type        quarantined 1 row (repair 1)",
             "undo: pytest --doctor-db x.sqlite --doctor-undo",
         ]
     )
@@ -80,6 +80,7 @@ def test_what_is_left_is_said_as_it_is(doctor: Doctor, sick: Built, mode: tuple[
     result = doctor("--doctor-fix", "-k", f"diagram-missing and {dashed(sick.run())} and not Vision", *mode)
     result.stdout.fnmatch_lines(
         [
+            "doctor: at most 4 diagrams to compute, 24 points, *",
             "1 diagram of 6 points not computed: the items above say why",
             "3 diagrams of 18 points missing besides: this command did not choose them",
         ]
