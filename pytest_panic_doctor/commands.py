@@ -67,14 +67,17 @@ def listed(settings: Settings) -> Iterator[str]:
 
     header(settings.database)
     found = repairs(settings.database)
-    yield f"{plural(len(found), 'repair')} of {text.shown_path(settings)}, newest first"
-    if found:
-        yield f"{'id':>5}  {'when (UTC)':<19}  {'what':<22}{'rows':>9}  {'size':>8}  rule"
+    if not found:
+        yield f"no repairs yet: --doctor-fix has not changed {text.shown_path(settings)}"
+        return
+    order = ", newest first" if len(found) > 1 else ""
+    yield f"{plural(len(found), 'repair')} of {text.shown_path(settings)}{order}"
+    yield f"{'id':>4}  {'when (UTC)':<16}  {'what':<18}{'rows':>8}{'size':>8}  rule"
     for repair in found:
         what = f"undo of {repair.undoes}" if repair.undoes else repair.verb
-        what += " (undone)" if repair.status == "undone" else ""
+        what = f"undone: {what}" if repair.status == "undone" else what
         size = format_size(repair.bytes)
-        yield f"{repair.id:>5}  {repair.time[:19]:<19}  {what:<22}{repair.rows:>9,}  {size:>8}  {repair.rule}"
+        yield f"{repair.id:>4}  {repair.time[:16]:<16}  {what:<18}{repair.rows:>8,}{size:>8}  {repair.rule}"
     if any(repair.status == "applied" for repair in found):
         yield f"next: {text.command(settings, '--doctor-undo ID')}  (or all)"
 
@@ -90,4 +93,4 @@ def undone(settings: Settings, which: str) -> Iterator[str]:
         rows = plural(repair.rows, "row")
         yield f"undid repair {repair.undoes} ({repair.rule}): {rows}; this undo is repair {repair.id}"
     if not done:
-        yield "nothing to undo"
+        yield f"nothing to undo: {text.shown_path(settings)} has no repair that is not undone"

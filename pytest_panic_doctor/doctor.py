@@ -11,14 +11,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.manifest import Entry, Manifest
+from pytest_panic_doctor.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.options import BadOption, Settings, nearest
-from pytest_panic_doctor.plan import Todo, dealt, todo
+from pytest_panic_doctor.plan import Pair, Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import RepairKind, Rule, Scope
+from pytest_panic_doctor.rules.diagram import diagram_missing
+from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
+
+MISSING = diagram_missing.id
 
 
 @dataclass
@@ -42,6 +45,12 @@ class Doctor:
     cluster: str = ""
     """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
     cores: int = 0
+    chosen_with: Sequence[str] = ()
+    """How the user chose among the items by pytest's own means, in words of the command line."""
+    embeds: bool = False
+    """Whether anybody brings an embedding hook."""
+    collected: frozenset[str] | None = None
+    """The names of the items that are run, once pytest knows them."""
     database: Database = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +74,38 @@ class Doctor:
     def entries(self) -> Iterable[Entry]:
         """All items of this session, in their order: those of its shard, where it is one of several, and its sample."""
         return filter(self.in_sample, self.share.of(self.manifest.entries(self.selected)))
+
+    def collect(self, names: Iterable[str]) -> None:
+        """Take note of the items that pytest is about to run: those left after `-k`, `-m`, `--lf` and node ids."""
+        self.collected = frozenset(names) & {entry.name for entry in self.entries()}
+
+    def chosen_rules(self) -> frozenset[str]:
+        """The rules that may be repaired: those of the collected items, and none that was left out.
+
+        A rule whose items are all in other shards or samples was not left out by anybody.
+        """
+        chosen = frozenset(rule.id for rule in self.selected)
+        if self.collected is None:
+            return chosen
+        mine = frozenset(map(rule_of, self.collected))
+        return mine | (chosen - {entry.rule for entry in self.entries()})
+
+    def computing(self) -> dict[Pair, list[str]]:
+        """The places whose diagram is computed if it is absent, and the items that see to it."""
+        found: dict[Pair, list[str]] = {}
+        if MISSING in self.chosen_rules():
+            for entry in self.entries():
+                if (self.collected is None or entry.name in self.collected) and (
+                    MISSING in (entry.rule, *self.rules[entry.rule].after)
+                ):
+                    pair = str(entry.subject.run), str(entry.subject.embedding_model)
+                    found.setdefault(pair, []).append(entry.name)
+        return found
+
+    def ahead(self) -> list[Todo]:
+        """Those of the absent diagrams that the collected items compute."""
+        computing = self.computing()
+        return [each for each in self.todo if each.pair in computing]
 
     def in_sample(self, entry: Entry) -> bool:
         """Whether an item is looked at: one of a cheap rule always, one of an expensive rule in its turn."""
@@ -99,7 +140,7 @@ class Doctor:
 
     def due(self) -> list[Todo]:
         """The diagrams of this session's share that are absent or NULL now; none where no rule computes them."""
-        if not any(rule.repair is RepairKind.COMPUTE for rule in self.selected):
+        if not any(rule.id == MISSING for rule in self.selected):
             return []
         found = self.database.read(lambda db: todo(db, self.manifest, self.settings.kinds))
         return [each for each in found if self.share.looks_at(each.subject)]
@@ -126,6 +167,7 @@ class Doctor:
             "deadline": self.deadline,
             "ward": self.ward,
             "tally": self.tally,
+            "chosen_with": list(self.chosen_with),
         }
 
 
@@ -158,6 +200,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         deadline=plain["deadline"],  # type: ignore[arg-type]
         ward=plain["ward"],  # type: ignore[arg-type]
         tally=str(plain["tally"]),
+        chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View
+from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View, blockers
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 
@@ -93,8 +93,8 @@ class Examiner:
         self.kinds = kinds
         self.surgeon = surgeon
         self.planner = planner
-        self.selected: frozenset[str] | None = None
-        """The rules that the user chose, None: all. A rule that was left out is not repaired on the way either."""
+        self.chosen: frozenset[str] | None = None
+        """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
         self._settled: set[tuple[str, Subject]] = set()
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
@@ -155,7 +155,7 @@ class Examiner:
     def _settle(self, rule: Rule, subject: Subject) -> None:
         for name in rule.after:
             first = self.rules[name]
-            if (name, subject) in self._settled or (self.selected is not None and name not in self.selected):
+            if (name, subject) in self._settled or self._left_out(name):
                 continue
             try:
                 findings = self.look(first, subject)
@@ -167,6 +167,9 @@ class Examiner:
                 # this item needs of it, it looks at itself.
                 continue
             self._settled.add((name, subject))
+
+    def _left_out(self, name: str) -> bool:
+        return self.chosen is not None and name not in self.chosen
 
     def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
         if self.planner:
@@ -180,7 +183,11 @@ class Examiner:
             repaired = self.surgeon.operate(rule, subject, findings)
             left = self.look(rule, subject)
         except NotRepaired as failure:
-            return Outcome("failed", findings, note=f"not repaired: {failure}", measures=failure.measures)
+            note = f"not repaired: {failure}"
+            if left_out := list(filter(self._left_out, blockers(rule, note))):
+                which = "that rule" if len(left_out) == 1 else "those rules"
+                note += f"; blocked by {' and '.join(left_out)}: run {which} too"
+            return Outcome("failed", findings, note=note, measures=failure.measures)
         except NothingToLookAt:
             return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
         left = tuple(finding for finding in left if not finding.warning)

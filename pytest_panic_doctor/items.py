@@ -55,6 +55,9 @@ class DoctorFile(pytest.File):
             item: DoctorItem = DoctorItem.from_parent(self, name=entry.name, nodeid=nodeid, entry=entry)
             for mark in marks[entry.rule]:
                 item.add_marker(mark)
+            # One text an item, shared by all of its subject: -k looks for a word anywhere in it.
+            if label := doctor.labels.get(entry.subject.run or entry.subject.experiment or ""):
+                item.extra_keyword_matches.add(label)
             yield item
 
 

@@ -22,9 +22,26 @@ def dashed(stored: str) -> str:
     return f"{stored[:8]}-{stored[8:12]}-{stored[12:16]}-{stored[16:20]}-{stored[20:]}"
 
 
+def name_of(rule: Rule, subject: Subject) -> str:
+    """The name of the item that a rule has for a subject, which may be narrower than the rule's scope."""
+    match rule.scope:
+        case Scope.DATABASE:
+            return rule.id
+        case Scope.EXPERIMENT:
+            return f"{rule.id}[{dashed(subject.experiment or '')}]"
+        case Scope.EXPERIMENT_MODEL:
+            return f"{rule.id}[{dashed(subject.experiment or '')}-{subject.embedding_model}]"
+    return f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]"
+
+
 def item_name(nodeid: str) -> str:
     """The name of the item whose id is `nodeid`: what follows the file."""
     return nodeid.split("::", 1)[-1]
+
+
+def rule_of(name: str) -> str:
+    """The rule of the item that is called `name`."""
+    return name.split("[", 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,11 @@ class Entry:
     name: str
 
 
+def entry(rule: Rule, subject: Subject) -> Entry:
+    """The item of a rule and a subject of its scope."""
+    return Entry(rule.id, subject, name_of(rule, subject))
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything that items are made of. Ids never depend on what is broken."""
@@ -76,15 +98,15 @@ class Manifest:
         for rule in rules:
             by_scope[rule.scope].append(rule)
         for rule in by_scope[Scope.DATABASE]:
-            yield Entry(rule.id, Subject(), rule.id)
+            yield entry(rule, Subject())
         for experiment in self.experiments:
             subject = Subject(experiment.id)
             for rule in by_scope[Scope.EXPERIMENT]:
-                yield Entry(rule.id, subject, f"{rule.id}[{dashed(experiment.id)}]")
+                yield entry(rule, subject)
             for model in experiment.embedding_models:
                 narrow = Subject(experiment.id, None, model)
                 for rule in by_scope[Scope.EXPERIMENT_MODEL]:
-                    yield Entry(rule.id, narrow, f"{rule.id}[{dashed(experiment.id)}-{model}]")
+                    yield entry(rule, narrow)
             if not self.order:
                 yield from of_diagrams(subjects_of(experiment), by_scope[Scope.RUN_MODEL])
         if self.order:
@@ -137,7 +159,7 @@ def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[
     chosen = list(rules)
     for subject in subjects:
         for rule in chosen:
-            yield Entry(rule.id, subject, f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]")
+            yield entry(rule, subject)
 
 
 def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest:

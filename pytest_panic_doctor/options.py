@@ -70,7 +70,7 @@ OPTIONS = (
         "memory for all workers and computations together, e.g. 12GB (default: 80%% of what is free)",
     ),
     Option("max-workers", "text", "N", "never more xdist workers than this"),
-    Option("timeout", "text", "SECONDS", "end the computation of a diagram after this time"),
+    Option("timeout", "text", "TIME", "end the computation of a diagram after this time, e.g. 90s or 10m"),
     Option(
         "max-dim", "text", "N", "highest homology dimension to compute (default: 2; less is recorded in the diagram)"
     ),
@@ -207,7 +207,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         experiments=tuple(uuid(text) for text in texts(values["experiment"])),
         memory=size(values["memory"]),
         max_workers=whole("--doctor-max-workers", values["max-workers"], least=1),
-        timeout=seconds(values["timeout"]),
+        timeout=duration("--doctor-timeout", values["timeout"]),
         baseline=absolute(folder["baseline"] / str(values["baseline"])) if values["baseline"] else None,
         baseline_write=bool(values["baseline-write"]),
         sample=part("--doctor-sample", values["sample"]),
@@ -252,12 +252,16 @@ def size(value: object) -> int | None:
     """A memory size in bytes; None where none was given."""
     if value is None:
         return None
-    from pytest_panic_doctor.topology.memory import parse_size
+    from pytest_panic_doctor.topology.memory import SMALLEST, format_size, parse_size
 
     try:
-        return parse_size(str(value))
+        given = parse_size(str(value))
     except ValueError as error:
         raise BadOption(f"--doctor-memory {value}: {error}") from error
+    if given < SMALLEST:
+        least = format_size(SMALLEST)
+        raise BadOption(f"--doctor-memory {value} is too little to compute any diagram: give at least {least}")
+    return given
 
 
 def whole(flag: str, value: object, least: int) -> int | None:
@@ -267,19 +271,6 @@ def whole(flag: str, value: object, least: int) -> int | None:
     if not re.fullmatch(r"\d+", str(value)) or int(str(value)) < least:
         raise BadOption(f"{flag} {value} is no whole number of at least {least}: give one, e.g. {flag} 2")
     return int(str(value))
-
-
-def seconds(value: object) -> float | None:
-    """A time in seconds; None where none was given."""
-    if value is None:
-        return None
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = -1
-    if not 0 < number < float("inf"):
-        raise BadOption(f"--doctor-timeout {value} is no time: give seconds above 0, e.g. --doctor-timeout 600")
-    return number
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600}

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.items import DOCTOR
-from pytest_panic_doctor.manifest import item_name
+from pytest_panic_doctor.manifest import item_name, rule_of
 from pytest_panic_doctor.options import BadOption, Settings
 from pytest_panic_doctor.report.results import to_plain
 
@@ -124,7 +124,7 @@ class XdistHooks:
     @pytest.hookimpl
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """An item whose worker died is an item of which nothing is known: failed, with its rule and the reason."""
-        rule = item_name(crashitem).split("[")[0]
+        rule = rule_of(item_name(crashitem))
         if rule not in self.rules:
             return
         note = f"{report.longrepr}: nothing is known about this item; run it again alone"

@@ -17,12 +17,18 @@ from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.estimate import estimate
 
+NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
+
 
 class Planner:
     """Weighs repairs, read only."""
 
-    def __init__(self, database: Database, kinds: Mapping[str, Kind], tally: Tally) -> None:
-        """`kinds` as those of the settings; `tally` counts the rows of all items, each once."""
+    def __init__(self, database: Database, kinds: Mapping[str, Kind], tally: Tally, *, embeds: bool = False) -> None:
+        """`kinds` as those of the settings; `tally` counts the rows of all items, each once.
+
+        `embeds` says whether an embedding hook is there. Which models it knows is not asked: it might load them.
+        """
+        self.embeds = embeds
         self.database = database
         self.kinds = kinds
         self.tally = tally
@@ -32,12 +38,13 @@ class Planner:
 
         Quarantine: `rows` and `bytes`, as the journal will have them if the item is repaired alone, and `bytes_high`
         where it depends on the embeddings' repair which diagram is kept. Compute: `points`, `distinct`, `seconds` and
-        `peak_memory` (bytes), middle of the estimate, and `seconds_high`.
+        `peak_memory` (bytes), middle of the estimate, and `seconds_high`. Embed: `outputs`, where a hook is there.
         """
         if rule.repair is None:
             return rule.remedy or "nothing repairs this", {}
         if rule.repair is RepairKind.EMBED:
-            return "needs an embedding hook (pytest_doctor_embed)", {"rows": sum(each.count for each in findings)}
+            count = sum(each.count for each in findings)
+            return ("", {"outputs": count}) if self.embeds else (NO_HOOK, {"rows": count})
         try:
             if rule.repair in QUARANTINES:
                 return self._quarantine(rule, subject, findings)
@@ -65,7 +72,8 @@ class Planner:
         width = stored.width_of(db, str(subject.experiment), model)
         cloud = stored.load(db, run, model, self.kinds.get(model), width)
         if not cloud.whole:
-            return f"blocked: {'; '.join(cloud.blocks)}", {}
+            unless = ", unless the embedding hook helps" if self.embeds else ""
+            return f"blocked{unless}: {'; '.join(cloud.blocks)}", {}
         distinct = len(np.unique(cloud.points, axis=0))
         guess = estimate(distinct)
         return "", {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin a session where one is asked for."""
-    if not options.asked(config) or config.getoption("help") or config.getoption("version"):
+    if config.getoption("help") or config.getoption("version"):
+        return
+    if not options.asked(config):
+        if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
+            config.pluginmanager.register(Hint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
     from pytest_panic_doctor.session import DoctorSession
 
@@ -97,6 +102,29 @@ class EarlyOptions:
     def getini(self, name: str) -> object:
         """The ini file's value."""
         return self.config.getini(name)
+
+
+def is_database(path: Path) -> bool:
+    """Whether a path of the command line is a SQLite file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
+
+
+class Hint:
+    """For who names a database and no option: unless another plugin knows what to do with it."""
+
+    def __init__(self, database: str) -> None:
+        """As it was typed."""
+        self.database = database
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        """Where nothing was collected, say how the database is examined."""
+        if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+            command = f"pytest --doctor-db {shlex.quote(self.database)}"
+            terminalreporter.write_line(f"doctor: to examine this database, type {command}", yellow=True)
 
 
 class Commands:

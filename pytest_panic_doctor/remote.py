@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from pytest_panic_doctor.doctor import Doctor
-from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.removal import place_of
 from pytest_panic_doctor.repair.desk import Desk
 from pytest_panic_doctor.repair.dispatch import Dispatcher
-from pytest_panic_doctor.repair.job import INVALID, MISSING, STALE, Manner
+from pytest_panic_doctor.repair.job import INVALID, STALE, Manner
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
@@ -54,19 +53,14 @@ class Remote:
         finally:
             self.dispatcher.close()
 
-    def collected(self, nodeids: Iterable[str]) -> None:
+    def collected(self) -> None:
         """Say which items there are, so that what nobody asked for is not computed."""
-        names = set(map(item_name, nodeids))
-        missing: set[tuple[str | None, str | None]] = set()
+        names = self.doctor.collected or ()
         scans: dict[str, list[Subject]] = {INVALID: [], STALE: []}
         for entry in self.doctor.entries():
-            if entry.name not in names:
-                continue
-            if entry.rule == MISSING or MISSING in self.doctor.rules[entry.rule].after:
-                missing.add((entry.subject.run, entry.subject.embedding_model))
-            if entry.rule in scans:
+            if entry.name in names and entry.rule in scans:
                 scans[entry.rule].append(entry.subject)
-        self.dispatcher.prefetch([each.subject for each in self.doctor.todo if each.pair in missing], scans)
+        self.dispatcher.prefetch([each.subject for each in self.doctor.ahead()], scans)
 
     def status(self) -> Sequence[str]:
         """What is in flight, for whoever shows the progress."""

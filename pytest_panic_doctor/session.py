@@ -20,14 +20,17 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
+from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
 from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.share import PAGES
 from pytest_panic_doctor.store.readahead import ReadAhead
+from pytest_panic_doctor.topology.engine import located
 from pytest_panic_doctor.topology.memory import available
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ class DoctorSession:
         self.files: ReportFiles | None = None
         self.cap: str | None = None
         self.notes: list[str] = []
+        self.replaced: list[str] = []
         self.treatment: Treatment | None = None
         self.remote: Remote | None = None
         self.surgeon: OperatingSurgeon | None = None
@@ -84,14 +88,16 @@ class DoctorSession:
                 config.addinivalue_line("markers", f"{name}: {rule.sentence}")
         config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
         config.stash[DOCTOR] = self.doctor
+        self.doctor.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
         examiner = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
         if self.doctor.settings.plan:
             from pytest_panic_doctor.planner import Planner
             from pytest_panic_doctor.repair.weigh import Tally
 
             self.tally = Tally(self._tally_path())
-            examiner.planner = Planner(self.doctor.database, self.doctor.settings.kinds, self.tally)
-        examiner.selected = frozenset(rule.id for rule in self.doctor.selected)
+            examiner.planner = Planner(
+                self.doctor.database, self.doctor.settings.kinds, self.tally, embeds=self.doctor.embeds
+            )
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)
         self._choose_what_is_collected()
@@ -121,16 +127,22 @@ class DoctorSession:
         with ExitStack() as stack:
             if self.remote:
                 stack.enter_context(self.remote.dispatching())
-                self.collected(item.nodeid for item in session.items)
+                if session.items:
+                    self.remote.collected()
             status = self.remote.status if self.remote else tuple
             stack.enter_context(progress(self.config, self.doctor, self.treatment.ward, status))
             return (yield)
 
-    def collected(self, nodeids: Iterable[str]) -> None:
-        """Begin to compute what these items will need, where a cluster does; in the controller."""
-        chosen = list(nodeids)
-        if self.remote and chosen:
-            self.remote.collected(chosen)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """The rules of these items, and no others, are repaired: also by an item that needs them first."""
+        self.doctor.collect(item.name for item in session.items if isinstance(item, DoctorItem))
+        self.config.stash[EXAMINER].chosen = self.doctor.chosen_rules()
+
+    def workers_collected(self, nodeids: Iterable[str]) -> None:
+        """The same in a controller that lets its workers collect; where a cluster computes, it may begin."""
+        self.doctor.collect(map(item_name, nodeids))
+        if self.remote:
+            self.remote.collected()
 
     def pytest_keyboard_interrupt(self) -> None:
         """Tell the workers, before xdist waits for them."""
@@ -154,13 +166,16 @@ class DoctorSession:
         from pytest_panic_doctor.plugin import ini_dir
 
         settings = options.settings(self.config, self.config.invocation_params.dir, ini_dir(self.config))
+        if settings.fix or settings.engine != "auto":
+            located(self._engine(settings.engine))
         if settings.demo:
-            build_demo(settings.database)
+            self.replaced = build_demo(settings.database)
         if settings.fix and not self.config.getoption("collectonly"):
             from pytest_panic_doctor.treatment import Treatment
 
             self.treatment = Treatment(settings)
         doctor = begin(settings, rules)
+        doctor.chosen_with = chosen_with(self.config, settings.database)
         if self.treatment:
             doctor.ward = self.treatment.ward.as_plain()
             doctor.largest_first(len(self.config.getoption("tx", None) or ()) or 1)
@@ -175,7 +190,8 @@ class DoctorSession:
         if self.config.pluginmanager.hasplugin("xdist"):
             from pytest_panic_doctor.parallel import XdistHooks, said_of_workers
 
-            self.config.pluginmanager.register(XdistHooks(self.doctor.rules, self.collected), "panic-doctor-xdist")
+            hooks = XdistHooks(self.doctor.rules, self.workers_collected)
+            self.config.pluginmanager.register(hooks, "panic-doctor-xdist")
             self.cap = said_of_workers(self.config, self.doctor.settings)
         if not self.config.getoption("collectonly"):
             self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
@@ -204,7 +220,7 @@ class DoctorSession:
 
     def pytest_report_header(self) -> list[str]:
         """The database, its rows, and how many items there are."""
-        lines = terminal.header(self.doctor, self.cap)
+        lines = [*(f"doctor: {each}" for each in self.replaced), *terminal.header(self.doctor, self.cap)]
         if self.treatment:
             lines += [f"doctor: warning: {warning}" for warning in self.treatment.warnings]
             if settled := self.treatment.settled:
@@ -284,11 +300,18 @@ class DoctorSession:
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not any(True for _ in self.doctor.entries()):
             # More shards than there is to split: this one has nothing to do, and has done it.
             session.exitstatus = pytest.ExitCode.OK
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            self.notes += nothing_chosen(self.config, self.doctor.rules)
+        if self.input is None and not self.config.getoption("collectonly"):
+            ended = {item_name(item.nodeid) for item in self.results.items}
+            self.results.unreached = (self.doctor.collected or frozenset()) - ended
         self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
-        if self.treatment and (late := self.treatment.finish()):
-            self.notes.append(late)
+        if self.treatment:
+            self.results.repairs = self.treatment.repairs()
+            if late := self.treatment.finish():
+                self.notes.append(late)
         if self.files:
-            self.files.end(self.results)
+            self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
             xml = self.config.getoption("xmlpath", None)
             if xml and self.results.items and Path(xml).is_file():
                 from pytest_panic_doctor.report.junit import enrich
@@ -313,7 +336,8 @@ class DoctorSession:
         if self.tally:
             self.results.planned, self.results.planned_in_all = self.tally.by_rule(), self.tally.total()
         terminal.summary(terminalreporter, self.doctor, self.results)
-        for note in self.notes:
+        unsaid = self.replaced if terminalreporter.verbosity < 0 else []
+        for note in (*unsaid, *self.notes):
             terminalreporter.write_line(f"doctor: {note}", yellow=True)
 
     def close(self) -> None:
@@ -332,8 +356,10 @@ class DoctorSession:
             self.scratch.cleanup()
 
 
-def build_demo(database: Path) -> None:
+def build_demo(database: Path) -> list[str]:
     """Build the demo database, in a process of its own: diagrams are never computed in this one.
+
+    Returns the sentence about a former demo that it replaced, where there was one.
 
     Raises `DoctorError` with the sentence of the process that could not.
     """
@@ -341,3 +367,4 @@ def build_demo(database: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])
+    return done.stdout.splitlines()[:-2]

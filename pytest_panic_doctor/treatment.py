@@ -21,7 +21,9 @@ from pytest_panic_doctor.repair.desk import Desk
 from pytest_panic_doctor.repair.embed import Embedder
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.gate import DoctorLock
+from pytest_panic_doctor.repair.journal import Repair
 from pytest_panic_doctor.repair.preflight import check_room, finish, preflight, settle
+from pytest_panic_doctor.repair.undo import repairs
 from pytest_panic_doctor.repair.weigh import weigh
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules.model import RepairKind, Scope, View
@@ -159,6 +161,13 @@ class Treatment:
             return size
 
         check_room(self.database.resolve(), doctor.database.read(weight) + DIAGRAM_BYTES * len(doctor.todo))
+
+    def repairs(self) -> list[Repair]:
+        """What this session has done, newest first; nothing where the journal cannot be read now."""
+        try:
+            return [each for each in repairs(self.database) if each.session == self.ward.session]
+        except RepairError:
+            return []
 
     def finish(self) -> str:
         """Checkpoint once, after the last repair; returns a sentence where that has to wait, which loses nothing."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_panic_doctor.demo.build import DEFECTS, build
+from pytest_panic_doctor.demo.build import DEFECTS, build, former
 from pytest_panic_doctor.errors import DoctorError
 
 
@@ -26,9 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the captions (default: 0)")
     given = parser.parse_args(arguments)
     try:
+        replaced = former(given.folder)
         path = build(given.folder, given.seed)
     except DoctorError as error:
         sys.exit(str(error))
+    if replaced:
+        print(replaced)
     defects = json.loads((given.folder / DEFECTS).read_text(encoding="utf-8"))
     print(f"{path}: {len(defects)} defects, listed in {DEFECTS}")
     print(f"next: pytest --doctor-db {path}")

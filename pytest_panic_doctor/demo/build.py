@@ -14,7 +14,9 @@ from sqlmodel import Session
 from pytest_panic_doctor.demo.defects import plant
 from pytest_panic_doctor.demo.rows import Builder
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.gate import DoctorLock
+from pytest_panic_doctor.repair.undo import repairs
 from pytest_panic_doctor.store import models
 from pytest_panic_doctor.topology.engine import pick
 
@@ -63,6 +65,19 @@ def build(folder: Path, seed: int = 0) -> Path:
             f"the demo cannot be written in {folder} ({reason}): make room there, or call from another folder"
         ) from error
     return path
+
+
+def former(folder: Path) -> str:
+    """What a new demo in `folder` replaces, as a sentence; empty where no demo is there."""
+    refuse_strangers(folder)
+    if not (folder / DATABASE).is_file():
+        return ""
+    try:
+        done = sum(each.status == "applied" and each.undoes is None for each in repairs(folder / DATABASE))
+        lost = f", and its {done:,} repairs with it" if done > 1 else ", and its repair with it" if done else ""
+    except RepairError:
+        lost = ", and its journal with it"
+    return f"the former demo in {folder.name} was replaced{lost}"
 
 
 def refuse_strangers(folder: Path) -> None:

@@ -135,11 +135,14 @@ def recompute(
 
 
 def check_computable(seen: Seen) -> None:
-    """Raise `RepairFailed`, in one sentence, where no diagram can be computed from the cloud."""
+    """Raise `RepairFailed`, in one sentence, where no diagram can be computed from the cloud, or none be replaced."""
     if not seen.cloud.whole:
         raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
     if not len(seen.cloud.points):
         raise RepairFailed("the point cloud has no point")
+    if len(seen.diagrams) > 1 and any(diagram.payload is not None for diagram in seen.diagrams):
+        # Only one would be written, and the others stay as sick as they are.
+        raise RepairFailed(f"there are {len(seen.diagrams):,} diagrams instead of 1 (diagram-duplicate)")
 
 
 def task(seen: Seen, max_dim: int) -> Task:

@@ -155,13 +155,17 @@ def _check_rows(journal: Journal, table: Table, layout: Layout | None, found: li
     changed = [change for change in left if change.present is None or now[change.present] != change.after]
     changed += [change for change in gone if change.present is not None]
     if changed:
-        raise _refusal(journal, table, [change.id for change in changed], "have changed since")
+        have, otherwise = (
+            ("has", "put it back as it was") if len(changed) == 1 else ("have", "put them back as they were")
+        )
+        ids = [change.id for change in changed]
+        raise _refusal(journal, table, ids, f"{have} changed since the repair", otherwise)
     if gone and layout is not None:
         for columns in _unique(journal.connection, table):
             taken = _taken(journal, table, layout, gone, columns)
             if taken:
-                reason = f"cannot come back: other rows have their {', '.join(columns)} now,"
-                raise _refusal(journal, table, taken, reason)
+                reason = f"cannot come back, for other rows have the same {' and '.join(columns)} now"
+                raise _refusal(journal, table, taken, reason, "take those away")
 
 
 def _unique(connection: sqlite3.Connection, table: Table) -> list[list[str]]:
@@ -186,7 +190,7 @@ def _taken(journal: Journal, table: Table, layout: Layout, gone: list[Change], c
     return [row[0] for row in rows]
 
 
-def _refusal(journal: Journal, table: Table, found: list[int], reason: str) -> RepairRefused:
+def _refusal(journal: Journal, table: Table, found: list[int], reason: str, otherwise: str) -> RepairRefused:
     keys = journal.connection.execute(
         "SELECT key FROM changes WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (as_json(found[:SHOWN]),)
     )
@@ -198,11 +202,10 @@ def _refusal(journal: Journal, table: Table, found: list[int], reason: str) -> R
         " AND r.status = 'applied'",
         (as_json(found[:SHOWN]),),
     ).fetchone()[0]
-    remedy = (
-        f"undo repair {later} first" if later is not None else "nothing was undone; put them back as they were first"
-    )
-    shown = f" (showing {SHOWN})" if len(found) > SHOWN else ""
-    return RepairRefused(f"{len(found):,} rows of {table.name} {reason} {ids}{shown}: {remedy}.")
+    what = "1 row" if len(found) == 1 else f"{len(found):,} rows"
+    remedy = f"undo repair {later} first" if later is not None else f"{otherwise} first; nothing was undone"
+    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    return RepairRefused(f"{what} of {table.name} {reason} ({ids}{more}): {remedy}.")
 
 
 def _record(step: Step, part: Part) -> dict[int, int]:

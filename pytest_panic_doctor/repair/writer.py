@@ -143,7 +143,8 @@ class Writer:
         done = self._repair(repair)
         if done is None:
             return error
-        return RepairFailed(f"{error} Before that, {done.rows:,} rows were quarantined as repair {done.id}.")
+        rows = "1 row was" if done.rows == 1 else f"{done.rows:,} rows were"
+        return RepairFailed(f"{error} Before that, {rows} quarantined as repair {done.id}.")
 
 
 def _take(selection: Selection, repair: int | Intent, step: Step) -> tuple[Batch, int | Intent]:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.results import Result, Results, head, subjects
+from pytest_panic_doctor.report.text import short
 from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_panic_doctor.doctor import Doctor
 
 
@@ -41,13 +44,19 @@ class ReportFiles:
                 file.write(line + "\n")
                 file.flush()
 
-    def end(self, results: Results) -> None:
-        """Close the `.jsonl` files and write the `.json` and `.html` ones, each whole or not at all."""
+    def end(self, results: Results, reporter: pytest.TerminalReporter | None) -> None:
+        """Close the `.jsonl` files and write the `.json` and `.html` ones, each whole or not at all.
+
+        A page with thousands of diagrams takes seconds, so who waits at a terminal is told.
+        """
         self._stack.close()
         for path in self.doctor.settings.reports:
             if path.suffix == ".json":
                 write_json(path, self.doctor, results, self.version)
             elif path.suffix == ".html":
+                if reporter and reporter.isatty and reporter.verbosity >= 0:
+                    # The line of dots has no end yet, and under xdist the reporter does not know.
+                    reporter.write_line(f"\nwriting {short(path)} …")
                 write_html(path, self.doctor, results, self.version)
 
 

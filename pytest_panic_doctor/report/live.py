@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pytest_panic_doctor.report.progress import Progress, expected
+from pytest_panic_doctor.report.progress import Ahead, Progress, expected
 
 if TYPE_CHECKING:
     import pytest
@@ -34,7 +34,9 @@ def progress(
     with ExitStack() as stack:
         stream = terminal(stack) if reporter.isatty and os.environ.get("TERM", "dumb") != "dumb" else None
         budget = ward.budget()
-        ahead = expected(doctor.todo, doctor.workers)
+
+        def ahead() -> Ahead:
+            return expected(doctor.ahead(), doctor.workers)
 
         def notes() -> list[str]:
             return [*status(), *ward.notes()]

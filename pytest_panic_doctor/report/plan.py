@@ -38,7 +38,7 @@ def plan_lines(results: Results) -> Iterator[str]:
 
 def doable(item: Result) -> bool:
     """Whether an item would be repaired: then its repair has a size."""
-    return "points" in item.measures or "bytes" in item.measures
+    return not item.measures.keys().isdisjoint(("points", "bytes", "outputs"))
 
 
 def doing(items: Sequence[Result], planned: Weight) -> str:
@@ -50,6 +50,8 @@ def doing(items: Sequence[Result], planned: Weight) -> str:
             f"compute {plural(len(items), 'diagram')} of {plural(int(points), 'point')}, about "
             f"{up_to(span(seconds), span(high))} on 1 core, {format_size(largest)} at the peak"
         )
+    if "outputs" in items[0].measures:
+        return f"embed {plural(int(total(items, 'outputs')), 'output')} by your hook, if it knows the model"
     more = sum(max(0, number(item.measures, "bytes_high") - number(item.measures, "bytes")) for item in items)
     return quarantine(planned) + (f" (up to {format_size(planned[1] + more)} {UNDECIDED})" if more else "")
 

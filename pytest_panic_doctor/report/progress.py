@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.plan import Todo
@@ -64,6 +65,14 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 3600)} h"
 
 
+def exactly(seconds: float) -> str:
+    """A time as it was given: `0.05 s`, `20 min`, `1 h 30 min`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (round(rest, 3), "s"))
+    return " ".join(f"{number:g} {unit}" for number, unit in parts if number)
+
+
 def line(
     running: Sequence[Held],
     notes: Sequence[str],
@@ -78,8 +87,11 @@ def line(
         f"{one.points:,} points {span(now - one.since)} {format_size(one.resident)}"
         for one in sorted(running, key=lambda one: -one.points)
     ]
-    until = f", {span(left)} left" if left is not None and done < total else ""
-    text = " | ".join([f"doctor: {done:,} of {plural(total, 'diagram')}{until}", *notes, *each])
+    # Those that are invalid or stale are found on the way, and were not counted ahead.
+    known = done + len(running) <= total
+    until = f", {span(left)} left" if left is not None and known and done < total else ""
+    of = f"of {plural(total, 'diagram')}" if known else f"of at least {plural(done + len(running), 'diagram')}"
+    text = " | ".join([f"doctor: {done:,} {of}{until}", *notes, *each])
     return cut(text, width)
 
 
@@ -96,19 +108,20 @@ class Progress:
         running: Callable[[], Sequence[Held]],
         finished: Callable[[], int],
         notes: Callable[[], Sequence[str]],
-        ahead: Ahead,
+        ahead: Callable[[], Ahead],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`stream` is the terminal, None where there is none, and `say` prints a plain line then.
 
-        `running`, `finished` and `notes` read what the workers write.
+        `ahead` is asked when something runs first: workers have collected by then, and what nobody chose is not
+        counted. `running`, `finished` and `notes` read what the workers write.
         """
         self.stream = stream
         self.say = say
         self.running = running
         self.finished = finished
         self.notes = notes
-        self.ahead = ahead
+        self._ask = ahead
         self.clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="doctor-progress", daemon=True)
@@ -134,6 +147,11 @@ class Progress:
             running, notes = self.running(), self.notes()
             if running or notes:
                 self._say(running, notes)
+
+    @cached_property
+    def ahead(self) -> Ahead:
+        """What there is to compute."""
+        return self._ask()
 
     def _say(self, running: Sequence[Held], notes: Sequence[str]) -> None:
         columns, rows = shutil.get_terminal_size()

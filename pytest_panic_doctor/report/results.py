@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.manifest import rule_of
 from pytest_panic_doctor.report.text import cut
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.baseline import Comparison
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
+    from pytest_panic_doctor.repair.journal import Repair
     from pytest_panic_doctor.repair.weigh import Weight
 
 NOTHING: Mapping[str, object] = {}
@@ -24,6 +26,7 @@ WORST_FIRST = ("failed", "fixed", "skipped", "passed")
 VERDICTS = (
     ("failed", "sick"),
     ("late", "not examined"),
+    ("unreached", "not examined"),
     ("fixed", "fixed"),
     ("warned", "warned"),
     ("passed", "healthy"),
@@ -54,6 +57,11 @@ class Result:
         """The outcome as people are shown it: one that passed with accepted findings is `warned`, one that was not
         begun in time is `late`."""
         return "late" if self.late else "warned" if self.accepted and self.outcome == "passed" else self.outcome
+
+    @property
+    def said(self) -> str:
+        """What its findings say, without where they are."""
+        return " ".join(str(finding["message"]) for finding in self.findings)
 
     def as_dict(self) -> dict[str, object]:
         """The item as the JSON report prints it."""
@@ -114,20 +122,26 @@ class Results:
 
     items: list[Result] = field(default_factory=list)
     compared: Comparison | None = None
+    repairs: Sequence[Repair] = ()
+    """What this session did to the database, newest first, as the journal has it."""
+    unreached: frozenset[str] = frozenset()
+    """The names of items that were to be run, and did not end: after -x, --maxfail or Ctrl-C."""
     planned: Mapping[str, Weight] = field(default_factory=dict)
     """What would be quarantined for each rule, a row that several of its items would take once."""
     planned_in_all: Weight = (0, 0)
     """The same for all rules together."""
 
     def by_rule(self) -> dict[str, Counter[str]]:
-        """How often each outcome, as it is shown, came for each rule that ended an item."""
+        """How often each outcome, as it is shown, came for each rule; items that did not end are `unreached`."""
         counted: dict[str, Counter[str]] = {}
         for item in self.items:
             counted.setdefault(item.rule, Counter())[item.shown] += 1
+        for name in self.unreached:
+            counted.setdefault(rule_of(name), Counter())["unreached"] += 1
         return counted
 
     def verdicts(self) -> Counter[str]:
-        """How many rules are sick, fixed, warned, healthy, and not examined (all items skipped, or one not begun)."""
+        """How many rules are sick, fixed, warned, healthy, and not examined (all items skipped, or one not run)."""
         return Counter(verdict(outcomes) for outcomes in self.by_rule().values())
 
     def totals(self) -> dict[str, int]:
@@ -177,6 +191,6 @@ def shortened(label: str) -> str:
 
 
 def sickest(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
-    """Rules by how many of their items failed, were not begun, fixed, warned, skipped; the worst first."""
-    words = ("failed", "late", "fixed", "warned", "skipped")
+    """Rules by how many of their items failed, were not begun or reached, fixed, warned, skipped; the worst first."""
+    words = ("failed", "late", "unreached", "fixed", "warned", "skipped")
     return sorted(counted, key=lambda pair: (*(-pair[1][word] for word in words), pair[0]))

@@ -6,27 +6,35 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.manifest import item_name, name_of
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
-from pytest_panic_doctor.report.progress import announcement, expected, span
+from pytest_panic_doctor.report.progress import announcement, exactly, expected
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural, sentence
+from pytest_panic_doctor.surgery import said_of
 from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_panic_doctor.doctor import Doctor
+    from pytest_panic_doctor.plan import Todo
+    from pytest_panic_doctor.repair.journal import Repair
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
 COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
 SHARES = (
     ("failed", "failed"),
     ("late", "not begun"),
+    ("unreached", "not reached"),
     ("fixed", "fixed"),
     ("warned", "warned"),
     ("skipped", "skipped"),
 )
+LEFT = "left: the same command computes only those"
+FAILED = "not computed: the items above say why"
+BEYOND = "missing besides: this command did not choose them"
 NOUNS = {
     "experimentconfig": "experiment",
     "run": "run",
@@ -68,7 +76,9 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {items}{off}")
     lines += [f"doctor: {line}" for line in limits(doctor)]
     if doctor.todo:
-        lines.append(f"doctor: {announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster))}")
+        most = "at most " if doctor.chosen_with else ""
+        said = announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster))
+        lines.append(f"doctor: {most}{said}")
     if cap:
         lines.append(f"doctor: {cap}")
     return lines
@@ -81,7 +91,7 @@ def limits(doctor: Doctor) -> Iterator[str]:
         taken, there = doctor.sample_size()
         yield f"sample {part} of {parts}: {taken:,} of {plural(there, 'item')} of expensive rules"
     if doctor.settings.budget:
-        yield f"no item is begun after {span(doctor.settings.budget)}"
+        yield f"no item is begun after {exactly(doctor.settings.budget)}"
 
 
 def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:
@@ -98,17 +108,20 @@ def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iter
 
 def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -> None:
     """The section at the end: rules that are not simply healthy, the count of each verdict, and what to type next."""
-    if not results.items and not doctor.todo:
+    ran = results.items or results.unreached
+    if not ran and not doctor.todo:
         return
     writer.section("doctor", sep="=")
-    if results.items:
+    if ran:
         verdict_lines(writer, results)
+    for line in besides(doctor, results):
+        writer.line(line)
     if doctor.settings.plan:
         for line in plan_lines(results):
             writer.line(line)
     for line in baseline_lines(doctor, results):
         writer.line(line)
-    for line in left_lines(doctor):
+    for line in left_lines(doctor, results):
         writer.line(line)
     for path in doctor.settings.reports:
         writer.line(f"{'report':<13}{text.short(path)}")
@@ -171,24 +184,45 @@ def shares(outcomes: Counter[str]) -> str:
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
 
 
-def left_lines(doctor: Doctor) -> Iterator[str]:
-    """After a repair: how many diagrams are still to be computed."""
-    if doctor.todo:
-        left = doctor.due()
-        if left:
-            points = sum(each.points for each in left)
-            what = f"{plural(len(left), 'diagram')} of {plural(points, 'point')}"
-            yield f"{what} left: the same command computes only those"
+def besides(doctor: Doctor, results: Results) -> Iterator[str]:
+    """What was repaired on the way to something else, and is said by no item: its own was not reached, or is sick."""
+    said = {item_name(item.nodeid) for item in results.items if item.outcome == "fixed"}
+    by_rule: dict[str, list[Repair]] = {}
+    for repair in results.repairs:
+        rule = doctor.rules.get(repair.rule)
+        if rule is None or name_of(rule, repair.subject) not in said:
+            by_rule.setdefault(repair.rule, []).append(repair)
+    for name, repairs in sorted(by_rule.items()):
+        yield f"{'also done':<13}{name:<21} {said_of(repairs)}"
+
+
+def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:
+    """After a repair: how many diagrams are still absent, and what would compute them."""
+    left = doctor.due() if doctor.todo else []
+    ended = {item_name(item.nodeid) for item in results.items if not item.late}
+    computing = doctor.computing()
+    groups: dict[str, list[Todo]] = {}
+    for each in left:
+        names = computing.get(each.pair)
+        groups.setdefault(BEYOND if names is None else FAILED if ended.intersection(names) else LEFT, []).append(each)
+    for why in (LEFT, FAILED, BEYOND):
+        if found := groups.get(why):
+            what = f"{plural(len(found), 'diagram')} of {plural(sum(each.points for each in found), 'point')}"
+            yield f"{what} {why}"
 
 
 def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """The one command to type next, if there is one."""
     path = text.short(doctor.settings.baseline) if doctor.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
-    repairable = [name for name in sick if doctor.rules[name].repair]
-    if any(item.outcome == "fixed" for item in results.items):
+    able = "file-integrity" not in sick and any(
+        item.findings and not text.helpless(doctor.rules[item.rule], doctor, item.said)
+        for item in results.items
+        if item.outcome == "failed"
+    )
+    if results.repairs:
         yield f"undo: {text.command(doctor.settings, '--doctor-undo')}"
-    if sick and not doctor.settings.fix and repairable:
-        yield f"next: {text.command(doctor.settings, '--doctor-fix -n 2')}"
+    if able and not doctor.settings.fix:
+        yield f"next: {text.again(doctor, '--doctor-fix -n 2')}"
     elif not sick and results.compared and results.compared.healed and not results.compared.written:
-        yield f"next: {text.command(doctor.settings, f'--doctor-baseline {path} --doctor-baseline-write')}"
+        yield f"next: {text.again(doctor, f'--doctor-baseline {path} --doctor-baseline-write')}"

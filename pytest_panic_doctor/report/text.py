@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
-from pytest_panic_doctor.rules.model import Finding, RepairKind, plural
+from pytest_panic_doctor.rules.model import Finding, RepairKind, blockers, plural
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -21,6 +21,8 @@ FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
 WIDTH = 80
 LABEL_WIDTH = 48
+KIND_KEY = "doctor_text_models"
+"""The ini key that a finding names where nobody has said what a model embeds."""
 DASHED = 36
 """Characters of a UUID with dashes."""
 
@@ -38,7 +40,7 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
     if outcome.note:
         lines.append(outcome.note)
     elif not doctor.settings.fix:
-        lines.append(next_step(rule, doctor))
+        lines.append(next_step(rule, doctor, [" ".join(finding.message for finding in outcome.findings)]))
     return "\n".join(lines)
 
 
@@ -69,13 +71,24 @@ def identified(finding: Finding) -> Iterator[str]:
         yield f"    {'  '.join(shown[start : start + 2])}"
 
 
-def next_step(rule: Rule, doctor: Doctor) -> str:
-    """What to do about a rule that is sick."""
+def helpless(rule: Rule, doctor: Doctor, said: str) -> bool:
+    """Whether --doctor-fix has no way to heal an item whose findings `said` this."""
+    no_hook = rule.repair is RepairKind.EMBED and not doctor.embeds
+    return rule.repair is None or no_hook or bool(blockers(rule, said)) or KIND_KEY in said
+
+
+def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
+    """What to do about a rule that is sick; `said` is what the findings of each of its sick items say."""
     if rule.repair is None:
         return f"nothing repairs this: {rule.remedy}" if rule.remedy else "nothing repairs this"
-    if rule.repair is RepairKind.EMBED:
+    if rule.repair is RepairKind.EMBED and not doctor.embeds:
         return "repaired by --doctor-fix where a conftest.py brings an embedding hook (pytest_doctor_embed)"
-    return f"next: {command(doctor.settings, '--doctor-fix', f'--doctor-rule {rule.id}')}"
+    if said and all(helpless(rule, doctor, each) for each in said):
+        if any(KIND_KEY in each for each in said):
+            return f"blocked: say in {KIND_KEY} or doctor_image_models what the model embeds"
+        first = list(dict.fromkeys(name for each in said for name in blockers(rule, each)))
+        return f"blocked by {' and '.join(first)}: repair {'that' if len(first) == 1 else 'those'} first"
+    return f"next: {again(doctor, '--doctor-fix', rules=(rule.id,))}"
 
 
 def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
@@ -94,6 +107,17 @@ def command(settings: Settings, *options: str) -> str:
     """The command line that examines the same database with other options."""
     base = f"--doctor-db {shown_path(settings)}"
     return " ".join(("pytest", base, *options))
+
+
+def again(doctor: Doctor, *options: str, rules: Sequence[str] | None = None) -> str:
+    """The command line that examines the same items with other options, or of them those of `rules`."""
+    settings = doctor.settings
+    named = settings.rules if rules is None else rules
+    chosen = [f"--doctor-rule {name}" for name in named]
+    chosen += [f"--doctor-experiment {dashed(each)}" for each in settings.experiments]
+    chosen += [f"--doctor-sample {'/'.join(map(str, settings.sample))}"] if settings.sample else []
+    chosen += [f"--doctor-shard {settings.shard}"] if settings.shard else []
+    return command(settings, *options, *chosen, *doctor.chosen_with)
 
 
 def shown_path(settings: Settings) -> str:

@@ -149,18 +149,20 @@ def invocation_output(view: View) -> Iterator[Finding]:
 
     def details() -> str:
         kinds = {
-            "TEXT without text": "i.type = 'TEXT' AND typeof(i.output_text) <> 'text'",
-            "IMAGE without an image": "i.type = 'IMAGE' AND (typeof(i.output_image_data) <> 'blob' "
+            "of type TEXT without a text": "i.type = 'TEXT' AND typeof(i.output_text) <> 'text'",
+            "of type IMAGE without an image": "i.type = 'IMAGE' AND (typeof(i.output_image_data) <> 'blob' "
             "OR length(i.output_image_data) = 0)",
-            "TEXT with an image": "i.type = 'TEXT' AND i.output_image_data IS NOT NULL",
-            "IMAGE with a text": "i.type = 'IMAGE' AND i.output_text IS NOT NULL",
+            "of type TEXT with an image": "i.type = 'TEXT' AND i.output_image_data IS NOT NULL",
+            "of type IMAGE with a text": "i.type = 'IMAGE' AND i.output_text IS NOT NULL",
             "of an unknown type": "coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE')",
         }
         counts = {noun: view.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {test}") for noun, test in kinds.items()}
         return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
 
     yield from view.offenders(
-        rows, lambda count: f"{count:,} of {total(view)} {verb(count, 'has', 'have')} not the one output", details
+        rows,
+        lambda count: f"{count:,} of {total(view)} {verb(count, 'has', 'have')} a missing or wrong output",
+        details,
     )
 
 
@@ -178,13 +180,13 @@ def invocation_chain(view: View) -> Iterator[Finding]:
 
     def details() -> str:
         kinds = {
-            "the first of its run, yet with an input": "i.sequence_number IS 0 AND i.input_invocation_id IS NOT NULL",
+            "at the start of a run, with an input": "i.sequence_number IS 0 AND i.input_invocation_id IS NOT NULL",
             "without an input": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NULL",
-            "with an input that does not exist": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NOT NULL "
+            "whose input does not exist": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NOT NULL "
             "AND p.id IS NULL",
-            "with an input of another run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
+            "whose input is of another run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
             "AND p.run_id IS NOT i.run_id",
-            "with an input of its run that is not the predecessor": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
+            "whose input is another one of the same run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
             "AND p.run_id IS i.run_id",
         }
         offending = (
@@ -195,7 +197,7 @@ def invocation_chain(view: View) -> Iterator[Finding]:
 
     yield from view.offenders(
         rows,
-        lambda count: f"{count:,} of {total(view)} {verb(count, 'does', 'do')} not continue the predecessor",
+        lambda count: f"{count:,} of {total(view)} {verb(count, 'does', 'do')} not take the one just before as input",
         details,
     )
 

@@ -198,6 +198,11 @@ class Rule:
         return self.id.replace("-", "_")
 
 
+def blockers(rule: Rule, text: str) -> list[str]:
+    """The rules that must be healthy first, where `text` says so: a clause about a block ends in its rule's name."""
+    return [name for name in rule.after if f"({name})" in text]
+
+
 def rule(
     id: str,  # noqa: A002 - the field's own word
     *,

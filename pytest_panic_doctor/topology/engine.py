@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
@@ -176,20 +177,31 @@ def pick(name: str | None = None) -> Engine:
 
     Raises `DoctorError`, in one sentence, where it is not there.
     """
+    found = located(name)
+    return BUILT_IN[found][1]() if found in BUILT_IN else imported(found)
+
+
+def located(name: str | None = None) -> str:
+    """The engine that `pick` would make, without importing it; raises `DoctorError` where it is not there."""
     if name in (None, "", "auto"):
         for each in NAMES:
             if find_spec(BUILT_IN[each][0]):
-                return BUILT_IN[each][1]()
+                return each
         raise DoctorError("no engine is installed: pip install giotto-ph (Python below 3.13) or gudhi")
     assert name is not None
     if name in BUILT_IN:
-        module, made = BUILT_IN[name]
-        if not find_spec(module):
+        if not find_spec(BUILT_IN[name][0]):
             raise DoctorError(f"the engine {name} is not installed: pip install {name}")
-        return made()
-    if ":" not in name:
+    elif ":" not in name:
         raise DoctorError(f"there is no engine {name}: give {' or '.join(NAMES)}, or install the plugin that brings it")
-    return imported(name)
+    elif not there(top := name.split(":")[0].split(".")[0]):
+        raise DoctorError(f"the engine {name} is not there: no module is called {top}")
+    return name
+
+
+def there(module: str) -> bool:
+    """Whether the child could import a module: it has the current folder on its path, which this process may not."""
+    return module in sys.modules or bool(find_spec(module) or PathFinder.find_spec(module, [str(Path.cwd())]))
 
 
 def imported(name: str) -> Engine:

@@ -24,6 +24,7 @@ from pytest_panic_doctor.demo.__main__ import main
 from pytest_panic_doctor.demo.build import MARK, SIDECARS, DemoRefused, build, is_demo
 from pytest_panic_doctor.repair.errors import RepairRefused
 from pytest_panic_doctor.repair.gate import DoctorLock
+from pytest_panic_doctor.repair.undo import repairs
 
 FOLDER = "doctor-demo"
 DATABASE = "trajectory_data.sqlite"
@@ -248,3 +249,13 @@ def test_demo_and_a_database_contradict_each_other(tmp_path: Path) -> None:
     done = run(tmp_path, "--doctor-demo", "--doctor-db", "x.sqlite")
     assert done.returncode == 4
     assert "leave --doctor-db x.sqlite away" in done.stderr
+
+
+def test_what_it_replaces_is_said(tmp_path: Path) -> None:
+    assert "former demo" not in run(tmp_path, "--doctor-demo", "-k", "schema").stdout
+    again = run(tmp_path, "--doctor-demo", "--doctor-fix", "-m", "orphan_embedding or orphan_diagram")
+    assert "doctor: the former demo in doctor-demo was replaced\n" in again.stdout
+    count = len(repairs(tmp_path / FOLDER / DATABASE))
+    assert count > 1
+    said = f"doctor: the former demo in doctor-demo was replaced, and its {count} repairs with it\n"
+    assert said in run(tmp_path, "--doctor-demo", "-q", "-k", "schema").stdout

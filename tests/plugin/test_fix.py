@@ -188,9 +188,20 @@ def test_undo_lists_takes_back_and_can_be_undone(doctor: Doctor, sick: Built) ->
     doctor("--doctor-undo").stdout.fnmatch_lines(["2 repairs of x.sqlite, newest first", "*update*diagram-missing"])
     assert doctor("--doctor-undo", "all").ret == 0
     assert dump(sick.path) == before
+    listed = doctor("--doctor-undo").outlines
+    assert "undone: quarantine       1 " in "\n".join(listed)
+    assert max(map(len, listed)) <= 80
     for undo in ("3", "4"):
         doctor("--doctor-undo", undo).stdout.fnmatch_lines([f"undid repair {undo} *"])
     assert dump(sick.path) == after
+
+
+def test_a_file_that_was_never_repaired_says_so(doctor: Doctor, sick: Built) -> None:
+    assert doctor("--doctor-undo").outlines == ["no repairs yet: --doctor-fix has not changed x.sqlite"]
+    assert doctor("--doctor-undo=all").outlines == ["nothing to undo: x.sqlite has no repair that is not undone"]
+    plant(sick, "embedding_of_lost_invocation")
+    doctor("--doctor-fix")
+    assert doctor("--doctor-undo").outlines[0] == "1 repair of x.sqlite"
 
 
 def test_undo_refuses_what_has_changed_since(doctor: Doctor, sick: Built) -> None:
@@ -318,9 +329,20 @@ def test_a_timeout_is_a_sentence_and_the_others_go_on(doctor: Doctor, sick: Buil
 
 def test_an_engine_that_is_not_there_is_named(doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
-    result = doctor("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-engine=nowhere:x")
+    before = digests(sick.path.parent)
+    for name, said in {
+        "nowhere:x": "the engine nowhere:x is not there: no module is called nowhere",
+        "banana": "there is no engine banana: give giotto-ph or gudhi, or install the plugin that brings it",
+    }.items():
+        for more in (["--doctor-fix", "-n2"], []):
+            result = doctor(f"--doctor-engine={name}", *more)
+            assert result.ret == 4
+            assert result.errlines == [f"ERROR: {said}", ""]
+    assert digests(sick.path.parent) == before
+    (sick.path.parent / "there.py").write_text("")
+    result = doctor("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-engine=there:x")
     assert result.ret == 1
-    assert "the engine nowhere:x cannot be imported" in result.stdout.str()
+    assert "the engine there:x cannot be imported" in result.stdout.str()
 
 
 def test_resume_does_only_the_rest(doctor: Doctor, sick: Built) -> None:

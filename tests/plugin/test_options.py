@@ -81,6 +81,8 @@ def test_a_uuid_reads_with_dashes_and_without() -> None:
         ("doctor_timeout", "soon", "--doctor-timeout soon"),
         ("doctor_timeout", "-1", "--doctor-timeout -1"),
         ("doctor_timeout", "nan", "--doctor-timeout nan"),
+        ("doctor_memory", "12", "--doctor-memory 12: a size needs a unit: give one such as 12GB"),
+        ("doctor_memory", "20MB", "--doctor-memory 20MB is too little to compute any diagram: give at least 200 MB"),
         ("doctor_max_dim", "3", "--doctor-max-dim 3"),
         ("doctor_report", ["x.pdf"], "x.pdf has no known suffix"),
         ("doctor_report", ["nowhere/x.json"], "nowhere"),
@@ -134,6 +136,7 @@ def test_a_report_is_no_folder(tmp_path: Path) -> None:
 )
 def test_a_time_reads(text: str, seconds: float) -> None:
     assert read(Given({"doctor_budget": text})).budget == seconds
+    assert read(Given({"doctor_timeout": text})).timeout == seconds
 
 
 def test_a_baseline_is_relative_like_the_database() -> None:

@@ -7,7 +7,9 @@ import os
 import time
 from pathlib import Path
 
-from pytest_panic_doctor.report.progress import Ahead, Progress, announcement, line, span
+import pytest
+
+from pytest_panic_doctor.report.progress import Ahead, Progress, announcement, exactly, line, span
 from pytest_panic_doctor.topology.ledger import Held, Identity
 from pytest_panic_doctor.treatment import Ward
 
@@ -44,14 +46,29 @@ def test_the_line_fits_the_terminal() -> None:
     assert len(line([HELD] * 9, [], 3, 38, None, 412.0, 80)) == 80
 
 
+def test_more_than_was_counted_is_never_a_smaller_total() -> None:
+    """Invalid and stale diagrams are found on the way."""
+    assert line([], [], 2, 2, 0.0, 412.0, 200) == "doctor: 2 of 2 diagrams"
+    assert line([HELD], [], 2, 2, 9.0, 412.0, 200).startswith("doctor: 2 of at least 3 diagrams | ")
+    assert line([], [], 4, 2, 9.0, 412.0, 200) == "doctor: 4 of at least 4 diagrams"
+
+
 def test_times_as_a_person_says_them() -> None:
     assert [span(seconds) for seconds in (0.2, 8, 89, 2400, 10_000)] == ["1 s", "8 s", "89 s", "40 min", "3 h"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.05, "0.05 s"), (2, "2 s"), (90, "1 min 30 s"), (1200, "20 min"), (5400, "1 h 30 min"), (7200, "2 h")],
+)
+def test_a_time_that_was_given_is_said_as_it_is(seconds: float, said: str) -> None:
+    assert exactly(seconds) == said
 
 
 def test_a_terminal_gets_its_last_row_back() -> None:
     stream = io.StringIO()
     ahead = Ahead(1, 2423, 60.0, 120.0, 1)
-    with Progress(stream, print, lambda: [HELD], lambda: 0, list, ahead):
+    with Progress(stream, print, lambda: [HELD], lambda: 0, list, lambda: ahead):
         deadline = time.monotonic() + 10
         while "2,423 points" not in stream.getvalue() and time.monotonic() < deadline:
             time.sleep(0.05)

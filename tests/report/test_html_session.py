@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 from databases import Built, build
@@ -54,3 +59,21 @@ def test_without_jinja_nothing_is_examined(pytester: pytest.Pytester, sick: Buil
     )
     assert "Traceback" not in run.stderr.str()
     assert not (pytester.path / "r.html").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["-n2"]], ids=" ".join)
+def test_who_waits_at_a_terminal_is_told(pytester: pytest.Pytester, more: list[str]) -> None:
+    build(pytester.path / "x.sqlite")
+    command = [sys.executable, "-m", "pytest", "--doctor-db=x.sqlite", "--doctor-report=r.html", *more]
+    leader, follower = pty.openpty()
+    with subprocess.Popen(command, cwd=pytester.path, stdin=follower, stdout=follower, stderr=follower) as process:
+        os.close(follower)
+        shown = b""
+        with suppress(OSError):
+            while piece := os.read(leader, 65536):
+                shown += piece
+    os.close(leader)
+    assert process.returncode == 0
+    assert "\r\nwriting r.html …\r\n" in shown.decode()
+    piped = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=True)
+    assert "writing" not in piped.stdout

@@ -54,6 +54,28 @@ def test_damage_is_found_by_its_rule_with_its_ids(tmp_path: Path, name: str) -> 
         assert "\n" not in finding.message
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("text_null", "has a missing or wrong output: 1 of type TEXT without a text"),
+        ("image_with_a_text", "has a missing or wrong output: 1 of type IMAGE with a text"),
+        ("type_unknown", "has a missing or wrong output: 1 of an unknown type"),
+        (
+            "input_two_before",
+            "does not take the one just before as input: 1 whose input is another one of the same run",
+        ),
+        ("input_lost", "does not take the one just before as input: 1 whose input does not exist"),
+        ("first_with_an_input", "does not take the one just before as input: 1 at the start of a run, with an input"),
+    ],
+)
+def test_a_finding_says_in_words_what_is_wrong(tmp_path: Path, name: str, said: str) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        DAMAGES[name].plant(db, built)
+    findings = [finding for outcome in examine(built)[DAMAGES[name].rule] for finding in outcome.findings]
+    assert [finding.message for finding in findings] == [f"1 of 24 invocations {said}"]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_has_damage_that_it_finds(rule: str) -> None:
     planted_elsewhere = {"file-integrity"}

@@ -43,7 +43,6 @@ from pytest_panic_doctor.topology.memory import (
         ("2TiB", 2_199_023_255_552),
         ("64kB", 64_000),
         ("64KiB", 65_536),
-        ("123", 123),
         ("123B", 123),
         ("0.5k", 500),
     ],
@@ -53,10 +52,16 @@ def test_sizes_are_read(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["banana", "", " ", "0", "0GB", "0.1B", "-1GB", "GB", "1.GB", "4XB", "1e9", "4GB 2", "IB", "nan", "inf"]
+    "text", ["banana", "", " ", "0GB", "0.1B", "-1GB", "GB", "1.GB", "4XB", "1e9", "4GB 2", "IB", "nan", "inf"]
 )
 def test_what_is_no_size_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"^that is no size: give one such as 4GB, 1\.5GiB or 800MB$"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["12", " 0", "1.5"])
+def test_a_number_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=rf"^a size needs a unit: give one such as {text.strip()}GB$"):
         parse_size(text)
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.plan import Pair
 
-LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": "n"}
+NOT_EXAMINED = "n"
+LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": NOT_EXAMINED}
 NO_ITEM = "."
 
 IDS_IN_ALL = 50_000
@@ -116,18 +117,19 @@ class Contents:
         return found
 
     def rules(self) -> list[dict[str, object]]:
-        """The rules that ended an item, the worst first."""
+        """The rules that have items, the worst first."""
         by_rule: dict[str, list[Result]] = {}
         for item in self.results.items:
             by_rule.setdefault(item.rule, []).append(item)
         return [
-            self.rule(self.doctor.rules[name], by_rule[name], dict(outcomes))
+            self.rule(self.doctor.rules[name], by_rule.get(name, []), dict(outcomes))
             for name, outcomes in sickest(self.results.by_rule().items())
         ]
 
     def rule(self, rule: Rule, items: Sequence[Result], outcomes: Mapping[str, int]) -> dict[str, object]:
         """One rule and what its items come to."""
         sick = outcomes.get("failed", 0)
+        said = [item.said for item in items if item.outcome == "failed"]
         return {
             "id": rule.id,
             "scope": str(rule.scope),
@@ -138,22 +140,23 @@ class Contents:
             "source": rule.source,
             "verdict": verdict(outcomes),
             "outcomes": {word: outcomes.get(word, 0) for word in LETTERS}
-            | {"skipped": outcomes.get("skipped", 0) + outcomes.get("late", 0)},
+            | {"skipped": sum(outcomes.get(word, 0) for word in ("skipped", "late", "unreached"))},
             "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
-            "next": text.next_step(rule, self.doctor) if sick and not self.doctor.settings.fix else "",
+            "next": text.next_step(rule, self.doctor, said) if sick and not self.doctor.settings.fix else "",
         }
 
     def states(self) -> dict[str, str]:
-        """A letter for each subject of each rule that ended an item."""
+        """A letter for each subject of each rule that has items."""
         letters: dict[str, list[str]] = {}
-        for item in self.results.items:
-            entry = self.entry(item)
+        ended = [(self.entry(item), LETTERS.get(item.shown, NOT_EXAMINED)) for item in self.results.items]
+        unreached = [(self.entries.get(name), NOT_EXAMINED) for name in self.results.unreached]
+        for entry, letter in (*ended, *unreached):
             if entry is not None:
-                scope = self.doctor.rules[item.rule].scope
-                row = letters.setdefault(item.rule, [NO_ITEM] * self.subjects.count(scope))
-                row[self.subjects.place(scope, entry.subject)] = LETTERS.get(item.shown, "n")
+                scope = self.doctor.rules[entry.rule].scope
+                row = letters.setdefault(entry.rule, [NO_ITEM] * self.subjects.count(scope))
+                row[self.subjects.place(scope, entry.subject)] = letter
         return {rule: "".join(row) for rule, row in letters.items()}
 
     def item(self, item: Result) -> dict[str, object]:
