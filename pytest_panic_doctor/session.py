@@ -31,7 +31,7 @@ from pytest_panic_doctor.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.share import PAGES
 from pytest_panic_doctor.store.readahead import ReadAhead
 from pytest_panic_doctor.topology.engine import located
-from pytest_panic_doctor.topology.memory import available
+from pytest_panic_doctor.topology.memory import available, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.surgery import OperatingSurgeon
     from pytest_panic_doctor.treatment import Treatment
 
+TAKES_LONG = 1e9
+"""Bytes of a file that is not checked in a moment."""
 UNEXAMINED = "the examination itself failed, so nothing is known about this item"
 FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
 STATES = {
@@ -173,6 +175,8 @@ class DoctorSession:
         if settings.fix and not self.config.getoption("collectonly"):
             from pytest_panic_doctor.treatment import Treatment
 
+            self._read_ahead(settings.database)
+            self._tell_of_check(settings.database)
             self.treatment = Treatment(settings)
         doctor = begin(settings, rules)
         doctor.chosen_with = chosen_with(self.config, settings.database)
@@ -196,8 +200,18 @@ class DoctorSession:
         if not self.config.getoption("collectonly"):
             self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
             if any(rule.expensive or rule.id in PAGES for rule in self.doctor.selected):
-                self.ahead = ReadAhead(self.doctor.settings.database, available())
-                self.ahead.start()
+                self._read_ahead(self.doctor.settings.database)
+
+    def _read_ahead(self, database: Path) -> None:
+        self.ahead = self.ahead or ReadAhead(database, available())
+        self.ahead.start()
+
+    def _tell_of_check(self, database: Path) -> None:
+        """Before the first write every page is looked at, which takes minutes where there are many."""
+        size = database.stat().st_size if database.is_file() else 0
+        if size >= TAKES_LONG and self.config.get_verbosity() >= 0:
+            said = f"doctor: every page of {format_size(size)} is checked before the first write …"
+            print(said, file=sys.stderr, flush=True)
 
     def _choose_what_is_collected(self) -> None:
         """A database alone means: examine it and nothing else; with paths beside it, both."""

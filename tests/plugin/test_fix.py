@@ -316,6 +316,17 @@ def test_however_it_ends_nothing_outlives_it(
     assert gone is not None
 
 
+@pytest.mark.parametrize(("args", "told"), [(("--doctor-fix",), True), (("--doctor-fix", "-q"), False), ((), False)])
+@pytest.mark.usefixtures("sick")
+def test_a_check_that_takes_long_is_announced(
+    doctor: Doctor, pytester: pytest.Pytester, args: tuple[str, ...], told: bool
+) -> None:
+    pytester.makeconftest("from pytest_panic_doctor import session\n\nsession.TAKES_LONG = 1\n")
+    result = doctor(*args)
+    line = "doctor: every page of * is checked before the first write …"
+    (result.stderr.fnmatch_lines if told else result.stderr.no_fnmatch_line)(line)
+
+
 def test_a_timeout_is_a_sentence_and_the_others_go_on(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     plant(sick, "diagram_null", "embedding_of_lost_invocation")
     (pytester.path / "slow.py").write_text(SLOW)

@@ -93,8 +93,15 @@ def pytest_sessionstart(session):
 
 @pytest.mark.parametrize(
     ("args", "begun"),
-    [((), True), (("-n2",), True), (("--doctor-rule=schema",), False), (("--collect-only",), False)],
-    ids=["plain", "n2", "one-rule", "collect-only"],
+    [
+        ((), True),
+        (("-n2",), True),
+        (("--doctor-rule=schema",), False),
+        (("--doctor-rule=schema", "--doctor-fix"), True),
+        (("--collect-only",), False),
+        (("--collect-only", "--doctor-fix"), False),
+    ],
+    ids=["plain", "n2", "one-rule", "check-before-a-repair", "collect-only", "collect-only-fix"],
 )
 def test_a_session_reads_ahead_where_a_rule_reads_every_page(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], begun: bool
