@@ -24,9 +24,11 @@ from pytest_panic_doctor.store.subject import Rows, Subject
 if TYPE_CHECKING:
     from patients import Patient
 
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {} FROM n WHERE i < 0"
+ENDLESS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000000) SELECT {} FROM n WHERE i < 0"
+)
+"""A minute, so that a test that hears nothing fails."""
 LONG = 20.0
-"""Seconds after which a test that hears nothing fails."""
 
 
 def pressed(work: Callable[[], object]) -> float:
