@@ -118,6 +118,15 @@ def diagram_of_an_unused_model(db: sqlite3.Connection, built: Built) -> Ids:
     return (NEW,)
 
 
+@damage("diagram-model", repairable=True)
+def diagram_of_no_model(db: sqlite3.Connection, built: Built) -> Ids:
+    db.executescript(
+        "ALTER TABLE persistencediagram RENAME TO old; CREATE TABLE persistencediagram AS SELECT * FROM old"
+    )
+    db.execute("INSERT INTO persistencediagram VALUES (?, ?, ?, NULL, ?, NULL)", (NEW, TIME, LATER, built.run()))
+    return (NEW,)
+
+
 @damage("diagram-current", repairable=True)
 def diagram_stale(db: sqlite3.Connection, built: Built) -> Ids:
     moved = vectors(0, image=False)[1] + np.float32(0.01)
