@@ -37,6 +37,7 @@ def vector(name: str, value: bytes | str | None) -> None:
 
 
 vector("null", None)
+vector("too_large", (GOOD * 3e38).astype("<f4").tobytes())
 vector("nan", np.where(np.arange(WIDTH) == 5, np.nan, GOOD).astype("<f4").tobytes())
 vector("infinite", np.where(np.arange(WIDTH) == 0, -np.inf, GOOD).astype("<f4").tobytes())
 vector("zero", bytes(WIDTH * 4))
