@@ -174,9 +174,10 @@ def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
 
 
 def names(text: object) -> list[str]:
-    """The non-empty texts of a JSON list; none where it is no list."""
+    """The texts of a JSON list that can be names, as `experiment-config` says; none where it is no list."""
     value = loaded(text)
-    return [name for name in value if isinstance(name, str) and name] if isinstance(value, list) else []
+    listed = value if isinstance(value, list) else []
+    return [name for name in listed if isinstance(name, str) and name and "\0" not in name]
 
 
 def unique(models: object) -> tuple[str, ...]:

@@ -95,6 +95,12 @@ sql(
 )
 sql(
     "experiment-config",
+    r"""UPDATE experimentconfig SET embedding_models = '["No\u0000mic"]'""",
+    E,
+    name="models_with_nul",
+)
+sql(
+    "experiment-config",
     """UPDATE experimentconfig SET embedding_models = '[["Nomic", "NomicVision"]]'""",
     E,
     name="models_nested",

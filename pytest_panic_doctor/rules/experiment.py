@@ -18,8 +18,8 @@ SHOWN = 40
 
 
 def is_name(value: object) -> bool:
-    """A non-empty string."""
-    return isinstance(value, str) and value != ""
+    """A non-empty string, without the one character that ends a string in SQLite's functions."""
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def is_network(value: object) -> bool:
