@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_panic_doctor.rules.model import Rule, Scope
-from pytest_panic_doctor.store.jsontext import loaded
+from pytest_panic_doctor.store.jsontext import is_name, loaded
 from pytest_panic_doctor.store.subject import Subject
 
 NAMED = "typeof(id) = 'text'"
@@ -176,8 +176,7 @@ def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
 def names(text: object) -> list[str]:
     """The texts of a JSON list that can be names, as `experiment-config` says; none where it is no list."""
     value = loaded(text)
-    listed = value if isinstance(value, list) else []
-    return [name for name in listed if isinstance(name, str) and name and "\0" not in name]
+    return [name for name in value if is_name(name)] if isinstance(value, list) else []
 
 
 def unique(models: object) -> tuple[str, ...]:

@@ -93,12 +93,13 @@ sql(
     E,
     name="models_empty",
 )
-sql(
-    "experiment-config",
-    r"""UPDATE experimentconfig SET embedding_models = '["No\u0000mic"]'""",
-    E,
-    name="models_with_nul",
-)
+for code in ("0000", "d800"):
+    sql(
+        "experiment-config",
+        rf"""UPDATE experimentconfig SET embedding_models = '["No\u{code}mic"]'""",
+        E,
+        name=f"models_with_{code}",
+    )
 sql(
     "experiment-config",
     """UPDATE experimentconfig SET embedding_models = '[["Nomic", "NomicVision"]]'""",

@@ -18,3 +18,8 @@ def loaded(text: object) -> object:
     except (ValueError, RecursionError):
         return None
     return value
+
+
+def is_name(value: object) -> bool:
+    """A non-empty string, without NUL, which ends a string in SQLite's functions, and without half a surrogate pair."""
+    return isinstance(value, str) and value != "" and "\0" not in value and "\ufffd" not in value
