@@ -252,7 +252,7 @@ def test_other_schema_is_refused(patient: Patient, writer: Writer) -> None:
     ],
 )
 def test_what_cannot_be_undone(patient: Patient, writer: Writer, which: int | str, sentence: str) -> None:
-    if which == 1:
+    if which in (1, 10**20):  # the others without a journal
         add(writer)
         undo(patient.path, 1)
     before = patient.dump()
