@@ -1,13 +1,15 @@
 """What is known and accepted: findings by identity, in a file that is the same for the same findings.
 
 An identity is an item and a row of a table; where a finding does not name each of its rows, its sentence too, so that
-one that says more than before is a new one. A finding of more rows than it names has none: it cannot be accepted.
+one that says more than before is a new one. So it is where the row is not what is wrong, but the experiment or the run
+that lacks something: who accepts one lost run accepts no other. A finding of more rows than it names has no identity:
+it cannot be accepted.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,9 @@ from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.report.results import Result
+
+SUBJECTS = ("experimentconfig", "run")
+"""Tables whose row a finding names because it is about it, and not because that row is wrong."""
 
 FORMAT = 1
 """The version of the file; a newer one is refused."""
@@ -41,18 +46,30 @@ Known = Mapping[str, frozenset[Identity]]
 """The identities of each item, by the item's name (what follows `::` in its id)."""
 
 
-def identities(table: str | None, ids: Sequence[str], count: int, message: str) -> frozenset[Identity]:
-    """The identities of one finding; none where it has more rows than it names."""
-    if ids and len(ids) == count:
+def identities(
+    table: str | None, ids: Sequence[str], count: int, message: str, about: Collection[str | None] = ()
+) -> frozenset[Identity]:
+    """The identities of one finding; none where it has more rows than it names.
+
+    `about` are the experiment and the run that the finding is about.
+    """
+    names_its_subject = table in SUBJECTS and len(ids) == 1 and ids[0] in about
+    if ids and len(ids) == count and not names_its_subject:
         return frozenset(Identity(table or "", each) for each in ids)
     if len(ids) >= IDS_KEPT:
         return frozenset()
     return frozenset({Identity(table or "", " ".join(ids), message)})
 
 
+def of(finding: Finding) -> frozenset[Identity]:
+    """The identities of a finding."""
+    about = (finding.experiment, finding.run)
+    return identities(finding.table, finding.ids, finding.count, finding.message, about)
+
+
 def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None, Finding | None]:
     """The parts of a finding that are new and that are known; None where there is none."""
-    own = identities(finding.table, finding.ids, finding.count, finding.message)
+    own = of(finding)
     if own and own <= known:
         return None, finding
     if len(own) < 2 or not own & known:
@@ -171,8 +188,9 @@ def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None
 
 def of_plain(finding: Mapping[str, object]) -> frozenset[Identity]:
     """The identities of a finding as reports carry it."""
-    table, ids = finding["table"], finding["ids"]
+    ids = finding["ids"]
     listed = tuple(map(str, ids)) if isinstance(ids, (list, tuple)) else ()
-    return identities(
-        None if table is None else str(table), listed, int(str(finding["count"])), str(finding["message"])
+    table, *about = (
+        None if value is None else str(value) for value in (finding[key] for key in ("table", "experiment", "run"))
     )
+    return identities(table, listed, int(str(finding["count"])), str(finding["message"]), about)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.rules import BadRule
+from pytest_panic_doctor.rules.model import Rule, plural
 from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
@@ -17,9 +22,9 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.options import Settings
     from pytest_panic_doctor.repair.journal import Repair
-    from pytest_panic_doctor.rules.model import Rule
 
 DISTRIBUTION = "pytest-panic-doctor"
+SHOWN = 60
 
 
 def run(config: pytest.Config, settings: Settings) -> int | None:
@@ -30,8 +35,14 @@ def run(config: pytest.Config, settings: Settings) -> int | None:
     if lines is None:
         return None
     for line in lines:
-        print(line)
+        put(line)
     return 0
+
+
+def put(line: str) -> None:
+    """Print a line; what the terminal's encoding has not is escaped, as pytest does it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def chosen(config: pytest.Config, settings: Settings) -> Iterator[str] | None:
@@ -48,8 +59,31 @@ def chosen(config: pytest.Config, settings: Settings) -> Iterator[str] | None:
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:
-    """The rules that plugins and conftest files bring."""
-    return [rule for rules in config.hook.pytest_doctor_rules() for rule in rules or ()]
+    """The rules that plugins and conftest files bring. Raises `BadRule`, in one sentence, where these are none."""
+    try:
+        return [rule for rules in config.hook.pytest_doctor_rules() for rule in listed_rules(rules)]
+    except DoctorError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise BadRule(f"pytest_doctor_rules raised {error!r} in {last.filename}:{last.lineno}: correct it") from error
+
+
+def listed_rules(given: object) -> list[Rule]:
+    """What one hook gave, if it is rules; None means that it has none."""
+    given = () if given is None else given
+    if isinstance(given, str | Rule) or not isinstance(given, Iterable):
+        raise BadRule(f"pytest_doctor_rules returned {shown(given)}: return a list of rules, even of one")
+    found = list(given)
+    for each in found:
+        if not isinstance(each, Rule):
+            raise BadRule(f"pytest_doctor_rules returned {shown(each)}, which is no rule: make one of it with @rule")
+    return found
+
+
+def shown(value: object) -> str:
+    """A value for a sentence."""
+    return repr(value) if len(repr(value)) <= SHOWN else f"{repr(value)[:SHOWN]}…"
 
 
 def merged(config: pytest.Config, settings: Settings) -> int:

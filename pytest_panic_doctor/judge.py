@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pytest_panic_doctor.baseline import Known, identities, load, split
+from pytest_panic_doctor.baseline import Known, load, of, split
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.rules.model import Finding, plural
@@ -59,9 +59,7 @@ class Judge:
 
 def accepted(finding: Finding) -> tuple[Finding | None, Finding | None]:
     """While a baseline is written, everything that has an identity is accepted."""
-    return (
-        (None, finding) if identities(finding.table, finding.ids, finding.count, finding.message) else (finding, None)
-    )
+    return (None, finding) if of(finding) else (finding, None)
 
 
 def joined(*notes: str) -> str:

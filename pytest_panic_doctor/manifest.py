@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_panic_doctor.rules.model import Rule, Scope
-from pytest_panic_doctor.store.jsontext import loaded
+from pytest_panic_doctor.store.jsontext import is_name, loaded
 from pytest_panic_doctor.store.subject import Subject
 
 NAMED = "typeof(id) = 'text'"
@@ -196,9 +196,9 @@ def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
 
 
 def names(text: object) -> list[str]:
-    """The non-empty texts of a JSON list; none where it is no list."""
+    """The texts of a JSON list that can be names, as `experiment-config` says; none where it is no list."""
     value = loaded(text)
-    return [name for name in value if isinstance(name, str) and name] if isinstance(value, list) else []
+    return [name for name in value if is_name(name)] if isinstance(value, list) else []
 
 
 def unique(models: object) -> tuple[str, ...]:

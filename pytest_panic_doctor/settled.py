@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from pytest_panic_doctor.examine import Repaired
 from pytest_panic_doctor.rules.model import Finding
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.store.whole import whole
+from pytest_panic_doctor.store.whole import as_file_name, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +36,5 @@ class Settled:
 
     def _name(self, subject: Subject, missing: str = "") -> str:
         parts = (subject.experiment, subject.run, subject.embedding_model)
-        named = ",".join(missing if part is None else quote(part, safe="") for part in parts)
+        named = ",".join(missing if part is None else as_file_name(part) for part in parts)
         return f"{named}.json"

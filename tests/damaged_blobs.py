@@ -37,6 +37,7 @@ def vector(name: str, value: bytes | str | None) -> None:
 
 
 vector("null", None)
+vector("too_large", (GOOD * 3e38).astype("<f4").tobytes())
 vector("nan", np.where(np.arange(WIDTH) == 5, np.nan, GOOD).astype("<f4").tobytes())
 vector("infinite", np.where(np.arange(WIDTH) == 0, -np.inf, GOOD).astype("<f4").tobytes())
 vector("zero", bytes(WIDTH * 4))
@@ -115,6 +116,15 @@ def diagram_twice_and_the_newer_stale(db: sqlite3.Connection, built: Built) -> I
 @damage("diagram-model", repairable=True)
 def diagram_of_an_unused_model(db: sqlite3.Connection, built: Built) -> Ids:
     db.execute("INSERT INTO persistencediagram VALUES (?, ?, ?, NULL, ?, 'Retired')", (NEW, TIME, LATER, built.run()))
+    return (NEW,)
+
+
+@damage("diagram-model", repairable=True)
+def diagram_of_no_model(db: sqlite3.Connection, built: Built) -> Ids:
+    db.executescript(
+        "ALTER TABLE persistencediagram RENAME TO old; CREATE TABLE persistencediagram AS SELECT * FROM old"
+    )
+    db.execute("INSERT INTO persistencediagram VALUES (?, ?, ?, NULL, ?, NULL)", (NEW, TIME, LATER, built.run()))
     return (NEW,)
 
 

@@ -10,6 +10,24 @@ from databases import LATER, LENGTH, NETWORK, TIME, Built, uid
 sql("schema", "DROP TABLE embeddingcluster", name="table_gone")
 sql("schema", "ALTER TABLE run DROP COLUMN seed", name="column_gone")
 
+for name, script in {
+    "table_a_view": "ALTER TABLE embeddingcluster RENAME TO old; CREATE VIEW embeddingcluster AS SELECT * FROM old; "
+    f"INSERT INTO old VALUES ('{NEW}', '{LOST}', '{LOST}', NULL)",
+    "table_without_rowid": "ALTER TABLE embeddingcluster RENAME TO old; CREATE TABLE embeddingcluster (id PRIMARY KEY, "
+    "embedding_id, clustering_result_id, medoid_embedding_id) WITHOUT ROWID; "
+    "INSERT INTO embeddingcluster SELECT * FROM old",
+    "rowid_hidden_by_a_column": "ALTER TABLE embeddingcluster ADD COLUMN RowID",
+    "id_a_blob": "UPDATE embeddingcluster SET id = x'00ff' WHERE rowid = 1",
+}.items():
+    sql("schema", script, name=name)
+sql(
+    "schema",
+    "ALTER TABLE experimentconfig RENAME TO old; CREATE TABLE experimentconfig AS SELECT * FROM old; "
+    "INSERT INTO experimentconfig SELECT * FROM old",
+    E,
+    name="experiment_twice",
+)
+
 # orphans
 sql(
     "orphan-run",
@@ -74,7 +92,19 @@ sql(
     "UPDATE experimentconfig SET embedding_models = '[]'",
     E,
     name="models_empty",
-    also=("diagram-model",),
+)
+for code in ("0000", "d800"):
+    sql(
+        "experiment-config",
+        rf"""UPDATE experimentconfig SET embedding_models = '["No\u{code}mic"]'""",
+        E,
+        name=f"models_with_{code}",
+    )
+sql(
+    "experiment-config",
+    """UPDATE experimentconfig SET embedding_models = '[["Nomic", "NomicVision"]]'""",
+    E,
+    name="models_nested",
 )
 sql(
     "experiment-config",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.baseline import BadBaseline, Identity, compare, identities, load, save, split
+from pytest_panic_doctor.baseline import BadBaseline, Identity, compare, identities, load, of, save, split
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.options import Settings
@@ -77,6 +77,29 @@ def test_a_sentence_is_part_of_it_where_rows_are_not_all_named() -> None:
     assert split(gap, known) == (None, gap)
     worse = Finding("r", "4 numbers are missing", table="run", ids=("a",), count=4)
     assert split(worse, known) == (worse, None)
+
+
+@pytest.mark.parametrize(("table", "experiment", "run"), [("experimentconfig", "a", None), ("run", "e", "a")])
+def test_who_accepts_one_lack_of_a_subject_accepts_no_other(
+    tmp_path: Path, table: str, experiment: str, run: str | None
+) -> None:
+    def lack(text: str) -> Outcome:
+        return Outcome("failed", (Finding("r", text, experiment, run, table=table, ids=("a",), count=1),))
+
+    writing = Judge(Settings(tmp_path / "x", baseline=tmp_path / "k.json", baseline_write=True))
+    written = compare({}, [result(writing.judge("r", "r", lack("there is no run for an apple")))], ["r"])
+    save(tmp_path / "k.json", written.accepted)
+    judge = Judge(Settings(tmp_path / "x", baseline=tmp_path / "k.json"))
+    assert judge.judge("r", "r", lack("there is no run for an apple")).word == "passed"
+    worse = judge.judge("r", "r", lack("there is no run for a pear"))
+    assert worse.word == "failed"
+    assert compare(judge.known, [result(worse)], ["r"]).new == 1
+
+
+def test_a_row_that_is_wrong_itself_is_known_whatever_the_sentence_counts() -> None:
+    before = Finding("orphan-run", "1 of 4 runs", table="run", ids=("a",), count=1)
+    later = Finding("orphan-run", "1 of 5 runs", table="run", ids=("a",), count=1)
+    assert split(later, of(before)) == (None, later)
 
 
 def test_what_names_no_row_is_known_by_its_sentence() -> None:

@@ -17,7 +17,7 @@ from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.recompute import Done
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.store.whole import whole
+from pytest_panic_doctor.store.whole import as_file_name, whole
 from pytest_panic_doctor.topology.isolation import ComputationFailed
 
 LOOK_SOON, LOOK_LATE = 0.01, 0.1
@@ -88,7 +88,8 @@ class Desk:
         return heard(json.loads(path.read_text())) if path.exists() else None
 
     def _record(self, rule: str, subject: Subject) -> Path:
-        return self.records / f"{rule}-{subject.run}-{subject.embedding_model}".replace(os.sep, "_").replace(".", "_")
+        parts = (rule, str(subject.run), str(subject.embedding_model))
+        return self.records / "-".join(map(as_file_name, parts))
 
     def close(self, error: RepairError) -> None:
         """Answer every order, also those to come, with an error."""

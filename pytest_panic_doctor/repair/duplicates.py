@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.repair.recompute import Place, current_and_valid, valid
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored
@@ -16,12 +17,18 @@ Pair = tuple[str, str]
 
 
 def rows(table: str, pairs: Iterable[Pair]) -> Rows:
-    """The rows that go, each only as long as the one that it goes for is there."""
+    """The rows that go, each only as long as the one that it goes for is there.
+
+    Raises `RepairFailed` where an id is no text, since what goes is named as JSON.
+    """
+    pairs = list(pairs)
+    if odd := next((value for pair in pairs for value in pair if not isinstance(value, str)), ""):
+        raise RepairFailed(f"Table {table} has the id {odd!r}, which is no text: give its row an id, then run again.")
     return Rows(
         table,
         f"SELECT t.id FROM json_each(:pairs) p JOIN {table} t ON t.id = json_extract(p.value, '$[0]') "
         f"WHERE EXISTS (SELECT 1 FROM {table} k WHERE k.id = json_extract(p.value, '$[1]'))",
-        {"pairs": json.dumps(list(pairs))},
+        {"pairs": json.dumps(pairs)},
     )
 
 

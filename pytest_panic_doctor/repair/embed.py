@@ -112,7 +112,13 @@ def checked(vectors: NDArray[np.float32] | None, model: str, count: int, width: 
         raise RepairFailed(
             f"no embedding hook is installed for {model}: bring one (pytest_doctor_embed) in a conftest.py"
         )
-    array = np.asarray(vectors, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+            array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise RepairFailed(
+            f"the embedding hook returned something for {model} that is no array of numbers ({error}): correct it"
+        ) from error
     if array.ndim != 2 or len(array) != count or (width and array.shape[1] != width):
         wanted = f"({count}, {width or 'width'})"
         raise RepairFailed(
@@ -120,7 +126,9 @@ def checked(vectors: NDArray[np.float32] | None, model: str, count: int, width: 
         )
     flawed = list(flaws([vector.tobytes() for vector in array], array.shape[1]))
     if flawed:
-        raise RepairFailed(f"the embedding hook returned a vector for {model} that is zero or not finite: correct it")
+        raise RepairFailed(
+            f"the embedding hook returned a vector for {model} that is zero or not finite, or too large: correct it"
+        )
     return array
 
 

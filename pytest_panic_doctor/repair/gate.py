@@ -77,7 +77,13 @@ class DoctorLock:
             "since": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
             "host": socket.gethostname(),
         }
-        self.path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        try:
+            self.path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        except OSError as error:
+            self.release()
+            raise RepairRefused(
+                f"The lock file {self.path} cannot be written ({error.strerror}): make room for it, then run again."
+            ) from error
         return self
 
     def _holder(self) -> str:

@@ -393,4 +393,6 @@ def read(database: Path, where: str, parameters: tuple[object, ...] = ()) -> lis
         with closing(connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
             return listed(connection, where, parameters) if check_version(connection, database) else []
     except sqlite3.Error as error:
-        raise RepairFailed(f"The journal {path} could not be read: SQLite says «{error}»; run again.") from error
+        raise RepairFailed(
+            f"The journal {path} could not be read: SQLite says «{error}»; run again, or restore it from a backup."
+        ) from error

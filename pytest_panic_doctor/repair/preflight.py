@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from pytest_panic_doctor.repair import journal as journals
@@ -43,17 +44,16 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
             f"The directory {path.parent} is not writable, and the journal has its place there: make it so."
         )
     check_room(path, needed_bytes)
+    _check_journal(database)
     try:
         with heeding():
-            warnings = _look(path)
-            _check_journal(database)
+            return _look(path)
     except sqlite3.Error as error:
         if is_busy(error):
             raise RepairRefused(
                 f"{path} is locked by another program: wait until that has ended, or stop it, and try again."
             ) from error
         raise RepairRefused(f"{path} cannot be written by SQLite ({error}): restore it from a backup.") from error
-    return warnings
 
 
 def check_room(path: Path, needed: int) -> None:
@@ -98,13 +98,24 @@ def _warnings(connection: sqlite3.Connection) -> list[str]:
 
 
 def _check_journal(database: Path) -> None:
+    """Look whether the journal can be read and is one; the first before-image must not be what finds that out."""
     if not journals.exists(database):
         return
-    connection = journals.connect(journals.path_of(database), "mode=rw", PATIENCE / 6, sqlite3.Connection)
+    path = journals.path_of(database)
+    if path.is_file() and not os.access(path, os.R_OK | os.W_OK):
+        raise RepairRefused(f"The journal {path} is not writable: make it so, or move it away.")
     try:
-        journals.check_version(connection, database)
-    finally:
-        connection.close()
+        with closing(journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)) as connection:
+            journals.check_version(connection, database)
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise RepairRefused(
+                f"The journal {path} is locked by another program: wait until that has ended, then run again."
+            ) from error
+        raise RepairRefused(
+            f"The journal {path} cannot be read by SQLite ({error}), though the database may be whole: "
+            "restore the journal from a backup, or move it away, then run again."
+        ) from error
 
 
 def settle(database: Path) -> list[int]:

@@ -106,8 +106,17 @@ class Selection:
         )
 
     def _check_ids(self, connection: sqlite3.Connection) -> None:
-        """Where nothing makes ids unique, an id could name more rows than the rule meant."""
-        if not self.pending or _unique_id(connection, self.root):
+        """Where nothing makes ids unique, an id could name more rows than the rule meant.
+
+        Of what hangs on them too: the journal tells by its id whether a row is gone, and of two with one id could
+        neither settle nor undo the repair.
+        """
+        if not self.pending:
+            return
+        for table in self._tables.values():
+            if table is not self.root and not _unique_id(connection, table):
+                _check_once(connection, table)
+        if _unique_id(connection, self.root):
             return
         ids = connection.execute(
             f"{self._offenders} SELECT count(DISTINCT id) FROM doctor_offender", self._parameters()
@@ -213,6 +222,17 @@ class Selection:
     def finished(self) -> bool:
         """Whether every row that the query found is gone through."""
         return self.done >= len(self.pending)
+
+
+def _check_once(connection: sqlite3.Connection, table: Table) -> None:
+    again = connection.execute(
+        f"SELECT id FROM main.{table.quoted} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1 LIMIT 1"
+    ).fetchone()
+    if again is not None:
+        raise RepairFailed(
+            f"Table {table.name} has several rows with the id {again[0]}, which could not be told apart in the journal:"
+            " give each row its own id, then run again."
+        )
 
 
 def _unique_id(connection: sqlite3.Connection, table: Table) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.whole import as_file_name
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.current import difference
@@ -121,7 +122,7 @@ def recompute(
     those that were seen. `claim` keeps two workers from computing the same diagram. Raises `RepairFailed` where the
     cloud is blocked, or changes faster than it can be computed.
     """
-    with claim(f"{subject.run}-{subject.embedding_model}"):
+    with claim(f"{as_file_name(str(subject.run))}-{as_file_name(str(subject.embedding_model))}"):
         for _ in range(TRIES):
             seen = database.read(lambda db: see(db, place(db)))
             if seen.healthy:
@@ -140,6 +141,8 @@ def check_computable(seen: Seen) -> None:
         raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
     if not len(seen.cloud.points):
         raise RepairFailed("the point cloud has no point")
+    if any(diagram.id is None for diagram in seen.diagrams):
+        raise RepairFailed("a diagram has no id, so that it cannot be written: give its row one, then run again")
     if len(seen.diagrams) > 1 and any(diagram.payload is not None for diagram in seen.diagrams):
         # Only one would be written, and the others stay as sick as they are.
         raise RepairFailed(f"there are {len(seen.diagrams):,} diagrams instead of 1 (diagram-duplicate)")

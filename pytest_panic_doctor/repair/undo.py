@@ -14,7 +14,7 @@ from pytest_panic_doctor.repair.errors import RepairError, RepairRefused
 from pytest_panic_doctor.repair.gate import DoctorLock
 from pytest_panic_doctor.repair.journal import Intent, Journal, Layout, Repair
 from pytest_panic_doctor.repair.preflight import settle
-from pytest_panic_doctor.repair.rows import Table, as_json, quoted, table_digests, writable
+from pytest_panic_doctor.repair.rows import MAX_ROWID, Table, as_json, quoted, table_digests, writable
 from pytest_panic_doctor.repair.settle import TOGETHER, Change, changes, tables_of
 from pytest_panic_doctor.repair.transaction import PATIENCE, Step, Transactor
 
@@ -79,7 +79,7 @@ def _chosen(database: Path, which: int | str) -> list[Repair]:
         return journals.read(database, "status = 'applied' AND undoes IS NULL")
     if not str(which).isdecimal():
         raise RepairRefused(f"--doctor-undo {which}: an id is a number, or «all»; without one, the repairs are listed.")
-    found = journals.read(database, "id = ?", (int(which),))
+    found = journals.read(database, "id = ?", (int(which),)) if int(which) <= MAX_ROWID else []
     if not found:
         raise RepairRefused(f"There is no repair {which} in {journals.path_of(database)}: --doctor-undo lists them.")
     if found[0].status != "applied":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 
 from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
@@ -9,9 +10,9 @@ from pytest_panic_doctor.store.schema import TABLES, UNIQUE
 from pytest_panic_doctor.store.subject import Rows
 
 SHOWN = 5
-SUBJECTS = ("experimentconfig", "run")
-NAMELESS = {False: "id IS NULL", True: "typeof(id) <> 'text'"}
-"""Over the index for the large tables; the small ones, whose rows are subjects, are read."""
+NAMELESS = ("id IS NULL", "id < ''", "id >= x''")
+"""An id that is no text: NULL, a number or a blob. SQLite sorts these before and after all texts, so an index finds
+them without being read."""
 
 
 @rule(
@@ -43,15 +44,48 @@ def schema(view: View) -> Iterator[Finding]:
         elif missing:
             noun = plural(len(missing), "column")
             yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=table, count=len(missing))
-        elif nameless := view.scalar(f"SELECT count(*) FROM {table} WHERE {NAMELESS[table in SUBJECTS]}"):
-            text = (
-                f"{plural(nameless, 'row')} of {table} {verb(nameless, 'has', 'have')} no id, so nothing can name them"
-            )
-            yield view.finding(text, table=table, count=nameless)
+        elif problem := unlike_a_table(view, table):
+            yield view.finding(f"{table} {problem}: the rules about its rows cannot be asked", table=table, count=1)
+        else:
+            yield from wrong_ids(view, table)
         for wanted in UNIQUE.get(table, ()):
             if columns.issuperset(wanted) and not is_unique(view, table, wanted):
                 text = f"{table} has no UNIQUE ({', '.join(wanted)})"
                 yield view.finding(text, table=table, count=1, warning=True)
+
+
+def unlike_a_table(view: View, table: str) -> str:
+    """Why the rows of `table` cannot be told apart by rowid, as the rules and the repairs do; empty where they can."""
+    kind, sql = view.db.execute(
+        "SELECT type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')", (table,)
+    ).fetchone()
+    if kind != "table" or str(sql).lstrip().upper().startswith("CREATE VIRTUAL"):
+        return "is no ordinary table"
+    if any(str(row[1]).lower() == "rowid" for row in view.db.execute(f"PRAGMA table_xinfo({table})")):
+        return "has a column that is called rowid"
+    try:
+        view.db.execute(f"SELECT rowid FROM {table} LIMIT 0")
+    except sqlite3.OperationalError as error:
+        if "no such column" not in str(error):
+            raise
+        return "is WITHOUT ROWID"
+    return ""
+
+
+def wrong_ids(view: View, table: str) -> Iterator[Finding]:
+    """Rows that nothing can name, for want of an id or because others have the same."""
+    if nameless := sum(view.scalar(f"SELECT count(*) FROM {table} WHERE {each}") for each in NAMELESS):
+        has = verb(nameless, "has", "have")
+        text = f"{plural(nameless, 'row')} of {table} {has} no id, or one that is no text, so nothing can name them"
+        yield view.finding(text, table=table, count=nameless)
+    if is_unique(view, table, ("id",)):
+        return
+    again = f"SELECT id, count(*) FROM {table} WHERE typeof(id) = 'text' GROUP BY id HAVING count(*) > 1 ORDER BY id"
+    found = view.db.execute(again).fetchall()
+    if found:
+        rows = sum(count for _, count in found)
+        text = f"{rows:,} rows of {table} have {plural(len(found), 'id')} between them, so an id does not name one row"
+        yield view.finding(text, table=table, ids=[row_id for row_id, _ in found], count=rows)
 
 
 def is_unique(view: View, table: str, columns: tuple[str, ...]) -> bool:

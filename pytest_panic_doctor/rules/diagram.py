@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from pytest_panic_doctor.rules.experiment import problem
 from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.jsontext import loaded
 from pytest_panic_doctor.store.subject import Rows
@@ -23,15 +24,18 @@ EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", 
     repair=RepairKind.QUARANTINE,
 )
 def diagram_model(view: View) -> Iterator[Finding]:
-    """Diagrams of the experiment's runs whose model is not in `embedding_models`."""
-    used = embedding_models(view)
-    if used is None:
-        raise NothingToLookAt("the experiment names no embedding models (see experiment-config)")
+    """Diagrams of the experiment's runs whose model is not in `embedding_models`.
+
+    A list that is damaged says nothing of what is used: by it, every diagram would be quarantined.
+    """
+    text = embedding_models(view)
+    if wrong := problem("embedding_models", text):
+        raise NothingToLookAt(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
     rows = Rows(
         "persistencediagram",
         "SELECT d.id FROM run r JOIN persistencediagram d ON d.run_id = r.id WHERE r.experiment_id = :experiment "
-        "AND d.embedding_model NOT IN (SELECT value FROM json_each(:used))",
-        view.params | {"used": json.dumps(used)},
+        "AND (d.embedding_model IS NULL OR d.embedding_model NOT IN (SELECT value FROM json_each(:used)))",
+        view.params | {"used": json.dumps(loaded(text))},
     )
 
     def details() -> str:
@@ -40,7 +44,7 @@ def diagram_model(view: View) -> Iterator[Finding]:
             "GROUP BY 1 ORDER BY 2 DESC",
             rows.params,
         ).fetchall()
-        return ", ".join(f"{count:,} of {model}" for model, count in found[:5])
+        return ", ".join(f"{count:,} of {model or 'none'}" for model, count in found[:5])
 
     yield from view.offenders(
         rows,
@@ -51,13 +55,12 @@ def diagram_model(view: View) -> Iterator[Finding]:
     )
 
 
-def embedding_models(view: View) -> list[str] | None:
-    """The experiment's embedding models; None where its configuration names none."""
+def embedding_models(view: View) -> object:
+    """The experiment's embedding models, as its row has them."""
     row = view.db.execute(
         "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", view.params
     ).fetchone()
-    value = loaded(row[0]) if row else None
-    return [str(name) for name in value] if isinstance(value, list) else None
+    return row[0] if row else None
 
 
 def subject_of(view: View) -> tuple[str, str]:

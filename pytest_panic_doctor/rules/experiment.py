@@ -8,18 +8,13 @@ from collections.abc import Iterator
 from itertools import product
 
 from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Scope, View, plural, rule
-from pytest_panic_doctor.store.jsontext import loaded
+from pytest_panic_doctor.store.jsontext import is_name, loaded
 
 Plan = Counter[tuple[str, int, str]]
 """How often each (network as JSON, seed, prompt) is there."""
 
 COLUMNS = ("networks", "seeds", "prompts", "embedding_models")
 SHOWN = 40
-
-
-def is_name(value: object) -> bool:
-    """A non-empty string."""
-    return isinstance(value, str) and value != ""
 
 
 def is_network(value: object) -> bool:

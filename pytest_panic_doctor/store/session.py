@@ -169,7 +169,7 @@ class Database:
         log = self._sidecar("-wal").exists()
         options = "mode=ro" if not self._quiet else "mode=ro&vfs=unix-none" if log else "mode=ro&immutable=1"
         db = sqlite3.connect(
-            f"file:{quote(os.path.realpath(self.path))}?{options}",
+            f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?{options}",
             uri=True,
             timeout=self.patience,
             isolation_level=None,

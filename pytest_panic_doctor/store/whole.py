@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
+
+LONGEST = 60
+"""Characters of a name that may be part of a file's name, of which there may be several."""
+
+
+def as_file_name(name: str) -> str:
+    """A part of a file's name that stands for `name`, whatever its characters and its length."""
+    safe = quote(name, safe="")
+    return safe if len(safe) <= LONGEST else hashlib.sha256(safe.encode()).hexdigest()[:LONGEST]
 
 
 @contextmanager

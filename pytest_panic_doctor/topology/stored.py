@@ -19,6 +19,15 @@ NEWEST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id 
 
 RUNS_SAMPLED = 25
 
+FEW_RUNS = 4
+"""Fewer runs than these are no sample."""
+
+SIZE = (
+    "SELECT length(e.vector) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+    "AND e.embedding_model = :model WHERE i.run_id = r.id AND typeof(e.vector) = 'blob'"
+)
+"""The bytes of each vector of a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredCloud:
@@ -78,16 +87,16 @@ def invocation_count(db: sqlite3.Connection, run: str, kind: str) -> int:
 def width_of(db: sqlite3.Connection, experiment: str, model: str) -> int:
     """The number of values of the model's vectors in this experiment: the commonest; 0 where there is none.
 
-    One vector from each of the first 25 runs settles it where they agree; all are counted only where they do not.
+    The first and the last vector of each of the first 25 runs settle it where they agree; all are counted only where
+    they do not, or where there are so few that the damaged ones could agree.
     """
     sampled = db.execute(
-        "SELECT (SELECT length(e.vector) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
-        "AND e.embedding_model = :model WHERE i.run_id = r.id AND typeof(e.vector) = 'blob' LIMIT 1) AS bytes "
+        f"SELECT ({SIZE} ORDER BY i.rowid LIMIT 1), ({SIZE} ORDER BY i.rowid DESC LIMIT 1) "
         f"FROM run r WHERE r.experiment_id = :experiment ORDER BY r.id LIMIT {RUNS_SAMPLED}",
         {"experiment": experiment, "model": model},
-    )
-    widths = {size for (size,) in sampled if size is not None}
-    if len(widths) == 1 and (size := widths.pop()) and size % VALUE_BYTES == 0:
+    ).fetchall()
+    widths = {size for pair in sampled for size in pair if size is not None}
+    if len(sampled) >= FEW_RUNS and len(widths) == 1 and (size := widths.pop()) and size % VALUE_BYTES == 0:
         return int(size) // VALUE_BYTES
     return commonest_width(db, experiment, model)
 

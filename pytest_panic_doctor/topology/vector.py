@@ -16,7 +16,7 @@ VALUE_BYTES = 4
 class Flaw:
     """Why a vector is unusable; `values` is the number of values of one whose width is wrong."""
 
-    kind: Literal["null", "not a blob", "width", "bytes", "not finite", "zero"]
+    kind: Literal["null", "not a blob", "width", "bytes", "not finite", "too large", "zero"]
     values: int = 0
 
     def clause(self, count: int, width: int) -> str:
@@ -33,6 +33,8 @@ class Flaw:
                 return f"{has} {self.values:,} bytes instead of {width * VALUE_BYTES:,}"
             case "not finite":
                 return f"{holds} NaN or infinity"
+            case "too large":
+                return f"{is_} too large to measure in float32"
             case "zero":
                 return f"{is_} zero"
 
@@ -55,6 +57,9 @@ def flaws(vectors: Sequence[object], width: int) -> Iterator[tuple[int, Flaw]]:
     for row in np.flatnonzero(~((norms > 0) & np.isfinite(norms))):
         if not np.isfinite(block[row]).all():
             yield good[row], Flaw("not finite")
+        elif not np.isfinite(norms[row]):
+            # Distances between such vectors may exceed float32, and then there is no diagram.
+            yield good[row], Flaw("too large")
         elif not block[row].any():
             yield good[row], Flaw("zero")
 

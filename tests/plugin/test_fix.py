@@ -131,6 +131,9 @@ def test_an_embedding_hook_heals_vectors_and_then_the_diagram(
         ("return np.zeros((len(outputs), 8), np.float32)", "a vector for Nomic that is zero or not finite"),
         ("return np.ones((len(outputs), 7), np.float32)", "returned shape (1, 7) for Nomic instead of (1, 8)"),
         ("return np.ones(8, np.float32)", "returned shape (8,)"),
+        ("return np.full((len(outputs), 8), 1e300)", "a vector for Nomic that is zero or not finite, or too large"),
+        ("return [[1.0] * 8, [1.0]]", "something for Nomic that is no array of numbers"),
+        ("return {}", "something for Nomic that is no array of numbers"),
     ],
 )
 def test_a_hook_that_returns_nonsense_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -211,6 +212,32 @@ def operated(patient: Patient) -> Path:
     with closing(Writer(patient.path, "s", lambda: True)) as writer:
         writer.quarantine("orphan-run", Subject(), ORPHANS)
     return patient.path.with_name(f"{patient.path.stem}.doctor.sqlite")
+
+
+@pytest.mark.parametrize("damage", ["torn", "directory"])
+def test_a_damaged_journal_is_not_laid_to_the_database(patient: Patient, damage: str) -> None:
+    journal = operated(patient)
+    data = journal.read_bytes()
+    journal.unlink()
+    if damage == "torn":
+        journal.write_bytes(data[:4096] + bytes(4096) + data[8192:])
+    else:
+        journal.mkdir()
+    with pytest.raises(RepairRefused, match=r"The journal .*doctor\.sqlite cannot be read by SQLite") as refusal:
+        preflight(patient.path, 0)
+    assert "restore the journal from a backup" in str(refusal.value)
+
+
+def test_a_lock_that_cannot_be_written_is_given_back(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(RepairRefused, match=r"cannot be written \(No space left on device\)"):
+            DoctorLock(patient.path).acquire()
+    with DoctorLock(patient.path):
+        pass
 
 
 def all_refuse(patient: Patient, sentence: str) -> None:

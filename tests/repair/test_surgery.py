@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from damages import DAMAGES
 from databases import Built, build, dump
+from filelock import FileLock
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome, Repaired
@@ -36,13 +37,18 @@ def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
         yield made
 
 
-def fix(built: Built, computer: Computer, order: int = 1) -> dict[str, list[Outcome]]:
+def fix(built: Built, computer: Computer, order: int = 1, text_models: Sequence[str] = ()) -> dict[str, list[Outcome]]:
     """The outcomes of all items, by rule, repaired in the manifest's order or against it."""
+    known = kinds(text_models, [])
+
+    def claim(name: str) -> FileLock:
+        return FileLock(built.path.with_name(f"{name}.lock"))
+
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
     settled = Settled(built.path.with_suffix(".settled"))
-    surgeon = OperatingSurgeon(database, writer, lambda: computer, kinds([], []), no_hook, nullcontext, settled)
-    examiner = Examiner(database, RULES, kinds([], []), surgeon)
+    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, no_hook, claim, settled)
+    examiner = Examiner(database, RULES, known, surgeon)
     outcomes: dict[str, list[Outcome]] = {}
     for entry in list(database.read(manifests.build).entries(RULES.values()))[::order]:
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
@@ -156,3 +162,44 @@ def test_a_quarantined_run_takes_what_hangs_on_it(tmp_path: Path, computer: Comp
     }
     assert len(state["embeddingcluster"]) == 0
     assert [repair.rule for repair in repairs(built.path)] == ["orphan-run"]
+
+
+@pytest.mark.parametrize(
+    ("script", "rule", "said"),
+    [
+        (
+            "INSERT INTO persistencediagram SELECT x'00ff', started_at, completed_at, diagram_data, run_id, "
+            "embedding_model FROM persistencediagram LIMIT 1",
+            "diagram-duplicate",
+            "which is no text",
+        ),
+        (
+            "ALTER TABLE persistencediagram RENAME TO old; CREATE TABLE persistencediagram AS SELECT * FROM old; "
+            "UPDATE persistencediagram SET id = NULL, diagram_data = NULL WHERE rowid = 1",
+            "diagram-missing",
+            "a diagram has no id",
+        ),
+    ],
+    ids=["blob", "NULL"],
+)
+def test_a_row_that_cannot_be_named_is_left_with_a_sentence(
+    tmp_path: Path, computer: Computer, script: str, rule: str, said: str
+) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.executescript(script)
+    before = dump(built.path)
+    outcomes = fix(built, computer)
+    assert [said in outcome.note for outcome in outcomes[rule] if outcome.word == "failed"] == [True]
+    assert dump(built.path) == before
+
+
+def test_an_embedding_model_of_any_name_is_repaired(tmp_path: Path, computer: Computer) -> None:
+    built = build(tmp_path / "x.sqlite")
+    name = "模型" * 100
+    with built.open() as db:
+        db.execute("UPDATE embedding SET embedding_model = ? WHERE embedding_model = 'Nomic'", (name,))
+        db.execute("UPDATE experimentconfig SET embedding_models = ?", (json.dumps([name]),))
+        db.execute("DELETE FROM persistencediagram")
+    outcomes = fix(built, computer, text_models=[name])
+    assert words(outcomes)["diagram-missing"] == ["fixed", "fixed"]

@@ -50,6 +50,19 @@ def test_run_goes_with_all_that_hangs_on_it(patient: Patient, writer: Writer) ->
     patient.check_nothing_lost(before)
 
 
+def test_nothing_goes_where_a_row_that_hangs_on_it_shares_its_id(patient: Patient, writer: Writer) -> None:
+    patient.do("ALTER TABLE embedding RENAME TO old")
+    patient.do("CREATE TABLE embedding AS SELECT * FROM old")
+    taken = f"{4:04x}{1:028x}"
+    of_orphan = "SELECT min(e.rowid) FROM invocation i JOIN embedding e ON e.invocation_id = i.id WHERE i.run_id = ?"
+    patient.do(f"UPDATE embedding SET id = ? WHERE rowid = ({of_orphan})", taken, ORPHAN)
+    before = patient.dump()
+    with pytest.raises(RepairFailed, match=rf"Table embedding has several rows with the id {taken}"):
+        writer.quarantine("orphan-run", Subject(), ORPHANS)
+    assert patient.dump() == before
+    assert repairs(patient.path) == []
+
+
 def test_medoid_takes_the_assignments_that_name_it(patient: Patient, writer: Writer) -> None:
     medoid = f"{4:04x}{1:028x}"
     named = set(

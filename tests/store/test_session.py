@@ -35,6 +35,15 @@ def state(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
+def test_a_path_that_is_no_utf8_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff?%")
+    folder.mkdir()
+    make(folder / "x.sqlite").close()
+    database = Database(folder / "x.sqlite")
+    assert database.read(count) == 3
+    database.close()
+
+
 @pytest.fixture(params=["delete", "wal"])
 def quiet(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A database that nobody has open."""

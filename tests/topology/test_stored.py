@@ -153,6 +153,22 @@ def test_the_width_is_that_of_the_others(db: sqlite3.Connection) -> None:
     assert stored.width_of(db, "x", "Unused") == 0
 
 
+@pytest.mark.parametrize("runs", ["", "tuvw"], ids=["few runs", "many runs"])
+def test_the_width_is_not_that_of_damaged_first_vectors(db: sqlite3.Connection, runs: str) -> None:
+    for run in runs:
+        db.execute("INSERT INTO run VALUES (?, 'x')", (run,))
+        for k in (1, 3, 5):
+            db.execute("INSERT INTO invocation VALUES (?, ?, 'TEXT', ?)", (f"{run}{k}", run, k))
+            add(db, f"{run}{k}", vector(k))
+    db.execute(
+        "UPDATE embedding SET vector = ? WHERE embedding_model = 'Nomic' AND invocation_id IN "
+        "(SELECT id FROM invocation i WHERE i.rowid = (SELECT min(rowid) FROM invocation j "
+        "WHERE j.run_id = i.run_id AND j.type = 'TEXT'))",
+        (vector(1, 3),),
+    )
+    assert stored.width_of(db, "x", "Nomic") == 4
+
+
 def test_widths_that_are_no_multiple_of_four_bytes_are_not_the_width(db: sqlite3.Connection) -> None:
     db.execute("UPDATE embedding SET vector = X'010203' WHERE invocation_id LIKE 's%'")
     assert stored.width_of(db, "x", "Nomic") == 4
