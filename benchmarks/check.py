@@ -28,10 +28,10 @@ from build import KINDS, MODELS, Shape, build
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.values import kinds
 
 VECTORS = ("embedding-vector",)
 PAYLOADS = ("diagram-valid", "diagram-current")

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor import options
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules import BadRule
@@ -29,8 +30,8 @@ SHOWN = 60
 
 def run(config: pytest.Config, settings: Settings) -> int | None:
     """Run the command that the options name and return the exit status; None where they name none."""
-    if config.getoption("doctor_merge"):
-        return merged(config, settings)
+    if isinstance(names := options.command(config, "merge"), list):
+        return merged(config, settings, names)
     lines = chosen(config, settings)
     if lines is None:
         return None
@@ -47,15 +48,15 @@ def put(line: str) -> None:
 
 def chosen(config: pytest.Config, settings: Settings) -> Iterator[str] | None:
     """The lines of the command that the options name."""
-    if config.getoption("doctor_rules"):
+    if options.command(config, "rules"):
         from pytest_panic_doctor.report.rules import table
         from pytest_panic_doctor.rules import registry
 
         return table(registry(own_rules(config)))
-    which = config.getoption("doctor_undo")
+    which = options.command(config, "undo")
     if which is None:
         return None
-    return undone(settings, which) if which else listed(settings)
+    return undone(settings, str(which)) if which else listed(settings)
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:
@@ -86,11 +87,11 @@ def shown(value: object) -> str:
     return repr(value) if len(repr(value)) <= SHOWN else f"{repr(value)[:SHOWN]}…"
 
 
-def merged(config: pytest.Config, settings: Settings) -> int:
+def merged(config: pytest.Config, settings: Settings, names: Iterable[str]) -> int:
     """Put the reports of shards together."""
     from pytest_panic_doctor.report.merge import merge
 
-    paths = [Path(config.invocation_params.dir, text) for text in config.getoption("doctor_merge")]
+    paths = [Path(config.invocation_params.dir, name) for name in names]
     return merge(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.manifest import Entry, Manifest, rule_of
-from pytest_panic_doctor.options import BadOption, Settings, nearest
+from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.plan import Pair, Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.diagram import diagram_missing
@@ -20,6 +20,7 @@ from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
+from pytest_panic_doctor.values import BadOption, nearest
 
 MISSING = diagram_missing.id
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View, blockers
+from pytest_panic_doctor.store.schema import lacks
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 
@@ -119,10 +120,8 @@ class Examiner:
 
     def _unreadable(self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError) -> tuple[Finding, ...]:
         name = getattr(error, "sqlite_errorname", "")
-        if str(error).startswith(("no such table", "no such column")) and self.rules.get("schema") is not rule:
-            if "schema" in self.rules and self.look(self.rules["schema"], Subject()):
-                raise NothingToLookAt(f"{error} (see schema)") from error
-            raise error
+        if self.rules.get("schema") is not rule and self.database.read(lambda db: lacks(db, str(error))):
+            raise NothingToLookAt(f"{error} (see schema)") from error
         if not name.startswith(UNREADABLE):
             raise error
         hint = "another program holds it: run again" if "BUSY" in name or "LOCKED" in name else "see file-integrity"

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.values import (
+    RAY,
+    BadOption,
+    cluster,
+    dimension,
+    duration,
+    kinds,
+    part,
+    report,
+    severities,
+    shard,
+    size,
+    texts,
+    uuid,
+    whole,
+)
 
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
 DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
 GROUP = "panic-doctor"
-RAY = "ray"
-"""The engine's name that means: the first engine that is there, on Ray."""
-
-TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
-IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
-
 OptionKind = Literal["text", "flag", "list", "several", "optional"]
 Value = str | bool | list[str] | None
-
-
-class BadOption(DoctorError):
-    """An option has a value that cannot be; the text is one sentence that names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,26 +183,22 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     values: dict[str, object] = {}
     folder: dict[str, Path] = {}
     for option in OPTIONS:
-        given = from_line[option.name] not in (None, False, [])
-        ini = source.getini(option.key)
-        values[option.name] = (
-            from_line[option.name] if given else (truthy(ini) if option.kind == "flag" else ini or None)
-        )
-        folder[option.name] = invocation_dir if given else ini_dir
+        values[option.name] = given(source, option)
+        folder[option.name] = ini_dir if from_line[option.name] in (None, False, []) else invocation_dir
     database = values["db"]
     if values["demo"] and from_line["db"]:
         raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
     named = folder["db"] / str(database) if database else invocation_dir / DEFAULT_DATABASE
     if values["demo"]:
         named = invocation_dir / DEMO_DATABASE
-    if values["fix"] and values["plan"]:
-        raise BadOption("--doctor-plan says what --doctor-fix would do: give one of them")
-    if values["fix"] and from_line["undo"] is not None:
-        raise BadOption("--doctor-undo takes back what --doctor-fix did: give one of them")
+    settle_conflicts(values, from_line)
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
+    reports = tuple(report(folder["report"] / text) for text in texts(values["report"]))
+    if same := next((path for path in reports if path.resolve() == named.resolve()), None):
+        raise BadOption(f"--doctor-report {same} is the database itself: name another file")
     return Settings(
-        database=absolute(named),
+        database=utf8(absolute(named)),
         fix=bool(values["fix"]),
         plan=bool(values["plan"]),
         rules=tuple(texts(values["rule"])),
@@ -216,162 +214,62 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         max_dim=dimension(values["max-dim"]),
         engine="auto" if values["engine"] in (None, RAY) else str(values["engine"]),
         ray=cluster(values["ray"], values["engine"]),
-        reports=tuple(report(folder["report"] / text) for text in texts(values["report"])),
+        reports=reports,
         demo=bool(values["demo"]),
         shard=shard(values["shard"]),
         kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
     )
 
 
-def absolute(path: Path) -> Path:
-    """The path without `..`, its symbolic links kept, so that a node id reads as the user wrote it."""
-    parts: list[str] = []
-    for part in path.absolute().parts:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return Path(*parts)
+EXCLUSIVE = {
+    ("fix", "plan"): "--doctor-plan says what --doctor-fix would do",
+    ("fix", "undo"): "--doctor-undo takes back what --doctor-fix did",
+    ("plan", "undo"): "--doctor-plan writes nothing, and --doctor-undo does",
+}
 
 
-def texts(value: object) -> list[str]:
-    """A repeatable option's values; commas separate them too."""
-    entries = value if isinstance(value, list) else [value] if value else []
-    return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
+def settle_conflicts(values: dict[str, object], from_line: Mapping[str, object]) -> None:
+    """Of options that exclude each other, keep what the command line says; raises `BadOption` where that says both."""
+    for pair, said in EXCLUSIVE.items():
+        if all(values[name] is not None for name in pair):
+            kept = [name for name in pair if from_line[name] not in (None, False)]
+            if len(kept) != 1:
+                raise BadOption(f"{said}: give one of them")
+            values[pair[0] if kept == [pair[1]] else pair[1]] = None
 
 
-def uuid(text: str) -> str:
-    """A UUID as stored: 32 hex digits without dashes."""
-    digits = text.replace("-", "").lower()
-    if not re.fullmatch(r"[0-9a-f]{32}", digits):
-        raise BadOption(f"--doctor-experiment {text} is no UUID: give 32 hex digits, with or without dashes")
-    return digits
+def given(source: Source, option: Option) -> object:
+    """What an option says, on the command line or else in the ini file; None where neither has it."""
+    value = source.getoption(option.key)
+    if value not in (None, False, []):
+        return value
+    ini = source.getini(option.key)
+    return (truthy(ini) or None) if option.kind == "flag" else ini or None
 
 
-def size(value: object) -> int | None:
-    """A memory size in bytes; None where none was given."""
-    if value is None:
-        return None
-    from pytest_panic_doctor.topology.memory import SMALLEST, format_size, parse_size
+def command(source: Source, name: str) -> object:
+    """What one of the options says that do something and leave."""
+    plain = {option.name: given(source, option) for option in OPTIONS}
+    settle_conflicts(plain, {option.name: source.getoption(option.key) for option in OPTIONS})
+    return plain[name]
 
+
+def utf8(path: Path) -> Path:
+    """A path that reports, workers and terminals can name."""
     try:
-        given = parse_size(str(value))
-    except ValueError as error:
-        raise BadOption(f"--doctor-memory {value}: {error}") from error
-    if given < SMALLEST:
-        least = format_size(SMALLEST)
-        raise BadOption(f"--doctor-memory {value} is too little to compute any diagram: give at least {least}")
-    return given
-
-
-def whole(flag: str, value: object, least: int) -> int | None:
-    """A whole number of at least `least`; None where none was given."""
-    if value is None:
-        return None
-    if not re.fullmatch(r"\d+", str(value)) or int(str(value)) < least:
-        raise BadOption(f"{flag} {value} is no whole number of at least {least}: give one, e.g. {flag} 2")
-    return int(str(value))
-
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-def duration(flag: str, value: object) -> float | None:
-    """`90s`, `20m`, `1h30m` or a number of seconds, in seconds; None where none was given."""
-    if value is None:
-        return None
-    text = str(value).strip().lower()
-    pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", f"{text}s" if text[-1:].isdigit() else text)
-    whole_text = "".join(number + unit for number, unit in pieces)
-    total = sum(float(number) * UNITS[unit] for number, unit in pieces)
-    if whole_text not in (text, f"{text}s") or total <= 0:
-        raise BadOption(f"{flag} {value} is no time: give one such as 90s, 20m or 1h30m")
-    return total
-
-
-def part(flag: str, value: object) -> tuple[int, int] | None:
-    """`K/N` as numbers, 1 <= K <= N; None where none was given."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(value))
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise BadOption(f"{flag} {value} is no part: give K/N with K from 1 to N, e.g. {flag} 2/7")
-    return int(match[1]), int(match[2])
-
-
-def severities(lines: Iterable[str]) -> dict[str, str]:
-    """What `doctor_severity` says of each rule: `error`, `warn`, `warn <= COUNT` or `off`."""
-    found: dict[str, str] = {}
-    for line in lines:
-        name, colon, said = line.partition(":")
-        said = re.sub(r"\s*<=\s*", " <= ", " ".join(said.split()))
-        if not colon or not re.fullmatch(r"error|warn|off|warn <= \d+", said):
-            raise BadOption(
-                f"doctor_severity {line!r} is no severity: give RULE: error, warn, off or warn <= COUNT, "
-                "e.g. embedding-missing: warn <= 10"
-            )
-        if name.strip() in found:
-            raise BadOption(f"doctor_severity names {name.strip()} twice: leave one of the two lines")
-        found[name.strip()] = said
-    return found
-
-
-def dimension(value: object) -> int:
-    """The highest homology dimension."""
-    number = whole("--doctor-max-dim", value, least=0)
-    if number is not None and number > 2:
-        raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
-    return 2 if number is None else number
-
-
-def shard(value: object) -> str | None:
-    """Which share of the items, as `K/N`; None where none was given."""
-    if value is None:
-        return None
-    from pytest_panic_doctor import share
-
-    try:
-        return str(share.shard(str(value)))
-    except ValueError as error:
-        raise BadOption(f"--doctor-shard {value} {error}") from error
-
-
-def cluster(given: object, engine: object) -> str | None:
-    """The address of the Ray cluster, that of Ray's own RAY_ADDRESS where none was given; None: no Ray is wanted."""
-    if given is None and engine != RAY:
-        return None
-    if find_spec("ray") is None:
-        flag = f"--doctor-engine {RAY}" if given is None else f"--doctor-ray {given}"
-        raise BadOption(f"{flag} needs Ray, which is not installed: pip install 'pytest-panic-doctor[ray]'")
-    return str(given or os.environ.get("RAY_ADDRESS") or "local")
-
-
-def report(path: Path) -> Path:
-    """A report's path, whose suffix says its format."""
-    if path.suffix not in REPORT_SUFFIXES:
-        allowed = ", ".join(REPORT_SUFFIXES)
-        raise BadOption(f"--doctor-report {path} has no known suffix: end it in one of {allowed}")
-    if path.is_dir():
-        raise BadOption(f"--doctor-report {path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise BadOption(f"--doctor-report {path} has no folder to be written to: make {path.parent} first")
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise BadOption(f"--doctor-db {shown} is not UTF-8: rename it, or make a symbolic link to it") from error
     return path
 
 
-REPORT_SUFFIXES = (".json", ".jsonl", ".html")
-
-
-def kinds(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:
-    """What each known embedding model embeds, those of the ini file included."""
-    known: dict[str, Literal["TEXT", "IMAGE"]] = dict.fromkeys((*TEXT_MODELS, *text_models), "TEXT")
-    for name in (*IMAGE_MODELS, *image_models):
-        if known.get(name) == "TEXT" and name in tuple(text_models):
-            raise BadOption(f"{name} is in both doctor_text_models and doctor_image_models: leave it in one")
-        known[name] = "IMAGE"
-    return known
-
-
-def nearest(text: str, names: Iterable[str]) -> str:
-    """`: did you mean X?`, or how to see the names where none is near."""
-    near = difflib.get_close_matches(text, list(names), n=1, cutoff=0.5)
-    return f": did you mean {near[0]}?" if near else ""
+def absolute(path: Path) -> Path:
+    """The path without `..`, its symbolic links kept, so that a node id reads as the user wrote it."""
+    parts: list[str] = []
+    for name in path.absolute().parts:
+        if name == "..":
+            parts.pop()
+        else:
+            parts.append(name)
+    return Path(*parts)

@@ -12,8 +12,9 @@ import pytest
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.items import DOCTOR
 from pytest_panic_doctor.manifest import item_name, rule_of
-from pytest_panic_doctor.options import BadOption, Settings
+from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.report.results import to_plain
+from pytest_panic_doctor.values import BadOption
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController

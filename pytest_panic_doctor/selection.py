@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.options import absolute, nearest
+from pytest_panic_doctor.options import absolute
+from pytest_panic_doctor.values import nearest
 
 if TYPE_CHECKING:
     import pytest

@@ -32,6 +32,7 @@ from pytest_panic_doctor.share import PAGES
 from pytest_panic_doctor.store.readahead import ReadAhead
 from pytest_panic_doctor.topology.engine import located
 from pytest_panic_doctor.topology.memory import available, format_size
+from pytest_panic_doctor.values import BadOption
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -75,6 +76,8 @@ class DoctorSession:
         self.ahead: ReadAhead | None = None
         self.tally: Tally | None = None
         self.scratch: TemporaryDirectory[str] | None = None
+        if config.getoption("setuponly", False):
+            raise BadOption("--setup-only and --setup-plan examine nothing: leave them away, or give --collect-only")
         rules = own_rules(config)
         try:
             self.doctor = join(self.input, rules) if self.input else self._begin(rules)
@@ -216,6 +219,8 @@ class DoctorSession:
     def _choose_what_is_collected(self) -> None:
         """A database alone means: examine it and nothing else; with paths beside it, both."""
         config, database = self.config, self.doctor.settings.database
+        if "[" in str(database) or "::" in str(database):
+            raise BadOption(f"--doctor-db {database} has [ or :: in it, which pytest takes for an item: link to it")
         named = [arg for arg in config.args if self._is_database(arg.split("::")[0])]
         for arg in named:
             if "::" in arg:
@@ -326,6 +331,9 @@ class DoctorSession:
                 self.notes.append(late)
         if self.files:
             self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
+            self.notes += self.files.failed
+            if self.files.failed and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
             xml = self.config.getoption("xmlpath", None)
             if xml and self.results.items and Path(xml).is_file():
                 from pytest_panic_doctor.report.junit import enrich

@@ -28,6 +28,7 @@ from pytest_panic_doctor.repair.weigh import weigh
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules.model import RepairKind, Scope, View
 from pytest_panic_doctor.settled import Settled
+from pytest_panic_doctor.store.heed import interrupted
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.store.whole import whole
@@ -152,12 +153,15 @@ class Treatment:
         ]
 
         def weight(db: sqlite3.Connection) -> int:
-            views = [(rule, View(db, rule.id, Subject(), doctor.settings.kinds)) for rule in names]
-            found = [finding.rows for rule, view in views for finding in rule.check(view) if finding.rows]
             size = 0
-            for rows in found:
-                with suppress(RepairError):  # a table that cannot be repaired: its item says so
-                    size += weigh(db, [rows])[1]
+            for rule in names:
+                view = View(db, rule.id, Subject(), doctor.settings.kinds)
+                try:
+                    size += weigh(db, [finding.rows for finding in rule.check(view) if finding.rows])[1]
+                except Exception as error:
+                    # A rule that cannot be asked repairs nothing; its item asks again, and says why.
+                    if isinstance(error, sqlite3.Error) and interrupted(error):
+                        raise
             return size
 
         check_room(self.database.resolve(), doctor.database.read(weight) + DIAGRAM_BYTES * len(doctor.todo))

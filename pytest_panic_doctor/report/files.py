@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -29,35 +29,52 @@ class ReportFiles:
         for path in doctor.settings.reports:
             if path.suffix == ".html":
                 require_jinja(path)
-        self._stack = ExitStack()
-        self._lines: list[TextIO] = [
-            self._stack.enter_context(path.open("w", encoding="utf-8"))
-            for path in doctor.settings.reports
-            if path.suffix == ".jsonl"
-        ]
+        self.failed: list[str] = []
+        """What could not be written, a sentence each."""
+        self._lines: dict[Path, TextIO] = {}
+        for path in doctor.settings.reports:
+            if path.suffix == ".jsonl":
+                with self._trying(path):
+                    self._lines[path] = path.open("w", encoding="utf-8")
 
     def add(self, result: Result) -> None:
         """Write one item to the `.jsonl` files and flush it."""
         if self._lines:
             line = json.dumps(result.as_dict(), ensure_ascii=False)
-            for file in self._lines:
-                file.write(line + "\n")
-                file.flush()
+            for path, file in list(self._lines.items()):
+                with self._trying(path):
+                    file.write(line + "\n")
+                    file.flush()
 
     def end(self, results: Results, reporter: pytest.TerminalReporter | None) -> None:
         """Close the `.jsonl` files and write the `.json` and `.html` ones, each whole or not at all.
 
         A page with thousands of diagrams takes seconds, so who waits at a terminal is told.
         """
-        self._stack.close()
+        for path, file in list(self._lines.items()):
+            with self._trying(path):
+                file.close()
         for path in self.doctor.settings.reports:
-            if path.suffix == ".json":
-                write_json(path, self.doctor, results, self.version)
-            elif path.suffix == ".html":
-                if reporter and reporter.isatty and reporter.verbosity >= 0:
-                    # The line of dots has no end yet, and under xdist the reporter does not know.
-                    reporter.write_line(f"\nwriting {short(path)} …")
-                write_html(path, self.doctor, results, self.version)
+            with self._trying(path):
+                if path.suffix == ".json":
+                    write_json(path, self.doctor, results, self.version)
+                elif path.suffix == ".html":
+                    if reporter and reporter.isatty and reporter.verbosity >= 0:
+                        # The line of dots has no end yet, and under xdist the reporter does not know.
+                        reporter.write_line(f"\nwriting {short(path)} …")
+                    write_html(path, self.doctor, results, self.version)
+
+    @contextmanager
+    def _trying(self, path: Path) -> Iterator[None]:
+        """Go on without a report that cannot be written: what the items came to is told all the same."""
+        try:
+            yield
+        except OSError as error:
+            self._lines.pop(path, None)
+            self.failed.append(
+                f"{short(path)} could not be written ({error.strerror}): make room for it, or name another file, "
+                "and run again"
+            )
 
 
 def write_lines(path: Path, results: Results) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -50,3 +51,18 @@ UNIQUE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "persistencediagram": (("run_id", "embedding_model"),),
 }
 """The columns that are unique together in newer files; older ones lack some."""
+
+
+def lacks(db: sqlite3.Connection, said: str) -> bool:
+    """Whether what SQLite said it has no such table or column of is one of those above, and is indeed not there.
+
+    A name that is misspelt in a rule is not the file's fault.
+    """
+    what, _, name = said.partition(": ")
+    there = {table: [str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")] for table in TABLES}
+    name = name.rpartition(".")[2]
+    if what == "no such table":
+        return not there.get(name, [name])
+    if what != "no such column":
+        return False
+    return any(name in columns and name not in there[table] for table, columns in TABLES.items())

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_panic_doctor import options
-from pytest_panic_doctor.options import BadOption, Settings
+from pytest_panic_doctor import options, values
+from pytest_panic_doctor.options import Settings
+from pytest_panic_doctor.values import BadOption
 
 
 class Given:
@@ -118,7 +119,7 @@ def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
     [("orphan-rum", ["orphan-run", "schema"], ": did you mean orphan-run?"), ("zzz", ["schema"], "")],
 )
 def test_the_nearest_name_is_offered(text: str, names: list[str], said: str) -> None:
-    assert options.nearest(text, names) == said
+    assert values.nearest(text, names) == said
 
 
 def test_a_path_keeps_its_links_and_loses_its_dots() -> None:

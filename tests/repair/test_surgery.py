@@ -14,7 +14,6 @@ from filelock import FileLock
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome, Repaired
-from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.repair.undo import repairs, undo
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules import registry
@@ -25,6 +24,7 @@ from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
+from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repairable}

@@ -21,7 +21,6 @@ from patients import Patient, name
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.planner import Planner
 from pytest_panic_doctor.removal import NO_ROWS, QUARANTINES
 from pytest_panic_doctor.repair.undo import repairs
@@ -33,6 +32,7 @@ from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Rows, Subject
 from pytest_panic_doctor.surgery import OperatingSurgeon
+from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 QUARANTINED = {

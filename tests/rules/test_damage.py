@@ -10,9 +10,9 @@ from databases import Built, build
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 

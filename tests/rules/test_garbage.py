@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]

@@ -14,9 +14,9 @@ from databases import LENGTH, MODELS, Built, build, payload, uid, vectors
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.options import kinds
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 Variant = Callable[[sqlite3.Connection, Built], None]

@@ -78,7 +78,13 @@ def test_the_bars_are_those_of_this_machine(link: Link) -> None:
         ("hostile:eat", hostile_order(900, 1), None, "memory", "MB, its limit, after "),
         ("hostile:crash", hostile_order(), None, "died", "its computation died of SIGSEGV twice, at "),
         ("hostile:refuse", hostile_order(), None, "refused", "the cloud is not to my taste"),
-        ("nowhere:x", hostile_order(), None, "refused", "the engine nowhere:x cannot be imported"),
+        (
+            "nowhere:x",
+            hostile_order(),
+            None,
+            "refused",
+            "the engine nowhere:x is not there: no module is called nowhere",
+        ),
     ],
 )
 def test_what_fails_says_so_as_on_one_machine(
