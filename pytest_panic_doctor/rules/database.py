@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 
 from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
-from pytest_panic_doctor.store.schema import TABLES, UNIQUE
+from pytest_panic_doctor.store.schema import TABLES, UNIQUE, has_rowid
 from pytest_panic_doctor.store.subject import Rows
 
 SHOWN = 5
@@ -63,11 +62,7 @@ def unlike_a_table(view: View, table: str) -> str:
         return "is no ordinary table"
     if any(str(row[1]).lower() == "rowid" for row in view.db.execute(f"PRAGMA table_xinfo({table})")):
         return "has a column that is called rowid"
-    try:
-        view.db.execute(f"SELECT rowid FROM {table} LIMIT 0")
-    except sqlite3.OperationalError as error:
-        if "no such column" not in str(error):
-            raise
+    if not has_rowid(view.db, table):
         return "is WITHOUT ROWID"
     return ""
 

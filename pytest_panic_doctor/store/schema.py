@@ -65,4 +65,17 @@ def lacks(db: sqlite3.Connection, said: str) -> bool:
         return not there.get(name, [name])
     if what != "no such column":
         return False
+    if name == "rowid":
+        return not all(has_rowid(db, table) for table, columns in there.items() if columns)
     return any(name in columns and name not in there[table] for table, columns in TABLES.items())
+
+
+def has_rowid(db: sqlite3.Connection, table: str) -> bool:
+    """Whether the rows of a table that exists have a rowid: not in a view, nor in a table WITHOUT ROWID."""
+    try:
+        db.execute(f"SELECT rowid FROM {table} LIMIT 0")
+    except sqlite3.OperationalError as error:
+        if "no such column" not in str(error):
+            raise
+        return False
+    return True

@@ -45,16 +45,21 @@ def nothing_is_left() -> Iterator[None]:
     assert children() == []
 
 
-def children() -> list[str]:
+def processes() -> list[psutil.Process]:
+    """The children, and what is left of dead ones; not the cluster that other tests of this process may share."""
     found = []
     for each in psutil.Process().children():
         try:
-            found += [" ".join(each.cmdline())] if "topology.child" in " ".join(each.cmdline()) else []
+            found += [each] if "topology.child" in " ".join(each.cmdline()) else []
         except psutil.ZombieProcess:
-            found.append("a zombie")
+            found.append(each)
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def children() -> list[str]:
+    return [str(each) for each in processes()]
 
 
 def equidistant(count: int) -> Points:
@@ -81,7 +86,7 @@ def test_one_warm_child_computes_many(budget: Budget) -> None:
             assert re.fullmatch(r"\d+\.\d+.*", computed.engine_version)
             assert 10e6 < computed.peak_memory < 500e6
             assert 0 < computed.seconds < 60
-            pids |= {each.pid for each in psutil.Process().children()}
+            pids |= {each.pid for each in processes()}
         assert len(pids) == 1
         assert budget.finished() == 3
         assert budget.running() == []
@@ -481,7 +486,7 @@ def test_ctrl_c_in_the_moment_of_the_start_leaves_no_child(budget: Budget, monke
 def test_a_child_that_is_killed_from_outside_is_replaced(budget: Budget) -> None:
     with Computer("hostile:hold", budget=budget) as computer:
         computer.compute(Task(order()))
-        (idle,) = psutil.Process().children()
+        (idle,) = processes()
         idle.kill()
         assert computer.compute(Task(order())).distinct == 3
 
