@@ -24,8 +24,8 @@ BESIDE = (
 )
 """Installed for the tests beside them, by the names of their entry points; in no other run, unless named with `-p`."""
 
-ALONE = tuple(f"-pno:{name}" for name in BESIDE)
-"""Arguments of a run without them; a `-p` that comes later wins."""
+ALONE = tuple(f"-pno:{name}" for name in (*BESIDE, "hypothesispytest"))
+"""Arguments of a run without them; a `-p` that comes later wins. Hypothesis's takes a third of a short run."""
 
 
 def items(path: Path) -> dict[str, Mapping[str, object]]:
