@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,10 @@ SHOWN = 60
 
 def run(config: pytest.Config, settings: Settings) -> int | None:
     """Run the command that the options name and return the exit status; None where they name none."""
-    if isinstance(names := options.command(config, "merge"), list):
+    said, _ = options.read(config)
+    if isinstance(names := said["merge"], list):
         return merged(config, settings, names)
-    lines = chosen(config, settings)
+    lines = chosen(config, settings, said)
     if lines is None:
         return None
     for line in lines:
@@ -46,14 +47,14 @@ def put(line: str) -> None:
     print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def chosen(config: pytest.Config, settings: Settings) -> Iterator[str] | None:
-    """The lines of the command that the options name."""
-    if options.command(config, "rules"):
+def chosen(config: pytest.Config, settings: Settings, said: Mapping[str, object]) -> Iterator[str] | None:
+    """The lines of the command that the options, which have `said` this, name."""
+    if said["rules"]:
         from pytest_panic_doctor.report.rules import table
         from pytest_panic_doctor.rules import registry
 
         return table(registry(own_rules(config)))
-    which = options.command(config, "undo")
+    which = said["undo"]
     if which is None:
         return None
     return undone(settings, str(which)) if which else listed(settings)
@@ -84,7 +85,7 @@ def listed_rules(given: object) -> list[Rule]:
 
 def shown(value: object) -> str:
     """A value for a sentence."""
-    return repr(value) if len(repr(value)) <= SHOWN else f"{repr(value)[:SHOWN]}…"
+    return text.cut(repr(value), SHOWN)
 
 
 def merged(config: pytest.Config, settings: Settings, names: Iterable[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View, blockers
 from pytest_panic_doctor.store.schema import lacks
-from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.session import Database, data_version
 from pytest_panic_doctor.store.subject import Subject
 
 Word = Literal["passed", "failed", "skipped", "fixed"]
@@ -113,7 +113,7 @@ class Examiner:
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
         """What checks have remembered of this very state of the database."""
-        state = (id(db), int(db.execute("PRAGMA data_version").fetchone()[0]))
+        state = (id(db), data_version(db))
         if state != self._memo_state:
             self._memo, self._memo_state = {}, state
         return self._memo

@@ -179,19 +179,14 @@ def truthy(value: object) -> bool:
 def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     """Read and check all options; raises `BadOption`. Paths on the command line are relative to `invocation_dir`,
     those of the ini file to `ini_dir`."""
-    from_line = {option.name: source.getoption(option.key) for option in OPTIONS}
-    values: dict[str, object] = {}
-    folder: dict[str, Path] = {}
-    for option in OPTIONS:
-        values[option.name] = given(source, option)
-        folder[option.name] = ini_dir if from_line[option.name] in (None, False, []) else invocation_dir
+    values, from_line = read(source)
+    folder = {name: ini_dir if value in (None, False, []) else invocation_dir for name, value in from_line.items()}
     database = values["db"]
     if values["demo"] and from_line["db"]:
         raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
     named = folder["db"] / str(database) if database else invocation_dir / DEFAULT_DATABASE
     if values["demo"]:
         named = invocation_dir / DEMO_DATABASE
-    settle_conflicts(values, from_line)
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
     reports = tuple(report(folder["report"] / text) for text in texts(values["report"]))
@@ -247,11 +242,12 @@ def given(source: Source, option: Option) -> object:
     return (truthy(ini) or None) if option.kind == "flag" else ini or None
 
 
-def command(source: Source, name: str) -> object:
-    """What one of the options says that do something and leave."""
-    plain = {option.name: given(source, option) for option in OPTIONS}
-    settle_conflicts(plain, {option.name: source.getoption(option.key) for option in OPTIONS})
-    return plain[name]
+def read(source: Source) -> tuple[dict[str, object], dict[str, object]]:
+    """What each option says, by its name, and what it says on the command line; raises `BadOption`."""
+    values = {option.name: given(source, option) for option in OPTIONS}
+    from_line = {option.name: source.getoption(option.key) for option in OPTIONS}
+    settle_conflicts(values, from_line)
+    return values, from_line
 
 
 def utf8(path: Path) -> Path:

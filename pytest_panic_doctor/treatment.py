@@ -28,10 +28,10 @@ from pytest_panic_doctor.repair.weigh import weigh
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules.model import RepairKind, Scope, View
 from pytest_panic_doctor.settled import Settled
-from pytest_panic_doctor.store.heed import interrupted
+from pytest_panic_doctor.store.heed import heeding
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.store.whole import whole
+from pytest_panic_doctor.store.whole import as_file_name, whole
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
@@ -106,7 +106,7 @@ class Ward:
         """Hold `name` against the other workers; freed by the kernel when its holder dies. Raises `Stopped`."""
         folder = self.scratch / "claims"
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{name.replace(os.sep, '_')}.lock")
+        lock = FileLock(folder / f"{as_file_name(name)}.lock")
         while True:
             try:
                 lock.acquire(timeout=CLAIM_POLL)
@@ -156,12 +156,9 @@ class Treatment:
             size = 0
             for rule in names:
                 view = View(db, rule.id, Subject(), doctor.settings.kinds)
-                try:
+                # A rule that cannot be asked repairs nothing; its item asks again, and says why.
+                with suppress(Exception), heeding():
                     size += weigh(db, [finding.rows for finding in rule.check(view) if finding.rows])[1]
-                except Exception as error:
-                    # A rule that cannot be asked repairs nothing; its item asks again, and says why.
-                    if isinstance(error, sqlite3.Error) and interrupted(error):
-                        raise
             return size
 
         check_room(self.database.resolve(), doctor.database.read(weight) + DIAGRAM_BYTES * len(doctor.todo))

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.repair.rows import REFERENCES, Table, Value, as_json, tables, writable
-from pytest_panic_doctor.repair.transaction import Stale, data_version
+from pytest_panic_doctor.repair.transaction import Stale
+from pytest_panic_doctor.store.session import data_version
 from pytest_panic_doctor.store.subject import Rows
 
 MAX_BYTES = 8 * 2**20

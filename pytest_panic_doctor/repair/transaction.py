@@ -25,7 +25,8 @@ from pytest_panic_doctor.repair.gate import ALONE, IN_COMPANY, Gate, pause, real
 from pytest_panic_doctor.repair.journal import Intent, Journal
 from pytest_panic_doctor.repair.rows import Table, Value, as_json, quoted, table_digests
 from pytest_panic_doctor.repair.settle import rolled_back, settle_open_steps
-from pytest_panic_doctor.store.heed import heedful, interrupted
+from pytest_panic_doctor.store.heed import heedful, heeding
+from pytest_panic_doctor.store.session import data_version
 
 T = TypeVar("T")
 
@@ -36,11 +37,6 @@ ATTEMPT = 0.4
 
 AGAIN = (0.02, 0.1)
 """Seconds, at least and at most, between two attempts."""
-
-
-def data_version(connection: sqlite3.Connection) -> int:
-    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
-    return int(connection.execute("PRAGMA main.data_version").fetchone()[0])
 
 
 class Stale(Exception):
@@ -159,7 +155,7 @@ class Transactor:
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                with self.gate.held(table, deadline):
+                with self.gate.held(table, deadline), heeding():
                     return self._attempt(table, work, prepare)
             except Stale:
                 continue
@@ -175,15 +171,14 @@ class Transactor:
             try:
                 if self._database is None:
                     self._database = self._connect()
-                return look(self._database)
+                with heeding():
+                    return look(self._database)
             except sqlite3.Error as error:
                 self._give_up(table, error, deadline)
             time.sleep(random.uniform(*AGAIN))
 
     def _give_up(self, table: str, error: sqlite3.Error, deadline: float) -> None:
         """Raise what ends the step; return where another attempt may succeed."""
-        if interrupted(error):
-            raise KeyboardInterrupt from error
         if not is_busy(error) or time.monotonic() >= deadline:
             raise RepairFailed(sentence(table, error, self.patience)) from error
 

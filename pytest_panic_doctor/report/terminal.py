@@ -199,6 +199,8 @@ def besides(doctor: Doctor, results: Results) -> Iterator[str]:
 def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """After a repair: how many diagrams are still absent, and what would compute them."""
     left = doctor.due() if doctor.todo else []
+    if not left:
+        return
     ended = {item_name(item.nodeid) for item in results.items if not item.late}
     computing = doctor.computing()
     groups: dict[str, list[Todo]] = {}

@@ -25,17 +25,12 @@ def heedful(connection: sqlite3.Connection) -> None:
     connection.set_progress_handler(moment, STEPS)
 
 
-def interrupted(error: sqlite3.Error) -> bool:
-    """Whether a signal ended the statement."""
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
-
-
 @contextmanager
 def heeding() -> Iterator[None]:
     """Raise KeyboardInterrupt where a signal ended a statement within."""
     try:
         yield
     except sqlite3.Error as error:
-        if interrupted(error):
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise KeyboardInterrupt from error
         raise

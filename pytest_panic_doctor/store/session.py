@@ -60,6 +60,11 @@ def header(path: Path) -> bytes:
     return first
 
 
+def data_version(connection: sqlite3.Connection) -> int:
+    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
+    return int(connection.execute("PRAGMA main.data_version").fetchone()[0])
+
+
 class Database:
     """The database file, for reading: one connection a process, in no transaction between reads."""
 
