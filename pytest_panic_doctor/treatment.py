@@ -31,7 +31,7 @@ from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.heed import heeding
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.store.whole import as_file_name, whole
+from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
@@ -106,7 +106,7 @@ class Ward:
         """Hold `name` against the other workers; freed by the kernel when its holder dies. Raises `Stopped`."""
         folder = self.scratch / "claims"
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{as_file_name(name)}.lock")
+        lock = FileLock(folder / f"{name.replace(os.sep, '_')}.lock")
         while True:
             try:
                 lock.acquire(timeout=CLAIM_POLL)

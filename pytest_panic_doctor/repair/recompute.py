@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.whole import as_file_name
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.current import difference
@@ -121,7 +122,7 @@ def recompute(
     those that were seen. `claim` keeps two workers from computing the same diagram. Raises `RepairFailed` where the
     cloud is blocked, or changes faster than it can be computed.
     """
-    with claim(f"{subject.run}-{subject.embedding_model}"):
+    with claim(f"{as_file_name(str(subject.run))}-{as_file_name(str(subject.embedding_model))}"):
         for _ in range(TRIES):
             seen = database.read(lambda db: see(db, place(db)))
             if seen.healthy:
