@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
@@ -88,51 +89,83 @@ def stopped_at_repeat(view: View, run: str, last: int) -> bool:
     )
 
 
+NUMBERS = (
+    "good AS (SELECT sequence_number AS number, count(*) AS times FROM invocation WHERE run_id = :of "
+    "AND typeof(sequence_number) = 'integer' AND sequence_number >= 0 AND sequence_number < :length GROUP BY 1)"
+)
+"""The sequence numbers of a run that can be: each once, with how often it is there."""
+
+GAPS = (
+    "SELECT lag(number, 1, -1) OVER (ORDER BY number) + 1 AS low, number - 1 AS high FROM "
+    "(SELECT number FROM good UNION ALL SELECT :end)"
+)
+"""The spans of numbers that are left out before each number and before the end."""
+
+
 def sequence_problems(view: View, run: str, seed: int, max_length: object) -> list[str]:
-    """What is wrong with one run's numbers, as the clauses of a sentence."""
-    numbers = view.db.execute(
-        "SELECT sequence_number, count(*) FROM invocation WHERE run_id = ? GROUP BY 1 ORDER BY 1", (run,)
-    ).fetchall()
+    """What is wrong with one run's numbers, as the clauses of a sentence; counted by SQLite, however many they are."""
     if not isinstance(max_length, int) or max_length <= 0:
-        return [f"the run's max_length is {max_length!r}, so its sequence numbers cannot be judged"]
-    if not numbers:
+        return [f"the run's max_length is {str(max_length)[:20]!r}, so its sequence numbers cannot be judged"]
+    params: dict[str, str | int | None] = {"of": run, "length": max_length}
+    there, count, last = view.db.execute(
+        f"WITH {NUMBERS} SELECT (SELECT count(*) FROM invocation WHERE run_id = :of), count(*), max(number) FROM good",
+        params,
+    ).fetchone()
+    if not there:
         return [f"the run has no invocation instead of {max_length:,}"]
-    odd = [value for value, _ in numbers if not isinstance(value, int) or value < 0 or value >= max_length]
-    good = {value: count for value, count in numbers if value not in odd}
-    end = max_length if seed == -1 else max(good, default=-1) + 1
-    lost = gaps(sorted(good), end)
-    count = sum(high - low + 1 for low, high in lost)
+    end = max_length if seed == -1 else (-1 if last is None else last) + 1
     problems = []
-    if count:
-        what = plural(count, "sequence number")
-        problems.append(f"{what} of {max_length:,} {verb(count)} missing: {ranges(lost)}")
-    repeated = [(value, value) for value, times in good.items() if times > 1]
-    if repeated:
-        what = plural(len(repeated), "sequence number")
-        problems.append(f"{what} {verb(len(repeated), 'stands', 'stand')} more than once: {ranges(repeated)}")
-    if odd:
-        shown = ", ".join("NULL" if value is None else str(value)[:20] for value in odd[:RANGES_SHOWN])
-        problems.append(f"{plural(len(odd), 'sequence number')} outside 0 … {max_length - 1:,}: {shown}")
+    if count < end:
+        lost = spans(view, f"spans AS (SELECT * FROM ({GAPS}) WHERE high >= low)", params | {"end": end})
+        what = plural(lost.count, "sequence number")
+        problems.append(f"{what} of {max_length:,} {verb(lost.count)} missing: {lost}")
+    repeated = spans(view, "spans AS (SELECT number AS low, number AS high FROM good WHERE times > 1)", params)
+    if repeated.count:
+        what = plural(repeated.count, "sequence number")
+        problems.append(f"{what} {verb(repeated.count, 'stands', 'stand')} more than once: {repeated}")
+    problems += outside(view, params, max_length)
     if not problems:
         problems.append(f"the run stops after {end:,} of {max_length:,} invocations, though no output repeats")
     return problems
 
 
-Span = tuple[int, int]
-"""First and last of consecutive numbers."""
+def outside(view: View, params: dict[str, str | int | None], max_length: int) -> list[str]:
+    """The numbers that no invocation of the run can have, as one clause or none."""
+    odd = (
+        "SELECT DISTINCT sequence_number AS number FROM invocation WHERE run_id = :of AND NOT "
+        "(typeof(sequence_number) = 'integer' AND sequence_number >= 0 AND sequence_number < :length)"
+    )
+    count = view.scalar(f"SELECT count(*) FROM ({odd})", **params)
+    if not count:
+        return []
+    short = "CASE WHEN typeof(number) IN ('text', 'blob') THEN substr(number, 1, 20) ELSE number END"
+    first = view.db.execute(f"SELECT {short} FROM ({odd}) ORDER BY number LIMIT {RANGES_SHOWN}", params).fetchall()
+    shown = ", ".join("NULL" if value is None else str(value)[:20] for (value,) in first)
+    return [f"{plural(count, 'sequence number')} outside 0 … {max_length - 1:,}: {shown}"]
 
 
-def gaps(there: list[int], end: int) -> list[Span]:
-    """The spans from 0 up to `end` that ascending numbers leave out, without counting number by number."""
-    edges = zip([-1, *there], [*there, end], strict=True)
-    return [(before + 1, after - 1) for before, after in edges if after - before > 1]
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Spans of consecutive numbers: how many numbers there are, and the first and last of the first spans."""
+
+    count: int
+    first: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        """`3, 7–9 and 4 more`."""
+        shown = ", ".join(str(low) if low == high else f"{low:,}–{high:,}" for low, high in self.first)
+        left = self.count - sum(high - low + 1 for low, high in self.first)
+        return f"{shown} and {left:,} more" if left else shown
 
 
-def ranges(spans: list[Span]) -> str:
-    """`3, 7–9 and 4 more`."""
-    shown = ", ".join(str(low) if low == high else f"{low:,}–{high:,}" for low, high in spans[:RANGES_SHOWN])
-    left = sum(high - low + 1 for low, high in spans[RANGES_SHOWN:])
-    return f"{shown} and {left:,} more" if left else shown
+def spans(view: View, query: str, params: dict[str, str | int | None]) -> Spans:
+    """What a table expression `spans (low, high)` over the numbers of a run has."""
+    source = f"WITH {NUMBERS}, {query}"
+    count = view.scalar(f"{source} SELECT total(high - low + 1) FROM spans", **params)
+    first = view.db.execute(
+        f"{source} SELECT low, high FROM spans ORDER BY low LIMIT {RANGES_SHOWN}", params
+    ).fetchall()
+    return Spans(count, tuple(first))
 
 
 @rule(
