@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from damage import BLOCKED, DAMAGES, E3, I3, NEW, RUN, D, Damage, Ids, damage, sql
-from databases import LATER, TIME, WIDTH, Built, payload, vectors
+from databases import LATER, TIME, WIDTH, Built, npz, payload, vectors
 
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import encode
@@ -150,13 +149,6 @@ def bars(*changed: tuple[int, list[list[float]]]) -> Diagram:
     return Diagram(tuple(np.array(each, np.float32).reshape(-1, 2) for each in dimensions.values()))
 
 
-def npz(**arrays: object) -> bytes:
-    """Any arrays, as NumPy itself would store them, pickles included."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
 def stored(name: str, value: bytes | str) -> None:
     """Register damage to one payload."""
 
@@ -185,6 +177,10 @@ ARRAYS = {f"dgms_{number}": each for number, each in enumerate(bars().bars)}
 stored("wrong_entropy", npz(**ARRAYS, dgms_count=np.array([3]), entropy=bars().entropy + np.float32(1)))
 stored("without_entropy", npz(**ARRAYS, dgms_count=np.array([3])))
 stored("wrong_count", npz(**ARRAYS, dgms_count=np.array([2]), entropy=bars().entropy))
+WITH_META = {**ARRAYS, "dgms_count": np.array([3]), "entropy": bars().entropy}
+stored("meta_without_dimension", npz(**WITH_META, doctor_meta=np.array("{}")))
+stored("count_without_dimension", npz(**WITH_META | {"dgms_count": np.array(3)}))
+stored("meta_of_nothing", npz(**WITH_META, note_meta=np.empty(0, "U1")))
 stored(
     "wrong_shape",
     npz(**(ARRAYS | {"dgms_1": np.zeros((2, 3), np.float32)}), dgms_count=np.array([3]), entropy=bars().entropy),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import shutil
 import sqlite3
@@ -168,6 +169,13 @@ def add_run(db: sqlite3.Connection, run: int, prompt: str, seed: int = -1) -> No
 def payload(points: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bytes:
     """The diagram of a cloud, as the research tool would have stored it: without provenance."""
     return encode(compute(points, engine=ENGINE)[0])
+
+
+def npz(**arrays: object) -> bytes:
+    """Any arrays, as NumPy itself would store them, pickles included."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def build(path: Path, *, older: bool = False, wal: bool = False, runs: int = 2) -> Built:

@@ -172,6 +172,9 @@ class Dispatcher:
                 known = self.desk.recorded(job.rule, job.subject)
                 self._conclude(job, known or Done("another worker computed it", {}))
                 return
+            if payload := recompute.readable(seen):
+                self._rewrite(job, seen, payload)
+                return
             recompute.check_computable(seen)
         except RepairFailed as blocked:
             self._block(job, blocked)
@@ -265,10 +268,26 @@ class Dispatcher:
             return
         if written:
             self._conclude(job, done)
+        else:
+            self._look_again(job, flight.before)
+
+    def _rewrite(self, job: Job, seen: Seen, payload: bytes) -> None:
+        self.desk.record(job.rule, job.subject, recompute.REWRITTEN)
+        try:
+            written = recompute.rewrite(self.writer, job.rule, job.subject, seen, payload)
+        except RepairError as error:
+            self._conclude(job, error, seen.before)
             return
+        if written:
+            self._conclude(job, recompute.REWRITTEN)
+        else:
+            self._look_again(job, seen.before)
+
+    def _look_again(self, job: Job, before: Before) -> None:
+        """After its embeddings or diagrams changed meanwhile."""
         job.changes += 1
         if job.changes == recompute.TRIES:
-            self._conclude(job, RepairFailed(recompute.RESTLESS), flight.before)
+            self._conclude(job, RepairFailed(recompute.RESTLESS), before)
         else:
             self._urgent.append(job)
 

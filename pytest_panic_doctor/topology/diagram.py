@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,19 @@ class Diagram:
     """Bars of H0, H1, … in that order."""
 
     bars: tuple[Bars, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of all bars, as 64 hex digits.
+
+        Of each dimension in turn: `H{dimension} {bars}` and a newline in ASCII, then birth and death of each bar as
+        little-endian float32, in the order in which they are stored.
+        """
+        digest = hashlib.sha256()
+        for dimension, each in enumerate(self.bars):
+            digest.update(b"H%d %d\n" % (dimension, len(each)))
+            digest.update(np.ascontiguousarray(each, dtype="<f4").tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def entropy(self) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 Keys: `dgms_0` … `dgms_2` (float32, (k, 2)), `dgms_count` (one int), `entropy` (float32, one a dimension). Older
 payloads carry generators (`gens_…`), which are left alone. One more key, `doctor_meta`, holds the provenance as JSON:
-the tool reads a key that ends in `_meta` as a string.
+of a key that ends in `_meta` the tool takes `str(array[0])`, so that its shape is (1,).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import takewhile
 from tokenize import TokenError
 from typing import IO
@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, persistent_entropy
 
 META = "doctor_meta"
+COUNTS = ("dgms_count", "gens_1_count", "gens_3_count")
+"""The keys, beside those that end in `_meta`, of which the research tool takes the first element."""
+
 DIMENSIONS = 3
 MOST_DIMENSIONS = 8
 """Homology dimensions that are looked for."""
@@ -48,7 +51,11 @@ class PayloadError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a diagram came from. Seconds of wall time, bytes of resident memory, tolerance in units of distance."""
+    """Where a diagram came from. Seconds of wall time, bytes of resident memory, tolerance in units of distance.
+
+    `bars_sha256` is `Diagram.sha256` of the bars as they were computed, which `encode` fills in; empty in the diagrams
+    of doctors that did not write it yet.
+    """
 
     fingerprint: str
     points: int
@@ -60,33 +67,92 @@ class Provenance:
     seconds: float
     peak_memory: int
     doctor_version: str
+    bars_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What a payload holds: bars of the right shape. `count` is `dgms_count`; None where the key is absent."""
+    """What a payload holds: bars of the right shape. `count` is `dgms_count`; None where the key is absent.
+
+    `unindexed` are the arrays that have no first element, where the research tool takes it: their shapes by name.
+    """
 
     diagram: Diagram
     count: int | None
     entropy: NDArray[np.float64] | None
     provenance: Provenance | None
+    unindexed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
-    """The payload of a diagram; equal arguments give equal bytes."""
+    """The payload of a diagram; equal arguments give equal bytes.
+
+    Args:
+        diagram: Its bars are written as float32 in their order, with their entropy.
+        provenance: Written into `doctor_meta`, shape (1,), as JSON, with the SHA-256 of these bars; None: no such key.
+
+    Returns:
+        A `.npz`, as `numpy.savez_compressed` makes it.
+    """
     arrays: dict[str, NDArray[np.generic]] = {
         f"dgms_{dimension}": np.ascontiguousarray(bars, dtype=np.float32) for dimension, bars in enumerate(diagram.bars)
     }
     arrays["dgms_count"] = np.array([len(diagram.bars)])
     arrays["entropy"] = diagram.entropy
     if provenance is not None:
-        arrays[META] = np.array(json.dumps(asdict(provenance), sort_keys=True))
+        checked = replace(provenance, bars_sha256=diagram.sha256)
+        arrays[META] = np.array([json.dumps(asdict(checked), sort_keys=True)])
+    return packed({f"{name}.npy": as_npy(array) for name, array in arrays.items()})
+
+
+def as_npy(array: NDArray[np.generic]) -> bytes:
+    """An array in `.npy` format."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def packed(members: Mapping[str, bytes]) -> bytes:
+    """An archive of these members, by name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", STAMP), "w") as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name, STAMP), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+def indexed(payload: bytes) -> bytes:
+    """The same payload, its arrays of no dimension made those of one element where the research tool takes the first.
+
+    Every other member is kept byte for byte. An earlier doctor wrote `doctor_meta` so that the tool could not read it.
+
+    Args:
+        payload: As it is stored.
+
+    Returns:
+        The payload itself where there is no such array.
+
+    Raises:
+        PayloadError: It is torn, or holds more than a payload may.
+    """
+    if not any(shape == () for shape in decode(payload).unindexed.values()):
+        return payload
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        members: dict[str, bytes] = {}
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if info.filename in members or info.file_size > LARGEST:
+                raise PayloadError(f"holds {name} twice, or larger than any diagram has it")
+            if is_indexed(name) and shape_of(archive, info) == ():
+                members[info.filename] = as_npy(array(archive, info).reshape(1))
+            else:
+                members[info.filename] = archive.read(info)
+    return packed(members)
+
+
+def is_indexed(name: str) -> bool:
+    """Whether the research tool takes the first element of the array of this name."""
+    return name in COUNTS or name.endswith("_meta")
 
 
 def decode(payload: bytes) -> Payload:
@@ -112,7 +178,28 @@ def read(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Pa
     if entropy is not None and (entropy.dtype.kind != "f" or entropy.shape != (len(bars),)):
         raise PayloadError(f"holds an entropy of shape {entropy.shape} and type {entropy.dtype}, not one number each")
     whole = int(count.item()) if count is not None and count.size == 1 and count.dtype.kind in "iu" else None
-    return Payload(Diagram(bars), whole, None if entropy is None else entropy.astype(np.float64), provenance_of(meta))
+    shapes = {name: shape_of(archive, info) for name, info in members.items() if is_indexed(name)}
+    return Payload(
+        Diagram(bars),
+        whole,
+        None if entropy is None else entropy.astype(np.float64),
+        provenance_of(meta),
+        {name: shape for name, shape in shapes.items() if not shape or not shape[0]},
+    )
+
+
+def shape_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    """The shape of one array of the archive; nothing but its header is read."""
+    name = info.filename.removesuffix(".npy")
+    check_compression(info, name)
+    with archive.open(info) as member:
+        return header(member, name)[0]
+
+
+def check_compression(info: zipfile.ZipInfo, name: str) -> None:
+    """Raise `PayloadError` where a member is packed in a way that may unpack to more than its size says."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise PayloadError(f"holds {name} in a compression that NumPy never writes")
 
 
 def bars_of(stored: NDArray[np.generic], name: str) -> Bars:
@@ -128,8 +215,7 @@ def bars_of(stored: NDArray[np.generic], name: str) -> Bars:
 def array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
     """One array of the archive. Its header is judged before anything is allocated, and read no further than it says."""
     name = info.filename.removesuffix(".npy")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise PayloadError(f"holds {name} in a compression that NumPy never writes")
+    check_compression(info, name)
     with archive.open(info) as member:
         shape, dtype = header(member, name)
         size = math.prod(shape) * dtype.itemsize
@@ -172,7 +258,7 @@ def provenance_of(meta: NDArray[np.generic] | None) -> Provenance | None:
     if meta is None or meta.dtype.kind != "U" or meta.size != 1:
         return None
     try:
-        values = json.loads(str(meta.item()))
+        values = {"bars_sha256": ""} | json.loads(str(meta.item()))
         found = Provenance(**{each.name: values[each.name] for each in fields(Provenance)})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -191,7 +277,7 @@ def problems(payload: Payload) -> list[str]:
         found.append(f"says in dgms_count that it has {payload.count} homology dimensions, and has {len(bars)}")
     for dimension, each in enumerate(bars):
         found += wrong_bars(dimension, each)
-    return found or wrong_entropy(payload)
+    return found or wrong_entropy(payload) or wrong_shapes(payload)
 
 
 def wrong_bars(dimension: int, bars: Bars) -> list[str]:
@@ -224,4 +310,12 @@ def wrong_entropy(payload: Payload) -> list[str]:
         f"has entropy {stored:.4f} in H{dimension}, and its bars have {ours:.4f}"
         for dimension, (stored, ours) in enumerate(zip(payload.entropy.tolist(), real, strict=True))
         if not abs(stored - ours) <= ENTROPY_TOLERANCE
+    ]
+
+
+def wrong_shapes(payload: Payload) -> list[str]:
+    """Which arrays make the research tool stop with an IndexError."""
+    return [
+        f"holds {name} of shape {shape} instead of (1,), so that the research tool cannot read it"
+        for name, shape in payload.unindexed.items()
     ]

@@ -183,7 +183,7 @@ def test_its_embedder_and_its_engine_are_used(
         (payload,) = db.execute(
             "SELECT diagram_data FROM persistencediagram WHERE run_id = ? AND embedding_model = 'Nomic'", (sick.run(),)
         ).fetchone()
-    meta = json.loads(str(np.load(io.BytesIO(payload), allow_pickle=False)["doctor_meta"]))
+    meta = json.loads(str(np.load(io.BytesIO(payload), allow_pickle=False)["doctor_meta"][0]))
     assert (meta["engine"], meta["engine_version"]) == ("lab", "2.1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from databases import ENGINE, Built, build, uid
+from databases import ENGINE, Built, build, npz, uid
 
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair import recompute
@@ -31,6 +32,7 @@ from pytest_panic_doctor.topology.cluster.packing import FEWEST_WAITING, Node
 from pytest_panic_doctor.topology.cluster.task import Order
 from pytest_panic_doctor.topology.engine import compute
 from pytest_panic_doctor.topology.isolation import ComputationFailed
+from pytest_panic_doctor.topology.payload import META
 from pytest_panic_doctor.topology.process import ChildDied
 
 RUNS = 10
@@ -318,6 +320,23 @@ def test_one_that_turns_out_sick_makes_it_look_at_the_others(ward: Ward, rule: s
     ward.order(5, rule)
     until(lambda: len(ward.link.orders) == RUNS + len(sick))
     until(lambda: ward.rules() == {MISSING: RUNS, rule: len(sick)})
+
+
+def test_a_payload_whose_form_alone_is_wrong_is_rewritten_and_not_sent(ward: Ward) -> None:
+    ward.dispatcher.prefetch(subjects(ward), {INVALID: subjects(ward)})
+    until(lambda: ward.written() == RUNS)
+    sick = (2, 5)
+    for run in sick:
+        with ward.built.open() as db:
+            row = (ward.built.diagram(run=run),)
+            ((payload,),) = db.execute("SELECT diagram_data FROM persistencediagram WHERE id = ?", row)
+            with np.load(io.BytesIO(payload)) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            arrays[META] = arrays[META].reshape(())
+            db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (npz(**arrays), *row))
+    assert ward.order(5, INVALID) == recompute.REWRITTEN
+    until(lambda: ward.rules() == {MISSING: RUNS, INVALID: len(sick)})
+    assert len(ward.link.orders) == RUNS
 
 
 def test_who_waits_is_told_when_it_is_no_longer_wanted(ward: Ward) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -10,22 +11,40 @@ import re
 import struct
 import tracemalloc
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tool
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import ArrayLike
 
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
-from pytest_panic_doctor.topology.payload import LARGEST, META, PayloadError, Provenance, decode, encode, problems
+from pytest_panic_doctor.topology.payload import (
+    LARGEST,
+    META,
+    PayloadError,
+    Provenance,
+    decode,
+    encode,
+    indexed,
+    problems,
+)
 
 INF = math.inf
 PROVENANCE = Provenance("ab" * 32, 2500, 1125, 1.5e-6, "giotto-ph", "0.2.4", 2, 77.25, 457_000_000, "0.1.0")
 HEALTHY = Diagram((in_order([[0, 1], [0, 2], [0, INF]]), in_order([[1, 1.5], [1, 2]]), in_order([])))
+GENERATORS: dict[str, ArrayLike] = {
+    "gens_0": np.arange(6).reshape(2, 3),
+    "gens_1_0": np.arange(8).reshape(2, 4),
+    "gens_1_count": np.array([1]),
+    "gens_2": np.array([0]),
+    "gens_3_0": np.empty((0, 2), int),
+    "gens_3_count": np.array([1]),
+}
 ANY_BARS = st.integers(0, 30).flatmap(lambda count: arrays(np.float32, (count, 2), elements=st.floats(width=32)))
 
 
@@ -80,7 +99,30 @@ def test_what_is_written_is_read(bars: tuple[Bars, ...], provenance: Provenance 
         found = decode(encode(Diagram(bars), provenance))
     assert [each.tobytes() for each in found.diagram.bars] == [each.tobytes() for each in bars]
     assert found.count == 3
-    assert found.provenance == provenance
+    if provenance is None:
+        assert found.provenance is None
+    else:
+        assert found.provenance == replace(provenance, bars_sha256=found.diagram.sha256)
+
+
+def test_the_checksum_is_of_every_bar_in_its_place() -> None:
+    expected = hashlib.sha256()
+    for dimension, bars in enumerate(HEALTHY.bars):
+        expected.update(f"H{dimension} {len(bars)}\n".encode() + struct.pack(f"<{bars.size}f", *bars.ravel()))
+    assert HEALTHY.sha256 == expected.hexdigest()
+    moved = (*HEALTHY.bars[:1], in_order([[1, 1.5]]), in_order([[1, 2]]))
+    others = [
+        Diagram(HEALTHY.bars[:2]),
+        Diagram((*HEALTHY.bars, in_order([]))),
+        Diagram(moved),
+        Diagram((HEALTHY.bars[0][::-1], *HEALTHY.bars[1:])),
+    ]
+    assert len({HEALTHY.sha256, *(each.sha256 for each in others)}) == 5
+
+
+def test_the_checksum_is_of_the_same_bytes_on_any_layout() -> None:
+    swapped = tuple(np.asfortranarray(bars.astype(">f4")) for bars in HEALTHY.bars)
+    assert Diagram(swapped).sha256 == HEALTHY.sha256
 
 
 def test_equal_diagrams_are_equal_bytes() -> None:
@@ -92,17 +134,51 @@ def test_equal_diagrams_are_equal_bytes() -> None:
 
 
 def test_the_research_tool_reads_it() -> None:
-    with np.load(io.BytesIO(encode(HEALTHY, PROVENANCE)), allow_pickle=True) as read:
-        held = {key: read[key] for key in read.files}
-    assert json.loads(str(held.pop(META))) == asdict(PROVENANCE)
-    assert sorted(held) == ["dgms_0", "dgms_1", "dgms_2", "dgms_count", "entropy"]
-    for dimension, bars in enumerate(HEALTHY.bars):
-        assert held[f"dgms_{dimension}"].dtype == np.float32
-        np.testing.assert_array_equal(held[f"dgms_{dimension}"], bars)
-    assert held["dgms_count"].tolist() == [3]
-    assert held["dgms_count"].dtype.kind == "i"
-    assert held["entropy"].dtype == np.float32
-    np.testing.assert_array_equal(held["entropy"], HEALTHY.entropy)
+    read = tool.read_payload(encode(HEALTHY, PROVENANCE))
+    assert json.loads(str(read.pop("doctor"))) == asdict(replace(PROVENANCE, bars_sha256=HEALTHY.sha256))
+    assert sorted(read) == ["dgms", "entropy"]
+    for bars, expected in zip(read["dgms"], HEALTHY.bars, strict=True):
+        assert bars.dtype == np.float32
+        np.testing.assert_array_equal(bars, expected)
+    entropy = read["entropy"]
+    assert isinstance(entropy, np.ndarray)
+    assert entropy.dtype == np.float32
+    np.testing.assert_array_equal(entropy, HEALTHY.entropy)
+
+
+@pytest.mark.parametrize("name", ["doctor_meta", "dgms_count", "gens_1_count", "gens_3_count", "of_another_meta"])
+@pytest.mark.parametrize("value", [np.array(3), np.empty(0, int), np.empty((0, 4), "U1")], ids=["0-d", "none", "rows"])
+def test_what_has_no_first_element_is_named_where_the_tool_takes_it(name: str, value: ArrayLike) -> None:
+    changes = GENERATORS | {name: value} if name.startswith("gens") else {name: value}
+    payload = saved(**changes)
+    with pytest.raises(IndexError):
+        tool.read_payload(payload)
+    (clause,) = problems(decode(payload))
+    if name == "dgms_count" and np.size(value) == 0:
+        assert clause == "says in dgms_count that it has None homology dimensions, and has 3"
+    else:
+        assert clause.startswith(f"holds {name} of shape {np.shape(value)} instead of (1,)")
+
+
+def test_only_what_has_no_dimension_is_given_one() -> None:
+    payload = saved(doctor_meta=np.array("abc"), dgms_count=np.array(3), left_alone=np.array(7))
+    mended = indexed(payload)
+    before, after = members(payload), members(mended)
+    assert list(before) == list(after)
+    assert {name for name in before if before[name] != after[name]} == {"doctor_meta.npy", "dgms_count.npy"}
+    assert tool.read_payload(mended)["doctor"] == "abc"
+    assert indexed(mended) == mended
+    assert indexed(saved()) == saved()
+
+
+@pytest.mark.parametrize("twice", ["dgms_0.npy", "doctor_meta.npy"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_that_names_an_array_twice_is_not_packed_again(twice: str) -> None:
+    buffer = io.BytesIO(saved(doctor_meta=np.array("abc")))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(twice, archive.read(twice))
+    with pytest.raises(PayloadError, match="twice"):
+        indexed(buffer.getvalue())
 
 
 def test_it_is_valid_and_so_is_the_tools_own() -> None:
@@ -123,13 +199,8 @@ def test_a_diagram_to_h1_alone_is_valid_where_its_provenance_says_so() -> None:
 
 def test_payloads_with_generators_are_read() -> None:
     payload = saved(
-        gens_0=np.arange(6).reshape(2, 3),
-        gens_1_0=np.arange(8).reshape(2, 4),
-        gens_1_count=np.array([1]),
-        gens_2=np.array([0]),
-        gens_3_0=np.empty((0, 2), int),
-        gens_3_count=np.array([1]),
-        else_meta=np.array("something"),
+        **GENERATORS,
+        else_meta=np.array(["something"]),
     )
     found = decode(payload)
     assert problems(found) == []
@@ -144,16 +215,25 @@ def test_uncompressed_payloads_and_float64_are_read() -> None:
 
 @pytest.mark.parametrize("meta", ["no json", "[]", "{}", '{"fingerprint": 1}', "[" * 100_000])
 def test_provenance_that_is_not_the_doctors_is_none(meta: str) -> None:
-    found = decode(saved(doctor_meta=np.array(meta)))
+    found = decode(saved(doctor_meta=np.array([meta])))
     assert found.provenance is None
     assert problems(found) == []
 
 
-@pytest.mark.parametrize("change", [{"max_dim": "2"}, {"fingerprint": 5}, {"points": None}, {"seconds": []}])
+@pytest.mark.parametrize(
+    "change", [{"max_dim": "2"}, {"bars_sha256": 5}, {"fingerprint": 5}, {"points": None}, {"seconds": []}]
+)
 def test_provenance_of_other_types_is_none(change: dict[str, object]) -> None:
     meta = json.dumps(asdict(PROVENANCE) | change)
-    assert decode(saved(doctor_meta=np.array(meta))).provenance is None
-    assert decode(saved(doctor_meta=np.array(json.dumps(asdict(PROVENANCE))))).provenance == PROVENANCE
+    assert decode(saved(doctor_meta=np.array([meta]))).provenance is None
+    assert decode(saved(doctor_meta=np.array([json.dumps(asdict(PROVENANCE))]))).provenance == PROVENANCE
+
+
+def test_provenance_of_an_earlier_doctor_is_read() -> None:
+    plain = asdict(PROVENANCE)
+    del plain["bars_sha256"]
+    for meta in (np.array([json.dumps(plain)]), np.array(json.dumps(plain))):
+        assert decode(saved(doctor_meta=meta)).provenance == PROVENANCE
 
 
 # What is torn
