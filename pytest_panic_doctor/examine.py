@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View, blockers
-from pytest_panic_doctor.store.schema import lacks
+from pytest_panic_doctor.store.schema import NOUNS, lacks
 from pytest_panic_doctor.store.session import Database, data_version
 from pytest_panic_doctor.store.subject import Subject
 
 Word = Literal["passed", "failed", "skipped", "fixed"]
+Counts = Mapping[str, int]
+"""Rows that were looked at, by table; empty where a rule of one's own does not count them."""
 Number = int | float | str
 AcceptedBy = Literal["", "severity", "baseline"]
 
@@ -26,7 +28,7 @@ class Outcome:
     `findings` are those that are left, or, where the item is fixed, those that were repaired. `note` says why an item
     was skipped, how it was fixed, or why it could not be. `measures` are numbers worth a report: points, seconds,
     peak_memory (bytes). `accepted` are findings that are there and do not fail the item, and `by` says by whose word.
-    `late`: it was skipped because the time was over.
+    `late`: it was skipped because the time was over. `rows` are those that the last check looked at.
     """
 
     word: Word
@@ -37,6 +39,23 @@ class Outcome:
     accepted: tuple[Finding, ...] = ()
     by: AcceptedBy = ""
     late: bool = False
+    rows: Counts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one check found, and the rows that it looked at."""
+
+    findings: tuple[Finding, ...]
+    rows: Counts = field(default_factory=dict)
+
+    @property
+    def nothing(self) -> str:
+        """Why there was nothing to look at; empty where there was something, or where nobody counted."""
+        if not self.rows or any(self.rows.values()):
+            return ""
+        table = next(iter(self.rows))
+        return f"there is no {NOUNS.get(table, table)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +119,23 @@ class Examiner:
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
 
-    def look(self, rule: Rule, subject: Subject) -> tuple[Finding, ...]:
-        """The findings of one check; raises `NothingToLookAt`."""
+    def look(self, rule: Rule, subject: Subject) -> Look:
+        """What one check finds; raises `NothingToLookAt`."""
 
-        def check(db: sqlite3.Connection) -> tuple[Finding, ...]:
-            return tuple(rule.check(View(db, rule.id, subject, self.kinds, self._memo_of(db))))
+        def check(db: sqlite3.Connection) -> Look:
+            view = View(db, rule.id, subject, self.kinds, self._memo_of(db))
+            findings: list[Finding] = []
+            try:
+                findings.extend(rule.check(view))
+            except NothingToLookAt:
+                if not findings:
+                    raise
+            return Look(tuple(findings), view.looked_at)
 
         try:
             return self.database.read(check)
         except sqlite3.DatabaseError as error:
-            return self._unreadable(rule, subject, error)
+            return Look(self._unreadable(rule, subject, error))
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
         """What checks have remembered of this very state of the database."""
@@ -137,19 +163,20 @@ class Examiner:
         try:
             if self.surgeon:
                 self._settle(rule, subject)
-            findings = self.look(rule, subject)
+            look = self.look(rule, subject)
         except NothingToLookAt as nothing:
             return Outcome("skipped", note=str(nothing))
-        warnings = tuple(finding for finding in findings if finding.warning)
-        findings = tuple(finding for finding in findings if not finding.warning)
-        if findings:
-            outcome = self._treat(rule, subject, findings)
-        else:
-            earlier = self.surgeon.repaired(rule, subject) if self.surgeon else None
-            outcome = Outcome("passed")
-            if earlier:
-                outcome = Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
-        return replace(outcome, warnings=warnings)
+        warnings = tuple(finding for finding in look.findings if finding.warning)
+        findings = tuple(finding for finding in look.findings if not finding.warning)
+        outcome = self._treat(rule, subject, findings) if findings else self._unharmed(rule, subject, look)
+        return replace(outcome, warnings=warnings, rows=outcome.rows or look.rows)
+
+    def _unharmed(self, rule: Rule, subject: Subject, look: Look) -> Outcome:
+        """What an item without a finding comes to: it passes only where something was looked at."""
+        earlier = self.surgeon.repaired(rule, subject) if self.surgeon else None
+        if earlier:
+            return Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
+        return Outcome("skipped", note=look.nothing) if look.nothing else Outcome("passed")
 
     def _settle(self, rule: Rule, subject: Subject) -> None:
         for name in rule.after:
@@ -157,7 +184,7 @@ class Examiner:
             if (name, subject) in self._settled or self._left_out(name):
                 continue
             try:
-                findings = self.look(first, subject)
+                findings = self.look(first, subject).findings
                 if findings and self.surgeon and first.repair:
                     done = self.surgeon.operate(first, subject, findings)
                     self.surgeon.remember(first, subject, replace(done, findings=findings))
@@ -189,9 +216,8 @@ class Examiner:
             return Outcome("failed", findings, note=note, measures=failure.measures)
         except NothingToLookAt:
             return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
-        left = tuple(finding for finding in left if not finding.warning)
-        if left:
-            return Outcome(
-                "failed", left, note=f"still sick after the repair ({repaired.note})", measures=repaired.measures
-            )
-        return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
+        still = tuple(finding for finding in left.findings if not finding.warning)
+        if still:
+            note = f"still sick after the repair ({repaired.note})"
+            return Outcome("failed", still, note=note, measures=repaired.measures, rows=left.rows)
+        return Outcome("fixed", findings, repaired.note, measures=repaired.measures, rows=left.rows)

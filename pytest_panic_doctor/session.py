@@ -286,7 +286,8 @@ class DoctorSession:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """A fixed item has a letter, a word, a colour and a count of its own; `-v` tells which run an item is about."""
+        """A fixed item has a letter, a word, a colour and a count of its own; `-v` tells which run an item is about,
+        and how many rows it looked at."""
         plain = getattr(report, "doctor", None)
         if not plain:
             return None
@@ -295,7 +296,9 @@ class DoctorSession:
             return state if state is FIXED else None
         category, letter, (word, colour) = state
         label = text.label_of(report.nodeid, self.doctor.labels)
-        return category, letter, (f"{word} ({label})" if label else word, colour)
+        rows = text.looked_at(plain.get("rows", {})) if report.passed or "rows" in plain else ""
+        told = "; ".join(filter(None, (label, rows)))
+        return category, letter, (f"{word} ({told})" if told else word, colour)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:

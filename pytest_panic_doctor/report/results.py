@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import rule_of
@@ -51,6 +52,8 @@ class Result:
     accepted: tuple[Mapping[str, object], ...] = ()
     by: str = ""
     late: bool = False
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """How many rows of each table were looked at; empty where nobody counted."""
 
     @property
     def shown(self) -> str:
@@ -77,7 +80,7 @@ class Result:
             "warnings": list(self.warnings),
             "measures": dict(self.measures),
         }
-        optional |= {"accepted": list(self.accepted), "by": self.by, "late": self.late}
+        optional |= {"accepted": list(self.accepted), "by": self.by, "late": self.late, "rows": dict(self.rows)}
         return plain | {key: value for key, value in optional.items() if value}
 
 
@@ -95,6 +98,7 @@ def to_plain(rule: str, outcome: Outcome) -> dict[str, object]:
         "accepted": [finding.as_dict() for finding in outcome.accepted],
         "by": outcome.by,
         "late": outcome.late,
+        "rows": dict(outcome.rows),
     }
     return plain | {key: value for key, value in more.items() if value}
 
@@ -113,7 +117,14 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
         tuple(plain.get("accepted", ())),  # type: ignore[arg-type]
         str(plain.get("by", "")),
         bool(plain.get("late")),
+        shared(tuple(plain.get("rows", NOTHING).items())),  # type: ignore[attr-defined]
     )
+
+
+@cache
+def shared(rows: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+    """Counts as one object for all items that have the same: most diagrams' are."""
+    return dict(rows)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.progress import announcement, exactly, expected
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural, sentence
+from pytest_panic_doctor.store.schema import NOUNS
 from pytest_panic_doctor.surgery import said_of
 from pytest_panic_doctor.topology.memory import format_size
 
@@ -35,15 +36,6 @@ SHARES = (
 LEFT = "left: the same command computes only those"
 FAILED = "not computed: the items above say why"
 BEYOND = "missing besides: this command did not choose them"
-NOUNS = {
-    "experimentconfig": "experiment",
-    "run": "run",
-    "invocation": "invocation",
-    "embedding": "embedding",
-    "persistencediagram": "diagram",
-    "clusteringresult": "clustering result",
-    "embeddingcluster": "cluster assignment",
-}
 
 
 class Plain:

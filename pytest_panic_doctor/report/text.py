@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
 from pytest_panic_doctor.rules.model import Finding, RepairKind, blockers, plural
+from pytest_panic_doctor.store.schema import NOUNS
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -96,6 +97,14 @@ def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
     subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
     label = labels.get(subject[:DASHED].replace("-", ""), "")
     return cut(label, LABEL_WIDTH)
+
+
+NOT_COUNTED = "rows not counted"
+
+
+def looked_at(rows: Mapping[str, int]) -> str:
+    """`24 invocations, 2 runs`: what an item looked at."""
+    return ", ".join(plural(count, NOUNS.get(table, table)) for table, count in rows.items()) or NOT_COUNTED
 
 
 def cut(line: str, width: int) -> str:

@@ -97,6 +97,20 @@ class View:
     subject: Subject
     kinds: Mapping[str, Kind]
     memo: dict[object, object] = field(default_factory=dict)
+    looked_at: dict[str, int] = field(default_factory=dict)
+    """How many rows of each table the check has said that it looked at."""
+
+    def examined(self, count: int, what: str) -> None:
+        """Say that this check looked at `count` rows of the table `what`; what is said twice of one table adds up.
+
+        A rule that finds nothing passes only where it looked at something. Where it says 0, its item is skipped. The
+        count comes from an aggregate that the check makes anyway, never from a second pass over vectors or payloads.
+
+        Args:
+            count: How many rows were looked at, 0 included.
+            what: A table, or the singular of what else was counted, such as `page`.
+        """
+        self.looked_at[what] = self.looked_at.get(what, 0) + count
 
     def once(self, key: str, query: str) -> list[tuple[object, ...]]:
         """The rows of a query that several rules ask of the same subject's experiment and run, read once.
@@ -153,12 +167,22 @@ class View:
         )
 
     def offenders(
-        self, rows: Rows, message: Callable[[int], str], details: Callable[[], str] | None = None
+        self,
+        rows: Rows,
+        message: Callable[[int], str],
+        details: Callable[[], str] | None = None,
+        of: str | None = None,
     ) -> Iterator[Finding]:
         """No finding where `rows` finds none, else one with their ids and exact count.
 
-        `message` gets the count; `details`, asked only then, ends the sentence after a colon.
+        Args:
+            rows: The offenders.
+            message: The sentence for their count.
+            details: Asked only where there are any: ends the sentence after a colon.
+            of: A query for the number of rows of the same table that were looked at, with the parameters of `rows`.
         """
+        if of is not None:
+            self.examined(int(self.db.execute(of, rows.params).fetchone()[0]), rows.table)
         ids: list[str] = []
         count = 0
         for (row_id,) in self.db.execute(rows.sql, rows.params):

@@ -45,6 +45,17 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 }
 """The columns of each table, in the order of the file."""
 
+NOUNS: Mapping[str, str] = {
+    "experimentconfig": "experiment",
+    "run": "run",
+    "invocation": "invocation",
+    "embedding": "embedding",
+    "persistencediagram": "diagram",
+    "clusteringresult": "clustering result",
+    "embeddingcluster": "cluster assignment",
+}
+"""What a person calls a row of each table."""
+
 UNIQUE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "invocation": (("run_id", "sequence_number"),),
     "embedding": (("invocation_id", "embedding_model"),),

@@ -6,6 +6,7 @@ rule is one text with a letter for each subject of its scope, in the manifest's 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -144,6 +145,7 @@ class Contents:
             "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
+            "examined": examined(items),
             "next": text.next_step(rule, self.doctor, said) if sick and not self.doctor.settings.fix else "",
         }
 
@@ -173,6 +175,7 @@ class Contents:
             "findings": [self.finding(each, subject) for each in item.findings],
             "accepted": [self.finding(each, subject) for each in item.accepted],
             "by": item.by,
+            "examined": text.looked_at(item.rows) if item.outcome != "skipped" else "",
         }
         if not entry:
             plain["name"] = item.nodeid
@@ -232,3 +235,12 @@ def allowance(items: Iterable[Result]) -> int:
     sizes = [len(finding["ids"]) for item in items for finding in (*item.findings, *item.accepted)]  # type: ignore[arg-type]
     within = (most for most in IDS_OF_ONE if sum(min(most, size) for size in sizes) <= IDS_IN_ALL)
     return next(within, IDS_OF_ONE[-1])
+
+
+def examined(items: Sequence[Result]) -> str:
+    """What the items of one rule looked at together; empty where all were skipped."""
+    counted: Counter[str] = Counter()
+    for item in items:
+        counted.update(item.rows)
+    ended = any(item.outcome != "skipped" for item in items)
+    return text.looked_at(counted) if ended else ""

@@ -20,6 +20,7 @@ from pytest_panic_doctor.report.html.packing import packed_json
 from pytest_panic_doctor.report.html.places import Placer
 from pytest_panic_doctor.report.results import head
 from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.store.schema import NOUNS
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.topology.memory import format_size
@@ -102,7 +103,7 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merg
         head=head(doctor, results, version),
         database=doctor.settings.database,
         size=size_of(doctor.settings.database) if merged is None else "",
-        rows=[plural(count, terminal.NOUNS[table]) for table, count in doctor.rows.items()],
+        rows=[plural(count, NOUNS[table]) for table, count in doctor.rows.items()],
         mode=terminal.MODES[doctor.settings.fix, doctor.settings.plan],
         settings=told(doctor.settings.as_dict()),
         now=now,

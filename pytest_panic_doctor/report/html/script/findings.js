@@ -36,6 +36,7 @@ function itemView(item, only) {
       listed(item.accepted, (finding) => findingView(finding, id?.[1]), 10, "ul", "findings")) : "",
     item.note ? el("p", {class: "item-note"}, item.note) : "",
     (item.warnings ?? []).map((warning) => el("p", {class: "warning"}, el("span", {class: "mark", "aria-hidden": "true"}, "!"), warning)),
+    item.examined ? el("p", {class: "measures"}, `examined: ${item.examined}`) : "",
     measuresOf(item.measures),
     item.run === undefined || only !== undefined ? "" : diagramButton(item.run, item.model));
 }

@@ -99,7 +99,7 @@ function aboutRule(rule) {
   const told = matching.filter((item) => item.outcome !== "skipped");
   const skipped = new Map();
   for (const item of matching) if (item.outcome === "skipped") skipped.set(item.note, [...(skipped.get(item.note) ?? []), item]);
-  const facts = [["scope", rule.scope], ["repair", rule.repair || rule.remedy || "none"], ["from", rule.source]];
+  const facts = [["scope", rule.scope], ["repair", rule.repair || rule.remedy || "none"], ["from", rule.source], ...(rule.examined ? [["examined", rule.examined]] : [])];
   return el("div", {class: "about-rule"},
     el("dl", {class: "facts"}, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
     rule.next.startsWith("next: ")
