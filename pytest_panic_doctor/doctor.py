@@ -9,20 +9,25 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.plan import Pair, Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.database import file_integrity
 from pytest_panic_doctor.rules.diagram import diagram_missing
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
+from pytest_panic_doctor.store.integrity import RESTORE, check_tables
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
 from pytest_panic_doctor.values import BadOption, nearest
+from pytest_panic_doctor.verification import LISTING, Verification, verified_folder
 
 MISSING = diagram_missing.id
+INTEGRITY = file_integrity.id
 
 
 @dataclass
@@ -41,8 +46,10 @@ class Doctor:
     """When no further item is begun, in seconds of `time.time`; None: never."""
     ward: dict[str, str | int] = field(default_factory=dict)
     """What a repairing session shares among its processes; empty where nothing is repaired."""
-    tally: str = ""
-    """The file in which the processes of a session that plans count what would be quarantined; empty in others."""
+    doubt: str = ""
+    """Why the list of items cannot be believed, as a sentence; empty where it can."""
+    scratch: str = ""
+    """A folder that the processes of a session have in common, for its time; empty where nobody made one."""
     cluster: str = ""
     """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
     cores: int = 0
@@ -53,10 +60,12 @@ class Doctor:
     collected: frozenset[str] | None = None
     """The names of the items that are run, once pytest knows them."""
     database: Database = field(init=False)
+    verification: Verification = field(init=False)
 
     def __post_init__(self) -> None:
         """Open nothing yet."""
         self.database = Database(self.settings.database, shared=self.settings.fix)
+        self.verification = Verification(self.database)
         self.labels = self.manifest.labels()
 
     @property
@@ -79,6 +88,17 @@ class Doctor:
     def collect(self, names: Iterable[str]) -> None:
         """Take note of the items that pytest is about to run: those left after `-k`, `-m`, `--lf` and node ids."""
         self.collected = frozenset(names) & {entry.name for entry in self.entries()}
+        self.verify()
+
+    def verify(self) -> None:
+        """Say what is verified: the whole file where that is an item's own task, or a repair or a plan of one asked.
+
+        Otherwise each table when an item first reads it.
+        """
+        mine = map(rule_of, self.collected or ())
+        self.verification.everything = bool(self.settings.fix or self.settings.plan or INTEGRITY in mine)
+        if self.scratch:
+            self.verification.folder = verified_folder(Path(self.scratch))
 
     def chosen_rules(self) -> frozenset[str]:
         """The rules that may be repaired: those of the collected items, and none that was left out.
@@ -167,7 +187,7 @@ class Doctor:
             "workers": self.workers,
             "deadline": self.deadline,
             "ward": self.ward,
-            "tally": self.tally,
+            "scratch": self.scratch,
             "chosen_with": list(self.chosen_with),
         }
 
@@ -180,13 +200,15 @@ def begin(settings: Settings, extra: Iterable[Rule] = ()) -> Doctor:
     try:
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
         listed = database.read(lambda db: manifests.build(db, settings.experiments))
+        problems = database.read(lambda db: check_tables(db, LISTING)).problems
         rows = database.read(lambda db: manifests.rows_by_table(db, TABLES))
     except sqlite3.DatabaseError as error:
         raise Unreadable(database.why(error)) from error
     finally:
         database.close()
     deadline = time.time() + settings.budget if settings.budget else None
-    return Doctor(settings, rules, listed, rows, deadline=deadline)
+    doubt = f"items may be missing: what lists them is damaged ({problems[0]}): {RESTORE}" if problems else ""
+    return Doctor(settings, rules, listed, rows, deadline=deadline, doubt=doubt)
 
 
 def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
@@ -200,7 +222,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         workers=int(str(plain["workers"])),
         deadline=plain["deadline"],  # type: ignore[arg-type]
         ward=plain["ward"],  # type: ignore[arg-type]
-        tally=str(plain["tally"]),
+        scratch=str(plain["scratch"]),
         chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
     )
 

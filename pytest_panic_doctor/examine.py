@@ -5,12 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View, blockers
+from pytest_panic_doctor.store.integrity import RESTORE
+from pytest_panic_doctor.store.integrity import check as check_file
 from pytest_panic_doctor.store.schema import NOUNS, lacks
 from pytest_panic_doctor.store.session import Database, data_version
 from pytest_panic_doctor.store.subject import Subject
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.verification import Verification
 
 Word = Literal["passed", "failed", "skipped", "fixed"]
 Counts = Mapping[str, int]
@@ -113,6 +118,8 @@ class Examiner:
         self.kinds = kinds
         self.surgeon = surgeon
         self.planner = planner
+        self.verification: Verification | None = None
+        """What knows whether the file is whole; None: nobody asked."""
         self.chosen: frozenset[str] | None = None
         """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
         self._settled: set[tuple[str, Subject]] = set()
@@ -123,7 +130,8 @@ class Examiner:
         """What one check finds; raises `NothingToLookAt`."""
 
         def check(db: sqlite3.Connection) -> Look:
-            view = View(db, rule.id, subject, self.kinds, self._memo_of(db))
+            integrity = self.verification.integrity if self.verification else check_file
+            view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity)
             findings: list[Finding] = []
             try:
                 findings.extend(rule.check(view))
@@ -140,6 +148,8 @@ class Examiner:
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
         """What checks have remembered of this very state of the database."""
         state = (id(db), data_version(db))
+        if self.verification and self.verification.precise:
+            return {}
         if state != self._memo_state:
             self._memo, self._memo_state = {}, state
         return self._memo
@@ -155,6 +165,21 @@ class Examiner:
         return (Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1),)
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
+        """Examine one item; what was read of it must be whole, or nothing is said but that."""
+        if self.verification is None:
+            return self._examine(rule, subject)
+        doubt = self.verification.begin()
+        try:
+            outcome = Outcome("failed") if doubt else self._examine(rule, subject)
+        except Exception:
+            # A damaged file gives any value: then that is what is said.
+            if not (doubt := self.verification.doubt()):
+                raise
+            return Outcome("failed", note=doubt)
+        doubt = doubt or self.verification.doubt()
+        return Outcome("failed", note=doubt) if doubt else outcome
+
+    def _examine(self, rule: Rule, subject: Subject) -> Outcome:
         """Examine one item and, with a surgeon, repair it.
 
         What the rule says must be settled first is settled first, whatever the order in which items run, so that every
@@ -198,6 +223,8 @@ class Examiner:
         return self.chosen is not None and name not in self.chosen
 
     def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+        if self.planner and self.verification and self.verification.damaged:
+            return Outcome("failed", findings, f"not planned: nothing is written to a damaged file: {RESTORE}")
         if self.planner:
             note, measures = self.planner.plan(rule, subject, findings)
             return Outcome("failed", findings, note, measures=measures)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.store.integrity import UNKNOWN
 from pytest_panic_doctor.store.jsontext import is_name, loaded
 from pytest_panic_doctor.store.subject import Subject
 
@@ -163,16 +164,20 @@ def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[
 
 
 def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest:
-    """The manifest of the database, or of those of its experiments that are named; in the order of their ids."""
+    """The manifest of the database, or of those of its experiments that are named; in the order of their ids.
+
+    The tables themselves are read, and no index: one that is damaged would leave items out.
+    """
     try:
         rows = db.execute(
-            f"SELECT id, prompts, embedding_models FROM experimentconfig WHERE {NAMED} ORDER BY id"
+            f"SELECT id, prompts, embedding_models FROM experimentconfig NOT INDEXED WHERE {NAMED} ORDER BY id"
         ).fetchall()
         runs: dict[str, list[Run]] = {}
         # Without the column, a length is not known; the rule `schema` says so, and the items are there all the same.
         length = "max_length" if has_column(db, "run", "max_length") else "NULL"
         for run_id, experiment, network, prompt, steps in db.execute(
-            f"SELECT id, experiment_id, network, initial_prompt, {length} FROM run WHERE {NAMED} ORDER BY id"
+            f"SELECT id, experiment_id, network, initial_prompt, {length} FROM run NOT INDEXED "
+            f"WHERE {NAMED} ORDER BY id"
         ):
             run = Run(run_id, run_label(prompt, network), steps if isinstance(steps, int) else 0)
             runs.setdefault(experiment, []).append(run)
@@ -218,10 +223,20 @@ def run_label(prompt: object, network: object) -> str:
 
 def experiment_ids(db: sqlite3.Connection) -> list[str]:
     """All experiments' ids."""
-    return [str(row[0]) for row in db.execute("SELECT id FROM experimentconfig ORDER BY id")]
+    return [str(row[0]) for row in db.execute("SELECT id FROM experimentconfig NOT INDEXED ORDER BY id")]
 
 
 def rows_by_table(db: sqlite3.Connection, tables: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
     """The number of rows of each table that exists, counted over the smallest index."""
     there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    return {name: int(db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]) for name in tables if name in there}
+    return {name: rows_of(db, name) for name in tables if name in there}
+
+
+def rows_of(db: sqlite3.Connection, table: str) -> int:
+    """The number of rows of a table; counted without its indexes where one needs what this SQLite does not know."""
+    try:
+        return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith(UNKNOWN):
+            raise
+        return int(db.execute(f"SELECT count(*) FROM {table} NOT INDEXED").fetchone()[0])

@@ -95,11 +95,12 @@ class DoctorSession:
         config.stash[DOCTOR] = self.doctor
         self.doctor.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
         examiner = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
+        examiner.verification = self.doctor.verification
         if self.doctor.settings.plan:
             from pytest_panic_doctor.planner import Planner
             from pytest_panic_doctor.repair.weigh import Tally
 
-            self.tally = Tally(self._tally_path())
+            self.tally = Tally(Path(self.doctor.scratch, "tally.sqlite"))
             examiner.planner = Planner(
                 self.doctor.database, self.doctor.settings.kinds, self.tally, embeds=self.doctor.embeds
             )
@@ -108,13 +109,6 @@ class DoctorSession:
         self._choose_what_is_collected()
         if self.input is None:
             self._begin_reports()
-
-    def _tally_path(self) -> Path:
-        """A file that all processes of the session share; the controller makes its folder, and removes it."""
-        if not self.doctor.tally:
-            self.scratch = TemporaryDirectory(prefix="panic-doctor-")
-            self.doctor.tally = str(Path(self.scratch.name, "tally.sqlite"))
-        return Path(self.doctor.tally)
 
     def pytest_sessionstart(self) -> None:
         """Where items are to be repaired and run in this process, a surgeon."""
@@ -184,6 +178,7 @@ class DoctorSession:
         doctor = begin(settings, rules)
         doctor.chosen_with = chosen_with(self.config, settings.database)
         if self.treatment:
+            doctor.scratch = str(self.treatment.ward.scratch)
             doctor.ward = self.treatment.ward.as_plain()
             doctor.largest_first(len(self.config.getoption("tx", None) or ()) or 1)
             self.treatment.check_room(doctor)
@@ -191,6 +186,9 @@ class DoctorSession:
                 from pytest_panic_doctor.remote import Remote
 
                 self.remote = Remote(doctor, self.treatment.ward, self._engine)
+        else:
+            self.scratch = TemporaryDirectory(prefix="panic-doctor-")
+            doctor.scratch = self.scratch.name
         return doctor
 
     def _begin_reports(self) -> None:
@@ -327,6 +325,7 @@ class DoctorSession:
         if self.input is None and not self.config.getoption("collectonly"):
             ended = {item_name(item.nodeid) for item in self.results.items}
             self.results.unreached = (self.doctor.collected or frozenset()) - ended
+        self._say_doubt(session)
         self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
         if self.treatment:
             self.results.repairs = self.treatment.repairs()
@@ -342,6 +341,12 @@ class DoctorSession:
                 from pytest_panic_doctor.report.junit import enrich
 
                 enrich(Path(xml), self.config.getini("junit_family"), self.doctor, self.results, version(DISTRIBUTION))
+
+    def _say_doubt(self, session: pytest.Session) -> None:
+        """Where items may be missing, no session ends well, whichever of the others were chosen."""
+        if self.doctor.doubt and self.input is None:
+            self.notes.append(self.doctor.doubt)
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _compare(self, *, complete: bool) -> None:
         """Compare with the baseline, and write it where that was asked for and the session came to its end."""

@@ -29,6 +29,7 @@ from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules.model import RepairKind, Scope, View
 from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.heed import heeding
+from pytest_panic_doctor.store.integrity import Damage
 from pytest_panic_doctor.store.session import header
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.store.whole import whole
@@ -36,6 +37,7 @@ from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
 from pytest_panic_doctor.topology.memory import available
+from pytest_panic_doctor.verification import WHOLE, found_once, verified_folder
 
 SHARE = 0.8
 """The part of the available memory that is used where `--doctor-memory` was not given."""
@@ -141,6 +143,7 @@ class Treatment:
         memory = settings.memory or int(SHARE * available())
         scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-"))
         self.ward = Ward(token_hex(8), scratch, memory, os.getpid())
+        found_once(verified_folder(scratch), WHOLE, Damage)
 
     def check_room(self, doctor: Doctor) -> None:
         """Look whether the disk has room for the new diagrams, and for the before-images of every orphan.

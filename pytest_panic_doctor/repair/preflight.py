@@ -16,6 +16,7 @@ from pytest_panic_doctor.repair.gate import Gate, real
 from pytest_panic_doctor.repair.journal import Journal
 from pytest_panic_doctor.repair.settle import settle_open_steps
 from pytest_panic_doctor.repair.transaction import ATTEMPT, PATIENCE
+from pytest_panic_doctor.store import integrity
 from pytest_panic_doctor.store.heed import heedful, heeding
 
 MARGIN = 64 * 2**20
@@ -29,7 +30,7 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
     """Look whether the database may be written to; returns warnings, one sentence each.
 
     `needed_bytes` is what the journal and the results will need. Raises RepairRefused, in one sentence, where the file
-    or its directory cannot be written, the disk has no room, SQLite's quick_check finds something, a trigger could
+    or its directory cannot be written, the disk has no room, SQLite's integrity_check finds something, a trigger could
     change rows behind the journal's back, another program keeps the file locked, or the journal is another's or newer.
     A hot journal, left by a program that died while it wrote, is rolled back by SQLite on the way. The file itself is
     not changed otherwise.
@@ -75,10 +76,11 @@ def _look(path: Path) -> list[str]:
                 f"Table {trigger[1]} has the trigger {trigger[0]}, which could change rows that the journal does not "
                 "know: drop it, then run again."
             )
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
+        if problems := integrity.check(connection).problems:
+            more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
             raise RepairRefused(
-                f"{path} is damaged (quick_check: {verdict}), and is not written to: restore it from a backup."
+                f"{path} is damaged (SQLite's check says: {problems[0]}{more}), and is not written to: "
+                f"{integrity.RESTORE}."
             )
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")

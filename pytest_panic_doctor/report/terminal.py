@@ -209,7 +209,7 @@ def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """The one command to type next, if there is one."""
     path = text.short(doctor.settings.baseline) if doctor.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
-    able = "file-integrity" not in sick and any(
+    able = not doctor.verification.damaged and any(
         item.findings and not text.helpless(doctor.rules[item.rule], doctor, item.said)
         for item in results.items
         if item.outcome == "failed"

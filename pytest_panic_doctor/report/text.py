@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
 from pytest_panic_doctor.rules.model import Finding, RepairKind, blockers, plural
+from pytest_panic_doctor.store.integrity import RESTORE
 from pytest_panic_doctor.store.schema import NOUNS
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
         )
     if outcome.note:
         lines.append(outcome.note)
+    elif doctor.verification.damaged and rule.repair is not None:
+        lines.append(f"nothing is repaired in a damaged file: {RESTORE}")
     elif not doctor.settings.fix:
         lines.append(next_step(rule, doctor, [" ".join(finding.message for finding in outcome.findings)]))
     return "\n".join(lines)

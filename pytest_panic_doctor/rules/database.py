@@ -22,9 +22,8 @@ them without being read."""
 )
 def file_integrity(view: View) -> Iterator[Finding]:
     """`PRAGMA integrity_check`: every page, and every index against its table, since the other rules read by index."""
-    problems = [line for (line,) in view.db.execute("PRAGMA integrity_check(10000)") if line != "ok"]
-    for problem in problems:
-        yield view.finding(f"SQLite's check says: {problem.splitlines()[-1]}", count=1)
+    for problem in view.integrity(view.db).problems:
+        yield view.finding(f"SQLite's check says: {problem}", count=1)
 
 
 @rule(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from pytest_panic_doctor.store.integrity import Damage, check
 from pytest_panic_doctor.store.subject import Rows, Subject
 
 IDS_KEPT = 10_000
@@ -97,6 +98,8 @@ class View:
     subject: Subject
     kinds: Mapping[str, Kind]
     memo: dict[object, object] = field(default_factory=dict)
+    integrity: Callable[[sqlite3.Connection], Damage] = check
+    """What SQLite finds wrong with the file: asked once a session, however many ask."""
     looked_at: dict[str, int] = field(default_factory=dict)
     """How many rows of each table the check has said that it looked at."""
 

@@ -78,6 +78,8 @@ class Database:
         self.path = path
         self.shared = shared
         self.patience = patience
+        self.watch: Callable[..., int] | None = None
+        """Told of each table that a statement will read, when it is made ready: SQLite's authorizer."""
         self._connection: sqlite3.Connection | None = None
         self._quiet = False
         self._opened: tuple[int, ...] = ()
@@ -110,6 +112,11 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def watch_again(self) -> None:
+        """Make every statement ready anew, so that `watch` is told of those too that are kept."""
+        if self._connection is not None and self.watch is not None:
+            self._connection.set_authorizer(self.watch)
 
     def check_readable(self) -> None:
         """Raise `Unreadable`, in one sentence, unless this is a trajectory database that can be read now."""
@@ -183,6 +190,8 @@ class Database:
         db.text_factory = self._text
         heedful(db)
         db.execute("PRAGMA query_only = ON")
+        if self.watch is not None:
+            db.set_authorizer(self.watch)
         if self._quiet and log:
             db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         self._connection = db

@@ -130,7 +130,7 @@ def test_torn_file(patient: Patient) -> None:
     data = bytearray(patient.path.read_bytes())
     data[4096 * 30 : 4096 * 40] = b"\0" * 40_960
     patient.path.write_bytes(data)
-    with pytest.raises(RepairRefused, match="restore it from a backup"):
+    with pytest.raises(RepairRefused, match="restore the file from a backup"):
         preflight(patient.path, 0)
     assert patient.path.read_bytes() == data
 

@@ -1,0 +1,89 @@
+"""What SQLite itself finds wrong with the file: every page, and every index against its table.
+
+`quick_check` does not look at indexes, and the rules and the repairs read by index: one flipped bit in a key makes
+whole rows, that are there, seem to be gone. So it is `integrity_check` that is asked
+(https://www.sqlite.org/pragma.html#pragma_integrity_check).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MOST = 10_000
+"""Lines that SQLite's check says at most; what it says beyond them is not known."""
+
+HEADING = "*** in "
+UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")
+UNKNOWN = ("no such collation sequence", "no such function", "unknown function")
+"""What SQLite says where an index needs something that this SQLite does not have: the file itself may be whole."""
+
+
+RESTORE = "restore the file from a backup (docs/repair.md says when REINDEX can help)"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with a file.
+
+    `problems` are SQLite's own words, one line each, empty where nothing is wrong. `tables` are the tables, by their
+    names in lower case, that are damaged or have a damaged index: nothing may be decided through them.
+    """
+
+    problems: tuple[str, ...] = ()
+    tables: frozenset[str] = frozenset()
+
+    def as_plain(self) -> list[list[str]]:
+        """Plain lists, for JSON."""
+        return [list(self.problems), sorted(self.tables)]
+
+    @classmethod
+    def from_plain(cls, plain: Iterable[Iterable[str]]) -> Damage:
+        """The inverse."""
+        problems, tables = plain
+        return cls(tuple(problems), frozenset(tables))
+
+
+def check(db: sqlite3.Connection) -> Damage:
+    """Check the whole file. One that is damaged is checked once more, table by table, to tell which those are."""
+    problems = said(db, f"PRAGMA integrity_check({MOST})")
+    return Damage(tuple(problems), check_tables(db, names(db)).tables if problems else frozenset())
+
+
+def check_tables(db: sqlite3.Connection, tables: Iterable[str]) -> Damage:
+    """Check these tables with their indexes, and no others: not the free pages, nor whether a page is used twice."""
+    found = {table: said(db, f"PRAGMA integrity_check({quoted(table)})") for table in tables}
+    lines = tuple(line for problems in found.values() for line in problems)
+    return Damage(lines, frozenset(table.lower() for table, problems in found.items() if problems))
+
+
+def names(db: sqlite3.Connection) -> list[str]:
+    """The tables of the file."""
+    return [
+        str(name)
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'create virtual%' ORDER BY rowid"
+        )
+    ]
+
+
+def said(db: sqlite3.Connection, pragma: str) -> list[str]:
+    """What a check says, line by line; empty where all is well. Raises sqlite3.Error where it cannot be asked now."""
+    found: list[str] = []
+    try:
+        for (text,) in db.execute(pragma):
+            found += [line for line in str(text).splitlines() if line != "ok" and not line.startswith(HEADING)]
+    except sqlite3.DatabaseError as error:
+        if str(error).startswith(UNKNOWN):
+            found.append(f"the check cannot be made: {error}: use a program whose SQLite knows it")
+        elif getattr(error, "sqlite_errorname", "").startswith(UNREADABLE):
+            found.append(f"the check ended early: {error}")
+        else:
+            raise
+    return found
+
+
+def quoted(name: str) -> str:
+    """A name as a PRAGMA takes it."""
+    return "'" + name.replace("'", "''") + "'"

@@ -1,0 +1,229 @@
+"""A flipped bit in any index or table: nothing is written, planned, advised or called healthy through it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from databases import Built, build, dump
+from runs import Doctor, items, outcomes
+
+from pytest_panic_doctor.doctor import begin
+from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.options import Settings
+from pytest_panic_doctor.repair import RepairRefused, preflight
+from pytest_panic_doctor.store import integrity
+from pytest_panic_doctor.values import kinds
+
+KINDS = kinds((), ())
+
+
+def trees() -> Iterator[tuple[str, str, str]]:
+    """(type, name, table) of every table and index of the databases that tests build."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(build(Path(folder, "x.sqlite")).path)) as db:
+        yield from db.execute("SELECT type, name, tbl_name FROM sqlite_master WHERE rootpage ORDER BY rootpage")
+
+
+TREES = list(trees())
+INDEXES = [(name, table) for kind, name, table in TREES if kind == "index"]
+
+
+def flip(path: Path, name: str, *, header: bool = False) -> None:
+    """Flip one bit of the tree `name`: of the last character of a key in its first leaf, or of a page's header."""
+    with closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    data = bytearray(path.read_bytes())
+    start = (page - 1) * 4096
+    if data[start] in (2, 5):  # an interior page: its last child
+        start = (int.from_bytes(data[start + 8 : start + 12], "big") - 1) * 4096
+    place = start + 5 if header else data.index(b"06b05171", start) + 31
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def examined(path: Path, *rules: str, everything: bool = False) -> dict[str, list[Outcome]]:
+    """The outcomes of the items of `rules`, all where none is named, by rule, as a session has them."""
+    doctor = begin(Settings(path, rules=rules, kinds=KINDS))
+    doctor.verification.everything = everything
+    examiner = Examiner(doctor.database, doctor.rules, KINDS)
+    examiner.verification = doctor.verification
+    found: dict[str, list[Outcome]] = {}
+    for entry in doctor.entries():
+        found.setdefault(entry.rule, []).append(examiner.examine(doctor.rules[entry.rule], entry.subject))
+    doctor.database.close()
+    return found
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["whole", "tables"])
+@pytest.mark.parametrize(("name", "table"), INDEXES)
+def test_nothing_is_green_that_hangs_on_a_damaged_index(
+    tmp_path: Path, name: str, table: str, everything: bool
+) -> None:
+    built = build(tmp_path / "x.sqlite")
+    flip(built.path, name)
+    with closing(sqlite3.connect(built.path)) as db:
+        assert db.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    found = examined(built.path, everything=everything)
+    said = [outcome for outcomes in found.values() for outcome in outcomes]
+    void = [outcome for outcome in said if outcome.note.startswith("not examined: table")]
+    assert void
+    assert all(f"table {table} is damaged" in outcome.note and not outcome.findings for outcome in void)
+    assert {rule for rule, each in found.items() if {outcome.word for outcome in each} != {"passed"}} == {
+        "file-integrity",
+        *(rule for rule, each in found.items() if any(outcome in void for outcome in each)),
+    }
+
+
+@pytest.mark.parametrize(("name", "table"), [(name, table) for _, name, table in TREES])
+def test_nothing_is_green_that_hangs_on_a_damaged_page(tmp_path: Path, name: str, table: str) -> None:
+    built = build(tmp_path / "x.sqlite")
+    flip(built.path, name, header=True)
+    with closing(sqlite3.connect(built.path)) as db:
+        assert integrity.check(db).tables == {table}
+    found = examined(built.path, everything=True)
+    assert {outcome.word for outcome in found["file-integrity"]} == {"failed"}
+    rule = {
+        "experimentconfig": "experiment-config",
+        "run": "experiment-runs",
+        "invocation": "orphan-invocation",
+        "embedding": "orphan-embedding",
+        "persistencediagram": "orphan-diagram",
+    }.get(table, "orphan-cluster")
+    assert {outcome.note.split(" damaged")[0] for outcome in found[rule]} == {f"not examined: table {table} is"}
+    with pytest.raises(RepairRefused, match=r"SQLite's check says: .*: restore the file from a backup"):
+        preflight(built.path, 0)
+
+
+def test_what_hangs_on_no_damaged_table_is_examined(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    flip(built.path, "sqlite_autoindex_embedding_2")
+    found = examined(built.path, everything=True)
+    words = {rule: {outcome.word for outcome in outcomes} for rule, outcomes in found.items()}
+    assert {rule for rule, each in words.items() if each == {"passed"}} == {
+        *("orphan-run", "orphan-invocation", "orphan-diagram", "diagram-model", "diagram-valid"),
+        *("experiment-config", "experiment-runs", "invocation-sequence", "invocation-output", "invocation-chain"),
+        *("invocation-model", "diagram-missing", "diagram-duplicate"),
+    }
+
+
+def test_a_space_that_nobody_uses_damages_no_table(tmp_path: Path) -> None:
+    """A page that is in no tree is wrong, and forbids writing; what is in the trees can be examined."""
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("CREATE TABLE lost (a)")
+        db.execute("DELETE FROM sqlite_master WHERE name = 'lost'")
+    with closing(sqlite3.connect(built.path)) as db:
+        damage = integrity.check(db)
+    assert damage.problems
+    assert not damage.tables
+    found = examined(built.path, everything=True)
+    assert {rule for rule, each in found.items() if {outcome.word for outcome in each} != {"passed"}} == {
+        "file-integrity"
+    }
+    with pytest.raises(RepairRefused, match="never used"):
+        preflight(built.path, 0)
+
+
+MODES = [(), ("-n2",)]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=["plain", "n2"])
+def test_a_damaged_index_is_neither_repaired_nor_planned_through(
+    doctor: Doctor, sick: Built, mode: tuple[str, ...]
+) -> None:
+    flip(sick.path, "sqlite_autoindex_run_1")
+    before = sick.path.read_bytes()
+    fixed = doctor("--doctor-fix", "--doctor-rule", "orphan-invocation", *mode)
+    assert fixed.ret == 4
+    assert "restore the file from a backup" in fixed.stderr.str()
+    planned = doctor("--doctor-plan", *mode)
+    assert planned.ret == 1
+    assert "would fix" not in planned.stdout.str()
+    assert "table run is damaged" in planned.stdout.str()
+    seen = doctor("--doctor-rule", "orphan-invocation", *mode)
+    assert seen.ret == 1
+    assert "--doctor-fix" not in seen.stdout.str()
+    assert "table run is damaged" in seen.stdout.str()
+    assert sick.path.read_bytes() == before
+    assert not sick.path.with_name("x.doctor.sqlite").exists()
+
+
+def test_another_items_advice_does_not_lead_into_a_damaged_file(doctor: Doctor, sick: Built) -> None:
+    """A defect in tables that are whole: it is found, and nobody is told to repair it in this file."""
+    with sick.open() as db:
+        db.execute("UPDATE persistencediagram SET diagram_data = x'00' WHERE id = ?", (sick.diagram(),))
+    flip(sick.path, "ix_embeddingcluster_embedding_id")
+    for arguments in ((), ("--doctor-plan",)):
+        result = doctor(*arguments, "--doctor-report=r.json")
+        (item,) = [
+            each for each in items(Path("r.json")).values() if each["rule"] == "diagram-valid" and each["findings"]
+        ]
+        assert item["outcome"] == "failed"
+        assert "--doctor-fix" not in result.stdout.str()
+        assert "would fix" not in result.stdout.str()
+        assert "a damaged file: restore the file from a backup" in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    "name", ["sqlite_autoindex_experimentconfig_1", "sqlite_autoindex_run_1", "ix_run_experiment_id"]
+)
+def test_a_damaged_index_does_not_decide_which_items_there_are(tmp_path: Path, name: str) -> None:
+    built = build(tmp_path / "x.sqlite")
+    whole = begin(Settings(built.path, kinds=KINDS))
+    flip(built.path, name)
+    damaged = begin(Settings(built.path, kinds=KINDS))
+    assert list(damaged.entries()) == list(whole.entries())
+    assert not whole.doubt
+    assert damaged.doubt.startswith("items may be missing: what lists them is damaged (")
+
+
+def test_no_selection_ends_well_where_items_may_be_missing(doctor: Doctor, sick: Built) -> None:
+    """`orphan-cluster` reads neither table, and finds nothing wrong."""
+    flip(sick.path, "ix_run_experiment_id")
+    result = doctor("--doctor-rule", "orphan-cluster", "--doctor-report=r.json")
+    assert outcomes(Path("r.json")) == {"orphan-cluster": "passed"}
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["doctor: items may be missing: what lists them is damaged*"])
+
+
+@pytest.mark.usefixtures("sick")
+def test_the_file_is_checked_once_for_all(doctor: Doctor, pytester: pytest.Pytester) -> None:
+    """By the first of two workers, for the other and for `file-integrity` too."""
+    pytester.makeconftest(
+        """
+        import os
+        from pytest_panic_doctor.store import integrity
+        plain = integrity.check
+        def noted(db):
+            with open("checks", "a") as file:
+                file.write(f"{os.getpid()}\\n")
+            return plain(db)
+        integrity.check = noted
+        """
+    )
+    assert doctor("-n2").ret == 0
+    assert len(Path("checks").read_text().split()) == 1, "by one of the workers"
+    assert doctor("--doctor-fix", "-n2").ret == 0
+    assert len(Path("checks").read_text().split()) == 2, "before the first write, and by nobody after"
+
+
+def test_a_collation_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The file may be whole, and nobody can say so: it is not written to, and only what hangs on it is not examined."""
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.create_collation("GERMAN", lambda a, b: (a > b) - (a < b))
+        db.execute("CREATE INDEX odd ON clusteringresult (algorithm COLLATE GERMAN)")
+    with pytest.raises(RepairRefused, match="no such collation sequence: GERMAN"):
+        preflight(built.path, 0)
+    before = dump(built.path)
+    found = examined(built.path, everything=True)
+    assert [outcome.word for outcome in found["orphan-cluster"]] == ["failed"]
+    assert "no such collation sequence: GERMAN" in found["orphan-cluster"][0].note
+    assert {outcome.word for outcome in found["orphan-invocation"]} == {"passed"}
+    assert dump(built.path) == before
