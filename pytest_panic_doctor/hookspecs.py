@@ -23,7 +23,8 @@ def pytest_doctor_rules() -> Iterable[Rule]:  # type: ignore[empty-body]
 def pytest_doctor_embed(embedding_model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
     """Embed outputs again: float32, shape (len(outputs), width), in the order given; the first result wins.
 
-    `outputs` are texts for a text model, and the bytes of WEBP images for an image model. None: not this model.
+    `outputs` are texts for a text model, and the bytes of WEBP images for an image model. None: not this model. It is
+    asked for vectors that are stored, too, and believed only where it agrees with them.
     """
 
 

@@ -12,6 +12,7 @@ from pytest_panic_doctor.values import (
     RAY,
     BadOption,
     cluster,
+    cosine,
     dimension,
     duration,
     kinds,
@@ -96,10 +97,15 @@ OPTIONS = (
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
 )
 
-EXTRA_KEYS: Mapping[str, tuple[Literal["linelist", "args"], str]] = {
+EXTRA_KEYS: Mapping[str, tuple[Literal["linelist", "args", "string"], str]] = {
     "doctor_severity": ("linelist", "RULE: error, warn, warn <= COUNT, or off; one a line"),
     "doctor_text_models": ("args", "more embedding models that embed texts"),
     "doctor_image_models": ("args", "more embedding models that embed images"),
+    "doctor_embed_cosine": (
+        "string",
+        "the least cosine of an embedding hook's vectors with stored ones, below which it is not believed "
+        "(default: 0.99; 0: it is not compared)",
+    ),
 }
 
 
@@ -138,6 +144,7 @@ class Settings:
     demo: bool = False
     shard: str | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
+    embed_cosine: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Plain values: for JSON, and for the way to an xdist worker."""
@@ -213,6 +220,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         demo=bool(values["demo"]),
         shard=shard(values["shard"]),
         kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
+        embed_cosine=cosine(source.getini("doctor_embed_cosine")),
     )
 
 

@@ -18,10 +18,11 @@ from pytest_panic_doctor.topology.isolation import ComputationFailed
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.repair.desk import Desk
-    from pytest_panic_doctor.repair.embed import Embedder
+    from pytest_panic_doctor.repair.embed import Trust
     from pytest_panic_doctor.repair.journal import Repair
     from pytest_panic_doctor.repair.writer import Writer
     from pytest_panic_doctor.settled import Settled
+    from pytest_panic_doctor.topology.embedder import Embedder
     from pytest_panic_doctor.topology.isolation import Computer
 
 Operation = Callable[[Rule, Subject, tuple[Finding, ...]], Repaired]
@@ -43,11 +44,13 @@ class OperatingSurgeon:
         closing: Callable[[], object] = lambda: None,
         note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
         desk: Desk | None = None,
+        trust: Trust | None = None,
     ) -> None:
         """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers.
 
         `note` is told how far a quarantine is: the rule, the rows done and the rows found. `desk` is where
-        diagrams are ordered that are computed elsewhere; None where they are computed here.
+        diagrams are ordered that are computed elsewhere; None where they are computed here. `trust` is what is known of
+        the embedding hooks.
         """
         self.database = database
         self.writer = writer
@@ -60,6 +63,7 @@ class OperatingSurgeon:
         self.closing = closing
         self.note = note
         self.desk = desk
+        self.trust = trust or embed.Trust()
         self._operations: Mapping[RepairKind, Operation] = {
             **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.COMPUTE: self._compute,
@@ -125,8 +129,9 @@ class OperatingSurgeon:
 
     def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         del findings
-        count = embed.embed(self.database, self.writer, self.embedder, rule.id, subject, self.kinds)
-        return Repaired(f"embedded {plural(count, 'output')} again")
+        return Repaired(
+            embed.embed(self.database, self.writer, self.embedder, rule.id, subject, self.kinds, self.trust)
+        )
 
 
 VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}

@@ -18,7 +18,7 @@ from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.repair.desk import Desk
-from pytest_panic_doctor.repair.embed import Embedder
+from pytest_panic_doctor.repair.embed import Trust
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.gate import DoctorLock
 from pytest_panic_doctor.repair.journal import Repair
@@ -35,6 +35,7 @@ from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.topology.embedder import Embedder
 from pytest_panic_doctor.topology.isolation import Computer
 from pytest_panic_doctor.topology.memory import available
 from pytest_panic_doctor.verification import WHOLE, found_once, verified_folder
@@ -223,4 +224,5 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
         note=ward.note,
         closing=close,
         desk=Desk(ward.scratch, ward.wanted) if settings.ray else None,
+        trust=Trust(settings.embed_cosine),
     )

@@ -116,6 +116,19 @@ def dimension(value: object) -> int:
     return 2 if number is None else number
 
 
+def cosine(value: object) -> float | None:
+    """The least cosine of a hook's vectors with stored ones; 0: they are not compared; None where none was given."""
+    if value in (None, "", []):
+        return None
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 1:
+        raise BadOption(f"doctor_embed_cosine {value} is no cosine: give a number from 0 (no comparison) to 1")
+    return number
+
+
 def shard(value: object) -> str | None:
     """Which share of the items, as `K/N`; None where none was given."""
     if value is None:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.repair.recompute import new_id, stamp
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology import embedder as hooks
+from pytest_panic_doctor.topology.embedder import LEAST_COSINE, Embedder, EmbedderFault
 from pytest_panic_doctor.topology.vector import flaws
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pytest_panic_doctor.repair.writer import Writer
 
-Embedder = Callable[[str, Sequence[str | bytes]], "NDArray[np.float32] | None"]
-"""(embedding model, outputs) -> float32, shape (len(outputs), width), or None: nobody embeds this model."""
+SAMPLE = 5
+"""Stored embeddings that a hook's are compared with before one of its vectors is written."""
+
+ENOUGH = 3
+"""Fewer than these are no comparison: others of the model, from other experiments, are taken."""
+
+NAMED = 3
+"""Rows that a sentence names at most."""
 
 BATCH = 64
 """Outputs embedded at a time: an image is megabytes, and a model wants more than one."""
@@ -59,16 +62,55 @@ def lacking_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, widt
             yield Lacking(invocation, embedding)
 
 
-def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes:
-    """What the invocation put out; raises `RepairFailed` where that is lost."""
+def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes | None:
+    """What the invocation put out; None where that is lost."""
     column = "output_text" if kind == "TEXT" else "output_image_data"
     row = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone()
-    value = row[0] if row else None
-    if not isinstance(value, str if kind == "TEXT" else bytes):
-        raise RepairFailed(
-            f"invocation {invocation} has lost its output, so nothing can be embedded: regenerate the run"
-        )
-    return value
+    value: object = row[0] if row else None
+    return value if isinstance(value, str if kind == "TEXT" else bytes) else None
+
+
+class Trust:
+    """Whether the hooks of this process are the models that the database was embedded with: found out once each."""
+
+    def __init__(self, least: float | None = None) -> None:
+        """`least` is the cosine below which a hook is not believed, None: 0.99; 0: every hook is."""
+        self.least = LEAST_COSINE if least is None else least
+        self._known: dict[tuple[str | None, str], str | RepairFailed] = {}
+
+    def check(self, database: Database, embedder: Embedder, subject: Subject, kind: str, width: int) -> str:
+        """Compare a hook with stored embeddings of the subject's experiment, else of any other.
+
+        Returns:
+            With what it was compared, as a clause for the item.
+
+        Raises:
+            RepairFailed: They differ; the sentence has the numbers.
+        """
+        model, experiment = str(subject.embedding_model), subject.experiment
+        if not self.least:
+            return "not compared with stored ones (doctor_embed_cosine = 0)"
+        if (experiment, model) not in self._known:
+            known = database.read(lambda db: hooks.known(db, model, kind, width, SAMPLE, experiment=experiment))
+            if len(known) < ENOUGH:
+                experiment = None
+                known = database.read(lambda db: hooks.known(db, model, kind, width, SAMPLE))
+            if (experiment, model) not in self._known:
+                self._known[experiment, model] = self._found(embedder, model, known)
+        found = self._known[experiment, model]
+        if isinstance(found, RepairFailed):
+            raise RepairFailed(str(found))
+        return found
+
+    def _found(self, embedder: Embedder, model: str, known: Sequence[hooks.Known]) -> str | RepairFailed:
+        if not known:
+            return f"not compared, since no other embedding by {model} is stored"
+        agreement = hooks.compare(embedder, model, known)
+        if clause := agreement.clause(self.least):
+            return RepairFailed(
+                f"nothing was written by {model}, for {clause}: correct the hook, or set doctor_embed_cosine"
+            )
+        return f"the hook agrees with {agreement.said}"
 
 
 def embed(
@@ -78,11 +120,16 @@ def embed(
     rule: str,
     subject: Subject,
     kinds: Mapping[str, str],
-) -> int:
-    """Embed what lacks a usable vector and write it, batch by batch; returns how many.
+    trust: Trust,
+) -> str:
+    """Embed what lacks a usable vector and write it, batch by batch; what cannot be embedded is left, and named.
 
-    Raises `RepairFailed` where no hook embeds this model, an output is lost, or the hook returns something else than
-    usable vectors of the model's width.
+    Returns:
+        What was done, as a clause: how many, with what the hook was compared, and what is left.
+
+    Raises:
+        RepairFailed: No hook embeds this model, or what it returns is not believed or no array of the right shape, or
+            nothing at all could be embedded.
     """
     model = str(subject.embedding_model)
     kind = kinds.get(model)
@@ -92,44 +139,64 @@ def embed(
         )
 
     def look(db: sqlite3.Connection) -> tuple[int, list[Lacking]]:
-        width = stored.width_of(db, str(subject.experiment), model)
+        width = hooks.width_of(db, model, str(subject.experiment))
         return width, lacking(db, subject, kind, width)
 
     width, wanted = database.read(look)
-    for start in range(0, len(wanted), BATCH):
-        batch = wanted[start : start + BATCH]
-        begun = datetime.now()
-        outputs = database.read(lambda db, batch=batch: [output(db, each.invocation, kind) for each in batch])  # type: ignore[misc]
-        vectors = checked(embedder(model, outputs), model, len(batch), width)
-        for each, vector in zip(batch, vectors, strict=True):
-            put(writer, rule, subject, each, vector.astype("<f4").tobytes(), begun)
-    return len(wanted)
-
-
-def checked(vectors: NDArray[np.float32] | None, model: str, count: int, width: int) -> NDArray[np.float32]:
-    """The hook's answer, if it is one."""
-    if vectors is None:
-        raise RepairFailed(
-            f"no embedding hook is installed for {model}: bring one (pytest_doctor_embed) in a conftest.py"
-        )
+    if not wanted:
+        return "another worker was faster"
+    done, lost, refused = 0, list[str](), list[str]()
     try:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
-            array = np.asarray(vectors, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise RepairFailed(
-            f"the embedding hook returned something for {model} that is no array of numbers ({error}): correct it"
-        ) from error
-    if array.ndim != 2 or len(array) != count or (width and array.shape[1] != width):
-        wanted = f"({count}, {width or 'width'})"
-        raise RepairFailed(
-            f"the embedding hook returned shape {array.shape} for {model} instead of {wanted}: correct it"
+        compared = trust.check(database, embedder, subject, kind, width)
+        for start in range(0, len(wanted), BATCH):
+            begun = datetime.now()
+            batch, outputs = there(database, wanted[start : start + BATCH], kind, lost)
+            if not batch:
+                continue
+            vectors = hooks.answer(embedder(model, outputs), model, len(batch), width)
+            width = vectors.shape[1]
+            unusable = set(hooks.unusable(vectors))
+            refused += [batch[place].invocation for place in sorted(unusable)]
+            for place in set(range(len(batch))) - unusable:
+                put(writer, rule, subject, batch[place], vectors[place].astype("<f4").tobytes(), begun)
+                done += 1
+    except EmbedderFault as fault:
+        raise RepairFailed(str(fault)) from fault
+    left = "; ".join(said_of_left(model, lost, refused))
+    if not done:
+        raise RepairFailed(left)
+    return f"embedded {done:,} {'output' if done == 1 else 'outputs'} again; {compared}" + (f"; {left}" if left else "")
+
+
+def there(
+    database: Database, wanted: Sequence[Lacking], kind: str, lost: list[str]
+) -> tuple[list[Lacking], list[str | bytes]]:
+    """Those of some invocations whose outputs are there, with these; the others are added to `lost`."""
+    found = database.read(lambda db: [output(db, each.invocation, kind) for each in wanted])
+    lost += [each.invocation for each, value in zip(wanted, found, strict=True) if value is None]
+    batch = [each for each, value in zip(wanted, found, strict=True) if value is not None]
+    return batch, [value for value in found if value is not None]
+
+
+def said_of_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> Iterator[str]:
+    """What could not be embedded and why, a clause a kind."""
+    if refused:
+        count = len(refused)
+        what = "a vector" if count == 1 else f"{count:,} vectors"
+        is_ = "is" if count == 1 else "are"
+        yield (
+            f"the embedding hook returned {what} for {model} that {is_} zero or not finite, or too large, "
+            f"of {named(refused)}: correct it"
         )
-    flawed = list(flaws([vector.tobytes() for vector in array], array.shape[1]))
-    if flawed:
-        raise RepairFailed(
-            f"the embedding hook returned a vector for {model} that is zero or not finite, or too large: correct it"
-        )
-    return array
+    if lost:
+        has = "has lost its output" if len(lost) == 1 else "have lost their outputs"
+        yield f"{named(lost)} {has}, so nothing can be embedded: regenerate the run"
+
+
+def named(invocations: Sequence[str]) -> str:
+    """`invocation 06b0…`, `invocations 06b0…, 06b1… and 7 more`."""
+    more = f" and {len(invocations) - NAMED:,} more" if len(invocations) > NAMED else ""
+    return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:NAMED])}{more}"
 
 
 def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: bytes, begun: datetime) -> None:

@@ -18,6 +18,7 @@ import pytest
 import tool
 from damages import DAMAGES, TOGETHER, plant
 from databases import Built, build, dump, uid
+from embedders import HOOK
 from runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.manifest import dashed
@@ -104,35 +105,27 @@ def test_a_blocked_diagram_names_what_blocks_it(doctor: Doctor, sick: Built, mod
     assert dump(sick.path) == before
 
 
-HOOK = """
-import numpy as np
-
-def pytest_doctor_embed(embedding_model, outputs):
-    if embedding_model == "Nomic":
-        return np.array([[len(text), *range(1, 8)] for text in outputs], dtype=np.float32)
-"""
-
-
 @pytest.mark.parametrize("name", ["vector_null", "vector_nan", "vector_short", "embedding_gone"])
 def test_an_embedding_hook_heals_vectors_and_then_the_diagram(
     doctor: Doctor, sick: Built, pytester: pytest.Pytester, name: str
 ) -> None:
-    plant(sick, name)
+    plant(sick, name, "diagram_null")
     pytester.makeconftest(HOOK)
     result = doctor("--doctor-fix", "-n2", "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
     found = outcomes(pytester.path / "r.json")
     assert found[f"{DAMAGES[name].rule}[{dashed(sick.experiment)}-Nomic]"] == "fixed"
-    assert found[f"diagram-current[{dashed(sick.run())}-Nomic]"] == "fixed"
+    assert found[f"diagram-missing[{dashed(sick.run())}-Nomic]"] == "fixed"
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return np.zeros((len(outputs), 8), np.float32)", "a vector for Nomic that is zero or not finite"),
-        ("return np.ones((len(outputs), 7), np.float32)", "returned shape (1, 7) for Nomic instead of (1, 8)"),
+        ("return np.zeros((len(outputs), 8), np.float32)", "the hook returns a vector that is zero or not finite"),
+        ("return np.ones((len(outputs), 7), np.float32)", "returned shape (5, 7) for Nomic instead of (5, 8)"),
         ("return np.ones(8, np.float32)", "returned shape (8,)"),
-        ("return np.full((len(outputs), 8), 1e300)", "a vector for Nomic that is zero or not finite, or too large"),
+        ("return np.full((len(outputs), 8), 1e300)", "the hook returns a vector that is zero or not finite"),
+        ("return np.random.rand(len(outputs), 8)", "5 of 5 stored embeddings differ from what the hook makes of"),
         ("return [[1.0] * 8, [1.0]]", "something for Nomic that is no array of numbers"),
         ("return {}", "something for Nomic that is no array of numbers"),
     ],

@@ -8,17 +8,11 @@ import shlex
 import pytest
 from damages import plant
 from databases import Built, build, dump, uid
+from embedders import HOOK
 from runs import Doctor, outcomes
 
 from pytest_panic_doctor.manifest import dashed
 from pytest_panic_doctor.repair.undo import repairs
-
-HOOK = """
-import numpy as np
-
-def pytest_doctor_embed(embedding_model, outputs):
-    return np.array([[len(text), *range(1, 8)] for text in outputs], dtype=np.float32)
-"""
 
 
 @pytest.mark.parametrize(("how", "mode"), [("-k", ()), ("-m", ("-n0",)), ("node", ("-n2",))])

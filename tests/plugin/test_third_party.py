@@ -168,6 +168,11 @@ def test_its_embedder_and_its_engine_are_used(
 ) -> None:
     assert brought
     with sick.open() as db:
+        for row_id, text in db.execute(
+            "SELECT e.id, output_text FROM embedding e JOIN invocation i ON i.id = invocation_id WHERE type = 'TEXT'"
+        ).fetchall():
+            vector = np.array([len(text), *range(1, WIDTH)], "<f4").tobytes()
+            db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (vector, row_id))
         db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (sick.embedding(3),))
     result = doctor("--doctor-fix", "--doctor-engine=lab", "-n2", "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
