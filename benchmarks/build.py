@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ OUTLIERS = 7
 """One in so many embeddings belongs to no cluster."""
 
 TIME, LATER = "2025-08-12 09:30:00.000001", "2025-08-12 09:30:01.000001"
-
+FIRST = datetime(2025, 8, 11, 0, 0, 0, 1)
 
 LONGEST = 10_000
 """No run is longer, so that ids are in the order of runs and steps."""
@@ -57,6 +59,18 @@ class Shape:
 def uid(kind: int, number: int) -> str:
     """A stored id, in the order of the numbers."""
     return f"06b05171{kind:04x}70008000{number:012x}"
+
+
+def span(k: int) -> tuple[str, str]:
+    """When invocation k of a run began and ended: a second each, one after another, before `TIME`."""
+    begun = FIRST + timedelta(seconds=k)
+    return f"{begun:%Y-%m-%d %H:%M:%S.%f}", f"{begun + timedelta(seconds=0.8):%Y-%m-%d %H:%M:%S.%f}"
+
+
+def webp(body: bytes) -> bytes:
+    """Bytes in the frame of a lossless WEBP file; they are no picture."""
+    chunk = b"VP8L" + struct.pack("<I", len(body)) + body + b"\x00" * (len(body) % 2)
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
 def build(path: Path, *shapes: Shape, seed: int = 0) -> Path:
@@ -108,10 +122,10 @@ def add_run(db: sqlite3.Connection, experiment: int, run: int, shape: Shape, ran
         "INSERT INTO invocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
-                *(uid(3, base + k), TIME, LATER, NETWORK[k % 2], ("IMAGE", "TEXT")[k % 2], -1, uid(2, run), k),
+                *(uid(3, base + k), *span(k), NETWORK[k % 2], ("IMAGE", "TEXT")[k % 2], -1, uid(2, run), k),
                 uid(3, base + k - 1) if k else None,
                 f"a caption of step {k}, seen through a crowded market in the rain" if k % 2 else None,
-                None if k % 2 else random.bytes(shape.image),
+                None if k % 2 else webp(random.bytes(shape.image)),
             )
             for k in range(shape.length)
         ),

@@ -201,7 +201,7 @@ sql(
     f"UPDATE run SET max_length = 'long', seed = 'none' WHERE id = '{RUN}'",
     RUN,
     name="max_length_a_word",
-    also=("experiment-runs",),
+    also=("experiment-runs", "invocation-seed"),
 )
 sql(
     "invocation-sequence",
@@ -224,9 +224,7 @@ sql(
     name="run_without_invocations",
     also=("diagram-current",),
 )
-EARLY = (
-    f"UPDATE run SET seed = 7 WHERE id = '{RUN}'; UPDATE experimentconfig SET seeds = '[7]'; UPDATE run SET seed = 7;"
-)
+EARLY = "UPDATE experimentconfig SET seeds = '[7]'; UPDATE run SET seed = 7; UPDATE invocation SET seed = 7;"
 sql("invocation-sequence", EARLY + gone(10, 11), RUN, name="early_stop_without_a_repeat", also=("diagram-current",))
 
 # invocation-output
@@ -283,9 +281,58 @@ sql(
     name="network_not_json",
     also=("experiment-runs",),
 )
-EARLIER = "completed_at = '2025-08-12 09:29:59.000000'"
+sql("invocation-seed", f"UPDATE invocation SET seed = 7 WHERE id = '{I3}'", I3, name="seed_of_nobody")
+EARLIER = "completed_at = '2025-08-12 08:59:59.000000'"
 for table, row in {"invocation": I3, "embedding": E3, "persistencediagram": D, "experimentconfig": E}.items():
     sql("invocation-time", f"UPDATE {table} SET {EARLIER} WHERE id = '{row}'", row, name=f"{table}_completed_early")
+    for word, time in {
+        "with_a_t": "'2025-08-11T23:59:59.999999'",
+        "with_a_zone": "'2025-08-12 09:00:00+12:00'",
+        "a_day": "'2025-08-11'",
+    }.items():
+        sql(
+            "invocation-time",
+            f"UPDATE {table} SET completed_at = {time} WHERE id = '{row}'",
+            row,
+            name=f"{table}_completed_early_{word}",
+        )
+    for word, time in {"a_word": "'soon'", "now": "'now'", "a_number": "2460900.5", "month_13": "'2025-13-01'"}.items():
+        sql(
+            "invocation-time",
+            f"UPDATE {table} SET started_at = {time} WHERE id = '{row}'",
+            row,
+            name=f"{table}_started_{word}",
+        )
+sql(
+    "time-order",
+    f"UPDATE invocation SET started_at = '2025-08-12 09:00:02.899999' WHERE id = '{I3}'",
+    I3,
+    name="invocation_before_its_input",
+)
+sql(
+    "time-order",
+    f"UPDATE invocation SET started_at = '2025-08-12T09:00:02.8Z' WHERE id = '{I3}'",
+    I3,
+    name="invocation_before_its_input_in_another_spelling",
+)
+sql(
+    "time-order",
+    f"UPDATE embedding SET started_at = '2025-08-12 09:00:03.899999' WHERE id = '{E3}'",
+    E3,
+    name="embedding_before_its_invocation",
+)
+sql(
+    "time-order",
+    f"UPDATE persistencediagram SET started_at = '2025-08-12 09:00:11.899999' WHERE id = '{D}'",
+    D,
+    name="diagram_before_its_run",
+)
+sql(
+    "time-order",
+    f"UPDATE persistencediagram SET started_at = '2025-08-12T09:30:00+09:30' WHERE id = '{D}'",
+    D,
+    name="diagram_before_its_run_by_its_zone",
+)
 
 Planted = damaged_blobs.Planted
 

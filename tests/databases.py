@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.model import Scope
 from pytest_panic_doctor.topology.engine import compute, pick
 from pytest_panic_doctor.topology.payload import encode
 
@@ -28,6 +31,7 @@ PROMPTS = ["an apple", "a pear"]
 MODELS = ["Nomic", "NomicVision"]
 TIME = "2025-08-12 09:30:00.000001"
 LATER = "2025-08-12 09:30:01.000001"
+"""When experiments, embeddings and diagrams began and ended; invocations come one after another before that."""
 
 DDL = """
 CREATE TABLE experimentconfig (id CHAR(32) NOT NULL, networks JSON NOT NULL, seeds JSON NOT NULL, prompts JSON NOT NULL,
@@ -66,6 +70,18 @@ UNIQUE = ", CONSTRAINT unique_invocation_embedding_model UNIQUE (invocation_id, 
 def uid(kind: int, number: int) -> str:
     """A stored id that tells what it is of: 1 experiment, 2 run, 3 invocation, 4 embedding, 5 diagram, 6 cluster."""
     return f"06b05171{kind:04x}7000{0x8000:04x}{number:012x}"
+
+
+def span(k: int) -> tuple[str, str]:
+    """When invocation k of a run began and ended: it takes 0.8 s, and the next one begins 0.2 s later."""
+    begun = f"2025-08-12 09:{k // 60:02}:{k % 60:02}"
+    return f"{begun}.100000", f"{begun}.900000"
+
+
+def webp(body: bytes) -> bytes:
+    """Bytes in the frame of a lossless WEBP file; they are no picture."""
+    chunk = b"VP8L" + struct.pack("<I", len(body)) + body + b"\x00" * (len(body) % 2)
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
 @dataclass(frozen=True)
@@ -147,12 +163,12 @@ def add_run(db: sqlite3.Connection, run: int, prompt: str, seed: int = -1) -> No
     clouds = [vectors(run, image=False), vectors(run, image=True)]
     for k in range(LENGTH):
         image = k % 2 == 0
-        outputs = (None, b"RIFF" + bytes([k]) * (20 + k)) if image else (f"text {k} of {prompt}", None)
+        outputs = (None, webp(b"\x2f" + bytes([k]) * (20 + k))) if image else (f"text {k} of {prompt}", None)
         before = uid(3, run * 1000 + k - 1) if k else None
         kind = "IMAGE" if image else "TEXT"
         db.execute(
             "INSERT INTO invocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (uid(3, run * 1000 + k), TIME, LATER, NETWORK[k % 2], kind, seed, uid(2, run), k, before, *outputs),
+            (uid(3, run * 1000 + k), *span(k), NETWORK[k % 2], kind, seed, uid(2, run), k, before, *outputs),
         )
         vector = clouds[image][k // 2].tobytes()
         db.execute(
@@ -190,6 +206,13 @@ def build(path: Path, *, older: bool = False, wal: bool = False, runs: int = 2) 
 
 payload(vectors(0, image=False))
 """Once here, for all that a computation imports when it is first asked for."""
+
+SUBJECTS = {Scope.DATABASE: 1, Scope.EXPERIMENT: 1, Scope.EXPERIMENT_MODEL: 2, Scope.RUN_MODEL: 4}
+"""How many subjects of each scope the test database has."""
+
+RULES = len(registry())
+COUNT = sum(SUBJECTS[rule.scope] for rule in registry().values())
+"""How many items the test database has, as long as no rule is switched off."""
 
 Row = tuple[object, ...]
 

@@ -23,6 +23,7 @@ EXPLAINED = {
     "diagram-current": "clouds that lost an embedding or hold an unusable one",
     "invocation-chain": "the gap, and the repeated number",
     "invocation-model": "the repeated number",
+    "time-order": "the planted embedding, which is older than its invocation",
 }
 """Rules that fail by plain consequence of the list."""
 

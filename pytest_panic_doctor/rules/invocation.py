@@ -1,16 +1,20 @@
-"""Rules about the invocations of an experiment's runs. None reads an output's bytes."""
+"""Rules about the invocations of an experiment's runs, one by one. None reads an output's bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.moment import is_before, is_no_time, is_plain
 from pytest_panic_doctor.store.subject import Rows
 
-OF_RUNS = "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment"
-"""The invocations of an experiment, over two indexes; NULL in `:run` is never narrowed here: no diagram asks."""
+OF_RUNS = (
+    "run r JOIN invocation i ON i.run_id = r.id LEFT JOIN invocation p ON p.id = i.input_invocation_id "
+    "WHERE r.experiment_id = :experiment"
+)
+"""The invocations `i` of an experiment, each with its input `p`, over three indexes; NULL in `:run` is never narrowed
+here: no diagram asks."""
 
 RANGES_SHOWN = 5
 
@@ -20,24 +24,58 @@ WRONG_OUTPUT = (
     "typeof(i.output_image_data) <> 'blob' OR length(i.output_image_data) = 0 OR i.output_text IS NOT NULL ELSE 1 END"
 )
 WRONG_INPUT = (
-    "(NOT (i.sequence_number IS 0 AND i.input_invocation_id IS NULL) AND NOT (i.sequence_number > 0 AND EXISTS "
-    "(SELECT 1 FROM invocation p WHERE p.id = i.input_invocation_id AND p.run_id = i.run_id "
-    "AND p.sequence_number = i.sequence_number - 1)))"
+    "NOT CASE WHEN i.sequence_number IS 0 THEN i.input_invocation_id IS NULL "
+    "WHEN i.sequence_number > 0 THEN p.run_id IS i.run_id AND p.sequence_number IS i.sequence_number - 1 ELSE 0 END"
 )
 NETWORK = "CASE WHEN json_valid(r.network) THEN r.network ELSE '[]' END"
 WRONG_MODEL = (
     f"i.model IS NOT CASE WHEN i.sequence_number >= 0 THEN json_extract({NETWORK}, '$[' || "
     f"(CAST(i.sequence_number AS INTEGER) % json_array_length({NETWORK})) || ']') END"
 )
-EARLY = "i.completed_at < i.started_at"
-CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, EARLY)
+WRONG_SEED = "i.seed IS NOT r.seed"
+NO_TIME = f"({is_no_time('i.started_at')} OR {is_no_time('i.completed_at')})"
+EARLY = is_before("i.completed_at", "i.started_at")
+OUT_OF_ORDER = (
+    f"(p.run_id = i.run_id AND p.sequence_number < i.sequence_number AND {is_before('i.started_at', 'p.completed_at')})"
+)
+CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, WRONG_SEED, NO_TIME, EARLY, OUT_OF_ORDER)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one pass says of a run's invocations.
+
+    `latest` is the end of the last one: empty where none is complete, None where not all are spelt so that texts are in
+    the order of times. `wrong` is how many meet each of the `CONDITIONS`.
+    """
+
+    count: int
+    latest: str | None
+    wrong: tuple[float, ...]
+
+
+def by_run(view: View) -> dict[str, Judged]:
+    """The runs of the experiment that have invocations; one pass settles all conditions for a healthy one."""
+    sums = ", ".join(f"total({each})" for each in CONDITIONS)
+    latest = (
+        "CASE WHEN count(i.completed_at) = 0 THEN '' "
+        f"WHEN total({is_plain('i.completed_at')}) = count(i.completed_at) THEN max(i.completed_at) END"
+    )
+    # Runs come in the order of their rowid, so that nothing is sorted, and no image goes into a sorter.
+    query = f"SELECT r.id, count(*), {latest}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"
+    rows = view.once("invocations that are wrong", query)
+    return {str(run): Judged(count, latest, tuple(wrong)) for run, count, latest, *wrong in rows}  # type: ignore[arg-type]
 
 
 def any_is(view: View, condition: str) -> bool:
-    """Whether any invocation of the experiment meets one of the `CONDITIONS`: all are counted in one pass."""
-    sums = ", ".join(f"total({each})" for each in CONDITIONS)
-    ((*counts,),) = view.once("invocations that are wrong", f"SELECT {sums} FROM {OF_RUNS}")
-    return bool(counts[CONDITIONS.index(condition)])
+    """Whether any invocation of the experiment meets one of the `CONDITIONS`."""
+    place = CONDITIONS.index(condition)
+    return any(run.wrong[place] for run in by_run(view).values())
+
+
+def examined(view: View) -> None:
+    """Say that all invocations of the experiment were looked at."""
+    view.examined(sum(run.count for run in by_run(view).values()), "invocation")
 
 
 def total(view: View) -> str:
@@ -222,10 +260,10 @@ def invocation_chain(view: View) -> Iterator[Finding]:
             "whose input is another one of the same run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
             "AND p.run_id IS i.run_id",
         }
-        offending = (
-            f"FROM invocation i LEFT JOIN invocation p ON p.id = i.input_invocation_id WHERE i.id IN ({rows.sql})"
-        )
-        counts = {noun: view.scalar(f"SELECT count(*) {offending} AND {test}") for noun, test in kinds.items()}
+        counts = {
+            noun: view.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {WRONG_INPUT} AND {test}")
+            for noun, test in kinds.items()
+        }
         return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
 
     yield from view.offenders(
@@ -274,32 +312,17 @@ def invocation_model(view: View) -> Iterator[Finding]:
 
 
 @rule(
-    "invocation-time",
+    "invocation-seed",
     scope=Scope.EXPERIMENT,
-    sentence="nothing completed before it started",
-    remedy="correct the times by hand, or leave them",
+    sentence="each invocation has its run's seed",
+    remedy="regenerate the run with the research tool",
 )
-def invocation_time(view: View) -> Iterator[Finding]:
-    """The experiment itself, its invocations, embeddings and diagrams.
-
-    Times are compared as text, which for `YYYY-MM-DD HH:MM:SS[.ffffff]` is comparing them as times.
-    """
-    below = {
-        "experimentconfig": "FROM experimentconfig t WHERE t.id = :experiment",
-        "invocation": "FROM run r JOIN invocation t ON t.run_id = r.id WHERE r.experiment_id = :experiment",
-        "embedding": "FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
-        "WHERE r.experiment_id = :experiment",
-        "persistencediagram": "FROM run r JOIN persistencediagram t ON t.run_id = r.id "
-        "WHERE r.experiment_id = :experiment",
-    }
-    nouns = {"experimentconfig": "experiment", "persistencediagram": "diagram"}
-    if not any_is(view, EARLY):
-        del below["invocation"]
-    for table, source in below.items():
-        early = Rows(table, f"SELECT t.id {source} AND t.completed_at < t.started_at", view.params)
-        yield from view.offenders(early, partial(early_message, nouns.get(table, table)))
-
-
-def early_message(noun: str, count: int) -> str:
-    """`2 embeddings completed before they started`."""
-    return f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started"
+def invocation_seed(view: View) -> Iterator[Finding]:
+    """The research tool gives a run's seed to every model that it calls."""
+    examined(view)
+    if not any_is(view, WRONG_SEED):
+        return
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_SEED}", view.params)
+    yield from view.offenders(
+        rows, lambda count: f"{count:,} of {total(view)} {verb(count, 'has', 'have')} another seed than the run"
+    )

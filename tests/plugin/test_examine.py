@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pytest
 from damages import DAMAGES
-from databases import Built, build, uid
+from databases import COUNT, RULES, Built, build, uid
 from runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.manifest import dashed
 from pytest_panic_doctor.rules import registry
-
-COUNT = 7 + 8 + 2 * 4 + 4 * 4
-"""Items of the test database: 7 rules on it, 8 on its experiment, 4 on 2 embedding models, 4 on 4 diagrams."""
 
 
 def plant(built: Built, *names: str) -> None:
@@ -34,7 +31,7 @@ def test_a_healthy_database_is_green(doctor: Doctor, sick: Built, mode: tuple[st
     assert result.ret == 0
     result.assert_outcomes(passed=COUNT)
     result.stdout.fnmatch_lines(
-        ["doctor: x.sqlite, * read only", f"doctor: 23 rules, {COUNT} items", "23 rules: 23 healthy"]
+        ["doctor: x.sqlite, * read only", f"doctor: {RULES} rules, {COUNT} items", f"{RULES} rules: {RULES} healthy"]
     )
     assert digest(sick.path.parent) == before
 
@@ -48,7 +45,7 @@ def test_a_sick_one_says_what_and_what_next(doctor: Doctor, sick: Built, mode: t
             "embedding-vector [[]Nomic]: 1 of 12 vectors is unusable: 1 NULL",
             "orphan-embedding: 1 of 25 embeddings does not belong to an invocation that exists: *",
             "next: pytest --doctor-db x.sqlite --doctor-fix -n 2",
-            "23 rules: 20 healthy, 3 sick",
+            f"{RULES} rules: {RULES - 3} healthy, 3 sick",
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")

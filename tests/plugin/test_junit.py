@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from damages import DAMAGES
-from databases import Built
+from databases import COUNT, Built
 from runs import Doctor
 
 from pytest_panic_doctor.manifest import dashed
@@ -39,7 +39,7 @@ def test_junit(doctor: Doctor, sick: Built, mode: tuple[str, ...], family: str) 
             db.execute("UPDATE persistencediagram SET id = ? WHERE id = ?", (f"{digit}" * 32, "f" * 32))
     doctor(*mode, "--doctor-fix", "--junitxml=r.xml", "-o", f"junit_family={family}")
     found = cases(sick.path.parent / "r.xml")
-    assert len(found) == 39
+    assert len(found) == COUNT
     vector = found["doctor.embedding-vector", f"{dashed(sick.experiment)}-Nomic"]
     failure = vector.find("failure")
     assert failure is not None

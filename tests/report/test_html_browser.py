@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from damages import DAMAGES
-from databases import build
+from databases import RULES, build
 from reports import HOSTILE, make_hostile, one_sick_run, page, some_diagram
 
 from pytest_panic_doctor.report.html import write_html
@@ -163,7 +163,7 @@ def click(browser: WebDriver, element: WebElement) -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_renders(opened: Opens, sick_page: Path, width: int, scheme: str) -> None:
     browser = opened(sick_page, width, scheme)
-    assert len(shown_rules(browser)) == 23
+    assert len(shown_rules(browser)) == RULES
     assert len(browser.find_elements(By.CSS_SELECTOR, ".card")) == 4
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
@@ -219,12 +219,12 @@ def test_rules_are_filtered_by_verdict(opened: Opens, sick_page: Path) -> None:
     sick = shown_rules(browser)
     assert {"orphan-embedding", "embedding-vector", "diagram-valid"} <= set(sick)
     assert {text.split()[-1] for text in texts(browser, "#rule-rows .badge")} == {"sick"}
-    assert one(browser, "#rule-count").text == f"{len(sick)} of 23 rules"
+    assert one(browser, "#rule-count").text == f"{len(sick)} of {RULES} rules"
     one(browser, ".chips [data-verdict=healthy]").click()
     assert len(shown_rules(browser)) > len(sick)
     for word in ("sick", "healthy"):
         one(browser, f".chips [data-verdict={word}]").click()
-    assert len(shown_rules(browser)) == 23
+    assert len(shown_rules(browser)) == RULES
     click(browser, one(browser, ".tile.sick"))
     assert shown_rules(browser) == sick
 

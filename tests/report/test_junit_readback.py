@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from damages import DAMAGES
-from databases import Built, build, uid
+from databases import COUNT, Built, build, uid
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
 from pytest_panic_doctor.manifest import dashed
@@ -75,11 +75,11 @@ def by_name(suite: TestSuite) -> dict[tuple[str, str], TestCase]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_reader_finds(pytester: pytest.Pytester, sick: Built, family: str, mode: tuple[str, ...]) -> None:
     suite = read(pytester, family, "--doctor-fix", *mode)
-    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (39, 2, 0, 0)
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (COUNT, 2, 0, 0)
     grouped = Counter(str(case.classname) for case in suite)
     assert grouped == {f"doctor.{rule.id}": ITEMS[rule.scope] for rule in registry().values()}
     cases = by_name(suite)
-    assert len(cases) == 39
+    assert len(cases) == COUNT
     run, experiment = dashed(RUN), dashed(EXPERIMENT)
     check_sick(cases["doctor.embedding-vector", f"{experiment}-Nomic"], family)
     check_blocked(cases["doctor.diagram-current", f"{run}-Nomic"], family)
@@ -185,7 +185,7 @@ def test_an_item_whose_worker_was_killed(pytester: pytest.Pytester, sick: Built,
         "findings": "0",
         "count": "0",
     }
-    assert suite.tests == len(list(suite)) == 39 + ITEMS["run x embedding model"]
+    assert suite.tests == len(list(suite)) == COUNT + ITEMS["run x embedding model"]
     assert suite.errors == 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from damages import DAMAGES, Planted
-from databases import Built, build
+from databases import COUNT, Built, build
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome
@@ -174,7 +174,7 @@ def test_text_that_is_no_utf8_hides_no_item(tmp_path: Path) -> None:
         db.execute("UPDATE run SET initial_prompt = CAST(x'ff41' AS TEXT)")
         db.execute("DELETE FROM persistencediagram")
     outcomes = examine(built)
-    assert sum(len(found) for found in outcomes.values()) == 39
+    assert sum(len(found) for found in outcomes.values()) == COUNT
     assert [outcome.word for outcome in outcomes["diagram-missing"]] == ["failed"] * 4
 
 

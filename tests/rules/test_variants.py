@@ -46,11 +46,11 @@ statements(
 )
 statements("json_without_spaces", """UPDATE run SET network = '["FluxDev","Moondream"]'""")
 statements("json_with_escapes", r"""UPDATE run SET network = '["Flux\u0044ev", "Moondream"]'""")
-statements("another_seed_at_full_length", "UPDATE run SET seed = 7; UPDATE experimentconfig SET seeds = '[7]'")
+SEED_7 = "UPDATE run SET seed = 7; UPDATE invocation SET seed = 7; UPDATE experimentconfig SET seeds = '[7]'; "
+statements("another_seed_at_full_length", SEED_7)
 statements(
-    "another_seed_with_a_repeat_on_the_way",
-    "UPDATE run SET seed = 7; UPDATE experimentconfig SET seeds = '[7]'; "
-    f"UPDATE invocation SET output_text = 'again' WHERE id IN ('{uid(3, 1)}', '{uid(3, 5)}')",
+    "another_seed_with_a_repeat_at_its_full_length",
+    f"{SEED_7} UPDATE invocation SET output_text = 'again' WHERE id IN ('{uid(3, 1)}', '{uid(3, 11)}')",
 )
 statements(
     "captions_that_return", "UPDATE invocation SET output_text = 'again' WHERE type = 'TEXT' AND sequence_number > 4"
@@ -61,9 +61,30 @@ statements(
     "older_rows_without_a_start", "UPDATE invocation SET started_at = NULL; UPDATE embedding SET started_at = NULL"
 )
 statements("completed_at_once", "UPDATE invocation SET completed_at = started_at")
+TIMES = {
+    "without_a_fraction": "substr({}, 1, 19)",
+    "with_a_t": "replace({}, ' ', 'T')",
+    "with_a_z": "{} || 'Z'",
+    "with_a_zone": "{} || '+10:00'",
+    "to_the_millisecond": "substr({}, 1, 23)",
+}
+for spelling, made in TIMES.items():
+    statements(
+        f"times_{spelling}",
+        "".join(
+            f"UPDATE {table} SET {column} = {made.format(column)};"
+            for column in ("started_at", "completed_at")
+            for table in ("experimentconfig", "invocation", "embedding", "persistencediagram")
+        ),
+    )
 statements(
-    "times_without_a_fraction",
-    "UPDATE invocation SET started_at = '2025-08-12 09:30:00', completed_at = '2025-08-12 09:30:00.500000'",
+    "times_of_two_spellings",
+    "UPDATE invocation SET started_at = replace(started_at, ' ', 'T') WHERE sequence_number % 2; "
+    "UPDATE embedding SET completed_at = replace(completed_at, ' ', 'T')",
+)
+statements(
+    "a_time_in_another_zone",
+    f"UPDATE persistencediagram SET started_at = '2025-08-12 19:30:00+10:00' WHERE id = '{uid(5, 0)}'",
 )
 statements("every_embedding_an_outlier", "UPDATE embeddingcluster SET medoid_embedding_id = NULL")
 statements("no_clustering", "DELETE FROM embeddingcluster; DELETE FROM clusteringresult")
@@ -112,7 +133,7 @@ def generators_of_older_diagrams(db: sqlite3.Connection, built: Built) -> None:
 
 @variant
 def provenance_of_somebody_else(db: sqlite3.Connection, built: Built) -> None:
-    replace(db, built, lab_meta=np.array("made on a Tuesday"), extra=np.arange(3))
+    replace(db, built, lab_meta=np.array(["made on a Tuesday"]), extra=np.arange(3))
 
 
 @variant

@@ -1,0 +1,126 @@
+"""Rules about when things began and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from pytest_panic_doctor.rules.invocation import EARLY, NO_TIME, OF_RUNS, OUT_OF_ORDER, any_is, by_run, examined
+from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.moment import is_before, is_no_time, is_plain
+from pytest_panic_doctor.store.subject import Rows
+
+NO_TIME_HERE = f"({is_no_time('t.started_at')} OR {is_no_time('t.completed_at')})"
+EARLY_HERE = is_before("t.completed_at", "t.started_at")
+BEFORE_OUTPUT = is_before("t.started_at", "i.completed_at")
+
+EMBEDDINGS = (
+    "run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
+    "WHERE r.experiment_id = :experiment"
+)
+DIAGRAMS = "run r JOIN persistencediagram t ON t.run_id = r.id WHERE r.experiment_id = :experiment"
+EXPERIMENT = "experimentconfig t WHERE t.id = :experiment"
+
+BEFORE_RUN = f"EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = r.id AND {BEFORE_OUTPUT})"
+
+
+def embeddings_have(view: View, condition: str) -> bool:
+    """Whether any embedding of the experiment meets one of three conditions: all are counted in one pass."""
+    conditions = (NO_TIME_HERE, EARLY_HERE, BEFORE_OUTPUT)
+    sums = ", ".join(f"total({each})" for each in conditions)
+    ((*counts,),) = view.once("embeddings at a wrong time", f"SELECT {sums} FROM {EMBEDDINGS}")
+    return bool(counts[conditions.index(condition)])
+
+
+@rule(
+    "invocation-time",
+    scope=Scope.EXPERIMENT,
+    sentence="every time is one, and nothing completed before it started",
+    remedy="correct the times by hand, or leave them",
+)
+def invocation_time(view: View) -> Iterator[Finding]:
+    """The experiment itself, its invocations, embeddings and diagrams, whatever the spelling of their times."""
+    for noun, table, source, name in (
+        ("experiment", "experimentconfig", EXPERIMENT, "t"),
+        ("invocation", "invocation", OF_RUNS, "i"),
+        ("embedding", "embedding", EMBEDDINGS, "t"),
+        ("diagram", "persistencediagram", DIAGRAMS, "t"),
+    ):
+        no_time, early = (NO_TIME, EARLY) if name == "i" else (NO_TIME_HERE, EARLY_HERE)
+        if table == "invocation" and not (any_is(view, no_time) or any_is(view, early)):
+            continue
+        if table == "embedding" and not (embeddings_have(view, no_time) or embeddings_have(view, early)):
+            continue
+        odd = Rows(table, f"SELECT {name}.id FROM {source} AND {no_time}", view.params)
+        yield from view.offenders(odd, partial(odd_message, noun), partial(odd_details, view, odd))
+        wrong = Rows(table, f"SELECT {name}.id FROM {source} AND {early}", view.params)
+        yield from view.offenders(wrong, partial(early_message, noun))
+
+
+def odd_message(noun: str, count: int) -> str:
+    """`2 embeddings have a time that is none`."""
+    return f"{plural(count, noun)} {verb(count, 'has', 'have')} a time that is none"
+
+
+def odd_details(view: View, rows: Rows) -> str:
+    """One of the values, so that a person sees of what kind they are."""
+    columns = ("started_at", "completed_at")
+    found = [
+        row
+        for column in columns
+        for row in view.db.execute(
+            f"SELECT quote({column}) FROM {rows.table} WHERE id IN ({rows.sql}) AND {is_no_time(column)} LIMIT 1",
+            rows.params,
+        )
+    ]
+    return f"for instance {str(found[0][0])[:40]}"
+
+
+def early_message(noun: str, count: int) -> str:
+    """`2 embeddings completed before they started`."""
+    return f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started"
+
+
+@rule(
+    "time-order",
+    scope=Scope.EXPERIMENT,
+    sentence="no invocation starts before its input is complete, no embedding before its invocation, and no diagram "
+    "before its run",
+    remedy="correct the times by hand, or leave them",
+)
+def time_order(view: View) -> Iterator[Finding]:
+    """Each step of the research tool waits for the one before. A clock that was set back breaks this too."""
+    examined(view)
+    if any_is(view, OUT_OF_ORDER):
+        rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {OUT_OF_ORDER}", view.params)
+        yield from view.offenders(
+            rows,
+            lambda count: (
+                f"{plural(count, 'invocation')} started before {verb(count, 'its', 'their')} input was complete"
+            ),
+        )
+    if embeddings_have(view, BEFORE_OUTPUT):
+        rows = Rows("embedding", f"SELECT t.id FROM {EMBEDDINGS} AND {BEFORE_OUTPUT}", view.params)
+        yield from view.offenders(
+            rows,
+            lambda count: (
+                f"{plural(count, 'embedding')} started before {verb(count, 'its', 'their')} invocation was complete"
+            ),
+        )
+    if not diagrams_may_precede_runs(view):
+        return
+    rows = Rows("persistencediagram", f"SELECT t.id FROM {DIAGRAMS} AND {BEFORE_RUN}", view.params)
+    yield from view.offenders(
+        rows, lambda count: f"{plural(count, 'diagram')} started before {verb(count, 'its', 'their')} run was complete"
+    )
+
+
+def diagrams_may_precede_runs(view: View) -> bool:
+    """Whether any diagram's start is not, by the spelling alone, after the latest end of its run's invocations."""
+    latest = {run: judged.latest for run, judged in by_run(view).items()}
+    found = view.db.execute(f"SELECT t.run_id, t.started_at, {is_plain('t.started_at')} FROM {DIAGRAMS}", view.params)
+    for run, started, plain in found:
+        end = latest.get(str(run), "")
+        if started is not None and end != "" and (end is None or not plain or started < end):
+            return True
+    return False

@@ -1,0 +1,34 @@
+"""Times as SQL compares them. The research tool writes `YYYY-MM-DD HH:MM:SS.ffffff`; SQLite reads a dozen spellings."""
+
+from __future__ import annotations
+
+PLAIN = 26
+"""Characters of `YYYY-MM-DD HH:MM:SS.ffffff`, without a zone: such texts are in the order of their times."""
+
+DATED = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
+"""Begins with a date: what SQLite also reads as a time, `now`, a number, a time of day, names no moment."""
+
+
+def is_no_time(column: str) -> str:
+    """The SQL condition that `column` holds something that is no time: true or false, and false for NULL."""
+    return (
+        f"({column} IS NOT NULL AND (typeof({column}) <> 'text' OR {column} NOT GLOB '{DATED}' "
+        f"OR julianday({column}) IS NULL))"
+    )
+
+
+def is_plain(column: str) -> str:
+    """The SQL condition that a time is spelt as the research tool spells it; NULL for NULL."""
+    return f"(length({column}) = {PLAIN} AND substr({column}, 11, 1) = ' ')"
+
+
+def is_before(earlier: str, later: str) -> str:
+    """The SQL condition that one column's time is before another's: NULL where either is NULL or no time.
+
+    To the millisecond where the spellings differ (`T` or a blank, with a zone or without), to the microsecond where
+    both are the research tool's.
+    """
+    return (
+        f"CASE WHEN {is_plain(earlier)} AND {is_plain(later)} THEN {earlier} < {later} "
+        f"ELSE julianday({earlier}) < julianday({later}) END"
+    )
