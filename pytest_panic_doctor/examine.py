@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_panic_doctor.rules.model import Finding, Kind, NothingToLookAt, Rule, View, blockers
+from pytest_panic_doctor.rules.model import BUILT_IN, Finding, Kind, NothingToLookAt, Rule, View, blockers
 from pytest_panic_doctor.store.integrity import RESTORE
 from pytest_panic_doctor.store.integrity import check as check_file
 from pytest_panic_doctor.store.schema import NOUNS, lacks
@@ -23,6 +23,7 @@ Counts = Mapping[str, int]
 Number = int | float | str
 AcceptedBy = Literal["", "severity", "baseline"]
 
+UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
 UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
 
 
@@ -201,7 +202,9 @@ class Examiner:
         earlier = self.surgeon.repaired(rule, subject) if self.surgeon else None
         if earlier:
             return Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
-        return Outcome("skipped", note=look.nothing) if look.nothing else Outcome("passed")
+        uncounted = UNCOUNTED if rule.source == BUILT_IN and not look.rows else ""
+        reason = look.nothing or uncounted
+        return Outcome("skipped", note=reason) if reason else Outcome("passed")
 
     def _settle(self, rule: Rule, subject: Subject) -> None:
         for name in rule.after:

@@ -49,4 +49,4 @@ def orphan_cluster(view: View) -> Iterator[Finding]:
             f"{count:,} {verb(count, 'names', 'name')} a lost {noun}" for noun, count in lost.items() if count
         )
 
-    yield from view.offenders(rows, message, details)
+    yield from view.offenders(rows, message, details, of="SELECT count(*) FROM embeddingcluster")

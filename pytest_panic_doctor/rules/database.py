@@ -22,6 +22,7 @@ them without being read."""
 )
 def file_integrity(view: View) -> Iterator[Finding]:
     """`PRAGMA integrity_check`: every page, and every index against its table, since the other rules read by index."""
+    view.examined(view.scalar("PRAGMA page_count"), "page")
     for problem in view.integrity(view.db).problems:
         yield view.finding(f"SQLite's check says: {problem}", count=1)
 
@@ -36,6 +37,7 @@ def schema(view: View) -> Iterator[Finding]:
     """Tables and columns by name; older files lack UNIQUE constraints, which is worth a warning and no more."""
     for table, expected in TABLES.items():
         columns = {str(row[1]) for row in view.db.execute(f"PRAGMA table_info({table})")}
+        view.examined(1 if columns else 0, "table")
         missing = [name for name in expected if name not in columns]
         if not columns:
             yield view.finding(f"table {table} does not exist", table=table, count=1)
@@ -161,4 +163,4 @@ def orphans(
         ).fetchall()
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
-    yield from view.offenders(rows, message, details)
+    yield from view.offenders(rows, message, details, of=f"SELECT count(*) FROM {table}")

@@ -52,6 +52,7 @@ def diagram_model(view: View) -> Iterator[Finding]:
             f"{plural(count, 'diagram')} {verb(count)} of an embedding model that the experiment does not use"
         ),
         details,
+        "SELECT count(*) FROM run r JOIN persistencediagram d ON d.run_id = r.id WHERE r.experiment_id = :experiment",
     )
 
 
@@ -104,6 +105,7 @@ def diagram_missing(view: View) -> Iterator[Finding]:
     """Presence alone: a payload counts as there when it is not NULL."""
     run, model = subject_of(view)
     payloads = stored.has_payload(view.db, run, model)
+    view.examined(len(payloads), "persistencediagram")
     if any(payloads):
         return
     kind = view.kind()
@@ -135,6 +137,7 @@ def diagram_duplicate(view: View) -> Iterator[Finding]:
     count = view.scalar(f"SELECT count(*) FROM {where}")
     if not count:
         raise NothingToLookAt("there is no diagram (see diagram-missing)")
+    view.examined(count, "persistencediagram")
     if count > 1:
         rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {stored.NEWEST}", view.params)
         ids = [row_id for (row_id,) in view.db.execute(rows.sql, rows.params)]
@@ -155,6 +158,7 @@ def diagram_valid(view: View) -> Iterator[Finding]:
     found = [diagram for diagram in stored.diagrams(view.db, *subject_of(view)) if diagram.payload is not None]
     if not found:
         raise NothingToLookAt("there is no diagram to validate (see diagram-missing)")
+    view.examined(len(found), "persistencediagram")
     for diagram in found:
         clauses = invalid(diagram.payload or b"")
         if clauses:
@@ -186,6 +190,7 @@ def diagram_current(view: View) -> Iterator[Finding]:
     a diagram is of this cloud (Robins, "Towards computing homology from finite approximations", 1999).
     """
     diagrams = readable(view)
+    view.examined(len(diagrams), "persistencediagram")
     cloud = cloud_of(view)
     if not cloud.whole:
         yield view.finding(

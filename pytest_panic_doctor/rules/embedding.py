@@ -43,21 +43,24 @@ def unknown_kind(view: View) -> Finding:
     )
 
 
-def counted(view: View, kind: str) -> tuple[int, int] | None:
+def one_each(view: View) -> bool:
+    """Whether SQLite itself sees to it that no invocation has two embeddings by one model."""
+    return is_unique(view, "embedding", ("invocation_id", "embedding_model"))
+
+
+def counted(view: View, kind: str | None) -> tuple[int, int]:
     """How many embeddings of the subject's model are of outputs of `kind`, and how many of others.
 
-    For all models of the experiment in one pass over the indexes, which settles a healthy database. None where the file
-    has no UNIQUE constraint, since there two of one invocation could stand for one that is missing.
+    For all models of the experiment in one pass over the indexes, which settles a healthy database.
     """
-    if not is_unique(view, "embedding", ("invocation_id", "embedding_model")):
-        return None
     rows = view.once(
         "embeddings by model and type",
         "SELECT e.embedding_model, i.type, count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
         "ON e.invocation_id = i.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run) GROUP BY 1, 2",
     )
     mine = {found: int(str(count)) for model, found, count in rows if model == view.subject.embedding_model}
-    return mine.get(kind, 0), sum(mine.values()) - mine.get(kind, 0)
+    fit = mine.get(kind, 0)
+    return fit, sum(mine.values()) - fit
 
 
 def of_kind(view: View, kind: str) -> int:
@@ -79,8 +82,12 @@ def embedding_missing(view: View) -> Iterator[Finding]:
     if kind is None:
         yield unknown_kind(view)
         return
-    known = counted(view, kind)
-    if known and known[0] == of_kind(view, kind):
+    there = of_kind(view, kind)
+    if not there:
+        raise NothingToLookAt(f"there is no {kind} invocation")
+    view.examined(there, "invocation")
+    # Without the constraint, two embeddings of one invocation could stand for one that is missing.
+    if one_each(view) and counted(view, kind)[0] == there:
         return
     params = view.params | {"kind": kind}
     rows = Rows(
@@ -91,8 +98,7 @@ def embedding_missing(view: View) -> Iterator[Finding]:
     )
 
     def message(count: int) -> str:
-        total = view.scalar(f"SELECT count(*) FROM {INVOCATIONS} AND i.type = :kind", kind=kind)
-        return f"{count:,} of {plural(total, f'{kind} invocation')} {verb(count, 'has', 'have')} no embedding"
+        return f"{count:,} of {plural(there, f'{kind} invocation')} {verb(count, 'has', 'have')} no embedding"
 
     yield from view.offenders(rows, message)
 
@@ -109,7 +115,8 @@ def embedding_duplicate(view: View) -> Iterator[Finding]:
 
     Where the file has the UNIQUE constraint, SQLite itself vouches for it, and no row is read.
     """
-    if is_unique(view, "embedding", ("invocation_id", "embedding_model")):
+    view.examined(sum(counted(view, None)), "embedding")
+    if one_each(view):
         return
     rows = Rows(
         "embedding",
@@ -141,8 +148,9 @@ def embedding_type(view: View) -> Iterator[Finding]:
     if kind is None:
         yield unknown_kind(view)
         return
-    known = counted(view, kind)
-    if known and not known[1]:
+    fit, others = counted(view, kind)
+    view.examined(fit + others, "embedding")
+    if not others:
         return
     params = view.params | {"kind": kind}
     rows = Rows("embedding", f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind", params)
@@ -224,6 +232,7 @@ def embedding_vector(view: View) -> Iterator[Finding]:
         width, found = commonest, examine_vectors(view, commonest)
     if not found.total:
         raise NothingToLookAt(f"{view.subject.embedding_model} has no embedding here")
+    view.examined(found.total, "embedding")
     count = found.counts.total()
     if count:
         yield view.finding(

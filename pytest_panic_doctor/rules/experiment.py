@@ -62,6 +62,7 @@ def experiment_config(view: View) -> Iterator[Finding]:
     ).fetchone()
     if row is None:
         raise NothingToLookAt("the experiment is gone since the examination began")
+    view.examined(1, "experimentconfig")
     *lists, max_length = row
     problems = [text for column, value in zip(COLUMNS, lists, strict=True) if (text := problem(column, value))]
     if not is_seed(max_length) or max_length <= 0:
@@ -104,6 +105,7 @@ def experiment_runs(view: View) -> Iterator[Finding]:
         "SELECT id, network, seed, initial_prompt, max_length FROM run WHERE experiment_id = :experiment ORDER BY id",
         view.params,
     ).fetchall()
+    view.examined(len(rows), "run")
     for run_id, network, seed, prompt, length in rows:
         there.setdefault((json.dumps(loaded(network)), seed, prompt), []).append(run_id)
         if length != max_length:

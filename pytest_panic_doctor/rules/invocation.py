@@ -91,6 +91,7 @@ def total(view: View) -> str:
 )
 def invocation_sequence(view: View) -> Iterator[Finding]:
     """One aggregate a run; only a run whose aggregate is off is looked at row by row."""
+    view.examined(0, "run")
     runs = view.db.execute(
         "SELECT r.id, r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
         "max(i.sequence_number), total(typeof(i.sequence_number) = 'integer') "
@@ -99,6 +100,8 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
         view.params,
     )
     for run, seed, max_length, count, distinct, low, high, whole in runs.fetchall():
+        view.examined(1, "run")
+        view.examined(count, "invocation")
         length = max_length if isinstance(max_length, int) else -1
         in_order = count > 0 and count == distinct == whole and low == 0 and high == count - 1
         if in_order and count == length:
@@ -214,6 +217,7 @@ def spans(view: View, query: str, params: dict[str, str | int | None]) -> Spans:
 )
 def invocation_output(view: View) -> Iterator[Finding]:
     """Presence alone: an image counts as there when it has a length, and its bytes stay on their pages."""
+    examined(view)
     if not any_is(view, WRONG_OUTPUT):
         return
     rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_OUTPUT}", view.params)
@@ -245,6 +249,7 @@ def invocation_output(view: View) -> Iterator[Finding]:
 )
 def invocation_chain(view: View) -> Iterator[Finding]:
     """The input of 0 is NULL, that of k the invocation k-1 of the run."""
+    examined(view)
     if not any_is(view, WRONG_INPUT):
         return
     rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_INPUT}", view.params)
@@ -281,6 +286,7 @@ def invocation_chain(view: View) -> Iterator[Finding]:
 )
 def invocation_model(view: View) -> Iterator[Finding]:
     """Invocation k uses `network[k % len(network)]`."""
+    examined(view)
     broken = Rows(
         "run",
         "SELECT id FROM run WHERE experiment_id = :experiment AND NOT "

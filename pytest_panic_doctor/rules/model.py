@@ -11,6 +11,9 @@ from typing import Literal
 from pytest_panic_doctor.store.integrity import Damage, check
 from pytest_panic_doctor.store.subject import Rows, Subject
 
+BUILT_IN = "built in"
+"""The source of a rule that comes with the doctor."""
+
 IDS_KEPT = 10_000
 """Row ids that a finding carries at most; its count stays exact beyond that."""
 
@@ -217,7 +220,7 @@ class Rule:
     remedy: str = ""
     after: tuple[str, ...] = ()
     expensive: bool = False
-    source: str = "built in"
+    source: str = BUILT_IN
 
     @property
     def marker(self) -> str:
@@ -244,7 +247,7 @@ def rule(
 
     def wrap(check: Check) -> Rule:
         module = check.__module__
-        source = "built in" if module.startswith("pytest_panic_doctor.") else module
+        source = BUILT_IN if module.startswith("pytest_panic_doctor.") else module
         return Rule(id, scope, sentence, check, repair, remedy, after, expensive, source)
 
     return wrap

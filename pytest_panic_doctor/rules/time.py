@@ -40,6 +40,7 @@ def embeddings_have(view: View, condition: str) -> bool:
 )
 def invocation_time(view: View) -> Iterator[Finding]:
     """The experiment itself, its invocations, embeddings and diagrams, whatever the spelling of their times."""
+    examined(view)
     for noun, table, source, name in (
         ("experiment", "experimentconfig", EXPERIMENT, "t"),
         ("invocation", "invocation", OF_RUNS, "i"),

@@ -6,26 +6,13 @@ from pathlib import Path
 
 import pytest
 from damages import DAMAGES, Planted
-from databases import COUNT, Built, build
+from databases import COUNT, build
+from examining import RULES, examine
 
 from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.examine import Examiner
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
-
-RULES = registry()
-
-
-def examine(built: Built) -> dict[str, list[Outcome]]:
-    """The outcomes of all items, by rule."""
-    database = Database(built.path)
-    examiner = Examiner(database, RULES, kinds([], []))
-    outcomes: dict[str, list[Outcome]] = {}
-    for entry in database.read(manifests.build).entries(RULES.values()):
-        outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
-    database.close()
-    return outcomes
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])

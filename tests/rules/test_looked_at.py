@@ -7,23 +7,70 @@ from pathlib import Path
 
 import pytest
 from databases import build
+from examining import RULES, examine
 
-from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.examine import UNCOUNTED, Examiner, Outcome
 from pytest_panic_doctor.report.results import from_plain, to_plain
 from pytest_panic_doctor.report.text import looked_at
-from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Rule, Scope, View
+from pytest_panic_doctor.rules.model import BUILT_IN, Finding, NothingToLookAt, Rule, Scope, View
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Rows, Subject
 
 
-def outcome_of(path: Path, check: Callable[[View], Iterable[Finding]]) -> Outcome:
-    """What a rule of one's own with this check comes to."""
-    rule = Rule("own", Scope.DATABASE, "all is well", check, source="conftest.py")
+def outcome_of(path: Path, check: Callable[[View], Iterable[Finding]], source: str = "conftest.py") -> Outcome:
+    """What a rule with this check comes to."""
+    rule = Rule("own", Scope.DATABASE, "all is well", check, source=source)
     database = Database(build(path / "x.sqlite").path)
     try:
         return Examiner(database, {}, {}).examine(rule, Subject())
     finally:
         database.close()
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+def test_every_rule_looks_at_something_in_a_healthy_database(tmp_path: Path, older: bool) -> None:
+    outcomes = examine(build(tmp_path / "x.sqlite", older=older))
+    assert outcomes.keys() == RULES.keys()
+    looked = {rule: [sum(outcome.rows.values()) for outcome in found] for rule, found in outcomes.items()}
+    assert [rule for rule, counts in looked.items() if not all(counts)] == []
+
+
+EMPTIED = ("embeddingcluster", "clusteringresult", "persistencediagram", "embedding", "invocation", "run")
+STILL_JUDGED = {
+    "file-integrity": "passed",
+    "schema": "passed",
+    "experiment-config": "passed",
+    "experiment-runs": "failed",
+}
+"""What can be told of an experiment of which nothing else is there."""
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
+def test_an_experiment_without_runs_passes_no_rule_about_them(tmp_path: Path, older: bool) -> None:
+    built = build(tmp_path / "x.sqlite", older=older)
+    with built.open() as db:
+        for table in EMPTIED:
+            db.execute(f"DELETE FROM {table}")
+    words = {rule: {outcome.word for outcome in found} for rule, found in examine(built).items()}
+    assert {rule: word for rule, (word,) in words.items() if word != "skipped"} == STILL_JUDGED
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [("embedding",), ("persistencediagram",), ("embeddingcluster",), EMPTIED[:-1]],
+    ids=["no embedding", "no diagram", "no assignment", "no invocation"],
+)
+def test_what_passes_looked_at_something(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        for table in gone:
+            db.execute(f"DELETE FROM {table}")
+    ended = [(rule, outcome) for rule, found in examine(built).items() for outcome in found]
+    assert [rule for rule, outcome in ended if outcome.word == "passed" and not sum(outcome.rows.values())] == []
+    assert all(outcome.note for _, outcome in ended if outcome.word == "skipped")
+    # A table that is empty is looked at by nobody; whose place it is says that something is missing.
+    assert not [rule for rule, outcome in ended if outcome.word == "passed" and set(outcome.rows) <= set(gone)]
+    assert {"failed", "skipped"} <= {outcome.word for _, outcome in ended} or gone == ("embeddingcluster",)
 
 
 def says(count: int, *findings: str) -> Callable[[View], Iterable[Finding]]:
@@ -77,6 +124,11 @@ def test_what_was_looked_at_decides(
     result = from_plain("x.sqlite::own", 0.1, to_plain("own", outcome))
     assert result.rows == rows
     assert result.as_dict().get("rows", {}) == rows
+
+
+def test_a_rule_of_the_doctor_that_does_not_count_cannot_pass(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, lambda view: (), source=BUILT_IN)  # noqa: ARG005
+    assert (outcome.word, outcome.note) == ("skipped", UNCOUNTED)
 
 
 def test_rows_are_named_as_people_name_them() -> None:
