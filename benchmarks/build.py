@@ -81,8 +81,8 @@ def build(path: Path, *shapes: Shape, seed: int = 0) -> Path:
     engine.dispose()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
-    clustering = ("{}", uid(6, 0), TIME, TIME, LATER, shapes[0].models[0], "hdbscan")
-    db.execute("INSERT INTO clusteringresult VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?1)", clustering)
+    clustering = (uid(6, 0), TIME, TIME, LATER, shapes[0].models[0], "hdbscan", "{}")
+    db.execute("INSERT INTO clusteringresult VALUES (?, ?, ?, ?, ?, ?, ?)", clustering)
     random = np.random.default_rng(seed)
     for experiment, (runs, shape) in enumerate(experiments(shapes)):
         db.execute("BEGIN")

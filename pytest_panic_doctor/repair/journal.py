@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -264,8 +264,8 @@ class Journal:
     def changed(self, step: int, table: str, after: Iterable[tuple[int, bytes]]) -> None:
         """Note what kept rows will be: (rowid, hash) of each."""
         self.connection.executemany(
-            "UPDATE changes SET after = ?3 WHERE step = ?1 AND table_name = ?4 AND row = ?2",
-            ((step, row, digest, table) for row, digest in after),
+            "UPDATE changes SET after = ? WHERE step = ? AND table_name = ? AND row = ?",
+            ((digest, step, table, row) for row, digest in after),
         )
 
     def applied(self, step: int, ended: float, rested: float) -> None:
@@ -371,7 +371,9 @@ class Journal:
 REPAIR_COLUMNS = "id, rule, experiment, run, embedding_model, rows, bytes, verb, status, time, session, undoes"
 
 
-def listed(connection: sqlite3.Connection, where: str, parameters: tuple[object, ...]) -> list[Repair]:
+def listed(
+    connection: sqlite3.Connection, where: str, parameters: Sequence[Value] | Mapping[str, Value]
+) -> list[Repair]:
     """The repairs `where`, newest first."""
     return [
         Repair(row[0], row[1], Subject(row[2], row[3], row[4]), *row[5:])
@@ -381,7 +383,7 @@ def listed(connection: sqlite3.Connection, where: str, parameters: tuple[object,
     ]
 
 
-def read(database: Path, where: str, parameters: tuple[object, ...] = ()) -> list[Repair]:
+def read(database: Path, where: str, parameters: Sequence[Value] | Mapping[str, Value] = ()) -> list[Repair]:
     """The repairs `where`, newest first; none where there is no journal. Raises RepairError, in one sentence.
 
     It is opened for writing only so that SQLite can recover it after a crash.

@@ -223,7 +223,7 @@ def _record(step: Step, part: Part) -> dict[int, int]:
     moved = _moved(journal, table, part.gone)
     journal.connection.executemany(
         "INSERT INTO changes (step, table_name, row, key, after, bytes)"
-        " SELECT ?1, table_name, ?2, key, ?3, bytes FROM changes WHERE step = ?4 AND table_name = ?5 AND row = ?6",
+        " SELECT ?, table_name, ?, key, ?, bytes FROM changes WHERE step = ? AND table_name = ? AND row = ?",
         ((step.number, moved.get(row, row), hashes[row], part.step, table.name, row) for row in part.gone),
     )
     return moved

@@ -127,9 +127,16 @@ class Writer:
         """
         return journals.read(
             self.database,
-            "session = ? AND rule = ? AND status = 'applied' AND undoes IS NULL AND (?3 IS NULL OR experiment = ?3)"
-            " AND (?4 IS NULL OR run = ?4) AND (?5 IS NULL OR embedding_model = ?5)",
-            (self.session, rule, subject.experiment, subject.run, subject.embedding_model),
+            "session = :session AND rule = :rule AND status = 'applied' AND undoes IS NULL"
+            " AND (:experiment IS NULL OR experiment = :experiment) AND (:run IS NULL OR run = :run)"
+            " AND (:model IS NULL OR embedding_model = :model)",
+            {
+                "session": self.session,
+                "rule": rule,
+                "experiment": subject.experiment,
+                "run": subject.run,
+                "model": subject.embedding_model,
+            },
         )
 
     def close(self) -> None:
