@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -130,3 +131,17 @@ def undone(settings: Settings, which: str) -> Iterator[str]:
         yield f"undid repair {repair.undoes} ({repair.rule}): {rows}; this undo is repair {repair.id}"
     if not done:
         yield f"nothing to undo: {text.shown_path(settings)} has no repair that is not undone"
+
+
+def build_demo(database: Path) -> list[str]:
+    """Build the demo database, in a process of its own: diagrams are never computed in this one.
+
+    Returns the sentence about a former demo that it replaced, where there was one.
+
+    Raises `DoctorError` with the sentence of the process that could not.
+    """
+    command = [sys.executable, "-m", "pytest_panic_doctor.demo", str(database.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])
+    return done.stdout.splitlines()[:-2]

@@ -100,6 +100,12 @@ class Doctor:
         if self.scratch:
             self.verification.folder = verified_folder(Path(self.scratch))
 
+    def to_run(self, *, distributed: bool) -> frozenset[str]:
+        """The names of the items that are run: all, where every worker died before it had collected them."""
+        if self.collected is None and distributed:
+            return frozenset(entry.name for entry in self.entries())
+        return self.collected or frozenset()
+
     def chosen_rules(self) -> frozenset[str]:
         """The rules that may be repaired: those of the collected items, and none that was left out.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+import sys
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ from pytest_panic_doctor.report.results import to_plain
 from pytest_panic_doctor.values import BadOption
 
 if TYPE_CHECKING:
+    from execnet import XSpec
+    from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
+
+    from pytest_panic_doctor.surviving import Reached
 
 WORKER_MEMORY = 250_000_000
 """Bytes that a worker and its idle child need between them, measured: below that a worker could not compute at all."""
@@ -25,7 +30,10 @@ WORKER_MEMORY = 250_000_000
 CONTROLLER_MEMORY = 120_000_000
 """Bytes of the controlling pytest."""
 
-REFUSED = ("loadgroup", "loadfile", "loadscope", "each")
+REFUSED = ("loadgroup", "loadfile", "loadscope")
+
+DEATHS_IN_A_ROW = 3
+"""Times the number of workers: so many deaths with no item between them end the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,11 @@ def limit_workers(config: pytest.Config, settings: Settings) -> None:
     Raises `BadOption` for a distribution that hangs or repeats the killer when a worker dies.
     """
     option = config.option
+    if option.maxworkerrestart is None:
+        # xdist gives up after four deaths a worker, however far apart; see `XdistHooks.pytest_testnodedown`.
+        option.maxworkerrestart = str(sys.maxsize)
+    if option.dist == "each":
+        raise BadOption("--dist each would examine every item once a worker: leave it away, or give --dist worksteal")
     if settings.fix and option.dist in REFUSED:
         raise BadOption(
             f"--dist {option.dist} cannot be used with --doctor-fix: leave it away, or give --dist worksteal"
@@ -103,9 +116,13 @@ class XdistHooks:
 
     def __init__(self, rules: Collection[str], collected: Callable[[Iterable[str]], None]) -> None:
         """`rules` are the ids of all rules; `collected` is told what the first worker collected, as all others do."""
+        from pytest_panic_doctor.surviving import Reached
+
         self.rules = rules
         self.collected = collected
+        self.reached: Reached = Reached()
         self._told = False
+        self._deaths = 0
 
     @pytest.hookimpl
     def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: Sequence[str]) -> None:
@@ -116,11 +133,54 @@ class XdistHooks:
             self.collected(ids)
 
     @pytest.hookimpl
+    def pytest_xdist_setupnodes(self, config: pytest.Config, specs: Sequence[XSpec]) -> None:
+        """Where a worker dies while it starts, start another."""
+        from pytest_panic_doctor.surviving import start_again
+
+        del specs
+        start_again(config.pluginmanager.get_plugin("dsession").nodemanager)  # type: ignore[union-attr]
+
+    @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Hand the session to a worker, so that all collect the same items whatever happens to the database."""
+        from pytest_panic_doctor.surviving import send_to_the_living
+
         doctor = node.config.stash[DOCTOR]
         doctor.workers = len(node.config.option.tx or ()) or 1
         node.workerinput["doctor"] = doctor.for_worker()
+        send_to_the_living(node)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_xdist_make_scheduler(self) -> Generator[None, Scheduling, Scheduling]:
+        """The scheduler that was chosen, for workers that may die at any moment."""
+        from pytest_panic_doctor.surviving import SurvivingScheduling
+
+        return SurvivingScheduling((yield), self.reached)
+
+    @pytest.hookimpl
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A worker has begun an item."""
+        self.reached.running.add(nodeid)
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A worker has told what an item came to."""
+        self._deaths = 0
+        if report.when == "teardown" or getattr(report, "doctor", None) is not None:
+            self.reached.ended(getattr(report, "node", None), report.nodeid)
+
+    @pytest.hookimpl
+    def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
+        """End the session, in one sentence, where workers do nothing but die."""
+        if not error:
+            return
+        self._deaths += 1
+        most = DEATHS_IN_A_ROW * (len(node.config.option.tx or ()) or 1)
+        if self._deaths > most:
+            session = node.config.pluginmanager.get_plugin("dsession")
+            session.shouldstop = (
+                f"doctor: the last {self._deaths} workers died before any item ended: free memory, or run without -n"
+            )
 
     @pytest.hookimpl
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -14,9 +13,8 @@ import pytest
 
 from pytest_panic_doctor import options
 from pytest_panic_doctor.baseline import compare, save
-from pytest_panic_doctor.commands import DISTRIBUTION, own_rules
+from pytest_panic_doctor.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
-from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
@@ -324,7 +322,10 @@ class DoctorSession:
             self.notes += nothing_chosen(self.config, self.doctor.rules)
         if self.input is None and not self.config.getoption("collectonly"):
             ended = {item_name(item.nodeid) for item in self.results.items}
-            self.results.unreached = (self.doctor.collected or frozenset()) - ended
+            self.results.unreached = self.doctor.to_run(distributed=self._distributes()) - ended
+            if self.results.unreached and session.exitstatus == pytest.ExitCode.OK:
+                # Workers died until there was none.
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._say_doubt(session)
         self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
         if self.treatment:
@@ -384,17 +385,3 @@ class DoctorSession:
             self.treatment.close()
         if self.scratch:
             self.scratch.cleanup()
-
-
-def build_demo(database: Path) -> list[str]:
-    """Build the demo database, in a process of its own: diagrams are never computed in this one.
-
-    Returns the sentence about a former demo that it replaced, where there was one.
-
-    Raises `DoctorError` with the sentence of the process that could not.
-    """
-    command = [sys.executable, "-m", "pytest_panic_doctor.demo", str(database.parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])
-    return done.stdout.splitlines()[:-2]
