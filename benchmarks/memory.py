@@ -1,9 +1,11 @@
 """Whether diagrams keep to the memory and time given, and what a second worker brings: through real pytest runs.
 
-    python benchmarks/memory.py                  # all three parts: about eight minutes on 2 cores
-    python benchmarks/memory.py --part memory    # or memory, timeout or workers alone
+    python benchmarks/memory.py                  # all four parts: about twelve minutes on 2 cores
+    python benchmarks/memory.py --part rows      # or memory, timeout, workers or rows alone
+    python benchmarks/memory.py --case orphan    # one case of rows (benchmarks/heavy.py) alone
 
-Each part builds a database without diagrams, and repairs it by `pytest --doctor-fix`. The memory is that of the whole
+Each part but `rows` builds a database without diagrams, and repairs it by `pytest --doctor-fix`; `rows` examines,
+repairs or undoes under 300 MB what is too large in one thing. The memory is that of the whole
 process tree: the sum of what each process has resident, every 50 ms. Pages that processes share count in each, so that
 the true number is lower. `../shared/data/caption-trajectories.npz` is looked for beside the checkout, or where --data
 says.
@@ -26,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from heavy import CASES, made
 from numpy.typing import NDArray
 from sqlalchemy import create_engine
 
@@ -39,6 +42,8 @@ EVERY = 0.05
 """Seconds between two looks at the process tree."""
 
 LIMIT = 1_000_000_000
+SMALL = 300_000_000
+SAID = re.compile("--doctor-memory (?!300MB *$)|of memory")
 SENTENCE = re.compile(
     r"the diagram of [\d,]+ points reached [\d.]+ [MG]B, its limit, after [\d,]+ s in [\w ]+; "
     r"give it more with --doctor-memory \d+GB, or fewer workers"
@@ -283,10 +288,44 @@ def workers(folder: Path, data: Mapping[str, Vectors]) -> None:
     row("for comparison: `-n 1` on two cores, where it computes on two threads", f"{threads:.1f} s", "", True)
 
 
+def asked(path: Path, *args: str) -> tuple[int, float, Tree, str]:
+    """A real pytest run of any kind: its exit status, its seconds, its processes, and what it said."""
+    command = [sys.executable, "-m", "pytest", "--doctor-db", str(path), "-q", "-p", "no:cacheprovider", *args]
+    output = path.with_suffix(".txt")
+    begun = time.perf_counter()
+    with output.open("w") as stream:
+        process = subprocess.Popen(command, cwd=path.parent, stdout=stream, stderr=subprocess.STDOUT)
+        tree = Tree(process.pid)
+        watcher = threading.Thread(target=tree.watch)
+        watcher.start()
+        status = process.wait()
+    seconds = time.perf_counter() - begun
+    watcher.join()
+    return status, seconds, tree, output.read_text()
+
+
+def rows(folder: Path, _: Mapping[str, Vectors], names: Sequence[str] = ()) -> None:
+    """One thing that is too large, under 300 MB: within the limit, whether it is examined or refused by name."""
+    print("\n**One thing too large: `--doctor-memory 300MB`**\n")
+    print("| case | peak of the tree | seconds | status | what is said of memory |\n|---|---|---|---|---|", flush=True)
+    for name in names or CASES:
+        case = CASES[name]
+        with tempfile.TemporaryDirectory(dir=folder) as inner:
+            path = made(Path(inner), case.make)
+            if case.undo:
+                asked(path, "--doctor-fix")
+            args = ("--doctor-undo", "all") if case.undo else case.args
+            status, seconds, tree, text = asked(path, "--doctor-memory", "300MB", *args)
+        said = next((line.strip() for line in text.splitlines() if SAID.search(line)), "")
+        fits = verdict(tree.peak < SMALL)
+        print(f"| {case.what} | {tree.peak / 1e6:,.0f} MB {fits} | {seconds:.1f} | {status} | {said} |", flush=True)
+
+
 PARTS: Mapping[str, Callable[[Path, Mapping[str, Vectors]], None]] = {
     "memory": memory,
     "timeout": timeout,
     "workers": workers,
+    "rows": rows,
 }
 
 
@@ -294,8 +333,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="this part alone; may be repeated")
+    parser.add_argument("--case", choices=CASES, action="append", help="this case of rows alone; may be repeated")
     parser.add_argument("--data", type=Path, default=DATA, help="caption-trajectories.npz")
     args = parser.parse_args()
+    if args.case:
+        with tempfile.TemporaryDirectory() as folder:
+            rows(Path(folder), {}, args.case)
+        return
     with np.load(args.data, allow_pickle=False) as file:
         data = {name: np.asarray(file[name], np.float32) for name in file.files if name.endswith("_vectors")}
     for name in args.part or PARTS:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_panic_doctor import manifest as manifests
+from pytest_panic_doctor.examine import Examiner
 from pytest_panic_doctor.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.plan import Pair, Todo, dealt, todo
@@ -23,11 +24,21 @@ from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.integrity import RESTORE, check_tables
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
+from pytest_panic_doctor.topology.memory import format_size
+from pytest_panic_doctor.topology.room import CONTROLLER, Room, TooLarge, room
 from pytest_panic_doctor.values import BadOption, nearest
 from pytest_panic_doctor.verification import LISTING, Verification, verified_folder
 
 MISSING = diagram_missing.id
 INTEGRITY = file_integrity.id
+
+ITEM_BYTES, WORKER_ITEM_BYTES = 6_000, 3_600
+"""Bytes that pytest holds for an item to its end, in one process or in two, and in each worker more (measured)."""
+
+RUN_BYTES = 1_200
+"""The same for a run, which each process lists."""
+
+SHARDS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 100, 200, 500, 1000)
 
 
 @dataclass
@@ -69,12 +80,21 @@ class Doctor:
         self.labels = self.manifest.labels()
 
     @property
+    def space(self) -> Room:
+        """What a check of this process may hold in memory at once."""
+        beside = os.getpid() != self.controller
+        return room(self.settings.memory, self.workers if beside else 1, beside=beside)
+
+    def examiner(self) -> Examiner:
+        """What examines items in this process."""
+        made = Examiner(self.database, self.rules, self.settings.kinds, space=self.space)
+        made.verification = self.verification
+        return made
+
+    @property
     def selected(self) -> list[Rule]:
         """The rules that have items: those that were named, or all that are not switched off."""
-        named, severity = self.settings.rules, self.settings.severity
-        return [
-            rule for rule in self.rules.values() if rule.id in named or (not named and severity.get(rule.id) != "off")
-        ]
+        return chosen(self.settings, self.rules)
 
     @property
     def switched_off(self) -> int:
@@ -198,14 +218,20 @@ class Doctor:
         }
 
 
-def begin(settings: Settings, extra: Iterable[Rule] = ()) -> Doctor:
-    """A session of the controller: looks at the database once. Raises `Unreadable` and `BadOption`, in one sentence."""
+def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> Doctor:
+    """A session of the controller with so many xdist workers, 0 without: looks at the database once.
+
+    Raises `Unreadable`, `BadOption` and `TooLarge`, in one sentence.
+    """
     rules = known_rules(settings, extra)
     database = Database(settings.database)
     database.check_readable()
+    space = room(settings.memory)
+    database.largest = space.value
     try:
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
-        listed = database.read(lambda db: manifests.build(db, settings.experiments))
+        database.read(lambda db: check_items(db, settings, chosen(settings, rules), space, workers))
+        listed = database.read(lambda db: manifests.build(db, settings.experiments, space))
         problems = database.read(lambda db: check_tables(db, LISTING)).problems
         rows = database.read(lambda db: manifests.rows_by_table(db, TABLES))
     except sqlite3.DatabaseError as error:
@@ -230,6 +256,28 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         ward=plain["ward"],  # type: ignore[arg-type]
         scratch=str(plain["scratch"]),
         chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
+    )
+
+
+def chosen(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
+    """The rules that have items: those that were named, or all that are not switched off."""
+    named, severity = settings.rules, settings.severity
+    return [rule for rule in rules.values() if rule.id in named or (not named and severity.get(rule.id) != "off")]
+
+
+def check_items(db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: Room, workers: int) -> None:
+    """Raise `TooLarge` where pytest cannot hold as many items as there are, before it tries."""
+    mine = shard(settings.shard) if settings.shard else WHOLE
+    runs, items = manifests.counted(db, settings.experiments, rules, space)
+    need = RUN_BYTES * runs * (1 + workers) + items // mine.of * (ITEM_BYTES + WORKER_ITEM_BYTES * max(0, workers - 1))
+    fits = space.bytes - CONTROLLER * bool(workers) * workers
+    if need <= fits:
+        return
+    parts = next((n for n in SHARDS if RUN_BYTES * runs * (1 + workers) + need * mine.of // n <= fits), 0)
+    shards = f", or examine it in {parts} parts, the first with --doctor-shard 1/{parts}" if parts else ""
+    raise TooLarge(
+        f"{settings.database.name} has {items:,} items, for which pytest needs {format_size(need)}, "
+        f"{space.refusal(need, fits)}{shards}"
     )
 
 

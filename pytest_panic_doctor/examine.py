@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_panic_doctor.rules.model import BUILT_IN, Finding, Kind, NothingToLookAt, Rule, View, blockers
+from pytest_panic_doctor.rules.model import (
+    BUILT_IN,
+    IDS_KEPT,
+    Finding,
+    Kind,
+    NothingToLookAt,
+    Rule,
+    View,
+    blockers,
+    plural,
+)
 from pytest_panic_doctor.store.integrity import RESTORE
 from pytest_panic_doctor.store.integrity import check as check_file
 from pytest_panic_doctor.store.schema import NOUNS, lacks
 from pytest_panic_doctor.store.session import Database, data_version
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.room import Room, TooLarge, named, too_big
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.verification import Verification
@@ -102,6 +113,31 @@ class Planner(Protocol):
         """Why the item would stay sick, empty where it would not; and the measures of its repair."""
 
 
+class Named:
+    """The findings of one check: the first 10,000 by name, the others by their number."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.kept: list[Finding] = []
+        self.findings = self.rows = 0
+
+    def add(self, found: Iterable[Finding]) -> None:
+        """Take all of them, one by one."""
+        for finding in found:
+            if len(self.kept) < IDS_KEPT or finding.warning:
+                self.kept.append(finding)
+            else:
+                self.findings += 1
+                self.rows += finding.count
+
+    def all(self, view: View) -> tuple[Finding, ...]:
+        """Those that were kept, and one more for the rest."""
+        if self.findings:
+            text = f"{plural(self.findings, 'more finding')}, of which none is named (at most {IDS_KEPT:,} are)"
+            return (*self.kept, view.finding(text, count=self.rows))
+        return tuple(self.kept)
+
+
 class Examiner:
     """Examines items of one database: with a surgeon under `--doctor-fix`, without one otherwise."""
 
@@ -112,9 +148,15 @@ class Examiner:
         kinds: Mapping[str, Kind],
         surgeon: Surgeon | None = None,
         planner: Planner | None = None,
+        space: Room = Room(),  # noqa: B008
     ) -> None:
-        """`rules` are all rules, also those that no item was made for: a repair may need them first."""
+        """`rules` are all rules, also those that no item was made for: a repair may need them first.
+
+        `space` is what a check may hold in memory at once.
+        """
         self.database = database
+        self.database.largest = space.value
+        self.space = space
         self.rules = rules
         self.kinds = kinds
         self.surgeon = surgeon
@@ -128,22 +170,24 @@ class Examiner:
         self._memo_state: tuple[int, int] = (0, 0)
 
     def look(self, rule: Rule, subject: Subject) -> Look:
-        """What one check finds; raises `NothingToLookAt`."""
+        """What one check finds; raises `NothingToLookAt`, and `TooLarge` where it does not fit into the memory."""
 
         def check(db: sqlite3.Connection) -> Look:
             integrity = self.verification.integrity if self.verification else check_file
-            view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity)
-            findings: list[Finding] = []
+            view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity, space=self.space)
+            findings = Named()
             try:
-                findings.extend(rule.check(view))
+                findings.add(rule.check(view))
             except NothingToLookAt:
-                if not findings:
+                if not findings.kept:
                     raise
-            return Look(tuple(findings), view.looked_at)
+            return Look(findings.all(view), view.looked_at)
 
         try:
             return self.database.read(check)
         except sqlite3.DatabaseError as error:
+            if too_big(error):
+                raise self.database.read(lambda db: named(db, self.space, subject.experiment)) from error
             return Look(self._unreadable(rule, subject, error))
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
@@ -192,6 +236,11 @@ class Examiner:
             look = self.look(rule, subject)
         except NothingToLookAt as nothing:
             return Outcome("skipped", note=str(nothing))
+        except TooLarge as large:
+            ids = (large.id,) if large.id else ()
+            parts = (subject.experiment, subject.run, subject.embedding_model)
+            finding = Finding(rule.id, f"not examined: {large}", *parts, large.table, ids, 1)
+            return Outcome("failed", (finding,), note="not repaired: what was not examined is not changed")
         warnings = tuple(finding for finding in look.findings if finding.warning)
         findings = tuple(finding for finding in look.findings if not finding.warning)
         outcome = self._treat(rule, subject, findings) if findings else self._unharmed(rule, subject, look)
@@ -216,7 +265,7 @@ class Examiner:
                 if findings and self.surgeon and first.repair:
                     done = self.surgeon.operate(first, subject, findings)
                     self.surgeon.remember(first, subject, replace(done, findings=findings))
-            except (NothingToLookAt, NotRepaired):
+            except (NothingToLookAt, NotRepaired, TooLarge):
                 # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
                 # this item needs of it, it looks at itself.
                 continue

@@ -11,9 +11,14 @@ from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.integrity import UNKNOWN
 from pytest_panic_doctor.store.jsontext import is_name, loaded
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.room import Room, named, too_big
 
 NAMED = "typeof(id) = 'text'"
 """What a row needs to be the subject of an item; the rule `schema` fails for those without."""
+
+
+LABEL = 200
+"""Characters of a prompt, and of a network as it stands in the file, that a label has at most."""
 
 
 def dashed(stored: str) -> str:
@@ -163,22 +168,44 @@ def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[
             yield entry(rule, subject)
 
 
-def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest:
+def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: Room = Room()) -> Manifest:  # noqa: B008
     """The manifest of the database, or of those of its experiments that are named; in the order of their ids.
 
     The tables themselves are read, and no index: one that is damaged would leave items out.
+
+    Raises `TooLarge`, in one sentence, where a list or a label does not fit into `space`.
     """
     try:
-        rows = db.execute(
-            f"SELECT id, prompts, embedding_models FROM experimentconfig NOT INDEXED WHERE {NAMED} ORDER BY id"
-        ).fetchall()
+        return collected(db, experiments, space)
+    except sqlite3.DataError as error:
+        if not too_big(error):
+            raise
+        raise named(db, space) from error
+
+
+def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Room) -> Manifest:
+    """The same, where every value can be read."""
+    try:
+        rows = [
+            (
+                each,
+                first(space.parsed(prompts, "prompts", each)),
+                unique(space.parsed(models, "embedding_models", each)),
+            )
+            for each, prompts, models in db.execute(
+                f"SELECT id, prompts, embedding_models FROM experimentconfig NOT INDEXED WHERE {NAMED} ORDER BY id"
+            )
+            if not experiments or each in experiments
+        ]
         runs: dict[str, list[Run]] = {}
         # Without the column, a length is not known; the rule `schema` says so, and the items are there all the same.
         length = "max_length" if has_column(db, "run", "max_length") else "NULL"
         for run_id, experiment, network, prompt, steps in db.execute(
-            f"SELECT id, experiment_id, network, initial_prompt, {length} FROM run NOT INDEXED "
-            f"WHERE {NAMED} ORDER BY id"
+            f"SELECT id, experiment_id, substr(network, 1, {10 * LABEL}), substr(initial_prompt, 1, {LABEL}), {length} "
+            f"FROM run NOT INDEXED WHERE {NAMED} ORDER BY id"
         ):
+            if experiments and experiment not in experiments:
+                continue
             run = Run(run_id, run_label(prompt, network), steps if isinstance(steps, int) else 0)
             runs.setdefault(experiment, []).append(run)
     except sqlite3.OperationalError as error:
@@ -186,13 +213,42 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = ()) -> Manifest
             raise
         # A table or a column is missing: the rule `schema` says so, and there is nothing to make subjects of.
         return Manifest(())
-    return Manifest(
-        tuple(
-            Experiment(each, first(prompts), unique(models), tuple(runs.get(each, ())))
-            for each, prompts, models in rows
-            if not experiments or each in experiments
-        )
+    return Manifest(tuple(Experiment(each, label, models, tuple(runs.get(each, ()))) for each, label, models in rows))
+
+
+def counted(
+    db: sqlite3.Connection, experiments: tuple[str, ...], rules: Iterable[Rule], space: Room
+) -> tuple[int, int]:
+    """How many runs and items there are: of the database, or of those of its experiments that are named.
+
+    Counted by SQLite, and never too few: a model that stands twice in a list counts twice. Raises `TooLarge`.
+    """
+    scopes = [rule.scope for rule in rules]
+    length = (
+        f"CASE WHEN length(embedding_models) <= {space.json} AND json_valid(embedding_models) "
+        "THEN json_array_length(embedding_models) ELSE 0 END"
     )
+    try:
+        found = db.execute(
+            f"SELECT total({length}), total(r), total(r * {length}), count(*) FROM (SELECT embedding_models, (SELECT "
+            f"count(*) FROM run WHERE experiment_id = e.id) AS r FROM experimentconfig e WHERE {NAMED} "
+            "AND (:named IS NULL OR id IN (SELECT value FROM json_each(:named))))",
+            {"named": json.dumps(experiments) if experiments else None},
+        ).fetchone()
+    except sqlite3.DataError as error:
+        if not too_big(error):
+            raise
+        raise named(db, space) from error
+    except sqlite3.OperationalError:
+        return 0, 0  # A table or a column is missing: see `build`.
+    models, runs, pairs, number = map(int, found)
+    weights = {
+        Scope.DATABASE: 1,
+        Scope.EXPERIMENT: number,
+        Scope.EXPERIMENT_MODEL: models,
+        Scope.RUN_MODEL: pairs,
+    }
+    return runs, sum(weights[scope] for scope in scopes)
 
 
 def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
@@ -213,12 +269,12 @@ def unique(models: object) -> tuple[str, ...]:
 
 def first(prompts: object) -> str:
     """An experiment's first prompt."""
-    return next(iter(names(prompts)), "no prompt")
+    return next(iter(names(prompts)), "no prompt")[:LABEL]
 
 
 def run_label(prompt: object, network: object) -> str:
     """A run's prompt and network."""
-    return f"{prompt}: {' → '.join(names(network)) or network}"
+    return f"{prompt}: {(' → '.join(names(network)) or str(network))[:LABEL]}"
 
 
 def experiment_ids(db: sqlite3.Connection) -> list[str]:

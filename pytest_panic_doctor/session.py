@@ -15,7 +15,7 @@ from pytest_panic_doctor import options
 from pytest_panic_doctor.baseline import compare, save
 from pytest_panic_doctor.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
-from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.manifest import item_name
@@ -92,8 +92,7 @@ class DoctorSession:
         config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
         config.stash[DOCTOR] = self.doctor
         self.doctor.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
-        examiner = Examiner(self.doctor.database, self.doctor.rules, self.doctor.settings.kinds)
-        examiner.verification = self.doctor.verification
+        examiner = self.doctor.examiner()
         if self.doctor.settings.plan:
             from pytest_panic_doctor.planner import Planner
             from pytest_panic_doctor.repair.weigh import Tally
@@ -173,12 +172,13 @@ class DoctorSession:
             self._read_ahead(settings.database)
             self._tell_of_check(settings.database)
             self.treatment = Treatment(settings)
-        doctor = begin(settings, rules)
+        workers = len(self.config.getoption("tx", None) or ())
+        doctor = begin(settings, rules, workers)
         doctor.chosen_with = chosen_with(self.config, settings.database)
         if self.treatment:
             doctor.scratch = str(self.treatment.ward.scratch)
             doctor.ward = self.treatment.ward.as_plain()
-            doctor.largest_first(len(self.config.getoption("tx", None) or ()) or 1)
+            doctor.largest_first(workers or 1)
             self.treatment.check_room(doctor)
             if settings.ray:
                 from pytest_panic_doctor.remote import Remote

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from pytest_panic_doctor.rules.experiment import problem
+from pytest_panic_doctor.rules.experiment import configuration, problem
 from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.jsontext import loaded
 from pytest_panic_doctor.store.subject import Rows
@@ -58,9 +58,7 @@ def diagram_model(view: View) -> Iterator[Finding]:
 
 def embedding_models(view: View) -> object:
     """The experiment's embedding models, as its row has them."""
-    row = view.db.execute(
-        "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", view.params
-    ).fetchone()
+    row = configuration(view, "embedding_models")
     return row[0] if row else None
 
 

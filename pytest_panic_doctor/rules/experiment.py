@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
+from hashlib import sha256
 from itertools import product
+from math import prod
 
-from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Scope, View, plural, rule
+from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.jsontext import is_name, loaded
 
-Plan = Counter[tuple[str, int, str]]
-"""How often each (network as JSON, seed, prompt) is there."""
+Place = tuple[int, int, int] | bytes
+"""A place in the product: the numbers of its network, seed and prompt; a hash of all three where it has none there."""
 
 COLUMNS = ("networks", "seeds", "prompts", "embedding_models")
 SHOWN = 40
+LONGEST = 400
+"""Characters of a network that are shown."""
 
 
 def is_network(value: object) -> bool:
@@ -33,6 +37,16 @@ KINDS = {
     "prompts": (lambda value: isinstance(value, str), "texts"),
     "embedding_models": (is_name, "model names"),
 }
+
+
+def configuration(view: View, *columns: str) -> list[object] | None:
+    """Columns of the experiment's row, None where it is gone; raises `TooLarge` where one is too long to be parsed."""
+    found = view.db.execute(f"SELECT {', '.join(columns)} FROM experimentconfig WHERE id = :experiment", view.params)
+    row = found.fetchone()
+    if row is None:
+        return None
+    experiment = str(view.subject.experiment)
+    return [view.space.parsed(value, column, experiment) for column, value in zip(columns, row, strict=True)]
 
 
 def problem(column: str, text: object) -> str | None:
@@ -57,15 +71,13 @@ def problem(column: str, text: object) -> str | None:
 )
 def experiment_config(view: View) -> Iterator[Finding]:
     """The JSON columns of one experiment."""
-    row = view.db.execute(
-        f"SELECT {', '.join(COLUMNS)}, max_length FROM experimentconfig WHERE id = :experiment", view.params
-    ).fetchone()
+    row = configuration(view, *COLUMNS, "max_length")
     if row is None:
         raise NothingToLookAt("the experiment is gone since the examination began")
     view.examined(1, "experimentconfig")
     *lists, max_length = row
     problems = [text for column, value in zip(COLUMNS, lists, strict=True) if (text := problem(column, value))]
-    if not is_seed(max_length) or max_length <= 0:
+    if not isinstance(max_length, int) or max_length <= 0:
         problems.append(f"max_length is {max_length!r}, and must be a whole number above 0")
     for text in problems:
         yield view.finding(text, table="experimentconfig", ids=[str(view.subject.experiment)], count=1)
@@ -79,9 +91,9 @@ def experiment_config(view: View) -> Iterator[Finding]:
 )
 def experiment_runs(view: View) -> Iterator[Finding]:
     """The runs that the configuration asks for, against those that are there."""
-    networks, seeds, prompts, max_length = view.db.execute(
-        "SELECT networks, seeds, prompts, max_length FROM experimentconfig WHERE id = :experiment", view.params
-    ).fetchone() or (None, None, None, None)
+    networks, seeds, prompts, max_length = (
+        configuration(view, "networks", "seeds", "prompts", "max_length") or [None] * 4
+    )
     bad = [
         text
         for column, value in (("networks", networks), ("seeds", seeds), ("prompts", prompts))
@@ -95,25 +107,24 @@ def experiment_runs(view: View) -> Iterator[Finding]:
             count=1,
         )
         return
-    asked: Plan = Counter(
-        (json.dumps(network), int(str(seed)), str(prompt))
-        for network, seed, prompt in product(as_list(networks), as_list(seeds), as_list(prompts))
-    )
-    there: dict[tuple[str, int, str], list[str]] = {}
+    asked = Asked(as_list(networks), as_list(seeds), as_list(prompts))
+    there: dict[Place, list[str]] = {}
     wrong_length: list[str] = []
+    count = 0
     rows = view.db.execute(
         "SELECT id, network, seed, initial_prompt, max_length FROM run WHERE experiment_id = :experiment ORDER BY id",
         view.params,
-    ).fetchall()
-    view.examined(len(rows), "run")
+    )
     for run_id, network, seed, prompt, length in rows:
-        there.setdefault((json.dumps(loaded(network)), seed, prompt), []).append(run_id)
+        count += 1
+        there.setdefault(asked.place(network, seed, prompt), []).append(run_id)
         if length != max_length:
             wrong_length.append(run_id)
+    view.examined(count, "run")
     yield from missing(view, asked, there)
     yield from unasked(view, asked, there)
     if wrong_length:
-        text = f"{len(wrong_length):,} of {plural(len(rows), 'run')} {'has' if len(wrong_length) == 1 else 'have'} "
+        text = f"{len(wrong_length):,} of {plural(count, 'run')} {'has' if len(wrong_length) == 1 else 'have'} "
         yield in_runs(view, f"{text}another max_length than the experiment's {max_length}", wrong_length)
 
 
@@ -123,12 +134,54 @@ def as_list(text: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def named(key: tuple[str, int, str]) -> str:
+class Asked:
+    """The product networks x seeds x prompts, which is never written out: of 130 each it has two million places."""
+
+    def __init__(self, networks: list[object], seeds: list[object], prompts: list[object]) -> None:
+        """The lists of a configuration, which are known to be what they should be."""
+        counted = (
+            Counter(json.dumps(network) for network in networks),
+            Counter(int(str(seed)) for seed in seeds),
+            Counter(str(prompt) for prompt in prompts),
+        )
+        self.numbers = tuple({value: number for number, value in enumerate(each)} for each in counted)
+        self.times = tuple(list(each.values()) for each in counted)
+        self.values = tuple(list[object](each) for each in counted)
+        self.total = len(networks) * len(seeds) * len(prompts)
+
+    def place(self, network: object, seed: object, prompt: object) -> Place:
+        """Where a run belongs."""
+        values = (json.dumps(loaded(network)), seed, prompt)
+        first, second, third = (known.get(value) for known, value in zip(self.numbers, values, strict=True))
+        if first is None or second is None or third is None:
+            return sha256(repr(values).encode()).digest()
+        return first, second, third
+
+    def wanted(self, place: Place) -> int:
+        """How many runs there should be at a place."""
+        return 0 if isinstance(place, bytes) else prod(self.times[axis][place[axis]] for axis in range(3))
+
+    def places(self) -> Iterator[tuple[int, int, int]]:
+        """All of them, one after the other."""
+        first, second, third = (range(len(each)) for each in self.values)
+        return product(first, second, third)
+
+    def key(self, place: tuple[int, int, int]) -> Key:
+        """The network as JSON, the seed and the prompt of a place."""
+        network, seed, prompt = (each[at] for each, at in zip(self.values, place, strict=True))
+        return str(network), seed, prompt
+
+
+Key = tuple[str, object, object]
+"""A network as JSON, a seed and a prompt."""
+
+
+def named(key: Key) -> str:
     """One run's place in the product, for a sentence."""
     network, seed, prompt = key
     models = loaded(network)
     walk = " → ".join(str(name) for name in models) if isinstance(models, list) else network
-    return f"{walk}, seed {seed}, prompt {str(prompt)[:SHOWN]!r}"
+    return f"{walk[:LONGEST]}, seed {str(seed)[:SHOWN]}, prompt {str(prompt)[:SHOWN]!r}"
 
 
 def in_runs(view: View, message: str, ids: list[str]) -> Finding:
@@ -136,25 +189,43 @@ def in_runs(view: View, message: str, ids: list[str]) -> Finding:
     return view.finding(message, table="run", ids=ids, run=ids[0] if len(ids) == 1 else None)
 
 
-def missing(view: View, asked: Plan, there: dict[tuple[str, int, str], list[str]]) -> Iterator[Finding]:
-    """One finding for each (network, seed, prompt) that has too few runs; it names the experiment, which lacks them."""
-    for key, wanted in asked.items():
-        lacking = wanted - len(there.get(key, ()))
-        if lacking > 0:
-            noun = "there is no run for" if lacking == wanted else f"{plural(lacking, 'run')} too few for"
-            yield view.finding(
-                f"{noun} {named(key)}",
-                table="experimentconfig",
-                ids=[str(view.subject.experiment)],
-                count=lacking,
-            )
+def missing(view: View, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[Finding]:
+    """One finding for each place that has too few runs; it names the experiment, which lacks them.
+
+    All are counted by arithmetic, and 10,000 are named.
+    """
+    lacking = asked.total - sum(min(len(ids), asked.wanted(place)) for place, ids in there.items())
+    names = 0
+    for place in asked.places():
+        if not lacking or names == IDS_KEPT - 1:
+            break
+        wanted = asked.wanted(place)
+        count = wanted - len(there.get(place, ()))
+        if count > 0:
+            noun = "there is no run for" if count == wanted else f"{plural(count, 'run')} too few for"
+            yield lost(view, f"{noun} {named(asked.key(place))}", count)
+            lacking -= count
+            names += 1
+    if lacking:
+        yield lost(view, f"{plural(lacking, 'more run')} of other places {verb(lacking)} lacking", lacking)
 
 
-def unasked(view: View, asked: Plan, there: dict[tuple[str, int, str], list[str]]) -> Iterator[Finding]:
-    """One finding for each (network, seed, prompt) that has more runs than the configuration asks for."""
-    for key, ids in there.items():
-        wanted = asked.get(key, 0)
+def lost(view: View, message: str, count: int) -> Finding:
+    """A finding about runs that are not there."""
+    return view.finding(message, table="experimentconfig", ids=[str(view.subject.experiment)], count=count)
+
+
+def unasked(view: View, asked: Asked, there: Mapping[Place, list[str]]) -> Iterator[Finding]:
+    """One finding for each place that has more runs than the configuration asks for."""
+    for place, ids in there.items():
+        wanted = asked.wanted(place)
+        if len(ids) <= wanted:
+            continue
+        ((network, seed, prompt),) = view.db.execute(
+            f"SELECT network, seed, substr(initial_prompt, 1, {SHOWN}) FROM run WHERE id = ?", (ids[0],)
+        ).fetchmany(1)
+        key = named((json.dumps(loaded(network)), seed, prompt))
         if wanted == 0:
-            yield in_runs(view, f"{plural(len(ids), 'run')} that the experiment does not ask for: {named(key)}", ids)
-        elif len(ids) > wanted:
-            yield in_runs(view, f"{plural(len(ids), 'run')} instead of {wanted} for {named(key)}", ids)
+            yield in_runs(view, f"{plural(len(ids), 'run')} that the experiment does not ask for: {key}", ids)
+        else:
+            yield in_runs(view, f"{plural(len(ids), 'run')} instead of {wanted} for {key}", ids)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pytest_panic_doctor.store.integrity import Damage, check
 from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.topology.room import Room
 
 BUILT_IN = "built in"
 """The source of a rule that comes with the doctor."""
@@ -105,6 +106,8 @@ class View:
     """What SQLite finds wrong with the file: asked once a session, however many ask."""
     looked_at: dict[str, int] = field(default_factory=dict)
     """How many rows of each table the check has said that it looked at."""
+    space: Room = field(default_factory=Room)
+    """What the check may hold in memory at once."""
 
     def examined(self, count: int, what: str) -> None:
         """Say that this check looked at `count` rows of the table `what`; what is said twice of one table adds up.

@@ -77,6 +77,8 @@ class Database:
         """
         self.path = path
         self.shared = shared
+        self.largest = 0
+        """The bytes of the largest value that is read; 0: as SQLite was built. SQLite refuses a larger one unread."""
         self.patience = patience
         self.watch: Callable[..., int] | None = None
         """Told of each table that a statement will read, when it is made ready: SQLite's authorizer."""
@@ -188,6 +190,8 @@ class Database:
             check_same_thread=False,
         )
         db.text_factory = self._text
+        if self.largest:
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.largest)
         heedful(db)
         db.execute("PRAGMA query_only = ON")
         if self.watch is not None:

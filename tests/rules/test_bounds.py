@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from databases import build, uid
+from databases import MODELS, build, uid
 
 from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.doctor import check_items
+from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Finding
+from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, Scope, View, rule
 from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.memory import parse_size
+from pytest_panic_doctor.topology.room import Room, TooLarge, room
 from pytest_panic_doctor.values import kinds
 
 RULES = registry()
@@ -79,3 +88,196 @@ def test_numbers_are_judged_in_time_that_grows_with_the_rows(tmp_path: Path, sta
     (finding,) = found(tmp_path, statement)
     assert finding.message == said
     assert time.process_time() - begun < 2.0  # quadratic: 6 s for the first of these
+
+
+SMALL = Room(4_000_000, 300_000_000, given=True)
+"""Room for a value of 1 MB, and for JSON of 166 kB."""
+
+LARGE = "CAST(zeroblob(2000000) AS TEXT)"
+
+
+def outcome_of(path: Path, rule: str, space: Room = SMALL) -> Outcome:
+    """The worst outcome of the items of one rule, which must not need more than `space`."""
+    database = Database(path)
+    entries = list(database.read(manifests.build).entries([RULES[rule]]))
+    database.close()
+    examiner = Examiner(database, RULES, kinds([], []), space=space)
+    tracemalloc.start()
+    outcomes = [examiner.examine(RULES[rule], entry.subject) for entry in entries]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    database.close()
+    assert peak < space.bytes
+    return next((each for each in outcomes if each.word == "failed"), outcomes[0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "statement", "named"),
+    [
+        (
+            "experiment-runs",
+            f"UPDATE run SET initial_prompt = {LARGE}",
+            f"the column initial_prompt of run {uid(2, 0)}",
+        ),
+        ("experiment-runs", f"UPDATE run SET network = {LARGE}", f"the column network of run {uid(2, 0)}"),
+        (
+            "experiment-config",
+            "UPDATE experimentconfig SET networks = json_array(hex(zeroblob(100000)))",
+            f"the column networks of experiment {uid(1, 0)}",
+        ),
+        (
+            "experiment-runs",
+            "UPDATE experimentconfig SET seeds = json_array(hex(zeroblob(100000)))",
+            f"the column seeds of experiment {uid(1, 0)}",
+        ),
+        (
+            "invocation-sequence",
+            f"UPDATE run SET seed = 7, max_length = 99; UPDATE invocation SET output_text = {LARGE} "
+            "WHERE sequence_number = 11",
+            f"the column output_text of invocation {uid(3, 11)}",
+        ),
+        (
+            "embedding-vector",
+            f"UPDATE embedding SET vector = zeroblob(2000000) WHERE id = '{uid(4, 3)}'",
+            f"the column vector of embedding {uid(4, 3)}",
+        ),
+        (
+            "diagram-valid",
+            f"UPDATE persistencediagram SET diagram_data = zeroblob(2000000) WHERE id = '{uid(5, 0)}'",
+            f"the column diagram_data of diagram {uid(5, 0)}",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_does_not_fit_is_refused_by_name_before_it_is_read(
+    tmp_path: Path, rule: str, statement: str, named: str
+) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.executescript(statement)
+    outcome = outcome_of(built.path, rule)
+    assert outcome.word == "failed"
+    (finding,) = outcome.findings
+    size = (
+        "200 kB, and --doctor-memory leaves 167 kB"
+        if "hex" in statement
+        else "2.0 MB, and --doctor-memory leaves 1.0 MB"
+    )
+    assert finding.message == f"not examined: {named} is {size} for it: give --doctor-memory 1GB"
+    assert finding.ids == (named.split()[-1],)
+
+
+@pytest.mark.parametrize("column", ["prompts", "embedding_models"])
+def test_a_list_that_items_are_made_of_is_refused_at_the_start(tmp_path: Path, column: str) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute(f"UPDATE experimentconfig SET {column} = json_array(hex(zeroblob(100000)))")
+    database = Database(built.path)
+    with pytest.raises(TooLarge, match=f"the column {column} of experiment {uid(1, 0)} is 200 kB"):
+        database.read(lambda db: manifests.build(db, (), SMALL))
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("runs", "models", "given", "said"),
+    [
+        (60_000, 2, "300MB", "pytest needs 3.0 GB, and --doctor-memory leaves"),
+        (2, 20_000, "300MB", "pytest needs 1.4 GB, and --doctor-memory leaves"),
+        (60_000, 2, "300MB -n", "pytest needs 3.0 GB, and --doctor-memory leaves"),
+        (60_000, 2, "4GB", ""),
+        (60_000, 2, "300MB 1/20", ""),
+    ],
+)
+def test_items_that_pytest_cannot_hold_are_refused_before_they_are_made(
+    tmp_path: Path, runs: int, models: int, given: str, said: str
+) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        names = json.dumps(MODELS if models == 2 else [f"m{k}" for k in range(models)])
+        db.execute("UPDATE experimentconfig SET embedding_models = ?", (names,))
+        db.execute("BEGIN")
+        row = "SELECT ?, network, seed, max_length, initial_prompt, experiment_id FROM run WHERE id = ?"
+        db.executemany(f"INSERT INTO run {row}", ((uid(9, k), built.run()) for k in range(runs - 2)))
+        db.execute("COMMIT")
+    pairs = {Scope.DATABASE: 1, Scope.EXPERIMENT: 1, Scope.EXPERIMENT_MODEL: models, Scope.RUN_MODEL: runs * models}
+    items = sum(pairs[each.scope] for each in RULES.values())
+    size, _, more = given.partition(" ")
+    settings = Settings(built.path, memory=parse_size(size), shard=more if "/" in more else None)
+    database = Database(built.path)
+    space = replace(room(parse_size(size)), bytes=parse_size(size) - 80_000_000)
+
+    def check() -> None:
+        database.read(lambda db: check_items(db, settings, list(RULES.values()), space, int(more == "-n")))
+
+    tracemalloc.start()
+    if said:
+        with pytest.raises(TooLarge, match=f"x.sqlite has {items:,} items, for which {said}"):
+            check()
+    else:
+        check()
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()
+    database.close()
+
+
+def test_the_places_of_a_product_are_counted_and_not_written_out(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        lists = [[[f"m{k}"] for k in range(130)], list(range(129)), [f"p{k}" for k in range(128)]]
+        values = [json.dumps(each) for each in lists]
+        db.execute("UPDATE experimentconfig SET networks = ?, seeds = ?, prompts = ?", values)
+        db.execute("UPDATE run SET network = '[\"m1\"]', seed = 5, initial_prompt = 'p7'")
+    outcome = outcome_of(built.path, "experiment-runs", replace(SMALL, bytes=24_000_000))
+    assert len(outcome.findings) == IDS_KEPT + 1
+    lost = [finding for finding in outcome.findings if finding.table == "experimentconfig"]
+    assert sum(finding.count for finding in lost) == 130 * 129 * 128 - 1
+    assert lost[0].message == "there is no run for m0, seed 0, prompt 'p0'"
+    assert lost[-1].message == f"{130 * 129 * 128 - IDS_KEPT:,} more runs of other places are lacking"
+    assert outcome.findings[-1].message == "1 more finding, of which none is named (at most 10,000 are)"
+
+
+@pytest.mark.parametrize(
+    ("networks", "seeds", "prompts", "said"),
+    [
+        ('[["a"], ["a"]]', "[1, 1]", '["p"]', {"2 runs too few for a, seed 1, prompt 'p'": 2}),
+        ('[["a"]]', "[1, 1, 1]", '["p"]', {"1 run too few for a, seed 1, prompt 'p'": 1}),
+        (
+            '[["a"]]',
+            "[1]",
+            '["p", "q", "q"]',
+            {"there is no run for a, seed 1, prompt 'q'": 2, "2 runs instead of 1 for a, seed 1, prompt 'p'": 2},
+        ),
+        (
+            '[["a"]]',
+            "[2]",
+            '["p", "p"]',
+            {
+                "there is no run for a, seed 2, prompt 'p'": 2,
+                "2 runs that the experiment does not ask for: a, seed 1, prompt 'p'": 2,
+            },
+        ),
+        ('[["\\u0061"]]', "[1, 1]", '["p"]', {}),
+    ],
+)
+def test_what_stands_twice_in_a_list_is_asked_for_twice(
+    tmp_path: Path, networks: str, seeds: str, prompts: str, said: dict[str, int]
+) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE experimentconfig SET networks = ?, seeds = ?, prompts = ?", (networks, seeds, prompts))
+        db.execute("UPDATE run SET network = '[\"a\"]', seed = 1, initial_prompt = 'p'")
+    assert {finding.message: finding.count for finding in examine(built.path, "experiment-runs")} == said
+
+
+def test_findings_beyond_those_that_are_named_are_counted(tmp_path: Path) -> None:
+    @rule("many", scope=Scope.DATABASE, sentence="there are few")
+    def many(view: View) -> Iterator[Finding]:
+        for number in range(3 * IDS_KEPT):
+            yield view.finding(f"number {number}", count=2)
+
+    database = Database(build(tmp_path / "x.sqlite").path)
+    outcome = Examiner(database, {"many": many}, {}).examine(many, Subject())
+    database.close()
+    assert len(outcome.findings) == IDS_KEPT + 1
+    assert sum(finding.count for finding in outcome.findings) == 6 * IDS_KEPT
+    assert outcome.findings[-1].message == "20,000 more findings, of which none is named (at most 10,000 are)"
