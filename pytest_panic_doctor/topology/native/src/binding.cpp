@@ -1,0 +1,167 @@
+// The module `_rips`: one function, by the stable interface of CPython 3.11 and later.
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <bit>
+#include <cstring>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "rips.hpp"
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little || std::endian::native == std::endian::big);
+
+// A buffer of a Python object, given back at the end.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(const Buffer &) = delete;
+  Buffer &operator=(const Buffer &) = delete;
+  ~Buffer() {
+    if (view_.obj != nullptr) PyBuffer_Release(&view_);
+  }
+
+  bool get(PyObject *object, int flags) { return PyObject_GetBuffer(object, &view_, flags) == 0; }
+  const Py_buffer &view() const { return view_; }
+
+  template <class T>
+  bool aligned() const {
+    return reinterpret_cast<std::uintptr_t>(view_.buf) % alignof(T) == 0;
+  }
+
+ private:
+  Py_buffer view_{};
+};
+
+PyObject *refuse(const std::string &why) {
+  PyErr_SetString(PyExc_ValueError, why.c_str());
+  return nullptr;
+}
+
+bool is_float32(const Py_buffer &view) {
+  if (view.itemsize != sizeof(float) || view.format == nullptr) return false;
+  const char *format = view.format;
+  if (*format == '@' || *format == '=' || *format == (std::endian::native == std::endian::little ? '<' : '>')) ++format;
+  return std::strcmp(format, "f") == 0;
+}
+
+// Lets other threads of the interpreter run; the signals that arrive meanwhile are looked at where they are allowed to be.
+class Unlocked {
+ public:
+  Unlocked() : thread_(PyEval_SaveThread()) {}
+  Unlocked(const Unlocked &) = delete;
+  Unlocked &operator=(const Unlocked &) = delete;
+  ~Unlocked() { PyEval_RestoreThread(thread_); }
+
+  static bool interrupted(void *context) {
+    auto &self = *static_cast<Unlocked *>(context);
+    PyEval_RestoreThread(self.thread_);
+    const bool raised = PyErr_CheckSignals() != 0;
+    self.thread_ = PyEval_SaveThread();
+    return raised;
+  }
+
+ private:
+  PyThreadState *thread_;
+};
+
+PyObject *as_bytes(const rips::Bars &bars) {
+  static_assert(sizeof(rips::Bar) == 2 * sizeof(float));
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char *>(bars.data()),
+                                   static_cast<Py_ssize_t>(bars.size() * sizeof(rips::Bar)));
+}
+
+// What a computation comes to: bars, or the limit that it reached, or what is wrong with the matrix.
+struct Outcome {
+  std::optional<rips::Diagram> diagram;
+  rips::Limit limit{};
+  std::string unusable;
+};
+
+Outcome compute(const Py_buffer &matrix, int max_dim, const rips::Kernels &kernels, rips::Control &control) {
+  Outcome outcome;
+  try {
+    const rips::Distances distances(static_cast<const float *>(matrix.buf), static_cast<std::size_t>(matrix.shape[0]),
+                                    control);
+    outcome.diagram = rips::persistence(distances, max_dim, kernels, control);
+  } catch (const rips::Reached &reached) {
+    outcome.limit = reached.limit;
+  } catch (const rips::Unusable &why) {
+    outcome.unusable = why.what();
+  } catch (const std::bad_alloc &) {
+    outcome.limit = rips::Limit::memory;
+  } catch (const std::length_error &) {
+    outcome.limit = rips::Limit::memory;
+  }
+  return outcome;
+}
+
+PyObject *as_python(const Outcome &outcome) {
+  if (outcome.limit == rips::Limit::signal) return nullptr;  // the exception is set
+  if (!outcome.unusable.empty()) return refuse(outcome.unusable);
+  if (!outcome.diagram) return PyLong_FromLong(static_cast<long>(outcome.limit));
+  PyObject *const bars = PyTuple_New(3);
+  if (bars == nullptr) return nullptr;
+  for (std::size_t dimension = 0; dimension < 3; ++dimension) {
+    PyObject *const bytes = as_bytes((*outcome.diagram)[dimension]);
+    if (bytes == nullptr || PyTuple_SetItem(bars, static_cast<Py_ssize_t>(dimension), bytes) != 0) {
+      Py_DecRef(bars);
+      return nullptr;
+    }
+  }
+  return bars;
+}
+
+PyObject *bars(PyObject *, PyObject *arguments) {
+  PyObject *matrix_object, *state_object;
+  int max_dim, signals;
+  double seconds;
+  long long memory;
+  const char *kernel;
+  if (!PyArg_ParseTuple(arguments, "OidLOpz:bars", &matrix_object, &max_dim, &seconds, &memory, &state_object, &signals,
+                        &kernel))
+    return nullptr;
+  Buffer matrix, state;
+  if (!matrix.get(matrix_object, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return nullptr;
+  if (!state.get(state_object, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)) return nullptr;
+  const Py_buffer &view = matrix.view();
+  if (view.ndim != 2 || view.shape[0] != view.shape[1]) return refuse("the distances are no square matrix");
+  if (!is_float32(view)) return refuse("the distances are not float32 of this machine");
+  if (!matrix.aligned<float>()) return refuse("the distances are not aligned");
+  if (state.view().len < static_cast<Py_ssize_t>(sizeof(rips::State)) || !state.aligned<rips::State>())
+    return refuse("the state is too short, or not aligned");
+  if (max_dim < 0 || max_dim > 2) return refuse("the engine computes H0 to H2");
+  const rips::Kernels *const kernels = rips::kernels(kernel);
+  if (kernels == nullptr) return refuse(std::string("this processor does not have ") + kernel);
+
+  auto *const words = static_cast<rips::State *>(state.view().buf);
+  Outcome outcome;
+  std::optional<rips::Control> control;
+  {
+    Unlocked unlocked;
+    control.emplace(words, seconds, memory, signals != 0 ? Unlocked::interrupted : nullptr, &unlocked);
+    outcome = compute(view, max_dim, *kernels, *control);
+  }
+  return as_python(outcome);
+}
+
+PyMethodDef methods[] = {
+    {"bars", bars, METH_VARARGS,
+     "bars(distances, max_dim, seconds, memory, state, signals, kernel)\n--\n\n"
+     "Bars of H0 to H2 as bytes of float32 pairs, or the number of the limit that was reached."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef_Slot slots[] = {{0, nullptr}};
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_rips", "Vietoris-Rips persistence, H0 to H2.", 0, methods, slots,
+                      nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__rips() { return PyModuleDef_Init(&module); }
