@@ -16,6 +16,7 @@ from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.model import Rule, plural
 from pytest_panic_doctor.topology.memory import format_size
+from pytest_panic_doctor.values import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,7 @@ def merged(config: pytest.Config, settings: Settings, names: Iterable[str]) -> i
     """Put the reports of shards together."""
     from pytest_panic_doctor.report.merge import merge
 
-    paths = [Path(config.invocation_params.dir, name) for name in names]
+    paths = [place(config.invocation_params.dir, name) for name in names]
     return merge(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
 
 

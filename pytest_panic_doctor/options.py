@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -17,6 +18,7 @@ from pytest_panic_doctor.values import (
     duration,
     kinds,
     part,
+    place,
     report,
     severities,
     shard,
@@ -191,12 +193,12 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     database = values["db"]
     if values["demo"] and from_line["db"]:
         raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
-    named = folder["db"] / str(database) if database else invocation_dir / DEFAULT_DATABASE
+    named = place(folder["db"], str(database)) if database else invocation_dir / DEFAULT_DATABASE
     if values["demo"]:
         named = invocation_dir / DEMO_DATABASE
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
-    reports = tuple(report(folder["report"] / text) for text in texts(values["report"]))
+    reports = tuple(report(place(folder["report"], text)) for text in texts(values["report"]))
     if same := next((path for path in reports if path.resolve() == named.resolve()), None):
         raise BadOption(f"--doctor-report {same} is the database itself: name another file")
     return Settings(
@@ -208,7 +210,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         memory=size(values["memory"]),
         max_workers=whole("--doctor-max-workers", values["max-workers"], least=1),
         timeout=duration("--doctor-timeout", values["timeout"]),
-        baseline=absolute(folder["baseline"] / str(values["baseline"])) if values["baseline"] else None,
+        baseline=absolute(place(folder["baseline"], str(values["baseline"]))) if values["baseline"] else None,
         baseline_write=bool(values["baseline-write"]),
         sample=part("--doctor-sample", values["sample"]),
         budget=duration("--doctor-budget", values["budget"]),
@@ -247,7 +249,27 @@ def given(source: Source, option: Option) -> object:
     if value not in (None, False, []):
         return value
     ini = source.getini(option.key)
-    return (truthy(ini) or None) if option.kind == "flag" else ini or None
+    if option.kind == "flag":
+        return truthy(ini) or None
+    # In a native TOML file a number is one.
+    return str(ini) if isinstance(ini, int | float) and option.kind in ("text", "optional") else ini or None
+
+
+def check_once(arguments: Sequence[object]) -> None:
+    """Raise `BadOption` where the command line gives an option twice that takes one value: one would be ignored.
+
+    `arguments` are those that were typed: what they give replaces what `addopts` gives.
+    """
+    typed = [str(each) for each in arguments]
+    for option in OPTIONS:
+        if option.kind in ("text", "optional"):
+            said = [
+                after if each == option.flag else each.partition("=")[2]
+                for each, after in pairwise([*typed, ""])
+                if each.partition("=")[0] == option.flag
+            ]
+            if len(dict.fromkeys(said)) > 1:
+                raise BadOption(f"{option.flag} is given {len(said)} times ({', '.join(said)}): give it once")
 
 
 def read(source: Source) -> tuple[dict[str, object], dict[str, object]]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SESSION: pytest.StashKey[DoctorSession] = pytest.StashKey()
 
+NATIVE, UNIONS = (9, 0), (9, 2)
+"""The versions of pytest with native TOML files, and with ini keys that may be a text, a truth or a number there."""
+
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
@@ -48,9 +51,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         if option.kind in ("list", "several"):
             parser.addini(option.key, help_of_key, type="linelist", default=[])
         else:
-            parser.addini(option.key, help_of_key, type="string", default="")
+            add_value(parser, option.key, help_of_key, flag=option.kind == "flag")
     for key, (form, text) in options.EXTRA_KEYS.items():
-        parser.addini(key, text, type=form, default=[])
+        if form == "string":
+            add_value(parser, key, text)
+        else:
+            parser.addini(key, text, type=form, default=[])
+
+
+def add_value(parser: pytest.Parser, key: str, text: str, *, flag: bool = False) -> None:
+    """An ini key of one value: a text in an ini file, in a native TOML file what it is."""
+    if pytest.version_tuple >= UNIONS:
+        parser.addini(key, text, type=str | bool | int | float, default="")
+    elif flag and pytest.version_tuple >= NATIVE:
+        parser.addini(key, text, type="bool", default=False)
+    else:
+        parser.addini(key, text, type="string", default="")
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -138,6 +154,7 @@ class Commands:
         if config.getoption("help") or config.getoption("version"):
             return None
         with usage_errors():
+            options.check_once(config.invocation_params.args)
             settings = options.settings(config, config.invocation_params.dir, ini_dir(config))
             status = run(config, settings)
             if status is None and config.pluginmanager.hasplugin("xdist"):

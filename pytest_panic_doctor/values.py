@@ -32,6 +32,15 @@ def texts(value: object) -> list[str]:
     return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
 
 
+def place(folder: Path, text: str) -> Path:
+    """The file that a text names, `~` and `$VAR` expanded as pytest does it for `--junitxml`.
+
+    A file whose name has these very characters is that file.
+    """
+    named = folder / text
+    return named if os.path.lexists(named) else folder / os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
+
+
 def uuid(text: str) -> str:
     """A UUID as stored: 32 hex digits without dashes."""
     digits = text.replace("-", "").lower()

@@ -248,7 +248,7 @@ def header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[np.g
         raise PayloadError(f"holds a pickled object in {name}, which is never loaded")
     if fortran and len(shape) > 1 and min(shape) > 1:
         raise PayloadError(f"holds {name} in column order, which the research tool never writes")
-    if dtype.itemsize == 0 or any(length < 0 for length in shape):
+    if dtype.itemsize == 0 or any(type(length) is not int or length < 0 for length in shape):
         raise PayloadError(f"is torn: {name} has the shape {shape} and the type {dtype}")
     return shape, dtype
 

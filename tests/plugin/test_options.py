@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from databases import Built, build
+from runs import Doctor
 
 from pytest_panic_doctor import options, values
 from pytest_panic_doctor.options import Settings
@@ -151,3 +153,71 @@ def test_all_choices_travel_to_a_worker() -> None:
     settings = read(given)
     assert (settings.sample, settings.severity) == ((2, 7), {"run": "warn <= 3", "schema": "off"})
     assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
+
+
+@pytest.mark.parametrize("text", ["~/a.sqlite", "$PLACE/a.sqlite", "${PLACE}/a.sqlite", "$PLACE/b/../a.sqlite"])
+def test_paths_are_expanded_as_pytest_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    assert read(Given({"doctor_db": text})).database == tmp_path / "a.sqlite"
+    assert read(Given(ini={"doctor_db": text})).database == tmp_path / "a.sqlite"
+    assert read(Given({"doctor_baseline": text})).baseline == tmp_path / "a.sqlite"
+    (tmp_path / "b").mkdir()
+    report = read(Given({"doctor_report": [text.replace("sqlite", "json")]})).reports[0]
+    assert options.absolute(report) == tmp_path / "a.json"
+
+
+@pytest.mark.parametrize("name", ["$NOT_SET.sqlite", "~nobody-of-that-name", "$PLACE.sqlite", "~"])
+def test_what_cannot_be_expanded_or_has_that_very_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("PLACE", "elsewhere")
+    (tmp_path / name).touch()
+    assert read(Given({"doctor_db": name}), line_dir=tmp_path).database == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--doctor-db", "a", "--doctor-db", "b"], "--doctor-db is given 2 times (a, b): give it once"),
+        (["--doctor-db=a", "-q", "--doctor-db", "b", "--doctor-db=c"], "--doctor-db is given 3 times (a, b, c)"),
+        (["--doctor-memory=1GB", "--doctor-memory=2GB"], "--doctor-memory is given 2 times"),
+        (["--doctor-undo", "3", "--doctor-undo", "4"], "--doctor-undo is given 2 times (3, 4)"),
+    ],
+)
+def test_an_option_of_one_value_is_given_once(arguments: list[str], said: str) -> None:
+    with pytest.raises(BadOption) as caught:
+        options.check_once(arguments)
+    assert str(caught.value).startswith(said)
+
+
+def test_the_same_value_twice_and_options_that_repeat_are_no_contradiction() -> None:
+    options.check_once(["--doctor-db", "a", "--doctor-db=a", "--doctor-rule=x", "--doctor-rule=y", "--doctor-fix"])
+
+
+def test_one_database_of_two_is_never_ignored(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+    build(pytester.path / "y.sqlite")
+    result = doctor("--doctor-db", "y.sqlite", "-n2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --doctor-db is given 2 times (x.sqlite, y.sqlite): give it once"])
+    pytester.makeini("[pytest]\naddopts = --doctor-db=gone.sqlite\n")
+    assert sick.path.exists()
+    assert doctor("--doctor-rule=schema").ret == 0, "what addopts gives is replaced"
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9, 2), reason="native TOML files with keys of several types are newer")
+@pytest.mark.parametrize(("name", "table"), [("pytest.toml", "pytest"), ("pyproject.toml", "tool.pytest")])
+def test_a_native_toml_file_has_typed_values(doctor: Doctor, pytester: pytest.Pytester, name: str, table: str) -> None:
+    build(pytester.path / "x.sqlite")
+    (pytester.path / name).write_text(
+        f"[{table}]\ndoctor_fix = true\ndoctor_plan = false\ndoctor_max_workers = 2\ndoctor_memory = '1GB'\n"
+        "doctor_embed_cosine = 0.5\ndoctor_max_dim = 1\n"
+    )
+    result = doctor("-n8", "--doctor-rule=schema", "--doctor-report=r.json")
+    assert result.ret == 0, result.stdout.str()
+    said = json.loads((pytester.path / "r.json").read_text())["doctor"]["settings"]
+    assert [said[name] for name in ("fix", "plan", "max_workers", "max_dim")] == [True, False, 2, 1]
+    (pytester.path / name).write_text(f"[{table}]\ndoctor_max_workers = 0\n")
+    result = doctor()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --doctor-max-workers 0 is no whole number of at least 1*"])

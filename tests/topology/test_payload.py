@@ -294,6 +294,12 @@ def test_headers_are_read_or_refused(header: str, data: bytes) -> None:
     assert header.startswith("{'descr': '<f4'")
 
 
+@pytest.mark.parametrize("shape", ["(True, 2)", "(1, True)", "(False, 2)", "(True,)", "(-1, 2)"])
+def test_a_length_that_is_no_number_is_refused(shape: str) -> None:
+    with pytest.raises(PayloadError, match=r"is torn: .* has the shape"):
+        decode(with_member(npy(described(shape), bytes(8))))
+
+
 # What is hostile
 
 
