@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+
 import damaged_blobs
-from damage import DAMAGES, E3, I3, I4, LOST, NEW, RUN, D, Damage, E, sql
-from databases import LATER, LENGTH, NETWORK, TIME, Built, uid
+from damage import DAMAGES, E3, I3, I4, LOST, NEW, RUN, D, Damage, E, Ids, damage, sql
+from databases import LATER, LENGTH, NETWORK, TIME, Built, add_run, uid
+from pictures import picture
+
+from pytest_panic_doctor.manifest import dashed
 
 # schema
 sql("schema", "DROP TABLE embeddingcluster", name="table_gone")
@@ -19,7 +25,7 @@ for name, script in {
     "rowid_hidden_by_a_column": "ALTER TABLE embeddingcluster ADD COLUMN RowID",
     "id_a_blob": "UPDATE embeddingcluster SET id = x'00ff' WHERE rowid = 1",
 }.items():
-    sql("schema", script, name=name)
+    sql("schema", script, name=name, also=("id-format",) if name == "id_a_blob" else ())
 sql(
     "schema",
     "ALTER TABLE experimentconfig RENAME TO old; CREATE TABLE experimentconfig AS SELECT * FROM old; "
@@ -65,7 +71,7 @@ sql(
     repairable=True,
 )
 for column, name in enumerate(("embedding", "result", "medoid")):
-    values = [uid(4, 1), uid(6, 0), uid(4, 1)]
+    values = [uid(4, 1001), uid(6, 0), uid(4, 1)]
     values[column] = LOST
     sql(
         "orphan-cluster",
@@ -222,10 +228,25 @@ sql(
     gone(*range(LENGTH)),
     RUN,
     name="run_without_invocations",
-    also=("diagram-current",),
+    also=("diagram-current", "cluster-consistent"),
 )
 EARLY = "UPDATE experimentconfig SET seeds = '[7]'; UPDATE run SET seed = 7; UPDATE invocation SET seed = 7;"
-sql("invocation-sequence", EARLY + gone(10, 11), RUN, name="early_stop_without_a_repeat", also=("diagram-current",))
+
+
+@damage("invocation-sequence", "diagram-current")
+def early_stop_without_a_repeat(db: sqlite3.Connection, built: Built) -> Ids:
+    db.executescript(EARLY + gone(10, 11))
+    for k in range(0, 10, 2):
+        db.execute("UPDATE invocation SET output_image_data = ? WHERE id = ?", (picture(20 * k), built.invocation(k)))
+    return (RUN,)
+
+
+sql(
+    "invocation-sequence",
+    f"{EARLY} UPDATE invocation SET output_text = 'again' WHERE id IN ('{uid(3, 1)}', '{uid(3, 5)}')",
+    RUN,
+    name="a_run_that_goes_on_after_a_repeat",
+)
 
 # invocation-output
 for name, change in {
@@ -333,6 +354,110 @@ sql(
     D,
     name="diagram_before_its_run_by_its_zone",
 )
+
+# embedding-model, embedding-width
+sql(
+    "embedding-model",
+    """UPDATE experimentconfig SET embedding_models = '["Nomic", "NomicVision", "Nomic"]'""",
+    E,
+    name="model_listed_twice",
+)
+sql(
+    "embedding-model",
+    f"INSERT INTO embedding VALUES ('{NEW}', '{TIME}', '{LATER}', '{I3}', 'Retired', zeroblob(32))",
+    NEW,
+    name="embedding_of_an_unused_model",
+)
+
+
+@damage("embedding-width")
+def vectors_wider_in_another_experiment(db: sqlite3.Connection, built: Built) -> Ids:
+    """All is well in either experiment."""
+    db.execute("UPDATE experimentconfig SET prompts = '[\"an apple\"]'")
+    for number, (experiment, prompt) in enumerate(((uid(1, 1), "a pear"), (uid(1, 2), "a plum"))):
+        db.execute(
+            "INSERT INTO experimentconfig SELECT ?, networks, seeds, ?, embedding_models, max_length, started_at, "
+            "completed_at FROM experimentconfig WHERE id = ?",
+            (experiment, json.dumps([prompt]), uid(1, 0)),
+        )
+        if number:
+            add_run(db, 2, prompt, experiment=2)
+    db.execute("UPDATE run SET experiment_id = ? WHERE id = ?", (uid(1, 1), built.run(1)))
+    for k in range(LENGTH):
+        db.execute(
+            "UPDATE embedding SET vector = CAST(vector || zeroblob(4) AS BLOB) WHERE id = ?", (built.embedding(k, 1),)
+        )
+    return (uid(1, 1),)
+
+
+# id-format
+for name, script in {
+    "in_upper_case": f"UPDATE embeddingcluster SET id = upper('{uid(7, 3)}') WHERE id = '{uid(7, 3)}'",
+    "with_dashes": f"UPDATE embeddingcluster SET id = '{dashed(uid(7, 3))}' WHERE id = '{uid(7, 3)}'",
+    "short": f"UPDATE embeddingcluster SET id = '06b05171' WHERE id = '{uid(7, 3)}'",
+    "empty": f"UPDATE embeddingcluster SET id = '' WHERE id = '{uid(7, 3)}'",
+    "of_wrong_bytes": f"UPDATE embeddingcluster SET id = CAST(x'{'ff' * 32}' AS TEXT) WHERE id = '{uid(7, 3)}'",
+}.items():
+    sql("id-format", script, name=f"id_{name}")
+
+# cluster-consistent
+C, R = uid(7, 3), uid(6, 0)
+for name, change in {
+    "parameters_not_json": "parameters = '{oops'",
+    "parameters_a_list": "parameters = '[1]'",
+    "algorithm_empty": "algorithm = ''",
+    "created_on_no_day": "created_at = 'soon'",
+    "completed_before_it_started": "completed_at = '2025-08-11T00:00:00'",
+}.items():
+    sql("cluster-consistent", f"UPDATE clusteringresult SET {change}", R, name=f"clustering_{name}")
+sql("cluster-consistent", "DELETE FROM embeddingcluster", R, name="clustering_without_an_assignment")
+sql(
+    "cluster-consistent",
+    f"UPDATE embeddingcluster SET embedding_id = '{uid(4, 2)}' WHERE id = '{C}'",
+    C,
+    name="assignment_of_an_embedding_by_another_model",
+)
+sql(
+    "cluster-consistent",
+    f"INSERT INTO embeddingcluster VALUES ('{NEW}', '{uid(4, 3)}', '{R}', NULL)",
+    NEW,
+    C,
+    name="assignment_twice",
+)
+sql(
+    "cluster-consistent",
+    f"UPDATE embeddingcluster SET medoid_embedding_id = '{uid(4, 1003)}' WHERE id = '{C}'",
+    C,
+    name="medoid_that_is_not_of_the_clustering",
+)
+sql(
+    "cluster-consistent",
+    f"UPDATE embeddingcluster SET medoid_embedding_id = '{uid(4, 5)}' WHERE id = '{C}'",
+    C,
+    name="medoid_of_another_cluster",
+)
+
+# output-plausible
+for name, change in {
+    "caption_empty": "output_text = ''",
+    "caption_blank": "output_text = ' \n'",
+    "caption_no_utf8": "output_text = CAST(x'61ff62' AS TEXT)",
+    "caption_with_nul": "output_text = CAST(x'610062' AS TEXT)",
+}.items():
+    sql("output-plausible", f"UPDATE invocation SET {change} WHERE id = '{I3}'", I3, name=name)
+for name, value in {
+    "truncated": "substr(output_image_data, 1, length(output_image_data) / 2)",
+    "too_long": "CAST(output_image_data || x'00' AS BLOB)",
+    "a_png": "x'89504e470d0a1a0a0000000d494844520000'",
+    "a_stump": "x'52494646'",
+    "a_sound": "CAST('RIFF' || x'0c000000' || 'WAVE' || zeroblob(8) AS BLOB)",
+}.items():
+    sql(
+        "output-plausible",
+        f"UPDATE invocation SET output_image_data = {value} WHERE id = '{I4}'",
+        I4,
+        name=f"image_{name}",
+    )
 
 Planted = damaged_blobs.Planted
 

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from pytest_panic_doctor.topology.payload import encode
 
 ENGINE = pick()
 """Imported here, and not within a test: pytester takes back what a test imports, and NumPy cannot be loaded twice."""
+
+Vector = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 WIDTH = 8
 LENGTH = 12
@@ -139,10 +141,7 @@ def template(older: bool, runs: int) -> Path:
     db.executescript(DDL % ("" if older else UNIQUE))
     db.execute("BEGIN")
     prompts = PROMPTS[:runs] + [f"prompt {number}" for number in range(2, runs)]
-    config = [json.dumps(value) for value in ([NETWORK], [-1], prompts, MODELS)]
-    db.execute(
-        "INSERT INTO experimentconfig VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (uid(1, 0), *config, LENGTH, TIME, LATER)
-    )
+    add_experiment(db, 0, [-1], prompts)
     for run in range(runs):
         add_run(db, run, prompts[run])
     db.execute(
@@ -156,30 +155,54 @@ def template(older: bool, runs: int) -> Path:
     return path
 
 
-def add_run(db: sqlite3.Connection, run: int, prompt: str, seed: int = -1) -> None:
-    """One whole run, with its embeddings and diagrams."""
-    network = json.dumps(NETWORK)
-    db.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)", (uid(2, run), network, seed, LENGTH, prompt, uid(1, 0)))
+def outputs_of(prompt: str) -> list[str | bytes]:
+    """The outputs of a run that does not stop early: images and captions in turn, none twice."""
+    return [f"text {k} of {prompt}" if k % 2 else webp(b"\x2f" + bytes([k]) * (20 + k)) for k in range(LENGTH)]
+
+
+def add_run(
+    db: sqlite3.Connection,
+    run: int,
+    prompt: str,
+    seed: int = -1,
+    *,
+    experiment: int = 0,
+    outputs: Sequence[str | bytes] | None = None,
+) -> None:
+    """One whole run, with its embeddings and diagrams; an output that comes again has the vector that it had."""
+    said = outputs or outputs_of(prompt)
+    db.execute(
+        "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)",
+        (uid(2, run), json.dumps(NETWORK), seed, LENGTH, prompt, uid(1, experiment)),
+    )
     clouds = [vectors(run, image=False), vectors(run, image=True)]
-    for k in range(LENGTH):
+    stored: tuple[list[Vector], list[Vector]] = ([], [])
+    for k, output in enumerate(said):
         image = k % 2 == 0
-        outputs = (None, webp(b"\x2f" + bytes([k]) * (20 + k))) if image else (f"text {k} of {prompt}", None)
         before = uid(3, run * 1000 + k - 1) if k else None
-        kind = "IMAGE" if image else "TEXT"
+        kind, columns = ("IMAGE", (None, output)) if image else ("TEXT", (output, None))
         db.execute(
             "INSERT INTO invocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (uid(3, run * 1000 + k), *span(k), NETWORK[k % 2], kind, seed, uid(2, run), k, before, *outputs),
+            (uid(3, run * 1000 + k), *span(k), NETWORK[k % 2], kind, seed, uid(2, run), k, before, *columns),
         )
-        vector = clouds[image][k // 2].tobytes()
+        stored[image].append(clouds[image][said.index(output) // 2])
         db.execute(
             "INSERT INTO embedding VALUES (?, ?, ?, ?, ?, ?)",
-            (uid(4, run * 1000 + k), TIME, LATER, uid(3, run * 1000 + k), MODELS[image], vector),
+            (uid(4, run * 1000 + k), TIME, LATER, uid(3, run * 1000 + k), MODELS[image], stored[image][-1].tobytes()),
         )
     for number, model in enumerate(MODELS):
         db.execute(
             "INSERT INTO persistencediagram VALUES (?, ?, ?, ?, ?, ?)",
-            (uid(5, run * 10 + number), TIME, LATER, payload(clouds[number]), uid(2, run), model),
+            (uid(5, run * 10 + number), TIME, LATER, payload(np.stack(stored[number])), uid(2, run), model),
         )
+
+
+def add_experiment(db: sqlite3.Connection, number: int, seeds: Sequence[int], prompts: Sequence[str]) -> None:
+    """The row of one experiment."""
+    config = [json.dumps(value) for value in ([NETWORK], list(seeds), list(prompts), MODELS)]
+    db.execute(
+        "INSERT INTO experimentconfig VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (uid(1, number), *config, LENGTH, TIME, LATER)
+    )
 
 
 def payload(points: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bytes:

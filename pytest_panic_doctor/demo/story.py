@@ -32,13 +32,13 @@ PLACES = (
 
 
 def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, seed: int = 0) -> list[str]:
-    """The captions of one run, `steps` at most: they begin at the prompt, drift without a repeat, and then loop.
+    """The captions of one run: they begin at the prompt, drift without a repeat, and then loop.
 
-    A run whose seed is not -1 ends with its first repeat, as the research tool ends it.
+    A run whose seed is not -1 would end with its first repeat, so it drifts to its end.
     """
     random = np.random.default_rng([seed, run_seed + 1, *" ".join([prompt, *network]).encode()])
     period = int(random.integers(3, 7))
-    drift = int(random.integers(steps // 2 - 1, 2 * steps // 3))
+    drift = int(random.integers(steps // 2 - 1, 2 * steps // 3)) if run_seed == -1 else steps
     said: list[str] = []
     parts = [SCENES[0], prompt, PLACES[int(random.integers(len(PLACES)))]]
     while len(said) < drift:
@@ -48,8 +48,6 @@ def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, see
         parts[place] = str(random.choice((SCENES, (prompt, *THINGS), PLACES)[place]))
     while len(said) < steps:
         said.append(said[-period])
-        if run_seed != -1:
-            break
     return said
 
 

@@ -1,10 +1,14 @@
-"""The rule about cluster assignments."""
+"""Rules about clusterings and cluster assignments."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.jsontext import is_name, loaded
+from pytest_panic_doctor.store.moment import is_before, is_no_time
 from pytest_panic_doctor.store.subject import Rows
 
 NO_EMBEDDING = "NOT EXISTS (SELECT 1 FROM embedding e WHERE e.id = c.embedding_id)"
@@ -50,3 +54,112 @@ def orphan_cluster(view: View) -> Iterator[Finding]:
         )
 
     yield from view.offenders(rows, message, details, of="SELECT count(*) FROM embeddingcluster")
+
+
+ALGORITHM = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+WRONG_TIME = " OR ".join(
+    [
+        *(is_no_time(column) for column in ("created_at", "started_at", "completed_at")),
+        f"coalesce({is_before('completed_at', 'started_at')}, 0)",
+        f"coalesce({is_before('created_at', 'started_at')}, 0)",
+    ]
+)
+OF_OTHER_MODEL = (
+    "SELECT count(*) FROM embedding WHERE rowid IN (SELECT e.rowid FROM embeddingcluster c JOIN embedding e "
+    "ON e.id = c.embedding_id WHERE c.clustering_result_id = :result) AND embedding_model IS NOT :used"
+)
+"""In the order of the embeddings' pages, each of which holds one vector."""
+
+WRONG_MEDOIDS = (
+    "SELECT DISTINCT c.clustering_result_id AS result, c.medoid_embedding_id AS medoid FROM embeddingcluster c "
+    "WHERE c.medoid_embedding_id IS NOT NULL"
+)
+OWN = (
+    "(SELECT max(own.medoid_embedding_id IS NULL OR own.medoid_embedding_id = w.medoid) FROM embeddingcluster own "
+    "WHERE own.embedding_id = w.medoid AND own.clustering_result_id = w.result)"
+)
+ELSEWHERE = (
+    f"SELECT w.result, w.medoid FROM ({WRONG_MEDOIDS}) w WHERE coalesce({OWN}, 0) = 0 "
+    "AND EXISTS (SELECT 1 FROM embedding e WHERE e.id = w.medoid) "
+    "AND EXISTS (SELECT 1 FROM clusteringresult r WHERE r.id = w.result)"
+)
+"""Medoids that exist, and are not of their own cluster."""
+
+
+@rule(
+    "cluster-consistent",
+    scope=Scope.DATABASE,
+    sentence="a clustering result has valid parameters and times, and assigns embeddings of its own model once each, "
+    "to medoids of their own clusters",
+    remedy="cluster again with the research tool",
+)
+def cluster_consistent(view: View) -> Iterator[Finding]:
+    """That its parts fit each other: which cluster an embedding belongs to, only the clustering itself can tell."""
+    results = view.db.execute(
+        f"SELECT id, embedding_model, algorithm, parameters, {WRONG_TIME}, EXISTS (SELECT 1 FROM embeddingcluster c "
+        "WHERE c.clustering_result_id = r.id) FROM clusteringresult r ORDER BY id"
+    ).fetchall()
+    view.examined(len(results), "clusteringresult")
+    for result, model, algorithm, parameters, wrong_time, assigned in results:
+        clauses = {
+            "has no embedding model": not is_name(model),
+            "has an algorithm whose name is none": not ALGORITHM.fullmatch(str(algorithm or "")),
+            "has parameters that are no JSON object": not isinstance(parameters, str)
+            or not isinstance(loaded(parameters), dict),
+            "has a time that is none, or completed or was created before it started": bool(wrong_time),
+            "assigns no embedding": not assigned,
+        }
+        if wrong := [clause for clause, holds in clauses.items() if holds]:
+            text = f"a clustering result by {model} {'; '.join(wrong)}"
+            yield view.finding(text, table="clusteringresult", ids=[result], count=1)
+    if any(view.db.execute(OF_OTHER_MODEL, {"result": row[0], "used": row[1]}).fetchone()[0] for row in results):
+        yield from of_other_models(view)
+    yield from assigned_twice(view)
+    yield from medoids_elsewhere(view)
+
+
+def of_other_models(view: View) -> Iterator[Finding]:
+    """Assignments of embeddings by another model than the clustering's."""
+    rows = Rows(
+        "embeddingcluster",
+        "SELECT c.id FROM embeddingcluster c JOIN clusteringresult r ON r.id = c.clustering_result_id "
+        "JOIN embedding e ON e.id = c.embedding_id WHERE e.embedding_model IS NOT r.embedding_model",
+    )
+    yield from view.offenders(
+        rows,
+        lambda count: (
+            f"{plural(count, 'cluster assignment')} {verb(count, 'is of an embedding', 'are of embeddings')} by "
+            "another model than the clustering's"
+        ),
+    )
+
+
+def assigned_twice(view: View) -> Iterator[Finding]:
+    """Assignments of embeddings that one clustering assigns more than once."""
+    if is_unique(view, "embeddingcluster", ("embedding_id", "clustering_result_id")):
+        return
+    rows = Rows(
+        "embeddingcluster",
+        "SELECT c.id FROM embeddingcluster c JOIN (SELECT embedding_id, clustering_result_id FROM embeddingcluster "
+        "GROUP BY embedding_id, clustering_result_id HAVING count(*) > 1) twice ON twice.embedding_id = c.embedding_id "
+        "AND twice.clustering_result_id = c.clustering_result_id",
+    )
+    yield from view.offenders(
+        rows, lambda count: f"{plural(count, 'cluster assignment')} of embeddings that a clustering assigns twice"
+    )
+
+
+def medoids_elsewhere(view: View) -> Iterator[Finding]:
+    """Assignments to medoids that are of another cluster, or of none of this clustering."""
+    rows = Rows(
+        "embeddingcluster",
+        f"SELECT c.id FROM embeddingcluster c WHERE (c.clustering_result_id, c.medoid_embedding_id) IN ({ELSEWHERE})",
+    )
+    yield from view.offenders(
+        rows,
+        lambda count: (
+            f"{plural(count, 'cluster assignment')} {verb(count, 'names', 'name')} a medoid that is not of its own "
+            "cluster"
+        ),
+    )

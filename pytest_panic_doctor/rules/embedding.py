@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pytest_panic_doctor.rules.database import is_unique
+from pytest_panic_doctor.rules.embedding_model import by_model
 from pytest_panic_doctor.rules.model import (
     IDS_KEPT,
     Finding,
@@ -53,11 +54,7 @@ def counted(view: View, kind: str | None) -> tuple[int, int]:
 
     For all models of the experiment in one pass over the indexes, which settles a healthy database.
     """
-    rows = view.once(
-        "embeddings by model and type",
-        "SELECT e.embedding_model, i.type, count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
-        "ON e.invocation_id = i.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run) GROUP BY 1, 2",
-    )
+    rows = by_model(view)
     mine = {found: int(str(count)) for model, found, count in rows if model == view.subject.embedding_model}
     fit = mine.get(kind, 0)
     return fit, sum(mine.values()) - fit

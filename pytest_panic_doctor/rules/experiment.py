@@ -53,6 +53,8 @@ def problem(column: str, text: object) -> str | None:
     """What is wrong with one list of an experiment's configuration, as the end of a sentence; None if nothing."""
     value = loaded(text)
     fits, noun = KINDS[column]
+    if isinstance(text, bytes):
+        return f"{column} is a blob instead of a text"
     if not isinstance(value, list):
         return f"{column} is not a list, but {str(text)[:SHOWN]!r}" if text is not None else f"{column} is NULL"
     if not value:
@@ -151,7 +153,7 @@ class Asked:
 
     def place(self, network: object, seed: object, prompt: object) -> Place:
         """Where a run belongs."""
-        values = (json.dumps(loaded(network)), seed, prompt)
+        values = (json.dumps(loaded(network) if isinstance(network, str) else None), seed, prompt)
         first, second, third = (known.get(value) for known, value in zip(self.numbers, values, strict=True))
         if first is None or second is None or third is None:
             return sha256(repr(values).encode()).digest()

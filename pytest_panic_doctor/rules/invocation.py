@@ -1,4 +1,4 @@
-"""Rules about the invocations of an experiment's runs, one by one. None reads an output's bytes."""
+"""Rules about the invocations of an experiment's runs. None reads an output's bytes, but where a run stops early."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
+from pytest_panic_doctor.rules.repeat import early_stop
 from pytest_panic_doctor.store.moment import is_before, is_no_time, is_plain
 from pytest_panic_doctor.store.subject import Rows
 
@@ -90,7 +91,11 @@ def total(view: View) -> str:
     remedy="regenerate the run with the research tool: numbers are never changed",
 )
 def invocation_sequence(view: View) -> Iterator[Finding]:
-    """One aggregate a run; only a run whose aggregate is off is looked at row by row."""
+    """One aggregate a run; only a run whose aggregate is off is looked at row by row.
+
+    A run whose seed is not -1 ends at its first repeat. Its images are compared only where it is shorter than it might
+    be.
+    """
     view.examined(0, "run")
     runs = view.db.execute(
         "SELECT r.id, r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
@@ -104,30 +109,14 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
         view.examined(count, "invocation")
         length = max_length if isinstance(max_length, int) else -1
         in_order = count > 0 and count == distinct == whole and low == 0 and high == count - 1
-        if in_order and count == length:
+        if in_order and count == length and seed == -1:
             continue
-        if in_order and seed != -1 and count < length and stopped_at_repeat(view, run, count - 1):
-            continue
-        problems = sequence_problems(view, run, seed, max_length)
-        yield view.finding("; ".join(problems), table="run", ids=[run], run=run)
-
-
-def stopped_at_repeat(view: View, run: str, last: int) -> bool:
-    """Whether the last output repeats an earlier one of its run, which ends a run whose seed is not -1.
-
-    Texts are compared; of images, whose bytes are never read, only the lengths, so that a repeat may be believed but
-    none is missed.
-    """
-    return bool(
-        view.scalar(
-            "SELECT EXISTS (SELECT 1 FROM invocation z JOIN invocation i ON i.run_id = z.run_id AND i.type = z.type "
-            "AND i.sequence_number < z.sequence_number WHERE z.run_id = :of AND z.sequence_number = :last AND CASE "
-            "z.type WHEN 'TEXT' THEN i.output_text = z.output_text "
-            "ELSE length(i.output_image_data) = length(z.output_image_data) END)",
-            of=run,
-            last=last,
-        )
-    )
+        if in_order and count <= length and seed != -1:
+            problems = [clause] if (clause := early_stop(view.db, run, count, length)) else []
+        else:
+            problems = sequence_problems(view, run, seed, max_length)
+        if problems:
+            yield view.finding("; ".join(problems), table="run", ids=[run], run=run)
 
 
 NUMBERS = (
@@ -165,8 +154,6 @@ def sequence_problems(view: View, run: str, seed: int, max_length: object) -> li
         what = plural(repeated.count, "sequence number")
         problems.append(f"{what} {verb(repeated.count, 'stands', 'stand')} more than once: {repeated}")
     problems += outside(view, params, max_length)
-    if not problems:
-        problems.append(f"the run stops after {end:,} of {max_length:,} invocations, though no output repeats")
     return problems
 
 

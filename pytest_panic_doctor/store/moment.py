@@ -5,14 +5,15 @@ from __future__ import annotations
 PLAIN = 26
 """Characters of `YYYY-MM-DD HH:MM:SS.ffffff`, without a zone: such texts are in the order of their times."""
 
-DATED = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
-"""Begins with a date: what SQLite also reads as a time, `now`, a number, a time of day, names no moment."""
+YEAR = 5
+"""Where the first dash stands, after the year. What SQLite reads as a time too, `now`, a number or a time of day, has
+none there, and names no moment."""
 
 
 def is_no_time(column: str) -> str:
     """The SQL condition that `column` holds something that is no time: true or false, and false for NULL."""
     return (
-        f"({column} IS NOT NULL AND (typeof({column}) <> 'text' OR {column} NOT GLOB '{DATED}' "
+        f"({column} IS NOT NULL AND (typeof({column}) <> 'text' OR instr({column}, '-') <> {YEAR} "
         f"OR julianday({column}) IS NULL))"
     )
 

@@ -39,6 +39,7 @@ EMPTIED = ("embeddingcluster", "clusteringresult", "persistencediagram", "embedd
 STILL_JUDGED = {
     "file-integrity": "passed",
     "schema": "passed",
+    "id-format": "passed",
     "experiment-config": "passed",
     "experiment-runs": "failed",
 }

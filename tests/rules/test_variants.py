@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from databases import LENGTH, MODELS, Built, build, payload, uid, vectors
+from databases import MODELS, Built, build, payload, uid, vectors
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
 from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 
@@ -55,7 +56,6 @@ statements(
 statements(
     "captions_that_return", "UPDATE invocation SET output_text = 'again' WHERE type = 'TEXT' AND sequence_number > 4"
 )
-statements("an_empty_caption", f"UPDATE invocation SET output_text = '' WHERE id = '{uid(3, 3)}'")
 statements("nothing_completed", "UPDATE invocation SET completed_at = NULL; UPDATE embedding SET completed_at = NULL")
 statements(
     "older_rows_without_a_start", "UPDATE invocation SET started_at = NULL; UPDATE embedding SET started_at = NULL"
@@ -93,28 +93,8 @@ statements("a_column_of_newer_files", "ALTER TABLE run ADD COLUMN note VARCHAR; 
 statements("constraints_of_newer_files", "CREATE UNIQUE INDEX a ON invocation (run_id, sequence_number)")
 statements(
     "no_experiment",
-    "".join(
-        f"DELETE FROM {table};"
-        for table in ("experimentconfig", "run", "invocation", "embedding", "persistencediagram", "embeddingcluster")
-    ),
+    "".join(f"DELETE FROM {table};" for table in TABLES),
 )
-
-
-@variant
-def vectors_of_another_width_in_another_experiment(db: sqlite3.Connection, built: Built) -> None:
-    db.execute("UPDATE experimentconfig SET prompts = '[\"an apple\"]'")
-    values = (uid(1, 1), '["a pear"]')
-    db.execute(
-        "INSERT INTO experimentconfig SELECT ?, networks, seeds, ?, embedding_models, max_length, started_at, "
-        "completed_at FROM experimentconfig",
-        values,
-    )
-    db.execute("UPDATE run SET experiment_id = ? WHERE id = ?", (uid(1, 1), built.run(1)))
-    padding = bytes(4)
-    for k in range(LENGTH):
-        db.execute(
-            "UPDATE embedding SET vector = CAST(vector || ? AS BLOB) WHERE id = ?", (padding, built.embedding(k, 1))
-        )
 
 
 def replace(db: sqlite3.Connection, built: Built, **changed: object) -> None:
