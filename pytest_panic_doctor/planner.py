@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from pytest_panic_doctor.examine import Number
-from pytest_panic_doctor.removal import NO_ROWS, QUARANTINES, alternatives, removed
+from pytest_panic_doctor.removal import QUARANTINES, alternatives, removed, untaken
 from pytest_panic_doctor.repair.errors import RepairError
+from pytest_panic_doctor.repair.recompute import valid
 from pytest_panic_doctor.repair.weigh import Taken, Tally, weigh
 from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology import stored, upstream
 from pytest_panic_doctor.topology.estimate import estimate
 
 NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
@@ -60,7 +61,7 @@ class Planner:
 
         taken, high = self.database.read(look)
         if taken is None:
-            return NO_ROWS, {}
+            return untaken(findings), {}
         with taken:
             self.tally.add(rule.id, taken)
             rows, size = taken.weight
@@ -74,6 +75,9 @@ class Planner:
         if not cloud.whole:
             unless = ", unless the embedding hook helps" if self.embeds else ""
             return f"blocked{unless}: {'; '.join(cloud.blocks)}", {}
+        replacing = any(valid(each.payload) for each in stored.diagrams(db, run, model))
+        if damage := upstream.damage(db, run, model, replacing=replacing):
+            return f"rows of its run are damaged: {damage}", {}
         distinct = len(np.unique(cloud.points, axis=0))
         guess = estimate(distinct)
         return "", {

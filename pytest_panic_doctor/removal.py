@@ -7,13 +7,19 @@ from collections.abc import Iterable, Mapping
 
 from pytest_panic_doctor.repair import duplicates
 from pytest_panic_doctor.repair.recompute import Place
-from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind
+from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, Kind, RepairKind
 from pytest_panic_doctor.store.subject import Rows, Subject
 from pytest_panic_doctor.topology import stored
 
 QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
 
 NO_ROWS = "the rule names no rows to quarantine"
+
+
+def untaken(findings: Iterable[Finding]) -> str:
+    """Why a repair takes none of the rows of these findings."""
+    reasons = [each.message.partition(NOT_REPAIRED)[2] for each in findings]
+    return "; ".join(dict.fromkeys(filter(None, reasons))) or NO_ROWS
 
 
 def removed(

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examine import NotRepaired, Repaired
-from pytest_panic_doctor.removal import NO_ROWS, QUARANTINES, place_of, removed
+from pytest_panic_doctor.removal import QUARANTINES, place_of, removed, untaken
 from pytest_panic_doctor.repair import embed, recompute
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule, plural
@@ -105,7 +105,7 @@ class OperatingSurgeon:
     def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         rows = self.database.read(lambda db: removed(db, rule.repair, subject, findings, self.kinds))
         if not rows:
-            raise NotRepaired(NO_ROWS)
+            raise NotRepaired(untaken(findings))
         note = partial(self.note, rule.id)
         done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
         return Repaired(said_of(done) if done else "another worker was faster")

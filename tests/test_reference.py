@@ -79,7 +79,8 @@ def test_what_can_be_repaired_is_and_the_rest_says_what_it_needs(fixed: Path, sh
     repaired = {item["rule"] for item in items(fixed / "r.json").values() if item["outcome"] == "fixed"}
     assert repaired == {
         *("orphan-cluster", "orphan-invocation", "orphan-embedding", "orphan-diagram", "embedding-type"),
-        *("diagram-model", "diagram-duplicate", "diagram-missing", "diagram-valid", "diagram-current"),
+        # Not diagram-current: the stale diagrams are right of their runs before these lost rows.
+        *("diagram-model", "diagram-duplicate", "diagram-missing", "diagram-valid"),
     }
     left = [item for item in items(fixed / "r.json").values() if item["outcome"] == "failed"]
     assert left

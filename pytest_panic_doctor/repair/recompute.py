@@ -16,7 +16,7 @@ from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.store.whole import as_file_name
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology import stored, upstream
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.isolation import Task
@@ -86,6 +86,8 @@ class Seen:
     place: Place
     cloud: stored.StoredCloud
     diagrams: tuple[stored.StoredDiagram, ...]
+    forbidden: str
+    """What is damaged above them, as clauses; empty where a diagram may be computed."""
 
     @property
     def before(self) -> Before:
@@ -106,7 +108,9 @@ class Seen:
 def see(db: sqlite3.Connection, place: Place) -> Seen:
     """Look at a place."""
     cloud = stored.load(db, place.run, place.model, place.kind, place.width)
-    return Seen(place, cloud, tuple(stored.diagrams(db, place.run, place.model)))
+    diagrams = tuple(stored.diagrams(db, place.run, place.model))
+    replacing = any(valid(each.payload) for each in diagrams)
+    return Seen(place, cloud, diagrams, upstream.damage(db, place.run, place.model, replacing=replacing))
 
 
 def recompute(
@@ -169,6 +173,8 @@ def check_computable(seen: Seen) -> None:
     """Raise `RepairFailed`, in one sentence, where no diagram can be computed from the cloud, or none be replaced."""
     if not seen.cloud.whole:
         raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
+    if seen.forbidden:
+        raise RepairFailed(f"rows of its run are damaged: {seen.forbidden}")
     if not len(seen.cloud.points):
         raise RepairFailed("the point cloud has no point")
     if any(diagram.id is None for diagram in seen.diagrams):

@@ -63,8 +63,8 @@ class Result:
 
     @property
     def said(self) -> str:
-        """What its findings say, without where they are."""
-        return " ".join(str(finding["message"]) for finding in self.findings)
+        """What its findings say, without where they are, a line each."""
+        return "\n".join(str(finding["message"]) for finding in self.findings)
 
     def as_dict(self) -> dict[str, object]:
         """The item as the JSON report prints it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
-from pytest_panic_doctor.rules.model import Finding, RepairKind, blockers, plural
+from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, RepairKind, blockers, plural
 from pytest_panic_doctor.store.integrity import RESTORE
 from pytest_panic_doctor.store.schema import NOUNS
 
@@ -44,7 +44,7 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
     elif doctor.verification.damaged and rule.repair is not None:
         lines.append(f"nothing is repaired in a damaged file: {RESTORE}")
     elif not doctor.settings.fix:
-        lines.append(next_step(rule, doctor, [" ".join(finding.message for finding in outcome.findings)]))
+        lines.append(next_step(rule, doctor, ["\n".join(finding.message for finding in outcome.findings)]))
     return "\n".join(lines)
 
 
@@ -76,9 +76,11 @@ def identified(finding: Finding) -> Iterator[str]:
 
 
 def helpless(rule: Rule, doctor: Doctor, said: str) -> bool:
-    """Whether --doctor-fix has no way to heal an item whose findings `said` this."""
+    """Whether --doctor-fix has no way to heal an item whose findings `said` this, a line each."""
     no_hook = rule.repair is RepairKind.EMBED and not doctor.embeds
-    return rule.repair is None or no_hook or bool(blockers(rule, said)) or KIND_KEY in said
+    lines = said.splitlines()
+    untaken = bool(lines) and all(NOT_REPAIRED in line for line in lines)
+    return rule.repair is None or no_hook or untaken or bool(blockers(rule, said)) or KIND_KEY in said
 
 
 def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
@@ -91,6 +93,8 @@ def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
         if any(KIND_KEY in each for each in said):
             return f"blocked: say in {KIND_KEY} or doctor_image_models what the model embeds"
         first = list(dict.fromkeys(name for each in said for name in blockers(rule, each)))
+        if not first:
+            return "nothing repairs this before what the findings name is put right"
         return f"blocked by {' and '.join(first)}: repair {'that' if len(first) == 1 else 'those'} first"
     return f"next: {again(doctor, '--doctor-fix', rules=(rule.id,))}"
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.jsontext import is_name, loaded
 from pytest_panic_doctor.store.moment import is_before, is_no_time
 from pytest_panic_doctor.store.subject import Rows
 
-NO_EMBEDDING = "NOT EXISTS (SELECT 1 FROM embedding e WHERE e.id = c.embedding_id)"
-NO_RESULT = "NOT EXISTS (SELECT 1 FROM clusteringresult r WHERE r.id = c.clustering_result_id)"
-NO_MEDOID = (
-    "c.medoid_embedding_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM embedding e WHERE e.id = c.medoid_embedding_id)"
-)
+NAMES = {
+    "embedding": ("embedding_id", "embedding"),
+    "clustering result": ("clustering_result_id", "clusteringresult"),
+    "medoid": ("medoid_embedding_id", "embedding"),
+}
+"""What an assignment names: the column, and the table whose id it holds. Only a medoid may be NULL."""
+
+
+def lost(noun: str) -> str:
+    """SQL for an assignment `c` that names something which is not there."""
+    column, parent = NAMES[noun]
+    missing = f"NOT EXISTS (SELECT 1 FROM {parent} p WHERE p.id = c.{column})"
+    return f"c.{column} IS NOT NULL AND {missing}" if noun == "medoid" else missing
 
 
 @rule(
@@ -26,34 +35,41 @@ NO_MEDOID = (
     repair=RepairKind.QUARANTINE,
 )
 def orphan_cluster(view: View) -> Iterator[Finding]:
-    """Cluster assignments with a reference that dangles; each reference is looked up over its own index."""
-    rows = Rows(
-        "embeddingcluster",
-        "SELECT id FROM embeddingcluster WHERE rowid IN ("
-        + " UNION ".join(
-            f"SELECT c.rowid FROM embeddingcluster c WHERE {lost}" for lost in (NO_EMBEDDING, NO_RESULT, NO_MEDOID)
-        )
-        + ")",
-    )
+    """Cluster assignments with a reference that dangles; each reference is looked up over its own index.
+
+    One of which each such reference is there under another spelling is no orphan, and is not taken for one.
+    """
+    view.examined(view.scalar("SELECT count(*) FROM embeddingcluster"), "embeddingcluster")
+    nouns = [
+        each for each in NAMES if view.scalar(f"SELECT EXISTS (SELECT 1 FROM embeddingcluster c WHERE {lost(each)})")
+    ]
+    if not nouns:
+        return
+    found = [evidence.misspelt(view, "embeddingcluster", *NAMES[noun], lost(noun)) for noun in nouns]
+    there = {name: row_id for each in found for name, row_id in (each or {}).items()}
+    every = [f"SELECT c.rowid FROM embeddingcluster c WHERE {lost(noun)}" for noun in nouns]
+    sure = [
+        f"{rows} AND (c.{NAMES[noun][0]} IS NULL OR CAST(c.{NAMES[noun][0]} AS TEXT) NOT IN ({evidence.LISTED}))"
+        for noun, rows, known in zip(nouns, every, found, strict=True)
+        if known is not None
+    ]
+    params = evidence.listed(there)
+    taken = " UNION ".join(sure) or "SELECT NULL"
 
     def message(count: int) -> str:
         total = view.scalar("SELECT count(*) FROM embeddingcluster")
         return f"{count:,} of {plural(total, 'cluster assignment')} {verb(count, 'is an orphan', 'are orphans')}"
 
     def details() -> str:
-        lost = {
-            noun: view.scalar(f"SELECT count(*) FROM embeddingcluster c WHERE {condition}")
-            for noun, condition in (
-                ("embedding", NO_EMBEDDING),
-                ("clustering result", NO_RESULT),
-                ("medoid", NO_MEDOID),
-            )
-        }
+        counts = {noun: view.scalar(f"SELECT count(*) FROM embeddingcluster c WHERE {lost(noun)}") for noun in nouns}
         return ", ".join(
-            f"{count:,} {verb(count, 'names', 'name')} a lost {noun}" for noun, count in lost.items() if count
+            f"{count:,} {verb(count, 'names', 'name')} a lost {noun}" for noun, count in counts.items() if count
         )
 
-    yield from view.offenders(rows, message, details, of="SELECT count(*) FROM embeddingcluster")
+    select = "SELECT id FROM embeddingcluster WHERE rowid IN"
+    yield from view.offenders(Rows("embeddingcluster", f"{select} ({taken})", params), message, details)
+    rest = Rows("embeddingcluster", f"{select} ({' UNION '.join(every)}) AND rowid NOT IN ({taken})", params)
+    yield from evidence.left(view, rest, message, f"{evidence.shown(there)}; correct the reference, or that id")
 
 
 ALGORITHM = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

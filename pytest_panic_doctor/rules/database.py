@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
 from pytest_panic_doctor.store.schema import TABLES, UNIQUE, has_rowid
 from pytest_panic_doctor.store.subject import Rows
@@ -144,23 +145,36 @@ def orphans(
     """Rows of `table` whose `column` names no row of `parent`.
 
     The inner query touches nothing but the index on `column`; the rows themselves, 4 KB a piece, are read only for
-    offenders.
+    offenders. Where the parent is there under another spelling, the row is no orphan, and is not taken for one.
     """
-    rows = Rows(
-        table,
-        f"SELECT id FROM {table} WHERE rowid IN (SELECT c.rowid FROM {table} c WHERE NOT EXISTS "
-        f"(SELECT 1 FROM {parent} p WHERE p.id = c.{column}))",
-    )
+    total = view.scalar(f"SELECT count(*) FROM {table}")
+    view.examined(total, table)
+    lost = f"NOT EXISTS (SELECT 1 FROM {parent} p WHERE p.id = c.{column})"
+    if not view.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
+        return
+    there = evidence.misspelt(view, table, column, parent, lost)
+    rows = evidence.taken(table, column, lost, there)
 
     def message(count: int) -> str:
-        total = view.scalar(f"SELECT count(*) FROM {table}")
         does = verb(count, "does", "do")
         return f"{count:,} of {plural(total, noun or table)} {does} not belong to {parent_noun} that exists"
 
     def details() -> str:
         named = view.db.execute(
-            f"SELECT {column}, count(*) FROM {table} WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT {SHOWN}"
+            f"SELECT {column}, count(*) FROM {table} WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT {SHOWN}",
+            rows.params,
         ).fetchall()
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
-    yield from view.offenders(rows, message, details, of=f"SELECT count(*) FROM {table}")
+    if there is None:
+        yield from evidence.left(view, rows, message, f"the references are spelt otherwise than the ids of {parent}")
+        return
+    yield from view.offenders(rows, message, details)
+    if there:
+        misspelt = Rows(
+            table,
+            f"SELECT c.id FROM {table} c WHERE {lost} AND CAST(c.{column} AS TEXT) IN ({evidence.LISTED})",
+            evidence.listed(there),
+        )
+        reason = f"{evidence.shown(there)}; correct the reference, or that id"
+        yield from evidence.left(view, misspelt, message, reason)

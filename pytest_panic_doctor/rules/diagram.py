@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
+from functools import partial
 
-from pytest_panic_doctor.rules.experiment import configuration, problem
-from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, RepairKind, Scope, View, plural, rule, verb
-from pytest_panic_doctor.store.jsontext import loaded
+from pytest_panic_doctor.rules import evidence
+from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
+from pytest_panic_doctor.rules.model import (
+    NOT_REPAIRED,
+    Finding,
+    NothingToLookAt,
+    RepairKind,
+    Scope,
+    View,
+    plural,
+    rule,
+    verb,
+)
+from pytest_panic_doctor.store.spelling import alike
 from pytest_panic_doctor.store.subject import Rows
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology import stored, upstream
 from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems
 from pytest_panic_doctor.topology.threads import one_thread
@@ -31,29 +43,58 @@ def diagram_model(view: View) -> Iterator[Finding]:
     text = embedding_models(view)
     if wrong := problem("embedding_models", text):
         raise NothingToLookAt(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
-    rows = Rows(
-        "persistencediagram",
-        "SELECT d.id FROM run r JOIN persistencediagram d ON d.run_id = r.id WHERE r.experiment_id = :experiment "
-        "AND (d.embedding_model IS NULL OR d.embedding_model NOT IN (SELECT value FROM json_each(:used)))",
-        view.params | {"used": json.dumps(loaded(text))},
-    )
+    of = "FROM run r JOIN persistencediagram d ON d.run_id = r.id WHERE r.experiment_id = :experiment"
+    view.examined(view.scalar(f"SELECT count(*) {of}"), "persistencediagram")
+    used = [str(name) for name in as_list(text)]
+    found = f"{of} AND (d.embedding_model IS NULL OR d.embedding_model NOT IN (SELECT value FROM json_each(:used)))"
+    params = view.params | {"used": json.dumps(used)}
+    models = [name for (name,) in view.db.execute(f"SELECT DISTINCT d.embedding_model {found}", params)]
+    if not models:
+        return
+    near = {str(name): meant for name in models if (meant := meant_by(name, used, view.kinds))}
+    params |= {"near": json.dumps(list(near))}
+    reasons = {
+        NAMELESS: "a diagram that names no model may be one that is missing",
+        MISSPELT: f"{', '.join(f'{name} may be {meant}' for name, meant in near.items())}, misspelt: correct the name",
+        EMBEDDED: "embeddings by that model are there: look whether embedding_models has lost it",
+    }
 
-    def details() -> str:
-        found = view.db.execute(
+    def details(rows: Rows) -> str:
+        named = view.db.execute(
             f"SELECT embedding_model, count(*) FROM persistencediagram WHERE id IN ({rows.sql}) "
             "GROUP BY 1 ORDER BY 2 DESC",
             rows.params,
         ).fetchall()
-        return ", ".join(f"{count:,} of {model or 'none'}" for model, count in found[:5])
+        return ", ".join(f"{count:,} of {model or 'none'}" for model, count in named[:5])
 
-    yield from view.offenders(
-        rows,
-        lambda count: (
-            f"{plural(count, 'diagram')} {verb(count)} of an embedding model that the experiment does not use"
-        ),
-        details,
-        "SELECT count(*) FROM run r JOIN persistencediagram d ON d.run_id = r.id WHERE r.experiment_id = :experiment",
-    )
+    def message(count: int) -> str:
+        what = f"{plural(count, 'diagram')} {verb(count)}"
+        return f"{what} of an embedding model that the experiment does not use"
+
+    taken = Rows("persistencediagram", f"SELECT d.id {found} AND NOT ({' OR '.join(reasons)})", params)
+    yield from view.offenders(taken, message, partial(details, taken))
+    earlier: list[str] = []
+    for speaks, reason in reasons.items():
+        rest = "".join(f" AND NOT {each}" for each in earlier)
+        rows = Rows("persistencediagram", f"SELECT d.id {found} AND {speaks}{rest}", params)
+        yield from evidence.left(view, rows, message, reason)
+        earlier.append(speaks)
+
+
+NAMELESS = "(d.embedding_model IS NULL AND d.diagram_data IS NOT NULL)"
+MISSPELT = "(coalesce(d.embedding_model, '') IN (SELECT value FROM json_each(:near)))"
+EMBEDDED = (
+    "EXISTS (SELECT 1 FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+    "WHERE i.run_id = d.run_id AND e.embedding_model = d.embedding_model)"
+)
+"""What speaks against taking a diagram `d` whose model is not in the list."""
+
+
+def meant_by(name: object, used: Iterable[str], known: Container[str]) -> str:
+    """Which of the models that are used may have been meant by one that is not; empty where none."""
+    if not isinstance(name, str) or name in known:
+        return ""
+    return next((each for each in used if alike(name, each)), "")
 
 
 def embedding_models(view: View) -> object:
@@ -115,6 +156,7 @@ def diagram_missing(view: View) -> Iterator[Finding]:
     message = f"the diagram of {plural(count, 'point')} {state}"
     if not cloud.whole:
         message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks)}"
+    message += forbidden(view, replacing=False)
     if payloads:
         ids = [diagram.id for diagram in stored.diagrams(view.db, run, model)]
         yield view.finding(message, table="persistencediagram", ids=ids)
@@ -160,9 +202,14 @@ def diagram_valid(view: View) -> Iterator[Finding]:
     for diagram in found:
         clauses = invalid(diagram.payload or b"")
         if clauses:
-            yield view.finding(
-                f"the diagram is not valid: it {'; it '.join(clauses)}", table="persistencediagram", ids=[diagram.id]
-            )
+            message = f"the diagram is not valid: it {'; it '.join(clauses)}{forbidden(view, replacing=False)}"
+            yield view.finding(message, table="persistencediagram", ids=[diagram.id])
+
+
+def forbidden(view: View, *, replacing: bool) -> str:
+    """Why no diagram of the subject's run may be computed though its cloud is whole, as the end of a message."""
+    found = upstream.damage(view.db, *subject_of(view), replacing=replacing)
+    return f"{NOT_REPAIRED}{found}" if found else ""
 
 
 def invalid(payload: bytes) -> list[str]:
@@ -201,4 +248,5 @@ def diagram_current(view: View) -> Iterator[Finding]:
         with one_thread():
             clause = difference(payload, cloud.points)
         if clause:
-            yield view.finding(f"the diagram is stale: {clause}", table="persistencediagram", ids=[row_id])
+            message = f"the diagram is stale: {clause}{forbidden(view, replacing=True)}"
+            yield view.finding(message, table="persistencediagram", ids=[row_id])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.embedding_model import by_model
 from pytest_panic_doctor.rules.model import (
@@ -149,14 +151,37 @@ def embedding_type(view: View) -> Iterator[Finding]:
     view.examined(fit + others, "embedding")
     if not others:
         return
-    params = view.params | {"kind": kind}
-    rows = Rows("embedding", f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind", params)
+    other = "IMAGE" if kind == "TEXT" else "TEXT"
+    params = view.params | {"kind": kind, "other": other, "makers": json.dumps(makers(view, kind))}
 
     def message(count: int) -> str:
         total = view.scalar(f"SELECT count(*) FROM {EMBEDDINGS}")
         return f"{count:,} of {plural(total, 'embedding')} {verb(count)} of an output that is not {kind}"
 
-    yield from view.offenders(rows, message)
+    found = f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind AND"
+    yield from view.offenders(Rows("embedding", f"{found} {SURELY_OTHER}", params), message)
+    reason = "the type of those invocations, their output and their model disagree (see invocation-output)"
+    yield from evidence.left(view, Rows("embedding", f"{found} NOT {SURELY_OTHER}", params), message, reason)
+
+
+SURELY_OTHER = (
+    "(i.type IS :other AND i.model IS NOT NULL AND i.model NOT IN (SELECT value FROM json_each(:makers)) "
+    "AND CASE i.type WHEN 'TEXT' THEN typeof(i.output_text) = 'text' AND i.output_image_data IS NULL "
+    "ELSE typeof(i.output_image_data) = 'blob' AND length(i.output_image_data) > 0 AND i.output_text IS NULL END)"
+)
+"""An invocation `i` that is of the other type beyond doubt: its type says so, its output, and what its model makes."""
+
+
+def makers(view: View, kind: str) -> list[str]:
+    """The models of which most invocations in the experiment are of `kind`."""
+    rows = view.once(
+        "types by model",
+        f"SELECT i.model, i.type, count(*) FROM {INVOCATIONS} AND typeof(i.model) = 'text' GROUP BY 1, 2",
+    )
+    most: dict[str, tuple[int, str]] = {}
+    for model, found, count in rows:
+        most[str(model)] = max(most.get(str(model), (0, "")), (int(str(count)), str(found)))
+    return [model for model, (_, found) in most.items() if found == kind]
 
 
 @dataclass

@@ -18,6 +18,9 @@ BUILT_IN = "built in"
 IDS_KEPT = 10_000
 """Row ids that a finding carries at most; its count stays exact beyond that."""
 
+NOT_REPAIRED = "; not repaired: "
+"""In a finding's message, before the reason why no repair takes its rows."""
+
 Kind = Literal["TEXT", "IMAGE"]
 """What an embedding model embeds, as `invocation.type` spells it."""
 

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from damages import DAMAGES
-from databases import Built, build, dump
-from filelock import FileLock
+from databases import build, dump
+from repairing import fix
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner, Outcome, Repaired
+from pytest_panic_doctor.examine import Outcome, Repaired
 from pytest_panic_doctor.repair.undo import repairs, undo
-from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Finding
 from pytest_panic_doctor.settled import Settled
-from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
-from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repairable}
@@ -35,32 +29,6 @@ def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
     """One warm child for all tests."""
     with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
-
-
-def fix(built: Built, computer: Computer, order: int = 1, text_models: Sequence[str] = ()) -> dict[str, list[Outcome]]:
-    """The outcomes of all items, by rule, repaired in the manifest's order or against it."""
-    known = kinds(text_models, [])
-
-    def claim(name: str) -> FileLock:
-        return FileLock(built.path.with_name(f"{name}.lock"))
-
-    database = Database(built.path, shared=True)
-    writer = Writer(built.path, "session", lambda: True)
-    settled = Settled(built.path.with_suffix(".settled"))
-    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, no_hook, claim, settled)
-    examiner = Examiner(database, RULES, known, surgeon)
-    outcomes: dict[str, list[Outcome]] = {}
-    for entry in list(database.read(manifests.build).entries(RULES.values()))[::order]:
-        outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
-    writer.close()
-    database.close()
-    shutil.rmtree(settled.folder, ignore_errors=True)
-    return outcomes
-
-
-def no_hook(model: str, outputs: Sequence[str | bytes]) -> None:
-    """What pytest calls where nobody has brought an embedding hook."""
-    del model, outputs
 
 
 def words(outcomes: dict[str, list[Outcome]]) -> dict[str, list[str]]:

@@ -1,0 +1,70 @@
+"""What speaks against a repair: a row that seems to be wrong because something else is, and that none may take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from pytest_panic_doctor.rules.model import IDS_KEPT, NOT_REPAIRED, Finding, View
+from pytest_panic_doctor.store.spelling import plainly, slips
+from pytest_panic_doctor.store.subject import Rows
+
+CLOSE_LOOKS = 1_000
+"""Lost references that are looked at for a single wrong character; where there are more, no slip made them."""
+
+SHOWN = 3
+
+
+def misspelt(view: View, table: str, column: str, parent: str, lost: str) -> dict[str, str] | None:
+    """The lost references of `table` whose row of `parent` is there under another spelling, each with that row's id.
+
+    `lost` is the SQL for a row `c` of `table` whose reference finds nothing. None where there are too many to be named:
+    then no reference of this kind is to be believed.
+    """
+    lost_ones = f"SELECT DISTINCT c.{column} AS name FROM {table} c WHERE {lost} AND c.{column} IS NOT NULL"
+    spelt = f"SELECT id, {plainly('id')} AS plain FROM {parent} WHERE id IS NOT NULL"
+    found = view.db.execute(
+        f"SELECT CAST(l.name AS TEXT), CAST(p.id AS TEXT) FROM ({lost_ones}) l "
+        f"JOIN ({spelt}) p ON p.plain = {plainly('l.name')} LIMIT ?",
+        (IDS_KEPT + 1,),
+    ).fetchall()
+    if len(found) > IDS_KEPT:
+        return None
+    there = {str(name): str(row_id) for name, row_id in found}
+    names = view.db.execute(f"{lost_ones} AND typeof(c.{column}) = 'text' LIMIT ?", (CLOSE_LOOKS + 1,)).fetchall()
+    if len(names) <= CLOSE_LOOKS:
+        for (name,) in names:
+            near = json.dumps(list(slips(name)))
+            query = f"SELECT p.id FROM json_each(?) j JOIN {parent} p ON p.id = j.value LIMIT 1"
+            for (row_id,) in view.db.execute(query, (near,)) if name not in there else ():
+                there[name] = str(row_id)
+    return there
+
+
+def taken(table: str, column: str, lost: str, there: dict[str, str] | None) -> Rows:
+    """The rows of `table` whose reference is truly lost: those that a quarantine takes."""
+    sure = f" AND (c.{column} IS NULL OR CAST(c.{column} AS TEXT) NOT IN ({LISTED}))" if there else ""
+    inner = f"SELECT c.rowid FROM {table} c WHERE {lost}{sure}"
+    return Rows(table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", listed(there) if there else {})
+
+
+LISTED = "SELECT value FROM json_each(:named)"
+
+
+def listed(there: dict[str, str]) -> dict[str, str | int | None]:
+    """The parameter of `LISTED`."""
+    return {"named": json.dumps(list(there))}
+
+
+def shown(there: dict[str, str]) -> str:
+    """`a is there as A, b as B and 3 more`."""
+    first = [f"{name} is there as {row_id}" for name, row_id in list(there.items())[:SHOWN]]
+    more = f" and {len(there) - SHOWN:,} more" if len(there) > SHOWN else ""
+    return ", ".join(first) + more
+
+
+def left(view: View, rows: Rows, message: Callable[[int], str], reason: str) -> Iterator[Finding]:
+    """A finding about rows that are wrong, or seem so, and that no repair takes; `reason` says why not."""
+    for finding in view.offenders(rows, lambda count: f"{message(count)}{NOT_REPAIRED}{reason}"):
+        yield replace(finding, rows=None)

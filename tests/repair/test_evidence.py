@@ -1,0 +1,162 @@
+"""Damage that makes good rows look wrong: none is quarantined, replaced or recomputed, and nothing is called fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from damages import DAMAGES
+from databases import Built, build, dump
+from repairing import fix
+
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.topology.isolation import Computer
+
+RULES = registry()
+
+UPPER = "UPDATE {0} SET {1} = upper({1}) WHERE rowid = 2"
+DASHED = "UPDATE {0} SET {1} = substr({1}, 1, 8) || '-' || substr({1}, 9) WHERE rowid = 2"
+BLOB = "UPDATE {0} SET {1} = CAST({1} AS BLOB) WHERE rowid = 2"
+SLIP = "UPDATE {0} SET {1} = 'f' || substr({1}, 2) WHERE rowid = 2"
+SHORT = "UPDATE {0} SET {1} = substr({1}, 2) WHERE rowid = 2"
+REFERENCES = {
+    "orphan-run": ("run", "experiment_id", "experimentconfig"),
+    "orphan-invocation": ("invocation", "run_id", "run"),
+    "orphan-embedding": ("embedding", "invocation_id", "invocation"),
+    "orphan-diagram": ("persistencediagram", "run_id", "run"),
+    "orphan-cluster": ("embeddingcluster", "embedding_id", "embedding"),
+}
+SPELLINGS = {"upper": UPPER, "dashed": DASHED, "blob": BLOB, "one_letter": SLIP, "one_letter_short": SHORT}
+
+
+@pytest.fixture(scope="module")
+def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+    """One warm child for all tests."""
+    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+        yield made
+
+
+def untouched(built: Built, computer: Computer, rule: str, *said: str) -> None:
+    """Repair what can be: nothing is, and the items of `rule` that fail say why."""
+    before = dump(built.path)
+    outcomes = fix(built, computer)
+    assert dump(built.path) == before
+    assert not any(outcome.word == "fixed" for each in outcomes.values() for outcome in each)
+    failed = [outcome for outcome in outcomes[rule] if outcome.word == "failed"]
+    assert failed
+    for outcome in failed:
+        for part in said:
+            assert part in outcome.note
+
+
+def test_every_rule_with_a_repair_says_what_it_demands() -> None:
+    """A rule that is repaired needs its row in docs/repair.md, and there is no row of a rule that is not."""
+    text = (Path(__file__).parents[2] / "docs" / "repair.md").read_text()
+    table = text.split("<!-- demands: ")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert sorted(rule for rule, _ in rows) == sorted(rule.id for rule in RULES.values() if rule.repair)
+    assert all(len(demand) > 10 for _, demand in rows)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("rule", REFERENCES)
+def test_a_reference_that_is_only_misspelt_makes_no_orphan(
+    tmp_path: Path, computer: Computer, rule: str, spelling: str
+) -> None:
+    table, column, _ = REFERENCES[rule]
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute(SPELLINGS[spelling].format(table, column))
+    untouched(built, computer, rule, "not repaired: ", " is there as ", "correct the reference, or that id")
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("rule", REFERENCES)
+def test_a_parent_whose_id_is_misspelt_makes_no_orphans(
+    tmp_path: Path, computer: Computer, rule: str, spelling: str
+) -> None:
+    _, _, parent = REFERENCES[rule]
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute(
+            SPELLINGS[spelling].replace("rowid = 2", "rowid = 1 + (SELECT count(*) > 1 FROM {0})").format(parent, "id")
+        )
+    untouched(built, computer, rule, " is there as ")
+
+
+TYPES = {
+    "no_type": ("UPDATE invocation SET type = 'Text' WHERE type = 'TEXT' AND sequence_number < 8", "embedding-type"),
+    "null_like": ("UPDATE invocation SET type = '' WHERE rowid = 4", "embedding-type"),
+    "the_other_type": ("UPDATE invocation SET type = 'IMAGE' WHERE rowid = 4", "embedding-type"),
+    "the_other_type_of_an_image": ("UPDATE invocation SET type = 'TEXT' WHERE rowid = 5", "embedding-type"),
+    "the_other_type_and_both_outputs": (
+        "UPDATE invocation SET type = 'IMAGE', output_image_data = x'52' WHERE rowid = 4",
+        "embedding-type",
+    ),
+    "the_other_type_and_output_but_not_its_model": (
+        "UPDATE invocation SET type = 'IMAGE', output_image_data = x'52', output_text = NULL WHERE rowid = 4",
+        "embedding-type",
+    ),
+    "a_type_that_is_none_and_no_diagram": (
+        "UPDATE invocation SET type = 'Text' WHERE rowid = 4; "
+        "UPDATE persistencediagram SET diagram_data = NULL WHERE rowid = 1",
+        "diagram-missing",
+    ),
+    "a_type_that_is_none_and_a_torn_diagram": (
+        "UPDATE invocation SET type = 'Text' WHERE rowid = 4; "
+        "UPDATE persistencediagram SET diagram_data = x'00' WHERE rowid = 1",
+        "diagram-valid",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_damaged_type_costs_nothing_that_hangs_on_it(tmp_path: Path, computer: Computer, name: str) -> None:
+    script, rule = TYPES[name]
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.executescript(script)
+    untouched(built, computer, rule, "invocation-output")
+
+
+@pytest.mark.parametrize("name", ["gap", "truncated_tail", "first_gone", "early_stop_without_a_repeat"])
+def test_a_diagram_of_the_whole_run_is_not_replaced_by_one_of_the_rest(
+    tmp_path: Path, computer: Computer, name: str
+) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        DAMAGES[name].plant(db, built)
+    untouched(built, computer, "diagram-current", "rows of its run are damaged: ", "(invocation-sequence)")
+
+
+MODELS = {
+    "lost_from_the_list": "UPDATE experimentconfig SET embedding_models = '[\"Nomic\"]'",
+    "misspelt_in_the_list": 'UPDATE experimentconfig SET embedding_models = \'["Nomik", "NomicVision"]\'',
+    "misspelt_in_the_diagram": "UPDATE persistencediagram SET embedding_model = 'Nomix' WHERE rowid = 1",
+    "in_other_case": "UPDATE persistencediagram SET embedding_model = 'nomic' WHERE rowid = 1",
+    "a_letter_short": "UPDATE persistencediagram SET embedding_model = 'Nomi' WHERE rowid = 1",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_diagram_is_not_taken_for_a_damaged_name(tmp_path: Path, computer: Computer, name: str) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute(MODELS[name])
+    untouched(built, computer, "diagram-model", "not repaired: ")
+
+
+def test_what_is_sure_is_repaired_beside_what_is_not(tmp_path: Path, computer: Computer) -> None:
+    """One embedding is of an image beyond doubt, one of an invocation whose type is damaged: only the first goes."""
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        DAMAGES["text_model_on_an_image"].plant(db, built)
+        db.execute("UPDATE invocation SET type = 'Text' WHERE id = ?", (built.invocation(3),))
+    outcomes = fix(built, computer)
+    left = [row[1] for row in dump(built.path)["embedding"]]
+    assert b"f" * 32 not in left
+    assert built.embedding(3).encode() in left
+    (failed,) = [outcome for outcome in outcomes["embedding-type"] if outcome.word == "failed"]
+    assert [finding.count for finding in failed.findings] == [1]

@@ -1,0 +1,47 @@
+"""The surgeon in this process: every item examined and repaired, without pytest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from databases import Built
+from filelock import FileLock
+
+from pytest_panic_doctor import manifest as manifests
+from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.settled import Settled
+from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.surgery import OperatingSurgeon
+from pytest_panic_doctor.topology.isolation import Computer
+from pytest_panic_doctor.values import kinds
+
+RULES = registry()
+
+
+def fix(built: Built, computer: Computer, order: int = 1, text_models: Sequence[str] = ()) -> dict[str, list[Outcome]]:
+    """The outcomes of all items, by rule, repaired in the manifest's order or against it."""
+    known = kinds(text_models, [])
+
+    def claim(name: str) -> FileLock:
+        return FileLock(built.path.with_name(f"{name}.lock"))
+
+    database = Database(built.path, shared=True)
+    writer = Writer(built.path, "session", lambda: True)
+    settled = Settled(built.path.with_suffix(".settled"))
+    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, no_hook, claim, settled)
+    examiner = Examiner(database, RULES, known, surgeon)
+    outcomes: dict[str, list[Outcome]] = {}
+    for entry in list(database.read(manifests.build).entries(RULES.values()))[::order]:
+        outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
+    writer.close()
+    database.close()
+    shutil.rmtree(settled.folder, ignore_errors=True)
+    return outcomes
+
+
+def no_hook(model: str, outputs: Sequence[str | bytes]) -> None:
+    """What pytest calls where nobody has brought an embedding hook."""
+    del model, outputs
