@@ -20,6 +20,7 @@ from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.database import file_integrity
 from pytest_panic_doctor.rules.diagram import diagram_missing
 from pytest_panic_doctor.rules.model import Rule, Scope
+from pytest_panic_doctor.running import Running
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.integrity import RESTORE, check_tables
 from pytest_panic_doctor.store.schema import TABLES
@@ -88,7 +89,7 @@ class Doctor:
     def examiner(self) -> Examiner:
         """What examines items in this process."""
         made = Examiner(self.database, self.rules, self.settings.kinds, space=self.space)
-        made.verification = self.verification
+        made.running, made.verification = self.running, self.verification
         return made
 
     @property
@@ -174,6 +175,11 @@ class Doctor:
     def in_time(self) -> bool:
         """Whether a further item may be begun."""
         return self.deadline is None or time.time() < self.deadline
+
+    @property
+    def running(self) -> Running:
+        """What tells which experiments the research tool is running now."""
+        return Running(self.settings.database, self.settings.running)
 
     @property
     def shard(self) -> Shard:

@@ -26,6 +26,7 @@ from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.room import Room, TooLarge, named, too_big
 
 if TYPE_CHECKING:
+    from pytest_panic_doctor.running import Running
     from pytest_panic_doctor.verification import Verification
 
 Word = Literal["passed", "failed", "skipped", "fixed"]
@@ -163,6 +164,8 @@ class Examiner:
         self.planner = planner
         self.verification: Verification | None = None
         """What knows whether the file is whole; None: nobody asked."""
+        self.running: Running | None = None
+        """What tells which experiments are running; None: none is."""
         self.chosen: frozenset[str] | None = None
         """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
         self._settled: set[tuple[str, Subject]] = set()
@@ -243,8 +246,15 @@ class Examiner:
             return Outcome("failed", (finding,), note="not repaired: what was not examined is not changed")
         warnings = tuple(finding for finding in look.findings if finding.warning)
         findings = tuple(finding for finding in look.findings if not finding.warning)
+        if findings and (to_come := self._to_come(rule, subject, findings)):
+            return Outcome("skipped", note=to_come, warnings=warnings, rows=look.rows)
         outcome = self._treat(rule, subject, findings) if findings else self._unharmed(rule, subject, look)
         return replace(outcome, warnings=warnings, rows=outcome.rows or look.rows)
+
+    def _to_come(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> str:
+        """Why nothing is sick in what is missing: the experiment is running."""
+        running = self.running
+        return self.database.read(lambda db: running.to_come(db, rule, subject.experiment, findings)) if running else ""
 
     def _unharmed(self, rule: Rule, subject: Subject, look: Look) -> Outcome:
         """What an item without a finding comes to: it passes only where something was looked at."""

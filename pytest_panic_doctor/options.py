@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pytest_panic_doctor.values import (
+    HOUR,
     RAY,
     BadOption,
+    at_rest,
     cluster,
     cosine,
     dimension,
@@ -108,6 +110,11 @@ EXTRA_KEYS: Mapping[str, tuple[Literal["linelist", "args", "string"], str]] = {
         "the least cosine of an embedding hook's vectors with stored ones, below which it is not believed "
         "(default: 0.99; 0: it is not compared)",
     ),
+    "doctor_running": (
+        "string",
+        "an experiment that is not completed and has a row younger than this is running, and nothing is embedded or "
+        "computed for it (default: 1h; 0: none is running)",
+    ),
 }
 
 
@@ -147,6 +154,7 @@ class Settings:
     shard: str | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
     embed_cosine: float | None = None
+    running: float = HOUR
 
     def as_dict(self) -> dict[str, object]:
         """Plain values: for JSON, and for the way to an xdist worker."""
@@ -223,6 +231,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         shard=shard(values["shard"]),
         kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
         embed_cosine=cosine(source.getini("doctor_embed_cosine")),
+        running=at_rest(source.getini("doctor_running")),
     )
 
 

@@ -39,7 +39,7 @@ class Remote:
             Writer(settings.database, ward.session, ward.wanted),
             Desk(ward.scratch, ward.wanted),
             ward.budget(),
-            partial(place_of, kinds=settings.kinds),
+            partial(place_of, kinds=settings.kinds, running=doctor.running),
             Manner(settings.max_dim, engine(settings.engine), settings.timeout, settings.memory),
             ward.wanted,
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from pytest_panic_doctor.repair import duplicates
-from pytest_panic_doctor.repair.recompute import Place
+from pytest_panic_doctor.repair.recompute import Busy, Place, never
 from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, Kind, RepairKind
+from pytest_panic_doctor.running import Running
 from pytest_panic_doctor.store.subject import Rows, Subject
 from pytest_panic_doctor.topology import stored
 
@@ -45,7 +47,15 @@ def alternatives(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, K
     return [duplicates.rows("persistencediagram", pairs) for pairs in others]
 
 
-def place_of(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> Place:
+def place_of(
+    db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind], running: Running | None = None
+) -> Place:
     """Where the diagram of a subject belongs."""
     run, model = str(subject.run), str(subject.embedding_model)
-    return Place(run, model, kinds.get(model), stored.width_of(db, str(subject.experiment), model))
+    busy = busy_with(running, subject)
+    return Place(run, model, kinds.get(model), stored.width_of(db, str(subject.experiment), model), busy)
+
+
+def busy_with(running: Running | None, subject: Subject) -> Busy:
+    """What says why nothing is embedded or computed for a subject now."""
+    return partial(running.clause, experiment=subject.experiment) if running else never

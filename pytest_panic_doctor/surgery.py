@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examine import NotRepaired, Repaired
-from pytest_panic_doctor.removal import QUARANTINES, place_of, removed, untaken
+from pytest_panic_doctor.removal import QUARANTINES, busy_with, place_of, removed, untaken
 from pytest_panic_doctor.repair import embed, recompute
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule, plural
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.embed import Trust
     from pytest_panic_doctor.repair.journal import Repair
     from pytest_panic_doctor.repair.writer import Writer
+    from pytest_panic_doctor.running import Running
     from pytest_panic_doctor.settled import Settled
     from pytest_panic_doctor.topology.embedder import Embedder
     from pytest_panic_doctor.topology.isolation import Computer
@@ -45,12 +46,13 @@ class OperatingSurgeon:
         note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
         desk: Desk | None = None,
         trust: Trust | None = None,
+        running: Running | None = None,
     ) -> None:
         """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers.
 
         `note` is told how far a quarantine is: the rule, the rows done and the rows found. `desk` is where
         diagrams are ordered that are computed elsewhere; None where they are computed here. `trust` is what is known of
-        the embedding hooks.
+        the embedding hooks, and `running` tells for which experiments nothing is embedded or computed.
         """
         self.database = database
         self.writer = writer
@@ -64,6 +66,7 @@ class OperatingSurgeon:
         self.note = note
         self.desk = desk
         self.trust = trust or embed.Trust()
+        self.running = running
         self._operations: Mapping[RepairKind, Operation] = {
             **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.COMPUTE: self._compute,
@@ -123,15 +126,15 @@ class OperatingSurgeon:
             self.claim,
             rule.id,
             subject,
-            lambda db: place_of(db, subject, self.kinds),
+            lambda db: place_of(db, subject, self.kinds, self.running),
             self.max_dim,
         )
 
     def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         del findings
-        return Repaired(
-            embed.embed(self.database, self.writer, self.embedder, rule.id, subject, self.kinds, self.trust)
-        )
+        busy = busy_with(self.running, subject)
+        hook = embed.Hook(self.embedder, self.trust, busy)
+        return Repaired(embed.embed(self.database, self.writer, hook, rule.id, subject, self.kinds))
 
 
 VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}

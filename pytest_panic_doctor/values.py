@@ -74,6 +74,7 @@ def whole(flag: str, value: object, least: int) -> int | None:
     return int(str(value))
 
 
+HOUR = 3600.0
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -136,6 +137,13 @@ def cosine(value: object) -> float | None:
     if not 0 <= number <= 1:
         raise BadOption(f"doctor_embed_cosine {value} is no cosine: give a number from 0 (no comparison) to 1")
     return number
+
+
+def at_rest(value: object) -> float:
+    """Seconds without a new row after which an experiment that is not completed is no longer running; 0: none is."""
+    if value in (None, "", []):
+        return HOUR
+    return 0.0 if str(value).strip() == "0" else duration("doctor_running", value) or HOUR
 
 
 def shard(value: object) -> str | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.repair.errors import RepairFailed
-from pytest_panic_doctor.repair.recompute import new_id, stamp
+from pytest_panic_doctor.repair.recompute import Busy, never, new_id, stamp
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology import embedder as hooks
@@ -28,6 +28,10 @@ ENOUGH = 3
 NAMED = 3
 """Rows that a sentence names at most."""
 
+FINDS = {"embedding-missing": "embedding", "embedding-vector": "vector"}
+"""What each rule repairs, so that the other one's item is fixed too, and not passed; a rule of one's own repairs both.
+"""
+
 BATCH = 64
 """Outputs embedded at a time: an image is megabytes, and a model wants more than one."""
 
@@ -38,6 +42,11 @@ class Lacking:
 
     invocation: str
     embedding: str | None
+
+    @property
+    def lacks(self) -> str:
+        """Its embedding, or the vector of one."""
+        return "embedding" if self.embedding is None else "vector"
 
 
 def lacking(db: sqlite3.Connection, subject: Subject, kind: str, width: int) -> list[Lacking]:
@@ -113,15 +122,16 @@ class Trust:
         return f"the hook agrees with {agreement.said}"
 
 
-def embed(
-    database: Database,
-    writer: Writer,
-    embedder: Embedder,
-    rule: str,
-    subject: Subject,
-    kinds: Mapping[str, str],
-    trust: Trust,
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """An embedding hook, what is known of it, and what says why nothing is written now."""
+
+    embedder: Embedder
+    trust: Trust
+    busy: Busy = never
+
+
+def embed(database: Database, writer: Writer, hook: Hook, rule: str, subject: Subject, kinds: Mapping[str, str]) -> str:
     """Embed what lacks a usable vector and write it, batch by batch; what cannot be embedded is left, and named.
 
     Returns:
@@ -140,32 +150,43 @@ def embed(
 
     def look(db: sqlite3.Connection) -> tuple[int, list[Lacking]]:
         width = hooks.width_of(db, model, str(subject.experiment))
-        return width, lacking(db, subject, kind, width)
+        found = lacking(db, subject, kind, width)
+        return width, [each for each in found if FINDS.get(rule, each.lacks) == each.lacks]
 
     width, wanted = database.read(look)
     if not wanted:
         return "another worker was faster"
     done, lost, refused = 0, list[str](), list[str]()
+    check_at_rest(database, hook, done)
     try:
-        compared = trust.check(database, embedder, subject, kind, width)
+        compared = hook.trust.check(database, hook.embedder, subject, kind, width)
         for start in range(0, len(wanted), BATCH):
             begun = datetime.now()
             batch, outputs = there(database, wanted[start : start + BATCH], kind, lost)
             if not batch:
                 continue
-            vectors = hooks.answer(embedder(model, outputs), model, len(batch), width)
+            vectors = hooks.answer(hook.embedder(model, outputs), model, len(batch), width)
             width = vectors.shape[1]
             unusable = set(hooks.unusable(vectors))
             refused += [batch[place].invocation for place in sorted(unusable)]
             for place in set(range(len(batch))) - unusable:
-                put(writer, rule, subject, batch[place], vectors[place].astype("<f4").tobytes(), begun)
-                done += 1
+                vector = vectors[place].astype("<f4").tobytes()
+                done += put(writer, rule, subject, batch[place], vector, begun, hook.busy)
+            check_at_rest(database, hook, done)
     except EmbedderFault as fault:
         raise RepairFailed(str(fault)) from fault
     left = "; ".join(said_of_left(model, lost, refused))
-    if not done:
+    if not done and left:
         raise RepairFailed(left)
+    if not done:
+        return "another worker was faster"
     return f"embedded {done:,} {'output' if done == 1 else 'outputs'} again; {compared}" + (f"; {left}" if left else "")
+
+
+def check_at_rest(database: Database, hook: Hook, done: int) -> None:
+    """Raise `RepairFailed` where nothing may be written now; `done` is how many outputs were embedded before."""
+    if clause := database.read(hook.busy):
+        raise RepairFailed(f"{clause}; {done:,} outputs were embedded before" if done else clause)
 
 
 def there(
@@ -199,8 +220,8 @@ def named(invocations: Sequence[str]) -> str:
     return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:NAMED])}{more}"
 
 
-def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: bytes, begun: datetime) -> None:
-    """Write one vector in the place of an unusable one, or as a new embedding; nothing where it is there meanwhile."""
+def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: bytes, begun: datetime, busy: Busy) -> bool:
+    """Write one vector in the place of an unusable one, or as a new embedding; False where it is there meanwhile."""
     model = str(subject.embedding_model)
     values: dict[str, int | float | str | bytes | None] = {
         "started_at": stamp(begun),
@@ -212,17 +233,16 @@ def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: byte
 
         def still_unusable(db: sqlite3.Connection) -> bool:
             row = db.execute("SELECT vector FROM embedding WHERE id = ?", (old,)).fetchone()
-            return row is not None and bool(list(flaws([row[0]], len(vector) // 4)))
+            return row is not None and bool(list(flaws([row[0]], len(vector) // 4))) and not busy(db)
 
-        writer.update(rule, subject, "embedding", old, values, still_unusable)
-        return
+        return writer.update(rule, subject, "embedding", old, values, still_unusable) is not None
 
     def still_missing(db: sqlite3.Connection) -> bool:
         there = db.execute("SELECT 1 FROM invocation WHERE id = ?", (lack.invocation,)).fetchone()
         taken = db.execute(
             "SELECT 1 FROM embedding WHERE invocation_id = ? AND embedding_model = ?", (lack.invocation, model)
         ).fetchone()
-        return there is not None and taken is None
+        return there is not None and taken is None and not busy(db)
 
     new = {"id": new_id(), "invocation_id": lack.invocation, "embedding_model": model}
-    writer.insert(rule, subject, "embedding", new | values, still_missing)
+    return writer.insert(rule, subject, "embedding", new | values, still_missing) is not None

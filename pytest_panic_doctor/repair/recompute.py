@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from secrets import randbits
@@ -33,14 +33,27 @@ TRIES = 3
 RESTLESS = f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest"
 
 
+Busy = Callable[[sqlite3.Connection], str]
+"""Why nothing is written now, as a clause; empty where nothing is in the way."""
+
+
+def never(_: sqlite3.Connection) -> str:
+    """Nothing is in the way."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a diagram belongs: its run and embedding model, what the model embeds, and the width of its vectors."""
+    """Where a diagram belongs: its run and embedding model, what the model embeds, and the width of its vectors.
+
+    `busy` says why nothing is written there now, as a clause; empty where nothing is in the way.
+    """
 
     run: str
     model: str
     kind: str | None
     width: int
+    busy: Busy = field(default=never, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +94,14 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The cloud and the diagrams of a place at one moment."""
+    """The cloud and the diagrams of a place at one moment, and why nothing is written there now, where that is so."""
 
     place: Place
     cloud: stored.StoredCloud
     diagrams: tuple[stored.StoredDiagram, ...]
     forbidden: str
     """What is damaged above them, as clauses; empty where a diagram may be computed."""
+    busy: str = ""
 
     @property
     def before(self) -> Before:
@@ -110,7 +124,8 @@ def see(db: sqlite3.Connection, place: Place) -> Seen:
     cloud = stored.load(db, place.run, place.model, place.kind, place.width)
     diagrams = tuple(stored.diagrams(db, place.run, place.model))
     replacing = any(valid(each.payload) for each in diagrams)
-    return Seen(place, cloud, diagrams, upstream.damage(db, place.run, place.model, replacing=replacing))
+    damage = upstream.damage(db, place.run, place.model, replacing=replacing)
+    return Seen(place, cloud, diagrams, damage, place.busy(db))
 
 
 def recompute(
@@ -151,7 +166,7 @@ def rewrite(writer: Writer, rule: str, subject: Subject, seen: Seen, payload: by
 
     def unchanged(db: sqlite3.Connection) -> bool:
         now = see(db, seen.place)
-        return now.before == seen.before and now.diagrams == seen.diagrams
+        return not now.busy and now.before == seen.before and now.diagrams == seen.diagrams
 
     values: dict[str, Value] = {"diagram_data": payload}
     return writer.update(rule, subject, "persistencediagram", seen.diagrams[0].id, values, unchanged) is not None
@@ -160,7 +175,7 @@ def rewrite(writer: Writer, rule: str, subject: Subject, seen: Seen, payload: by
 def readable(seen: Seen) -> bytes | None:
     """The payload in the form that the research tool reads, where nothing else is wrong with it; None otherwise."""
     stored_payload = seen.diagrams[0].payload if len(seen.diagrams) == 1 else None
-    if not stored_payload or not seen.cloud.whole:
+    if not stored_payload or not seen.cloud.whole or seen.busy:
         return None
     try:
         payload = indexed(stored_payload)
@@ -171,6 +186,8 @@ def readable(seen: Seen) -> bytes | None:
 
 def check_computable(seen: Seen) -> None:
     """Raise `RepairFailed`, in one sentence, where no diagram can be computed from the cloud, or none be replaced."""
+    if seen.busy:
+        raise RepairFailed(seen.busy)
     if not seen.cloud.whole:
         raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
     if seen.forbidden:
@@ -208,7 +225,7 @@ def write(
 
     def unchanged(db: sqlite3.Connection) -> bool:
         now = see(db, before.place)
-        return now.cloud.whole and now.before == before
+        return not now.busy and now.cloud.whole and now.before == before
 
     values: dict[str, Value] = {
         "started_at": stamp(begun),

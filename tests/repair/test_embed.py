@@ -13,15 +13,18 @@ import pytest
 from databases import LATER, LENGTH, TIME, build, dump, uid, vectors
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.repair.embed import Trust, embed
+from pytest_panic_doctor.repair.embed import Hook, Trust, embed
 from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.values import BadOption, cosine, kinds
 
-RULE = "embedding-vector"
+RULE = "lab-embedding"
+"""A rule of one's own, whose repair embeds whatever lacks a vector."""
+
 Vectors = NDArray[np.float64]
+OUTPUT = "SELECT output_image_data FROM invocation WHERE id = ?"
 SHIFT = np.eye(8)[0] * 0.3
 Change = Callable[[Vectors, Sequence[str | bytes]], Vectors]
 
@@ -48,11 +51,13 @@ class Ward:
         right = np.stack([embedders.vector_of(str(text)) for text in outputs])
         return self.change(right.astype(np.float64), outputs)  # type: ignore[return-value]
 
-    def embed(self, model: str = "Nomic", run: int | None = None, experiment: str | None = None) -> str:
+    def embed(
+        self, model: str = "Nomic", run: int | None = None, experiment: str | None = None, rule: str = RULE
+    ) -> str:
         subject = Subject(experiment or self.built.experiment, None if run is None else self.built.run(run), model)
         database = Database(self.built.path, shared=True)
         with closing(database), closing(Writer(self.built.path, "session", lambda: True)) as writer:
-            return embed(database, writer, self.hook, RULE, subject, kinds([], []), self.trust)
+            return embed(database, writer, Hook(self.hook, self.trust), rule, subject, kinds([], []))
 
     def stored(self, k: int, run: int = 0, model: str = "Nomic") -> bytes | None:
         with self.built.open() as db:
@@ -139,6 +144,14 @@ def test_what_is_no_array_of_vectors_is_refused(ward: Ward, vectors: object, sai
     with pytest.raises(RepairFailed, match=said):
         ward.embed()
     assert dump(ward.built.path) == before
+
+
+def test_each_rule_repairs_what_it_finds_so_that_both_items_are_fixed(ward: Ward) -> None:
+    assert ward.embed(rule="embedding-missing").startswith("embedded 1 output again")
+    assert (ward.stored(3), ward.stored(9, 1)) == (None, ward.right(9, 1))
+    assert ward.embed(rule="embedding-missing") == "another worker was faster"
+    assert ward.embed(rule="embedding-vector").startswith("embedded 3 outputs again")
+    assert ward.stored(3) == ward.right(3)
 
 
 def spoilt(caption: str, value: float) -> Callable[[Vectors, Sequence[str | bytes]], Vectors]:
@@ -240,9 +253,9 @@ def test_a_damaged_stored_embedding_is_no_sample(ward: Ward) -> None:
 
 def test_images_are_compared_as_images(ward: Ward) -> None:
     ward.do("UPDATE embedding SET vector = NULL WHERE id = ?", ward.built.embedding(4))
-    by_image = {
-        b"RIFF" + bytes([k]) * (20 + k): vectors(run, image=True)[k // 2] for run in (1, 0) for k in range(0, LENGTH, 2)
-    }
+    with ward.built.open() as db:
+        images = [db.execute(OUTPUT, (ward.built.invocation(k),)).fetchone()[0] for k in range(0, LENGTH, 2)]
+    by_image = dict(zip(images, vectors(0, image=True), strict=True))
     ward.change = lambda _, outputs: np.stack([by_image[bytes(image)] for image in outputs])  # type: ignore[arg-type]
     ward.do("DELETE FROM embedding WHERE id > ? AND embedding_model = 'NomicVision'", ward.built.embedding(0, run=1))
     assert "agrees with 5 stored embeddings" in ward.embed("NomicVision", run=0)
