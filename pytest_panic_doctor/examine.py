@@ -179,6 +179,7 @@ class Examiner:
             integrity = self.verification.integrity if self.verification else check_file
             view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity, space=self.space)
             findings = Named()
+            view.require_subject()
             try:
                 findings.add(rule.check(view))
             except NothingToLookAt:

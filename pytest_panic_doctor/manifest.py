@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.integrity import UNKNOWN
 from pytest_panic_doctor.store.jsontext import is_name, loaded
+from pytest_panic_doctor.store.schema import columns_of
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.room import Room, named, too_big
 
@@ -253,7 +254,7 @@ def counted(
 
 def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
     """Whether a table, if it exists, has a column."""
-    return any(row[1] == column for row in db.execute(f"PRAGMA table_info({table})"))
+    return column in columns_of(db, table)
 
 
 def names(text: object) -> list[str]:

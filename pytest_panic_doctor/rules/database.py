@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
-from pytest_panic_doctor.store.schema import TABLES, UNIQUE, has_rowid
+from pytest_panic_doctor.store.schema import TABLES, UNIQUE, columns_of, has_rowid
 from pytest_panic_doctor.store.subject import Rows
 
 SHOWN = 5
@@ -35,9 +35,12 @@ def file_integrity(view: View) -> Iterator[Finding]:
     remedy="migrate the file with the research tool",
 )
 def schema(view: View) -> Iterator[Finding]:
-    """Tables and columns by name; older files lack UNIQUE constraints, which is worth a warning and no more."""
+    """Tables and columns by name, in any case of letters.
+
+    A missing UNIQUE constraint is worth a warning and no more: two of the three are added by migrations alone.
+    """
     for table, expected in TABLES.items():
-        columns = {str(row[1]) for row in view.db.execute(f"PRAGMA table_info({table})")}
+        columns = columns_of(view.db, table)
         view.examined(1 if columns else 0, "table")
         missing = [name for name in expected if name not in columns]
         if not columns:
@@ -89,7 +92,7 @@ def is_unique(view: View, table: str, columns: tuple[str, ...]) -> bool:
     """Whether a UNIQUE index of `table` is exactly on `columns`, in any order, for all rows."""
     for _, index, unique, _, partial in view.db.execute(f"PRAGMA index_list({table})").fetchall():
         if unique and not partial:
-            names = {row[2] for row in view.db.execute(f'PRAGMA index_info("{index}")')}
+            names = {str(row[2]).lower() for row in view.db.execute("SELECT * FROM pragma_index_info(?)", (index,))}
             if names == set(columns):
                 return True
     return False

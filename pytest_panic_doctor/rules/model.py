@@ -58,8 +58,9 @@ def sentence(rule: object, embedding_model: object, message: object) -> str:
 class Finding:
     """One defect, or one kind of defect, in one subject.
 
-    `message` is one sentence with the numbers. `ids` are the offending rows of `table` as stored (32 hex digits),
-    complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at the moment of repair.
+    `message` is one sentence with the numbers. `ids` are the offending rows of `table` as stored (32 hex digits; as SQL
+    spells it what is no text), complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at
+    the moment of repair.
     """
 
     rule: str
@@ -152,24 +153,40 @@ class View:
         value = self.db.execute(sql, self.params | more).fetchone()[0]
         return int(value or 0)
 
+    def require_subject(self) -> None:
+        """Raise `NothingToLookAt` unless the subject's experiment and run can be asked for by their ids.
+
+        An id that is no UTF-8 is another one once it is read: by it no row is found, and every rule would be content.
+        """
+        for noun, table, row_id in (
+            ("experiment", "experimentconfig", self.subject.experiment),
+            ("run", "run", self.subject.run),
+        ):
+            if row_id is None or self.db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,)).fetchone():
+                continue
+            if self.db.text_factory is not str and "\\x" in row_id:
+                why = f"the id of the {noun} is no UTF-8, so that its rows cannot be asked for (see id-format)"
+                raise NothingToLookAt(why)
+            raise NothingToLookAt(f"the {noun} is gone since the examination began")
+
     def finding(
         self,
         message: str,
         *,
         table: str | None = None,
-        ids: Iterable[str] = (),
+        ids: Iterable[object] = (),
         count: int | None = None,
-        run: str | None = None,
+        run: object = None,
         rows: Rows | None = None,
         warning: bool = False,
     ) -> Finding:
         """A finding about this subject; `count` defaults to the number of ids."""
-        kept = tuple(str(value) for value in ids)
+        kept = tuple(spelled(value) for value in ids)
         return Finding(
             rule=self.rule,
             message=message,
             experiment=self.subject.experiment,
-            run=run or self.subject.run,
+            run=self.subject.run if run is None else spelled(run),
             embedding_model=self.subject.embedding_model,
             table=table,
             ids=kept[:IDS_KEPT],
@@ -200,7 +217,7 @@ class View:
         for (row_id,) in self.db.execute(rows.sql, rows.params):
             count += 1
             if count <= IDS_KEPT:
-                ids.append(str(row_id))
+                ids.append(spelled(row_id))
         if count:
             text = message(count) + (f": {details()}" if details else "")
             yield self.finding(text, table=rows.table, ids=ids, count=count, rows=rows)
@@ -257,6 +274,13 @@ def rule(
         return Rule(id, scope, sentence, check, repair, remedy, after, expensive, source)
 
     return wrap
+
+
+def spelled(value: object) -> str:
+    """An id for a finding: a text as it is, anything else as SQL spells it, so that nothing is taken for a text."""
+    if isinstance(value, str):
+        return value
+    return f"x'{value.hex()}'" if isinstance(value, bytes) else "NULL" if value is None else str(value)
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -94,9 +94,19 @@ def is_utf8(text: bytes) -> bool:
 def wrong_images(db: sqlite3.Connection, images: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
     """Rowid and fault of the images that are no whole WEBP file."""
     for rowid, length in images:
-        with db.blobopen("invocation", "output_image_data", rowid, readonly=True) as blob:
-            header = blob.read(HEADER)
+        header = header_of(db, rowid)
         if length < HEADER or header[:4] != b"RIFF" or header[8:12] != b"WEBP" or header[12:] not in CHUNKS:
             yield rowid, "no WEBP file"
         elif struct.unpack("<I", header[4:8])[0] + 8 != length:
             yield rowid, "of another length than its header says"
+
+
+def header_of(db: sqlite3.Connection, rowid: int) -> bytes:
+    """The first bytes of an image."""
+    try:
+        with db.blobopen("invocation", "output_image_data", rowid, readonly=True) as blob:
+            return blob.read(HEADER)
+    except sqlite3.OperationalError:
+        # Of a table with generated columns SQLite opens no blob.
+        sql = f"SELECT substr(output_image_data, 1, {HEADER}) FROM invocation WHERE rowid = ?"
+        return bytes(db.execute(sql, (rowid,)).fetchone()[0])

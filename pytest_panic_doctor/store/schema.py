@@ -61,7 +61,19 @@ UNIQUE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "embedding": (("invocation_id", "embedding_model"),),
     "persistencediagram": (("run_id", "embedding_model"),),
 }
-"""The columns that are unique together in newer files; older ones lack some."""
+"""The columns that are unique together where all migrations of the research tool ran.
+
+A file that it made anew has the constraint on `embedding` alone, an older one may have none.
+"""
+
+
+def columns_of(db: sqlite3.Connection, table: str) -> set[str]:
+    """The names of a table's columns in lower case, as SQL compares them, generated ones too; empty: no such table."""
+    return {str(row[1]).lower() for row in db.execute(f"PRAGMA table_xinfo({table})") if row[6] != HIDDEN}
+
+
+HIDDEN = 1
+"""What `PRAGMA table_xinfo` says of a virtual table's hidden column; generated columns are 2 and 3."""
 
 
 def lacks(db: sqlite3.Connection, said: str) -> bool:
@@ -70,10 +82,10 @@ def lacks(db: sqlite3.Connection, said: str) -> bool:
     A name that is misspelt in a rule is not the file's fault.
     """
     what, _, name = said.partition(": ")
-    there = {table: [str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")] for table in TABLES}
+    there = {table: columns_of(db, table) for table in TABLES}
     name = name.rpartition(".")[2]
     if what == "no such table":
-        return not there.get(name, [name])
+        return not there.get(name, {name})
     if what != "no such column":
         return False
     if name == "rowid":

@@ -90,6 +90,19 @@ statements("every_embedding_an_outlier", "UPDATE embeddingcluster SET medoid_emb
 statements("no_clustering", "DELETE FROM embeddingcluster; DELETE FROM clusteringresult")
 statements("a_table_of_older_files", "CREATE TABLE cluster (id CHAR(32) NOT NULL PRIMARY KEY, x BLOB)")
 statements("a_column_of_newer_files", "ALTER TABLE run ADD COLUMN note VARCHAR; UPDATE run SET note = 'x'")
+statements("a_generated_column", "ALTER TABLE run DROP COLUMN seed; ALTER TABLE run ADD COLUMN seed INTEGER AS (-1)")
+statements("a_generated_column_beside_images", "ALTER TABLE invocation ADD COLUMN note VARCHAR AS (model)")
+statements(
+    "columns_in_other_letters",
+    "ALTER TABLE run RENAME COLUMN max_length TO Max_Length; ALTER TABLE embedding RENAME COLUMN vector TO VECTOR; "
+    "ALTER TABLE embedding RENAME COLUMN id TO ID; ALTER TABLE experimentconfig RENAME COLUMN prompts TO Prompts",
+)
+statements("a_table_in_other_letters", "ALTER TABLE embedding RENAME TO x; ALTER TABLE x RENAME TO Embedding")
+statements(
+    "constraints_in_other_letters",
+    "ALTER TABLE invocation RENAME COLUMN run_id TO Run_Id; "
+    "CREATE UNIQUE INDEX a ON invocation (RUN_ID, sequence_number)",
+)
 statements("constraints_of_newer_files", "CREATE UNIQUE INDEX a ON invocation (run_id, sequence_number)")
 statements(
     "no_experiment",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from databases import build
+from databases import build, webp
 
 from pytest_panic_doctor.store import readahead
 from pytest_panic_doctor.store.readahead import PART_OF_FREE, SMALLEST, ReadAhead
@@ -110,8 +110,8 @@ def test_a_session_reads_ahead_where_a_rule_reads_every_page(
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     built = build(pytester.path / "x.sqlite")
     with built.open() as db:
-        image = "UPDATE invocation SET output_image_data = zeroblob(?) WHERE id = ?"
-        db.execute(image, (SMALLEST, built.invocation(0)))
+        image = "UPDATE invocation SET output_image_data = ? WHERE id = ?"
+        db.execute(image, (webp(bytes(SMALLEST)), built.invocation(0)))
     pytester.makeconftest(CONFTEST)
     run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", *args, "-s", timeout=120)
     assert run.ret == 0
