@@ -28,6 +28,12 @@ KINDS = kinds([], [])
 LOOP = 4
 """One in so many captions repeats an earlier one, to the bit."""
 
+SOME = 40
+"""Points whose distances are measured for the bars of H1 and H2."""
+
+NEAR = 0.7
+"""The part of the largest distance that is below the enclosing radius of any cloud of these."""
+
 OUTLIERS = 7
 """One in so many embeddings belongs to no cluster."""
 
@@ -168,13 +174,22 @@ def payload(points: NDArray[np.float32], random: np.random.Generator) -> bytes:
     """A diagram whose H0 is that of `points`; of H1 and H2, which no rule recomputes, it has plausibly many bars."""
     deaths = h0_deaths(points)
     h0 = [[0, death] for death in deaths[deaths > 0]] + [[0, np.inf]]
-    scale = float(deaths.max(initial=0.0))
+    lengths = some_distances(points, random)
     return encode(
-        Diagram((in_order(h0), higher(len(points) // 4, scale, random), higher(len(points) // 12, scale, random)))
+        Diagram((in_order(h0), higher(len(points) // 4, lengths, random), higher(len(points) // 12, lengths, random)))
     )
 
 
-def higher(count: int, scale: float, random: np.random.Generator) -> Bars:
-    """Bars of a homology dimension above 0, about as long as `scale`."""
-    births = scale * (1 + random.random(count))
-    return in_order(np.stack((births, births + scale * random.random(count)), axis=1))
+def some_distances(points: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float64]:
+    """Distances of pairs of points below the cloud's enclosing radius: among them are all births and deaths."""
+    some = points[random.permutation(len(points))[:SOME]].astype(np.float64)
+    apart: NDArray[np.float64] = np.linalg.norm(some[:, None] - points[None].astype(np.float64)[:, :SOME], axis=2)
+    below: NDArray[np.float64] = apart[(apart > 0) & (apart < apart.max(axis=1).min() * NEAR)]
+    return below
+
+
+def higher(count: int, lengths: NDArray[np.float64], random: np.random.Generator) -> Bars:
+    """Bars of a homology dimension above 0 that begin and end at some of `lengths`."""
+    if not len(lengths):
+        return in_order([])
+    return in_order(np.sort(random.choice(lengths, size=(count, 2)), axis=1))

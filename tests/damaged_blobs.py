@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sqlite3
 import tempfile
+import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from damage import BLOCKED, DAMAGES, E3, I3, NEW, RUN, D, Damage, Ids, damage, s
 from databases import LATER, TIME, WIDTH, Built, npz, payload, vectors
 
 from pytest_panic_doctor.topology.diagram import Diagram
-from pytest_panic_doctor.topology.payload import encode
+from pytest_panic_doctor.topology.payload import Provenance, decode, encode
 
 # embeddings
 sql(
@@ -185,3 +189,49 @@ stored(
     "wrong_shape",
     npz(**(ARRAYS | {"dgms_1": np.zeros((2, 3), np.float32)}), dgms_count=np.array([3]), entropy=bars().entropy),
 )
+
+
+def members(payload: bytes) -> dict[str, bytes]:
+    """The files in a payload."""
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(content: dict[str, bytes]) -> bytes:
+    """A payload of these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+KNOWN = Provenance("ab" * 32, 3, 3, 0.0, "giotto-ph", "0.2.4", 2, 1.0, 1, "0.1.0")
+OTHER = members(encode(bars((1, [[2, 4]]))))
+stored("of_other_bars", zipped(members(encode(bars(), KNOWN)) | {"dgms_1.npy": OTHER["dgms_1.npy"]}))
+WITH = ARRAYS | {"dgms_count": np.array([3]), "entropy": bars().entropy}
+stored("of_a_forged_doctor", npz(**WITH, doctor_meta=np.array(['{"fingerprint": "mine"}'])))
+stored("of_a_doctor_that_cannot_be", npz(**WITH, doctor_meta=np.array([json.dumps(asdict(KNOWN) | {"points": 0})])))
+stored("pickle_in_generators", npz(**WITH, gens_0=np.array([Planted()], dtype=object)))
+stored("pickle_in_anything", npz(**WITH, anything=np.array([Planted()], dtype=object)))
+stored("member_beside_its_array", zipped(members(npz(**WITH)) | {"dgms_0": b"not an array"}))
+stored("a_fifth_dimension_alone", npz(**WITH, dgms_5=np.zeros((0, 2), np.float32)))
+
+
+def impossible(name: str, **changed: list[list[float]]) -> None:
+    """Register bars above H0 that the cloud cannot have, all else as it should be."""
+
+    def plant(db: sqlite3.Connection, built: Built) -> Ids:
+        dimensions = list(decode(payload(vectors(0, image=False))).diagram.bars)
+        for dimension, new in changed.items():
+            dimensions[int(dimension[1])] = np.array(new, np.float32)
+        value = encode(Diagram(tuple(dimensions)))
+        db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (value, built.diagram()))
+        return (built.diagram(),)
+
+    DAMAGES[f"diagram_with_{name}"] = Damage("diagram-current", plant, frozenset(), older=False, repairable=True)
+
+
+impossible("a_bar_beyond_the_radius", h1=[[1.0, 50.0]])
+impossible("random_bars", h1=[[0.71, 0.72], [0.8011, 0.9012]])
+impossible("random_bars_in_h2", h2=[[0.71, 0.72]])

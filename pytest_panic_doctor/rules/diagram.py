@@ -23,7 +23,7 @@ from pytest_panic_doctor.store.spelling import alike
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored, upstream
 from pytest_panic_doctor.topology.current import difference
-from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems
+from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems, shortcomings
 from pytest_panic_doctor.topology.threads import one_thread
 
 EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", "embedding-missing")
@@ -188,7 +188,7 @@ def diagram_duplicate(view: View) -> Iterator[Finding]:
     "diagram-valid",
     scope=Scope.RUN_MODEL,
     sentence="its payload reads without unpickling: three dimensions, shape (k, 2), no NaN, birth <= death, "
-    "one essential H0 class, entropy that fits the bars",
+    "one essential H0 class, entropy and checksum that fit the bars",
     repair=RepairKind.COMPUTE,
     after=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate"),
     expensive=True,
@@ -200,10 +200,13 @@ def diagram_valid(view: View) -> Iterator[Finding]:
         raise NothingToLookAt("there is no diagram to validate (see diagram-missing)")
     view.examined(len(found), "persistencediagram")
     for diagram in found:
-        clauses = invalid(diagram.payload or b"")
+        clauses, short = judged(diagram.payload or b"")
         if clauses:
             message = f"the diagram is not valid: it {'; it '.join(clauses)}{forbidden(view, replacing=False)}"
             yield view.finding(message, table="persistencediagram", ids=[diagram.id])
+        elif short:
+            message = f"the diagram is valid, but it {'; it '.join(short)}"
+            yield view.finding(message, table="persistencediagram", ids=[diagram.id], warning=True)
 
 
 def forbidden(view: View, *, replacing: bool) -> str:
@@ -212,12 +215,13 @@ def forbidden(view: View, *, replacing: bool) -> str:
     return f"{NOT_REPAIRED}{found}" if found else ""
 
 
-def invalid(payload: bytes) -> list[str]:
-    """What is wrong with a payload, as clauses that follow «it»."""
+def judged(data: bytes) -> tuple[list[str], list[str]]:
+    """What is wrong with a payload, and what is worth a warning, as clauses that follow «it»."""
     try:
-        return problems(decode(payload))
+        payload = decode(data)
     except PayloadError as error:
-        return [str(error)]
+        return [str(error)], []
+    return problems(payload), shortcomings(payload)
 
 
 @rule(
@@ -229,10 +233,11 @@ def invalid(payload: bytes) -> list[str]:
     expensive=True,
 )
 def diagram_current(view: View) -> Iterator[Finding]:
-    """By the fingerprint of the cloud where the diagram carries one, else by an H0 pass.
+    """By an H0 pass, and by the fingerprint of the cloud where the diagram carries one.
 
     The finite deaths of H0 are the edge lengths of the cloud's minimum spanning tree, so that these alone tell whether
-    a diagram is of this cloud (Robins, "Towards computing homology from finite approximations", 1999).
+    a diagram is of this cloud (Robins, "Towards computing homology from finite approximations", 1999). Of H1 and H2 it
+    is asked whether the cloud can have such bars.
     """
     diagrams = readable(view)
     view.examined(len(diagrams), "persistencediagram")

@@ -173,7 +173,15 @@ def h0_deaths(points: Points) -> NDArray[np.float64]:
     if len(points) < 2:
         return np.empty(0)
     alone = merge(points, 0.0).points
-    apart = filtration(alone)
+    lengths = tree_lengths(alone, filtration(alone))
+    return np.concatenate((np.zeros(len(points) - len(alone)), lengths))
+
+
+def tree_lengths(alone: Points, apart: Filtration) -> NDArray[np.float64]:
+    """The edge lengths of the minimum spanning tree of different points, ascending, shape (m-1,).
+
+    `apart` is their distance matrix, by which the edges are chosen.
+    """
     outside, parent = apart[0].copy(), np.zeros(len(alone), np.intp)
     outside[0] = np.inf
     within = np.zeros(len(alone), np.bool_)
@@ -187,7 +195,5 @@ def h0_deaths(points: Points) -> NDArray[np.float64]:
         closer = (apart[nearest] < outside) & ~within
         outside[closer] = apart[nearest, closer]
         parent[closer] = nearest
-    del apart
     ends = alone[edges].astype(np.float64)
-    lengths = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
-    return np.concatenate((np.zeros(len(points) - len(alone)), np.sort(lengths)))
+    return np.sort(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology.cloud import Points, default_tolerance, fingerprint, h0_deaths
+from pytest_panic_doctor.topology.cloud import (
+    Filtration,
+    Points,
+    default_tolerance,
+    filtration,
+    fingerprint,
+    merge,
+    tree_lengths,
+)
 from pytest_panic_doctor.topology.payload import Payload
 
 SHORTEST = 1e-4
@@ -16,20 +24,64 @@ RELATIVE = 1e-5
 """How far a stored death may be from its edge, in parts of its length: a hundred times the resolution of float32."""
 
 
-def difference(payload: Payload, points: Points) -> str:
-    """How the diagram differs from that of `points`, as a clause; empty where it is of these points.
+POINTS_COMPARED = 700
+"""In a cloud of more points any number is near the distance of some pair, so that nothing is learned of bars by it."""
 
-    By the fingerprint of the cloud where the diagram carries one. Else by H0, whose finite deaths are the edge lengths
-    of the minimum spanning tree.
+RESOLUTION = 1e-6
+"""How exactly a birth or death is a distance, in parts of the cloud's radius: ten times the resolution of float32."""
+
+
+def difference(payload: Payload, points: Points) -> str:
+    """How the diagram differs from that of `points`, as a clause; empty where nothing says that it is another's.
+
+    By the fingerprint of the cloud, where the diagram carries one, and by what its bars must be: the finite deaths of
+    H0 are the edge lengths of the minimum spanning tree. Births and deaths are distances of pairs of points, and no bar
+    lasts beyond the enclosing radius, from which on one point is joined to all others. H1 and H2 are not computed.
     """
-    if payload.provenance is not None:
-        if payload.provenance.fingerprint == fingerprint(points):
-            return ""
+    if payload.provenance is not None and payload.provenance.fingerprint != fingerprint(points):
         return f"the embeddings have changed since it was computed of {payload.provenance.points:,} points"
     bars = payload.diagram.bars[0]
     stored = np.sort(bars[np.isfinite(bars[:, 1]), 1].astype(np.float64))
     norm = float(np.sqrt(np.einsum("ij,ij->i", points, points, dtype=np.float64).max(initial=0)))
-    return compare(stored, h0_deaths(points), SHORTEST * min(1.0, norm), default_tolerance(points))
+    shortest, blur = SHORTEST * min(1.0, norm), default_tolerance(points)
+    if len(points) < 2:
+        return compare(stored, np.empty(0), shortest, blur) or impossible(payload, None, shortest, blur)
+    alone = merge(points, 0.0).points
+    apart = filtration(alone)
+    return compare(stored, tree_lengths(alone, apart), shortest, blur) or impossible(payload, apart, shortest, blur)
+
+
+def impossible(payload: Payload, apart: Filtration | None, shortest: float, blur: float) -> str:
+    """Which bars above H0 no cloud with these distances has, as a clause; empty where all are possible."""
+    radius = 0.0 if apart is None else float(apart.max(axis=1).min())
+    slack = 2 * blur + RESOLUTION * radius
+    compared = apart is not None and slack > 0 and len(apart) <= POINTS_COMPARED
+    there = taken(apart, radius, slack) if apart is not None and compared else None
+    for dimension, bars in enumerate(payload.diagram.bars[1:], start=1):
+        long = bars[bars[:, 1] - bars[:, 0] > shortest].astype(np.float64)
+        if late := int((long[:, 1] > radius + slack).sum()):
+            return (
+                f"{late:,} of its {len(bars):,} bars in H{dimension} last beyond {radius:.4g}, where all points are one"
+            )
+        if there is None:
+            continue
+        near = (long / slack).astype(np.int64)
+        known = there[near] | there[near + 1] | there[near + 2]
+        if strange := int((~known).any(axis=1).sum()):
+            return (
+                f"{strange:,} of its {len(bars):,} bars in H{dimension} begin or end at a length that no two of the "
+                "embeddings stored now are apart"
+            )
+    return ""
+
+
+def taken(apart: Filtration, radius: float, slack: float) -> NDArray[np.bool_]:
+    """For each multiple of `slack` up to the radius, one place further on, whether a distance is in its interval."""
+    last = int(radius / slack) + 4
+    there = np.zeros(last + 1, np.bool_)
+    there[np.minimum((apart / slack).astype(np.int64) + 1, last)] = True
+    there[last] = False
+    return there
 
 
 def compare(stored: NDArray[np.float64], real: NDArray[np.float64], shortest: float, blur: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import struct
 import warnings
 import zipfile
@@ -30,6 +31,11 @@ COUNTS = ("dgms_count", "gens_1_count", "gens_3_count")
 """The keys, beside those that end in `_meta`, of which the research tool takes the first element."""
 
 DIMENSIONS = 3
+KNOWN = re.compile(r"dgms_count|entropy|doctor_meta|gens_(0|2|1_count|3_count|[13]_\d+)")
+"""The arrays beside the diagrams that the research tool or the doctor writes."""
+
+MOST_MEMBERS = 1_000
+LONGEST_NAME = 40
 MOST_DIMENSIONS = 8
 """Homology dimensions that are looked for."""
 
@@ -74,14 +80,18 @@ class Provenance:
 class Payload:
     """What a payload holds: bars of the right shape. `count` is `dgms_count`; None where the key is absent.
 
-    `unindexed` are the arrays that have no first element, where the research tool takes it: their shapes by name.
+    `entropy` is as it is stored. `unindexed` are the arrays that have no first element, where the research tool takes
+    it: their shapes by name. `has_meta` tells whether there is a `doctor_meta`, were it one that no doctor wrote.
+    `others` are the arrays that neither the research tool nor the doctor writes.
     """
 
     diagram: Diagram
     count: int | None
-    entropy: NDArray[np.float64] | None
+    entropy: NDArray[np.generic] | None
     provenance: Provenance | None
     unindexed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    has_meta: bool = False
+    others: tuple[str, ...] = ()
 
 
 def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
@@ -159,41 +169,61 @@ def decode(payload: bytes) -> Payload:
     """Read a payload without unpickling, and without unpacking more than it may hold; raises `PayloadError`."""
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-            return read(archive, {info.filename.removesuffix(".npy"): info for info in archive.infolist()})
+            return read(archive, members_of(archive))
     except PayloadError:
         raise
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise PayloadError(f"is torn: {str(error).rstrip('.') or type(error).__name__}") from error
 
 
+def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The arrays of an archive by name; raises `PayloadError` where one of its members is none, or stands twice."""
+    infos = archive.infolist()
+    if len(infos) > MOST_MEMBERS:
+        raise PayloadError(f"holds {len(infos):,} arrays, more than any diagram has")
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename:
+            raise PayloadError(
+                f"holds {name[:LONGEST_NAME]!r}, which is no array, and which NumPy reads instead of one"
+            )
+        if name in members:
+            raise PayloadError(f"holds {name[:LONGEST_NAME]} twice")
+        members[name] = info
+    return members
+
+
 def read(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Payload:
-    """What an open archive holds. Generators, and arrays that nobody knows, are not unpacked."""
+    """What an open archive holds. Of generators, and of arrays that nobody knows, the headers alone are unpacked."""
     stored = list(takewhile(members.__contains__, (f"dgms_{dimension}" for dimension in range(MOST_DIMENSIONS))))
     if not stored:
         raise PayloadError("holds no diagram: there is no dgms_0")
+    for name in members.keys() - stored - {"dgms_count", "entropy", META}:
+        shape_of(archive, members[name], any_order=True)
     bars = tuple(bars_of(array(archive, members[name]), name) for name in stored)
     count, entropy, meta = (
         array(archive, members[name]) if name in members else None for name in ("dgms_count", "entropy", META)
     )
-    if entropy is not None and (entropy.dtype.kind != "f" or entropy.shape != (len(bars),)):
-        raise PayloadError(f"holds an entropy of shape {entropy.shape} and type {entropy.dtype}, not one number each")
     whole = int(count.item()) if count is not None and count.size == 1 and count.dtype.kind in "iu" else None
     shapes = {name: shape_of(archive, info) for name, info in members.items() if is_indexed(name)}
     return Payload(
         Diagram(bars),
         whole,
-        None if entropy is None else entropy.astype(np.float64),
+        entropy,
         provenance_of(meta),
         {name: shape for name, shape in shapes.items() if not shape or not shape[0]},
+        meta is not None,
+        tuple(sorted(name for name in members if name not in stored and not KNOWN.fullmatch(name))),
     )
 
 
-def shape_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
+def shape_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo, any_order: bool = False) -> tuple[int, ...]:
     """The shape of one array of the archive; nothing but its header is read."""
     name = info.filename.removesuffix(".npy")
     check_compression(info, name)
     with archive.open(info) as member:
-        return header(member, name)[0]
+        return header(member, name, any_order)[0]
 
 
 def check_compression(info: zipfile.ZipInfo, name: str) -> None:
@@ -229,8 +259,8 @@ def array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic
     return np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
-def header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and dtype of an array in `.npy` format 1.0, in C order, of a type that needs no unpickling.
+def header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and dtype of an array in `.npy` format 1.0, in C order or in any, of a type that needs no unpickling.
 
     Format 1.0 is what NumPy writes for every header below 64 KiB, and bounds what is read of a longer one.
     """
@@ -246,7 +276,7 @@ def header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[np.g
         raise PayloadError(f"is torn: {name} is no NumPy array") from error
     if dtype.hasobject:
         raise PayloadError(f"holds a pickled object in {name}, which is never loaded")
-    if fortran and len(shape) > 1 and min(shape) > 1:
+    if fortran and not any_order and len(shape) > 1 and min(shape) > 1:
         raise PayloadError(f"holds {name} in column order, which the research tool never writes")
     if dtype.itemsize == 0 or any(type(length) is not int or length < 0 for length in shape):
         raise PayloadError(f"is torn: {name} has the shape {shape} and the type {dtype}")
@@ -263,21 +293,40 @@ def provenance_of(meta: NDArray[np.generic] | None) -> Provenance | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     typed = all(isinstance(getattr(found, each.name), JSON_TYPES[str(each.type)]) for each in fields(found))
-    return found if typed else None
+    return found if typed and 0 <= found.max_dim < MOST_DIMENSIONS and 1 <= found.distinct <= found.points else None
 
 
 def problems(payload: Payload) -> list[str]:
-    """What is wrong with a diagram, as clauses that follow «it»; none: it is valid."""
+    """What is wrong with a diagram, as clauses that follow «it», a cause before its consequences; none: it is valid."""
     bars = payload.diagram.bars
-    dimensions = payload.provenance.max_dim + 1 if payload.provenance else DIMENSIONS
+    known = payload.provenance
+    dimensions = known.max_dim + 1 if known else DIMENSIONS
     found = []
+    if payload.has_meta and known is None and META not in payload.unindexed:
+        found.append("holds a doctor_meta that no doctor wrote")
+    if beyond := [name for name in payload.others if name.startswith("dgms_")]:
+        found.append(f"holds {', '.join(beyond)[:LONGEST_NAME]} beside {len(bars)} homology dimensions")
     if len(bars) != dimensions:
         found.append(f"has {len(bars)} homology dimensions instead of {dimensions}")
     if payload.count != len(bars):
         found.append(f"says in dgms_count that it has {payload.count} homology dimensions, and has {len(bars)}")
     for dimension, each in enumerate(bars):
         found += wrong_bars(dimension, each)
+    if not found and known and known.bars_sha256 not in ("", payload.diagram.sha256):
+        found.append("has other bars than were computed: they do not fit the checksum in its doctor_meta")
     return found or wrong_entropy(payload) or wrong_shapes(payload)
+
+
+def shortcomings(payload: Payload) -> list[str]:
+    """What a valid diagram has too little or too much, as clauses that follow «it»: nothing that makes it wrong."""
+    dimensions = len(payload.diagram.bars)
+    found = []
+    if dimensions < DIMENSIONS:
+        found.append(f"has {dimensions} of {DIMENSIONS} homology dimensions, as --doctor-max-dim asked")
+    if payload.others:
+        names = ", ".join(payload.others)[:LONGEST_NAME]
+        found.append(f"holds arrays that the research tool does not write ({names})")
+    return found
 
 
 def wrong_bars(dimension: int, bars: Bars) -> list[str]:
@@ -303,12 +352,15 @@ def wrong_bars(dimension: int, bars: Bars) -> list[str]:
 
 def wrong_entropy(payload: Payload) -> list[str]:
     """What is wrong with the stored entropy of valid bars."""
-    if payload.entropy is None:
+    entropy = payload.entropy
+    if entropy is None:
         return ["has no entropy"]
+    if entropy.dtype.kind != "f" or entropy.shape != (len(payload.diagram.bars),):
+        return [f"holds an entropy of shape {entropy.shape} and type {entropy.dtype}, not one number each"]
     real = [persistent_entropy(bars) for bars in payload.diagram.bars]
     return [
         f"has entropy {stored:.4f} in H{dimension}, and its bars have {ours:.4f}"
-        for dimension, (stored, ours) in enumerate(zip(payload.entropy.tolist(), real, strict=True))
+        for dimension, (stored, ours) in enumerate(zip(entropy.tolist(), real, strict=True))
         if not abs(stored - ours) <= ENTROPY_TOLERANCE
     ]
 

@@ -112,7 +112,7 @@ def test_one_point_and_equal_points() -> None:
     assert difference(stored(trajectory(2)), one)
 
 
-def test_a_fingerprint_decides_where_there_is_one() -> None:
+def test_a_fingerprint_tells_what_h0_cannot() -> None:
     points = trajectory()
     known = stored(points, replace(PROVENANCE, fingerprint=fingerprint(points)))
     assert difference(known, points) == ""
@@ -121,6 +121,75 @@ def test_a_fingerprint_decides_where_there_is_one() -> None:
     moved = points.copy()
     moved[7, 7] = np.nextafter(moved[7, 7], np.float32(2))
     assert difference(known, moved) == clause
+
+
+def loop(count: int, seed: int = 0) -> Points:
+    """A noisy circle, which has a long bar in H1, and some in H2."""
+    random = np.random.default_rng(seed)
+    turn = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    points = random.normal(scale=0.1, size=(count, 6))
+    points[:, :2] += np.stack((np.cos(turn), np.sin(turn)), axis=1)
+    return points.astype(np.float32)
+
+
+def whole(points: Points, known: bool = False) -> Payload:
+    """All three dimensions, with or without the fingerprint."""
+    provenance = replace(PROVENANCE, fingerprint=fingerprint(points)) if known else None
+    return decode(encode(compute(points, engine=ENGINE)[0], provenance))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("count", [2, 5, 24, 60])
+def test_no_true_bar_is_called_impossible(count: int, scale: float) -> None:
+    for seed in range(4):
+        points = loop(count, seed) * np.float32(scale)
+        again = points[np.random.default_rng(seed).integers(0, count, 2 * count)]
+        again += np.float32(1e-7 * scale) * np.random.default_rng(seed + 9).normal(size=again.shape).astype(np.float32)
+        for cloud in (points, again):
+            assert difference(whole(cloud), cloud) == ""
+            assert difference(whole(cloud, known=True), cloud) == ""
+
+
+def test_no_true_bar_of_the_research_tool_is_called_impossible() -> None:
+    ripser_parallel = pytest.importorskip("gph").ripser_parallel
+    for seed in range(6):
+        points = np.repeat(loop(40, seed), 2, axis=0)
+        bars = tuple(in_order(each) for each in ripser_parallel(points, maxdim=2)["dgms"])
+        assert difference(decode(encode(Diagram(bars))), points) == ""
+
+
+def with_bars(points: Points, known: bool, **changed: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Payload:
+    """The diagram of a cloud with the bars of some dimensions exchanged, and entropy and checksum made to fit."""
+    bars = list(compute(points, engine=ENGINE)[0].bars)
+    for name, new in changed.items():
+        bars[int(name[1])] = in_order(new)
+    provenance = replace(PROVENANCE, fingerprint=fingerprint(points)) if known else None
+    return decode(encode(Diagram(tuple(bars)), provenance))
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["tool", "doctor"])
+def test_bars_that_the_cloud_cannot_have_are_named(known: bool) -> None:
+    points, other = loop(40), loop(40, seed=7)
+    h0, h1, h2 = compute(points, engine=ENGINE)[0].bars
+    theirs = compute(other, engine=ENGINE)[0].bars
+    random = np.random.default_rng(0).uniform(0.3, 0.5, size=(20, 2)).cumsum(axis=1).astype(np.float32)
+    assert len(h1) > 3
+    for clause, changed in (
+        ("of its 39 bars in H0 are not those", {"h0": np.concatenate((h0[:1] * np.float32(1.5), h0[1:]))}),
+        ("bars in H0", {"h0": theirs[0]}),
+        ("in H1 begin or end at a length that no two", {"h1": theirs[1]}),
+        ("in H1 begin or end at a length that no two", {"h1": random}),
+        ("in H1 begin or end at a length that no two", {"h1": h1 + np.float32(0.01)}),
+        ("in H2 begin or end at a length that no two", {"h2": random}),
+        ("in H1 last beyond", {"h1": np.concatenate((h1, [[h1[0, 0], 5]]))}),
+        ("in H2 last beyond", {"h2": np.concatenate((h2, [[2, 9]]))}),
+    ):
+        assert clause in difference(with_bars(points, known, **changed), points), clause
+
+
+def test_bars_beyond_a_cloud_of_one_or_of_equal_points_are_named() -> None:
+    for points in (trajectory(1), np.repeat(trajectory(1), 5, axis=0)):
+        assert "in H1 last beyond 0" in difference(with_bars(points, False, h1=np.array([[0.1, 0.2]])), points)
 
 
 def test_the_diagrams_of_the_research_tool_are_current(shared_data: Path) -> None:

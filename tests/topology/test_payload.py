@@ -32,6 +32,7 @@ from pytest_panic_doctor.topology.payload import (
     encode,
     indexed,
     problems,
+    shortcomings,
 )
 
 INF = math.inf
@@ -214,10 +215,53 @@ def test_uncompressed_payloads_and_float64_are_read() -> None:
 
 
 @pytest.mark.parametrize("meta", ["no json", "[]", "{}", '{"fingerprint": 1}', "[" * 100_000])
-def test_provenance_that_is_not_the_doctors_is_none(meta: str) -> None:
+def test_provenance_that_is_not_the_doctors_is_none_and_named(meta: str) -> None:
     found = decode(saved(doctor_meta=np.array([meta])))
     assert found.provenance is None
+    assert problems(found) == ["holds a doctor_meta that no doctor wrote"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_dim": -1}, {"max_dim": 8}, {"points": 0}, {"distinct": 0}, {"distinct": 10**9}]
+)
+def test_provenance_that_cannot_be_is_none_and_named(change: dict[str, object]) -> None:
+    meta = json.dumps(asdict(PROVENANCE) | change)
+    assert problems(decode(saved(doctor_meta=np.array([meta])))) == ["holds a doctor_meta that no doctor wrote"]
+
+
+def test_bars_that_do_not_fit_their_checksum_are_named() -> None:
+    whole = members(encode(HEALTHY, PROVENANCE))
+    assert problems(decode(zipped(whole))) == []
+    for name, bars in (("dgms_1", HEALTHY.bars[1][::-1] * np.float32(2)), ("dgms_2", in_order([[3, 4]]))):
+        other = Diagram(tuple(bars if name == f"dgms_{at}" else each for at, each in enumerate(HEALTHY.bars)))
+        changed = whole | {key: members(encode(other))[key] for key in (f"{name}.npy", "entropy.npy")}
+        (clause,) = problems(decode(zipped(changed)))
+        assert clause == "has other bars than were computed: they do not fit the checksum in its doctor_meta"
+
+
+def test_fewer_dimensions_and_unknown_arrays_are_worth_a_warning() -> None:
+    flat = Diagram(HEALTHY.bars[:1])
+    found = decode(encode(flat, replace(PROVENANCE, max_dim=0)))
     assert problems(found) == []
+    assert shortcomings(found) == ["has 1 of 3 homology dimensions, as --doctor-max-dim asked"]
+    assert shortcomings(decode(saved(extra=np.arange(3)))) == [
+        "holds arrays that the research tool does not write (extra)"
+    ]
+    assert shortcomings(decode(saved(**GENERATORS))) == []
+
+
+@pytest.mark.parametrize("name", ["gens_0", "gens_1_0", "anything", "lab_meta"])
+def test_a_pickle_is_named_wherever_it_is(name: str) -> None:
+    with pytest.raises(PayloadError, match=f"holds a pickled object in {name}"):
+        decode(saved(**{name: np.array([{}], dtype=object)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "clause"), [("dgms_0", "holds 'dgms_0', which is no array"), ("notes.txt", "holds 'notes.txt'")]
+)
+def test_a_member_that_is_no_array_is_named(name: str, clause: str) -> None:
+    with pytest.raises(PayloadError, match=clause):
+        decode(zipped(members(saved()) | {name: b"hello"}))
 
 
 @pytest.mark.parametrize(
@@ -388,8 +432,6 @@ def test_an_encrypted_member_is_refused() -> None:
         ({"dgms_1": np.zeros((2, 2), complex)}, "dgms_1 of type complex128"),
         ({"dgms_1": np.zeros((2, 2), "U3")}, "dgms_1 of type <U3"),
         ({"dgms_1": np.asfortranarray(np.ones((3, 2), np.float32))}, "dgms_1 in column order"),
-        ({"entropy": np.zeros(2, np.float32)}, r"entropy of shape \(2,\)"),
-        ({"entropy": np.zeros(3, int)}, "entropy of shape .* type int64"),
     ],
 )
 def test_what_is_no_diagram_is_refused(changes: dict[str, ArrayLike], clause: str) -> None:
@@ -429,6 +471,11 @@ NAN = math.nan
             ["has entropy .* in H1, and its bars have"],
         ),
         ({"entropy": np.array([0.6365, NAN, 0], np.float32)}, ["has entropy nan in H1"]),
+        ({"entropy": np.zeros(2, np.float32)}, [r"entropy of shape \(2,\)"]),
+        ({"entropy": np.zeros(3, int)}, ["entropy of shape .* type int64"]),
+        # A lost dimension comes before the entropy that no longer fits.
+        ({"dgms_2": None}, ["has 2 homology dimensions", "says in dgms_count that it has 3"]),
+        ({"dgms_5": HEALTHY.bars[1]}, ["holds dgms_5 beside 3 homology dimensions"]),
     ],
 )
 def test_every_broken_promise_is_named(changes: dict[str, ArrayLike], clauses: list[str]) -> None:
