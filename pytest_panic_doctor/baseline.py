@@ -109,15 +109,15 @@ def load(path: Path) -> Known:
     return {name: frozenset(each) for name, each in found.items()}
 
 
-def save(path: Path, known: Known) -> None:
-    """Write a file, whole or not at all: sorted, a finding a line, with no time in it."""
+def save(path: Path, known: Known, like: Path | None = None) -> None:
+    """Write a file, whole or not at all: sorted, a finding a line, with no time in it; a new one is made as `like`."""
     lines = [
         json.dumps({"item": name} | {key: value for key, value in plain(each).items() if value}, ensure_ascii=False)
         for name in sorted(known)
         for each in sorted(known[name])
     ]
     text = f'{{"doctor_baseline": {FORMAT},\n"accepted": [\n' + ",\n".join(lines) + "\n]}\n"
-    with whole(path) as partial:
+    with whole(path, like) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

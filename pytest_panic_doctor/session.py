@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,8 @@ from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, Docto
 from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.report import terminal, text
-from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.files import ReportFiles, check_outputs
+from pytest_panic_doctor.report.junit import path_of
 from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results, from_plain, to_plain
@@ -162,6 +163,8 @@ class DoctorSession:
         from pytest_panic_doctor.plugin import ini_dir
 
         settings = options.settings(self.config, self.config.invocation_params.dir, ini_dir(self.config))
+        if not self.config.getoption("collectonly"):
+            check_outputs(settings, self._junit())
         if settings.fix or settings.engine != "auto":
             located(self._engine(settings.engine))
         if settings.demo:
@@ -197,7 +200,8 @@ class DoctorSession:
             self.config.pluginmanager.register(hooks, "panic-doctor-xdist")
             self.cap = said_of_workers(self.config, self.doctor.settings)
         if not self.config.getoption("collectonly"):
-            self.files = ReportFiles(self.doctor, version(DISTRIBUTION))
+            family = self.config.getini("junit_family")
+            self.files = ReportFiles(self.doctor, version(DISTRIBUTION), self._junit(), family)
             if any(rule.expensive or rule.id in PAGES for rule in self.doctor.selected):
                 self._read_ahead(self.doctor.settings.database)
 
@@ -314,7 +318,8 @@ class DoctorSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
         """Write the baseline and the reports: after the workers are gone and pytest has written the JUnit file, and
         before the terminal's summary, which tells of it."""
-        yield
+        with self.files.junit_written() if self.files else nullcontext():
+            yield
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not any(True for _ in self.doctor.entries()):
             # More shards than there is to split: this one has nothing to do, and has done it.
             session.exitstatus = pytest.ExitCode.OK
@@ -334,14 +339,14 @@ class DoctorSession:
                 self.notes.append(late)
         if self.files:
             self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
-            self.notes += self.files.failed
+            self.notes += self.files.failed.values()
             if self.files.failed and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            xml = self.config.getoption("xmlpath", None)
-            if xml and self.results.items and Path(xml).is_file():
-                from pytest_panic_doctor.report.junit import enrich
 
-                enrich(Path(xml), self.config.getini("junit_family"), self.doctor, self.results, version(DISTRIBUTION))
+    def _junit(self) -> Path | None:
+        """The JUnit file that pytest writes."""
+        given = self.config.getoption("xmlpath", None)
+        return path_of(given) if given else None
 
     def _say_doubt(self, session: pytest.Session) -> None:
         """Where items may be missing, no session ends well, whichever of the others were chosen."""
@@ -357,8 +362,9 @@ class DoctorSession:
         known = self.config.stash[JUDGE].known
         self.results.compared = compare(known, self.results.items, self.doctor.all_names())
         if settings.baseline_write and complete:
-            save(settings.baseline, self.results.compared.accepted)
-            self.results.compared.written = True
+            with self.files.trying(settings.baseline):
+                save(settings.baseline, self.results.compared.accepted, settings.database)
+                self.results.compared.written = True
         elif settings.baseline_write:
             self.notes.append("the baseline was not written: the examination did not come to its end")
 

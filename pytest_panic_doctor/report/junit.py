@@ -8,6 +8,7 @@ group by rule, suite properties, and per item either `properties` (xunit1) or, i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,11 @@ UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold (https://www.w3.org/TR/xml/#charsets)."""
 
 
+def path_of(given: str) -> Path:
+    """The file that pytest writes for `--junitxml GIVEN`."""
+    return Path(os.path.normpath(os.path.abspath(os.path.expanduser(os.path.expandvars(given)))))  # noqa: PTH100, PTH111
+
+
 def enrich(path: Path, family: str, doctor: Doctor, results: Results, version: str) -> None:
     """Complete the JUnit file at `path`, whole or not at all; `family` is pytest's `junit_family`."""
     tree = ElementTree.parse(path)
@@ -38,7 +44,7 @@ def enrich(path: Path, family: str, doctor: Doctor, results: Results, version: s
             if name in by_name and case.get("classname", "").endswith(database):
                 complete(case, by_name[name], entries.get(name), family)
         prepend_properties(suite, suite_properties(doctor, results, version))
-    with whole(path) as partial:
+    with whole(path, like=doctor.settings.database) as partial:
         tree.write(partial, encoding="utf-8", xml_declaration=True)
 
 

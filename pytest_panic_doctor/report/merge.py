@@ -6,6 +6,7 @@ What is not whole is not green: a shard that is missing, or whose report lacks i
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,8 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.manifest import Experiment, Manifest, Run, item_name
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.report import terminal
-from pytest_panic_doctor.report.files import write_json, write_lines
-from pytest_panic_doctor.report.html import require_jinja, write_html
+from pytest_panic_doctor.report.files import check_output, write_json, write_lines
+from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.results import Result, Results, from_plain
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Rule, plural
@@ -209,22 +210,24 @@ def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule],
     before anything is written.
     """
     for path in reports:
-        if path in paths:
+        if os.path.realpath(path) in map(os.path.realpath, paths):
             raise NotMergeable(f"--doctor-report {path} is one of the reports to be put together: name another")
-        if path.suffix == ".html":
-            require_jinja(path)
+        check_output("--doctor-report", path)
     parts = [read(path) for path in paths]
     check(parts, version)
     merged = together(sorted(parts, key=lambda part: part.shard.number), reports, extra)
     doctor, results, said = merged.doctor, merged.results, list(merged.sentences())
     what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} put together"
     for path in reports:
-        if path.suffix == ".json":
-            write_json(path, doctor, results, version, merged.more(parts))
-        elif path.suffix == ".jsonl":
-            write_lines(path, results)
-        else:
-            write_html(path, doctor, results, version, [what, *said])
+        try:
+            if path.suffix == ".json":
+                write_json(path, doctor, results, version, merged.more(parts))
+            elif path.suffix == ".jsonl":
+                write_lines(path, results)
+            else:
+                write_html(path, doctor, results, version, [what, *said])
+        except OSError as error:
+            raise NotMergeable(f"{path} could not be written ({error.strerror}): make room for it") from error
     print(f"doctor: {what}, {doctor.settings.database.name}: {plural(len(results.items), 'item')}")
     if results.items:
         terminal.verdict_lines(terminal.Plain(), results)

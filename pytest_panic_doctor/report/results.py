@@ -13,6 +13,8 @@ from pytest_panic_doctor.manifest import rule_of
 from pytest_panic_doctor.report.text import cut
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_panic_doctor.baseline import Comparison
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
@@ -137,6 +139,8 @@ class Results:
     """What this session did to the database, newest first, as the journal has it."""
     unreached: frozenset[str] = frozenset()
     """The names of items that were to be run, and did not end: after -x, --maxfail or Ctrl-C."""
+    written: Sequence[Path] = ()
+    """The reports that could be written."""
     planned: Mapping[str, Weight] = field(default_factory=dict)
     """What would be quarantined for each rule, a row that several of its items would take once."""
     planned_in_all: Weight = (0, 0)

@@ -115,7 +115,7 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
         writer.line(line)
     for line in left_lines(doctor, results):
         writer.line(line)
-    for path in doctor.settings.reports:
+    for path in results.written:
         writer.line(f"{'report':<13}{text.short(path)}")
     for line in next_lines(doctor, results):
         writer.line(line)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,11 +25,133 @@ def as_file_name(name: str) -> str:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` at the end, and is gone where that fails."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def whole(path: Path, like: Path | None = None) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of `path` at the end, and is gone where that fails.
+
+    A file that was there keeps its mode, its group and, where that is allowed, its owner; where `path` is a symbolic
+    link, the file that it leads to is replaced. A new file takes after `like`, as SQLite's side files take after their
+    database. Where no other file can take its place (it is mounted by itself, a device, or in a folder of others), it
+    is written in place.
+
+    Raises OSError where neither is possible, at once where that can be known.
+    """
+    target = Path(os.path.realpath(path))
+    partial = _partial(target, like)
     try:
         yield partial
-        partial.replace(path)
+        _put(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError unless `whole` can write `path` now; nothing is left behind, and nothing is changed."""
+    target = Path(os.path.realpath(path))
+    _partial(target, None).unlink()
+    folder = target.parent.stat()
+    owners = (0, folder.st_uid, target.stat().st_uid if target.exists() else os.geteuid())
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in owners and not writable(target):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+
+
+def check_writable_in_place(path: Path) -> None:
+    """Raise OSError unless `path` can be opened for writing, or made, now; nothing is changed."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not target.exists():
+        check_writable(target)
+    elif not writable(target):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+
+
+def writable(path: Path) -> bool:
+    """Whether this process may write to a file, or make files in a folder, by its effective ids."""
+    mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def made_like(path: Path, like: Path) -> None:
+    """Make an empty file that takes after `like`, unless one is there."""
+    with suppress(FileExistsError):
+        _make(path, _Model(like.stat(), new=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Whom a file takes after: itself as it was, or, where it is `new`, another, of which nobody executes a copy."""
+
+    status: os.stat_result
+    new: bool
+
+    @property
+    def mode(self) -> int:
+        mode = stat.S_IMODE(self.status.st_mode)
+        return mode & 0o666 | 0o600 if self.new else mode & 0o777
+
+    def apply(self, descriptor: int) -> None:
+        """Give an open file owner, group and mode, as far as this process may."""
+        mode, group = self.mode, self.status.st_gid
+        with suppress(OSError):
+            os.fchown(descriptor, -1, group)
+        with suppress(OSError):
+            os.fchown(descriptor, self.status.st_uid, -1)
+        if os.fstat(descriptor).st_gid != group:
+            # Another group may do no more than everybody.
+            mode = mode & 0o707 | (mode & 0o007) << 3
+        os.fchmod(descriptor, mode)
+
+
+def _make(path: Path, model: _Model | None) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if model else 0o666)
+    try:
+        if model:
+            model.apply(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _partial(target: Path, like: Path | None) -> Path:
+    """An empty file, beside `target` where that can be: another name, short whatever the length of that of `target`."""
+    there = target.exists()
+    if there and not target.is_file():
+        if not writable(target):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+        return _elsewhere()
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    beside = target.with_name(f".doctor-{digest}.{os.getpid()}")
+    if len(os.fsencode(target.name)) > os.pathconf(target.parent, "PC_NAME_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(target))
+    other = like if like and like.exists() else None
+    model = _Model(target.stat(), new=False) if there else _Model(other.stat(), new=True) if other else None
+    beside.unlink(missing_ok=True)
+    try:
+        _make(beside, model)
+    except OSError as error:
+        if error.errno not in REFUSED or not there or not writable(target):
+            raise
+        return _elsewhere()
+    return beside
+
+
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+"""What keeps a file from being made beside another, or from taking its place, though that one may be written."""
+
+
+def _elsewhere() -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="panic-doctor-")
+    os.close(descriptor)
+    return Path(name)
+
+
+def _put(partial: Path, target: Path) -> None:
+    if partial.parent == target.parent and (target.is_file() or not target.exists()):
+        try:
+            partial.replace(target)
+        except OSError as error:
+            if error.errno not in REFUSED or not target.exists():
+                raise
+        else:
+            return
+    with partial.open("rb") as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)

@@ -67,7 +67,7 @@ def write_html(path: Path, doctor: Doctor, results: Results, version: str, merge
     """
     require_jinja(path)
     text = rendered(doctor, results, version, datetime.now().astimezone(), merged)
-    with whole(path) as partial:
+    with whole(path, like=doctor.settings.database) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 
