@@ -286,6 +286,12 @@ class Examiner:
         return self.chosen is not None and name not in self.chosen
 
     def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+        try:
+            return self._treated(rule, subject, findings)
+        except TooLarge as large:
+            return Outcome("failed", findings, note=f"not repaired: {large}")
+
+    def _treated(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
         if self.planner and self.verification and self.verification.damaged:
             return Outcome("failed", findings, f"not planned: nothing is written to a damaged file: {RESTORE}")
         if self.planner:

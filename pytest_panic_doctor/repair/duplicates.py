@@ -80,7 +80,7 @@ def ranked_diagrams(
             diagram.id,
             (current_and_valid(diagram.payload, cloud), valid(diagram.payload), diagram.payload is not None),
         )
-        for diagram in stored.diagrams(db, place.run, place.model)
+        for diagram in stored.each_diagram(db, place.run, place.model)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from pytest_panic_doctor.rules import evidence
@@ -25,6 +26,9 @@ from pytest_panic_doctor.topology import stored, upstream
 from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems, shortcomings
 from pytest_panic_doctor.topology.threads import one_thread
+
+KEPT = 2**20
+"""Bytes of bars that are kept for the next rule."""
 
 EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", "embedding-missing")
 
@@ -111,26 +115,56 @@ def subject_of(view: View) -> tuple[str, str]:
 def cloud_of(view: View) -> stored.StoredCloud:
     """The point cloud that the subject's diagram is of."""
     run, model = subject_of(view)
-    width = stored.width_of(view.db, str(view.subject.experiment), model)
-    return stored.load(view.db, run, model, view.kind(), width)
+    experiment = str(view.subject.experiment)
+    known = ("width", experiment, model)
+    if known not in view.memo:
+        view.memo[known] = stored.width_of(view.db, experiment, model)
+    width: int = view.memo[known]  # type: ignore[assignment]
+    return stored.load(view.db, run, model, view.kind(), width, view.space)
 
 
-def readable(view: View) -> list[tuple[str, Payload]]:
-    """The id and the content of each of the subject's diagrams that reads and keeps every promise of a diagram.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A diagram that is not NULL, as it reads: `payload` None where it does not.
 
-    Raises `NothingToLookAt` where there is none.
+    `wrong` is what is wrong with it, `short` what is worth a warning, as clauses that follow «it».
     """
-    kept: list[tuple[str, Payload]] = []
-    for diagram in stored.diagrams(view.db, *subject_of(view)):
-        try:
-            payload = decode(diagram.payload) if diagram.payload is not None else None
-        except PayloadError:
+
+    id: str
+    payload: Payload | None
+    wrong: tuple[str, ...]
+    short: tuple[str, ...] = ()
+
+
+def readings(view: View) -> Iterator[Reading]:
+    """The subject's diagrams that are not NULL, the newest first, one in memory at a time.
+
+    What was read of a small one is kept for the next rule that asks about it.
+    """
+    known = ("diagram", *subject_of(view))
+    if known == view.memo.get("diagram read last"):
+        yield from view.memo["diagrams read last"]  # type: ignore[misc]
+        return
+    size = 0
+    kept: list[Reading] = []
+    for diagram in stored.each_diagram(view.db, *subject_of(view)):
+        if diagram.payload is None:
             continue
-        if payload and not problems(payload):
-            kept.append((diagram.id, payload))
-    if not kept:
-        raise NothingToLookAt("there is no diagram that reads (see diagram-missing, diagram-valid)")
-    return kept
+        reading = read(diagram.id, diagram.payload)
+        size += sum(bars.nbytes for bars in reading.payload.diagram.bars) if reading.payload else 1
+        kept = [*kept, reading] if size < KEPT else []
+        yield reading
+    if size < KEPT:
+        view.memo.update({"diagram read last": known, "diagrams read last": kept})
+
+
+def read(row_id: str, stored_payload: bytes) -> Reading:
+    """What a payload holds, and what is wrong with it."""
+    try:
+        payload = decode(stored_payload)
+    except PayloadError as error:
+        return Reading(row_id, None, (str(error),))
+    return Reading(row_id, payload, tuple(problems(payload)), tuple(shortcomings(payload)))
 
 
 @rule(
@@ -195,33 +229,25 @@ def diagram_duplicate(view: View) -> Iterator[Finding]:
 )
 def diagram_valid(view: View) -> Iterator[Finding]:
     """Each payload, decoded with `allow_pickle=False`."""
-    found = [diagram for diagram in stored.diagrams(view.db, *subject_of(view)) if diagram.payload is not None]
-    if not found:
+    count = 0
+    for reading in readings(view):
+        count += 1
+        if reading.wrong:
+            clauses = "; it ".join(reading.wrong)
+            message = f"the diagram is not valid: it {clauses}{forbidden(view, replacing=False)}"
+            yield view.finding(message, table="persistencediagram", ids=[reading.id])
+        elif reading.short:
+            message = f"the diagram is valid, but it {'; it '.join(reading.short)}"
+            yield view.finding(message, table="persistencediagram", ids=[reading.id], warning=True)
+    if not count:
         raise NothingToLookAt("there is no diagram to validate (see diagram-missing)")
-    view.examined(len(found), "persistencediagram")
-    for diagram in found:
-        clauses, short = judged(diagram.payload or b"")
-        if clauses:
-            message = f"the diagram is not valid: it {'; it '.join(clauses)}{forbidden(view, replacing=False)}"
-            yield view.finding(message, table="persistencediagram", ids=[diagram.id])
-        elif short:
-            message = f"the diagram is valid, but it {'; it '.join(short)}"
-            yield view.finding(message, table="persistencediagram", ids=[diagram.id], warning=True)
+    view.examined(count, "persistencediagram")
 
 
 def forbidden(view: View, *, replacing: bool) -> str:
     """Why no diagram of the subject's run may be computed though its cloud is whole, as the end of a message."""
     found = upstream.damage(view.db, *subject_of(view), replacing=replacing)
     return f"{NOT_REPAIRED}{found}" if found else ""
-
-
-def judged(data: bytes) -> tuple[list[str], list[str]]:
-    """What is wrong with a payload, and what is worth a warning, as clauses that follow «it»."""
-    try:
-        payload = decode(data)
-    except PayloadError as error:
-        return [str(error)], []
-    return problems(payload), shortcomings(payload)
 
 
 @rule(
@@ -239,19 +265,25 @@ def diagram_current(view: View) -> Iterator[Finding]:
     a diagram is of this cloud (Robins, "Towards computing homology from finite approximations", 1999). Of H1 and H2 it
     is asked whether the cloud can have such bars.
     """
-    diagrams = readable(view)
-    view.examined(len(diagrams), "persistencediagram")
-    cloud = cloud_of(view)
-    if not cloud.whole:
-        yield view.finding(
-            f"whether the diagram is current cannot be told: {'; '.join(cloud.blocks)}",
-            table="persistencediagram",
-            ids=[row_id for row_id, _ in diagrams],
-        )
-        return
-    for row_id, payload in diagrams:
+    cloud: stored.StoredCloud | None = None
+    unknown: list[str] = []
+    count = 0
+    for reading in readings(view):
+        if reading.payload is None or reading.wrong:
+            continue
+        count += 1
+        cloud = cloud or cloud_of(view)
+        if not cloud.whole:
+            unknown.append(reading.id)
+            continue
         with one_thread():
-            clause = difference(payload, cloud.points)
+            clause = difference(reading.payload, cloud.points, view.space.bytes // 2)
         if clause:
             message = f"the diagram is stale: {clause}{forbidden(view, replacing=True)}"
-            yield view.finding(message, table="persistencediagram", ids=[row_id])
+            yield view.finding(message, table="persistencediagram", ids=[reading.id])
+    if not count:
+        raise NothingToLookAt("there is no diagram that reads (see diagram-missing, diagram-valid)")
+    view.examined(count, "persistencediagram")
+    if cloud is not None and unknown:
+        message = f"whether the diagram is current cannot be told: {'; '.join(cloud.blocks)}"
+        yield view.finding(message, table="persistencediagram", ids=unknown)

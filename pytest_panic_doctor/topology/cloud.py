@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +30,9 @@ ULPS = 8
 
 BLOCK = 256
 """Rows of the distance matrix that are computed at a time."""
+
+MATRIX = 256_000_000
+"""Bytes of a matrix of distances that are taken where nobody says how much there is: 8,000 points."""
 
 CLOSE = 1e-3
 """Distances below this part of the diameter are computed again from differences: there the matrix product cancels."""
@@ -96,7 +99,10 @@ def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
         block += squares[None, start:]
         np.maximum(block, 0, out=block)
         np.sqrt(block, out=block)
-        rows, columns = np.nonzero(block < close)
+        near = block < close
+        own = np.arange(len(block))
+        near[own, own], block[own, own] = False, 0
+        rows, columns = np.nonzero(near)
         for part in range(0, len(rows), BLOCK * 16):
             here, there = rows[part : part + BLOCK * 16], columns[part : part + BLOCK * 16]
             block[here, there] = np.linalg.norm(exact[start + here] - exact[start + there], axis=1)
@@ -167,20 +173,85 @@ def lead(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.in
 def h0_deaths(points: Points) -> NDArray[np.float64]:
     """The finite deaths of H0, ascending, shape (n-1,): the edge lengths of the minimum spanning tree (Prim, dense).
 
-    Zero distances are edges too, so that a repeated point gives a death of 0. Edges are chosen by distances in float32,
-    which takes half the memory and moves no death by more than that rounding; their lengths are those of float64.
+    Zero distances are edges too, so that a repeated point gives a death of 0.
+    """
+    return spanning(points).lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Spanning:
+    """The minimum spanning tree of a cloud of n points.
+
+    `lengths` of its edges are float64, ascending, shape (n-1,); `radius` is that of the smallest ball around one point
+    that has all others; `apart` the distances of its different points, or of all, None where they do not fit.
+    """
+
+    lengths: NDArray[np.float64]
+    radius: float
+    apart: Filtration | Distances | None
+
+
+def spanning(points: Points, most: int = MATRIX) -> Spanning:
+    """The minimum spanning tree.
+
+    Args:
+        points: The cloud.
+        most: Bytes that the matrix of distances may take. Where it is larger, distances are computed as they are
+            needed: n times as slowly as they can be read, in the memory of the cloud.
     """
     if len(points) < 2:
-        return np.empty(0)
+        return Spanning(np.empty(0), 0.0, None)
+    if len(points) <= BLOCK:
+        ((_, near),) = blocks(points)
+        return Spanning(np.sort(tree(near.__getitem__, len(points))), float(near.max(axis=1).min()), near)
     alone = merge(points, 0.0).points
-    lengths = tree_lengths(alone, filtration(alone))
-    return np.concatenate((np.zeros(len(points) - len(alone)), lengths))
+    repeats = np.zeros(len(points) - len(alone))
+    if 4 * len(alone) ** 2 <= most:
+        apart = filtration(alone)
+        lengths = np.concatenate((repeats, tree_lengths(alone, apart)))
+        return Spanning(lengths, float(apart.max(axis=1).min()), apart)
+    exact = alone.astype(np.float64)
+    farthest: list[float] = []
+
+    def row(number: int) -> Distances:
+        found = from_one(exact, number)
+        farthest.append(float(found.max()))
+        return found
+
+    lengths = np.concatenate((repeats, np.sort(tree(row, len(alone)))))
+    return Spanning(lengths, min(farthest), None)
+
+
+def from_one(exact: Distances, number: int) -> Distances:
+    """The distances of all points, float64, from one of them."""
+    found = np.empty(len(exact))
+    for start in range(0, len(exact), BLOCK * 16):
+        apart = exact[start : start + BLOCK * 16] - exact[number]
+        found[start : start + BLOCK * 16] = np.sqrt(np.einsum("ij,ij->i", apart, apart))
+    return found
+
+
+def tree(distances_from: Callable[[int], Distances], count: int) -> NDArray[np.float64]:
+    """The edge lengths of the minimum spanning tree of `count` points, in no order; each point is asked for once."""
+    outside = distances_from(0).copy()
+    within = np.zeros(count)
+    within[0] = outside[0] = np.inf
+    lengths = np.empty(count - 1)
+    for step in range(count - 1):
+        nearest = int(outside.argmin())
+        lengths[step] = outside[nearest]
+        within[nearest] = np.inf
+        # A point of the tree stays out of it: infinity is the larger of the two.
+        np.minimum(outside, distances_from(nearest), out=outside)
+        np.maximum(outside, within, out=outside)
+    return lengths
 
 
 def tree_lengths(alone: Points, apart: Filtration) -> NDArray[np.float64]:
     """The edge lengths of the minimum spanning tree of different points, ascending, shape (m-1,).
 
-    `apart` is their distance matrix, by which the edges are chosen.
+    `apart` is their distance matrix, by which the edges are chosen: in float32, which takes half the memory and moves
+    no length by more than that rounding; the lengths are those of float64.
     """
     outside, parent = apart[0].copy(), np.zeros(len(alone), np.intp)
     outside[0] = np.inf

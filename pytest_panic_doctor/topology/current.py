@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology.cloud import (
-    Filtration,
-    Points,
-    default_tolerance,
-    filtration,
-    fingerprint,
-    merge,
-    tree_lengths,
-)
+from pytest_panic_doctor.topology.cloud import MATRIX, Points, Spanning, default_tolerance, fingerprint, spanning
 from pytest_panic_doctor.topology.payload import Payload
 
 SHORTEST = 1e-4
@@ -31,12 +23,13 @@ RESOLUTION = 1e-6
 """How exactly a birth or death is a distance, in parts of the cloud's radius: ten times the resolution of float32."""
 
 
-def difference(payload: Payload, points: Points) -> str:
+def difference(payload: Payload, points: Points, most: int = MATRIX) -> str:
     """How the diagram differs from that of `points`, as a clause; empty where nothing says that it is another's.
 
     By the fingerprint of the cloud, where the diagram carries one, and by what its bars must be: the finite deaths of
     H0 are the edge lengths of the minimum spanning tree. Births and deaths are distances of pairs of points, and no bar
     lasts beyond the enclosing radius, from which on one point is joined to all others. H1 and H2 are not computed.
+    A matrix of distances may take `most` bytes.
     """
     if payload.provenance is not None and payload.provenance.fingerprint != fingerprint(points):
         return f"the embeddings have changed since it was computed of {payload.provenance.points:,} points"
@@ -44,18 +37,15 @@ def difference(payload: Payload, points: Points) -> str:
     stored = np.sort(bars[np.isfinite(bars[:, 1]), 1].astype(np.float64))
     norm = float(np.sqrt(np.einsum("ij,ij->i", points, points, dtype=np.float64).max(initial=0)))
     shortest, blur = SHORTEST * min(1.0, norm), default_tolerance(points)
-    if len(points) < 2:
-        return compare(stored, np.empty(0), shortest, blur) or impossible(payload, None, shortest, blur)
-    alone = merge(points, 0.0).points
-    apart = filtration(alone)
-    return compare(stored, tree_lengths(alone, apart), shortest, blur) or impossible(payload, apart, shortest, blur)
+    tree = spanning(points, most)
+    return compare(stored, tree.lengths, shortest, blur) or impossible(payload, tree, shortest, blur)
 
 
-def impossible(payload: Payload, apart: Filtration | None, shortest: float, blur: float) -> str:
+def impossible(payload: Payload, tree: Spanning, shortest: float, blur: float) -> str:
     """Which bars above H0 no cloud with these distances has, as a clause; empty where all are possible."""
-    radius = 0.0 if apart is None else float(apart.max(axis=1).min())
+    radius, apart = tree.radius, tree.apart
     slack = 2 * blur + RESOLUTION * radius
-    compared = apart is not None and slack > 0 and len(apart) <= POINTS_COMPARED
+    compared = slack > 0 and apart is not None and len(apart) <= POINTS_COMPARED
     there = taken(apart, radius, slack) if apart is not None and compared else None
     for dimension, bars in enumerate(payload.diagram.bars[1:], start=1):
         long = bars[bars[:, 1] - bars[:, 0] > shortest].astype(np.float64)
@@ -75,7 +65,7 @@ def impossible(payload: Payload, apart: Filtration | None, shortest: float, blur
     return ""
 
 
-def taken(apart: Filtration, radius: float, slack: float) -> NDArray[np.bool_]:
+def taken(apart: NDArray[np.floating], radius: float, slack: float) -> NDArray[np.bool_]:
     """For each multiple of `slack` up to the radius, one place further on, whether a distance is in its interval."""
     last = int(radius / slack) + 4
     there = np.zeros(last + 1, np.bool_)

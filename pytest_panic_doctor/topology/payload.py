@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from itertools import takewhile
 from tokenize import TokenError
 from typing import IO
@@ -24,6 +25,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_panic_doctor.topology.archive import opened
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, persistent_entropy
 
 META = "doctor_meta"
@@ -222,7 +224,7 @@ def shape_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo, any_order: bool = 
     """The shape of one array of the archive; nothing but its header is read."""
     name = info.filename.removesuffix(".npy")
     check_compression(info, name)
-    with archive.open(info) as member:
+    with opened(archive, info) as member:
         return header(member, name, any_order)[0]
 
 
@@ -239,14 +241,14 @@ def bars_of(stored: NDArray[np.generic], name: str) -> Bars:
     if stored.dtype.kind != "f" or stored.dtype.itemsize < 4:
         raise PayloadError(f"holds {name} of type {stored.dtype} instead of float32")
     with np.errstate(over="ignore"):
-        return stored.astype(np.float32)
+        return stored.astype(np.float32, copy=False)
 
 
 def array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
     """One array of the archive. Its header is judged before anything is allocated, and read no further than it says."""
     name = info.filename.removesuffix(".npy")
     check_compression(info, name)
-    with archive.open(info) as member:
+    with opened(archive, info) as member:
         shape, dtype = header(member, name)
         size = math.prod(shape) * dtype.itemsize
         if size > LARGEST:
@@ -265,11 +267,10 @@ def header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple
     Format 1.0 is what NumPy writes for every header below 64 KiB, and bounds what is read of a longer one.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if np.lib.format.read_magic(member) != (1, 0):
-                raise PayloadError(f"holds {name} in a version of the NumPy format that is never written for a diagram")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        if np.lib.format.read_magic(member) != (1, 0):
+            raise PayloadError(f"holds {name} in a version of the NumPy format that is never written for a diagram")
+        size = member.read(2)
+        shape, fortran, dtype = parsed(size + member.read(int.from_bytes(size, "little")))
     except PayloadError:
         raise
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
@@ -281,6 +282,14 @@ def header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple
     if dtype.itemsize == 0 or any(type(length) is not int or length < 0 for length in shape):
         raise PayloadError(f"is torn: {name} has the shape {shape} and the type {dtype}")
     return shape, dtype
+
+
+@lru_cache(256)
+def parsed(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """What NumPy reads in a header of format 1.0, its length included: thousands of diagrams have the same few."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.lib.format.read_array_header_1_0(io.BytesIO(text))
 
 
 def provenance_of(meta: NDArray[np.generic] | None) -> Provenance | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -12,7 +12,8 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws
+from pytest_panic_doctor.topology.room import COPIES, Room
+from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws, usable
 
 NEWEST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
 """The order in which rows that should be one are preferred: finished, then latest, then by id, which is a UUIDv7."""
@@ -27,6 +28,23 @@ SIZE = (
     "AND e.embedding_model = :model WHERE i.run_id = r.id AND typeof(e.vector) = 'blob'"
 )
 """The bytes of each vector of a run."""
+
+
+UNORDERED = (
+    "SELECT i.rowid, e.rowid, e.vector, i.sequence_number FROM invocation i LEFT JOIN embedding e "
+    "ON e.invocation_id = i.id AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ?"
+)
+"""The invocations of a kind in a run, and their vectors by a model."""
+
+NEWEST_EMBEDDING = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
+
+Row = tuple[int, int | None, bytes | None, object]
+
+ROW = 160
+"""Bytes of a row in Python beside its vector."""
+
+TOGETHER = 1000
+"""Rows that are asked for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +76,24 @@ class StoredDiagram:
 
 def diagrams(db: sqlite3.Connection, run: str, model: str) -> list[StoredDiagram]:
     """The diagrams of (run, embedding model), the newest first."""
-    rows = db.execute(
-        f"SELECT id, diagram_data FROM persistencediagram WHERE run_id = ? AND embedding_model = ? ORDER BY {NEWEST}",
-        (run, model),
-    )
-    return [StoredDiagram(row_id, as_payload(data)) for row_id, data in rows]
+    return list(each_diagram(db, run, model))
+
+
+def each_diagram(db: sqlite3.Connection, run: str, model: str) -> Iterator[StoredDiagram]:
+    """The same one by one: of several, one payload is in memory at a time, and none is sorted."""
+    found = "FROM persistencediagram WHERE run_id = ? AND embedding_model = ?"
+    only = db.execute(f"SELECT id, diagram_data {found} LIMIT 2", (run, model))
+    first = only.fetchone()
+    if first is None:
+        return
+    if only.fetchone() is None:
+        yield StoredDiagram(first[0], as_payload(first[1]))
+        return
+    del first
+    for (row,) in db.execute(f"SELECT rowid {found} ORDER BY {NEWEST}", (run, model)).fetchall():
+        one = db.execute("SELECT id, diagram_data FROM persistencediagram WHERE rowid = ?", (row,))
+        for row_id, data in one:
+            yield StoredDiagram(row_id, as_payload(data))
 
 
 def as_payload(data: object) -> bytes | None:
@@ -112,48 +143,65 @@ def commonest_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
     return next((int(size) // VALUE_BYTES for size, _ in lengths if size and size % VALUE_BYTES == 0), 0)
 
 
-def load(db: sqlite3.Connection, run: str, model: str, kind: str | None, width: int) -> StoredCloud:
+def load(
+    db: sqlite3.Connection,
+    run: str,
+    model: str,
+    kind: str | None,
+    width: int,
+    space: Room = Room(),  # noqa: B008
+) -> StoredCloud:
     """The cloud of (run, embedding model) in one query, over the indexes on run and invocation.
 
     `kind` is what the model embeds, None where nobody has said; `width` the number of values that a vector must have.
+    Raises `TooLarge` where the cloud does not fit into `space`.
     """
     if kind is None:
         block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
         return StoredCloud(np.empty((0, width), np.float32), 0, (block,))
-    candidates = list(vectors_in_order(db, run, model, kind))
-    chosen = [vectors[0] if vectors else None for vectors in candidates]
-    flawed = dict(flaws(chosen, width))
+    rows = read(db, f"{UNORDERED}", (model, run, kind), space)
+    if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
+        # SQLite would sort rows together with their vectors, 3 KB a piece.
+        rows.sort(key=itemgetter(3, 0))
+        vectors = [row[2] for row in rows]
+        if (points := usable(vectors, width)) is not None:
+            return StoredCloud(points, len(rows), ())
+    else:
+        rows = read(
+            db, f"{UNORDERED} ORDER BY i.sequence_number, i.rowid, {NEWEST_EMBEDDING}", (model, run, kind), space
+        )
+    return chosen([[row[2] for row in group if row[1] is not None] for _, group in groupby(rows, itemgetter(0))], width)
+
+
+def read(db: sqlite3.Connection, query: str, parameters: tuple[str, str, str], space: Room) -> list[Row]:
+    """The rows of `UNORDERED`; raises `TooLarge` where they do not fit into `space`."""
+    cursor = db.execute(query, parameters)
+    rows: list[Row] = []
+    size = 0
+    while more := cursor.fetchmany(TOGETHER):
+        rows += more
+        size += ROW * len(more) + sum(len(row[2]) for row in more if type(row[2]) is bytes)
+        if COPIES * size > space.bytes:
+            model, run, kind = parameters
+            size = size * invocation_count(db, run, kind) // len(rows)
+            raise space.too_large(f"the cloud of {model} in run {run}", size, space.value)
+    return rows
+
+
+def chosen(candidates: Sequence[Sequence[object]], width: int) -> StoredCloud:
+    """The cloud of the newest usable of each invocation's vectors, and what blocks it."""
+    first = [vectors[0] if vectors else None for vectors in candidates]
+    flawed = dict(flaws(first, width))
     for index in [index for index in flawed if len(candidates[index]) > 1]:
         usable = set(range(len(candidates[index]))) - dict(flaws(candidates[index], width)).keys()
         if usable:
-            chosen[index] = candidates[index][min(usable)]
+            first[index] = candidates[index][min(usable)]
             del flawed[index]
     unusable = Counter(flaw for index, flaw in flawed.items() if candidates[index])
     missing = sum(not vectors for vectors in candidates)
-    good = [vector for index, vector in enumerate(chosen) if index not in flawed and isinstance(vector, bytes)]
+    good = [vector for index, vector in enumerate(first) if index not in flawed and isinstance(vector, bytes)]
     points = np.frombuffer(b"".join(good), "<f4").reshape(len(good), width)
     return StoredCloud(points, len(candidates), tuple(blocks(len(candidates), missing, unusable, width)))
-
-
-def vectors_in_order(db: sqlite3.Connection, run: str, model: str, kind: str) -> Iterator[list[object]]:
-    """For each invocation of `kind`, in sequence order, its vectors by `model`, the newest first.
-
-    SQLite would sort rows together with their vectors, 3 KB a piece. Where numbers are whole and no invocation comes
-    twice, which is the rule, the rows are put in order here.
-    """
-    unordered = (
-        "SELECT i.rowid, e.rowid, e.vector, i.sequence_number FROM invocation i LEFT JOIN embedding e "
-        "ON e.invocation_id = i.id AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ?"
-    )
-    rows = db.execute(unordered, (model, run, kind)).fetchall()
-    if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
-        rows.sort(key=itemgetter(3, 0))
-    else:
-        newest = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
-        ordered = f"{unordered} ORDER BY i.sequence_number, i.rowid, {newest}"
-        rows = db.execute(ordered, (model, run, kind)).fetchall()
-    for _, group in groupby(rows, key=itemgetter(0)):
-        yield [vector for _, embedding, vector, _ in group if embedding is not None]
 
 
 def blocks(count: int, missing: int, unusable: Counter[Flaw], width: int) -> Iterator[str]:

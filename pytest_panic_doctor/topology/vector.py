@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 VALUE_BYTES = 4
 """Bytes of a value: vectors are stored as little-endian float32."""
@@ -37,6 +38,17 @@ class Flaw:
                 return f"{is_} too large to measure in float32"
             case "zero":
                 return f"{is_} zero"
+
+
+def usable(vectors: Sequence[object], width: int) -> NDArray[np.float32] | None:
+    """The vectors as an array of shape (n, width), where all are usable; else None, and `flaws` tells why."""
+    wanted = width * VALUE_BYTES
+    if not wanted or not all(type(vector) is bytes and len(vector) == wanted for vector in vectors):
+        return None
+    block = np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), width)  # type: ignore[arg-type]
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.einsum("ij,ij->i", block, block, dtype=np.float32)
+    return block if ((norms > 0) & (norms < np.inf)).all() else None
 
 
 def flaws(vectors: Sequence[object], width: int) -> Iterator[tuple[int, Flaw]]:

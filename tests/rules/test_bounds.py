@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from databases import MODELS, build, uid
 
@@ -20,7 +21,9 @@ from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, Scope, View, rule
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.memory import parse_size
+from pytest_panic_doctor.topology.payload import encode
 from pytest_panic_doctor.topology.room import Room, TooLarge, room
 from pytest_panic_doctor.values import kinds
 
@@ -281,3 +284,31 @@ def test_findings_beyond_those_that_are_named_are_counted(tmp_path: Path) -> Non
     assert len(outcome.findings) == IDS_KEPT + 1
     assert sum(finding.count for finding in outcome.findings) == 6 * IDS_KEPT
     assert outcome.findings[-1].message == "20,000 more findings, of which none is named (at most 10,000 are)"
+
+
+def test_a_cloud_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite", runs=1)
+    with built.open() as db:
+        db.executescript(further("k"))
+        db.execute(
+            "INSERT INTO embedding SELECT 'x' || i.id, i.started_at, i.completed_at, i.id, 'Nomic', e.vector "
+            "FROM invocation i, embedding e WHERE e.id = ? AND i.sequence_number > 11",
+            (uid(4, 1),),
+        )
+    outcome = outcome_of(built.path, "diagram-current", replace(SMALL, bytes=1_500_000))
+    assert outcome.word == "failed"
+    said = "is 3.8 MB, and --doctor-memory leaves 375 kB for it: give --doctor-memory 5GB"
+    assert outcome.findings[0].message == f"not examined: the cloud of Nomic in run {uid(2, 0)} {said}"
+
+
+def test_of_many_diagrams_of_one_place_one_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    built = build(tmp_path / "x.sqlite", older=True, runs=1)
+    bars = np.tile(np.array([[0, 1]], np.float32), (100_000, 1))
+    bars[-1, 1] = np.inf
+    payload = encode(Diagram((bars, bars[:1], bars[:1])))
+    with built.open() as db:
+        row = "SELECT ?, started_at, completed_at, ?, run_id, embedding_model FROM persistencediagram WHERE id = ?"
+        for number in range(20):
+            db.execute(f"INSERT INTO persistencediagram {row}", (uid(8, number), payload, uid(5, 0)))
+    for rule_id, word in (("diagram-valid", "passed"), ("diagram-current", "failed")):
+        assert outcome_of(built.path, rule_id, replace(SMALL, bytes=12_000_000)).word == word

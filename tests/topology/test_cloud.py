@@ -16,6 +16,7 @@ from pytest_panic_doctor.topology.cloud import (
     fingerprint,
     h0_deaths,
     merge,
+    spanning,
 )
 
 EPS = float(np.finfo(np.float32).eps)
@@ -190,3 +191,17 @@ def test_h0_dies_at_the_edges_of_a_known_tree() -> None:
 def test_h0_dies_at_the_edges_of_the_minimum_spanning_tree(seed: int) -> None:
     points = random_cloud(120, 5, seed)
     np.testing.assert_allclose(h0_deaths(points), kruskal(reference(points)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 3, 20, 255, 256, 257, 400])
+def test_the_spanning_tree_is_the_same_however_its_distances_are_come_by(count: int) -> None:
+    random = np.random.default_rng(count)
+    points = random.normal(size=(count, 12)).astype(np.float32)
+    points[count // 2 :] = points[: count - count // 2]
+    points[-1, 0] = np.nextafter(points[-1, 0], np.float32(9))
+    wanted = kruskal(reference(points))
+    np.testing.assert_allclose(h0_deaths(points), wanted, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(spanning(points, most=0).lengths, wanted, rtol=1e-9, atol=1e-12)
+    radius = reference(points).max(axis=1).min()
+    assert spanning(points).radius == pytest.approx(radius, rel=1e-6)
+    assert spanning(points, most=0).radius == pytest.approx(radius, rel=1e-6)

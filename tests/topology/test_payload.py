@@ -20,7 +20,7 @@ import tool
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import (
@@ -496,3 +496,36 @@ def test_an_entropy_summed_in_float32_is_near_enough() -> None:
     entropy = HEALTHY.entropy.copy()
     entropy[1] = rough
     assert problems(decode(saved(dgms_1=bars, entropy=entropy))) == []
+
+
+def broken(payload: bytes, place: int) -> bytes:
+    """The payload with one bit of one byte flipped."""
+    return payload[:place] + bytes([payload[place] ^ 4]) + payload[place + 1 :]
+
+
+def judged(payload: bytes) -> object:
+    """What a payload decodes to, or what is said of it."""
+    try:
+        found = decode(payload)
+    except PayloadError as error:
+        return str(error)
+    return [bars.tobytes() for bars in found.diagram.bars], found.count, str(found.entropy), found.unindexed
+
+
+def test_a_member_that_is_unpacked_at_once_is_judged_as_zipfile_judges_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encode(Diagram(tuple(in_order(random_bars(20, dimension)) for dimension in range(3))))
+    payloads = [whole, *(broken(whole, place) for place in range(0, len(whole), 3)), whole[:-1], whole + b"x"]
+    at_once = [judged(payload) for payload in payloads]
+    monkeypatch.setattr("pytest_panic_doctor.topology.archive.SMALL", -1)
+    assert at_once == [judged(payload) for payload in payloads]
+    assert len({str(each) for each in at_once}) > 20
+
+
+def random_bars(count: int, dimension: int) -> NDArray[np.float32]:
+    """Bars of one dimension."""
+    random = np.random.default_rng(dimension)
+    births = random.random(count) * (dimension > 0)
+    deaths = births + random.random(count)
+    if dimension == 0:
+        deaths[-1] = np.inf
+    return np.stack((births, deaths), axis=1).astype(np.float32)
