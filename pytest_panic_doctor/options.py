@@ -13,6 +13,7 @@ from pytest_panic_doctor.values import (
     HOUR,
     RAY,
     BadOption,
+    amount,
     at_rest,
     cluster,
     cosine,
@@ -67,6 +68,12 @@ OPTIONS = (
         "fix", "flag", "", "repair what can be repaired; every row is kept in a journal beside the database", asks=True
     ),
     Option("plan", "flag", "", "examine, and say what --doctor-fix would do; writes nothing", asks=True),
+    Option(
+        "max-quarantine",
+        "text",
+        "N|P%%",
+        "quarantine whole runs, and more than 1,000 rows and 1%% of a table: up to N rows, or P%% of each table",
+    ),
     Option("undo", "optional", "ID", "take repair ID back, or all; without ID, list the repairs"),
     Option("rule", "list", "ID", "examine this rule only; may be repeated"),
     Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
@@ -150,6 +157,8 @@ class Settings:
     ray: str | None = None
     """The address of the Ray cluster that computes; None where this machine does."""
     reports: tuple[Path, ...] = ()
+    max_quarantine: str | None = None
+    """How many rows one quarantine may take, or which part of each table, as `5000` or `2%`; None: see `consent`."""
     demo: bool = False
     shard: str | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
@@ -228,6 +237,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         ray=cluster(values["ray"], values["engine"]),
         reports=reports,
         demo=bool(values["demo"]),
+        max_quarantine=amount("--doctor-max-quarantine", values["max-quarantine"]),
         shard=shard(values["shard"]),
         kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
         embed_cosine=cosine(source.getini("doctor_embed_cosine")),

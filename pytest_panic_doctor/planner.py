@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pytest_panic_doctor.consent import asks
 from pytest_panic_doctor.examine import Number
 from pytest_panic_doctor.removal import QUARANTINES, alternatives, removed, untaken
 from pytest_panic_doctor.repair.errors import RepairError
@@ -24,12 +25,22 @@ NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
 class Planner:
     """Weighs repairs, read only."""
 
-    def __init__(self, database: Database, kinds: Mapping[str, Kind], tally: Tally, *, embeds: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        kinds: Mapping[str, Kind],
+        tally: Tally,
+        *,
+        embeds: bool = False,
+        most: str | None = None,
+    ) -> None:
         """`kinds` as those of the settings; `tally` counts the rows of all items, each once.
 
         `embeds` says whether an embedding hook is there. Which models it knows is not asked: it might load them.
+        `most` is how much one quarantine may take, as `--doctor-max-quarantine` has it.
         """
         self.embeds = embeds
+        self.most = most
         self.database = database
         self.kinds = kinds
         self.tally = tally
@@ -54,15 +65,19 @@ class Planner:
             return str(error), {}
 
     def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
-        def look(db: sqlite3.Connection) -> tuple[Taken | None, int]:
+        def look(db: sqlite3.Connection) -> tuple[Taken | None, int, str]:
             rows = removed(db, rule.repair, subject, findings, self.kinds)
             others = alternatives(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
-            return Taken(db, rows) if rows else None, max((weigh(db, [each])[1] for each in others), default=0)
+            high = max((weigh(db, [each])[1] for each in others), default=0)
+            taken = Taken(db, rows) if rows else None
+            return taken, high, asks(db, taken, self.most) if taken else ""
 
-        taken, high = self.database.read(look)
+        taken, high, large = self.database.read(look)
         if taken is None:
             return untaken(findings), {}
         with taken:
+            if large:
+                return large, {}
             self.tally.add(rule.id, taken)
             rows, size = taken.weight
         measures: dict[str, Number] = {"rows": rows, "bytes": size}

@@ -99,8 +99,9 @@ class DoctorSession:
             from pytest_panic_doctor.repair.weigh import Tally
 
             self.tally = Tally(Path(self.doctor.scratch, "tally.sqlite"))
+            chosen = self.doctor.settings
             examiner.planner = Planner(
-                self.doctor.database, self.doctor.settings.kinds, self.tally, embeds=self.doctor.embeds
+                self.doctor.database, chosen.kinds, self.tally, embeds=self.doctor.embeds, most=chosen.max_quarantine
             )
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.consent import asks, said
 from pytest_panic_doctor.examine import NotRepaired, Repaired
 from pytest_panic_doctor.removal import QUARANTINES, busy_with, place_of, removed, untaken
 from pytest_panic_doctor.repair import embed, recompute
 from pytest_panic_doctor.repair.errors import RepairError
+from pytest_panic_doctor.repair.weigh import Taken, rows_by_table
 from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule, plural
 from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.subject import Rows, Subject
 from pytest_panic_doctor.topology.isolation import ComputationFailed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_panic_doctor.repair.desk import Desk
     from pytest_panic_doctor.repair.embed import Trust
     from pytest_panic_doctor.repair.journal import Repair
@@ -47,12 +52,14 @@ class OperatingSurgeon:
         desk: Desk | None = None,
         trust: Trust | None = None,
         running: Running | None = None,
+        most: str | None = None,
     ) -> None:
         """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers.
 
         `note` is told how far a quarantine is: the rule, the rows done and the rows found. `desk` is where
         diagrams are ordered that are computed elsewhere; None where they are computed here. `trust` is what is known of
-        the embedding hooks, and `running` tells for which experiments nothing is embedded or computed.
+        the embedding hooks, and `running` tells for which experiments nothing is embedded or computed. `most` is
+        how much one quarantine may take, as `--doctor-max-quarantine` has it.
         """
         self.database = database
         self.writer = writer
@@ -67,6 +74,7 @@ class OperatingSurgeon:
         self.desk = desk
         self.trust = trust or embed.Trust()
         self.running = running
+        self.most = most
         self._operations: Mapping[RepairKind, Operation] = {
             **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.COMPUTE: self._compute,
@@ -98,7 +106,10 @@ class OperatingSurgeon:
         settled = list(self.settled.within(rule.id, subject))
         if len(settled) == 1:
             return settled[0]
-        return Repaired(said_of(done), findings=tuple(finding for each in settled for finding in each.findings))
+        return Repaired(
+            said_of(done, self.writer.database),
+            findings=tuple(finding for each in settled for finding in each.findings),
+        )
 
     def close(self) -> None:
         """End the child and the writer's connections."""
@@ -106,12 +117,17 @@ class OperatingSurgeon:
         self.writer.close()
 
     def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
-        rows = self.database.read(lambda db: removed(db, rule.repair, subject, findings, self.kinds))
-        if not rows:
-            raise NotRepaired(untaken(findings))
+        def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
+            rows = removed(db, rule.repair, subject, findings, self.kinds)
+            with Taken(db, rows) as taken:
+                return rows, asks(db, taken, self.most) if rows else untaken(findings)
+
+        rows, reason = self.database.read(look)
+        if reason:
+            raise NotRepaired(reason)
         note = partial(self.note, rule.id)
         done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
-        return Repaired(said_of(done) if done else "another worker was faster")
+        return Repaired(said_of(done, self.writer.database) if done else "another worker was faster")
 
     def _compute(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
         del findings
@@ -140,10 +156,11 @@ class OperatingSurgeon:
 VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}
 
 
-def said_of(repairs: Sequence[Repair]) -> str:
-    """`quarantined 3 rows (repair 12)`: what was done, and the id that --doctor-undo takes."""
-    rows = sum(repair.rows for repair in repairs)
+def said_of(repairs: Sequence[Repair], database: Path) -> str:
+    """`quarantined 3 rows: 2 embeddings, 1 run (repair 12)`: what was done, and the id that --doctor-undo takes."""
     ids = ", ".join(str(repair.id) for repair in repairs[:3])
     more = f" and {len(repairs) - 3:,} more" if len(repairs) > 3 else ""
-    verbs = " and ".join(dict.fromkeys(VERBS[repair.verb] for repair in repairs))
-    return f"{verbs} {plural(rows, 'row')} (repair {ids}{more})"
+    verbs = list(dict.fromkeys(VERBS[repair.verb] for repair in repairs))
+    counts = rows_by_table(database, [repair.id for repair in repairs]) if verbs == [VERBS["quarantine"]] else {}
+    rows = said(counts) if counts else plural(sum(repair.rows for repair in repairs), "row")
+    return f"{' and '.join(verbs)} {rows} (repair {ids}{more})"

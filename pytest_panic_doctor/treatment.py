@@ -226,4 +226,5 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
         desk=Desk(ward.scratch, ward.wanted) if settings.ray else None,
         trust=Trust(settings.embed_cosine),
         running=doctor.running,
+        most=settings.max_quarantine,
     )

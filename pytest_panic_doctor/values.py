@@ -78,6 +78,18 @@ HOUR = 3600.0
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
+def amount(flag: str, value: object) -> str | None:
+    """`N` rows or `P%` of a table's, as `5000` or `2.5%`; None where none was given."""
+    if value is None:
+        return None
+    text = str(value).replace(" ", "").replace(",", "").replace("_", "")
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text) or (text.endswith("%") and float(text[:-1]) > 100):
+        raise BadOption(
+            f"{flag} {value} is no number of rows and no percentage: give one, e.g. {flag} 5000 or {flag} 2%"
+        )
+    return text
+
+
 def duration(flag: str, value: object) -> float | None:
     """`90s`, `20m`, `1h30m` or a number of seconds, in seconds; None where none was given."""
     if value is None:

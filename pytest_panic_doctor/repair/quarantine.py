@@ -8,8 +8,9 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pytest_panic_doctor.repair.errors import RepairFailed
-from pytest_panic_doctor.repair.rows import REFERENCES, Table, Value, as_json, tables, writable
+from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
+from pytest_panic_doctor.repair.references import Reference, references
+from pytest_panic_doctor.repair.rows import Table, Value, as_json, quoted, writable
 from pytest_panic_doctor.repair.transaction import Stale
 from pytest_panic_doctor.store.session import data_version
 from pytest_panic_doctor.store.subject import Rows
@@ -52,41 +53,66 @@ class Selection:
     def __init__(self, connection: sqlite3.Connection, rows: Rows) -> None:
         """Run the query. Raises RepairRefused where a table that would be changed cannot be, or sqlite3.Error."""
         self.rows = rows
-        there = tables(connection)
         self.root = writable(connection, rows.table)
-        self._tables = {self.root.name: self.root}
-        for child, _, parent in REFERENCES:
-            if child in there and parent in there and child not in self._tables and self._hangs(child):
-                self._tables[child] = writable(connection, child)
-        self._below = list(
-            self._descend(
-                self.root.name, f"SELECT id FROM main.{self.root.quoted} WHERE {self.root.rowid} IN ({ROOTS})"
-            )
-        )
         self._offenders = f"WITH doctor_offender (id) AS (\n{rows.sql.strip().rstrip(';')}\n) "
         self._all_asked = data_version(connection)
         self._batch_asked: int | None = None
         began = time.monotonic()
         self.pending = array("q", (row[0] for row in connection.execute(self._all_sql(), self._parameters())))
         self._took = time.monotonic() - began
+        self._tables = {self.root.name.lower(): self.root}
+        self._below: list[tuple[Table, str]] = []
+        if self.pending:
+            self._look_below(connection)
         self._check_ids(connection)
         self.done = 0
         self.limit = FIRST_ROWS
         self._stale = 0
 
-    def _hangs(self, child: str) -> bool:
-        """Whether `child` hangs on the root's table, directly or not."""
-        parents = {parent for name, _, parent in REFERENCES if name == child}
-        return self.root.name in parents or any(self._hangs(parent) for parent in parents)
+    def _look_below(self, connection: sqlite3.Connection) -> None:
+        """Find what hangs on the rows; raises RepairError where it would be left behind."""
+        every = self._parameters(list(self.pending))
+        known = references(connection)
+        loose: list[Reference] = []
 
-    def _descend(self, table: str, ids: str) -> Iterator[tuple[Table, str]]:
-        """(table, condition) of everything that hangs on the ids that the SQL `ids` selects, deepest first."""
-        for child, column, parent in REFERENCES:
-            if parent == table and child in self._tables:
-                condition = f"{column} IN ({ids})"
-                described = self._tables[child]
-                yield from self._descend(child, f"SELECT id FROM main.{described.quoted} WHERE {condition}")
-                yield described, condition
+        def descend(table: str, ids: str, above: tuple[str, ...]) -> Iterator[tuple[Table, str]]:
+            """(table, condition) of everything that hangs on the ids that the SQL `ids` selects, deepest first."""
+            for each in known:
+                if each.parent != table:
+                    continue
+                condition = f"{quoted(each.column)} IN ({ids})"
+                if each.child in above or not each.plain:
+                    loose.append(each)
+                elif described := self._child(connection, each, condition, every):
+                    below = f"SELECT id FROM main.{described.quoted} WHERE {condition}"
+                    yield from descend(each.child, below, (*above, each.child))
+                    yield described, condition
+
+        root = self.root.name.lower()
+        roots = f"{self.root.rowid} IN ({ROOTS})"
+        self._below = list(descend(root, f"SELECT id FROM main.{self.root.quoted} WHERE {roots}", (root,)))
+        taken: dict[str, list[str]] = {root: [roots]}
+        for table, condition in self._below:
+            taken.setdefault(table.name.lower(), []).append(condition)
+        for each in loose:
+            check_left(connection, each, taken, every)
+
+    def _child(
+        self, connection: sqlite3.Connection, each: Reference, condition: str, every: dict[str, Value]
+    ) -> Table | None:
+        """The table of a reference, where rows of it may be taken along; None where it cannot be, and need not.
+
+        Raises RepairRefused where rows of it would have to be.
+        """
+        if each.child not in self._tables:
+            try:
+                self._tables[each.child] = writable(connection, each.child)
+            except RepairRefused as error:
+                query = f"SELECT EXISTS (SELECT 1 FROM main.{quoted(each.child)} WHERE {condition})"
+                if connection.execute(query, every).fetchone()[0]:
+                    raise RepairRefused(f"Rows of {each.child} hang on what would be quarantined. {error}") from error
+                return None
+        return self._tables[each.child]
 
     def _parameters(self, roots: list[int] | None = None) -> dict[str, Value]:
         return {**self.rows.params, "doctor_roots": as_json(roots or [])}
@@ -94,7 +120,7 @@ class Selection:
     def _all_sql(self) -> str:
         return (
             f"{self._offenders} SELECT t.{self.root.rowid} FROM main.{self.root.quoted} t"
-            f" WHERE t.id IN (SELECT id FROM doctor_offender) ORDER BY 1"
+            f" WHERE t.id COLLATE BINARY IN (SELECT id FROM doctor_offender) ORDER BY 1"
         )
 
     def _still_sql(self) -> str:
@@ -103,7 +129,7 @@ class Selection:
         return (
             f"{self._offenders} SELECT DISTINCT t.{self.root.rowid} FROM json_each(:doctor_roots) j"
             f" CROSS JOIN main.{self.root.quoted} t ON t.{self.root.rowid} = j.value"
-            f" JOIN doctor_offender o ON o.id = t.id ORDER BY 1"
+            f" JOIN doctor_offender o ON o.id = t.id COLLATE BINARY ORDER BY 1"
         )
 
     def _check_ids(self, connection: sqlite3.Connection) -> None:
@@ -225,6 +251,34 @@ class Selection:
         return self.done >= len(self.pending)
 
 
+def check_left(
+    connection: sqlite3.Connection, each: Reference, taken: dict[str, list[str]], every: dict[str, Value]
+) -> None:
+    """Raise RepairFailed where a row that stays names one that goes, by a reference along which nothing is taken.
+
+    `taken` are the conditions of the rows that go, by table.
+    """
+    if not each.plain:
+        if connection.execute(f"SELECT EXISTS (SELECT 1 FROM main.{quoted(each.child)})").fetchone()[0]:
+            raise RepairFailed(
+                f"Table {each.child} refers to {each.parent} by more than an id, so that its rows cannot be taken "
+                "along: nothing was quarantined."
+            )
+        return
+    gone = " UNION ".join(f"SELECT id FROM main.{quoted(each.parent)} WHERE {one}" for one in taken[each.parent])
+    goes = " OR ".join(
+        f"rowid IN (SELECT rowid FROM main.{quoted(each.child)} WHERE {one})" for one in taken.get(each.child, ())
+    )
+    stays = f" AND NOT ({goes})" if goes else ""
+    query = f"SELECT id FROM main.{quoted(each.child)} WHERE {quoted(each.column)} IN ({gone}){stays} LIMIT 1"
+    left = connection.execute(query, every).fetchone()
+    if left is not None:
+        raise RepairFailed(
+            f"Row {left[0]} of {each.child} names by {each.column} a row that would be quarantined, and would be left "
+            "without it: put that right first."
+        )
+
+
 def _check_once(connection: sqlite3.Connection, table: Table) -> None:
     again = connection.execute(
         f"SELECT id FROM main.{table.quoted} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1 LIMIT 1"
@@ -239,7 +293,7 @@ def _check_once(connection: sqlite3.Connection, table: Table) -> None:
 def _unique_id(connection: sqlite3.Connection, table: Table) -> bool:
     name = table.quoted
     for _, index, unique, _, partial in connection.execute(f"PRAGMA main.index_list({name})").fetchall():
-        columns = [row[2] for row in connection.execute(f"PRAGMA main.index_info({index!r})")]
+        columns = [row[2] for row in connection.execute(f"PRAGMA main.index_info({quoted(index)})")]
         if unique and not partial and [str(column).lower() for column in columns] == ["id"]:
             return True
     return False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pytest_panic_doctor.repair import journal as journals
 from pytest_panic_doctor.repair.quarantine import Selection
 from pytest_panic_doctor.store.subject import Rows
 
@@ -47,6 +49,16 @@ class Taken:
     def weight(self) -> Weight:
         """What they come to."""
         return counted(self.connection, f"{COUNTED} FROM taken")
+
+    @property
+    def by_table(self) -> dict[str, int]:
+        """How many rows of each table, the most first; tables by their names in lower case."""
+        query = "SELECT lower(tbl), count(*) FROM taken GROUP BY 1 ORDER BY 2 DESC, 1"
+        return {table: int(count) for table, count in self.connection.execute(query)}
+
+    def rows_of(self, table: str) -> list[int]:
+        """The rowids of a table's rows."""
+        return [row for (row,) in self.connection.execute("SELECT row FROM taken WHERE lower(tbl) = ?", (table,))]
 
     def __enter__(self) -> Self:
         """Closed at the end of a `with`."""
@@ -106,3 +118,19 @@ def counted(db: sqlite3.Connection, query: str) -> Weight:
     """The only row of a query."""
     rows, size = db.execute(query).fetchone()
     return int(rows), int(size)
+
+
+def rows_by_table(database: Path, repairs: Sequence[int]) -> dict[str, int]:
+    """How many rows of each table these repairs changed, the most first; tables by their names in lower case.
+
+    Empty where the journal cannot be read now: the repairs are done, and their number of rows is known without it.
+    """
+    query = (
+        "SELECT lower(c.table_name), count(*) FROM changes c JOIN steps s ON s.id = c.step "
+        "WHERE s.status = 'applied' AND s.repair IN (SELECT value FROM json_each(?)) GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    try:
+        with closing(journals.connect(journals.path_of(database), "mode=rw", 10.0, sqlite3.Connection)) as journal:
+            return {table: int(count) for table, count in journal.execute(query, (json.dumps(list(repairs)),))}
+    except sqlite3.Error:
+        return {}

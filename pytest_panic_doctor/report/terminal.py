@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import item_name, name_of
@@ -105,7 +105,7 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
         return
     writer.section("doctor", sep="=")
     if ran:
-        verdict_lines(writer, results)
+        verdict_lines(writer, results, done(doctor, results, said=True))
     for line in besides(doctor, results):
         writer.line(line)
     if doctor.settings.plan:
@@ -121,14 +121,21 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
         writer.line(line)
 
 
-def verdict_lines(writer: pytest.TerminalReporter | Plain, results: Results) -> None:
-    """The rules that are not simply healthy, worst first, the warnings, and the count of each verdict."""
+def verdict_lines(
+    writer: pytest.TerminalReporter | Plain, results: Results, repaired: Mapping[str, str] | None = None
+) -> None:
+    """The rules that are not simply healthy, worst first, the warnings, and the count of each verdict.
+
+    `repaired` says what was done for a rule.
+    """
     counted = results.by_rule()
     for name, outcomes in sickest(counted.items()):
         state = verdict(outcomes)
         if state != "healthy" or outcomes["skipped"]:
             writer.write(f"{state:<13}", **{COLOURS[state]: True})
             writer.line(f"{name:<21} {shares(outcomes)}")
+            if what := (repaired or {}).get(name):
+                writer.line(f"{'':<13}{what}")
     for warning in warnings(results):
         writer.line(f"{'warning':<13}{warning}", yellow=True)
     verdicts = results.verdicts()
@@ -176,16 +183,21 @@ def shares(outcomes: Counter[str]) -> str:
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
 
 
-def besides(doctor: Doctor, results: Results) -> Iterator[str]:
-    """What was repaired on the way to something else, and is said by no item: its own was not reached, or is sick."""
-    said = {item_name(item.nodeid) for item in results.items if item.outcome == "fixed"}
+def done(doctor: Doctor, results: Results, *, said: bool) -> dict[str, str]:
+    """What was done for each rule: `said` by items of its own that are fixed, or for items that do not say so."""
+    fixed = {item_name(item.nodeid) for item in results.items if item.outcome == "fixed"}
     by_rule: dict[str, list[Repair]] = {}
     for repair in results.repairs:
         rule = doctor.rules.get(repair.rule)
-        if rule is None or name_of(rule, repair.subject) not in said:
+        if (rule is not None and name_of(rule, repair.subject) in fixed) is said:
             by_rule.setdefault(repair.rule, []).append(repair)
-    for name, repairs in sorted(by_rule.items()):
-        yield f"{'also done':<13}{name:<21} {said_of(repairs)}"
+    return {name: said_of(repairs, doctor.settings.database) for name, repairs in sorted(by_rule.items())}
+
+
+def besides(doctor: Doctor, results: Results) -> Iterator[str]:
+    """What was repaired on the way to something else, and is said by no item: its own was not reached, or is sick."""
+    for name, what in done(doctor, results, said=False).items():
+        yield f"{'also done':<13}{name:<21} {what}"
 
 
 def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:

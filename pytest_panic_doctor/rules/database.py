@@ -116,8 +116,11 @@ def orphan_run(view: View) -> Iterator[Finding]:
     repair=RepairKind.QUARANTINE,
 )
 def orphan_invocation(view: View) -> Iterator[Finding]:
-    """Invocations whose run does not exist."""
-    yield from orphans(view, "invocation", "run_id", "run", "a run")
+    """Invocations whose run does not exist.
+
+    One that stands before or after an invocation of a run that exists has lost its reference, and not its run.
+    """
+    yield from orphans(view, "invocation", "run_id", "run", "a run", neighbours=NEIGHBOURS)
 
 
 @rule(
@@ -142,13 +145,27 @@ def orphan_diagram(view: View) -> Iterator[Finding]:
     yield from orphans(view, "persistencediagram", "run_id", "run", "a run", noun="diagram")
 
 
+NEIGHBOURS = (
+    "(EXISTS (SELECT 1 FROM invocation n JOIN run r ON r.id = n.run_id WHERE n.id = c.input_invocation_id) "
+    "OR EXISTS (SELECT 1 FROM invocation n JOIN run r ON r.id = n.run_id WHERE n.input_invocation_id = c.id))"
+)
+"""Whether the input of an invocation `c`, or one whose input it is, belongs to a run that exists."""
+
+
 def orphans(
-    view: View, table: str, column: str, parent: str, parent_noun: str, noun: str | None = None
+    view: View,
+    table: str,
+    column: str,
+    parent: str,
+    parent_noun: str,
+    noun: str | None = None,
+    neighbours: str = "",
 ) -> Iterator[Finding]:
     """Rows of `table` whose `column` names no row of `parent`.
 
     The inner query touches nothing but the index on `column`; the rows themselves, 4 KB a piece, are read only for
-    offenders. Where the parent is there under another spelling, the row is no orphan, and is not taken for one.
+    offenders. Where the parent is there under another spelling, the row is no orphan, and is not taken for one; nor
+    where the SQL `neighbours` says of a row `c` that rows beside it belong to a parent that exists.
     """
     total = view.scalar(f"SELECT count(*) FROM {table}")
     view.examined(total, table)
@@ -156,7 +173,8 @@ def orphans(
     if not view.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
         return
     there = evidence.misspelt(view, table, column, parent, lost)
-    rows = evidence.taken(table, column, lost, there)
+    beside = f" AND {neighbours}" if neighbours else ""
+    rows = evidence.taken(table, column, f"{lost} AND NOT {neighbours}" if neighbours else lost, there)
 
     def message(count: int) -> str:
         does = verb(count, "does", "do")
@@ -181,3 +199,8 @@ def orphans(
         )
         reason = f"{evidence.shown(there)}; correct the reference, or that id"
         yield from evidence.left(view, misspelt, message, reason)
+    if neighbours:
+        named = "" if not there else f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})"
+        rest = Rows(table, f"SELECT c.id FROM {table} c WHERE {lost}{beside}{named}", evidence.listed(there))
+        reason = f"the ones before or after belong to {parent_noun} that exists; correct the reference"
+        yield from evidence.left(view, rest, message, reason)
