@@ -247,6 +247,11 @@ def dump(path: Path) -> dict[str, list[Row]]:
     names = [
         name.decode() for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     ]
-    rows = {name: db.execute(f"SELECT rowid, * FROM {name} ORDER BY rowid").fetchall() for name in names}
+    quoted = {name: '"' + name.replace('"', '""') + '"' for name in names}
+    bare = {name.decode() for (name,) in db.execute("SELECT name FROM pragma_table_list WHERE wr")}
+    rows = {
+        name: db.execute(f"SELECT {'0' if name in bare else 'rowid'}, * FROM {quoted[name]} ORDER BY 1").fetchall()
+        for name in names
+    }
     db.close()
     return rows

@@ -21,8 +21,13 @@ from pytest_panic_doctor.values import kinds
 RULES = registry()
 
 
-def fix(built: Built, computer: Computer, order: int = 1, text_models: Sequence[str] = ()) -> dict[str, list[Outcome]]:
-    """The outcomes of all items, by rule, repaired in the manifest's order or against it."""
+def fix(
+    built: Built, computer: Computer, order: int = 1, text_models: Sequence[str] = (), most: str | None = None
+) -> dict[str, list[Outcome]]:
+    """The outcomes of all items, by rule, repaired in the manifest's order or against it.
+
+    `most` is what `--doctor-max-quarantine` says.
+    """
     known = kinds(text_models, [])
 
     def claim(name: str) -> FileLock:
@@ -31,7 +36,7 @@ def fix(built: Built, computer: Computer, order: int = 1, text_models: Sequence[
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
     settled = Settled(built.path.with_suffix(".settled"))
-    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, no_hook, claim, settled)
+    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, no_hook, claim, settled, most=most)
     examiner = Examiner(database, RULES, known, surgeon)
     outcomes: dict[str, list[Outcome]] = {}
     for entry in list(database.read(manifests.build).entries(RULES.values()))[::order]:

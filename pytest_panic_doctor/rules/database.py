@@ -120,7 +120,7 @@ def orphan_invocation(view: View) -> Iterator[Finding]:
 
     One that stands before or after an invocation of a run that exists has lost its reference, and not its run.
     """
-    yield from orphans(view, "invocation", "run_id", "run", "a run", neighbours=NEIGHBOURS)
+    yield from orphans(view, "invocation", "run_id", "run", "a run", beside=NEIGHBOURS)
 
 
 @rule(
@@ -139,17 +139,26 @@ def orphan_embedding(view: View) -> Iterator[Finding]:
     scope=Scope.DATABASE,
     sentence="every diagram belongs to a run",
     repair=RepairKind.QUARANTINE,
+    after=("orphan-invocation",),
 )
 def orphan_diagram(view: View) -> Iterator[Finding]:
-    """Diagrams whose run does not exist."""
-    yield from orphans(view, "persistencediagram", "run_id", "run", "a run", noun="diagram")
+    """Diagrams whose run does not exist.
+
+    Where invocations name the same run, it is that row which is lost, and not the diagram that is wrong.
+    """
+    yield from orphans(view, "persistencediagram", "run_id", "run", "a run", noun="diagram", beside=OF_ITS_RUN)
 
 
 NEIGHBOURS = (
     "(EXISTS (SELECT 1 FROM invocation n JOIN run r ON r.id = n.run_id WHERE n.id = c.input_invocation_id) "
-    "OR EXISTS (SELECT 1 FROM invocation n JOIN run r ON r.id = n.run_id WHERE n.input_invocation_id = c.id))"
+    "OR EXISTS (SELECT 1 FROM invocation n JOIN run r ON r.id = n.run_id WHERE n.input_invocation_id = c.id))",
+    "the ones before or after belong to a run that exists; correct the reference",
 )
-"""Whether the input of an invocation `c`, or one whose input it is, belongs to a run that exists."""
+OF_ITS_RUN = (
+    "EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = c.run_id)",
+    "invocations of the same run are there (orphan-invocation)",
+)
+"""What speaks against an orphan `c` by the rows beside it, as SQL and in words."""
 
 
 def orphans(
@@ -159,13 +168,13 @@ def orphans(
     parent: str,
     parent_noun: str,
     noun: str | None = None,
-    neighbours: str = "",
+    beside: tuple[str, str] | None = None,
 ) -> Iterator[Finding]:
     """Rows of `table` whose `column` names no row of `parent`.
 
     The inner query touches nothing but the index on `column`; the rows themselves, 4 KB a piece, are read only for
     offenders. Where the parent is there under another spelling, the row is no orphan, and is not taken for one; nor
-    where the SQL `neighbours` says of a row `c` that rows beside it belong to a parent that exists.
+    where `beside`, SQL about a row `c` and a reason, says that the rows beside it speak against it.
     """
     total = view.scalar(f"SELECT count(*) FROM {table}")
     view.examined(total, table)
@@ -173,8 +182,7 @@ def orphans(
     if not view.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
         return
     there = evidence.misspelt(view, table, column, parent, lost)
-    beside = f" AND {neighbours}" if neighbours else ""
-    rows = evidence.taken(table, column, f"{lost} AND NOT {neighbours}" if neighbours else lost, there)
+    rows = evidence.taken(table, column, f"{lost} AND NOT {beside[0]}" if beside else lost, there)
 
     def message(count: int) -> str:
         does = verb(count, "does", "do")
@@ -199,8 +207,7 @@ def orphans(
         )
         reason = f"{evidence.shown(there)}; correct the reference, or that id"
         yield from evidence.left(view, misspelt, message, reason)
-    if neighbours:
-        named = "" if not there else f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})"
-        rest = Rows(table, f"SELECT c.id FROM {table} c WHERE {lost}{beside}{named}", evidence.listed(there))
-        reason = f"the ones before or after belong to {parent_noun} that exists; correct the reference"
-        yield from evidence.left(view, rest, message, reason)
+    if beside:
+        named = f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})" if there else ""
+        rest = Rows(table, f"SELECT c.id FROM {table} c WHERE {lost} AND {beside[0]}{named}", evidence.listed(there))
+        yield from evidence.left(view, rest, message, beside[1])

@@ -60,7 +60,7 @@ def test_what_was_repaired_on_the_way_is_said(doctor: Doctor, sick: Built, pytes
     result = doctor("--doctor-fix", str(sick.path))
     result.stdout.fnmatch_lines(
         [
-            "also done    embedding-type        quarantined 1 row (repair 1)",
+            "also done    embedding-type        quarantined 1 row: 1 embedding (repair 1)",
             "undo: pytest --doctor-db x.sqlite --doctor-undo",
         ]
     )

@@ -86,6 +86,18 @@ def test_a_parent_whose_id_is_misspelt_makes_no_orphans(
     untouched(built, computer, rule, " is there as ")
 
 
+@pytest.mark.parametrize("number", [0, 5, 11], ids=["first", "amidst", "last"])
+def test_an_invocation_beside_others_of_a_run_has_only_lost_its_reference(
+    tmp_path: Path, computer: Computer, number: int
+) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE invocation SET run_id = ? WHERE id = ?", ("e" * 32, built.invocation(number)))
+    untouched(
+        built, computer, "orphan-invocation", "not repaired: the ones before or after belong to a run that exists"
+    )
+
+
 TYPES = {
     "no_type": ("UPDATE invocation SET type = 'Text' WHERE type = 'TEXT' AND sequence_number < 8", "embedding-type"),
     "null_like": ("UPDATE invocation SET type = '' WHERE rowid = 4", "embedding-type"),

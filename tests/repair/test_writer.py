@@ -219,10 +219,18 @@ def test_trigger_is_refused(patient: Patient, writer: Writer) -> None:
 
 
 def test_declared_cascade_does_nothing(patient: Patient, writer: Writer) -> None:
-    """Foreign keys stay off, whatever the SQLite library was compiled with: only what is journalled goes."""
+    """Foreign keys stay off, whatever the SQLite library was compiled with: only what is journalled goes.
+
+    Runs declare that they refer to experiments, so they go along, with their before-images.
+    """
     patient.do("UPDATE run SET experiment_id = ?", f"{1:04x}{1:028x}")
-    writer.quarantine("r", Subject(), Rows("experimentconfig", "SELECT id FROM experimentconfig"))
-    assert patient.values("SELECT count(*) FROM run") == [4]
+    before = patient.dump()
+    repair = writer.quarantine("r", Subject(), Rows("experimentconfig", "SELECT id FROM experimentconfig"))
+    assert repair is not None
+    assert repair.rows == sum(map(len, before.values())) - sum(map(len, patient.dump().values()))
+    assert patient.values("SELECT count(*) FROM run") == [0]
+    undo(patient.path, "all")
+    assert patient.dump() == before
 
 
 def test_view_and_missing_table(patient: Patient, writer: Writer) -> None:
