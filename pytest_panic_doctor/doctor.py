@@ -90,6 +90,7 @@ class Doctor:
         """What examines items in this process."""
         made = Examiner(self.database, self.rules, self.settings.kinds, space=self.space)
         made.running, made.verification = self.running, self.verification
+        made.least_cosine = self.settings.embed_cosine
         return made
 
     @property
@@ -100,7 +101,8 @@ class Doctor:
     @property
     def switched_off(self) -> int:
         """How many rules `doctor_severity` leaves out."""
-        return 0 if self.settings.rules else len(self.rules) - len(self.selected)
+        severity = self.settings.severity
+        return 0 if self.settings.rules else sum(severity.get(rule) == "off" for rule in self.rules)
 
     def entries(self) -> Iterable[Entry]:
         """All items of this session, in their order: those of its shard, where it is one of several, and its sample."""
@@ -266,9 +268,17 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
 
 
 def chosen(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
-    """The rules that have items: those that were named, or all that are not switched off."""
+    """The rules that have items: those that were named, or all that are not switched off.
+
+    A deep rule has items with `--doctor-deep` too, and where a sample of them is asked for.
+    """
     named, severity = settings.rules, settings.severity
-    return [rule for rule in rules.values() if rule.id in named or (not named and severity.get(rule.id) != "off")]
+    deep = settings.deep or settings.sample is not None
+    return [
+        rule
+        for rule in rules.values()
+        if rule.id in named or (not named and severity.get(rule.id) != "off" and (deep or not rule.deep))
+    ]
 
 
 def check_items(db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: Room, workers: int) -> None:

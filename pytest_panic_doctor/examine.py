@@ -27,6 +27,7 @@ from pytest_panic_doctor.topology.room import Room, TooLarge, named, too_big
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.running import Running
+    from pytest_panic_doctor.topology.embedder import Embedder
     from pytest_panic_doctor.verification import Verification
 
 Word = Literal["passed", "failed", "skipped", "fixed"]
@@ -164,6 +165,9 @@ class Examiner:
         self.planner = planner
         self.verification: Verification | None = None
         """What knows whether the file is whole; None: nobody asked."""
+        self.embedder: Embedder | None = None
+        """The embedding hooks, for rules that embed again; None where there is none."""
+        self.least_cosine: float | None = None
         self.running: Running | None = None
         """What tells which experiments are running; None: none is."""
         self.chosen: frozenset[str] | None = None
@@ -178,6 +182,7 @@ class Examiner:
         def check(db: sqlite3.Connection) -> Look:
             integrity = self.verification.integrity if self.verification else check_file
             view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity, space=self.space)
+            view = replace(view, embedder=self.embedder, least_cosine=self.least_cosine)
             findings = Named()
             view.require_subject()
             try:

@@ -94,6 +94,7 @@ OPTIONS = (
     Option("baseline", "text", "FILE", "accept the findings that FILE lists, and fail on new ones only"),
     Option("baseline-write", "flag", "", "accept what is found now: write it to the file of --doctor-baseline"),
     Option("sample", "text", "K/N", "of the items of expensive rules, examine the K-th of N parts"),
+    Option("deep", "flag", "", "also examine what only embedding or computing again can tell"),
     Option("budget", "text", "TIME", "start no item after this time, e.g. 20m; the rest is skipped, never passed"),
     Option(
         "ray",
@@ -152,6 +153,7 @@ class Settings:
     baseline: Path | None = None
     baseline_write: bool = False
     sample: tuple[int, int] | None = None
+    deep: bool = False
     budget: float | None = None
     severity: Mapping[str, str] = field(default_factory=dict)
     ray: str | None = None
@@ -230,6 +232,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         baseline=absolute(place(folder["baseline"], str(values["baseline"]))) if values["baseline"] else None,
         baseline_write=bool(values["baseline-write"]),
         sample=part("--doctor-sample", values["sample"]),
+        deep=bool(values["deep"]),
         budget=duration("--doctor-budget", values["budget"]),
         severity=severities(texts(source.getini("doctor_severity"))),
         max_dim=dimension(values["max-dim"]),

@@ -94,6 +94,7 @@ class DoctorSession:
         config.stash[DOCTOR] = self.doctor
         self.doctor.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
         examiner = self.doctor.examiner()
+        examiner.embedder = self._embed if self.doctor.embeds else None
         if self.doctor.settings.plan:
             from pytest_panic_doctor.planner import Planner
             from pytest_panic_doctor.repair.weigh import Tally

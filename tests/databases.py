@@ -156,8 +156,9 @@ def template(older: bool, runs: int) -> Path:
 
 
 def outputs_of(prompt: str) -> list[str | bytes]:
-    """The outputs of a run that does not stop early: images and captions in turn, none twice."""
-    return [f"text {k} of {prompt}" if k % 2 else webp(b"\x2f" + bytes([k]) * (20 + k)) for k in range(LENGTH)]
+    """The outputs of a run that does not stop early: images and captions in turn, none twice, in no other run."""
+    images = [webp(b"\x2f" + bytes([k]) * (20 + k) + prompt.encode()) for k in range(LENGTH)]
+    return [f"text {k} of {prompt}" if k % 2 else images[k] for k in range(LENGTH)]
 
 
 def add_run(
@@ -233,8 +234,11 @@ payload(vectors(0, image=False))
 SUBJECTS = {Scope.DATABASE: 1, Scope.EXPERIMENT: 1, Scope.EXPERIMENT_MODEL: 2, Scope.RUN_MODEL: 4}
 """How many subjects of each scope the test database has."""
 
-RULES = len(registry())
-COUNT = sum(SUBJECTS[rule.scope] for rule in registry().values())
+DEFAULT = {rule.id: rule for rule in registry().values() if not rule.deep}
+"""The rules that have items without being asked for."""
+
+RULES = len(DEFAULT)
+COUNT = sum(SUBJECTS[rule.scope] for rule in DEFAULT.values())
 """How many items the test database has, as long as no rule is switched off."""
 
 Row = tuple[object, ...]

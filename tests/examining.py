@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from databases import Built
+from databases import DEFAULT, Built
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 
-RULES = registry()
+RULES = DEFAULT
 
 
 def examine(built: Built) -> dict[str, list[Outcome]]:

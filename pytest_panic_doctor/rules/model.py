@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_panic_doctor.store.integrity import Damage, check
 from pytest_panic_doctor.store.subject import Rows, Subject
@@ -14,6 +14,9 @@ from pytest_panic_doctor.topology.room import Room
 
 BUILT_IN = "built in"
 """The source of a rule that comes with the doctor."""
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.topology.embedder import Embedder
 
 IDS_KEPT = 10_000
 """Row ids that a finding carries at most; its count stays exact beyond that."""
@@ -112,6 +115,10 @@ class View:
     """How many rows of each table the check has said that it looked at."""
     space: Room = field(default_factory=Room)
     """What the check may hold in memory at once."""
+    embedder: Embedder | None = None
+    """The embedding hooks of this session; None where there is none."""
+    least_cosine: float | None = None
+    """Below this a vector of the hook's is another one than the stored one; None: what is usual; 0: never."""
 
     def examined(self, count: int, what: str) -> None:
         """Say that this check looked at `count` rows of the table `what`; what is said twice of one table adds up.
@@ -232,7 +239,8 @@ class Rule:
 
     `sentence` is true of a healthy database. `repair` says what `--doctor-fix` does; `remedy`, where nothing can repair
     it, what a person would have to do. `after` names the rules that are settled first, for the same subject, under
-    `--doctor-fix`. `source` is the plugin or file that brought the rule.
+    `--doctor-fix`. `source` is the plugin or file that brought the rule. A `deep` rule computes or embeds again: it has
+    items where it is named, with `--doctor-deep`, and in its share with `--doctor-sample`, for which it is `expensive`.
     """
 
     id: str
@@ -244,6 +252,7 @@ class Rule:
     after: tuple[str, ...] = ()
     expensive: bool = False
     source: str = BUILT_IN
+    deep: bool = False
 
     @property
     def marker(self) -> str:
@@ -265,13 +274,14 @@ def rule(
     remedy: str = "",
     after: tuple[str, ...] = (),
     expensive: bool = False,
+    deep: bool = False,
 ) -> Callable[[Check], Rule]:
     """Turn a check into a `Rule`: the function below the decorator is the whole rule, and nothing else registers it."""
 
     def wrap(check: Check) -> Rule:
         module = check.__module__
         source = BUILT_IN if module.startswith("pytest_panic_doctor.") else module
-        return Rule(id, scope, sentence, check, repair, remedy, after, expensive, source)
+        return Rule(id, scope, sentence, check, repair, remedy, after, expensive or deep, source, deep)
 
     return wrap
 

@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from databases import Built, dump
+from databases import DEFAULT, Built, dump
 from runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.doctor import begin
 from pytest_panic_doctor.options import Settings
-from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.topology.payload import decode
 
-RULES = len(registry())
+RULES = len(DEFAULT)
 
 STARTING = ("gateway", "configure", "ready", "collected")
 RUNNING = ("runtests", "before an item", "item begun", "verdict told", "shutdown")

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from databases import Built, build
+from databases import DEFAULT, Built, build
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import Doctor, items, outcomes
@@ -18,7 +18,7 @@ from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Scope
 from pytest_panic_doctor.share import Shard, Share
 
-RULES = tuple(registry().values())
+RULES = tuple(DEFAULT.values())
 LENGTHS = st.one_of(st.integers(1, 5_000), st.sampled_from([100, 1_000, 5_000]), st.integers(-1, 0), st.just(10**15))
 EXPERIMENTS = st.lists(
     st.tuples(st.sampled_from([(), ("A",), ("A", "B"), ("A", "B", "C")]), st.lists(LENGTHS, max_size=60)), max_size=5

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from damages import DAMAGES
-from databases import COUNT, Built, build, uid
+from databases import COUNT, DEFAULT, Built, build, uid
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
 from pytest_panic_doctor.manifest import dashed
-from pytest_panic_doctor.rules import registry
 
 EXPERIMENT = uid(1, 0)
 RUN = uid(2, 0)
@@ -77,7 +76,7 @@ def test_what_a_reader_finds(pytester: pytest.Pytester, sick: Built, family: str
     suite = read(pytester, family, "--doctor-fix", *mode)
     assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (COUNT, 2, 0, 0)
     grouped = Counter(str(case.classname) for case in suite)
-    assert grouped == {f"doctor.{rule.id}": ITEMS[rule.scope] for rule in registry().values()}
+    assert grouped == {f"doctor.{rule.id}": ITEMS[rule.scope] for rule in DEFAULT.values()}
     cases = by_name(suite)
     assert len(cases) == COUNT
     run, experiment = dashed(RUN), dashed(EXPERIMENT)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from databases import uid
+from databases import DEFAULT, uid
 from mutations import InMemory, early_stops
 from pictures import picture
 
@@ -117,7 +117,7 @@ def reference(shared_data: Path, tmp_path: Path) -> Path:
 
 def outcomes_of(path: Path, *rules: str) -> list[Outcome]:
     """The outcomes of all items, or of those of some rules."""
-    database, known = Database(path), registry()
+    database, known = Database(path), DEFAULT
     examiner = Examiner(database, known, kinds([], []))
     chosen = [known[rule] for rule in rules] or list(known.values())
     found = [

@@ -6,18 +6,17 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from databases import build
+from databases import DEFAULT, build
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 
-RULES = registry()
+RULES = DEFAULT
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
 JSON = ["[]", "{}", "null", "[null]", "[[1]]", '["a"]', "[[]]", "1", '"x"', "[1e400]", "[" * 2000, '{"a": [1]}']
 VALUES = st.one_of(

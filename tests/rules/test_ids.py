@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from databases import Built, build
+from databases import DEFAULT, Built, build
 from odd_ids import REFERENCES, SPELLINGS, rename
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.report.results import to_plain
-from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 
 
 def outcomes_of(built: Built) -> Mapping[str, Outcome]:
     """The outcomes of all items, each of which any report can hold."""
-    database, rules = Database(built.path), registry()
+    database, rules = Database(built.path), DEFAULT
     examiner = Examiner(database, rules, kinds([], []))
     entries = list(database.read(manifests.build).entries(rules.values()))
     outcomes = {entry.name: examiner.examine(rules[entry.rule], entry.subject) for entry in entries}

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from databases import MODELS, Built, build, payload, uid, vectors
+from databases import DEFAULT, MODELS, Built, build, payload, uid, vectors
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 
-RULES = registry()
+RULES = DEFAULT
 Variant = Callable[[sqlite3.Connection, Built], None]
 VARIANTS: dict[str, Variant] = {}
 
