@@ -12,6 +12,7 @@ import pytest
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.report import text
+from pytest_panic_doctor.store.session import Unreadable
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -84,6 +85,10 @@ class DoctorItem(pytest.Item):
             if hasattr(self.config, "workerinput"):
                 end_soon()
             pytest.exit(f"doctor: {stopped}", returncode=pytest.ExitCode.INTERRUPTED)
+        except Unreadable as unreadable:
+            # So it is for every other item: one sentence says it of all.
+            self.outcome = Outcome("skipped", note=str(unreadable), late=True)
+            self.session.shouldfail = f"doctor: {unreadable}"
         if self.outcome.word == "failed":
             raise Sick(text.failure(self.outcome, rule, doctor))
         if self.outcome.word == "skipped":

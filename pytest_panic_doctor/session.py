@@ -337,8 +337,7 @@ class DoctorSession:
         self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
         if self.treatment:
             self.results.repairs = self.treatment.repairs()
-            if late := self.treatment.finish():
-                self.notes.append(late)
+            self.notes += self.treatment.finish()
         if self.files:
             self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
             self.notes += self.files.failed.values()

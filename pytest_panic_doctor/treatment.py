@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -22,7 +23,7 @@ from pytest_panic_doctor.repair.embed import Trust
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.gate import DoctorLock
 from pytest_panic_doctor.repair.journal import Repair
-from pytest_panic_doctor.repair.preflight import check_room, finish, preflight, settle
+from pytest_panic_doctor.repair.preflight import ROLLED_BACK, check_room, finish, preflight, recover, settle
 from pytest_panic_doctor.repair.undo import repairs
 from pytest_panic_doctor.repair.weigh import weigh
 from pytest_panic_doctor.repair.writer import Writer
@@ -82,6 +83,16 @@ class Ward:
     def stop_file(self) -> Path:
         """What tells all processes of the session, by being there, that the user has stopped it."""
         return self.scratch / "stop"
+
+    @property
+    def rolled_back(self) -> Path:
+        """What tells, by being there, that a process of the session let SQLite roll back another program's writes."""
+        return self.scratch / "rolled-back"
+
+    def recover(self, database: Path) -> None:
+        """Let SQLite do that. Raises `Unreadable` where it cannot."""
+        recover(database)
+        self.rolled_back.touch()
 
     def budget(self) -> Budget:
         """The ledger of memory that all workers share."""
@@ -174,13 +185,17 @@ class Treatment:
         except RepairError:
             return []
 
-    def finish(self) -> str:
-        """Checkpoint once, after the last repair; returns a sentence where that has to wait, which loses nothing."""
+    def finish(self) -> list[str]:
+        """Checkpoint once, after the last repair; returns what is to be told, a sentence each.
+
+        A checkpoint that has to wait loses nothing.
+        """
+        told = [ROLLED_BACK] if self.ward.rolled_back.exists() else []
         try:
             finish(self.database)
         except RepairError as error:
-            return str(error)
-        return ""
+            told.append(str(error))
+        return told
 
     def close(self) -> None:
         """Let go of the lock, and clear the scratch folder."""
@@ -191,6 +206,7 @@ class Treatment:
 def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[str], str]) -> OperatingSurgeon:
     """The surgeon of one process that runs items. `engine` finds an engine by the name that the user gave."""
     settings = doctor.settings
+    doctor.database.recover = partial(ward.recover, settings.database)
     made: list[Computer] = []
 
     def computer() -> Computer:

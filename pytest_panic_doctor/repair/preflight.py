@@ -18,9 +18,13 @@ from pytest_panic_doctor.repair.settle import settle_open_steps
 from pytest_panic_doctor.repair.transaction import ATTEMPT, PATIENCE
 from pytest_panic_doctor.store import integrity
 from pytest_panic_doctor.store.heed import heedful, heeding
+from pytest_panic_doctor.store.session import Unreadable
 
 MARGIN = 64 * 2**20
 """Bytes that stay free beside what a repair needs: SQLite's own rollback journal or WAL, and everybody else."""
+
+ROLLED_BACK = "another program died while it wrote: SQLite rolled back what it had not committed"
+"""What is said where opening the file for writing did that."""
 
 WAL_RESET = ((3, 7, 0), (3, 51, 2))
 """First and last SQLite version with the WAL-reset race."""
@@ -46,9 +50,12 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
         )
     check_room(path, needed_bytes)
     _check_journal(database)
+    hot = Path(f"{path}-journal")
+    before = hot.exists()
     try:
         with heeding():
-            return _look(path)
+            warnings = _look(path)
+        return [ROLLED_BACK, *warnings] if before and not hot.exists() else warnings
     except sqlite3.Error as error:
         if is_busy(error):
             raise RepairRefused(
@@ -128,6 +135,20 @@ def settle(database: Path) -> list[int]:
     if not journals.exists(database):
         return []
     return _closing(database, _settle)
+
+
+def recover(database: Path) -> None:
+    """Let SQLite roll back what a program left that died while it wrote, by opening the file for writing once.
+
+    Raises Unreadable, in one sentence, where it cannot: then nobody can read the file.
+    """
+    try:
+        _closing(database, lambda path, connection: [])  # noqa: ARG005 - opening is all
+    except RepairFailed as failure:
+        raise Unreadable(
+            f"{database} has a hot journal, left by a write that was not ended, and SQLite cannot roll it back now "
+            f"({failure.__cause__ or failure}): make room on its disk, then run again"
+        ) from failure
 
 
 def finish(database: Path) -> None:

@@ -15,6 +15,7 @@ from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.junit import enrich
 from pytest_panic_doctor.report.results import Result, Results, head, subjects
 from pytest_panic_doctor.report.text import short
+from pytest_panic_doctor.store.session import Unreadable
 from pytest_panic_doctor.store.whole import check_writable, check_writable_in_place, made_like, whole
 from pytest_panic_doctor.values import BadOption
 
@@ -89,7 +90,7 @@ class ReportFiles:
         """
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, Unreadable) as error:
             if theirs and getattr(error, "filename", "?") not in (None, str(path)):
                 raise
             self._lines.pop(path, None)

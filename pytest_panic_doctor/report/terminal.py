@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from pytest_panic_doctor.report.progress import announcement, exactly, expected
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural, sentence
 from pytest_panic_doctor.store.schema import NOUNS
+from pytest_panic_doctor.store.session import Unreadable
 from pytest_panic_doctor.surgery import said_of
 from pytest_panic_doctor.topology.memory import format_size
 
@@ -202,7 +204,11 @@ def besides(doctor: Doctor, results: Results) -> Iterator[str]:
 
 def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """After a repair: how many diagrams are still absent, and what would compute them."""
-    left = doctor.due() if doctor.todo else []
+    try:
+        left = doctor.due() if doctor.todo else []
+    except (Unreadable, sqlite3.Error):
+        # The items have said so, and what is left is told by the next session.
+        return
     if not left:
         return
     ended = {item_name(item.nodeid) for item in results.items if not item.late}

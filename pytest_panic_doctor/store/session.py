@@ -60,6 +60,11 @@ def header(path: Path) -> bytes:
     return first
 
 
+def is_readonly(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite would have had to write."""
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY")
+
+
 def data_version(connection: sqlite3.Connection) -> int:
     """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
     return int(connection.execute("PRAGMA main.data_version").fetchone()[0])
@@ -82,6 +87,8 @@ class Database:
         self.patience = patience
         self.watch: Callable[..., int] | None = None
         """Told of each table that a statement will read, when it is made ready: SQLite's authorizer."""
+        self.recover: Callable[[], None] | None = None
+        """Lets SQLite roll back what a program left that died while it wrote; None where nothing may be written."""
         self._connection: sqlite3.Connection | None = None
         self._quiet = False
         self._opened: tuple[int, ...] = ()
@@ -91,8 +98,30 @@ class Database:
     def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """What `look` returns for one consistent snapshot; it may be called twice, and must only read.
 
-        A signal, Ctrl-C, is heeded in the midst of a statement too.
+        A signal, Ctrl-C, is heeded in the midst of a statement too. Raises `Unreadable` where nothing of the file can
+        be read until a program that may write has put in order what another one left.
         """
+        try:
+            return self._read(look)
+        except sqlite3.DatabaseError as error:
+            # A rule of others that tries to write is refused in the same words, and can read all the same.
+            if not is_readonly(error) or (why := self._stuck()) is None:
+                raise
+            self.close()
+            if self.recover is None:
+                raise Unreadable(self.why(why)) from error
+            self.recover()
+            return self._read(look)
+
+    def _stuck(self) -> sqlite3.DatabaseError | None:
+        """What keeps SQLite from reading anything of the file without writing to it; None where it can."""
+        try:
+            self._read(lambda db: db.execute("SELECT count(*) FROM sqlite_master").fetchone())
+        except sqlite3.DatabaseError as error:
+            return error if is_readonly(error) else None
+        return None
+
+    def _read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         if self._connection is not None and self._disturbed():
             self.close()
         connection = self._connection or self._open()
@@ -151,7 +180,12 @@ class Database:
         if self._sidecar("-journal").exists():
             return (
                 f"{self.path} has a hot journal, left by a program that died while it wrote: open the database once "
-                "with the research tool (or give --doctor-fix), so that SQLite can roll it back"
+                "with the research tool or sqlite3 (or give --doctor-fix), so that SQLite can roll it back"
+            )
+        if is_readonly(error):
+            return (
+                f"{self.path} has a write-ahead log, left by a program that died while it wrote, which cannot be read "
+                "without writing: open the database once as a user who may write to it and to its folder"
             )
         return f"{self.path} cannot be read by SQLite ({error}): restore it from a backup"
 
