@@ -126,7 +126,9 @@ def undone(settings: Settings, which: str) -> Iterator[str]:
     from pytest_panic_doctor.store.session import header
 
     header(settings.database)
-    done: list[Repair] = undo(settings.database, which)
+    left: list[str] = []
+    done: list[Repair] = undo(settings.database, which, note=left.append)
+    yield from left
     for repair in done:
         rows = plural(repair.rows, "row")
         yield f"undid repair {repair.undoes} ({repair.rule}): {rows}; this undo is repair {repair.id}"

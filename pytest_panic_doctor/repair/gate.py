@@ -42,10 +42,29 @@ def real(database: Path) -> Path:
     return database.resolve()
 
 
-def beside(database: Path, ending: str) -> Path:
-    """`trajectory_data.sqlite` and `.doctor.lock` give `trajectory_data.doctor.lock` in the same directory."""
+def beside(database: Path, ending: str = "") -> Path:
+    """The doctor's file of a database, in the same directory: its journal without an `ending`, else a lock.
+
+    `a.sqlite` has `a.doctor.sqlite` and `a.doctor.lock`, `a.db` has `a.doctor.db` and `a.doctor.db.lock`: two databases
+    of one directory never share one.
+    """
     path = real(database)
-    return path.with_name(path.stem + ending)
+    suffix = path.suffix if not ending else "" if path.suffix == ".sqlite" else path.suffix or "."
+    return path.with_name(f"{path.stem}.doctor{suffix}{ending}")
+
+
+def check_one_link(database: Path) -> None:
+    """Raise RepairRefused where the file has several names.
+
+    SQLite's own rollback journal stands beside one of them: what a dead program left there is not rolled back by who
+    opens the file by another name, and is written over what that one wrote (https://sqlite.org/howtocorrupt.html, 2.5).
+    """
+    path = real(database)
+    if path.is_file() and (links := path.stat().st_nlink) > 1:
+        raise RepairRefused(
+            f"{path} is one of {links} hard links to the same file, and SQLite may damage a file that is written under "
+            "two names: make it a copy of its own, or a symbolic link, then run again."
+        )
 
 
 class DoctorLock:
@@ -53,13 +72,15 @@ class DoctorLock:
 
     def __init__(self, database: Path) -> None:
         """Acquire nothing yet."""
-        self.path = beside(database, ".doctor.lock")
+        self._database = database
+        self.path = beside(database, ".lock")
         self._lock = FileLock(self.path)
 
     def acquire(self) -> DoctorLock:
         """Take the lock at once, or raise RepairRefused naming the pid that has it, its host and since when."""
         if not self.path.parent.is_dir():  # filelock would make it
             raise RepairRefused(f"There is no directory {self.path.parent}: name a database with --doctor-db PATH.")
+        check_one_link(self._database)
         holder = self._holder()
         try:
             self._lock.acquire(timeout=0)
@@ -111,7 +132,7 @@ class Gate:
 
     def __init__(self, database: Path) -> None:
         """Acquire nothing yet."""
-        self.path = beside(database, ".doctor.write.lock")
+        self.path = beside(database, ".write.lock")
         self._lock = FileLock(self.path)
 
     @contextmanager

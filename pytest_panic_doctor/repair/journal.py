@@ -11,48 +11,21 @@ never pass through Python, and keep the storage class and the bytes that they ha
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pytest_panic_doctor.repair import identity, ledger
 from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.gate import beside, real
-from pytest_panic_doctor.repair.rows import Table, Value, as_json, digests, quoted, table_digests
+from pytest_panic_doctor.repair.gate import real
+from pytest_panic_doctor.repair.identity import path_of as path_of
+from pytest_panic_doctor.repair.ledger import SCHEMA_VERSION
+from pytest_panic_doctor.repair.rows import Table, Value, as_json, table_digests
 from pytest_panic_doctor.store.subject import Subject
-
-SCHEMA_VERSION = 1
-
-SCHEMA = """
-CREATE TABLE schema_version (version INTEGER NOT NULL, database TEXT NOT NULL);
-CREATE TABLE repairs (
-    id INTEGER PRIMARY KEY, session TEXT NOT NULL, time TEXT NOT NULL, rule TEXT NOT NULL,
-    experiment TEXT, run TEXT, embedding_model TEXT, verb TEXT NOT NULL, doctor_version TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('intended', 'applied', 'undone', 'abandoned')),
-    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, undoes INTEGER REFERENCES repairs (id)
-);
-CREATE TABLE steps (
-    id INTEGER PRIMARY KEY, repair INTEGER NOT NULL REFERENCES repairs (id), time TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('intended', 'applied', 'abandoned'))
-);
-CREATE INDEX steps_of_repair ON steps (repair);
-CREATE INDEX open_steps ON steps (id) WHERE status = 'intended';
-CREATE TABLE layouts (id INTEGER PRIMARY KEY, table_name TEXT NOT NULL, columns TEXT NOT NULL, images TEXT NOT NULL);
-CREATE TABLE changes (
-    id INTEGER PRIMARY KEY, step INTEGER NOT NULL REFERENCES steps (id), table_name TEXT NOT NULL, row INTEGER NOT NULL,
-    key, layout INTEGER REFERENCES layouts (id), after BLOB, bytes INTEGER NOT NULL
-);
-CREATE INDEX changes_of_step ON changes (step);
-CREATE INDEX changes_of_row ON changes (table_name, row);
-CREATE TABLE pace (ended REAL NOT NULL, rested REAL NOT NULL);
-INSERT INTO pace VALUES (0, 0);
-"""
-# changes: without `layout` the row was added, without `after` it was removed, with both it was changed.
-# layouts.images names the table `before_…` that holds the before-images: doctor_step, doctor_row, then the columns.
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +59,6 @@ class Intent:
     undoes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The columns that a table had when rows of it were copied, and the journal's table that holds the copies."""
-
-    id: int
-    table: str
-    columns: tuple[str, ...]
-    images: str
-
-
-def path_of(database: Path) -> Path:
-    """The journal's path: `trajectory_data.sqlite` has `trajectory_data.doctor.sqlite` beside it."""
-    return beside(database, ".doctor.sqlite")
-
-
 def exists(database: Path) -> bool:
     """Whether a repair was ever begun; an empty file is a journal whose making was interrupted."""
     path = path_of(database)
@@ -126,33 +84,29 @@ def connect(path: Path, options: str, patience: float, factory: type[sqlite3.Con
     return connection
 
 
-def check_version(connection: sqlite3.Connection, database: Path) -> bool:
-    """Raise RepairRefused unless the open file is a journal of this database that this doctor understands.
+def check_version(connection: sqlite3.Connection, database: Path) -> int:
+    """The version of the open file; raises RepairRefused unless it is a journal that this doctor understands.
 
-    False where there is nothing in it: the making of a journal was interrupted.
+    0 where there is nothing in it: the making of a journal was interrupted.
     """
     path = path_of(database)
     try:
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return False
+            return 0
         found = connection.execute("SELECT version, database FROM schema_version").fetchone()
     except sqlite3.DatabaseError as error:
         if "no such" not in str(error) and "not a database" not in str(error):
             raise
         found = None
-    if found is None:
+    if found is None or not isinstance(found[0], int) or found[0] < 1:
         raise RepairRefused(f"{path} is not a doctor's journal: move it away, then run again.")
     if found[0] > SCHEMA_VERSION:
         raise RepairRefused(
             f"The journal {path} was written by a newer doctor (its schema version is {found[0]}, this doctor knows "
             f"{SCHEMA_VERSION}): update pytest-panic-doctor."
         )
-    name = real(database).name
-    if found[1] != name and path.with_name(found[1]).exists():
-        raise RepairRefused(
-            f"The journal {path} belongs to {found[1]}, not to {name}: keep the two in separate directories."
-        )
-    return True
+    identity.check_name(path, str(found[1]), database)
+    return int(found[0])
 
 
 def doctor_version() -> str:
@@ -177,31 +131,55 @@ class Journal:
         Raises RepairRefused where the file is another's or newer, sqlite3.Error where SQLite cannot open it.
         """
         self.database = database
-        self.connection = connect(path_of(database), "mode=rwc", patience, factory)
+        self.path = path_of(database)
+        self.connection = connect(self.path, "mode=rwc", patience, factory)
         try:
-            made = check_version(self.connection, database)
+            found = check_version(self.connection, database)
             self.connection.execute("PRAGMA synchronous = EXTRA")
-            if not made:
+            if not found:
                 self._make(encoding)
-            self.connection.execute("ATTACH ? AS db", (f"{real(database).as_uri()}?mode=ro",))
+            self._attach()
+            if found and found < SCHEMA_VERSION:
+                self._migrate()
+            if not self.connection.execute("SELECT EXISTS (SELECT 1 FROM witnesses)").fetchone()[0]:
+                self.remember()
         except BaseException:
             self.connection.close()
             raise
 
+    def _attach(self) -> None:
+        try:
+            self.connection.execute("ATTACH ? AS db", (f"{real(self.database).as_uri()}?mode=ro",))
+        except sqlite3.Error as error:
+            if "text encoding" in str(error):
+                raise identity.foreign(self.path, self.database) from error
+            raise
+        identity.check(self.connection, self.path, self.database)
+
     def _make(self, encoding: str) -> None:
         self.connection.execute(f"PRAGMA encoding = '{encoding}'")
+        self._at_once(lambda: ledger.make(self.connection, real(self.database).name))
+
+    def _migrate(self) -> None:
+        def work() -> None:
+            if check_version(self.connection, self.database) < SCHEMA_VERSION:
+                ledger.migrate(self.connection)
+
+        self._at_once(work)
+
+    def _at_once(self, work: Callable[[], None]) -> None:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement in SCHEMA.split(";")[:-1]:
-                self.connection.execute(statement)
-            self.connection.execute(
-                "INSERT INTO schema_version VALUES (?, ?)", (SCHEMA_VERSION, real(self.database).name)
-            )
+            work()
             self.connection.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
+
+    def remember(self) -> None:
+        """Note what tells this database from every other one, as it is now."""
+        identity.remember(self.connection)
 
     def close(self) -> None:
         self.connection.close()
@@ -212,8 +190,10 @@ class Journal:
         """Begin the transaction that will hold a step and its before-images."""
         self.connection.execute("BEGIN IMMEDIATE")
 
-    def secure(self) -> None:
-        """Commit it: from here on the before-images survive whatever happens."""
+    def secure(self, step: int | None = None) -> None:
+        """Seal the step and commit: from here on the before-images survive whatever happens."""
+        if step is not None:
+            ledger.seal_step(self.connection, step)
         self.connection.execute("COMMIT")
 
     def new_repair(self, intent: Intent) -> int:
@@ -227,7 +207,9 @@ class Journal:
                 *(intent.verb, doctor_version(), intent.undoes),
             ),
         )
-        return int(cursor.lastrowid or 0)
+        repair = int(cursor.lastrowid or 0)
+        ledger.seal_repair(self.connection, repair)
+        return repair
 
     def new_step(self, repair: int) -> int:
         """A step of that repair with status intended; returns its id."""
@@ -237,12 +219,12 @@ class Journal:
         return int(cursor.lastrowid or 0)
 
     def keep(self, step: int, table: Table, rowids: list[int]) -> None:
-        """Copy the before-images of those rows, as the database has them committed now."""
-        layout = self.layout_for(table)
+        """Copy the before-images of those rows, as the database has them committed now, and note their digests."""
+        layout = ledger.layout_for(self.connection, table)
         chosen = f"{table.rowid} IN (SELECT value FROM json_each(:rows))"
         parameters = {"step": step, "rows": as_json(rowids), "table": table.name, "layout": layout.id}
         copied = self.connection.execute(
-            f"INSERT INTO {quoted(layout.images)} SELECT :step, {table.rowid}, {table.column_list}"
+            f"INSERT INTO {layout.source} SELECT :step, {table.rowid}, {table.column_list}"
             f" FROM db.{table.quoted} WHERE {chosen}",
             parameters,
         ).rowcount
@@ -253,6 +235,7 @@ class Journal:
             f" SELECT :step, :table, {table.rowid}, id, :layout, {table.size} FROM db.{table.quoted} WHERE {chosen}",
             parameters,
         )
+        ledger.record_before(self.connection, step, table.name, self.digests_now(table, rowids).items())
 
     def added(self, step: int, table: str, row: int, key: object, after: bytes, size: int) -> None:
         """Note a row that the step adds: there is no before-image, only what it will be."""
@@ -308,41 +291,11 @@ class Journal:
         """Drop the record of a row that the database still has, inside a transaction of the caller."""
         found = self.connection.execute("SELECT row, layout FROM changes WHERE id = ?", (change,)).fetchone()
         if found[1] is not None:
-            images = quoted(self.layout(found[1]).images)
-            self.connection.execute(f"DELETE FROM {images} WHERE doctor_step = ? AND doctor_row = ?", (step, found[0]))
+            layout = ledger.layout_of(self.connection, found[1])
+            self.connection.execute(
+                f"DELETE FROM {layout.source} WHERE {layout.step} = ? AND {layout.row} = ?", (step, found[0])
+            )
         self.connection.execute("DELETE FROM changes WHERE id = ?", (change,))
-
-    # --- layouts
-
-    def layout_for(self, table: Table) -> Layout:
-        """The layout with just these columns; made where it is new, inside the caller's transaction."""
-        columns = json.dumps(table.columns)
-        found = self.connection.execute(
-            "SELECT id FROM layouts WHERE table_name = ? AND columns = ?", (table.name, columns)
-        ).fetchone()
-        if found is not None:
-            return self.layout(found[0])
-        number = self.connection.execute("SELECT coalesce(max(id), 0) + 1 FROM layouts").fetchone()[0]
-        images = f"before_{table.name}_{number}"
-        self.connection.execute(
-            f"CREATE TABLE {quoted(images)} (doctor_step INTEGER NOT NULL, doctor_row INTEGER NOT NULL,"
-            f" {table.column_list}, PRIMARY KEY (doctor_step, doctor_row))"
-        )
-        self.connection.execute("INSERT INTO layouts VALUES (?, ?, ?, ?)", (number, table.name, columns, images))
-        return self.layout(number)
-
-    def layout(self, number: int) -> Layout:
-        """The layout with that id."""
-        row = self.connection.execute(
-            "SELECT id, table_name, columns, images FROM layouts WHERE id = ?", (number,)
-        ).fetchone()
-        return Layout(row[0], row[1], tuple(json.loads(row[2])), row[3])
-
-    def image_digests(self, step: int, layout: Layout, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """(rowid, hash) of the before-images of those rows of a step, in rowid order."""
-        where = "doctor_step = :step AND doctor_row IN (SELECT value FROM json_each(:rows))"
-        parameters: dict[str, Value] = {"step": step, "rows": as_json(rows)}
-        return digests(self.connection, quoted(layout.images), "doctor_row", layout.columns, where, parameters)
 
     # --- questions
 
@@ -353,7 +306,8 @@ class Journal:
     def pace(self) -> tuple[float, float]:
         """(end of the last transaction, end of the last turn of other programs), monotonic seconds."""
         row = self.connection.execute("SELECT ended, rested FROM pace").fetchone()
-        return float(row[0]), float(row[1])
+        # Where the file is damaged these may be anything, and nobody is kept waiting for it.
+        return (row[0], row[1]) if row and all(isinstance(value, float) for value in row) else (0.0, 0.0)
 
     def highest_row(self, table: str) -> int:
         """The highest rowid that any repair of that table knows, 0 for none."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from pytest_panic_doctor.repair import identity, verify
 from pytest_panic_doctor.repair import journal as journals
 from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused, is_busy
 from pytest_panic_doctor.repair.gate import Gate, real
@@ -109,13 +110,15 @@ def _warnings(connection: sqlite3.Connection) -> list[str]:
 def _check_journal(database: Path) -> None:
     """Look whether the journal can be read and is one; the first before-image must not be what finds that out."""
     if not journals.exists(database):
+        identity.check_left_behind(database)
         return
-    path = journals.path_of(database)
+    path = identity.path_of(database)
     if path.is_file() and not os.access(path, os.R_OK | os.W_OK):
         raise RepairRefused(f"The journal {path} is not writable: make it so, or move it away.")
     try:
         with closing(journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)) as connection:
             journals.check_version(connection, database)
+        wrong = verify.structure(database)
     except sqlite3.Error as error:
         if is_busy(error):
             raise RepairRefused(
@@ -125,6 +128,12 @@ def _check_journal(database: Path) -> None:
             f"The journal {path} cannot be read by SQLite ({error}), though the database may be whole: "
             "restore the journal from a backup, or move it away, then run again."
         ) from error
+    if wrong:
+        raise RepairRefused(
+            f"The journal {path} is damaged ({wrong}), though the database may be whole: restore the journal from a "
+            "backup, take back what it still has with --doctor-undo all:intact, or move it away, then run again."
+        )
+    identity.check_owner(database)
 
 
 def settle(database: Path) -> list[int]:
@@ -163,6 +172,7 @@ def _settle(database: Path, connection: sqlite3.Connection) -> list[int]:
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     journal = Journal(database, encoding, PATIENCE / 6, sqlite3.Connection)
     try:
+        journal.remember()
         steps = settle_open_steps(journal)
         rows = journal.connection.execute(
             f"SELECT DISTINCT repair FROM steps WHERE id IN ({', '.join('?' * len(steps))}) ORDER BY 1", steps

@@ -291,9 +291,14 @@ def _check_once(connection: sqlite3.Connection, table: Table) -> None:
 
 
 def _unique_id(connection: sqlite3.Connection, table: Table) -> bool:
+    """Whether an index makes ids unique, in the eyes of the column's own collation too."""
     name = table.quoted
     for _, index, unique, _, partial in connection.execute(f"PRAGMA main.index_list({name})").fetchall():
         columns = [row[2] for row in connection.execute(f"PRAGMA main.index_info({quoted(index)})")]
         if unique and not partial and [str(column).lower() for column in columns] == ["id"]:
-            return True
+            lookup = f"SELECT 1 FROM main.{name} INDEXED BY {quoted(index)} WHERE id = 'x'"
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {lookup}").fetchall()
+            # Not searched: it has another collation, and calls two ids different that the column calls equal.
+            if any(str(row[3]).startswith("SEARCH") for row in plan):
+                return True
     return False

@@ -23,7 +23,7 @@ from pytest_panic_doctor.repair import journal as journals
 from pytest_panic_doctor.repair.errors import RepairFailed, is_busy, sentence
 from pytest_panic_doctor.repair.gate import ALONE, IN_COMPANY, Gate, pause, real
 from pytest_panic_doctor.repair.journal import Intent, Journal
-from pytest_panic_doctor.repair.rows import Table, Value, as_json, quoted, table_digests
+from pytest_panic_doctor.repair.rows import MAX_ROWID, Table, Value, as_json, quoted, table_digests
 from pytest_panic_doctor.repair.settle import rolled_back, settle_open_steps
 from pytest_panic_doctor.store.heed import heedful, heeding
 from pytest_panic_doctor.store.session import data_version
@@ -63,7 +63,7 @@ class Step:
 
     def secure(self) -> None:
         """Make the record durable. Only after this may the transaction be committed."""
-        self.journal.secure()
+        self.journal.secure(self.number)
         self.secured = True
 
     def keep(self, table: Table, rowids: list[int]) -> None:
@@ -99,10 +99,7 @@ class Step:
         end, and an undo could not put that row back where it was.
         """
         assert self.number is not None
-        highest = self.database.execute(f"SELECT coalesce(max({table.rowid}), 0) FROM main.{table.quoted}").fetchone()[
-            0
-        ]
-        rowid = max(int(highest), self.journal.highest_row(table.name)) + 1
+        rowid = free_rows(self.journal, table, 1)[0]
         columns = ", ".join((table.rowid, *map(quoted, values)))
         marks = ", ".join("?" * (len(values) + 1))
         self.database.execute(
@@ -113,6 +110,25 @@ class Step:
         ).fetchone()[0]
         after = table_digests(self.database, table, [rowid])[rowid]
         self.journal.added(self.number, table.name, rowid, values["id"], after, size)
+
+
+def free_rows(journal: Journal, table: Table, count: int) -> list[int]:
+    """Rowids that neither the table has nor any repair knows: the next ones, or, behind the last of all, any."""
+    highest = journal.connection.execute(f"SELECT coalesce(max({table.rowid}), 0) FROM db.{table.quoted}").fetchone()[0]
+    start = max(int(highest), journal.highest_row(table.name)) + 1
+    if start + count <= MAX_ROWID:
+        return list(range(start, start + count))
+    free: list[int] = []
+    while len(free) < count:
+        row = random.randrange(1, MAX_ROWID)
+        used = journal.connection.execute(
+            f"SELECT EXISTS (SELECT 1 FROM db.{table.quoted} WHERE {table.rowid} = :row)"
+            " OR EXISTS (SELECT 1 FROM changes WHERE table_name = :table AND row = :row)",
+            {"row": row, "table": table.name},
+        ).fetchone()[0]
+        if not used and row not in free:
+            free.append(row)
+    return free
 
 
 class Transactor:

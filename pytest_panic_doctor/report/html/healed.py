@@ -8,8 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_panic_doctor.repair import journal
+from pytest_panic_doctor.repair import journal, ledger
 from pytest_panic_doctor.repair.errors import RepairError
+from pytest_panic_doctor.repair.identity import path_of
 from pytest_panic_doctor.report.html.places import LOOKUPS, NOWHERE, Placer, Places
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.stored import as_payload
@@ -18,7 +19,6 @@ OWNERS = {"invocation": "run_id", "embedding": "invocation_id", "persistencediag
 """The column that leads from a row towards its run."""
 
 APPLIED = "FROM changes c JOIN steps s ON s.id = c.step JOIN repairs r ON r.id = s.repair"
-IMAGE = "JOIN {} i ON i.doctor_step = c.step AND i.doctor_row = c.row"
 WHERE = "WHERE r.session = :session AND r.status = 'applied' AND c.table_name = :table"
 
 
@@ -58,10 +58,10 @@ class Healed:
     def diagrams(self) -> Iterator[Before]:
         """Each diagram that was changed, removed or added, the first change first; one in memory at a time."""
         with closing(self._connect()) as connection:
-            for images in self._images(connection, "persistencediagram"):
+            for joined in self._images(connection, "persistencediagram"):
                 rows = connection.execute(
                     "SELECT c.key, i.run_id, i.embedding_model, i.diagram_data, c.after IS NOT NULL "
-                    f"{APPLIED} {IMAGE.format(images)} {WHERE} ORDER BY c.id",
+                    f"{APPLIED} {joined} {WHERE} ORDER BY c.id",
                     {"session": self.session, "table": "persistencediagram"},
                 )
                 for row_id, run, model, data, kept in rows:
@@ -86,10 +86,10 @@ class Healed:
         with closing(self._connect()) as connection:
             left = LOOKUPS
             for table, owner in OWNERS.items():
-                for images in self._images(connection, table):
+                for joined in self._images(connection, table):
                     rows = connection.execute(
                         f"SELECT r.rule, r.experiment, r.run, r.embedding_model, i.{owner} "
-                        f"{APPLIED} {IMAGE.format(images)} {WHERE} LIMIT :left",
+                        f"{APPLIED} {joined} {WHERE} LIMIT :left",
                         {"session": self.session, "table": table, "left": left},
                     ).fetchall()
                     left -= len(rows)
@@ -106,7 +106,7 @@ class Healed:
     def _connect(self) -> sqlite3.Connection:
         if not self.session or not journal.exists(self.database):
             return empty()
-        connection = journal.connect(journal.path_of(self.database), "mode=rw", 10.0, sqlite3.Connection)
+        connection = journal.connect(path_of(self.database), "mode=rw", 10.0, sqlite3.Connection)
         try:
             if journal.check_version(connection, self.database):
                 return connection
@@ -118,14 +118,15 @@ class Healed:
 
     @staticmethod
     def _images(connection: sqlite3.Connection, table: str) -> list[str]:
-        rows = connection.execute("SELECT images FROM layouts WHERE table_name = ? ORDER BY id", (table,))
-        return ['"' + str(name).replace('"', '""') + '"' for (name,) in rows]
+        rows = connection.execute("SELECT id FROM layouts WHERE table_name = ? ORDER BY id", (table,)).fetchall()
+        layouts = [ledger.layout_of(connection, number) for (number,) in rows]
+        return [f"JOIN {each.source} i ON i.{each.step} = c.step AND i.{each.row} = c.row" for each in layouts]
 
 
 def empty() -> sqlite3.Connection:
     """A journal without a repair."""
     connection = sqlite3.connect(":memory:")
-    connection.executescript(journal.SCHEMA)
+    connection.executescript(ledger.SCHEMA)
     return connection
 
 
