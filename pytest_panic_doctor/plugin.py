@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor import options
+from pytest_panic_doctor.ending import interrupt_in_a_line
 from pytest_panic_doctor.errors import DoctorError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Register the commands after every installed plugin, so that they run before xdist makes its workers."""
     if options.asked(EarlyOptions(early_config)):
         early_config.pluginmanager.register(Commands(), "panic-doctor-commands")
+        interrupt_in_a_line()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,6 +15,7 @@ from pytest_panic_doctor import options
 from pytest_panic_doctor.baseline import compare, save
 from pytest_panic_doctor.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
+from pytest_panic_doctor.ending import Ending
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
@@ -75,10 +76,13 @@ class DoctorSession:
         self.ahead: ReadAhead | None = None
         self.tally: Tally | None = None
         self.scratch: TemporaryDirectory[str] | None = None
+        self.ending = Ending()
         if config.getoption("setuponly", False):
             raise BadOption("--setup-only and --setup-plan examine nothing: leave them away, or give --collect-only")
         rules = own_rules(config)
         try:
+            if self.input is None:
+                self.ending.listen()
             self.doctor = join(self.input, rules) if self.input else self._begin(rules)
             self._prepare()
         except BaseException:
@@ -392,3 +396,4 @@ class DoctorSession:
             self.treatment.close()
         if self.scratch:
             self.scratch.cleanup()
+        self.ending.stop()

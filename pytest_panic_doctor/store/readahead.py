@@ -57,7 +57,9 @@ class ReadAhead:
         if self._process is None and self.wanted():
             command = [sys.executable, "-I", "-S", "-c", READER, str(self.path)]
             with suppress(OSError):
-                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
 
     def stop(self) -> None:
         """End the process, if it is still there; twice does no harm."""

@@ -1,0 +1,66 @@
+"""Being asked to end: SIGTERM and SIGHUP do what Ctrl-C does, so that what was written is kept and nothing is left.
+
+Imports nothing heavy: it is there before a session is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+LONGEST = 10.0
+"""Seconds for which a session that is ending does not hear that it is to end; who asks again later is obeyed."""
+
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
+
+
+class Ending:
+    """While it listens, these signals raise KeyboardInterrupt, once; a signal that the user has ignored stays so."""
+
+    def __init__(self) -> None:
+        """Listen to nothing yet."""
+        self._before: dict[int, object] = {}
+        self._asked: float | None = None
+
+    def listen(self) -> None:
+        """Begin; without effect outside of the main thread, where Python allows no handler."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._end)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._asked is None:
+            self._asked = time.monotonic()
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        if time.monotonic() - self._asked > LONGEST:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def stop(self) -> None:
+        """Give the signals back; twice does no harm."""
+        while self._before:
+            number, handler = self._before.popitem()
+            if signal.getsignal(number) == self._end:
+                signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def interrupt_in_a_line() -> None:
+    """Let Ctrl-C before there is a session end in one line: pytest hears it only later, and shows a traceback."""
+    before: Hook = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> object:
+        if issubclass(kind, KeyboardInterrupt):
+            return sys.stderr.write("doctor: interrupted before anything was begun\n")
+        return before(kind, error, trace)
+
+    if getattr(before, "__module__", "") != __name__:
+        sys.excepthook = hook
