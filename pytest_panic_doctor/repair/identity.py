@@ -70,7 +70,10 @@ def shared(connection: sqlite3.Connection) -> bool | None:
     """As `shares`, of an open journal with its database attached as `db`."""
     there = tables(connection, "db")
     known = f"SELECT table_name, key FROM witnesses WHERE table_name IN {WITNESSING!r}"
-    if "witnesses" not in tables(connection):
+    if (
+        "witnesses" not in tables(connection)
+        or not connection.execute("SELECT EXISTS (SELECT 1 FROM witnesses)").fetchone()[0]
+    ):
         known = (
             "SELECT 'experimentconfig' AS table_name, experiment AS key FROM repairs"
             " UNION SELECT 'run', run FROM repairs"

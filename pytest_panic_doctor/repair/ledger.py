@@ -140,16 +140,21 @@ def layout_for(connection: sqlite3.Connection, table: Table) -> Layout:
         return layout_of(connection, found[0])
     number = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM layouts").fetchone()[0]
     made = Layout(number, table.name, table.columns, f"before_{table.name}_{number}")
-    connection.execute(
-        f"CREATE TABLE {made.source} ({made.step} INTEGER NOT NULL, {made.row} INTEGER NOT NULL,"
-        f" {made.column_list}, PRIMARY KEY ({made.step}, {made.row}))"
-    )
+    make_images(connection, made)
     connection.execute(
         "INSERT INTO layouts (id, table_name, columns, images) VALUES (?, ?, ?, ?)",
         (number, made.table, columns, made.images),
     )
     seal_layout(connection, made)
     return made
+
+
+def make_images(connection: sqlite3.Connection, layout: Layout) -> None:
+    """Make the table for the images of a layout."""
+    connection.execute(
+        f"CREATE TABLE {layout.source} ({layout.step} INTEGER NOT NULL, {layout.row} INTEGER NOT NULL,"
+        f" {layout.column_list}, PRIMARY KEY ({layout.step}, {layout.row}))"
+    )
 
 
 def layout_of(connection: sqlite3.Connection, number: int) -> Layout:

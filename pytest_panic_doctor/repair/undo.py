@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from pytest_panic_doctor.repair import identity, verify
+from pytest_panic_doctor.repair import identity, salvage, verify
 from pytest_panic_doctor.repair import journal as journals
 from pytest_panic_doctor.repair.errors import RepairError, RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.gate import DoctorLock
@@ -57,7 +57,7 @@ def undo(
     with DoctorLock(database):
         if not journals.exists(database):
             identity.check_left_behind(database)
-        check_structure(database)
+        check_structure(database, name, intact, note)
         settle(database)
         transactor = Transactor(database, lambda: True, spill=True, patience=patience, connection=connection)
         done: list[Repair] = []
@@ -85,13 +85,24 @@ def undo(
         return done
 
 
-def check_structure(database: Path) -> None:
-    """Raise RepairRefused where the file of the journal is damaged."""
-    if not journals.exists(database) or not (wrong := verify.structure(database)):
+def check_structure(database: Path, which: str, intact: bool, note: Callable[[str], None]) -> None:
+    """Raise RepairRefused where the file of the journal is damaged; with `intact`, make it anew of what can be read."""
+    if not journals.exists(database):
         return
-    path = identity.path_of(database)
+    try:
+        wrong = verify.structure(database)
+    except RepairRefused:  # not a journal at all, or one whose beginning is damaged
+        if not intact:
+            raise
+        wrong = "its header"
+    if not wrong:
+        return
+    if intact:
+        note(salvage.salvage(database))
+        return
     raise RepairRefused(
-        f"The journal {path} is damaged ({wrong}), and nothing was undone: restore the journal from a backup."
+        f"The journal {identity.path_of(database)} is damaged ({wrong}), and nothing was undone: restore it from a "
+        f"backup, or take back what it still has as it was with --doctor-undo {which}{INTACT}."
     )
 
 

@@ -57,7 +57,7 @@ def structure(database: Path) -> str:
             connection.execute("PRAGMA ignore_check_constraints = ON")  # of states, which `records` names
             verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
             if verdict != "ok":
-                return f"integrity_check: {verdict}"
+                return f"integrity_check: {' '.join(verdict.split())}"
             known = set(connection.execute("SELECT name, sql FROM sqlite_master"))
             if version == SCHEMA_VERSION and not _schema() <= known:
                 return "its schema is not the one that it was made with"
