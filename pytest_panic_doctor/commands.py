@@ -124,10 +124,11 @@ def undone(settings: Settings, which: str) -> Iterator[str]:
     """Take one repair back, or all."""
     from pytest_panic_doctor.repair.undo import undo
     from pytest_panic_doctor.store.session import header
+    from pytest_panic_doctor.topology.room import room
 
     header(settings.database)
     left: list[str] = []
-    done: list[Repair] = undo(settings.database, which, note=left.append)
+    done: list[Repair] = undo(settings.database, which, note=left.append, space=room(settings.memory))
     yield from left
     for repair in done:
         rows = plural(repair.rows, "row")

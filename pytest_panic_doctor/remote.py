@@ -36,7 +36,7 @@ class Remote:
         self.dispatcher = Dispatcher(
             self.link,
             Database(settings.database, shared=True),
-            Writer(settings.database, ward.session, ward.wanted),
+            Writer(settings.database, ward.session, ward.wanted, space=doctor.space),
             Desk(ward.scratch, ward.wanted),
             ward.budget(),
             partial(place_of, kinds=settings.kinds, running=doctor.running),

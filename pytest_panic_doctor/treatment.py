@@ -230,7 +230,7 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
 
     return OperatingSurgeon(
         doctor.database,
-        Writer(settings.database, ward.session, ward.wanted),
+        Writer(settings.database, ward.session, ward.wanted, space=doctor.space),
         computer,
         settings.kinds,
         embedder,

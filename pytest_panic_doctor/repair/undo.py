@@ -18,6 +18,7 @@ from pytest_panic_doctor.repair.restore import NotHere, count, detach, named, pu
 from pytest_panic_doctor.repair.rows import MAX_ROWID
 from pytest_panic_doctor.repair.transaction import PATIENCE, Transactor
 from pytest_panic_doctor.repair.verify import SHOWN
+from pytest_panic_doctor.topology.room import Room
 
 INTACT = ":intact"
 """Behind an id: put back what is as it was copied, and leave what is not."""
@@ -42,6 +43,7 @@ def undo(
     patience: float = PATIENCE,
     connection: type[sqlite3.Connection] = sqlite3.Connection,
     note: Callable[[str], None] = lambda sentence: None,  # noqa: ARG005
+    space: Room = Room(),  # noqa: B008
 ) -> list[Repair]:
     """Undo the repair with that id, or with `"all"` each that is not undone, newest first; returns the undos.
 
@@ -50,6 +52,7 @@ def undo(
     in the journal have, naming table and ids; RepairFailed as a `Writer` does. With "all", the undos before that one
     stand, and the sentence says so; repairs that the file has nothing of are left out. `"7:intact"` and `"all:intact"`
     put back the rows whose before-images are whole and leave the others. `note` is told, in sentences, what was left.
+    A row that does not fit into `space` is refused by name.
     """
     name = str(which)
     intact = name.endswith(INTACT)
@@ -64,6 +67,7 @@ def undo(
         try:
             for repair in _chosen(database, name, intact):
                 stay: list[str] = []
+                _check_fits(database, repair, space)
                 try:
                     work = partial(put_back, repair, intact, stay)
                     number = transactor.run(f"of repair {repair.id}", work, detach)
@@ -125,6 +129,18 @@ def _chosen(database: Path, which: str, intact: bool) -> list[Repair]:
         state = "undone already" if found[0].status == "undone" else "never applied"
         raise RepairRefused(f"Repair {which} was {state}: --doctor-undo lists what can be undone.")
     return found
+
+
+def _check_fits(database: Path, repair: Repair, space: Room) -> None:
+    """Raise RepairRefused, in one sentence that names it, where a row of a repair is too large to be put back."""
+    path = identity.path_of(database)
+    with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
+        size, table, key = connection.execute(
+            "SELECT max(c.bytes), c.table_name, c.key FROM steps s JOIN changes c ON c.step = s.id WHERE s.repair = ?",
+            (repair.id,),
+        ).fetchone()
+    if (size or 0) > space.value:
+        raise RepairRefused(f"{space.too_large(f'The row {key} of {table}', size)}.")
 
 
 def _damaged(database: Path) -> list[int]:

@@ -11,9 +11,10 @@ from pytest_panic_doctor.repair import journal as journals
 from pytest_panic_doctor.repair.errors import RepairError, RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal import Intent, Repair
 from pytest_panic_doctor.repair.quarantine import Batch, Selection
-from pytest_panic_doctor.repair.rows import Table, Value, writable
+from pytest_panic_doctor.repair.rows import Table, Value, as_json, writable
 from pytest_panic_doctor.repair.transaction import PATIENCE, Step, Transactor
 from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.topology.room import Room
 
 Guard = Callable[[sqlite3.Connection], bool]
 
@@ -34,15 +35,17 @@ class Writer:
         *,
         patience: float = PATIENCE,
         connection: type[sqlite3.Connection] = sqlite3.Connection,
+        space: Room = Room(),  # noqa: B008
     ) -> None:
         """`session` names the doctor session, the same in all its workers.
 
         `wanted` says whether the controller is still there; it is asked before each transaction and before each commit.
         `patience` is how many seconds a transaction waits in all for other programs. `connection` is the class of the
-        SQLite connections.
+        SQLite connections; `space` what may be held in memory at once: a larger row is refused by name.
         """
         self.database = database
         self.session = session
+        self.space = space
         self._transactor = Transactor(database, wanted, patience=patience, connection=connection)
 
     def quarantine(
@@ -56,6 +59,7 @@ class Writer:
         can be undone, and the sentence says how many rows that are.
         """
         selection = self._transactor.read(rows.table, lambda connection: Selection(connection, rows))
+        self._transactor.read(rows.table, lambda connection: self._check_all_fit(connection, selection))
         repair: int | Intent = Intent(self.session, rule, subject, "quarantine")
         while not selection.finished:
             take = partial(_take, selection, repair)
@@ -67,6 +71,12 @@ class Writer:
             if progress is not None:
                 progress(selection.done, len(selection.pending))
         return self._repair(repair)
+
+    def _check_all_fit(self, connection: sqlite3.Connection, selection: Selection) -> None:
+        """Raise RepairRefused before the first row is moved where any of them is too large to be copied."""
+        for table, row, size in selection.everything(connection):
+            if size > self.space.value:
+                check_fits(connection, writable(connection, table), [row], self.space)
 
     def update(
         self,
@@ -95,6 +105,7 @@ class Writer:
                 )
             if not found or not _allowed(step.database, guard):
                 return None
+            check_fits(step.database, described, [found[0][0]], self.space)
             repair = step.begin(Intent(self.session, rule, subject, "update"))
             step.update(described, found[0][0], dict(values))
             step.secure()
@@ -152,6 +163,15 @@ class Writer:
             return error
         rows = "1 row was" if done.rows == 1 else f"{done.rows:,} rows were"
         return RepairFailed(f"{error} Before that, {rows} quarantined as repair {done.id}.")
+
+
+def check_fits(connection: sqlite3.Connection, table: Table, rowids: list[int], space: Room) -> None:
+    """Raise RepairRefused, in one sentence that names it, where one of the rows is too large to be copied."""
+    chosen = f"main.{table.quoted} WHERE {table.rowid} IN (SELECT value FROM json_each(?))"
+    largest = connection.execute(f"SELECT max({table.size}), id FROM {chosen}", (as_json(rowids),))
+    size, row_id = largest.fetchone()
+    if (size or 0) > space.value:
+        raise RepairRefused(f"{space.too_large(f'The row {row_id} of {table.name}', size)}.")
 
 
 def _take(selection: Selection, repair: int | Intent, step: Step) -> tuple[Batch, int | Intent]:

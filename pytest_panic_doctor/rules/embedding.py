@@ -223,16 +223,17 @@ def examine_vectors(view: View, width: int) -> Unusable:
         view.params,
     ).fetchall()
     for (run,) in runs:
-        rows = view.db.execute(
+        cursor = view.db.execute(
             "SELECT e.id, e.vector FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
             "AND e.embedding_model = ? WHERE i.run_id = ?",
             (view.subject.embedding_model, run),
-        ).fetchall()
-        found.total += len(rows)
-        vectors = [vector for _, vector in rows]
-        found.sizes.update(len(vector) for vector in vectors if isinstance(vector, bytes))
-        for index, flaw in flaws(vectors, width):
-            found.add(flaw, rows[index][0], run)
+        )
+        while rows := cursor.fetchmany(stored.TOGETHER):
+            found.total += len(rows)
+            vectors = [vector for _, vector in rows]
+            found.sizes.update(len(vector) for vector in vectors if isinstance(vector, bytes))
+            for index, flaw in flaws(vectors, width):
+                found.add(flaw, rows[index][0], run)
     return found
 
 
