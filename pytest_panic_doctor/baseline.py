@@ -155,7 +155,7 @@ def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None
     compared = Comparison()
     for result in results:
         name = item_name(result.nodeid)
-        if result.outcome == "skipped" or (result.outcome == "failed" and not result.findings):
+        if result.outcome == "skipped" or (result.outcome == "failed" and not result.findings) or result.error:
             continue
         if result.by == "severity":
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor import options
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.foreign import calling, shown
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.model import Rule, plural
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal import Repair
 
 DISTRIBUTION = "pytest-panic-doctor"
-SHOWN = 60
 
 
 def run(config: pytest.Config, settings: Settings) -> int | None:
@@ -64,13 +63,8 @@ def chosen(config: pytest.Config, settings: Settings, said: Mapping[str, object]
 
 def own_rules(config: pytest.Config) -> list[Rule]:
     """The rules that plugins and conftest files bring. Raises `BadRule`, in one sentence, where these are none."""
-    try:
+    with calling("pytest_doctor_rules", DoctorError):
         return [rule for rules in config.hook.pytest_doctor_rules() for rule in listed_rules(rules)]
-    except DoctorError:
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise BadRule(f"pytest_doctor_rules raised {error!r} in {last.filename}:{last.lineno}: correct it") from error
 
 
 def listed_rules(given: object) -> list[Rule]:
@@ -83,11 +77,6 @@ def listed_rules(given: object) -> list[Rule]:
         if not isinstance(each, Rule):
             raise BadRule(f"pytest_doctor_rules returned {shown(each)}, which is no rule: make one of it with @rule")
     return found
-
-
-def shown(value: object) -> str:
-    """A value for a sentence."""
-    return text.cut(repr(value), SHOWN)
 
 
 def merged(config: pytest.Config, settings: Settings, names: Iterable[str]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pytest_panic_doctor.foreign import Misbehaved, calling, findings_of
 from pytest_panic_doctor.rules.model import (
     BUILT_IN,
     IDS_KEPT,
@@ -47,7 +49,9 @@ class Outcome:
     `findings` are those that are left, or, where the item is fixed, those that were repaired. `note` says why an item
     was skipped, how it was fixed, or why it could not be. `measures` are numbers worth a report: points, seconds,
     peak_memory (bytes). `accepted` are findings that are there and do not fail the item, and `by` says by whose word.
-    `late`: it was skipped because the time was over. `rows` are those that the last check looked at.
+    `late`: it was skipped because the time was over. `rows` are those that the last check looked at. `error` is what
+    kept the check from its end, so that what it found is not all there is; `trace` the traceback of what was raised,
+    and `bug`: it was raised by the doctor itself.
     """
 
     word: Word
@@ -59,20 +63,31 @@ class Outcome:
     by: AcceptedBy = ""
     late: bool = False
     rows: Counts = field(default_factory=dict)
+    error: str = ""
+    trace: str = ""
+    bug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one check found, and the rows that it looked at."""
+    """What one check found, the rows that it looked at, and what it raised before its end, if it did."""
 
     findings: tuple[Finding, ...]
     rows: Counts = field(default_factory=dict)
+    raised: Misbehaved | None = None
+    absent: str = ""
+    """What the check said that it could not judge, after what it found."""
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """The findings that are no mere warnings."""
+        return tuple(finding for finding in self.findings if not finding.warning)
 
     @property
     def nothing(self) -> str:
         """Why there was nothing to look at; empty where there was something, or where nobody counted."""
-        if not self.rows or any(self.rows.values()):
-            return ""
+        if self.absent or not self.rows or any(self.rows.values()):
+            return self.absent
         table = next(iter(self.rows))
         return f"there is no {NOUNS.get(table, table)}"
 
@@ -185,19 +200,29 @@ class Examiner:
             view = replace(view, embedder=self.embedder, least_cosine=self.least_cosine)
             findings = Named()
             view.require_subject()
+            raised: Misbehaved | None = None
+            absent = ""
             try:
-                findings.add(rule.check(view))
-            except NothingToLookAt:
+                with checking(rule, NothingToLookAt, TooLarge, sqlite3.DatabaseError):
+                    findings.add(findings_of(rule, rule.check(view)))
+            except Misbehaved as error:
+                raised = error
+            except NothingToLookAt as nothing:
                 if not findings.kept:
                     raise
-            return Look(findings.all(view), view.looked_at)
+                absent = str(nothing)
+            except sqlite3.DatabaseError:
+                seen[:] = findings.all(view)
+                raise
+            return Look(findings.all(view), view.looked_at, raised, absent)
 
+        seen: list[Finding] = []
         try:
             return self.database.read(check)
         except sqlite3.DatabaseError as error:
             if too_big(error):
                 raise self.database.read(lambda db: named(db, self.space, subject.experiment)) from error
-            return Look(self._unreadable(rule, subject, error))
+            return self._unreadable(rule, subject, error, seen)
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
         """What checks have remembered of this very state of the database."""
@@ -208,15 +233,22 @@ class Examiner:
             self._memo, self._memo_state = {}, state
         return self._memo
 
-    def _unreadable(self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError) -> tuple[Finding, ...]:
+    def _unreadable(self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError, seen: list[Finding]) -> Look:
+        """What a check comes to that SQLite ended; `seen` is what it had found by then."""
         name = getattr(error, "sqlite_errorname", "")
-        if self.rules.get("schema") is not rule and self.database.read(lambda db: lacks(db, str(error))):
+        lacking = self.rules.get("schema") is not rule and self.database.read(lambda db: lacks(db, str(error)))
+        if lacking and not seen:
             raise NothingToLookAt(f"{error} (see schema)") from error
-        if not name.startswith(UNREADABLE):
-            raise error
+        if lacking or not name.startswith(UNREADABLE):
+            try:
+                with checking(rule):
+                    raise error
+            except Misbehaved as raised:
+                return Look(tuple(seen), raised=raised)
         hint = "another program holds it: run again" if "BUSY" in name or "LOCKED" in name else "see file-integrity"
         message = f"SQLite cannot read what this rule looks at: {error} ({hint})"
-        return (Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1),)
+        found = Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1)
+        return Look((*seen, found))
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
         """Examine one item; what was read of it must be whole, or nothing is said but that."""
@@ -251,10 +283,14 @@ class Examiner:
             finding = Finding(rule.id, f"not examined: {large}", *parts, large.table, ids, 1)
             return Outcome("failed", (finding,), note="not repaired: what was not examined is not changed")
         warnings = tuple(finding for finding in look.findings if finding.warning)
-        findings = tuple(finding for finding in look.findings if not finding.warning)
-        if findings and (to_come := self._to_come(rule, subject, findings)):
-            return Outcome("skipped", note=to_come, warnings=warnings, rows=look.rows)
-        outcome = self._treat(rule, subject, findings) if findings else self._unharmed(rule, subject, look)
+        if look.raised:
+            outcome = broken(look, look.raised)
+        elif look.wrong and (to_come := self._to_come(rule, subject, look.wrong)):
+            outcome = Outcome("skipped", note=to_come)
+        elif look.wrong:
+            outcome = self._treat(rule, subject, look.wrong)
+        else:
+            outcome = self._unharmed(rule, subject, look)
         return replace(outcome, warnings=warnings, rows=outcome.rows or look.rows)
 
     def _to_come(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> str:
@@ -277,11 +313,13 @@ class Examiner:
             if (name, subject) in self._settled or self._left_out(name):
                 continue
             try:
-                findings = self.look(first, subject).findings
-                if findings and self.surgeon and first.repair:
-                    done = self.surgeon.operate(first, subject, findings)
-                    self.surgeon.remember(first, subject, replace(done, findings=findings))
-            except (NothingToLookAt, NotRepaired, TooLarge):
+                look = self.look(first, subject)
+                if look.raised:
+                    continue
+                if look.findings and self.surgeon and first.repair:
+                    done = self.surgeon.operate(first, subject, look.findings)
+                    self.surgeon.remember(first, subject, replace(done, findings=look.findings))
+            except (NothingToLookAt, NotRepaired, Misbehaved, TooLarge):
                 # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
                 # this item needs of it, it looks at itself.
                 continue
@@ -291,12 +329,17 @@ class Examiner:
         return self.chosen is not None and name not in self.chosen
 
     def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+        """What an item with findings comes to; they are kept, whatever is raised on the way to their repair."""
+        what = "planning the repair" if self.planner else "the repair"
         try:
-            return self._treated(rule, subject, findings)
+            with calling(what, TooLarge, bug=True):
+                return self._operate(rule, subject, findings)
         except TooLarge as large:
-            return Outcome("failed", findings, note=f"not repaired: {large}")
+            return Outcome("failed", findings, f"not repaired: {large}")
+        except Misbehaved as raised:
+            return Outcome("failed", findings, f"not repaired: {raised}", trace=raised.trace, bug=raised.bug)
 
-    def _treated(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+    def _operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
         if self.planner and self.verification and self.verification.damaged:
             return Outcome("failed", findings, f"not planned: nothing is written to a damaged file: {RESTORE}")
         if self.planner:
@@ -317,8 +360,19 @@ class Examiner:
             return Outcome("failed", findings, note=note, measures=failure.measures)
         except NothingToLookAt:
             return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
-        still = tuple(finding for finding in left.findings if not finding.warning)
-        if still:
+        if left.raised:
+            return replace(broken(left, left.raised), note=f"checked again after the repair ({repaired.note})")
+        if left.wrong:
             note = f"still sick after the repair ({repaired.note})"
-            return Outcome("failed", still, note=note, measures=repaired.measures, rows=left.rows)
+            return Outcome("failed", left.wrong, note=note, measures=repaired.measures, rows=left.rows)
         return Outcome("fixed", findings, repaired.note, measures=repaired.measures, rows=left.rows)
+
+
+def checking(rule: Rule, *through: type[BaseException]) -> AbstractContextManager[None]:
+    """Where a rule's check runs: one of the doctor's own that raises has a bug."""
+    return calling(f"the rule {rule.id} of {rule.source}", *through, bug=rule.source == BUILT_IN)
+
+
+def broken(look: Look, raised: Misbehaved) -> Outcome:
+    """What an item comes to whose check did not come to its end: sick with what it had found. Nothing is repaired."""
+    return Outcome("failed", look.wrong, error=str(raised), trace=raised.trace, bug=raised.bug, rows=look.rows)

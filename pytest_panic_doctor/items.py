@@ -11,6 +11,7 @@ import pytest
 
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examine import Outcome
+from pytest_panic_doctor.foreign import Misbehaved, calling
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.store.session import Unreadable
 
@@ -79,8 +80,11 @@ class DoctorItem(pytest.Item):
             self.outcome = Outcome("skipped", note="not begun: the time of --doctor-budget was over", late=True)
             pytest.skip(self.outcome.note)
         try:
-            outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
-            self.outcome = self.config.stash[JUDGE].judge(rule.id, self.entry.name, outcome)
+            with calling("the examination", bug=True):
+                outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
+                self.outcome = self.config.stash[JUDGE].judge(rule.id, self.entry.name, outcome)
+        except Misbehaved as raised:
+            self.outcome = Outcome("failed", error=str(raised), trace=raised.trace, bug=True)
         except Stopped as stopped:
             if hasattr(self.config, "workerinput"):
                 end_soon()
@@ -90,12 +94,13 @@ class DoctorItem(pytest.Item):
             self.outcome = Outcome("skipped", note=str(unreadable), late=True)
             self.session.shouldfail = f"doctor: {unreadable}"
         if self.outcome.word == "failed":
-            raise Sick(text.failure(self.outcome, rule, doctor))
+            traces = self.config.get_verbosity() >= 2
+            raise Sick(text.failure(self.outcome, rule, doctor, traces=traces))
         if self.outcome.word == "skipped":
             pytest.skip(self.outcome.note)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> object:  # type: ignore[override]  # noqa: ARG002
-        """The findings alone; a bug in the doctor itself keeps its traceback."""
+        """The findings alone, without pytest's traceback."""
         if isinstance(excinfo.value, Sick):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style="long")

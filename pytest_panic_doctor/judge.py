@@ -26,7 +26,8 @@ class Judge:
 
     def judge(self, rule: str, name: str, outcome: Outcome) -> Outcome:
         """The outcome of the item called `name`, after severity and baseline."""
-        if outcome.word != "failed" or not outcome.findings:
+        if outcome.word != "failed" or not outcome.findings or outcome.error:
+            # A check that did not come to its end may have more to find than what is accepted.
             return outcome
         if warned := self._warned(rule, outcome.findings):
             note = joined(warned, outcome.note)

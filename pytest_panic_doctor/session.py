@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
@@ -16,16 +17,16 @@ from pytest_panic_doctor.baseline import compare, save
 from pytest_panic_doctor.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
 from pytest_panic_doctor.ending import Ending
-from pytest_panic_doctor.examine import Outcome
+from pytest_panic_doctor.foreign import Misbehaved, calling, shown
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.manifest import item_name
-from pytest_panic_doctor.report import terminal, text
+from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import ReportFiles, check_outputs
+from pytest_panic_doctor.report.hooks import ReportHooks
 from pytest_panic_doctor.report.junit import path_of
-from pytest_panic_doctor.report.lighten import lighten
 from pytest_panic_doctor.report.live import progress
-from pytest_panic_doctor.report.results import Results, from_plain, to_plain
+from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.share import PAGES
@@ -42,20 +43,16 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.remote import Remote
     from pytest_panic_doctor.repair.weigh import Tally
+    from pytest_panic_doctor.report.results import Result
     from pytest_panic_doctor.rules.model import Rule
     from pytest_panic_doctor.surgery import OperatingSurgeon
     from pytest_panic_doctor.treatment import Treatment
 
+PLACE = re.compile(r"\w[\w-]*|\w+(\.\w+)*:\w+")
+"""An engine's name, or where one is: `module:attribute`."""
+
 TAKES_LONG = 1e9
 """Bytes of a file that is not checked in a moment."""
-UNEXAMINED = "the examination itself failed, so nothing is known about this item"
-FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
-STATES = {
-    "passed": ("passed", ".", ("PASSED", {"green": True})),
-    "failed": ("failed", "F", ("FAILED", {"red": True})),
-    "skipped": ("skipped", "s", ("SKIPPED", {"yellow": True})),
-    "fixed": FIXED,
-}
 
 
 class DoctorSession:
@@ -111,8 +108,14 @@ class DoctorSession:
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)
         self._choose_what_is_collected()
+        hooks = ReportHooks(config, self.doctor, self.results, None if self.input else self._ended)
+        config.pluginmanager.register(hooks, "panic-doctor-reports")
         if self.input is None:
             self._begin_reports()
+
+    def _ended(self, result: Result) -> None:
+        if self.files:
+            self.files.add(result)
 
     def pytest_sessionstart(self) -> None:
         """Where items are to be repaired and run in this process, a surgeon."""
@@ -156,13 +159,17 @@ class DoctorSession:
         return bool(self.config.getoption("dist", "no") != "no")
 
     def _embed(self, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
-        vectors: NDArray[np.float32] | None = self.config.hook.pytest_doctor_embed(
-            embedding_model=model, outputs=outputs
-        )
+        with calling("pytest_doctor_embed"):
+            vectors: NDArray[np.float32] | None = self.config.hook.pytest_doctor_embed(
+                embedding_model=model, outputs=outputs
+            )
         return vectors
 
     def _engine(self, name: str) -> str:
-        found: str | None = self.config.hook.pytest_doctor_engine(name=name)
+        with calling("pytest_doctor_engine"):
+            found: object = self.config.hook.pytest_doctor_engine(name=name)
+        if found is not None and not (isinstance(found, str) and PLACE.fullmatch(found)):
+            raise Misbehaved(f"pytest_doctor_engine returned {shown(found)}: return 'module:attribute', or None")
         return found or name
 
     def _begin(self, rules: list[Rule]) -> Doctor:
@@ -275,51 +282,6 @@ class DoctorSession:
         """Keep pytest-timeout's clock from a doctor item: a diagram may take hours, and has `--doctor-timeout`."""
         return True if isinstance(item, DoctorItem) else None
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Put the outcome on the report, as plain values, so that it reaches the controller."""
-        report = yield
-        if isinstance(item, DoctorItem) and (report.when == "call" or report.failed):
-            outcome = item.outcome or Outcome("failed", note=UNEXAMINED)
-            report.doctor = to_plain(item.entry.rule, outcome)  # type: ignore[attr-defined]
-            item.outcome = None
-            if outcome.word == "fixed":
-                report.sections.append(("fixed", text.repaired(outcome)))
-            if report.skipped:
-                report.longrepr = (item.nodeid.split("::")[0], 1, f"Skipped: {outcome.note}")
-        return report
-
-    def pytest_report_teststatus(
-        self, report: pytest.TestReport
-    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """A fixed item has a letter, a word, a colour and a count of its own; `-v` tells which run an item is about,
-        and how many rows it looked at."""
-        plain = getattr(report, "doctor", None)
-        if not plain:
-            return None
-        state = STATES["fixed" if plain["outcome"] == "fixed" and report.passed else report.outcome]
-        if self.config.get_verbosity() < 1:
-            return state if state is FIXED else None
-        category, letter, (word, colour) = state
-        label = text.label_of(report.nodeid, self.doctor.labels)
-        rows = text.looked_at(plain.get("rows", {})) if report.passed or "rows" in plain else ""
-        told = "; ".join(filter(None, (label, rows)))
-        return category, letter, (f"{word} ({told})" if told else word, colour)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
-        """Collect what came of each item, in the controller."""
-        plain = getattr(report, "doctor", None)
-        if plain is not None and self.input is None:
-            result = from_plain(report.nodeid, report.duration, plain)
-            self.results.items.append(result)
-            if self.files:
-                self.files.add(result)
-            self.config.hook.pytest_doctor_outcome(item=result.as_dict())
-        yield
-        if self.input is None and report.passed and self.config.getoption("durations", None) is None:
-            lighten(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
-
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
         """Write the baseline and the reports: after the workers are gone and pytest has written the JUnit file, and
@@ -379,7 +341,7 @@ class DoctorSession:
             self.results.planned, self.results.planned_in_all = self.tally.by_rule(), self.tally.total()
         terminal.summary(terminalreporter, self.doctor, self.results)
         unsaid = self.replaced if terminalreporter.verbosity < 0 else []
-        for note in (*unsaid, *self.notes):
+        for note in (*unsaid, *self.results.notes, *self.notes):
             terminalreporter.write_line(f"doctor: {note}", yellow=True)
 
     def close(self) -> None:

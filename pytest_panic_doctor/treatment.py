@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.foreign import calling
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.repair.desk import Desk
 from pytest_panic_doctor.repair.embed import Trust
@@ -172,7 +173,7 @@ class Treatment:
             for rule in names:
                 view = View(db, rule.id, Subject(), doctor.settings.kinds)
                 # A rule that cannot be asked repairs nothing; its item asks again, and says why.
-                with suppress(Exception), heeding():
+                with suppress(Exception), heeding(), calling(f"the rule {rule.id}", sqlite3.Error):
                     size += weigh(db, [finding.rows for finding in rule.check(view) if finding.rows])[1]
             return size
 

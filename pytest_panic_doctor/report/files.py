@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.options import Settings
 
 
+ESCAPED = "backslashreplace"
+"""Half of a surrogate pair, which UTF-8 has not, as JSON escapes it too."""
+
+
 class ReportFiles:
     """The files that `--doctor-report` names."""
 
@@ -45,7 +49,7 @@ class ReportFiles:
             if path.suffix == ".jsonl":
                 with self.trying(path):
                     made_like(path, doctor.settings.database)
-                    self._lines[path] = path.open("w", encoding="utf-8")
+                    self._lines[path] = path.open("w", encoding="utf-8", errors=ESCAPED)
 
     def add(self, result: Result) -> None:
         """Write one item to the `.jsonl` files and flush it."""
@@ -142,7 +146,7 @@ def check_apart(flag: str, path: Path, database: Path) -> None:
 
 def write_lines(path: Path, results: Results) -> None:
     """A `.jsonl` report of items that have all ended."""
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors=ESCAPED) as file:
         file.writelines(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in results.items)
 
 
@@ -155,7 +159,10 @@ def write_json(
         "experiments": subjects(doctor),
     }
     told |= dict(more or {})
-    with whole(path, like=doctor.settings.database) as partial, partial.open("w", encoding="utf-8") as file:
+    with (
+        whole(path, like=doctor.settings.database) as partial,
+        partial.open("w", encoding="utf-8", errors=ESCAPED) as file,
+    ):
         file.write('{"doctor": ' + json.dumps(told, ensure_ascii=False) + ',\n"items": [')
         for index, item in enumerate(results.items):
             file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))

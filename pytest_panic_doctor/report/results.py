@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import rule_of
 from pytest_panic_doctor.report.text import cut
+from pytest_panic_doctor.rules.model import plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.weigh import Weight
 
 NOTHING: Mapping[str, object] = {}
+SOON = 64
+"""Ends of other items, by other workers, that may come between an item's end and its tear-down."""
 LABEL_LONGEST = 240
 """Characters of a prompt that are shown."""
 
@@ -56,6 +59,7 @@ class Result:
     late: bool = False
     rows: Mapping[str, int] = field(default_factory=dict)
     """How many rows of each table were looked at; empty where nobody counted."""
+    error: str = ""
 
     @property
     def shown(self) -> str:
@@ -83,6 +87,7 @@ class Result:
             "measures": dict(self.measures),
         }
         optional |= {"accepted": list(self.accepted), "by": self.by, "late": self.late, "rows": dict(self.rows)}
+        optional |= {"error": self.error}
         return plain | {key: value for key, value in optional.items() if value}
 
 
@@ -101,6 +106,7 @@ def to_plain(rule: str, outcome: Outcome) -> dict[str, object]:
         "by": outcome.by,
         "late": outcome.late,
         "rows": dict(outcome.rows),
+        "error": outcome.error,
     }
     return plain | {key: value for key, value in more.items() if value}
 
@@ -120,6 +126,7 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
         str(plain.get("by", "")),
         bool(plain.get("late")),
         shared(tuple(plain.get("rows", NOTHING).items())),  # type: ignore[attr-defined]
+        str(plain.get("error", "")),
     )
 
 
@@ -145,6 +152,23 @@ class Results:
     """What would be quarantined for each rule, a row that several of its items would take once."""
     planned_in_all: Weight = (0, 0)
     """The same for all rules together."""
+
+    misheard: Counter[str] = field(default_factory=Counter)
+    """What `pytest_doctor_outcome` raised, and for how many items."""
+
+    def add(self, result: Result) -> None:
+        """Take one item's end; a tear-down that fails comes soon after, and then counts instead."""
+        first = len(self.items) - SOON
+        for index in range(len(self.items) - 1, max(first, 0) - 1, -1):
+            if self.items[index].nodeid == result.nodeid:
+                self.items[index] = result
+                return
+        self.items.append(result)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said besides the items."""
+        return [f"{said} ({plural(count, 'item')}): no outcome depends on it" for said, count in self.misheard.items()]
 
     def by_rule(self) -> dict[str, Counter[str]]:
         """How often each outcome, as it is shown, came for each rule; items that did not end are `unreached`."""
@@ -184,6 +208,7 @@ def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
         "totals": results.totals(),
         "rules": {name: verdicts[name] for name in VERDICT_ORDER},
     }
+    plain |= {"notes": results.notes} if results.notes else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
 
 

@@ -29,8 +29,11 @@ DASHED = 36
 """Characters of a UUID with dashes."""
 
 
-def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
-    """The text of a failed item: its findings, worst first, what became of a repair, and what to type next."""
+def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = False) -> str:
+    """The text of a failed item: its findings, worst first, what became of a repair, and what to type next.
+
+    `traces`: with the traceback of what foreign code raised; that of a bug in the doctor is always there.
+    """
     worst = sorted(outcome.findings, key=lambda finding: -finding.count)
     lines: list[str] = []
     for finding in worst[:FINDINGS_SHOWN]:
@@ -39,9 +42,14 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor) -> str:
         lines.append(
             f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})"
         )
-    if outcome.note:
-        lines.append(outcome.note)
-    elif doctor.verification.damaged and rule.repair is not None:
+    lines += [outcome.note] if outcome.note else []
+    if outcome.error:
+        lines.append(f"not examined to the end: {outcome.error}")
+    if outcome.trace:
+        lines.append(outcome.trace if traces or outcome.bug else "(-vv shows the traceback)")
+    if outcome.note or outcome.error:
+        return "\n".join(lines)
+    if doctor.verification.damaged and rule.repair is not None:
         lines.append(f"nothing is repaired in a damaged file: {RESTORE}")
     elif not doctor.settings.fix:
         lines.append(next_step(rule, doctor, ["\n".join(finding.message for finding in outcome.findings)]))

@@ -66,11 +66,11 @@ def test_a_rule_that_cannot_be_one_is_refused(changed: dict[str, object], said: 
 
 def test_a_hook_that_raises_is_named(pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite")
-    conftest = pytester.makeconftest("def pytest_doctor_rules():\n    1 / 0\n")
+    pytester.makeconftest("def pytest_doctor_rules():\n    1 / 0\n")
     result = pytester.runpytest_subprocess("--doctor-db", "x.sqlite")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     said = result.stderr.str()
-    assert f"pytest_doctor_rules raised ZeroDivisionError('division by zero') in {conftest}:2" in said
+    assert "pytest_doctor_rules raised ZeroDivisionError('division by zero') in conftest.py:2" in said
     assert "Traceback" not in said
 
 

@@ -108,7 +108,7 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merg
         settings=told(doctor.settings.as_dict()),
         now=now,
         items=plural(len(results.items), "item"),
-        merged=merged or (),
+        merged=[*(merged or ()), *results.notes],
         next=[line.split(": ", 1) for line in terminal.next_lines(doctor, results)],
         style=style,
         script=script,
