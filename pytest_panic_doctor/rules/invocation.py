@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
 from pytest_panic_doctor.rules.repeat import early_stop
-from pytest_panic_doctor.store.moment import is_before, is_no_time, is_plain
+from pytest_panic_doctor.store.moment import PLAIN, are_surely_in_order, is_before, is_no_time
 from pytest_panic_doctor.store.subject import Rows
 
 OF_RUNS = (
@@ -39,7 +39,10 @@ EARLY = is_before("i.completed_at", "i.started_at")
 OUT_OF_ORDER = (
     f"(p.run_id = i.run_id AND p.sequence_number < i.sequence_number AND {is_before('i.started_at', 'p.completed_at')})"
 )
-CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, WRONG_SEED, NO_TIME, EARLY, OUT_OF_ORDER)
+UNSURE_TIME = f"{are_surely_in_order('p.completed_at', 'i.started_at', 'i.completed_at')} IS NOT 1"
+"""True wherever one of the three before is, and of some invocations more: those are looked at one by one."""
+
+CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, WRONG_SEED, UNSURE_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,10 @@ class Judged:
 def by_run(view: View) -> dict[str, Judged]:
     """The runs of the experiment that have invocations; one pass settles all conditions for a healthy one."""
     sums = ", ".join(f"total({each})" for each in CONDITIONS)
+    length = "length(i.completed_at)"
     latest = (
-        "CASE WHEN count(i.completed_at) = 0 THEN '' "
-        f"WHEN total({is_plain('i.completed_at')}) = count(i.completed_at) THEN max(i.completed_at) END"
+        "CASE WHEN max(i.completed_at) IS NULL THEN '' "
+        f"WHEN min({length}) = {PLAIN} AND max({length}) = {PLAIN} THEN max(i.completed_at) END"
     )
     # Runs come in the order of their rowid, so that nothing is sorted, and no image goes into a sorter.
     query = f"SELECT r.id, count(*), {latest}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"

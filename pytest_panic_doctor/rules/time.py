@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from pytest_panic_doctor.rules.invocation import EARLY, NO_TIME, OF_RUNS, OUT_OF_ORDER, any_is, by_run, examined
+from pytest_panic_doctor.rules.invocation import (
+    EARLY,
+    NO_TIME,
+    OF_RUNS,
+    OUT_OF_ORDER,
+    UNSURE_TIME,
+    any_is,
+    by_run,
+    examined,
+)
 from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
-from pytest_panic_doctor.store.moment import is_before, is_no_time, is_plain
+from pytest_panic_doctor.store.moment import are_surely_in_order, is_before, is_no_time, is_plain
 from pytest_panic_doctor.store.subject import Rows
 
 NO_TIME_HERE = f"({is_no_time('t.started_at')} OR {is_no_time('t.completed_at')})"
 EARLY_HERE = is_before("t.completed_at", "t.started_at")
 BEFORE_OUTPUT = is_before("t.started_at", "i.completed_at")
+UNSURE_HERE = f"{are_surely_in_order('i.completed_at', 't.started_at', 't.completed_at')} IS NOT 1"
+"""True wherever one of the three before is, and of some embeddings more."""
 
 EMBEDDINGS = (
     "run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
@@ -24,12 +35,10 @@ EXPERIMENT = "experimentconfig t WHERE t.id = :experiment"
 BEFORE_RUN = f"EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = r.id AND {BEFORE_OUTPUT})"
 
 
-def embeddings_have(view: View, condition: str) -> bool:
-    """Whether any embedding of the experiment meets one of three conditions: all are counted in one pass."""
-    conditions = (NO_TIME_HERE, EARLY_HERE, BEFORE_OUTPUT)
-    sums = ", ".join(f"total({each})" for each in conditions)
-    ((*counts,),) = view.once("embeddings at a wrong time", f"SELECT {sums} FROM {EMBEDDINGS}")
-    return bool(counts[conditions.index(condition)])
+def unsure(view: View) -> bool:
+    """Whether the times of any embedding of the experiment have to be looked at one by one: one pass for both rules."""
+    ((count,),) = view.once("embeddings at an unsure time", f"SELECT total({UNSURE_HERE}) FROM {EMBEDDINGS}")
+    return bool(count)
 
 
 @rule(
@@ -48,9 +57,7 @@ def invocation_time(view: View) -> Iterator[Finding]:
         ("diagram", "persistencediagram", DIAGRAMS, "t"),
     ):
         no_time, early = (NO_TIME, EARLY) if name == "i" else (NO_TIME_HERE, EARLY_HERE)
-        if table == "invocation" and not (any_is(view, no_time) or any_is(view, early)):
-            continue
-        if table == "embedding" and not (embeddings_have(view, no_time) or embeddings_have(view, early)):
+        if (table == "invocation" and not any_is(view, UNSURE_TIME)) or (table == "embedding" and not unsure(view)):
             continue
         odd = Rows(table, f"SELECT {name}.id FROM {source} AND {no_time}", view.params)
         yield from view.offenders(odd, partial(odd_message, noun), partial(odd_details, view, odd))
@@ -70,11 +77,12 @@ def odd_details(view: View, rows: Rows) -> str:
         row
         for column in columns
         for row in view.db.execute(
-            f"SELECT quote({column}) FROM {rows.table} WHERE id IN ({rows.sql}) AND {is_no_time(column)} LIMIT 1",
+            f"SELECT quote(substr({column}, 1, 40)) FROM {rows.table} WHERE id IN ({rows.sql}) "
+            f"AND {is_no_time(column)} LIMIT 1",
             rows.params,
         )
     ]
-    return f"for instance {str(found[0][0])[:40]}"
+    return f"for instance {str(found[0][0])[:42]}" if found else "their ids are NULL"
 
 
 def early_message(noun: str, count: int) -> str:
@@ -92,7 +100,7 @@ def early_message(noun: str, count: int) -> str:
 def time_order(view: View) -> Iterator[Finding]:
     """Each step of the research tool waits for the one before. A clock that was set back breaks this too."""
     examined(view)
-    if any_is(view, OUT_OF_ORDER):
+    if any_is(view, UNSURE_TIME):
         rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {OUT_OF_ORDER}", view.params)
         yield from view.offenders(
             rows,
@@ -100,7 +108,7 @@ def time_order(view: View) -> Iterator[Finding]:
                 f"{plural(count, 'invocation')} started before {verb(count, 'its', 'their')} input was complete"
             ),
         )
-    if embeddings_have(view, BEFORE_OUTPUT):
+    if unsure(view):
         rows = Rows("embedding", f"SELECT t.id FROM {EMBEDDINGS} AND {BEFORE_OUTPUT}", view.params)
         yield from view.offenders(
             rows,

@@ -33,3 +33,19 @@ def is_before(earlier: str, later: str) -> str:
         f"CASE WHEN {is_plain(earlier)} AND {is_plain(later)} THEN {earlier} < {later} "
         f"ELSE julianday({earlier}) < julianday({later}) END"
     )
+
+
+def is_surely_before(earlier: str, later: str) -> str:
+    """The SQL condition that two texts are in order both as times and as texts: then `is_before` is false the other
+    way round. It costs half of that, and settles what the research tool wrote; it tells nothing where it is not true.
+    """
+    return f"(julianday({earlier}) <= julianday({later}) AND {earlier} <= {later})"
+
+
+def are_surely_in_order(before: str, start: str, end: str) -> str:
+    """The SQL condition that `start` and `end` are times in this order, and after `before`, where that is not NULL.
+
+    Texts are told from numbers and blobs by their place in SQL's order of types.
+    """
+    dated = f"instr({start}, '-') = {YEAR} AND instr({end}, '-') = {YEAR} AND {start} >= '' AND {end} < x''"
+    return f"({dated} AND {is_surely_before(start, end)} AND ({before} IS NULL OR {is_surely_before(before, start)}))"
