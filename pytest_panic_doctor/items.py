@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.foreign import Misbehaved, calling
+from pytest_panic_doctor.options import absolute
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.store.session import Unreadable
 
@@ -38,6 +40,36 @@ def end_soon() -> None:
     timer = threading.Timer(1.0, os._exit, (int(pytest.ExitCode.INTERRUPTED),))
     timer.daemon = True
     timer.start()
+
+
+class DataFolder(pytest.File):
+    """A folder outside of the project, on the way to the database; pytest loads code from folders of tests alone."""
+
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        """What the command line names in it, and the database."""
+        config = self.config
+        named = [Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args]
+        below = [path.relative_to(self.path) for path in map(absolute, named) if self.path in path.parents]
+        for name in dict.fromkeys(path.parts[0] for path in below):
+            path = self.path / name
+            if path.is_dir():
+                folder = self.session.gethookproxy(self.path).pytest_collect_directory(path=path, parent=self)
+                yield from [folder] if folder else []
+            else:
+                yield from self.session.gethookproxy(path).pytest_collect_file(file_path=path, parent=self)
+
+
+class Outside:
+    """The hook that lets the folder of a database bring no code; registered where it is outside of the project."""
+
+    def __init__(self, database: Path) -> None:
+        """As it is collected."""
+        self.folders = frozenset(database.parents)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> DataFolder | None:
+        """A folder on the way to it is none of tests."""
+        return DataFolder.from_parent(parent, path=path) if path in self.folders else None
 
 
 class DoctorFile(pytest.File):

@@ -209,19 +209,14 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     those of the ini file to `ini_dir`."""
     values, from_line = read(source)
     folder = {name: ini_dir if value in (None, False, []) else invocation_dir for name, value in from_line.items()}
-    database = values["db"]
-    if values["demo"] and from_line["db"]:
-        raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
-    named = place(folder["db"], str(database)) if database else invocation_dir / DEFAULT_DATABASE
-    if values["demo"]:
-        named = invocation_dir / DEMO_DATABASE
+    named = database_of(source, invocation_dir, ini_dir)
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
     reports = tuple(report(place(folder["report"], text)) for text in texts(values["report"]))
     if same := next((path for path in reports if path.resolve() == named.resolve()), None):
         raise BadOption(f"--doctor-report {same} is the database itself: name another file")
     return Settings(
-        database=utf8(absolute(named)),
+        database=utf8(named),
         fix=bool(values["fix"]),
         plan=bool(values["plan"]),
         rules=tuple(texts(values["rule"])),
@@ -246,6 +241,18 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         embed_cosine=cosine(source.getini("doctor_embed_cosine")),
         running=at_rest(source.getini("doctor_running")),
     )
+
+
+def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
+    """The database that is examined, its symbolic links kept; raises `BadOption`."""
+    values, from_line = read(source)
+    database = values["db"]
+    if values["demo"] and from_line["db"]:
+        raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
+    if values["demo"]:
+        return absolute(invocation_dir / DEMO_DATABASE)
+    folder = ini_dir if from_line["db"] in (None, False, []) else invocation_dir
+    return absolute(place(folder, str(database)) if database else invocation_dir / DEFAULT_DATABASE)
 
 
 EXCLUSIVE = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,11 +77,36 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Register the commands after every installed plugin, so that they run before xdist makes its workers."""
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Register the commands after every installed plugin, so that they run before xdist makes its workers.
+
+    Of the folder of a database that is foreign, named by a node id, no conftest.py is loaded.
+    """
+    given = early_config.known_args_namespace.file_or_dir
     if options.asked(EarlyOptions(early_config)):
         early_config.pluginmanager.register(Commands(), "panic-doctor-commands")
         interrupt_in_a_line()
+        foreign = foreign_args(early_config, EarlyOptions(early_config), given) or []
+        early_config.known_args_namespace.file_or_dir = [arg for arg in given if arg not in foreign]
+    try:
+        yield
+    finally:
+        early_config.known_args_namespace.file_or_dir = given
+
+
+def foreign_args(config: pytest.Config, source: options.Source, args: Sequence[str]) -> list[str] | None:
+    """The arguments that name the database, if its folder brings no code; None where it may bring some."""
+    from pytest_panic_doctor.beside import Surroundings
+
+    chosen = source.getoption("rootdir") or source.getoption("inifilename")
+    folder = config.invocation_params.dir
+    by_option = source.getoption("doctor_db") not in (None, [])
+    where = Surroundings(folder, config.rootpath, args, bool(chosen), config.inipath is not None, by_option)
+    try:
+        return where.foreign(options.database_of(source, folder, ini_dir(config)))
+    except DoctorError:
+        return None  # The session says so, and examines nothing.
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,10 +117,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
             config.pluginmanager.register(Hint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
+    from pytest_panic_doctor.items import Outside
     from pytest_panic_doctor.session import DoctorSession
 
     with usage_errors():
+        by_name = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else ()
+        foreign = foreign_args(config, config, by_name)
         session = DoctorSession(config)
+        if foreign is not None:
+            config.pluginmanager.register(Outside(session.doctor.settings.database), "panic-doctor-outside")
         config.stash[SESSION] = session
         config.pluginmanager.register(session, "panic-doctor-session")
 
