@@ -19,6 +19,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.repair.errors import RepairFailed, RepairRefused
+from pytest_panic_doctor.store.whole import made_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,18 @@ def check_one_link(database: Path) -> None:
         )
 
 
+def unusable(path: Path, error: OSError) -> str:
+    """What keeps a lock file from being used, and what to do."""
+    if path.is_symlink():
+        return f"{path} is a symbolic link, which is not followed: delete it"
+    if path.exists():
+        return (
+            f"{path} cannot be opened by this user ({error.strerror}): make it writable for who shares the database, "
+            "or delete it where no doctor runs"
+        )
+    return f"{path} cannot be made ({error.strerror}): make its directory writable"
+
+
 class DoctorLock:
     """The right to repair one database, held by one process from `acquire` to `release` or to its death."""
 
@@ -83,6 +96,7 @@ class DoctorLock:
         check_one_link(self._database)
         holder = self._holder()
         try:
+            made_like(self.path, real(self._database))
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RepairRefused(
@@ -90,9 +104,7 @@ class DoctorLock:
                 "wait until it has ended, then run again."
             ) from None
         except OSError as error:
-            raise RepairRefused(
-                f"The lock file {self.path} cannot be made ({error.strerror}): make its directory writable."
-            ) from error
+            raise RepairRefused(f"The lock file {unusable(self.path, error)}.") from error
         record = {
             "pid": os.getpid(),
             "since": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
@@ -132,6 +144,7 @@ class Gate:
 
     def __init__(self, database: Path) -> None:
         """Acquire nothing yet."""
+        self._database = database
         self.path = beside(database, ".write.lock")
         self._lock = FileLock(self.path)
 
@@ -139,6 +152,8 @@ class Gate:
     def held(self, table: str, deadline: float) -> Iterator[None]:
         """Hold the gate; raises RepairFailed naming `table` where it is not free by `deadline` (monotonic seconds)."""
         try:
+            if not self.path.exists():
+                made_like(self.path, real(self._database))
             self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=0.01)
         except Timeout:
             raise RepairFailed(
@@ -147,8 +162,7 @@ class Gate:
             ) from None
         except OSError as error:
             raise RepairFailed(
-                f"Table {table} could not be written: the lock file {self.path} cannot be made ({error.strerror}); "
-                "make its directory writable."
+                f"Table {table} could not be written: the lock file {unusable(self.path, error)}."
             ) from error
         try:
             yield

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ from pytest_panic_doctor.repair.identity import path_of as path_of
 from pytest_panic_doctor.repair.ledger import SCHEMA_VERSION
 from pytest_panic_doctor.repair.rows import Table, Value, as_json, table_digests
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.store.whole import made_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,9 @@ class Journal:
         """
         self.database = database
         self.path = path_of(database)
+        # What keeps it from being made, SQLite says too.
+        with suppress(OSError):
+            made_like(self.path, real(database))
         self.connection = connect(self.path, "mode=rwc", patience, factory)
         try:
             found = check_version(self.connection, database)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import time
@@ -20,6 +19,7 @@ from pytest_panic_doctor.repair.transaction import ATTEMPT, PATIENCE
 from pytest_panic_doctor.store import integrity
 from pytest_panic_doctor.store.heed import heedful, heeding
 from pytest_panic_doctor.store.session import Unreadable
+from pytest_panic_doctor.store.whole import writable
 
 MARGIN = 64 * 2**20
 """Bytes that stay free beside what a repair needs: SQLite's own rollback journal or WAL, and everybody else."""
@@ -43,9 +43,9 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
     path = real(database)
     if not path.is_file():
         raise RepairRefused(f"There is no database at {database}: name one with --doctor-db PATH.")
-    if not os.access(path, os.W_OK):
+    if not writable(path):
         raise RepairRefused(f"{path} is not writable: make it so, or examine it without --doctor-fix.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not writable(path.parent):
         raise RepairRefused(
             f"The directory {path.parent} is not writable, and the journal has its place there: make it so."
         )
@@ -113,7 +113,7 @@ def _check_journal(database: Path) -> None:
         identity.check_left_behind(database)
         return
     path = identity.path_of(database)
-    if path.is_file() and not os.access(path, os.R_OK | os.W_OK):
+    if path.is_file() and not writable(path):
         raise RepairRefused(f"The journal {path} is not writable: make it so, or move it away.")
     try:
         with closing(journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)) as connection:

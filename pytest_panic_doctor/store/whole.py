@@ -72,9 +72,10 @@ def writable(path: Path) -> bool:
 
 
 def made_like(path: Path, like: Path) -> None:
-    """Make an empty file that takes after `like`, unless one is there."""
-    with suppress(FileExistsError):
-        _make(path, _Model(like.stat(), new=True))
+    """Make an empty file that takes after `like`, unless one is there, or `like` is not."""
+    if like.exists() and not os.path.lexists(path):
+        with suppress(FileExistsError):
+            _make(path, _Model(like.stat(), new=True))
 
 
 @dataclass(frozen=True, slots=True)
