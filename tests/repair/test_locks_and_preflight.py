@@ -202,6 +202,9 @@ def test_hot_journal_is_rolled_back(patient: Patient) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(patient.path)], check=False)
     assert patient.path.with_name("trajectory_data.sqlite-journal").exists()
+    assert preflight(patient.path, 0) == [
+        "another program died while it wrote: SQLite rolled back what it had not committed"
+    ]
     assert preflight(patient.path, 0) == []
     assert not patient.path.with_name("trajectory_data.sqlite-journal").exists()
     assert patient.dump() == before
