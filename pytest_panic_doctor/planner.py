@@ -9,7 +9,7 @@ import numpy as np
 
 from pytest_panic_doctor.consent import asks
 from pytest_panic_doctor.examine import Number
-from pytest_panic_doctor.removal import QUARANTINES, alternatives, removed, untaken
+from pytest_panic_doctor.removal import QUARANTINES, alternatives, removed, undecided, untaken
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.recompute import valid
 from pytest_panic_doctor.repair.weigh import Taken, Tally, weigh
@@ -66,6 +66,8 @@ class Planner:
 
     def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
         def look(db: sqlite3.Connection) -> tuple[Taken | None, int, str]:
+            if rule.repair is RepairKind.KEEP_CURRENT and not self.embeds:
+                undecided(db, subject, self.kinds)
             rows = removed(db, rule.repair, subject, findings, self.kinds)
             others = alternatives(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
             high = max((weigh(db, [each])[1] for each in others), default=0)

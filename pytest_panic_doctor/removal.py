@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from pytest_panic_doctor.repair import duplicates
+from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.repair.recompute import Busy, Place, never
 from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, Kind, RepairKind
 from pytest_panic_doctor.running import Running
 from pytest_panic_doctor.store.subject import Rows, Subject
 from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology.diagram import Diagram
 
 QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
 
@@ -30,15 +32,33 @@ def removed(
     subject: Subject,
     findings: Iterable[Finding],
     kinds: Mapping[str, Kind],
+    right: Diagram | None = None,
 ) -> list[Rows]:
-    """The rows that go, one `Rows` a quarantine; where all but one of several go, the losers alone."""
+    """The rows that go, one `Rows` a quarantine; where all but one of several go, the losers alone.
+
+    `right` is the diagram as the cloud has it, where that had to decide.
+    """
     if kind is RepairKind.KEEP_CURRENT:
-        return [duplicates.rows("persistencediagram", duplicates.lesser_diagrams(db, place_of(db, subject, kinds)))]
+        pairs = duplicates.lesser_diagrams(db, place_of(db, subject, kinds), right)
+        return [duplicates.rows("persistencediagram", pairs)]
     found = [finding.rows for finding in findings if finding.rows]
     if kind is RepairKind.KEEP_NEWEST:
         width = stored.width_of(db, str(subject.experiment), str(subject.embedding_model))
         return [duplicates.rows("embedding", duplicates.lesser_embeddings(db, rows, width)) for rows in found]
     return found
+
+
+def undecided(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> bool:
+    """Whether several diagrams of a subject are current and their bars differ, so that the cloud must decide.
+
+    Raises `RepairFailed`, in one sentence, where they differ and it cannot.
+    """
+    place = place_of(db, subject, kinds)
+    cloud = duplicates.load(db, place)
+    found = duplicates.doubt(db, place, cloud)
+    if reason := duplicates.unsure(db, place, cloud, found):
+        raise RepairFailed(reason)
+    return found.current
 
 
 def alternatives(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> list[Rows]:

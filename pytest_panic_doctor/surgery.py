@@ -5,19 +5,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.consent import asks, said
 from pytest_panic_doctor.examine import NotRepaired, Repaired
-from pytest_panic_doctor.removal import QUARANTINES, busy_with, place_of, removed, untaken
+from pytest_panic_doctor.removal import QUARANTINES, busy_with, place_of, removed, undecided, untaken
 from pytest_panic_doctor.repair import embed, recompute
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.weigh import Taken, rows_by_table
 from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule, plural
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.topology.alike import alike
+from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.isolation import ComputationFailed
+from pytest_panic_doctor.topology.payload import decode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +81,7 @@ class OperatingSurgeon:
         self.most = most
         self._operations: Mapping[RepairKind, Operation] = {
             **dict.fromkeys(QUARANTINES, self._quarantine),
+            RepairKind.KEEP_CURRENT: self._keep_current,
             RepairKind.COMPUTE: self._compute,
             RepairKind.EMBED: self._embed,
         }
@@ -116,9 +121,36 @@ class OperatingSurgeon:
         self.closing()
         self.writer.close()
 
-    def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+    def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        """Keep one of several diagrams; where more than one is current and their bars differ, the cloud decides."""
+        if not self.database.read(lambda db: undecided(db, subject, self.kinds)):
+            return self._quarantine(rule, subject, findings)
+
+        def see(db: sqlite3.Connection) -> recompute.Seen:
+            return recompute.see(db, place_of(db, subject, self.kinds, self.running))
+
+        begun = datetime.now()
+        seen = self.database.read(see)
+        if seen.busy:
+            raise NotRepaired(seen.busy)
+        computed = self.computer().compute(recompute.task(seen, EVERY))
+        done = self._quarantine(rule, subject, findings, computed.diagram)
+        left = self.database.read(see)
+        how = "the one that is kept has the bars of the cloud, computed again"
+        if len(left.diagrams) == 1 and not alike(decode(left.diagrams[0].payload or b"").diagram, computed.diagram):
+            same = left.before.fingerprint == seen.before.fingerprint
+            if not same or not recompute.write(
+                self.writer, rule.id, subject, left.before, begun, computed, self.max_dim
+            ):
+                raise NotRepaired(recompute.RESTLESS)
+            how = "none had the bars of the cloud, so the one that is kept was computed anew"
+        return Repaired(f"{done.note}; {how}", recompute.done(len(seen.cloud.points), computed).measures)
+
+    def _quarantine(
+        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], right: Diagram | None = None
+    ) -> Repaired:
         def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
-            rows = removed(db, rule.repair, subject, findings, self.kinds)
+            rows = removed(db, rule.repair, subject, findings, self.kinds, right)
             with Taken(db, rows) as taken:
                 return rows, asks(db, taken, self.most) if rows else untaken(findings)
 
@@ -152,6 +184,9 @@ class OperatingSurgeon:
         hook = embed.Hook(self.embedder, self.trust, busy)
         return Repaired(embed.embed(self.database, self.writer, hook, rule.id, subject, self.kinds))
 
+
+EVERY = 2
+"""The highest homology dimension of a diagram: all are compared, whatever `--doctor-max-dim` says of new ones."""
 
 VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}
 

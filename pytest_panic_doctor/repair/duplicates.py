@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
 
 from pytest_panic_doctor.repair.errors import RepairFailed
 from pytest_panic_doctor.repair.recompute import Place, current_and_valid, valid
 from pytest_panic_doctor.store.subject import Rows
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.topology import stored, upstream
+from pytest_panic_doctor.topology.alike import alike
+from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.payload import decode
 from pytest_panic_doctor.topology.vector import flaws
+
+ROUNDING = 1e-4
+"""How far apart, in parts of their length, vectors may be that another batch or machine made of one output."""
 
 Pair = tuple[str, str]
 """(the row that goes, the row that it goes for)."""
@@ -35,34 +46,92 @@ def rows(table: str, pairs: Iterable[Pair]) -> Rows:
 def lesser_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> list[Pair]:
     """All but the newest usable embedding of each invocation, or all but the newest where none is usable.
 
-    `offenders` finds all embeddings of invocations that have several by one model; `width` in values.
+    `offenders` finds all embeddings of invocations that have several by one model; `width` in values. None of an
+    invocation of which usable ones differ by more than rounding: nothing says which of them is right. Raises
+    `RepairFailed`, in one sentence, where that is so of all.
     """
-    groups: dict[tuple[str, str], list[tuple[str, object]]] = {}
     found = db.execute(
         f"SELECT invocation_id, embedding_model, id, vector FROM embedding WHERE id IN ({offenders.sql}) "
-        f"ORDER BY {stored.NEWEST}",
+        f"ORDER BY invocation_id, embedding_model, {stored.NEWEST}",
         offenders.params,
     )
-    for invocation, model, row_id, vector in found:
-        usable = not list(flaws([vector], width))
-        groups.setdefault((invocation, model), []).append((row_id, usable))
-    return [pair for members in groups.values() for pair in against_best(members)]
+    pairs: list[Pair] = []
+    unsure: list[str] = []
+    for (invocation, _), group in groupby(found, key=itemgetter(0, 1)):
+        members: list[tuple[str, object]] = []
+        newest: bytes | None = None
+        for _, _, row_id, vector in group:
+            usable = not list(flaws([vector], width))
+            if usable and newest is not None and differ(newest, vector):
+                unsure.append(invocation)
+                break
+            newest = vector if usable and newest is None else newest
+            members.append((row_id, usable))
+        else:
+            pairs += against_best(members)
+    if unsure and not pairs:
+        which = f"of invocation {unsure[0]}" if len(unsure) == 1 else f"of {len(unsure):,} invocations"
+        raise RepairFailed(
+            f"usable embeddings {which} differ, and nothing says which is right: remove those that are not"
+        )
+    return pairs
 
 
-def lesser_diagrams(db: sqlite3.Connection, place: Place) -> list[Pair]:
-    """All but the newest diagram that is valid and current; failing that valid; failing that with a payload."""
-    return list(against_best(ranked_diagrams(db, place, load(db, place))))
+def differ(vector: bytes, other: bytes) -> bool:
+    """Whether two usable vectors of one width differ by more than what another batch or machine makes of them."""
+    one, two = (np.frombuffer(each, "<f4").astype(np.float64) for each in (vector, other))
+    return bool(np.linalg.norm(one - two) > ROUNDING * np.linalg.norm(one))
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Whether the bars differ of several diagrams of one place that are current, and of several that are valid."""
+
+    current: bool
+    valid: bool
+
+
+def doubt(db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud) -> Doubt:
+    """Compare the diagrams of a place; one is in memory beside the first of its kind."""
+    firsts: dict[str, Diagram] = {}
+    differing = dict.fromkeys(("current", "valid"), False)
+    for each in stored.each_diagram(db, place.run, place.model):
+        if not valid(each.payload):
+            continue
+        diagram = decode(each.payload or b"").diagram
+        for kind in ("valid", "current")[: 1 + current_and_valid(each.payload, cloud)]:
+            differing[kind] |= not alike(firsts.setdefault(kind, diagram), diagram)
+    return Doubt("current" in firsts and differing["current"], "current" not in firsts and differing["valid"])
+
+
+def unsure(db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud, found: Doubt) -> str:
+    """Why it cannot be told which of several diagrams is right, as a sentence; empty where the cloud can decide."""
+    damage = upstream.damage(db, place.run, place.model, replacing=True)
+    blocks = [*cloud.blocks, *filter(None, [damage])]
+    if blocks and (found.valid or found.current):
+        return f"the diagrams differ, and which of them is right cannot be told: {'; '.join(blocks)}"
+    return ""
+
+
+def lesser_diagrams(db: sqlite3.Connection, place: Place, right: Diagram | None = None) -> list[Pair]:
+    """All but the newest diagram that is valid and current; failing that valid; failing that with a payload.
+
+    `right`, where it was computed: of the current ones the newest with its bars comes first.
+    """
+    return list(against_best(ranked_diagrams(db, place, load(db, place), right)))
 
 
 def other_choices(db: sqlite3.Connection, place: Place) -> list[list[Pair]]:
     """What would go instead if another valid diagram turned out to be current; none where that is decided.
 
-    It is decided where the cloud is whole. Where it is blocked no diagram is current, but once its embeddings are
-    repaired any valid one may be.
+    It is decided where the cloud is whole, and those that are current have the same bars. Where it is blocked no
+    diagram is current, but once its embeddings are repaired any valid one may be.
     """
     cloud = load(db, place)
-    ranked = [] if cloud.whole else ranked_diagrams(db, place, cloud)
-    able = [row_id for row_id, (_, sound, _) in ranked if sound]
+    if cloud.whole and not doubt(db, place, cloud).current:
+        return []
+    ranked = ranked_diagrams(db, place, cloud)
+    able = [row_id for row_id, (_, current, sound, _) in ranked if (current if cloud.whole else sound)]
     return [[(row_id, best) for row_id, _ in ranked if row_id != best] for best in able[1:]]
 
 
@@ -72,16 +141,16 @@ def load(db: sqlite3.Connection, place: Place) -> stored.StoredCloud:
 
 
 def ranked_diagrams(
-    db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud
-) -> list[tuple[str, tuple[bool, bool, bool]]]:
-    """The diagrams of a place, newest first, each with whether it is current and valid, valid, and has a payload."""
-    return [
-        (
-            diagram.id,
-            (current_and_valid(diagram.payload, cloud), valid(diagram.payload), diagram.payload is not None),
-        )
-        for diagram in stored.each_diagram(db, place.run, place.model)
-    ]
+    db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud, right: Diagram | None = None
+) -> list[tuple[str, tuple[bool, bool, bool, bool]]]:
+    """The diagrams of a place, newest first, each with what speaks for it, the strongest first: whether it is current
+    and has the bars of `right`; is current and valid; is valid; has a payload."""
+    found = []
+    for diagram in stored.each_diagram(db, place.run, place.model):
+        current = current_and_valid(diagram.payload, cloud)
+        known = current and right is not None and alike(decode(diagram.payload or b"").diagram, right)
+        found.append((diagram.id, (known, current, valid(diagram.payload), diagram.payload is not None)))
+    return found
 
 
 def against_best(members: Iterable[tuple[str, object]]) -> Iterable[Pair]:

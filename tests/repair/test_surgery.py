@@ -95,10 +95,10 @@ def test_all_damage_together_heals_in_any_order(tmp_path: Path, computer: Comput
         "invocation_of_lost_run",
         "embedding_of_lost_invocation",
         "assignment_of_lost_medoid",
+        "diagram_stale",  # before the embedding is doubled: of two that differ, nothing says which is right
         "embedding_twice",
         "diagram_of_an_unused_model",
         "diagram_twice_and_the_newer_stale",
-        "diagram_stale",
     )
     rows, found = [], []
     for order in (1, -1):
