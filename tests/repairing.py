@@ -39,7 +39,8 @@ def fix(
     surgeon = OperatingSurgeon(database, writer, lambda: computer, known, no_hook, claim, settled, most=most)
     examiner = Examiner(database, RULES, known, surgeon)
     outcomes: dict[str, list[Outcome]] = {}
-    for entry in list(database.read(manifests.build).entries(RULES.values()))[::order]:
+    asked = [rule for rule in RULES.values() if not rule.deep]
+    for entry in list(database.read(manifests.build).entries(asked))[::order]:
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
     writer.close()
     database.close()
