@@ -15,14 +15,25 @@ from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.surgery import OperatingSurgeon
+from pytest_panic_doctor.topology.embedder import Embedder
 from pytest_panic_doctor.topology.isolation import Computer
 from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 
 
+def no_hook(model: str, outputs: Sequence[str | bytes]) -> None:
+    """What pytest calls where nobody has brought an embedding hook."""
+    del model, outputs
+
+
 def fix(
-    built: Built, computer: Computer, order: int = 1, text_models: Sequence[str] = (), most: str | None = None
+    built: Built,
+    computer: Computer,
+    order: int = 1,
+    text_models: Sequence[str] = (),
+    most: str | None = None,
+    hook: Embedder = no_hook,
 ) -> dict[str, list[Outcome]]:
     """The outcomes of all items, by rule, repaired in the manifest's order or against it.
 
@@ -36,7 +47,7 @@ def fix(
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
     settled = Settled(built.path.with_suffix(".settled"))
-    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, no_hook, claim, settled, most=most)
+    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, hook, claim, settled, most=most)
     examiner = Examiner(database, RULES, known, surgeon)
     outcomes: dict[str, list[Outcome]] = {}
     asked = [rule for rule in RULES.values() if not rule.deep]
@@ -46,8 +57,3 @@ def fix(
     database.close()
     shutil.rmtree(settled.folder, ignore_errors=True)
     return outcomes
-
-
-def no_hook(model: str, outputs: Sequence[str | bytes]) -> None:
-    """What pytest calls where nobody has brought an embedding hook."""
-    del model, outputs

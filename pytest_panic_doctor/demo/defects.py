@@ -42,8 +42,8 @@ def plant(path: Path) -> list[Defect]:
 
 
 def planted_id(digit: int) -> str:
-    """The id of a planted row: one hex digit, 32 times, so that it is known at sight."""
-    return f"{digit:x}" * 32
+    """The id of a planted row: a UUIDv7 as all are, since one that is kept stays, and known at sight by its ffff."""
+    return f"06b051ffff{digit:02x}7000800000000000{0:04x}"
 
 
 def diagram_of(db: sqlite3.Connection, run: str, model: str) -> str:
