@@ -33,7 +33,8 @@ def made(folder: Path, make: Make) -> Path:
     db.execute("PRAGMA synchronous = OFF")
     db.execute("BEGIN")
     make(db)
-    db.execute("COMMIT")
+    if db.in_transaction:
+        db.execute("COMMIT")
     db.close()
     return path
 
@@ -141,6 +142,7 @@ CASES: Mapping[str, Case] = {
     "product": Case("an experiment of 130 networks x 130 seeds x 130 prompts", product),
     "duplicates": Case("12 duplicate diagrams of 74 kB, 50 MB unpacked", duplicates),
     "runs": Case("60,000 runs", runs(60_000)),
+    "shard": Case("60,000 runs, in parts", runs(60_000), ("--doctor-shard", "1/40")),
     "models": Case("10,000 embedding models", config("embedding_models", lambda: [f"m{k}" for k in range(10_000)])),
     "orphan": Case("one orphan image of 300 MB, repaired", orphan(300_000_000), FIX),
     "undo": Case("the same, taken back", orphan(300_000_000), undo=True),

@@ -187,17 +187,18 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: Room
 def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Room) -> Manifest:
     """The same, where every value can be read."""
     try:
-        rows = [
-            (
-                each,
-                first(space.parsed(prompts, "prompts", each)),
-                unique(space.parsed(models, "embedding_models", each)),
-            )
-            for each, prompts, models in db.execute(
-                f"SELECT id, prompts, embedding_models FROM experimentconfig NOT INDEXED WHERE {NAMED} ORDER BY id"
-            )
-            if not experiments or each in experiments
-        ]
+        lists = ", ".join(
+            f"iif(length({name}) > {space.json}, NULL, {name})" for name in ("prompts", "embedding_models")
+        )
+        rows = []
+        for each, prompts, models, *sizes in db.execute(
+            f"SELECT id, {lists}, length(prompts), length(embedding_models) FROM experimentconfig NOT INDEXED "
+            f"WHERE {NAMED} ORDER BY id"
+        ):
+            if not experiments or each in experiments:
+                for column, size in zip(("prompts", "embedding_models"), sizes, strict=True):
+                    space.check_json(size or 0, column, each)
+                rows.append((each, first(prompts), unique(models)))
         runs: dict[str, list[Run]] = {}
         # Without the column, a length is not known; the rule `schema` says so, and the items are there all the same.
         length = "max_length" if has_column(db, "run", "max_length") else "NULL"

@@ -28,9 +28,8 @@ class Todo:
 
 def todo(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -> list[Todo]:
     """The diagrams that are absent or NULL, those of the most points first. No payload and no vector is read."""
-    there = set(
-        db.execute("SELECT DISTINCT run_id, embedding_model FROM persistencediagram WHERE diagram_data IS NOT NULL")
-    )
+    has = "typeof(diagram_data) <> 'null'"
+    there = set(db.execute(f"SELECT DISTINCT run_id, embedding_model FROM persistencediagram WHERE {has}"))
     found: list[Todo] = []
     counts: dict[str, dict[str, int]] = {}
     for subject in manifest.diagram_subjects():

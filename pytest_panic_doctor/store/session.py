@@ -82,8 +82,7 @@ class Database:
         """
         self.path = path
         self.shared = shared
-        self.largest = 0
-        """The bytes of the largest value that is read; 0: as SQLite was built. SQLite refuses a larger one unread."""
+        self._largest = 0
         self.patience = patience
         self.watch: Callable[..., int] | None = None
         """Told of each table that a statement will read, when it is made ready: SQLite's authorizer."""
@@ -94,6 +93,17 @@ class Database:
         self._opened: tuple[int, ...] = ()
         self._wal: bool | None = None
         self._text: Callable[[bytes], str] | type[str] = str
+
+    @property
+    def largest(self) -> int:
+        """The bytes of the largest value that is read; 0: as SQLite was built. SQLite refuses a larger one unread."""
+        return self._largest
+
+    @largest.setter
+    def largest(self, size: int) -> None:
+        self._largest = size
+        if self._connection is not None:
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
 
     def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """What `look` returns for one consistent snapshot; it may be called twice, and must only read.
@@ -224,8 +234,8 @@ class Database:
             check_same_thread=False,
         )
         db.text_factory = self._text
-        if self.largest:
-            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.largest)
+        if self._largest:
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._largest)
         heedful(db)
         db.execute("PRAGMA query_only = ON")
         if self.watch is not None:

@@ -73,10 +73,14 @@ class Room:
 
     def parsed(self, text: object, column: str, experiment: str) -> object:
         """A JSON column of an experiment as it is; raises `TooLarge` where it is longer than what is parsed."""
-        if isinstance(text, str | bytes) and len(text) > self.json:
-            what = f"the column {column} of experiment {experiment}"
-            raise self.too_large(what, len(text), self.json, table="experimentconfig", id=experiment)
+        self.check_json(len(text) if isinstance(text, str | bytes) else 0, column, experiment)
         return text
+
+    def check_json(self, size: int, column: str, experiment: str) -> None:
+        """Raise `TooLarge` where a JSON column of an experiment has more characters than are parsed."""
+        if size > self.json:
+            what = f"the column {column} of experiment {experiment}"
+            raise self.too_large(what, size, self.json, table="experimentconfig", id=experiment)
 
     def too_large(
         self,

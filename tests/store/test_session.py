@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from databases import build
 
 from pytest_panic_doctor.store.session import Database, Unreadable
 
@@ -243,3 +244,19 @@ def test_a_hot_journal_is_named(tmp_path: Path) -> None:
     assert path.with_name("x.sqlite-journal").exists()
     with pytest.raises(Unreadable, match="hot journal"):
         Database(path).check_readable()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before it is opened", "after"])
+def test_a_value_above_the_limit_is_refused_unread(tmp_path: Path, late: bool) -> None:
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE persistencediagram SET diagram_data = zeroblob(2000000)")
+    database = Database(built.path)
+    if late:
+        database.read(lambda db: db.execute("SELECT 1").fetchall())
+    database.largest = 1_000_000
+    with pytest.raises(sqlite3.DataError, match="too big"):
+        database.read(lambda db: db.execute("SELECT diagram_data FROM persistencediagram").fetchall())
+    kinds = "SELECT DISTINCT typeof(diagram_data), length(diagram_data) FROM persistencediagram"
+    assert database.read(lambda db: db.execute(kinds).fetchall()) == [("blob", 2_000_000)]
+    database.close()
