@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pytest_panic_doctor.manifest import Manifest
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.stored import LEAST_POINTS
 
 Pair = tuple[str, str]
 """(run, embedding model)."""
@@ -40,7 +41,7 @@ def todo(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -
             counts[run] = dict(
                 db.execute("SELECT type, count(*) FROM invocation WHERE run_id = ? GROUP BY type", (run,))
             )
-        if points := counts[run].get(kinds[model], 0):
+        if (points := counts[run].get(kinds[model], 0)) >= LEAST_POINTS:
             found.append(Todo(subject, points))
     return sorted(found, key=lambda each: -each.points)
 

@@ -185,6 +185,8 @@ def diagram_missing(view: View) -> Iterator[Finding]:
     count = stored.invocation_count(view.db, run, kind) if kind else 0
     if kind and not count:
         raise NothingToLookAt(f"the run has no {kind} invocation, so there is no point to compute a diagram from")
+    if count and count < stored.LEAST_POINTS:
+        raise NothingToLookAt(f"the run has {plural(count, 'point')}, and the research tool makes no diagram of one")
     state = "is NULL" if payloads else "does not exist"
     cloud = cloud_of(view)
     message = f"the diagram of {plural(count, 'point')} {state}"

@@ -18,6 +18,9 @@ from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws, usable
 NEWEST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
 """The order in which rows that should be one are preferred: finished, then latest, then by id, which is a UUIDv7."""
 
+LEAST_POINTS = 2
+"""Points of the smallest cloud of which the research tool makes a diagram; of one that is smaller none is missing."""
+
 RUNS_SAMPLED = 25
 
 FEW_RUNS = 4

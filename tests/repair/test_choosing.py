@@ -155,3 +155,32 @@ def test_bars_are_alike_but_for_rounding() -> None:
     assert not alike(one, Diagram(tuple(in_order(each + np.float32(2e-4)) for each in one.bars)))
     assert not alike(one, Diagram((*one.bars[:2], in_order([[0.5, 0.6]]))))
     assert not alike(Diagram(one.bars[:1]), Diagram((one.bars[0][1:],)))
+
+
+@pytest.mark.parametrize("state", ["absent", "null", "there"])
+def test_of_a_single_point_no_diagram_is_missing_or_computed(tmp_path: Path, computer: Computer, state: str) -> None:
+    """The research tool demands two; one that is there is examined as any other."""
+    built = build(tmp_path / "x.sqlite")
+    rest = ", ".join(f"'{built.invocation(k)}'" for k in range(2, 12))
+    with built.open() as db:
+        db.executescript(
+            f"DELETE FROM embeddingcluster; DELETE FROM embedding WHERE invocation_id IN ({rest}); "
+            f"DELETE FROM invocation WHERE id IN ({rest})"
+        )
+        data = {"absent": b"", "null": None, "there": payload(CLOUD[:1])}[state]
+        db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (data, built.diagram()))
+        if state == "absent":
+            db.execute("DELETE FROM persistencediagram WHERE id = ?", (built.diagram(),))
+    before = dump(built.path)["persistencediagram"]
+    outcomes = fix(built, computer)
+    word = "passed" if state == "there" else "skipped"
+    assert [each.word for each in outcomes["diagram-missing"]].count(word) >= 1
+    if state != "there":
+        said = "the run has 1 point, and the research tool makes no diagram of one"
+        assert [each.note for each in outcomes["diagram-missing"] if each.word == "skipped"] == [said]
+    for rule in ("diagram-valid", "diagram-current") if state == "there" else ():
+        assert outcomes[rule][0].word == "passed"
+    kept = [row for row in before if row[5:] == (built.run().encode(), b"Nomic")]
+    assert [
+        row for row in dump(built.path)["persistencediagram"] if row[5:] == (built.run().encode(), b"Nomic")
+    ] == kept
