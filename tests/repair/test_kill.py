@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from intruding import intrude
 
 from pytest_panic_doctor.repair import repairs, undo
 
@@ -80,3 +81,9 @@ def test_killed_at_random_times(sick: Patient, surgeon: Surgeon, mode: str) -> N
     assert {repair.status for repair in repairs(sick.path)} == {"applied"}
     undo(sick.path, "all")
     assert sick.dump() == original
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_another_program_reuses_ids_and_the_journal_is_damaged(template: Path, tmp_path: Path, seed: int) -> None:
+    """`benchmarks/torture.py --part between` does it as often as one likes."""
+    intrude(tmp_path / "x.sqlite", template, seed)
