@@ -99,6 +99,25 @@ class Doctor:
         return chosen(self.settings, self.rules)
 
     @property
+    def itemless(self) -> tuple[str, ...]:
+        """The selected rules that have no item, since the database has no subject for them; none where some of the
+        items were chosen by hand."""
+        if self.chosen_with:
+            return ()
+        here = dict.fromkeys(Scope, False) | {Scope.DATABASE: True}
+        for each in self.manifest.experiments:
+            here[Scope.EXPERIMENT] = True
+            here[Scope.EXPERIMENT_MODEL] |= bool(each.embedding_models)
+            here[Scope.RUN_MODEL] |= bool(each.embedding_models and each.runs)
+        return tuple(rule.id for rule in self.selected if not here[rule.scope])
+
+    @property
+    def all_elsewhere(self) -> bool:
+        """Whether there are items, and all of them are in other shards or samples than this."""
+        whole = self.manifest.entries(self.selected)
+        return any(True for _ in whole) and not any(True for _ in self.entries())
+
+    @property
     def switched_off(self) -> int:
         """How many rules `doctor_severity` leaves out."""
         severity = self.settings.severity

@@ -288,7 +288,8 @@ class DoctorSession:
         before the terminal's summary, which tells of it."""
         with self.files.junit_written() if self.files else nullcontext():
             yield
-        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not any(True for _ in self.doctor.entries()):
+        self.results.itemless = self.doctor.itemless
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.doctor.all_elsewhere:
             # More shards than there is to split: this one has nothing to do, and has done it.
             session.exitstatus = pytest.ExitCode.OK
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:

@@ -11,6 +11,7 @@ from databases import LATER, LENGTH, NETWORK, TIME, Built, add_run, uid
 from pictures import picture
 
 from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.store.schema import TABLES
 
 # schema
 sql("schema", "DROP TABLE embeddingcluster", name="table_gone")
@@ -80,6 +81,9 @@ for column, name in enumerate(("embedding", "result", "medoid")):
         name=f"assignment_of_lost_{name}",
         repairable=True,
     )
+
+# experiment-missing
+sql("experiment-missing", "".join(f"DELETE FROM {table};" for table in TABLES), name="everything_gone")
 
 # experiment-config
 for name, change in {

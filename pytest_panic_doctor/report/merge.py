@@ -200,7 +200,7 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
     missing = tuple(Shard(number, first.shard.of) for number in range(1, first.shard.of + 1) if number not in given)
     place = {entry.name: index for index, entry in enumerate(doctor.entries())}
     items = sorted((item for part in parts for item in part.items), key=lambda item: place[item_name(item.nodeid)])
-    return Merged(doctor, Results(items), missing, lacking)
+    return Merged(doctor, Results(items, itemless=doctor.itemless), missing, lacking)
 
 
 def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:

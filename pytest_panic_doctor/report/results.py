@@ -153,6 +153,8 @@ class Results:
     planned_in_all: Weight = (0, 0)
     """The same for all rules together."""
 
+    itemless: Sequence[str] = ()
+    """The selected rules for which the database has no subject."""
     misheard: Counter[str] = field(default_factory=Counter)
     """What `pytest_doctor_outcome` raised, and for how many items."""
 
@@ -177,6 +179,8 @@ class Results:
             counted.setdefault(item.rule, Counter())[item.shown] += 1
         for name in self.unreached:
             counted.setdefault(rule_of(name), Counter())["unreached"] += 1
+        for name in self.itemless:
+            counted.setdefault(name, Counter())
         return counted
 
     def verdicts(self) -> Counter[str]:
@@ -208,6 +212,7 @@ def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
         "totals": results.totals(),
         "rules": {name: verdicts[name] for name in VERDICT_ORDER},
     }
+    plain |= {"without_items": list(results.itemless)} if results.itemless else {}
     plain |= {"notes": results.notes} if results.notes else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -133,11 +134,15 @@ def verdict_lines(
     counted = results.by_rule()
     for name, outcomes in sickest(counted.items()):
         state = verdict(outcomes)
-        if state != "healthy" or outcomes["skipped"]:
+        if outcomes and (state != "healthy" or outcomes["skipped"]):
             writer.write(f"{state:<13}", **{COLOURS[state]: True})
             writer.line(f"{name:<21} {shares(outcomes)}")
             if what := (repaired or {}).get(name):
                 writer.line(f"{'':<13}{what}")
+    if results.itemless:
+        names = f"{', '.join(results.itemless)}: no item, since the database has nothing for them to examine"
+        for number, line in enumerate(textwrap.wrap(names, text.WIDTH - 13, break_on_hyphens=False)):
+            writer.line(f"{'' if number else 'not examined':<13}{line}", yellow=True)
     for warning in warnings(results):
         writer.line(f"{'warning':<13}{warning}", yellow=True)
     verdicts = results.verdicts()

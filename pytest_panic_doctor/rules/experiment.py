@@ -66,6 +66,24 @@ def problem(column: str, text: object) -> str | None:
 
 
 @rule(
+    "experiment-missing",
+    scope=Scope.DATABASE,
+    sentence="the database has an experiment",
+    remedy="name the right database, or run an experiment with the research tool",
+)
+def experiment_missing(view: View) -> Iterator[Finding]:
+    """Without an experiment most rules have no item, and nothing that was examined says anything."""
+    count = view.scalar("SELECT count(*) FROM experimentconfig")
+    view.examined(count, "experimentconfig")
+    if not count:
+        yield view.finding(
+            "there is no experiment, so nothing about runs, outputs, embeddings or diagrams could be examined",
+            table="experimentconfig",
+            count=1,
+        )
+
+
+@rule(
     "experiment-config",
     scope=Scope.EXPERIMENT,
     sentence="networks, seeds, prompts and embedding_models are non-empty lists of the right kind, and max_length > 0",

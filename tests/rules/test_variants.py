@@ -14,7 +14,6 @@ from databases import DEFAULT, MODELS, Built, build, payload, uid, vectors
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 
@@ -103,10 +102,6 @@ statements(
     "CREATE UNIQUE INDEX a ON invocation (RUN_ID, sequence_number)",
 )
 statements("constraints_of_newer_files", "CREATE UNIQUE INDEX a ON invocation (run_id, sequence_number)")
-statements(
-    "no_experiment",
-    "".join(f"DELETE FROM {table};" for table in TABLES),
-)
 
 
 def replace(db: sqlite3.Connection, built: Built, **changed: object) -> None:
@@ -172,5 +167,5 @@ def test_what_is_no_defect_is_not_found(tmp_path: Path, name: str, older: bool) 
     found = {name: outcome.findings for name, outcome in outcomes.items() if outcome.findings}
     assert found == {}
     # What is not there passes no rule about it.
-    expected = {"passed", "skipped"} if name in ("no_clustering", "no_experiment") else {"passed"}
+    expected = {"passed", "skipped"} if name == "no_clustering" else {"passed"}
     assert {outcome.word for outcome in outcomes.values()} == expected

@@ -86,6 +86,7 @@ function ruleRows(rule) {
 
 function outcomesOf(rule) {
   const total = Object.values(rule.outcomes).reduce((sum, count) => sum + count, 0);
+  if (!total) return ["no item: the database has nothing for it to examine"];
   const parts = Object.entries(OUTCOMES).filter(([word]) => rule.outcomes[word]);
   const share = el("span", {class: "share", "aria-hidden": "true"}, parts.map(([word, name]) =>
     el("span", {class: classOf(name), style: `flex-grow: ${Math.max(rule.outcomes[word], total / 40)}`})));
