@@ -18,6 +18,7 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.rules.model import IDS_KEPT, Finding
 from pytest_panic_doctor.store.whole import whole
+from pytest_panic_doctor.topology.room import Room
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.report.results import Result
@@ -83,9 +84,11 @@ def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None,
     )
 
 
-def load(path: Path) -> Known:
-    """Read a file; raises `BadBaseline`."""
+def load(path: Path, space: Room = Room()) -> Known:  # noqa: B008
+    """Read a file; raises `BadBaseline`, also where it does not fit into `space`."""
     try:
+        if (size := path.stat().st_size) > space.json:
+            raise BadBaseline(str(space.too_large(f"--doctor-baseline {path}", size, space.json)))
         plain = json.loads(path.read_text(encoding="utf-8"))
         version = plain["doctor_baseline"]
         if version > FORMAT:

@@ -9,6 +9,7 @@ from pytest_panic_doctor.baseline import Known, load, of, split
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.rules.model import Finding, plural
+from pytest_panic_doctor.topology.room import room
 
 NOTHING: Known = {}
 TOO_MANY = "not accepted: it has more rows than it names"
@@ -22,7 +23,7 @@ class Judge:
         self.severity: Mapping[str, str] = settings.severity
         self.writing = settings.baseline_write
         there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
-        self.known: Known = load(settings.baseline) if settings.baseline and there else NOTHING
+        self.known: Known = load(settings.baseline, room(settings.memory)) if settings.baseline and there else NOTHING
 
     def judge(self, rule: str, name: str, outcome: Outcome) -> Outcome:
         """The outcome of the item called `name`, after severity and baseline."""

@@ -15,6 +15,7 @@ from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.report.results import Result, from_plain, to_plain
 from pytest_panic_doctor.rules.model import IDS_KEPT, Finding
+from pytest_panic_doctor.topology.room import Room
 
 ROWS = st.frozensets(st.integers(0, 30).map(lambda number: f"{number:032x}"))
 
@@ -214,3 +215,10 @@ def test_the_file_is_written_a_finding_a_line(tmp_path: Path) -> None:
         '{"item": "b", "table": "run", "id": "1"},\n{"item": "b", "table": "run", "id": "2"}\n]}\n'
     )
     assert json.loads((tmp_path / "k.json").read_text())["doctor_baseline"] == 1
+
+
+def test_a_baseline_that_does_not_fit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "known.json"
+    path.write_bytes(b" " * 200_000)
+    with pytest.raises(BadBaseline, match=r"known\.json is 200 kB, and --doctor-memory leaves 167 kB for it"):
+        load(path, Room(4_000_000, 300_000_000, given=True))
