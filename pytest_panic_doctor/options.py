@@ -89,7 +89,10 @@ OPTIONS = (
         "max-dim", "text", "N", "highest homology dimension to compute (default: 2; less is recorded in the diagram)"
     ),
     Option(
-        "engine", "text", "NAME", "giotto-ph, gudhi, or one that a plugin brings (default: the first that is there)"
+        "engine",
+        "text",
+        "NAME",
+        "native, gudhi, giotto-ph, or a plugin's (default: the first that is there)",
     ),
     Option("baseline", "text", "FILE", "accept the findings that FILE lists, and fail on new ones only"),
     Option("baseline-write", "flag", "", "accept what is found now: write it to the file of --doctor-baseline"),

@@ -31,7 +31,7 @@ from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.share import PAGES
 from pytest_panic_doctor.store.readahead import ReadAhead
-from pytest_panic_doctor.topology.engine import located
+from pytest_panic_doctor.topology.engine import instead, located
 from pytest_panic_doctor.topology.memory import available, format_size
 from pytest_panic_doctor.values import BadOption
 
@@ -179,7 +179,7 @@ class DoctorSession:
         if not self.config.getoption("collectonly"):
             check_outputs(settings, self._junit())
         if settings.fix or settings.engine != "auto":
-            located(self._engine(settings.engine))
+            located(self._engine(settings.engine), settings.max_dim)
         if settings.demo:
             self.replaced = build_demo(settings.database)
         if settings.fix and not self.config.getoption("collectonly"):
@@ -255,6 +255,9 @@ class DoctorSession:
         lines = [*(f"doctor: {each}" for each in self.replaced), *terminal.header(self.doctor, self.cap)]
         if self.treatment:
             lines += [f"doctor: warning: {warning}" for warning in self.treatment.warnings]
+            settings = self.doctor.settings
+            if not settings.ray and (said := instead(self._engine(settings.engine), settings.max_dim)):
+                lines.append(f"doctor: {said}")
             if settled := self.treatment.settled:
                 lines.append(f"doctor: settled {plural(len(settled), 'repair')} that an earlier run was interrupted in")
         return lines

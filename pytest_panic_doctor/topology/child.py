@@ -115,12 +115,14 @@ class Service:
         self.send({"kind": "ready", "engine": engine.name, "version": engine.version})
         while True:
             try:
-                self.answer(Announced(engine, self))
+                self.answer(engine)
+            except DoctorError as error:
+                self.send({"kind": "unable", "text": str(error)})
             except ValueError as error:
                 self.send({"kind": "refused", "text": str(error)})
             give_back()
 
-    def answer(self, engine: Announced) -> None:
+    def answer(self, engine: Engine) -> None:
         """Read one task, compute, and send the bars."""
         import numpy as np
 
@@ -134,16 +136,20 @@ class Service:
         measured = forget_peak()
         begun = time.monotonic()
         self.stage("merging")
+        max_dim = int(str(task["max_dim"]))
+        engine = engines.fitting(engine, max_dim)
         diagram, merged = engines.compute(
             np.asarray(points, np.float32),
-            engine=engine,
-            max_dim=int(str(task["max_dim"])),
+            engine=Announced(engine, self),
+            max_dim=max_dim,
             threads=self.threads,
             tolerance=None if task["tolerance"] is None else float(str(task["tolerance"])),
         )
         self.send(
             {
                 "kind": "done",
+                "engine": engine.name,
+                "version": engine.version,
                 "distinct": len(merged.points),
                 "tolerance": merged.tolerance,
                 "seconds": time.monotonic() - begun,
@@ -181,6 +187,7 @@ class Announced:
     def __init__(self, engine: Engine, service: Service) -> None:
         """`service` announces `engine`."""
         self.name, self.version = engine.name, engine.version
+        self.as_they_are = getattr(engine, "as_they_are", False)
         self._engine, self._service = engine, service
 
     def bars(self, apart: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:

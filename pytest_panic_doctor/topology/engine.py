@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.topology import native
 from pytest_panic_doctor.topology.acyclic import end_early
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Filtration, Merged, Points, filtration, merge
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.order import cost_order
 
-NAMES = ("giotto-ph", "gudhi")
+NAMES = ("native", "gudhi", "giotto-ph")
 """The engines that come with the doctor, the preferred one first."""
 
 
@@ -36,6 +37,28 @@ class Engine(Protocol):
         `apart` has m >= 2 points, no two of them equal, and may be overwritten. It need not obey the triangle
         inequality: nothing is left beyond its enclosing radius, which an engine should take as its threshold.
         """
+
+
+class Native:
+    """The doctor's own, in C++: docs/engine.md. One thread, H0 to H2."""
+
+    name = "native"
+    version = native.VERSION
+    highest = 2
+    """The highest homology dimension that it computes; an engine without this attribute computes all."""
+    as_they_are = True
+    """It takes distances as they are; an engine without this attribute gets them `prepared`."""
+
+    def __init__(
+        self, timeout: float | None = None, memory: int | None = None, progress: native.Progress | None = None
+    ) -> None:
+        """`timeout` in seconds and `memory` in bytes, for each call of `bars`; None: no limit."""
+        self.timeout, self.memory, self.progress = timeout, memory, progress
+
+    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+        """Raises `native.LimitReached`, and says how far it came; `threads` changes nothing."""
+        del threads
+        return native.rips_bars(apart, max_dim, timeout=self.timeout, memory=self.memory, progress=self.progress)
 
 
 class GiottoPh:
@@ -169,34 +192,62 @@ class Gudhi:
         return [np.asarray(each, dtype=np.float64).reshape(-1, 2) for each in computed]
 
 
-BUILT_IN: dict[str, tuple[str, Callable[[], Engine]]] = {"giotto-ph": ("gph", GiottoPh), "gudhi": ("gudhi", Gudhi)}
+BUILT_IN: dict[str, tuple[Callable[[], bool], Callable[[], Engine]]] = {
+    "native": (native.available, Native),
+    "gudhi": (lambda: bool(find_spec("gudhi")), Gudhi),
+    "giotto-ph": (lambda: bool(find_spec("gph")), GiottoPh),
+}
+"""Whether each is installed, and how it is made."""
+
+INSTALL = "pip install giotto-ph (Python below 3.13) or gudhi"
 
 
-def pick(name: str | None = None) -> Engine:
+def pick(name: str | None = None, max_dim: int = 2) -> Engine:
     """The engine of this name, or of `module:attribute`; «auto» or None: the first that is installed.
 
-    Raises `DoctorError`, in one sentence, where it is not there.
+    Where `native` is asked for more than it computes, the next takes its place. Raises `DoctorError`, in one sentence,
+    where it is not there.
     """
-    found = located(name)
+    found = located(name, max_dim)
     return BUILT_IN[found][1]() if found in BUILT_IN else imported(found)
 
 
-def located(name: str | None = None) -> str:
+def located(name: str | None = None, max_dim: int = 2) -> str:
     """The engine that `pick` would make, without importing it; raises `DoctorError` where it is not there."""
-    if name in (None, "", "auto"):
-        for each in NAMES:
-            if find_spec(BUILT_IN[each][0]):
+    high = max_dim > Native.highest
+    if name in (None, "", "auto") or (name == "native" and high):
+        for each in NAMES[high:]:
+            if BUILT_IN[each][0]():
                 return each
-        raise DoctorError("no engine is installed: pip install giotto-ph (Python below 3.13) or gudhi")
+        raise DoctorError(f"no engine for H{max_dim} is installed: {INSTALL}")
     assert name is not None
+    if name == "native" and not native.available():
+        raise DoctorError(
+            "the engine native was not built when the doctor was installed, for lack of a C++20 compiler: "
+            "install one and the doctor again, or give --doctor-engine auto"
+        )
     if name in BUILT_IN:
-        if not find_spec(BUILT_IN[name][0]):
+        if not BUILT_IN[name][0]():
             raise DoctorError(f"the engine {name} is not installed: pip install {name}")
     elif ":" not in name:
         raise DoctorError(f"there is no engine {name}: give {' or '.join(NAMES)}, or install the plugin that brings it")
     elif not there(top := name.split(":")[0].split(".")[0]):
         raise DoctorError(f"the engine {name} is not there: no module is called {top}")
     return name
+
+
+def instead(name: str, max_dim: int) -> str | None:
+    """A sentence where another engine takes the place of `native`, and why; None where none does."""
+    if name not in ("auto", "native") or (found := located(name, max_dim)) == "native":
+        return None
+    if max_dim > Native.highest:
+        return f"diagrams are computed by {found}: native computes H0 to H{Native.highest}, and not H{max_dim}"
+    return f"diagrams are computed by {found}, slower: native was not built, for lack of a C++20 compiler"
+
+
+def fitting(engine: Engine, max_dim: int) -> Engine:
+    """The engine, or the next where it does not compute H`max_dim`."""
+    return engine if max_dim <= getattr(engine, "highest", max_dim) else pick("auto", max_dim)
 
 
 def there(module: str) -> bool:
@@ -220,8 +271,9 @@ def compute(
     """The persistence diagram of a cloud, H0 to H`max_dim`, in this process.
 
     `points` is float32, shape (n, d). Repeated points are merged, and the rest ordered for cost. One point, or all
-    equal, has one essential class in H0 and nothing else. Bars of no length are left out. Raises `EmptyCloudError` for
-    no point at all, and `ValueError` for values that are not finite, or so large that their distances are not.
+    equal, has one essential class in H0 and nothing else. Bars of no length are left out. Where `engine` does not
+    compute H`max_dim`, the next one does: see `fitting`. Raises `EmptyCloudError` for no point at all, and `ValueError`
+    for values that are not finite, or so large that their distances are not.
     """
     if not len(points):
         raise EmptyCloudError("a cloud without a point has no diagram")
@@ -231,7 +283,10 @@ def compute(
     if len(merged.points) == 1:
         essential = np.array([[0, np.inf]], np.float32)
         return Diagram((essential, *[in_order([])] * max_dim)), merged
-    found = engine.bars(prepared(merged.points, max_dim), max_dim, threads)
+    engine = fitting(engine, max_dim)
+    as_they_are = getattr(engine, "as_they_are", False)
+    apart = filtration(merged.points) if as_they_are else prepared(merged.points, max_dim)
+    found = engine.bars(apart, max_dim, threads)
     return Diagram(tuple(lasting(bars) for bars in found)), merged
 
 

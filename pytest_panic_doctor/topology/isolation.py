@@ -166,7 +166,6 @@ class Computer:
         self.wanted = wanted
         self.controller = controller
         self._child: Child | None = None
-        self._ready: dict[str, object] = {}
         budget.enter()
 
     def __enter__(self) -> Computer:
@@ -179,7 +178,7 @@ class Computer:
 
     def close(self) -> None:
         """End the child."""
-        child, self._child, self._ready = self._child, None, {}
+        child, self._child = self._child, None
         if child:
             child.end()
 
@@ -247,8 +246,8 @@ class Computer:
             Diagram(tuple(np.array(bars, np.float32) for bars in arrays)),
             int(str(header["distinct"])),
             float(str(header["tolerance"])),
-            str(self._ready["engine"]),
-            str(self._ready["version"]),
+            str(header["engine"]),
+            str(header["version"]),
             float(str(header["seconds"])),
             int(str(header["peak"])) or attempt.peak,
         )
@@ -277,11 +276,9 @@ class Computer:
             header = frame[0]
             if header["kind"] == "stage":
                 attempt.enter(str(header["stage"]))
-            elif header["kind"] == "ready":
-                self._ready = header
             elif header["kind"] == "unable":
                 raise ComputationFailed(str(header["text"]), "refused")
-            else:
+            elif header["kind"] != "ready":
                 return frame
 
     def _look(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> float:

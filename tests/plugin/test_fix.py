@@ -340,7 +340,7 @@ def test_an_engine_that_is_not_there_is_named(doctor: Doctor, sick: Built) -> No
     before = digests(sick.path.parent)
     for name, said in {
         "nowhere:x": "the engine nowhere:x is not there: no module is called nowhere",
-        "banana": "there is no engine banana: give giotto-ph or gudhi, or install the plugin that brings it",
+        "banana": "there is no engine banana: give native or gudhi or giotto-ph, or install the plugin that brings it",
     }.items():
         for more in (["--doctor-fix", "-n2"], []):
             result = doctor(f"--doctor-engine={name}", *more)

@@ -20,6 +20,7 @@ from databases import Built, build, dump, uid
 from runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.topology.engine import NAMES
 from pytest_panic_doctor.topology.payload import Payload, decode
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
@@ -87,7 +88,7 @@ def check_all_are_there(built: Built, doctor: Doctor, before: object, runs: int 
         for mine, theirs in zip(payload.diagram.bars, expected[name].diagram.bars, strict=True):
             np.testing.assert_array_equal(mine, theirs)
         assert payload.provenance
-        assert payload.provenance.engine in ("giotto-ph", "gudhi")
+        assert payload.provenance.engine in NAMES
     journal = sqlite3.connect(built.path.with_name("x.doctor.sqlite"))
     states = journal.execute("SELECT status, count(*) FROM repairs GROUP BY 1").fetchall()
     journal.close()

@@ -20,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pytest_panic_doctor.topology import native
+from pytest_panic_doctor.topology.engine import BUILT_IN, pick
 from pytest_panic_doctor.topology.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.topology.process import Child, ChildDied
 
@@ -123,11 +125,24 @@ def test_it_is_lean_and_its_threads_are_told() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
-def test_an_idle_child_is_small() -> None:
-    pytest.importorskip("gph")
-    with child_of("giotto-ph") as child:
+@pytest.mark.parametrize("engine", ["native", "giotto-ph"])
+def test_an_idle_child_is_small(engine: str) -> None:
+    if not BUILT_IN[engine][0]():
+        pytest.skip(f"{engine} is not installed")
+    with child_of(engine) as child:
         task(child, order())
         assert psutil.Process(child.pid).memory_info().rss < 60e6
+
+
+def test_what_native_does_not_compute_another_engine_does() -> None:
+    if not native.available():
+        pytest.skip("the engine native was not built")
+    points = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    with child_of("native") as child:
+        for max_dim, name in ((2, "native"), (3, pick("auto", 3).name), (1, "native")):
+            child.send({"max_dim": max_dim, "tolerance": None}, points)
+            header, bars = frames(child)[-1]
+            assert (header["kind"], header["engine"], len(bars)) == ("done", name, max_dim + 1)
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

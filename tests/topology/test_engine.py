@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +16,19 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology import engine as engines
+from pytest_panic_doctor.topology import native, persistence_diagram
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Points, distances, h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.engine import (
+    BUILT_IN,
     KERNELS,
     NAMES,
     Engine,
     Gudhi,
     compute,
+    instead,
     kernel,
+    located,
     of_kernel,
     of_wrapper,
     pick,
@@ -285,9 +290,91 @@ def test_an_engine_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_bars(found.bars[2], [(5, 6), (6, 7)])
 
 
+def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """As if these engines were not installed."""
+    for name in names:
+        monkeypatch.setitem(BUILT_IN, name, (lambda: False, BUILT_IN[name][1]))
+    if "native" in names:
+        monkeypatch.setattr(native, "available", lambda: False)
+
+
 @pytest.mark.parametrize("name", [None, "", "auto"])
-def test_the_first_engine_installed_is_taken(name: str | None) -> None:
-    assert pick(name).name == ("giotto-ph" if sys.version_info < (3, 13) else "gudhi")
+def test_the_first_engine_installed_is_taken(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [each for each in NAMES if BUILT_IN[each][0]()]
+    assert NAMES == ("native", "gudhi", "giotto-ph")
+    for missing, best in enumerate(there):
+        without(monkeypatch, *there[:missing])
+        assert located(name) == best
+        assert pick(name).name == best
+    without(monkeypatch, *NAMES)
+    with pytest.raises(DoctorError, match="no engine for H2 is installed: pip install giotto-ph"):
+        pick(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "native"])
+def test_above_h2_the_next_engine_computes_and_that_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    next_one = located(name, 3)
+    assert next_one in NAMES[1:]
+    if native.available():
+        assert instead(name, 2) is None
+        assert instead(name, 3) == f"diagrams are computed by {next_one}: native computes H0 to H2, and not H3"
+    assert len(compute(random_cloud(12, 0), engine=pick(name, 3), max_dim=3)[0].bars) == 4
+    without(monkeypatch, *NAMES[1:])
+    with pytest.raises(DoctorError, match="no engine for H3"):
+        located(name, 3)
+
+
+def test_an_engine_that_was_not_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "native")
+    assert instead("auto", 2) == (
+        f"diagrams are computed by {located('auto')}, slower: native was not built, for lack of a C++20 compiler"
+    )
+    with pytest.raises(DoctorError, match="native was not built when the doctor was installed"):
+        located("native")
+    assert instead(NAMES[1], 5) is None
+    assert instead("somebody:else", 5) is None
+
+
+def test_a_diagram_for_whoever_only_wants_one() -> None:
+    points = random_cloud(60, 12)
+    found = persistence_diagram(points, engine="auto")
+    assert_same(found, list(diagram_of(points, pick()).bars))
+    assert len(persistence_diagram(points, 1, "auto").bars) == 2
+    assert len(persistence_diagram(points.tolist(), 3, "auto").bars) == 4
+    h0, h1, h2 = persistence_diagram([[0, 0], [3, 4]], engine="auto").bars
+    assert_bars(h0, [(0, 5), (0, INF)])
+    assert len(h1) == len(h2) == 0
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "said"),
+    [
+        ([0, 1], {}, r"shape \(2,\): give \(n, d\)"),
+        (np.empty((0, 3)), {}, "without a point"),
+        ([[0, math.nan]], {}, "NaN or infinity"),
+        ([[0]], {"max_dim": -1}, "there is no H-1"),
+        ([[0]], {"max_dim": 3, "timeout": 1}, "limits of the engine native"),
+    ],
+)
+def test_a_mistake_is_one_sentence(points: object, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        persistence_diagram(points, engine="auto", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not native.available(), reason="the engine native was not built")
+def test_a_diagram_ends_at_its_limits() -> None:
+    hard = np.random.default_rng(0).normal(size=(200, 768))
+    hard /= np.linalg.norm(hard, axis=1, keepdims=True)
+    with pytest.raises(native.DeadlineReached, match=r"ended after 0\.3 s, its limit, in "):
+        persistence_diagram(hard, timeout=0.3)
+    with pytest.raises(native.MemoryReached, match=r"ended at 1,000,000 bytes, its limit, in H[12], column"):
+        persistence_diagram(hard, memory=1_000_000)
+
+
+def test_the_package_is_light_to_import() -> None:
+    script = "import sys; from pytest_panic_doctor.topology import persistence_diagram; print('numpy' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False"]
 
 
 @pytest.mark.parametrize("name", ["dionysus", "no_such_module:engine", "math:no_such_engine"])

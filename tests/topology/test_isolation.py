@@ -21,6 +21,7 @@ from hostile import limit_for, order
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.budget import Answer, Budget, Grant
 from pytest_panic_doctor.topology.cloud import Points
+from pytest_panic_doctor.topology.engine import pick
 from pytest_panic_doctor.topology.estimate import Measured
 from pytest_panic_doctor.topology.isolation import ComputationFailed, Computer, Task, late, more_memory
 from pytest_panic_doctor.topology.memory import tree_resident
@@ -82,8 +83,7 @@ def test_one_warm_child_computes_many(budget: Budget) -> None:
             computed = computer.compute(square)
             np.testing.assert_allclose(computed.diagram.bars[1], [[1, np.sqrt(2)]], rtol=1e-6)
             assert computed.distinct == 4
-            assert computed.engine in ("giotto-ph", "gudhi")
-            assert re.fullmatch(r"\d+\.\d+.*", computed.engine_version)
+            assert (computed.engine, computed.engine_version) == (pick().name, pick().version)
             assert 10e6 < computed.peak_memory < 500e6
             assert 0 < computed.seconds < 60
             pids |= {each.pid for each in processes()}
