@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, Scope, View, plural, rule
+from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, Scope, View, plural, rule, spelled
 
 HEADER = 16
 """Bytes that are read of an image. `blobopen` takes them from the row's own page, where `substr` reads all pages."""
@@ -23,17 +23,21 @@ CHUNKS = (b"VP8 ", b"VP8L", b"VP8X")
     remedy="regenerate the run with the research tool",
 )
 def output_plausible(view: View) -> Iterator[Finding]:
-    """Texts are read, of images the first 16 bytes: none is decoded."""
+    """Texts are read, one at a time; of images the first 16 bytes: none is decoded."""
     ids: list[str] = []
     kinds: Counter[str] = Counter()
     looked_at = 0
     runs = view.db.execute("SELECT id FROM run WHERE experiment_id = :experiment ORDER BY rowid", view.params)
     for (run,) in runs.fetchall():
-        images, texts = images_of(view.db, run), texts_of(view.db, run)
-        looked_at += len(images) + len(texts)
-        wrong = [*wrong_texts(texts), *wrong_images(view.db, images)]
-        kinds.update(kind for _, kind in wrong)
-        ids += [str(row_id) for row_id in ids_of(view.db, [rowid for rowid, _ in wrong[: IDS_KEPT - len(ids)]])]
+        images, texts = images_of(view.db, run), view.db.execute(TEXTS, (run,))
+        wrong = list(wrong_images(view.db, images))
+        looked_at += len(images)
+        for rowid, text in texts:
+            looked_at += 1
+            if fault := wrong_text(text):
+                wrong.append((rowid, fault))
+        kinds.update(fault for _, fault in wrong)
+        ids += [spelled(row_id) for row_id in ids_of(view.db, [rowid for rowid, _ in wrong[: IDS_KEPT - len(ids)]])]
     view.examined(looked_at, "invocation")
     if kinds:
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
@@ -41,13 +45,11 @@ def output_plausible(view: View) -> Iterator[Finding]:
         yield view.finding(message, table="invocation", ids=ids, count=kinds.total())
 
 
-def texts_of(db: sqlite3.Connection, run: str) -> list[tuple[int, bytes]]:
-    """Rowid and bytes of the texts of a run."""
-    return db.execute(
-        "SELECT rowid, CAST(output_text AS BLOB) FROM invocation WHERE run_id = ? AND type = 'TEXT' "
-        "AND typeof(output_text) = 'text'",
-        (run,),
-    ).fetchall()
+TEXTS = (
+    "SELECT rowid, CAST(output_text AS BLOB) FROM invocation WHERE run_id = ? AND type = 'TEXT' "
+    "AND typeof(output_text) = 'text'"
+)
+"""Rowid and bytes of the texts of a run."""
 
 
 def images_of(db: sqlite3.Connection, run: str) -> list[tuple[int, int]]:
@@ -65,30 +67,15 @@ def ids_of(db: sqlite3.Connection, rowids: list[int]) -> Iterator[object]:
         yield db.execute("SELECT id FROM invocation WHERE rowid = ?", (rowid,)).fetchone()[0]
 
 
-def wrong_texts(texts: list[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
-    """Rowid and fault of the texts that cannot be captions."""
-    try:
-        # One look at all of them settles the healthy case.
-        b"\n".join(text for _, text in texts).decode()
-        torn = False
-    except UnicodeDecodeError:
-        torn = True
-    for rowid, text in texts:
-        if not text.strip():
-            yield rowid, "blank"
-        elif b"\0" in text:
-            yield rowid, "with a NUL character"
-        elif torn and not is_utf8(text):
-            yield rowid, "no UTF-8"
-
-
-def is_utf8(text: bytes) -> bool:
-    """Whether a text can be decoded."""
+def wrong_text(text: bytes) -> str:
+    """Why a text cannot be a caption; empty where it can."""
     try:
         text.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return "no UTF-8"
+    if b"\0" in text:
+        return "with a NUL character"
+    return "" if text and not text.isspace() else "blank"
 
 
 def wrong_images(db: sqlite3.Connection, images: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
