@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -83,6 +84,7 @@ class InMemory(Database):
     """A database that is read through one connection, which also changes it."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
+        super().__init__(Path(":memory:"))
         self.db = db
 
     def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
