@@ -105,8 +105,10 @@ def listed(settings: Settings) -> Iterator[str]:
         what = f"undone: {what}" if repair.status == "undone" else what
         size = format_size(repair.bytes)
         yield f"{repair.id:>4}  {repair.time[:16]:<16}  {what:<18}{repair.rows:>8,}{size:>8}  {repair.rule}"
-    if any(repair.status == "applied" for repair in found):
-        yield f"next: {text.command(settings, '--doctor-undo ID')}  (or all)"
+    newest = next((repair.id for repair in found if repair.status == "applied"), None)
+    if newest is not None:
+        yield f"next: {text.command(settings, f'--doctor-undo {newest}')}"
+        yield "(another id takes that repair back, and all takes back every one)"
 
 
 def undone(settings: Settings, which: str) -> Iterator[str]:

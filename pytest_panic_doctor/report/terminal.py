@@ -144,7 +144,7 @@ def verdict_lines(
         for number, line in enumerate(textwrap.wrap(names, text.WIDTH - 13, break_on_hyphens=False)):
             writer.line(f"{'' if number else 'not examined':<13}{line}", yellow=True)
     for warning in warnings(results):
-        writer.line(f"{'warning':<13}{warning}", yellow=True)
+        writer.line(f"{'warning':<13}{text.printable(warning)}", yellow=True)
     verdicts = results.verdicts()
     order = [name for name in VERDICT_ORDER if verdicts[name] or name == "healthy"]
     parts = ", ".join(f"{verdicts[name]:,} {name}" for name in order)

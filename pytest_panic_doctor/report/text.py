@@ -37,12 +37,12 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = Fals
     worst = sorted(outcome.findings, key=lambda finding: -finding.count)
     lines: list[str] = []
     for finding in worst[:FINDINGS_SHOWN]:
-        lines += [finding.sentence, *where(finding, doctor), *identified(finding)]
+        lines += [printable(finding.sentence), *where(finding, doctor), *identified(finding)]
     if len(worst) > FINDINGS_SHOWN:
         lines.append(
             f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})"
         )
-    lines += [outcome.note] if outcome.note else []
+    lines += [printable(outcome.note)] if outcome.note else []
     if outcome.error:
         lines.append(f"not examined to the end: {outcome.error}")
     if outcome.trace:
@@ -58,7 +58,7 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = Fals
 
 def repaired(outcome: Outcome) -> str:
     """The text of a fixed item, for reports that know only passed and failed: what was found, and what was done."""
-    found = [finding.sentence for finding in outcome.findings[:FINDINGS_SHOWN]]
+    found = [printable(finding.sentence) for finding in outcome.findings[:FINDINGS_SHOWN]]
     if len(outcome.findings) > FINDINGS_SHOWN:
         found.append(f"… and {plural(len(outcome.findings) - FINDINGS_SHOWN, 'more finding')}")
     return "\n".join([*found, outcome.note])
@@ -69,7 +69,7 @@ def where(finding: Finding, doctor: Doctor) -> Iterator[str]:
     for noun, stored in (("run", finding.run), ("experiment", finding.experiment)):
         if stored:
             label = doctor.labels.get(stored, "")
-            yield f"  {noun:<10} {dashed(stored)}  {label}".rstrip()
+            yield printable(f"  {noun:<10} {dashed(stored)}  {label}".rstrip())
 
 
 def identified(finding: Finding) -> Iterator[str]:
@@ -111,7 +111,7 @@ def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
     """What a person calls the run or the experiment that an item is about, cut short; empty for the whole database."""
     subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
     label = labels.get(subject[:DASHED].replace("-", ""), "")
-    return cut(label, LABEL_WIDTH)
+    return cut(printable(label), LABEL_WIDTH)
 
 
 NOT_COUNTED = "rows not counted"
@@ -120,6 +120,11 @@ NOT_COUNTED = "rows not counted"
 def looked_at(rows: Mapping[str, int]) -> str:
     """`24 invocations, 2 runs`: what an item looked at."""
     return ", ".join(plural(count, NOUNS.get(table, table)) for table, count in rows.items()) or NOT_COUNTED
+
+
+def printable(text: str) -> str:
+    """A text of the database on one line: what moves a cursor, ends a line or turns its direction is escaped."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def cut(line: str, width: int) -> str:
