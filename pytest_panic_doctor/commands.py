@@ -15,6 +15,7 @@ from pytest_panic_doctor.foreign import calling, shown
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.model import Rule, plural
+from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.topology.memory import format_size
 from pytest_panic_doctor.values import place
 
@@ -45,7 +46,7 @@ def run(config: pytest.Config, settings: Settings) -> int | None:
 def put(line: str) -> None:
     """Print a line; what the terminal's encoding has not is escaped, as pytest does it."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding))
+    print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def chosen(config: pytest.Config, settings: Settings, said: Mapping[str, object]) -> Iterator[str] | None:

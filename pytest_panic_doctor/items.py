@@ -15,6 +15,7 @@ from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.foreign import Misbehaved, calling
 from pytest_panic_doctor.options import absolute
 from pytest_panic_doctor.report import text
+from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.store.session import Unreadable
 
 if TYPE_CHECKING:
@@ -124,12 +125,12 @@ class DoctorItem(pytest.Item):
         except Unreadable as unreadable:
             # So it is for every other item: one sentence says it of all.
             self.outcome = Outcome("skipped", note=str(unreadable), late=True)
-            self.session.shouldfail = f"doctor: {unreadable}"
+            self.session.shouldfail = f"doctor: {printable(str(unreadable))}"
         if self.outcome.word == "failed":
             traces = self.config.get_verbosity() >= 2
             raise Sick(text.failure(self.outcome, rule, doctor, traces=traces))
         if self.outcome.word == "skipped":
-            pytest.skip(self.outcome.note)
+            pytest.skip(printable(self.outcome.note))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> object:  # type: ignore[override]  # noqa: ARG002
         """The findings alone, without pytest's traceback."""

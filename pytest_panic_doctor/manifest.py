@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.integrity import UNKNOWN
 from pytest_panic_doctor.store.jsontext import is_name, loaded
+from pytest_panic_doctor.store.printing import distinct
 from pytest_panic_doctor.store.schema import columns_of
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.room import Room, named, too_big
@@ -30,15 +31,20 @@ def dashed(stored: str) -> str:
 
 
 def name_of(rule: Rule, subject: Subject) -> str:
-    """The name of the item that a rule has for a subject, which may be narrower than the rule's scope."""
+    """The name of the item that a rule has for a subject, which may be narrower than the rule's scope.
+
+    pytest prints names as they are, so they are escaped here: a model's name may hold anything.
+    """
     match rule.scope:
         case Scope.DATABASE:
             return rule.id
         case Scope.EXPERIMENT:
-            return f"{rule.id}[{dashed(subject.experiment or '')}]"
+            about = dashed(subject.experiment or "")
         case Scope.EXPERIMENT_MODEL:
-            return f"{rule.id}[{dashed(subject.experiment or '')}-{subject.embedding_model}]"
-    return f"{rule.id}[{dashed(subject.run or '')}-{subject.embedding_model}]"
+            about = f"{dashed(subject.experiment or '')}-{subject.embedding_model}"
+        case Scope.RUN_MODEL:
+            about = f"{dashed(subject.run or '')}-{subject.embedding_model}"
+    return f"{rule.id}[{distinct(about)}]"
 
 
 def item_name(nodeid: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from pytest_panic_doctor import options
 from pytest_panic_doctor.ending import interrupt_in_a_line
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.store.printing import printable, typed
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.session import DoctorSession
@@ -29,7 +29,7 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except DoctorError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(printable(str(error))) from error
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -171,7 +171,7 @@ class Hint:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Where nothing was collected, say how the database is examined."""
         if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-            command = f"pytest --doctor-db {shlex.quote(self.database)}"
+            command = f"pytest --doctor-db {typed(self.database)}"
             terminalreporter.write_line(f"doctor: to examine this database, type {command}", yellow=True)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.options import absolute
+from pytest_panic_doctor.store.printing import typed
 from pytest_panic_doctor.values import nearest
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def chosen_with(config: pytest.Config, database: Path) -> tuple[str, ...]:
     for nodeid in config.getoption("deselect", None) or ():
         words += ["--deselect", str(nodeid)]
     folder = config.invocation_params.dir
-    words += [arg for arg in given if "::" in arg and absolute(folder / arg.split("::")[0]) == database]
-    return tuple(map(shlex.quote, words))
+    words += [arg for arg in config.args if "::" in arg and absolute(folder / arg.split("::")[0]) == database]
+    return tuple(map(typed, words))
 
 
 def nothing_chosen(config: pytest.Config, rules: Collection[str]) -> Iterator[str]:
@@ -38,4 +38,4 @@ def nothing_chosen(config: pytest.Config, rules: Collection[str]) -> Iterator[st
         strange = [word for word in words if not any(word in (name, name.replace("-", "_")) for name in rules)]
         meant = next(filter(None, (nearest(word.replace("_", "-"), rules) for word in strange)), "")
         if strange:
-            yield f"{flag} {shlex.quote(value)} chose no item{meant or ': --doctor-rules lists the rules'}"
+            yield f"{flag} {typed(value)} chose no item{meant or ': --doctor-rules lists the rules'}"

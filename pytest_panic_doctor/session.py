@@ -30,6 +30,7 @@ from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.share import PAGES
+from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.store.readahead import ReadAhead
 from pytest_panic_doctor.topology.engine import instead, located
 from pytest_panic_doctor.topology.memory import available, format_size
@@ -252,9 +253,9 @@ class DoctorSession:
 
     def pytest_report_header(self) -> list[str]:
         """The database, its rows, and how many items there are."""
-        lines = [*(f"doctor: {each}" for each in self.replaced), *terminal.header(self.doctor, self.cap)]
+        lines = [*(f"doctor: {printable(each)}" for each in self.replaced), *terminal.header(self.doctor, self.cap)]
         if self.treatment:
-            lines += [f"doctor: warning: {warning}" for warning in self.treatment.warnings]
+            lines += [f"doctor: warning: {printable(warning)}" for warning in self.treatment.warnings]
             settings = self.doctor.settings
             if not settings.ray and (said := instead(self._engine(settings.engine), settings.max_dim)):
                 lines.append(f"doctor: {said}")
@@ -346,7 +347,7 @@ class DoctorSession:
         terminal.summary(terminalreporter, self.doctor, self.results)
         unsaid = self.replaced if terminalreporter.verbosity < 0 else []
         for note in (*unsaid, *self.results.notes, *self.notes):
-            terminalreporter.write_line(f"doctor: {note}", yellow=True)
+            terminalreporter.write_line(f"doctor: {printable(note)}", yellow=True)
 
     def close(self) -> None:
         """Let go of the database, of the child, and of the lock."""

@@ -34,6 +34,13 @@ def items(path: Path) -> dict[str, Mapping[str, object]]:
     return {item["nodeid"].split("::", 1)[1]: item for item in report["items"]}
 
 
+def findings(item: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The findings of an item of a JSON report."""
+    found = item["findings"]
+    assert isinstance(found, list)
+    return found
+
+
 def outcomes(path: Path) -> dict[str, str]:
     """What became of each item."""
     return {name: str(item["outcome"]) for name, item in items(path).items()}

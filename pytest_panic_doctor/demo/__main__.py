@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_panic_doctor.demo.build import DEFECTS, build, former
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.store.printing import typed
 
 
 def natural(text: str) -> int:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(replaced)
     defects = json.loads((given.folder / DEFECTS).read_text(encoding="utf-8"))
     print(f"{path}: {len(defects)} defects, listed in {DEFECTS}")
-    print(f"next: pytest --doctor-db {path}")
+    print(f"next: pytest --doctor-db {typed(str(path))}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ group by rule, suite properties, and per item either `properties` (xunit1) or, i
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +16,12 @@ from xml.etree import ElementTree
 
 from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.report.results import Result, Results, head
+from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.manifest import Entry
-
-UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold (https://www.w3.org/TR/xml/#charsets)."""
 
 
 def path_of(given: str) -> Path:
@@ -102,4 +99,4 @@ def prepend_properties(element: ElementTree.Element, properties: Mapping[str, st
 
 def clean(value: object) -> str:
     """A value as XML can hold it, on one line."""
-    return UNPRINTABLE.sub("�", str(value)).replace("\n", " ")
+    return printable(str(value))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from pytest_panic_doctor.plan import Todo
 from pytest_panic_doctor.report.text import cut
 from pytest_panic_doctor.rules.model import plural
+from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.topology.estimate import estimate
 from pytest_panic_doctor.topology.memory import format_size
 
@@ -91,7 +92,7 @@ def line(
     known = done + len(running) <= total
     until = f", {span(left)} left" if left is not None and known and done < total else ""
     of = f"of {plural(total, 'diagram')}" if known else f"of at least {plural(done + len(running), 'diagram')}"
-    text = " | ".join([f"doctor: {done:,} {of}{until}", *notes, *each])
+    text = " | ".join([f"doctor: {done:,} {of}{until}", *map(printable, notes), *each])
     return cut(text, width)
 
 

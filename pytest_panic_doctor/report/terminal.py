@@ -14,6 +14,7 @@ from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.progress import announcement, exactly, expected
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
 from pytest_panic_doctor.rules.model import plural, sentence
+from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.store.schema import NOUNS
 from pytest_panic_doctor.store.session import Unreadable
 from pytest_panic_doctor.surgery import said_of
@@ -47,12 +48,12 @@ class Plain:
     def write(self, text: str, **markup: bool) -> None:
         """A part of a line."""
         del markup
-        print(text, end="")
+        print(printable(text), end="")
 
     def line(self, text: str, **markup: bool) -> None:
         """The rest of one."""
         del markup
-        print(text)
+        print(printable(text))
 
 
 def header(doctor: Doctor, cap: str | None) -> list[str]:
@@ -76,7 +77,7 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
         lines.append(f"doctor: {most}{said}")
     if cap:
         lines.append(f"doctor: {cap}")
-    return lines
+    return list(map(printable, lines))
 
 
 def limits(doctor: Doctor) -> Iterator[str]:
@@ -113,9 +114,9 @@ def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -
         writer.line(line)
     if doctor.settings.plan:
         for line in plan_lines(results):
-            writer.line(line)
+            writer.line(printable(line))
     for line in baseline_lines(doctor, results):
-        writer.line(line)
+        writer.line(printable(line))
     for line in left_lines(doctor, results):
         writer.line(line)
     for path in results.written:
@@ -144,7 +145,7 @@ def verdict_lines(
         for number, line in enumerate(textwrap.wrap(names, text.WIDTH - 13, break_on_hyphens=False)):
             writer.line(f"{'' if number else 'not examined':<13}{line}", yellow=True)
     for warning in warnings(results):
-        writer.line(f"{'warning':<13}{text.printable(warning)}", yellow=True)
+        writer.line(f"{'warning':<13}{printable(warning)}", yellow=True)
     verdicts = results.verdicts()
     order = [name for name in VERDICT_ORDER if verdicts[name] or name == "healthy"]
     parts = ", ".join(f"{verdicts[name]:,} {name}" for name in order)

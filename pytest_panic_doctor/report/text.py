@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.manifest import dashed
 from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, RepairKind, blockers, plural
 from pytest_panic_doctor.store.integrity import RESTORE
+from pytest_panic_doctor.store.printing import printable, typed
 from pytest_panic_doctor.store.schema import NOUNS
 
 if TYPE_CHECKING:
@@ -37,14 +37,15 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = Fals
     worst = sorted(outcome.findings, key=lambda finding: -finding.count)
     lines: list[str] = []
     for finding in worst[:FINDINGS_SHOWN]:
-        lines += [printable(finding.sentence), *where(finding, doctor), *identified(finding)]
+        lines += [finding.sentence, *where(finding, doctor), *identified(finding)]
     if len(worst) > FINDINGS_SHOWN:
         lines.append(
             f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})"
         )
-    lines += [printable(outcome.note)] if outcome.note else []
+    lines += [outcome.note] if outcome.note else []
     if outcome.error:
         lines.append(f"not examined to the end: {outcome.error}")
+    lines = [printable(line) for line in lines]
     if outcome.trace:
         lines.append(outcome.trace if traces or outcome.bug else "(-vv shows the traceback)")
     if outcome.note or outcome.error:
@@ -58,10 +59,10 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = Fals
 
 def repaired(outcome: Outcome) -> str:
     """The text of a fixed item, for reports that know only passed and failed: what was found, and what was done."""
-    found = [printable(finding.sentence) for finding in outcome.findings[:FINDINGS_SHOWN]]
+    found = [finding.sentence for finding in outcome.findings[:FINDINGS_SHOWN]]
     if len(outcome.findings) > FINDINGS_SHOWN:
         found.append(f"… and {plural(len(outcome.findings) - FINDINGS_SHOWN, 'more finding')}")
-    return "\n".join([*found, outcome.note])
+    return "\n".join(map(printable, [*found, outcome.note]))
 
 
 def where(finding: Finding, doctor: Doctor) -> Iterator[str]:
@@ -69,7 +70,7 @@ def where(finding: Finding, doctor: Doctor) -> Iterator[str]:
     for noun, stored in (("run", finding.run), ("experiment", finding.experiment)):
         if stored:
             label = doctor.labels.get(stored, "")
-            yield printable(f"  {noun:<10} {dashed(stored)}  {label}".rstrip())
+            yield f"  {noun:<10} {dashed(stored)}  {label}".rstrip()
 
 
 def identified(finding: Finding) -> Iterator[str]:
@@ -122,11 +123,6 @@ def looked_at(rows: Mapping[str, int]) -> str:
     return ", ".join(plural(count, NOUNS.get(table, table)) for table, count in rows.items()) or NOT_COUNTED
 
 
-def printable(text: str) -> str:
-    """A text of the database on one line: what moves a cursor, ends a line or turns its direction is escaped."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
 def cut(line: str, width: int) -> str:
     """A text of at most `width` characters, the last of which says where more was."""
     return line if len(line) <= width else line[: width - 1] + "…"
@@ -157,4 +153,5 @@ def shown_path(settings: Settings) -> str:
 def short(path: Path) -> str:
     """A path as a person types it from the current folder."""
     relative = os.path.relpath(path)
-    return shlex.quote(min(relative, str(path), key=len))
+    shown = min(relative, str(path), key=len)
+    return typed(f"./{shown}" if shown.startswith("-") else shown)

@@ -12,7 +12,7 @@ from databases import Built, build
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from packed import data_of
-from runs import Doctor, items
+from runs import Doctor, findings, items
 
 MODES = pytest.mark.parametrize("mode", [("-p", "no:xdist"), ("-n", "2")], ids=["alone", "-n 2"])
 RAISES = {
@@ -124,7 +124,7 @@ def test_what_a_rule_raises_or_gives_is_one_failure(
     assert said == dict.fromkeys(names, "failed")
     report = items(pytester.path / "r.json")
     for name, kind in names.items():
-        messages = [finding["message"] for finding in report[name]["findings"]]
+        messages = [finding["message"] for finding in findings(report[name])]
         assert messages == (["found before"] if kind.endswith(" after") else []), kind
         error = str(report[name]["error"])
         assert name in error, kind
@@ -204,7 +204,7 @@ def test_an_embedding_hook_that_skips_is_no_green(
     said = run(doctor, sick, *mode, "--doctor-fix", "--doctor-rule=embedding-vector")
     assert list(said.values()) == ["failed", "failed"]
     for item in items(pytester.path / "r.json").values():
-        assert [finding["count"] for finding in item["findings"]] == [1]
+        assert [finding["count"] for finding in findings(item)] == [1]
         assert str(item["note"]).startswith("not repaired: pytest_doctor_embed raised Skipped(")
         assert "conftest.py:" in str(item["note"])
 

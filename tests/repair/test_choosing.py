@@ -11,7 +11,7 @@ from damages import DAMAGES
 from databases import LATER, TIME, Built, build, dump, payload, vectors
 from repairing import fix
 
-from pytest_panic_doctor.examine import Outcome
+from pytest_panic_doctor.examine import Outcome, Word
 from pytest_panic_doctor.repair.undo import undo
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.budget import Budget
@@ -173,7 +173,7 @@ def test_of_a_single_point_no_diagram_is_missing_or_computed(tmp_path: Path, com
             db.execute("DELETE FROM persistencediagram WHERE id = ?", (built.diagram(),))
     before = dump(built.path)["persistencediagram"]
     outcomes = fix(built, computer)
-    word = "passed" if state == "there" else "skipped"
+    word: Word = "passed" if state == "there" else "skipped"
     assert [each.word for each in outcomes["diagram-missing"]].count(word) >= 1
     if state != "there":
         said = "the run has 1 point, and the research tool makes no diagram of one"
