@@ -128,7 +128,7 @@ def check_fixed(case: TestCase, family: str) -> None:
         "outcome": "fixed",
         "findings": "1",
         "count": "1",
-        "note": "quarantined 1 row (repair 1)",
+        "note": "quarantined 1 row: 1 embedding (repair 1)",
     }
 
 
