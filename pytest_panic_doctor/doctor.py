@@ -22,7 +22,7 @@ from pytest_panic_doctor.rules.diagram import diagram_missing
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.running import Running
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
-from pytest_panic_doctor.store.integrity import RESTORE, check_tables
+from pytest_panic_doctor.store.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
 from pytest_panic_doctor.topology.memory import format_size
@@ -266,7 +266,10 @@ def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> D
     finally:
         database.close()
     deadline = time.time() + settings.budget if settings.budget else None
-    doubt = f"items may be missing: what lists them is damaged ({problems[0]}): {RESTORE}" if problems else ""
+    doubt = ""
+    if problems:
+        state = "cannot be checked" if ABSENT in problems[0] else "is damaged"
+        doubt = f"items may be missing: what lists them {state} ({problems[0]}): {remedy(problems[0])}"
     return Doctor(settings, rules, listed, rows, deadline=deadline, doubt=doubt)
 
 

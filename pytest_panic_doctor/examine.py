@@ -20,7 +20,7 @@ from pytest_panic_doctor.rules.model import (
     blockers,
     plural,
 )
-from pytest_panic_doctor.store.integrity import RESTORE
+from pytest_panic_doctor.store.integrity import REMOVE, RESTORE, needing
 from pytest_panic_doctor.store.integrity import check as check_file
 from pytest_panic_doctor.store.schema import NOUNS, lacks
 from pytest_panic_doctor.store.session import Database, data_version
@@ -239,14 +239,15 @@ class Examiner:
         lacking = self.rules.get("schema") is not rule and self.database.read(lambda db: lacks(db, str(error)))
         if lacking and not seen:
             raise NothingToLookAt(f"{error} (see schema)") from error
-        if lacking or not name.startswith(UNREADABLE):
+        absent = "" if lacking else self.database.read(lambda db: needing(db, error))
+        if lacking or not (absent or name.startswith(UNREADABLE)):
             try:
                 with checking(rule):
                     raise error
             except Misbehaved as raised:
                 return Look(tuple(seen), raised=raised)
-        hint = "another program holds it: run again" if "BUSY" in name or "LOCKED" in name else "see file-integrity"
-        message = f"SQLite cannot read what this rule looks at: {error} ({hint})"
+        hint = REMOVE if absent else see(rule, name)
+        message = f"SQLite cannot read what this rule looks at: {absent or error} ({hint})"
         found = Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1)
         return Look((*seen, found))
 
@@ -340,8 +341,8 @@ class Examiner:
             return Outcome("failed", findings, f"not repaired: {raised}", trace=raised.trace, bug=raised.bug)
 
     def _operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
-        if self.planner and self.verification and self.verification.damaged:
-            return Outcome("failed", findings, f"not planned: nothing is written to a damaged file: {RESTORE}")
+        if self.planner and self.verification and (refusal := self.verification.refusal):
+            return Outcome("failed", findings, f"not planned: {refusal}")
         if self.planner:
             note, measures = self.planner.plan(rule, subject, findings)
             return Outcome("failed", findings, note, measures=measures)
@@ -366,6 +367,13 @@ class Examiner:
             note = f"still sick after the repair ({repaired.note})"
             return Outcome("failed", left.wrong, note=note, measures=repaired.measures, rows=left.rows)
         return Outcome("fixed", findings, repaired.note, measures=repaired.measures, rows=left.rows)
+
+
+def see(rule: Rule, name: str) -> str:
+    """What to do about an error of SQLite, which calls it `name`, that ended the check of a rule."""
+    if "BUSY" in name or "LOCKED" in name:
+        return "another program holds it: run again"
+    return RESTORE if rule.id == "file-integrity" else "see file-integrity"
 
 
 def checking(rule: Rule, *through: type[BaseException]) -> AbstractContextManager[None]:

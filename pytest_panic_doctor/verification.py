@@ -79,16 +79,31 @@ class Verification:
         if not damaged:
             return ""
         first = next(line for name in (*damaged, WHOLE) for line in self._known.get(name, Damage()).problems)
+        if integrity.ABSENT in first:
+            return f"{NOT_EXAMINED}{first}: {integrity.REMOVE}"
         which = f"table {damaged[0]} is" if len(damaged) == 1 else f"tables {', '.join(damaged)} are"
         return f"{NOT_EXAMINED}{which} damaged, or an index there ({first}): {integrity.RESTORE}"
 
     @property
     def damaged(self) -> bool:
         """Whether anything wrong with the file is known to any process of the session."""
+        return any(each.problems for each in self._all())
+
+    def _all(self) -> list[Damage]:
         found = [*self._known.values()]
         if self.folder is not None:
             found += [stored(path) for path in self.folder.glob("*.json")]
-        return any(each.problems for each in found)
+        return found
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing is written to the file, as a sentence; empty where nothing is known to be wrong with it."""
+        problems = [line for each in self._all() for line in each.problems]
+        if not problems:
+            return ""
+        if all(integrity.ABSENT in line for line in problems):
+            return f"nothing is written to a file that cannot be checked: {integrity.REMOVE}"
+        return f"nothing is written to a damaged file: {integrity.RESTORE}"
 
     def _damaged(self, db: sqlite3.Connection, read: set[str]) -> list[str]:
         if self.everything:

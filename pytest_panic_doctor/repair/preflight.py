@@ -85,6 +85,8 @@ def _look(path: Path) -> list[str]:
                 "know: drop it, then run again."
             )
         if problems := integrity.check(connection).problems:
+            if integrity.ABSENT in problems[0]:
+                raise RepairRefused(f"{path} is not written to: {problems[0]}: {integrity.REMOVE}.")
             more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
             raise RepairRefused(
                 f"{path} is damaged (SQLite's check says: {problems[0]}{more}), and is not written to: "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.manifest import dashed
 from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, RepairKind, blockers, plural
-from pytest_panic_doctor.store.integrity import RESTORE
+from pytest_panic_doctor.store.integrity import ABSENT
 from pytest_panic_doctor.store.printing import printable, typed
 from pytest_panic_doctor.store.schema import NOUNS
 
@@ -51,7 +51,7 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = Fals
     if outcome.note or outcome.error:
         return "\n".join(lines)
     if doctor.verification.damaged and rule.repair is not None:
-        lines.append(f"nothing is repaired in a damaged file: {RESTORE}")
+        lines.append(doctor.verification.refusal)
     elif not doctor.settings.fix:
         lines.append(next_step(rule, doctor, ["\n".join(finding.message for finding in outcome.findings)]))
     return "\n".join(lines)
@@ -94,6 +94,8 @@ def helpless(rule: Rule, doctor: Doctor, said: str) -> bool:
 
 def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
     """What to do about a rule that is sick; `said` is what the findings of each of its sick items say."""
+    if any(ABSENT in each for each in said):
+        return "nothing repairs this before that is removed"
     if rule.repair is None:
         return f"nothing repairs this: {rule.remedy}" if rule.remedy else "nothing repairs this"
     if rule.repair is RepairKind.EMBED and not doctor.embeds:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
+from pytest_panic_doctor.store.integrity import ABSENT, REMOVE
 from pytest_panic_doctor.store.schema import TABLES, UNIQUE, columns_of, has_rowid
 from pytest_panic_doctor.store.subject import Rows
 
@@ -25,7 +26,10 @@ def file_integrity(view: View) -> Iterator[Finding]:
     """`PRAGMA integrity_check`: every page, and every index against its table, since the other rules read by index."""
     view.examined(view.scalar("PRAGMA page_count"), "page")
     for problem in view.integrity(view.db).problems:
-        yield view.finding(f"SQLite's check says: {problem}", count=1)
+        said = (
+            f"{problem}, so it cannot be checked: {REMOVE}" if ABSENT in problem else f"SQLite's check says: {problem}"
+        )
+        yield view.finding(said, count=1)
 
 
 @rule(

@@ -22,6 +22,38 @@ UNKNOWN = ("no such collation sequence", "no such function", "unknown function")
 
 RESTORE = "restore the file from a backup (docs/repair.md says when REINDEX can help)"
 
+ABSENT = "which this SQLite does not have"
+REMOVE = "remove what needs it with the program that made it, or use a Python whose SQLite has it"
+"""What to do where the file is as it should be, and SQLite is not."""
+
+
+def remedy(problem: str) -> str:
+    """What to do about one problem."""
+    return REMOVE if ABSENT in problem else RESTORE
+
+
+def needed(error: sqlite3.Error) -> str:
+    """`the collation GERMAN`: what SQLite would need to read the file; empty where that is not what is wrong."""
+    text = str(error)
+    if not text.startswith(UNKNOWN):
+        return ""
+    kind = "collation" if "collation" in text else "function"
+    return f"the {kind} {text.partition(': ')[2]}"
+
+
+def needing(db: sqlite3.Connection, error: sqlite3.Error) -> str:
+    """`index odd of run needs the function german(), which …`; empty where nothing of the file needs it."""
+    what = needed(error)
+    found = db.execute(
+        "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('table', 'index') AND instr(lower(sql), ?) "
+        "ORDER BY rowid LIMIT 1",
+        (what.rpartition(" ")[2].removesuffix("()").lower(),),
+    ).fetchone()
+    if not what or found is None:
+        return ""
+    kind, name, table = found
+    return f"{kind} {name}{f' of {table}' if kind == 'index' else ''} needs {what}, {ABSENT}"
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -76,7 +108,7 @@ def said(db: sqlite3.Connection, pragma: str) -> list[str]:
             found += [line for line in str(text).splitlines() if line != "ok" and not line.startswith(HEADING)]
     except sqlite3.DatabaseError as error:
         if str(error).startswith(UNKNOWN):
-            found.append(f"the check cannot be made: {error}: use a program whose SQLite knows it")
+            found.append(needing(db, error) or f"the file needs {needed(error)}, {ABSENT}")
         elif getattr(error, "sqlite_errorname", "").startswith(UNREADABLE):
             found.append(f"the check ended early: {error}")
         else:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.store.heed import heedful, heeding
+from pytest_panic_doctor.store.integrity import ABSENT, REMOVE, needed
 
 T = TypeVar("T")
 
@@ -197,6 +198,8 @@ class Database:
                 f"{self.path} has a write-ahead log, left by a program that died while it wrote, which cannot be read "
                 "without writing: open the database once as a user who may write to it and to its folder"
             )
+        if what := needed(error):
+            return f"{self.path} needs {what}, {ABSENT}: {REMOVE}"
         return f"{self.path} cannot be read by SQLite ({error}): restore it from a backup"
 
     def _sidecar(self, suffix: str) -> Path:

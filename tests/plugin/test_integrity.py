@@ -8,14 +8,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from databases import Built, build, dump
+from databases import Built, build
 from runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.doctor import begin
+from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
 from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.repair import RepairRefused, preflight
 from pytest_panic_doctor.store import integrity
+from pytest_panic_doctor.store.integrity import needing
 from pytest_panic_doctor.values import kinds
 
 KINDS = kinds((), ())
@@ -107,7 +109,8 @@ def test_what_hangs_on_no_damaged_table_is_examined(tmp_path: Path) -> None:
     assert {rule for rule, each in words.items() if each == {"passed"}} == {
         *("orphan-run", "orphan-invocation", "orphan-diagram", "diagram-model", "diagram-valid"),
         *("experiment-config", "experiment-runs", "invocation-sequence", "invocation-output", "invocation-chain"),
-        *("invocation-model", "diagram-missing", "diagram-duplicate"),
+        *("invocation-model", "diagram-missing", "diagram-duplicate", "experiment-missing", "invocation-seed"),
+        "output-plausible",
     }
 
 
@@ -213,17 +216,75 @@ def test_the_file_is_checked_once_for_all(doctor: Doctor, pytester: pytest.Pytes
     assert len(Path("checks").read_text().split()) == 2, "before the first write, and by nobody after"
 
 
-def test_a_collation_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """The file may be whole, and nobody can say so: it is not written to, and only what hangs on it is not examined."""
-    built = build(tmp_path / "x.sqlite")
+ODD = {
+    "collation": ("CREATE INDEX odd ON embedding (embedding_model COLLATE GERMAN)", "the collation GERMAN"),
+    "collation of runs": ("CREATE INDEX odd ON run (experiment_id COLLATE GERMAN)", "the collation GERMAN"),
+    "expression": ("CREATE INDEX odd ON run (german(initial_prompt))", "the function german()"),
+    "partial": ("CREATE INDEX odd ON clusteringresult (id) WHERE german(algorithm)", "the function german()"),
+    "generated": (
+        "ALTER TABLE run ADD COLUMN odd TEXT GENERATED ALWAYS AS (german(initial_prompt)) VIRTUAL",
+        "the function german()",
+    ),
+    "generated and indexed": (
+        "ALTER TABLE invocation ADD COLUMN g TEXT GENERATED ALWAYS AS (german(id)) VIRTUAL; "
+        "CREATE INDEX odd ON invocation (g)",
+        "the function german()",
+    ),
+    "check": ("CREATE TABLE odd (a CHECK (german(a)))", "the function german()"),
+}
+
+
+def with_what_is_not_there(path: Path, sql: str) -> Built:
+    """A healthy database that another program has given what this SQLite does not have."""
+    built = build(path)
     with built.open() as db:
         db.create_collation("GERMAN", lambda a, b: (a > b) - (a < b))
-        db.execute("CREATE INDEX odd ON clusteringresult (algorithm COLLATE GERMAN)")
-    with pytest.raises(RepairRefused, match="no such collation sequence: GERMAN"):
+        db.create_function("german", 1, lambda value: value, deterministic=True)
+        db.executescript(sql)
+    return built
+
+
+@pytest.mark.parametrize(("sql", "what"), ODD.values(), ids=ODD)
+@pytest.mark.parametrize("everything", [True, False], ids=["whole", "by table"])
+def test_what_this_sqlite_does_not_have_is_named(tmp_path: Path, sql: str, what: str, *, everything: bool) -> None:
+    """The file may be whole, and nobody can say so: it is not written to, and only what needs it is not examined."""
+    built = with_what_is_not_there(tmp_path / "x.sqlite", sql)
+    before = built.path.read_bytes()
+    with pytest.raises(RepairRefused) as refused:
         preflight(built.path, 0)
-    before = dump(built.path)
-    found = examined(built.path, everything=True)
-    assert [outcome.word for outcome in found["orphan-cluster"]] == ["failed"]
-    assert "no such collation sequence: GERMAN" in found["orphan-cluster"][0].note
-    assert {outcome.word for outcome in found["orphan-invocation"]} == {"passed"}
-    assert dump(built.path) == before
+    doubt = begin(Settings(built.path)).doubt
+    found = examined(built.path, everything=everything)
+    outcomes = [outcome for each in found.values() for outcome in each if outcome.word == "failed"]
+    assert not any(outcome.error for outcome in outcomes)
+    said = [str(refused.value), doubt, *(outcome.note for outcome in outcomes)]
+    said += [finding.message for outcome in outcomes for finding in outcome.findings]
+    said = [each for each in said if each]
+    assert all(what in each and "which this SQLite does not have" in each for each in said), said
+    assert not any("backup" in each for each in said)
+    assert built.path.read_bytes() == before
+
+
+def test_a_session_says_what_is_not_there(doctor: Doctor, pytester: pytest.Pytester) -> None:
+    with_what_is_not_there(pytester.path / "x.sqlite", ODD["expression"][0])
+    for args in ((), ("--doctor-plan",), ("--doctor-fix",)):
+        done = doctor(*args, "-p", "no:xdist")
+        text = done.stdout.str() + done.stderr.str()
+        assert done.ret != 0
+        assert "index odd of run needs the function german(), which this SQLite does not have" in text
+        assert "backup" not in text
+        assert "Traceback" not in text
+
+
+def test_an_id_column_of_another_collation_is_no_traceback(tmp_path: Path) -> None:
+    table = "CREATE TABLE experimentconfig (id TEXT COLLATE GERMAN PRIMARY KEY, prompts, embedding_models)"
+    built = with_what_is_not_there(tmp_path / "x.sqlite", f"DROP TABLE experimentconfig; {table}")
+    with pytest.raises(DoctorError, match="needs the collation GERMAN, which this SQLite does not have"):
+        begin(Settings(built.path))
+
+
+def test_a_function_that_a_rule_misspells_is_its_own_fault(tmp_path: Path) -> None:
+    db = sqlite3.connect(build(tmp_path / "x.sqlite").path)
+    with pytest.raises(sqlite3.OperationalError) as raised:
+        db.execute("SELECT germann(id) FROM run")
+    assert not needing(db, raised.value)
+    db.close()
