@@ -90,7 +90,8 @@ class Doctor:
         """What examines items in this process."""
         made = Examiner(self.database, self.rules, self.settings.kinds, space=self.space)
         made.running, made.verification = self.running, self.verification
-        made.least_cosine = self.settings.embed_cosine
+        made.least_cosine, made.timeout = self.settings.embed_cosine, self.settings.timeout
+        made.deep = self.settings.deep or any(self.rules[name].deep for name in self.settings.rules)
         return made
 
     @property

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_panic_doctor.foreign import Misbehaved, calling, findings_of
@@ -183,6 +184,10 @@ class Examiner:
         self.embedder: Embedder | None = None
         """The embedding hooks, for rules that embed again; None where there is none."""
         self.least_cosine: float | None = None
+        self.deep = False
+        """Whether deep rules compute again what the doctor itself computed."""
+        self.timeout: float | None = None
+        """Seconds that the computation of one diagram may take."""
         self.running: Running | None = None
         """What tells which experiments are running; None: none is."""
         self.chosen: frozenset[str] | None = None
@@ -197,7 +202,8 @@ class Examiner:
         def check(db: sqlite3.Connection) -> Look:
             integrity = self.verification.integrity if self.verification else check_file
             view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity, space=self.space)
-            view = replace(view, embedder=self.embedder, least_cosine=self.least_cosine)
+            view = replace(view, embedder=self.embedder, least_cosine=self.least_cosine, deep=self.deep)
+            view = replace(view, timeout=self.timeout, release=partial(self.database.release, db))
             findings = Named()
             view.require_subject()
             raised: Misbehaved | None = None

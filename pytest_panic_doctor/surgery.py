@@ -176,6 +176,7 @@ class OperatingSurgeon:
             subject,
             lambda db: place_of(db, subject, self.kinds, self.running),
             self.max_dim,
+            exact=rule.deep,
         )
 
     def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:

@@ -15,7 +15,8 @@ import numpy as np
 from damage import BLOCKED, DAMAGES, E3, I3, NEW, RUN, D, Damage, Ids, damage, sql
 from databases import LATER, TIME, WIDTH, Built, npz, payload, vectors
 
-from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.cloud import distances
+from pytest_panic_doctor.topology.diagram import Diagram, in_order
 from pytest_panic_doctor.topology.payload import Provenance, decode, encode
 
 # embeddings
@@ -135,6 +136,20 @@ def diagram_of_no_model(db: sqlite3.Connection, built: Built) -> Ids:
 def diagram_stale(db: sqlite3.Connection, built: Built) -> Ids:
     moved = vectors(0, image=False)[1] + np.float32(0.01)
     db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (moved.tobytes(), built.embedding(3)))
+    return (built.diagram(),)
+
+
+def invented(*places: int) -> bytes:
+    """A payload with the H0 of the first cloud, and in H1 and H2 bars between edges that the cloud has."""
+    cloud = vectors(0, image=False)
+    edges = np.unique(distances(cloud)[np.triu_indices(len(cloud), 1)])
+    bars = [in_order([[edges[place], edges[place + 2]]]) for place in places]
+    return encode(Diagram((decode(payload(cloud)).diagram.bars[0], *bars)))
+
+
+@damage("diagram-exact", repairable=True)
+def diagram_with_bars_that_are_not_there(db: sqlite3.Connection, built: Built) -> Ids:
+    db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (invented(3, 5), built.diagram()))
     return (built.diagram(),)
 
 

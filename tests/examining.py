@@ -6,18 +6,21 @@ from databases import DEFAULT, Built
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 
 RULES = DEFAULT
 
 
-def examine(built: Built) -> dict[str, list[Outcome]]:
-    """The outcomes of all items, by rule."""
+def examine(built: Built, *deep: str) -> dict[str, list[Outcome]]:
+    """The outcomes of all items, by rule: those of the deep rules among them that are named."""
     database = Database(built.path)
-    examiner = Examiner(database, RULES, kinds([], []))
+    rules = RULES | {name: registry()[name] for name in deep}
+    examiner = Examiner(database, rules, kinds([], []))
+    examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
-    for entry in database.read(manifests.build).entries(RULES.values()):
-        outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
+    for entry in database.read(manifests.build).entries(rules.values()):
+        outcomes.setdefault(entry.rule, []).append(examiner.examine(rules[entry.rule], entry.subject))
     database.close()
     return outcomes

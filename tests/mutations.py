@@ -98,6 +98,9 @@ class InMemory(Database):
             self.db.text_factory = lenient
             return look(self.db)
 
+    def release(self, db: sqlite3.Connection) -> None:
+        """Its transaction is that of the change."""
+
 
 def embedder_of(db: sqlite3.Connection) -> Callable[[str, Sequence[str | bytes]], NDArray[np.float32]]:
     """The hook that the database was embedded with: what it does not know, it puts far from everything."""

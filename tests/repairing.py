@@ -34,10 +34,11 @@ def fix(
     text_models: Sequence[str] = (),
     most: str | None = None,
     hook: Embedder = no_hook,
+    deep: Sequence[str] = (),
 ) -> dict[str, list[Outcome]]:
     """The outcomes of all items, by rule, repaired in the manifest's order or against it.
 
-    `most` is what `--doctor-max-quarantine` says.
+    `most` is what `--doctor-max-quarantine` says; `deep` names the deep rules that are asked too.
     """
     known = kinds(text_models, [])
 
@@ -49,8 +50,9 @@ def fix(
     settled = Settled(built.path.with_suffix(".settled"))
     surgeon = OperatingSurgeon(database, writer, lambda: computer, known, hook, claim, settled, most=most)
     examiner = Examiner(database, RULES, known, surgeon)
+    examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
-    asked = [rule for rule in RULES.values() if not rule.deep]
+    asked = [rule for rule in RULES.values() if not rule.deep or rule.id in deep]
     for entry in list(database.read(manifests.build).entries(asked))[::order]:
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
     writer.close()

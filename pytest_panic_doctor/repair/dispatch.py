@@ -19,7 +19,7 @@ from datetime import datetime
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.desk import Desk, Wish
 from pytest_panic_doctor.repair.errors import RepairError, RepairFailed
-from pytest_panic_doctor.repair.job import MISSING, Flight, Job, Manner, Pair, sickness
+from pytest_panic_doctor.repair.job import EXACT, MISSING, Flight, Job, Manner, Pair, sickness
 from pytest_panic_doctor.repair.recompute import Before, Done, Place, Seen
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import Database
@@ -168,11 +168,12 @@ class Dispatcher:
             if not job.orders and seen.cloud.whole and sickness(seen) != job.rule:
                 del self._jobs[job.pair]
                 return
-            if seen.healthy:
+            exact = job.rule == EXACT
+            if seen.healthy and not exact:
                 known = self.desk.recorded(job.rule, job.subject)
                 self._conclude(job, known or Done("another worker computed it", {}))
                 return
-            if payload := recompute.readable(seen):
+            if not exact and (payload := recompute.readable(seen)):
                 self._rewrite(job, seen, payload)
                 return
             recompute.check_computable(seen)

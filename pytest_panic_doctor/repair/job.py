@@ -14,7 +14,7 @@ from pytest_panic_doctor.topology.isolation import diagram_of
 from pytest_panic_doctor.topology.payload import decode
 from pytest_panic_doctor.topology.threads import one_thread
 
-MISSING, INVALID, STALE = "diagram-missing", "diagram-valid", "diagram-current"
+MISSING, INVALID, STALE, EXACT = "diagram-missing", "diagram-valid", "diagram-current", "diagram-exact"
 
 Pair = tuple[str, str]
 

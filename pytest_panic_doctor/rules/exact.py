@@ -5,13 +5,69 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, cloud_of, forbidden, readings
 from pytest_panic_doctor.rules.embedding import unknown_kind
-from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Scope, View, rule
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, RepairKind, Scope, View, rule
+from pytest_panic_doctor.topology import again, stored
+from pytest_panic_doctor.topology.alike import differences
+from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.embedder import LEAST_COSINE, EmbedderFault, compare, known_in_run
+from pytest_panic_doctor.topology.native import DeadlineReached
 
 SAMPLE = 20
 """Outputs of a run that are embedded again."""
+
+
+@rule(
+    "diagram-exact",
+    scope=Scope.RUN_MODEL,
+    sentence="its bars of H0, H1 and H2 are those of the embeddings that are stored now, computed again",
+    repair=RepairKind.COMPUTE,
+    after=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate", "diagram-valid", "diagram-current"),
+    deep=True,
+)
+def diagram_exact(view: View) -> Iterator[Finding]:
+    """Only computing again can tell that bars of H1 or H2 are wrong which the cloud might have.
+
+    What the doctor computed of this very cloud, and what its checksum fits, is computed again where `view.deep`.
+    """
+    known = [(each.id, each.payload) for each in readings(view) if each.payload and not each.wrong]
+    if not known:
+        raise NothingToLookAt("there is no diagram that reads (see diagram-missing, diagram-valid)")
+    cloud = cloud_of(view)
+    if not cloud.whole:
+        raise NothingToLookAt(f"of which points it should be is not known: {'; '.join(cloud.blocks)}")
+    doubtful = [(row, payload) for row, payload in known if view.deep or not again.own(payload, cloud.points)]
+    if doubtful:
+        if why := again.computable():
+            raise NothingToLookAt(why)
+        unless = forbidden(view, replacing=True)
+        view.release()
+        real = computed(view, cloud)
+        for row, payload in doubtful:
+            if clauses := "; ".join(clauses_of(payload.diagram, real)):
+                message = f"the diagram is not that of its {len(cloud.points):,} points: {clauses}{unless}"
+                yield view.finding(message, table="persistencediagram", ids=[row])
+    view.examined(len(known), "persistencediagram")
+
+
+def computed(view: View, cloud: stored.StoredCloud) -> Diagram:
+    """The diagram of a cloud; raises `NothingToLookAt` where that cannot be computed, and `TooLarge`."""
+    try:
+        return again.compute_again(cloud.points, view.space, view.timeout)
+    except DeadlineReached as late:
+        why = f"its computation was {late}: give it more with --doctor-timeout"
+        raise NothingToLookAt(why) from late
+    except ValueError as error:
+        raise NothingToLookAt(f"no diagram can be computed: {error}") from error
+
+
+def clauses_of(stored_diagram: Diagram, real: Diagram) -> Iterator[str]:
+    """How a diagram differs from the real one, a clause a dimension."""
+    for each in differences(stored_diagram, real):
+        which = f"{each.count:,} of {max(each.stored, each.real):,} bars in H{each.dimension}"
+        numbers = "" if each.stored == each.real else f" ({each.stored:,} stored, {each.real:,} computed)"
+        yield f"{which} differ, by up to {each.by:.2g}{numbers}"
 
 
 @rule(
@@ -37,6 +93,7 @@ def embedding_exact(view: View) -> Iterator[Finding]:
     if not samples:
         raise NothingToLookAt(f"the run has no usable embedding by {model} of an output that is there")
     least = view.least_cosine or LEAST_COSINE
+    view.release()
     try:
         agreement = compare(view.embedder, model, samples)
     except EmbedderFault as fault:

@@ -120,6 +120,13 @@ class View:
     least_cosine: float | None = None
     """Below this a vector of the hook's is another one than the stored one; None: what is usual; 0: never."""
 
+    deep: bool = False
+    """Whether what the doctor itself computed is computed again too."""
+    timeout: float | None = None
+    """Seconds that the computation of one diagram may take; None for no limit."""
+    release: Callable[[], None] = lambda: None
+    """Ends the snapshot, so that others can write during a long computation: after it, nothing more is read."""
+
     def examined(self, count: int, what: str) -> None:
         """Say that this check looked at `count` rows of the table `what`; what is said twice of one table adds up.
 

@@ -124,6 +124,11 @@ class Database:
             self.recover()
             return self._read(look)
 
+    def release(self, db: sqlite3.Connection) -> None:
+        """End the snapshot within `read`: what follows reads nothing, and other programs can write meanwhile."""
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
     def _stuck(self) -> sqlite3.DatabaseError | None:
         """What keeps SQLite from reading anything of the file without writing to it; None where it can."""
         try:

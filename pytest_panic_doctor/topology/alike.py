@@ -1,10 +1,13 @@
-"""Whether two diagrams have the same bars, but for rounding."""
+"""Whether two diagrams have the same bars, but for rounding, and how they differ where they do not."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.diagram import Bars, Diagram
 
@@ -15,21 +18,58 @@ FOREVER = 1e30
 NO_BARS = np.empty((0, 2), np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How many bars differ in one dimension, of those that are longer than `APART`.
+
+    `stored` and `real` are how many either diagram has. `by` is the most that birth or death of one differs from the
+    nearest of the other's that has no counterpart either; the length of a bar that is nearer to none than to that.
+    """
+
+    dimension: int
+    count: int
+    stored: int
+    real: int
+    by: float
+
+
 def alike(one: Diagram, other: Diagram) -> bool:
     """Whether each bar of either diagram that is longer than `APART` is one of the other's, in every dimension."""
     pairs = zip_longest(one.bars, other.bars, fillvalue=NO_BARS)
-    return all(within(mine, theirs) and within(theirs, mine) for mine, theirs in pairs)
+    return all(not len(unmatched(mine, theirs)) and not len(unmatched(theirs, mine)) for mine, theirs in pairs)
 
 
-def within(bars: Bars, others: Bars) -> bool:
-    """Whether each of the longer `bars` has one of its own among `others`."""
+def differences(stored: Diagram, real: Diagram) -> Iterator[Difference]:
+    """How a stored diagram differs from the real one, by dimension, in the dimensions that both have."""
+    for dimension, (mine, theirs) in enumerate(zip(stored.bars, real.bars, strict=False)):
+        extra, lost = unmatched(mine, theirs), unmatched(theirs, mine)
+        if count := max(len(extra), len(lost)):
+            by = max(farthest(extra, lost), farthest(lost, extra))
+            yield Difference(dimension, count, int(lasting(mine).sum()), int(lasting(theirs).sum()), by)
+
+
+def lasting(bars: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which bars are longer than `APART`."""
+    return bars[:, 1].astype(np.float64) - bars[:, 0] > APART
+
+
+def farthest(bars: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """The most that one of `bars` differs from the nearest of `others`, or from nothing."""
+    each = [min(death - birth, *np.abs(others - (birth, death)).max(axis=1), np.inf) for birth, death in bars]
+    return float(max(each, default=0.0))
+
+
+def unmatched(bars: Bars, others: Bars) -> NDArray[np.float64]:
+    """Those of the longer `bars` that have none of their own among `others`, each given the nearest that is free."""
     mine = np.minimum(bars.astype(np.float64), FOREVER)
-    mine = mine[mine[:, 1] - mine[:, 0] > APART]
     left = np.minimum(others.astype(np.float64), FOREVER)
     free = np.ones(len(left), np.bool_)
-    for bar in mine:
-        near = free & (np.abs(left - bar).max(axis=1, initial=0) <= APART)
-        if not near.any():
-            return False
-        free[np.argmax(near)] = False
-    return True
+    alone = []
+    for bar in mine[lasting(mine)]:
+        apart = np.where(free, np.abs(left - bar).max(axis=1, initial=0), np.inf)
+        nearest = int(np.argmin(apart)) if len(apart) else -1
+        if nearest < 0 or apart[nearest] > APART:
+            alone.append(bar)
+        else:
+            free[nearest] = False
+    return np.array(alone, np.float64).reshape(-1, 2)

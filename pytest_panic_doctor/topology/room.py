@@ -104,6 +104,10 @@ class Room:
             f"{what} is {format_size(size)}, {self.refusal(size, self.value if most is None else most)}", table, id
         )
 
+    def stopped(self, what: str, fits: int) -> TooLarge:
+        """The refusal of something that went on until `fits` bytes were not enough; how much would be is not known."""
+        return TooLarge(f"{what}, {self.refusal(2 * fits, fits)}")
+
     def refusal(self, size: int, fits: int) -> str:
         """The end of a sentence about something of `size` bytes, of which only `fits` do."""
         leaves = "--doctor-memory leaves" if self.given else "the free memory leaves"

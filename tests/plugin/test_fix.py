@@ -17,7 +17,7 @@ import psutil
 import pytest
 import tool
 from damages import DAMAGES, TOGETHER, plant
-from databases import RULES, Built, build, dump, uid
+from databases import DEFAULT, RULES, Built, build, dump, uid
 from embedders import HOOK
 from runs import Doctor, items, outcomes
 
@@ -36,7 +36,8 @@ def test_each_repair_is_done_and_undone(doctor: Doctor, pytester: pytest.Pyteste
     built = build(pytester.path / "x.sqlite", older=damage.older)
     plant(built, name)
     before = dump(built.path)
-    result = doctor("--doctor-fix", "--doctor-report=r.json")
+    deep = [] if rule in DEFAULT else ["--doctor-deep"]
+    result = doctor("--doctor-fix", "--doctor-report=r.json", *deep)
     assert result.ret == 0, result.stdout.str()
     found = outcomes(pytester.path / "r.json")
     assert "fixed" in {outcome for item, outcome in found.items() if item.split("[")[0] == rule}

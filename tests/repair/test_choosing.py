@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damaged_blobs import invented
 from damages import DAMAGES
 from databases import LATER, TIME, Built, build, dump, payload, vectors
 from repairing import fix
@@ -15,7 +16,6 @@ from pytest_panic_doctor.examine import Outcome, Word
 from pytest_panic_doctor.repair.undo import undo
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.cloud import distances
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
 from pytest_panic_doctor.topology.isolation import Computer
 from pytest_panic_doctor.topology.payload import decode, encode
@@ -31,13 +31,6 @@ def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
     """One warm child for all tests."""
     with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
-
-
-def invented(*places: int) -> bytes:
-    """A payload with the H0 of the cloud, and in H1 and H2 bars between edges that the cloud has."""
-    edges = np.unique(distances(CLOUD)[np.triu_indices(len(CLOUD), 1)])
-    bars = [in_order([[edges[place], edges[place + 2]]]) for place in places]
-    return encode(Diagram((decode(TRUE).diagram.bars[0], *bars)))
 
 
 def put(built: Built, first: bytes, second: bytes, time: str = NEWER) -> None:
