@@ -83,6 +83,12 @@ class SurvivingScheduling:
         self.reached = reached
         self._collecting: list[WorkerController] = []
 
+    def __getattr__(self, name: str) -> object:
+        """What other plugins read of a scheduler beside xdist's interface: pytest-rerunfailures asks for `config`."""
+        if name == "inner":  # before it is set: no endless search
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
     @property
     def nodes(self) -> list[WorkerController]:
         """All workers that are up."""

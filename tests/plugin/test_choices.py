@@ -7,7 +7,7 @@ import json
 import pytest
 from damages import plant
 from databases import RULES, Built, build, dump
-from runs import Doctor, items, outcomes
+from runs import CTRL_C, Doctor, items, outcomes
 
 from pytest_panic_doctor.doctor import sampled
 from pytest_panic_doctor.manifest import Entry
@@ -131,9 +131,7 @@ def test_what_has_healed_is_offered_to_be_forgotten(doctor: Doctor, sick: Built,
 
 def test_an_examination_that_did_not_end_writes_none(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     plant(sick, "embedding_of_lost_invocation")
-    (pytester.path / "conftest.py").write_text(
-        "import pytest\ndef pytest_doctor_outcome(item):\n    pytest.exit('enough', returncode=2)\n"
-    )
+    (pytester.path / "conftest.py").write_text(CTRL_C)
     result = doctor("--doctor-baseline=known.json", "--doctor-baseline-write", str(sick.path))
     assert result.ret == 2
     result.stdout.fnmatch_lines(["doctor: the baseline was not written: *"])
@@ -162,7 +160,7 @@ def test_a_bad_choice_is_one_sentence(doctor: Doctor, args: list[str], said: str
 
 def test_samples_are_disjoint_and_complete(doctor: Doctor, pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite", runs=12)
-    doctor("--doctor-report=all.json")
+    doctor("--doctor-deep", "--doctor-report=all.json")
     everything = items(pytester.path / "all.json")
     parts = []
     for night in (1, 2, 3):
@@ -176,6 +174,7 @@ def test_samples_are_disjoint_and_complete(doctor: Doctor, pytester: pytest.Pyte
     assert all(dear)
     assert {everything[each]["rule"] for each in set().union(*dear)} == {
         "embedding-vector",
+        "embedding-exact",
         "diagram-valid",
         "diagram-current",
     }

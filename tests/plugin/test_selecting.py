@@ -9,7 +9,7 @@ import pytest
 from damages import plant
 from databases import RULES, Built, build, dump, uid
 from embedders import HOOK
-from runs import Doctor, outcomes
+from runs import CTRL_C, Doctor, outcomes
 
 from pytest_panic_doctor.manifest import dashed
 from pytest_panic_doctor.repair.undo import repairs
@@ -51,10 +51,8 @@ def test_one_of_several_diagrams_is_not_computed_in_vain(doctor: Doctor, pyteste
 
 def test_what_was_repaired_on_the_way_is_said(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
-        "import pytest\n"
-        "def pytest_collection_modifyitems(items):\n"
+        CTRL_C + "def pytest_collection_modifyitems(items):\n"
         "    items.sort(key=lambda item: 'diagram-missing' not in item.name)\n"
-        "def pytest_doctor_outcome(item):\n    pytest.exit('enough', returncode=2)\n"
     )
     plant(sick, "text_model_on_an_image")
     result = doctor("--doctor-fix", str(sick.path))
