@@ -12,8 +12,10 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -30,6 +32,9 @@ LIMITED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXP
 
 IDLE_LOOK = 0.5
 """Seconds between two looks of an idle child whether the controller is still there."""
+
+TELL = 0.2
+"""Seconds between two words of how far a computation is."""
 
 
 def arm(lifeline: int, pid: int) -> None:
@@ -171,6 +176,32 @@ class Service:
         """Say what comes next."""
         self.send({"kind": "stage", "stage": name})
 
+    @contextmanager
+    def telling(self, engine: Engine) -> Iterator[None]:
+        """Say every now and then how far the engine is, where it knows that: the doctor's own does."""
+        from pytest_panic_doctor.topology.engine import Native
+        from pytest_panic_doctor.topology.native import Progress
+
+        if not isinstance(engine, Native):
+            yield
+            return
+        progress, ended = Progress(), threading.Event()
+        engine.progress = progress
+
+        def tell() -> None:
+            while not ended.wait(TELL):
+                if progress.to_do:
+                    self.send({"kind": "progress", "text": str(progress).removeprefix("in ")})
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            # Before anything else is sent: a frame must not be within another.
+            ended.set()
+            teller.join()
+
     def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.float32]] = ()) -> None:
         """One frame."""
         from pytest_panic_doctor.topology.frames import pack
@@ -193,7 +224,8 @@ class Announced:
     def bars(self, apart: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """What the engine computes."""
         self._service.stage(f"H0 to H{max_dim}")
-        return self._engine.bars(apart, max_dim, threads)
+        with self._service.telling(self._engine):
+            return self._engine.bars(apart, max_dim, threads)
 
 
 def give_back() -> None:

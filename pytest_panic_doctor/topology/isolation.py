@@ -120,10 +120,14 @@ class Outgrown(Exception):
 
 @dataclass(slots=True)
 class Attempt:
-    """A computation while it goes on: its child's stage and size (bytes), and when (monotonic, s) what was done."""
+    """A computation while it goes on: its child's stage and size (bytes), and when (monotonic, s) what was done.
+
+    `progress` is how far it is, such as `H2, column 1,204 of 1,862`; empty where the engine does not say.
+    """
 
     begun: float
     stage: str = "starting"
+    progress: str = ""
     working: bool = False
     size: int = 0
     peak: int = 0
@@ -139,7 +143,12 @@ class Attempt:
         """The child begins a stage; the first begins the time."""
         if not self.working:
             self.begun, self.working = time.monotonic(), True
-        self.stage = stage
+        self.stage, self.progress = stage, ""
+
+    @property
+    def place(self) -> str:
+        """Where it is, as exactly as is known."""
+        return self.progress or self.stage
 
 
 class Computer:
@@ -276,6 +285,8 @@ class Computer:
             header = frame[0]
             if header["kind"] == "stage":
                 attempt.enter(str(header["stage"]))
+            elif header["kind"] == "progress":
+                attempt.progress = str(header["text"])
             elif header["kind"] == "unable":
                 raise ComputationFailed(str(header["text"]), "refused")
             elif header["kind"] != "ready":
@@ -297,7 +308,9 @@ class Computer:
         if not attempt.working and attempt.seconds > START:
             raise ChildDied(f"did not start within {START:g} s")
         if attempt.working and self.timeout is not None and attempt.seconds > self.timeout:
-            raise ComputationFailed(late(task, self.timeout), "timeout", attempt.seconds, attempt.peak)
+            raise ComputationFailed(
+                late(task, self.timeout, attempt.progress), "timeout", attempt.seconds, attempt.peak
+            )
 
     def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
         now = time.monotonic()
@@ -334,7 +347,7 @@ def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
     fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
     return ComputationFailed(
         f"{diagram_of(task.count)} reached {format_size(attempt.size)}, its limit, after {attempt.seconds:,.0f} s in "
-        f"{attempt.stage}",
+        f"{attempt.place}",
         "memory",
         attempt.seconds,
         attempt.peak,
@@ -352,11 +365,11 @@ def more_memory(reached: int, limit: int) -> str:
     return f"{next(size for size in (power, 1.5 * power, 2 * power) if size >= least and size % 1 == 0):g}GB"
 
 
-def late(task: Task, timeout: float) -> str:
-    """The sentence of a diagram that took too long."""
+def late(task: Task, timeout: float, progress: str = "") -> str:
+    """The sentence of a diagram that took too long; `progress` is how far it came, where that is known."""
     steps = (10, 30, 60, 120, 300, 600, 1800)
     longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
-    said = f"{diagram_of(task.count)} was ended after {timeout:g} s, its limit"
+    said = f"{diagram_of(task.count)} was ended after {timeout:g} s, its limit{f', in {progress}' if progress else ''}"
     return f"{said}; give it more with --doctor-timeout {longer:g}"
 
 
@@ -367,7 +380,7 @@ def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
     return ComputationFailed(
         f"{diagram_of(task.count)}: its computation "
         f"{f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
-        f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.stage}",
+        f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.place}",
         "died",
         last.seconds,
         last.peak,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_it_serves_many_diagrams_and_says_what_comes_next() -> None:
             assert len(bars[0]) == count
             assert kinds(said)[-3:] == (["merging", "H0 to H1", "done"] if count > 1 else kinds(said)[-3:])
         assert kinds(said)[0] == "merging"
+
+
+@pytest.mark.skipif(pick().name != "native", reason="the engine native was not built")
+def test_it_says_how_far_it_is_and_ends_in_whole_frames() -> None:
+    with child_of("native") as child:
+        said = task(child, np.random.default_rng(0).normal(size=(1800, 3)).astype(np.float32), max_dim=2)
+        far = [str(header["text"]) for header, _ in said if header["kind"] == "progress"]
+        assert all(
+            re.fullmatch(r"the ranks of the edges|(the links, edge|H[12], column) [\d,]+ of [\d,]+", each)
+            for each in far
+        )
+        assert far
+        assert said[-1][0]["kind"] == "done"
+        assert kinds(task(child, np.eye(3, dtype=np.float32), max_dim=2))[-1] == "done"
 
 
 def test_a_large_cloud_goes_in_without_blocking() -> None:

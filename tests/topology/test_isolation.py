@@ -23,7 +23,7 @@ from pytest_panic_doctor.topology.budget import Answer, Budget, Grant
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.engine import pick
 from pytest_panic_doctor.topology.estimate import Measured
-from pytest_panic_doctor.topology.isolation import ComputationFailed, Computer, Task, late, more_memory
+from pytest_panic_doctor.topology.isolation import Attempt, ComputationFailed, Computer, Task, died, late, more_memory
 from pytest_panic_doctor.topology.memory import tree_resident
 
 
@@ -106,9 +106,9 @@ def test_near_equidistant_points_end_at_the_timeout_and_others_go_on(budget: Bud
         begun = time.monotonic()
         failed = failure(computer, Task(equidistant(200)))
         assert time.monotonic() - begun < 2 + 1
-        assert str(failed) == (
-            "the diagram of 200 points was ended after 2 s, its limit; give it more with --doctor-timeout 30"
-        )
+        far = r", in H[12], column [\d,]+ of [\d,]+" if pick().name == "native" else ""
+        said = f"the diagram of 200 points was ended after 2 s, its limit{far}; give it more with --doctor-timeout 30"
+        assert re.fullmatch(said, str(failed))
         assert failed.kind == "timeout"
         assert 2 <= failed.seconds < 3
         assert children() == []
@@ -139,6 +139,16 @@ def test_a_longer_time_is_suggested(timeout: float, longer: int) -> None:
     assert late(Task(order()), timeout).endswith(
         f"after {timeout:g} s, its limit; give it more with --doctor-timeout {longer}"
     )
+
+
+def test_whoever_ends_it_says_how_far_it_came() -> None:
+    attempt = Attempt(time.monotonic())
+    attempt.enter("H0 to H2")
+    assert "after 0 s in H0 to H2; " in str(died(Task(order()), [("was killed", attempt)] * 2))
+    attempt.progress = "H2, column 1,204 of 1,862"
+    assert "after 0 s in H2, column 1,204 of 1,862; " in str(died(Task(order()), [("was killed", attempt)] * 2))
+    attempt.enter("merging")
+    assert attempt.place == "merging"
 
 
 def test_over_its_memory_alone_it_is_ended_and_its_memory_is_back(tight: Callable[[int], Budget]) -> None:
@@ -297,7 +307,7 @@ def test_one_that_dies_is_tried_once_more_and_says_how(budget: Budget, engine: s
         failed = failure(computer, Task(order()))
         assert failed.kind == "died"
         assert re.fullmatch(
-            rf"the diagram of 3 points: its computation {how}, at \d+ MB after 0 s in H0 to H2; "
+            rf"the diagram of 3 points: its computation {how}, at \d+ MB after \d s in H0 to H2; "
             "try another engine with --doctor-engine",
             str(failed),
         )
