@@ -23,6 +23,7 @@ from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
 from pytest_panic_doctor.report.html.pictures import STEPS, block, drawn, longest, on_grid
 from pytest_panic_doctor.report.results import Result, Results
+from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import Payload, encode
 
@@ -44,7 +45,9 @@ def test_head_says_what_was_examined(sick: Built) -> None:
     shown = re.sub(r"<script.*?</script>|<[^>]*>", " ", text, flags=re.DOTALL)
     words = " ".join(shown.split())
     assert f"x.sqlite {sick.path}" in words
-    assert re.search(r"1 × sick 0 \+ fixed 22 ✓ healthy 0 – not examined", words)
+    assert "<title>x.sqlite: 1 rule sick," in text
+    examined = sum(not rule.deep for rule in registry().values())
+    assert re.search(rf"1 × sick 0 \+ fixed {examined - 1} ✓ healthy 0 – not examined", words)
     assert "1 experiment, 2 runs, 24 invocations, 24 embeddings, 5 diagrams" in words
     assert "mode examine, read only" in words
     assert "TEXT models Nomic, JinaClip" in words
