@@ -177,6 +177,7 @@ def test_samples_are_disjoint_and_complete(doctor: Doctor, pytester: pytest.Pyte
         "embedding-exact",
         "diagram-valid",
         "diagram-current",
+        "diagram-exact",
     }
 
 
