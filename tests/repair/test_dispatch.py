@@ -20,19 +20,21 @@ from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.desk import Desk, heard, told
 from pytest_panic_doctor.repair.dispatch import RETRIES, Dispatcher
 from pytest_panic_doctor.repair.errors import RepairFailed
-from pytest_panic_doctor.repair.job import INVALID, MISSING, STALE, Manner
+from pytest_panic_doctor.repair.job import EXACT, INVALID, MISSING, STALE, Manner
 from pytest_panic_doctor.repair.recompute import Done, Place
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.cluster.link import Answer
 from pytest_panic_doctor.topology.cluster.packing import FEWEST_WAITING, Node
 from pytest_panic_doctor.topology.cluster.task import Order
+from pytest_panic_doctor.topology.diagram import Diagram, in_order
 from pytest_panic_doctor.topology.engine import compute
 from pytest_panic_doctor.topology.isolation import ComputationFailed
-from pytest_panic_doctor.topology.payload import META
+from pytest_panic_doctor.topology.payload import META, decode, encode
 from pytest_panic_doctor.topology.process import ChildDied
 
 RUNS = 10
@@ -337,6 +339,24 @@ def test_a_payload_whose_form_alone_is_wrong_is_rewritten_and_not_sent(ward: War
     assert ward.order(5, INVALID) == recompute.REWRITTEN
     until(lambda: ward.rules() == {MISSING: RUNS, INVALID: len(sick)})
     assert len(ward.link.orders) == RUNS
+
+
+def test_bars_that_only_computing_again_tells_are_computed_though_all_seems_healthy(ward: Ward) -> None:
+    ward.dispatcher.prefetch(subjects(ward), {})
+    until(lambda: ward.written() == RUNS)
+    read = "SELECT diagram_data FROM persistencediagram WHERE id = ?"
+    row = (ward.built.diagram(run=5),)
+    with ward.built.open() as db:
+        ((data,),) = db.execute(read, row)
+        right = decode(data).diagram
+        wrong = Diagram((right.bars[0], right.bars[1], in_order([right.bars[0][-2]])))
+        db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (encode(wrong), *row))
+    assert ward.order(5, EXACT).sentence.startswith("computed from 6 points")
+    assert len(ward.link.orders) == RUNS + 1
+    assert ward.rules() == {MISSING: RUNS, EXACT: 1}
+    with ward.built.open() as db:
+        ((data,),) = db.execute(read, row)
+    assert alike(decode(data).diagram, right)
 
 
 def test_who_waits_is_told_when_it_is_no_longer_wanted(ward: Ward) -> None:
