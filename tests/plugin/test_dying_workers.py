@@ -60,7 +60,7 @@ def check(folder: Path, *, died: int) -> None:
     [
         ("worksteal", (*STARTING, *RUNNING), 1),
         pytest.param("load", ("runtests", "item begun", "verdict told"), 1, marks=pytest.mark.slow),
-        ("loadgroup", ("item begun", "verdict told"), 1),
+        pytest.param("loadgroup", ("item begun", "verdict told"), 1, marks=pytest.mark.slow),
     ],
 )
 def test_the_rest_is_examined(dying: Doctor, sick: Built, mode: str, moments: tuple[str, ...], died: int) -> None:

@@ -74,7 +74,7 @@ def until(done: Callable[[], bool]) -> None:
         ("between", signal.SIGTERM, ("--doctor-fix",)),
         ("between", signal.SIGHUP, ("--doctor-fix", "-n2")),
         ("repair", signal.SIGTERM, ("--doctor-fix",)),
-        ("between", signal.SIGTERM, ("--doctor-plan",)),
+        pytest.param("between", signal.SIGTERM, ("--doctor-plan",), marks=pytest.mark.slow),
     ],
     ids=["plain", "n2", "in a hook", "plan"],
 )

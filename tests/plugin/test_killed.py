@@ -1,4 +1,4 @@
-"""`--doctor-fix -n 2`, killed a dozen times; `benchmarks/torture.py` does it five hundred times."""
+"""`--doctor-fix -n 2`, killed six times, or a dozen with `-m slow` too; `benchmarks/torture.py` does it 500 times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return template, essence(built.path), time.monotonic() - begun
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(each, marks=pytest.mark.slow) for each in range(6, 12))])
 def test_killed_at_any_moment(tmp_path: Path, undisturbed: tuple[Path, dict[str, list[Row]], float], seed: int) -> None:
     template, expected, longest = undisturbed
     strike(tmp_path / "x.sqlite", template, expected, seed, longest)
