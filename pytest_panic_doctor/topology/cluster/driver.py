@@ -36,9 +36,6 @@ LOOK = 1.0
 LOCAL_STORE = 200_000_000
 """Bytes of a local Ray's object store: clouds in flight, of some MB each."""
 
-LONGEST_FOLDER = 40
-"""Characters of the folder for a local Ray's files: it makes sockets 64 below, and unix(7) allows 107."""
-
 Frame = tuple[dict[str, object], list[NDArray[np.generic]]]
 
 
@@ -86,9 +83,8 @@ class Driver:
                 "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "object_store_memory": LOCAL_STORE,
                 "_memory": memory,
+                "_temp_dir": folder,
             }
-            if len(folder) <= LONGEST_FOLDER:
-                options["_temp_dir"] = folder
         try:
             ray.init(address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,6 +37,12 @@ CONNECT = 45.0
 GONE = 1.0
 """Seconds for which killed processes are given to be gone."""
 
+LONGEST_FOLDER = 40
+"""Bytes of the path of a local Ray's folder: it makes sockets 64 below, and unix(7) allows 107."""
+
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where a folder is made whose path is short."""
+
 AROUND_RAY = 600_000_000
 """Bytes that a local Ray's own processes have, measured: 540 MB."""
 
@@ -58,7 +66,9 @@ class Link:
         self.nodes: tuple[Node, ...] = ()
         knock(address)
         room = memory - AROUND_RAY - tree_resident(os.getpid())
-        orders = {"address": address, "memory": max(room, memory // 4), "folder": str(scratch / "ray")}
+        self._folder = folder_for_ray(scratch) if address == LOCAL else scratch / "ray"
+        self._own = self._folder.parent != scratch
+        orders = {"address": address, "memory": max(room, memory // 4), "folder": str(self._folder)}
         with uninterrupted():
             self._driver = Spoken(DRIVER, orders, apart=True)
         try:
@@ -126,6 +136,26 @@ class Link:
         deadline = time.monotonic() + GONE
         while any(map(alive, tree)) and time.monotonic() < deadline:
             time.sleep(0.01)
+        if self._own:
+            shutil.rmtree(self._folder.parent, ignore_errors=True)
+
+
+def folder_for_ray(scratch: Path) -> Path:
+    """Where a local Ray keeps its files: below `scratch`, or in a folder of its own where that is too long.
+
+    Raises `NoCluster` where no short folder can be made.
+    """
+    within = scratch / "ray"
+    if len(os.fsencode(within)) <= LONGEST_FOLDER:
+        return within
+    for place in SHORT_FOLDERS:
+        with suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix="doctor-", dir=place), "ray")
+    tried = ", ".join(SHORT_FOLDERS)
+    raise NoCluster(
+        f"a local Ray makes sockets, for which {scratch} is too long, and nothing can be written to {tried}: "
+        f"set TMPDIR to a folder of at most {LONGEST_FOLDER - len('/panic-doctor-12345678/ray')} characters"
+    )
 
 
 def alive(process: psutil.Process) -> bool:

@@ -1,0 +1,50 @@
+"""A local Ray keeps its files where its sockets have room, whatever TMPDIR is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pytest_panic_doctor.topology.cluster import link
+from pytest_panic_doctor.topology.cluster.link import LOCAL, LONGEST_FOLDER, Link, NoCluster, folder_for_ray
+
+
+@pytest.mark.parametrize("scratch", ["/tmp/panic-doctor-abcdefgh", "/t", "/" + "a" * (LONGEST_FOLDER - 5)])
+def test_a_short_folder_is_taken(scratch: str) -> None:
+    assert folder_for_ray(Path(scratch)) == Path(scratch, "ray")
+
+
+@pytest.mark.parametrize("scratch", ["/" + "a" * (LONGEST_FOLDER - 4), "/tmp/" + "b/" * 90, "/tmp/" + "梨" * 20])
+def test_a_long_one_is_not(scratch: str) -> None:
+    folder = folder_for_ray(Path(scratch))
+    try:
+        assert len(os.fsencode(folder)) <= LONGEST_FOLDER
+        assert folder.parent.is_dir()
+        assert folder.parent.stat().st_mode & 0o777 == 0o700
+    finally:
+        shutil.rmtree(folder.parent)
+
+
+def test_the_next_place_is_tried_and_none_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Path("/tmp/" + "c" * 100)
+    monkeypatch.setattr(link, "SHORT_FOLDERS", ("/no-such-folder", "/tmp"))
+    shutil.rmtree(folder_for_ray(long).parent)
+    monkeypatch.setattr(link, "SHORT_FOLDERS", ("/no-such-folder", "/nor-this"))
+    with pytest.raises(NoCluster, match="/no-such-folder, /nor-this: set TMPDIR to a folder of at most 14 characters"):
+        folder_for_ray(long)
+
+
+def test_a_local_ray_begins_below_a_long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
+    scratch = tmp_path / ("d" * 100)
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    joined = Link(LOCAL, 10**9, scratch)
+    folder = joined._folder
+    assert joined.nodes
+    joined.close()
+    assert not folder.parent.exists()
+    assert not list(scratch.iterdir())
