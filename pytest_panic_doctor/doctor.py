@@ -67,6 +67,10 @@ class Doctor:
     cores: int = 0
     chosen_with: Sequence[str] = ()
     """How the user chose among the items by pytest's own means, in words of the command line."""
+    program: str = "pytest"
+    """How pytest was called, in words of the command line."""
+    distributes: bool = True
+    """Whether xdist is there."""
     embeds: bool = False
     """Whether anybody brings an embedding hook."""
     collected: frozenset[str] | None = None
@@ -243,6 +247,7 @@ class Doctor:
             "ward": self.ward,
             "scratch": self.scratch,
             "chosen_with": list(self.chosen_with),
+            "program": self.program,
         }
 
 
@@ -287,6 +292,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         ward=plain["ward"],  # type: ignore[arg-type]
         scratch=str(plain["scratch"]),
         chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
+        program=str(plain["program"]),
     )
 
 

@@ -231,7 +231,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         baseline_write=bool(values["baseline-write"]),
         sample=part("--doctor-sample", values["sample"]),
         deep=bool(values["deep"]),
-        budget=duration("--doctor-budget", values["budget"]),
+        budget=duration("--doctor-budget", values["budget"], unit=True),
         severity=severities(texts(source.getini("doctor_severity"))),
         max_dim=dimension(values["max-dim"]),
         engine="auto" if values["engine"] in (None, RAY) else str(values["engine"]),

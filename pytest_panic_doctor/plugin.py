@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor import options
+from pytest_panic_doctor.called import called
 from pytest_panic_doctor.ending import interrupt_in_a_line
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.store.printing import printable, typed
@@ -171,7 +172,7 @@ class Hint:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Where nothing was collected, say how the database is examined."""
         if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-            command = f"pytest --doctor-db {typed(self.database)}"
+            command = f"{called()} --doctor-db {typed(self.database)}"
             terminalreporter.write_line(f"doctor: to examine this database, type {command}", yellow=True)
 
 

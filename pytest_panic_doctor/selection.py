@@ -25,7 +25,7 @@ def chosen_with(config: pytest.Config, database: Path) -> tuple[str, ...]:
     if config.getoption("lf", False):
         words.append("--lf")
     for nodeid in config.getoption("deselect", None) or ():
-        words += ["--deselect", str(nodeid)]
+        words += [f"--deselect={nodeid}"] if str(nodeid).startswith("-") else ["--deselect", str(nodeid)]
     folder = config.invocation_params.dir
     words += [arg for arg in config.args if "::" in arg and absolute(folder / arg.split("::")[0]) == database]
     return tuple(map(typed, words))

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_panic_doctor import options
 from pytest_panic_doctor.baseline import compare, save
+from pytest_panic_doctor.called import called
 from pytest_panic_doctor.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
 from pytest_panic_doctor.ending import Ending
@@ -192,6 +193,7 @@ class DoctorSession:
         workers = len(self.config.getoption("tx", None) or ())
         doctor = begin(settings, rules, workers)
         doctor.chosen_with = chosen_with(self.config, settings.database)
+        doctor.program, doctor.distributes = called(), self.config.pluginmanager.hasplugin("xdist")
         if self.treatment:
             doctor.scratch = str(self.treatment.ward.scratch)
             doctor.ward = self.treatment.ward.as_plain()

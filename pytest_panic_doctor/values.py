@@ -78,6 +78,11 @@ HOUR = 3600.0
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
+def extra(name: str) -> str:
+    """How an extra of this package is installed."""
+    return f"pip install '.[{name}]' in the doctor's checkout"
+
+
 def amount(flag: str, value: object) -> str | None:
     """`N` rows or `P%` of a table's, as `5000` or `2.5%`; None where none was given."""
     if value is None:
@@ -90,11 +95,13 @@ def amount(flag: str, value: object) -> str | None:
     return text
 
 
-def duration(flag: str, value: object) -> float | None:
-    """`90s`, `20m`, `1h30m` or a number of seconds, in seconds; None where none was given."""
+def duration(flag: str, value: object, *, unit: bool = False) -> float | None:
+    """`90s`, `20m`, `1h30m` or, unless a `unit` is demanded, a number of seconds; in seconds, None for none."""
     if value is None:
         return None
     text = str(value).strip().lower()
+    if unit and re.fullmatch(r"[0-9.]*[1-9][0-9.]*", text):
+        raise BadOption(f"{flag} {value} has no unit: give one such as {text}s or {text}m")
     pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", f"{text}s" if text[-1:].isdigit() else text)
     whole_text = "".join(number + unit for number, unit in pieces)
     total = sum(float(number) * UNITS[unit] for number, unit in pieces)
@@ -176,7 +183,7 @@ def cluster(given: object, engine: object) -> str | None:
         return None
     if find_spec("ray") is None:
         flag = f"--doctor-engine {RAY}" if given is None else f"--doctor-ray {given}"
-        raise BadOption(f"{flag} needs Ray, which is not installed: pip install 'pytest-panic-doctor[ray]'")
+        raise BadOption(f"{flag} needs Ray, which is not installed: {extra('ray')}")
     return str(given or os.environ.get("RAY_ADDRESS") or "local")
 
 

@@ -239,8 +239,8 @@ def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
         if item.outcome == "failed"
     )
     if results.repairs:
-        yield f"undo: {text.command(doctor.settings, '--doctor-undo')}"
+        yield f"undo: {text.command(doctor.settings, '--doctor-undo', program=doctor.program)}"
     if able and not doctor.settings.fix:
-        yield f"next: {text.again(doctor, '--doctor-fix -n 2')}"
+        yield f"next: {text.again(doctor, '--doctor-fix -n 2' if doctor.distributes else '--doctor-fix')}"
     elif not sick and results.compared and results.compared.healed and not results.compared.written:
         yield f"next: {text.again(doctor, f'--doctor-baseline {path} --doctor-baseline-write')}"

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.called import called
+from pytest_panic_doctor.manifest import dashed, item_name, rule_of
 from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, RepairKind, blockers, plural
 from pytest_panic_doctor.store.integrity import ABSENT
 from pytest_panic_doctor.store.printing import printable, typed
@@ -130,10 +131,10 @@ def cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def command(settings: Settings, *options: str) -> str:
-    """The command line that examines the same database with other options."""
+def command(settings: Settings, *options: str, program: str = "") -> str:
+    """The command line that examines the same database with other options; `program` is pytest, as it was called."""
     base = f"--doctor-db {shown_path(settings)}"
-    return " ".join(("pytest", base, *options))
+    return " ".join((program or called(), base, *options))
 
 
 def again(doctor: Doctor, *options: str, rules: Sequence[str] | None = None) -> str:
@@ -144,7 +145,19 @@ def again(doctor: Doctor, *options: str, rules: Sequence[str] | None = None) -> 
     chosen += [f"--doctor-experiment {dashed(each)}" for each in settings.experiments]
     chosen += [f"--doctor-sample {'/'.join(map(str, settings.sample))}"] if settings.sample else []
     chosen += [f"--doctor-shard {settings.shard}"] if settings.shard else []
-    return command(settings, *options, *chosen, *doctor.chosen_with)
+    chosen += ["--doctor-deep"] if settings.deep else []
+    return command(settings, *options, *chosen, *chosen_words(doctor, rules), program=doctor.program)
+
+
+def chosen_words(doctor: Doctor, rules: Sequence[str] | None) -> Iterator[str]:
+    """What the user chose by pytest's own means; of node ids, where `rules` are named, those of these rules alone."""
+    words = iter(doctor.chosen_with)
+    for word in words:
+        if word in ("-k", "-m", "--deselect"):
+            yield word
+            yield next(words)
+        elif rules is None or "::" not in word or "--deselect=" in word or rule_of(item_name(word.strip("'"))) in rules:
+            yield word
 
 
 def shown_path(settings: Settings) -> str:

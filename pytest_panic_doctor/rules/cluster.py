@@ -20,6 +20,9 @@ NAMES = {
 """What an assignment names: the column, and the table whose id it holds. Only a medoid may be NULL."""
 
 
+NAMED = {noun: f"{'an' if noun == 'embedding' else 'a'} {noun}" for noun in NAMES}
+
+
 def lost(noun: str) -> str:
     """SQL for an assignment `c` that names something which is not there."""
     column, parent = NAMES[noun]
@@ -61,9 +64,17 @@ def orphan_cluster(view: View) -> Iterator[Finding]:
         return f"{count:,} of {plural(total, 'cluster assignment')} {verb(count, 'is an orphan', 'are orphans')}"
 
     def details() -> str:
-        counts = {noun: view.scalar(f"SELECT count(*) FROM embeddingcluster c WHERE {lost(noun)}") for noun in nouns}
+        columns = ", ".join(f"({lost(noun)})" for noun in nouns)
+        where = " OR ".join(f"({lost(noun)})" for noun in nouns)
+        places = ", ".join(str(place + 1) for place in range(len(nouns)))
+        counts = view.db.execute(
+            f"SELECT {columns}, count(*) FROM embeddingcluster c WHERE {where} GROUP BY {places} ORDER BY {places}"
+        ).fetchall()
         return ", ".join(
-            f"{count:,} {verb(count, 'names', 'name')} a lost {noun}" for noun, count in counts.items() if count
+            f"{count:,} {verb(count, 'names', 'name')} "
+            + " and ".join(NAMED[noun] for noun, gone in zip(nouns, row, strict=True) if gone)
+            + f" that {'does' if sum(row) == 1 else 'do'} not exist"
+            for *row, count in reversed(counts)
         )
 
     select = "SELECT id FROM embeddingcluster WHERE rowid IN"

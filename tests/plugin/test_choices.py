@@ -122,7 +122,7 @@ def test_what_has_healed_is_offered_to_be_forgotten(doctor: Doctor, sick: Built,
     result.stdout.fnmatch_lines(
         [
             "baseline     0 new, 0 known, 1 healed",
-            "next: pytest --doctor-db x.sqlite --doctor-baseline known.json --doctor-baseline-write",
+            "next: * -m pytest --doctor-db x.sqlite --doctor-baseline known.json --doctor-baseline-write",
         ]
     )
     doctor("--doctor-baseline=known.json", "--doctor-baseline-write")

@@ -135,11 +135,19 @@ def test_a_report_is_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("45", 45), ("1.5h", 5400), (" 2M ", 120)]
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("45s", 45), ("1.5h", 5400), (" 2M ", 120)]
 )
 def test_a_time_reads(text: str, seconds: float) -> None:
     assert read(Given({"doctor_budget": text})).budget == seconds
     assert read(Given({"doctor_timeout": text})).timeout == seconds
+
+
+@pytest.mark.parametrize("text", ["20", "45", " 1.5 ", "3600"])
+def test_a_budget_demands_a_unit_as_a_size_does(text: str) -> None:
+    for given in (Given({"doctor_budget": text}), Given(ini={"doctor_budget": text})):
+        with pytest.raises(BadOption, match=rf"--doctor-budget {text} has no unit: give one such as {text.strip()}s"):
+            read(given)
+    assert read(Given({"doctor_timeout": text})).timeout == float(text)
 
 
 def test_a_baseline_is_relative_like_the_database() -> None:

@@ -279,7 +279,7 @@ def test_without_ray_the_extra_is_named(
     result = doctor("-p", "without_ray", "--doctor-fix", "--doctor-engine=ray")
     assert result.ret == 4
     assert result.stderr.lines == [
-        "ERROR: --doctor-engine ray needs Ray, which is not installed: pip install 'pytest-panic-doctor[ray]'",
+        "ERROR: --doctor-engine ray needs Ray, which is not installed: pip install '.[ray]' in the doctor's checkout",
         "",
     ]
     assert json.dumps(result.stdout.lines).count("Traceback") == 0

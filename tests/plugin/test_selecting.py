@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 
 import pytest
 from damages import plant
@@ -36,7 +37,7 @@ def test_only_rules_of_chosen_items_are_repaired(
     result = doctor("--doctor-fix", *wider, "--doctor-report=r.json", *mode)
     assert result.ret == 0, result.stdout.str()
     assert outcomes(pytester.path / "r.json")[name] == "fixed"
-    result.stdout.fnmatch_lines(["undo: pytest --doctor-db x.sqlite --doctor-undo"])
+    result.stdout.fnmatch_lines(["undo: * -m pytest --doctor-db x.sqlite --doctor-undo"])
 
 
 def test_one_of_several_diagrams_is_not_computed_in_vain(doctor: Doctor, pytester: pytest.Pytester) -> None:
@@ -59,7 +60,7 @@ def test_what_was_repaired_on_the_way_is_said(doctor: Doctor, sick: Built, pytes
     result.stdout.fnmatch_lines(
         [
             "also done    embedding-type        quarantined 1 row: 1 embedding (repair 1)",
-            "undo: pytest --doctor-db x.sqlite --doctor-undo",
+            "undo: * -m pytest --doctor-db x.sqlite --doctor-undo",
         ]
     )
     assert [each.rule for each in repairs(sick.path)] == ["embedding-type"]
@@ -98,14 +99,15 @@ def test_the_next_command_keeps_the_selection(doctor: Doctor, sick: Built, args:
     kept = [arg for arg in args if arg != "-n2"]
     (line,) = [line for line in result.outlines if line.startswith("next: ") and "-n 2" in line]
     command = shlex.split(line.removeprefix("next: "))
-    assert command == ["pytest", "--doctor-db", "x.sqlite", "--doctor-fix", "-n", "2", *kept]
-    assert doctor(*command[3:]).ret == 0
+    whole = [sys.executable, "-m", "pytest", "--doctor-db", "x.sqlite", "--doctor-fix", "-n", "2", *kept]
+    assert command == whole
+    assert doctor(*command[5:]).ret == 0
 
 
 def test_what_an_ini_file_chooses_is_not_said_again(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\naddopts = -m 'not slow'\nmarkers = slow")
     plant(sick, "diagram_null")
-    doctor().stdout.fnmatch_lines(["next: pytest --doctor-db x.sqlite --doctor-fix -n 2"])
+    doctor().stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2"])
 
 
 def test_a_blocked_item_proposes_no_repair_that_cannot_help(
@@ -118,7 +120,7 @@ def test_a_blocked_item_proposes_no_repair_that_cannot_help(
     assert "would stay" in doctor("--doctor-plan").stdout.str()
     pytester.makeconftest(HOOK)
     result = doctor(str(sick.path))
-    result.stdout.fnmatch_lines(["next: pytest --doctor-db x.sqlite --doctor-fix -n 2"])
+    result.stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2"])
     result = doctor("--doctor-plan", str(sick.path))
     result.stdout.fnmatch_lines_random(
         [
@@ -199,7 +201,7 @@ def test_a_rule_that_is_misspelt_is_hinted_at(doctor: Doctor, sick: Built, args:
 
 
 def test_a_database_without_an_option_is_hinted_at(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
-    hint = "doctor: to examine this database, type pytest --doctor-db x.sqlite"
+    hint = "doctor: to examine this database, type * -m pytest --doctor-db x.sqlite"
     assert sick.path.exists()
     for args in (["x.sqlite"], ["x.sqlite::orphan-run"]):
         result = doctor(*args, database=None)
@@ -216,4 +218,4 @@ def test_a_database_without_an_option_is_hinted_at(doctor: Doctor, sick: Built, 
     )
     result = doctor("x.sqlite", database=None)
     assert result.ret == 0
-    assert hint not in result.stdout.str()
+    result.stdout.no_fnmatch_line(hint)

@@ -55,7 +55,7 @@ def test_without_jinja_nothing_is_examined(pytester: pytest.Pytester, sick: Buil
     run = pytester.runpytest_subprocess("--doctor-db", sick.path, "--doctor-report=r.html", timeout=120)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(
-        ["*r.html needs Jinja2, which is not installed: pip install 'pytest-panic-doctor[[]html[]]'"]
+        ["*r.html needs Jinja2, which is not installed: pip install '.[[]html[]]' in the doctor's checkout"]
     )
     assert "Traceback" not in run.stderr.str()
     assert not (pytester.path / "r.html").exists()

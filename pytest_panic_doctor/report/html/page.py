@@ -24,6 +24,7 @@ from pytest_panic_doctor.store.schema import NOUNS
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.topology.memory import format_size
+from pytest_panic_doctor.values import extra
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -53,9 +54,7 @@ SCRIPTS = (
 def require_jinja(path: Path) -> None:
     """Raise `DoctorError`, in one sentence, unless the report at `path` can be rendered."""
     if find_spec("jinja2") is None:
-        raise DoctorError(
-            f"--doctor-report {path} needs Jinja2, which is not installed: pip install 'pytest-panic-doctor[html]'"
-        )
+        raise DoctorError(f"--doctor-report {path} needs Jinja2, which is not installed: {extra('html')}")
 
 
 def write_html(path: Path, doctor: Doctor, results: Results, version: str, merged: Sequence[str] | None = None) -> None:
