@@ -188,7 +188,7 @@ def test_undo_lists_takes_back_and_can_be_undone(doctor: Doctor, sick: Built) ->
     assert dump(sick.path) == before
     listed = doctor("--doctor-undo").outlines
     assert "undone: quarantine       1 " in "\n".join(listed)
-    assert max(map(len, listed)) <= 80
+    assert max(len(line) for line in listed if not line.startswith("next: ")) <= 80, "a command is as long as it is"
     for undo in ("3", "4"):
         doctor("--doctor-undo", undo).stdout.fnmatch_lines([f"undid repair {undo} *"])
     assert dump(sick.path) == after
