@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_panic_doctor.store.integrity import Damage, check
 from pytest_panic_doctor.store.subject import Rows, Subject
-from pytest_panic_doctor.topology.room import Room
 
 BUILT_IN = "built in"
 """The source of a rule that comes with the doctor."""
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.embedder import Embedder
+    from pytest_panic_doctor.topology.room import Room
 
 IDS_KEPT = 10_000
 """Row ids that a finding carries at most; its count stays exact beyond that."""
@@ -96,6 +96,13 @@ class Finding:
         }
 
 
+def all_room() -> Room:
+    """No limit but the machine's; imported here, since every project that has the plugin would load psutil for it."""
+    from pytest_panic_doctor.topology.room import Room
+
+    return Room()
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a check sees: one read-only snapshot of the database, and the subject that it is asked about.
@@ -113,7 +120,7 @@ class View:
     """What SQLite finds wrong with the file: asked once a session, however many ask."""
     looked_at: dict[str, int] = field(default_factory=dict)
     """How many rows of each table the check has said that it looked at."""
-    space: Room = field(default_factory=Room)
+    space: Room = field(default_factory=all_room)
     """What the check may hold in memory at once."""
     embedder: Embedder | None = None
     """The embedding hooks of this session; None where there is none."""
