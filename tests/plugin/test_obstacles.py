@@ -44,7 +44,7 @@ def test_a_rule_of_others_that_cannot_be_asked_stops_no_repair(
     came = outcomes(sick.path.with_name("r.json"))
     assert [name for name, word in came.items() if word == "failed"] == ["own"]
     assert "fixed" in came.values()
-    result.stdout.fnmatch_lines(["*RuntimeError: no such luck"])
+    result.stdout.fnmatch_lines(["*RuntimeError('no such luck') in conftest.py:*"])
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["with UNIQUE", "without"])
@@ -64,7 +64,7 @@ def test_a_misspelt_column_in_a_rule_is_the_rules_fault(
     build(sick.path, older=older)
     result = doctor("--doctor-rule=own")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*no such column: sed"])
+    result.stdout.fnmatch_lines(["*OperationalError('no such column: sed') in conftest.py:*"])
 
 
 def test_a_column_that_the_file_lacks_is_not(doctor: Doctor, sick: Built) -> None:
