@@ -22,7 +22,7 @@ from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.engine import compute
 from pytest_panic_doctor.topology.isolation import Computer
-from pytest_panic_doctor.topology.payload import META, Provenance, decode, problems
+from pytest_panic_doctor.topology.payload import META, Provenance, decode, indexed, problems
 
 RULE = "diagram-valid"
 CLOUD = vectors(0, image=False)
@@ -93,7 +93,7 @@ GENERATORS = {
     [
         {},
         {"dgms_count": np.array(3)},
-        {META: np.array(["no provenance of ours"]), "note_meta": np.array("of somebody else")},
+        {"note_meta": np.array("of somebody else")},
         {"dgms_count": np.array(3), "else_meta": np.array(5.0)},
         GENERATORS,
     ],
@@ -154,7 +154,7 @@ def test_a_blocked_cloud_tells_nothing_about_its_diagram(built: Built) -> None:
 
 def test_a_payload_that_changes_meanwhile_is_looked_at_again(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     store(built, scalar_meta())
-    right = scalar_meta(**{META: np.array(["another"])})
+    right = indexed(scalar_meta(note_meta=np.array("of another worker")))
     update = Writer.update
 
     def overtaken(self: Writer, *arguments: object) -> object:
