@@ -253,7 +253,7 @@ def test_a_damaged_stored_embedding_is_no_sample(ward: Ward) -> None:
 
 def test_images_are_compared_as_images(ward: Ward) -> None:
     ward.do("UPDATE embedding SET vector = NULL WHERE id = ?", ward.built.embedding(4))
-    by_image = {}
+    by_image: dict[bytes, NDArray[np.float32]] = {}
     for run in (0, 1):
         with ward.built.open() as db:
             ids = [ward.built.invocation(k, run=run) for k in range(0, LENGTH, 2)]
