@@ -253,12 +253,12 @@ def test_a_damaged_stored_embedding_is_no_sample(ward: Ward) -> None:
 
 def test_images_are_compared_as_images(ward: Ward) -> None:
     ward.do("UPDATE embedding SET vector = NULL WHERE id = ?", ward.built.embedding(4))
-    by_image: dict[bytes, NDArray[np.float32]] = {}
+    by_image: dict[bytes, NDArray[np.float64]] = {}
     for run in (0, 1):
         with ward.built.open() as db:
             ids = [ward.built.invocation(k, run=run) for k in range(0, LENGTH, 2)]
             images = [db.execute(OUTPUT, (each,)).fetchone()[0] for each in ids]
-        by_image |= dict(zip(images, vectors(run, image=True), strict=True))
+        by_image |= dict(zip(images, vectors(run, image=True).astype(np.float64), strict=True))
     ward.change = lambda _, outputs: np.stack([by_image[bytes(image)] for image in outputs])  # type: ignore[arg-type]
     ward.do("DELETE FROM embedding WHERE id > ? AND embedding_model = 'NomicVision'", ward.built.embedding(0, run=1))
     assert "agrees with 5 stored embeddings" in ward.embed("NomicVision", run=0)

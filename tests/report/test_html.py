@@ -191,7 +191,7 @@ def test_ids_are_as_many_as_there_is_room_for(findings: int, ids: int) -> None:
 def test_without_jinja_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, sick: Built) -> None:
     doctor, results = examined(sick.path)
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(DoctorError, match=r"x\.html needs Jinja2.*pip install 'pytest-panic-doctor\[html\]'"):
+    with pytest.raises(DoctorError, match=r"x\.html needs Jinja2.*pip install '\.\[html\]' in the doctor's checkout"):
         write_html(sick.path.with_name("x.html"), doctor, results, "0.1.0")
 
 
