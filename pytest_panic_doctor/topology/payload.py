@@ -112,8 +112,7 @@ def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
     arrays["dgms_count"] = np.array([len(diagram.bars)])
     arrays["entropy"] = diagram.entropy
     if provenance is not None:
-        checked = replace(provenance, bars_sha256=diagram.sha256)
-        arrays[META] = np.array([json.dumps(asdict(checked), sort_keys=True)])
+        arrays[META] = np.array([provenance_as_json(provenance, diagram)])
     return packed({f"{name}.npy": as_npy(array) for name, array in arrays.items()})
 
 
@@ -296,8 +295,18 @@ def provenance_of(meta: NDArray[np.generic] | None) -> Provenance | None:
     """The provenance, None where there is none or where it is not one that this doctor writes."""
     if meta is None or meta.dtype.kind != "U" or meta.size != 1:
         return None
+    return provenance_from_json(str(meta.item()))
+
+
+def provenance_as_json(provenance: Provenance, diagram: Diagram) -> str:
+    """The text of a `doctor_meta`: the provenance, with the SHA-256 of these bars."""
+    return json.dumps(asdict(replace(provenance, bars_sha256=diagram.sha256)), sort_keys=True)
+
+
+def provenance_from_json(text: str | bytes) -> Provenance | None:
+    """The provenance that a `doctor_meta` holds, None where it is not one that this doctor writes."""
     try:
-        values = {"bars_sha256": ""} | json.loads(str(meta.item()))
+        values = {"bars_sha256": ""} | json.loads(text)
         found = Provenance(**{each.name: values[each.name] for each in fields(Provenance)})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -1,0 +1,1 @@
+"""Descriptions of the stores of trajectories that the doctor knows, and the encodings of their values."""

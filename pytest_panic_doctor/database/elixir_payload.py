@@ -1,0 +1,196 @@
+"""What the Elixir generation stores as Erlang terms, to and from the values that the doctor computes with.
+
+A diagram is a map of the atoms `dgms` (a list of bars `[birth, death]` for each homology dimension), `entropy` and
+`num_edges`; the doctor's provenance is under the binary `doctor_meta`, which a checkout that makes no new atoms reads
+too. Values are float32 held as doubles, and infinity, which Erlang has not, is the atom `inf`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.database import erlang_terms
+from pytest_panic_doctor.database.erlang_terms import Atom, ErlangTermError, Term
+from pytest_panic_doctor.topology.diagram import Bars, Diagram
+from pytest_panic_doctor.topology.lyapunov import Lyapunov
+from pytest_panic_doctor.topology.payload import (
+    META,
+    MOST_DIMENSIONS,
+    Payload,
+    PayloadError,
+    Provenance,
+    provenance_as_json,
+    provenance_from_json,
+)
+
+DGMS, ENTROPY, NUM_EDGES = Atom("dgms"), Atom("entropy"), Atom("num_edges")
+META_KEY = META.encode()
+KNOWN_KEYS = {DGMS, ENTROPY, NUM_EDGES, META_KEY}
+
+INF, NEGATIVE_INF, NAN, NIL = Atom("inf"), Atom("-inf"), Atom("nan"), Atom("nil")
+NUMBERS: Mapping[Atom, float] = {INF: math.inf, NEGATIVE_INF: -math.inf, NAN: math.nan}
+"""The atoms that stand for floats."""
+
+LYAPUNOV_KEYS = ("divergence_curve", "exponent", "num_pairs", "num_timesteps", "r_squared")
+LONGEST_NAME = 40
+"""Characters of a key that are shown."""
+
+MOST_COUNT = 2**53
+"""Of pairs or steps: a larger integer is no number of anything."""
+
+
+def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
+    """The payload of a diagram, as the Elixir generation of the research tool writes it.
+
+    Args:
+        diagram: Its bars are written as float32 in their order, with their entropy.
+        provenance: Written under the binary key `doctor_meta` as JSON; None: no such key.
+
+    Returns:
+        A compressed term. Equal arguments give equal bytes.
+    """
+    found: dict[Atom | bytes, Term] = {
+        DGMS: [[[term_of(birth), term_of(death)] for birth, death in bars.tolist()] for bars in diagram.bars],
+        ENTROPY: [term_of(each) for each in diagram.entropy.tolist()],
+        NUM_EDGES: 0,
+    }
+    if provenance is not None:
+        found[META_KEY] = provenance_as_json(provenance, diagram).encode()
+    return erlang_terms.encode(found)
+
+
+def decode(payload: bytes) -> Payload:
+    """Read a diagram.
+
+    Args:
+        payload: As it is stored.
+
+    Returns:
+        The same value that a `.npz` of the Python generation gives; `count` is the number of dimensions there are.
+
+    Raises:
+        PayloadError: It is torn, larger than any diagram, or no map of a diagram's keys.
+    """
+    found = map_of(payload)
+    if DGMS not in found:
+        raise PayloadError("holds no diagram: there is no key dgms")
+    edges = found.get(NUM_EDGES)
+    if type(edges) is not int or edges < 0:
+        raise PayloadError("holds no number under the key num_edges, which the research tool writes")
+    dimensions = found[DGMS]
+    if not isinstance(dimensions, list) or not dimensions:
+        raise PayloadError("holds no diagram: dgms is not a list of homology dimensions")
+    if len(dimensions) > MOST_DIMENSIONS:
+        raise PayloadError(f"has {len(dimensions):,} homology dimensions, more than any diagram")
+    bars = tuple(bars_of(each, f"H{dimension}") for dimension, each in enumerate(dimensions))
+    meta = found.get(META_KEY)
+    return Payload(
+        Diagram(bars),
+        len(bars),
+        entropy_of(found[ENTROPY]) if ENTROPY in found else None,
+        provenance_from_json(meta) if isinstance(meta, bytes) else None,
+        {},
+        META_KEY in found,
+        tuple(sorted(shown(key) for key in found.keys() - KNOWN_KEYS)),
+    )
+
+
+def map_of(payload: bytes) -> Mapping[Atom | bytes, Term]:
+    """The map that a payload is; raises `PayloadError`."""
+    try:
+        found = erlang_terms.decode(payload)
+    except ErlangTermError as error:
+        raise PayloadError(f"is torn: {error}") from error
+    if not isinstance(found, Mapping):
+        raise PayloadError("holds another term than the map that the research tool writes")
+    return found
+
+
+def shown(key: Atom | bytes) -> str:
+    """A key, for a sentence."""
+    name = key.name if isinstance(key, Atom) else key.decode(errors="replace")
+    return name[:LONGEST_NAME] if name.isprintable() else ascii(name)[1 : 1 + LONGEST_NAME]
+
+
+def bars_of(value: Term, name: str) -> Bars:
+    """A list of bars; raises `PayloadError`."""
+    if not isinstance(value, list):
+        raise PayloadError(f"holds no list of bars in {name}")
+    pairs = [each if isinstance(each, list | tuple) and len(each) == 2 else None for each in value]
+    if None in pairs:
+        raise PayloadError(f"holds a bar in {name} that is not a birth and a death")
+    numbers = [float_of(number, name) for pair in pairs if pair is not None for number in pair]
+    with np.errstate(over="ignore"):
+        return np.array(numbers, dtype=np.float64).astype(np.float32).reshape(-1, 2)
+
+
+def entropy_of(value: Term) -> NDArray[np.float32]:
+    """The stored entropy; raises `PayloadError`."""
+    if not isinstance(value, list):
+        raise PayloadError("holds an entropy that is not a list")
+    with np.errstate(over="ignore"):
+        return np.array([float_of(each, "entropy") for each in value], dtype=np.float64).astype(np.float32)
+
+
+def float_of(value: Term, where: str) -> float:
+    """A number as a float: Erlang has atoms for infinity and NaN; raises `PayloadError`."""
+    if isinstance(value, float):
+        return value
+    if isinstance(value, Atom) and value in NUMBERS:
+        return NUMBERS[value]
+    if type(value) is int and abs(value) < MOST_COUNT:
+        return float(value)
+    raise PayloadError(f"holds a value in {where} that is no number")
+
+
+def term_of(value: float) -> Term:
+    """A float as a term."""
+    if math.isfinite(value):
+        return value
+    return NAN if math.isnan(value) else INF if value > 0 else NEGATIVE_INF
+
+
+def encode_lyapunov(result: Lyapunov) -> bytes:
+    """A Lyapunov result, as the research tool writes it into `lyapunov_data`; equal results give equal bytes."""
+    found: dict[Atom | bytes, Term] = {
+        Atom("divergence_curve"): [term_of(each) for each in result.divergence_curve.tolist()],
+        Atom("exponent"): term_of(result.exponent),
+        Atom("num_pairs"): result.num_pairs,
+        Atom("num_timesteps"): result.num_timesteps,
+        Atom("r_squared"): NIL if result.r_squared is None else term_of(result.r_squared),
+    }
+    return erlang_terms.encode(found)
+
+
+def decode_lyapunov(payload: bytes) -> Lyapunov:
+    """Read a Lyapunov result as it is stored; whether its parts fit each other is not asked.
+
+    Args:
+        payload: As it is stored.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        PayloadError: It is torn, or lacks one of the five keys, or holds something else under one.
+    """
+    found = map_of(payload)
+    if missing := [key for key in LYAPUNOV_KEYS if Atom(key) not in found]:
+        raise PayloadError(f"lacks {', '.join(missing)}")
+    curve, exponent, pairs, steps, fit = (found[Atom(key)] for key in LYAPUNOV_KEYS)
+    if not isinstance(curve, list):
+        raise PayloadError("holds a divergence_curve that is not a list")
+    for key, value in (("num_pairs", pairs), ("num_timesteps", steps)):
+        if type(value) is not int or not 0 <= value < MOST_COUNT:
+            raise PayloadError(f"holds no whole number under {key}")
+    return Lyapunov(
+        float_of(exponent, "exponent"),
+        None if fit == NIL else float_of(fit, "r_squared"),
+        np.array([float_of(each, "divergence_curve") for each in curve], dtype=np.float64),
+        int(str(pairs)),
+        int(str(steps)),
+    )
