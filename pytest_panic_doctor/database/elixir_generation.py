@@ -1,0 +1,245 @@
+"""The research tool's Elixir generation, since February 2026: the tables of Ecto's migrations."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from datetime import UTC, datetime
+from secrets import randbits
+
+from pytest_panic_doctor.database.generation import (
+    Codec,
+    Generation,
+    SchemaVersion,
+    Source,
+    Table,
+    columns,
+    columns_of_table,
+    tables_of_file,
+)
+
+VERSIONS = (
+    20260202074101,
+    20260207043602,
+    20260207053414,
+    20260207065950,
+    20260327035722,
+    20260519064359,
+    20260519233115,
+)
+"""The tool's migrations: the n-th makes schema n."""
+
+OLDEST = 4
+"""The first schema that can be examined: no file that holds rows was migrated to it from an older one."""
+
+STAMPS = ("updated_at TEXT NOT NULL", "inserted_at TEXT NOT NULL")
+TIMES = (*STAMPS, "completed_at TEXT", "started_at TEXT NOT NULL")
+TYPE = "CASE {0} WHEN 'text' THEN 'TEXT' WHEN 'image' THEN 'IMAGE' ELSE '?' || {0} END"
+"""Types are in lower case here; one that is in upper case is wrong, and stays unknown."""
+
+NEWER = "newer than this doctor knows: a newer doctor may know more of it"
+OLDER = "older than the research tool's newest: any of its mix tasks migrates the file"
+
+
+def schema_version(db: sqlite3.Connection) -> SchemaVersion:
+    """By the migrations that ran, as Ecto wrote them down; where it wrote down nothing, by the columns."""
+    version = 0
+    if "schema_migrations" in tables_of_file(db):
+        found = db.execute("SELECT max(version) FROM main.schema_migrations WHERE typeof(version) = 'integer'")
+        version = int(found.fetchone()[0] or 0)
+    if version > VERSIONS[-1]:
+        return SchemaVersion(len(VERSIONS), str(version), NEWER)
+    number = sum(each <= version for each in VERSIONS) or by_columns(db)
+    return SchemaVersion(number, str(VERSIONS[number - 1]), "" if number == len(VERSIONS) else OLDER)
+
+
+def by_columns(db: sqlite3.Connection) -> int:
+    """The schema that a file's columns are of."""
+    experiments = lower(db, "experiments")
+    clusterings = lower(db, "clustering_results")
+    if "seeds" in experiments:
+        return 2 if "experiment_id" in clusterings else 1
+    if "network" in experiments:
+        return 3
+    if "layer" in clusterings:
+        return 6 if "experiment_id" in clusterings else 7
+    return 5 if lower(db, "lyapunov_results") else 4
+
+
+def lower(db: sqlite3.Connection, table: str) -> set[str]:
+    """The names of a table's columns in lower case."""
+    return {name.lower() for name in columns_of_table(db, table)}
+
+
+def refusal(db: sqlite3.Connection) -> str:
+    """Schemas 1 to 3 are days old, and the tool itself cannot migrate them where they hold rows."""
+    if lower(db, "experiments") & {"seeds", "network"}:
+        return (
+            "has a schema of 2 to 7 February 2026, which the research tool itself cannot migrate where it holds rows: "
+            "make its experiments anew with the tool of today"
+        )
+    return ""
+
+
+def new_id() -> str:
+    """A UUIDv7 of RFC 9562 as the tool makes it: milliseconds, 12 bits of their fraction, then chance."""
+    millis, rest = divmod(time.time_ns(), 1_000_000)
+    number = millis << 80 | 7 << 76 | (4096 * rest // 1_000_000) << 64 | 2 << 62 | randbits(62)
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def stamp(moment: datetime) -> str:
+    """A time as Ecto stores it: UTC, with microseconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def codec() -> Codec:
+    """Erlang terms."""
+    from pytest_panic_doctor.database import elixir_payload
+
+    return elixir_payload
+
+
+ELIXIR = Generation(
+    key="elixir",
+    name="the Elixir generation",
+    tables=(
+        Table(
+            "experiments",
+            "experimentconfig",
+            columns(
+                *STAMPS,
+                "completed_at TEXT",
+                "started_at TEXT",
+                "max_length INTEGER NOT NULL",
+                "embedding_models TEXT NOT NULL",
+                "prompts TEXT NOT NULL",
+                "id TEXT NOT NULL",
+                "num_runs INTEGER NOT NULL",
+                "networks TEXT NOT NULL",
+            ),
+            sources={"seeds": Source(None)},
+        ),
+        Table(
+            "runs",
+            "run",
+            columns(
+                "experiment_id TEXT NOT NULL",
+                *STAMPS,
+                "initial_prompt TEXT NOT NULL",
+                "max_length INTEGER NOT NULL",
+                "network TEXT NOT NULL",
+                "id TEXT NOT NULL",
+                "run_number INTEGER NOT NULL",
+            ),
+            unique=((("experiment_id", "network", "initial_prompt", "run_number"), 4),),
+            sources={"seed": Source(None)},
+        ),
+        Table(
+            "invocations",
+            "invocation",
+            columns(
+                "input_invocation_id TEXT",
+                "run_id TEXT NOT NULL",
+                *TIMES,
+                "output_image BLOB",
+                "output_text TEXT",
+                "sequence_number INTEGER NOT NULL",
+                "type TEXT NOT NULL",
+                "model TEXT NOT NULL",
+                "id TEXT NOT NULL",
+            ),
+            unique=((("run_id", "sequence_number"), 2),),
+            sources={"seed": Source(None), "output_image_data": Source("output_image"), "type": Source("type", TYPE)},
+        ),
+        Table(
+            "embeddings",
+            "embedding",
+            columns(
+                "invocation_id TEXT NOT NULL",
+                *TIMES,
+                "vector BLOB NOT NULL",
+                "embedding_model TEXT NOT NULL",
+                "id TEXT NOT NULL",
+            ),
+            unique=((("invocation_id", "embedding_model"), 1),),
+        ),
+        Table(
+            "persistence_diagrams",
+            "persistencediagram",
+            columns(
+                "run_id TEXT NOT NULL",
+                *TIMES,
+                "diagram_data BLOB",
+                "embedding_model TEXT NOT NULL",
+                "id TEXT NOT NULL",
+            ),
+            unique=((("run_id", "embedding_model"), 1),),
+        ),
+        Table(
+            "lyapunov_results",
+            "lyapunovresult",
+            columns(
+                "experiment_id TEXT NOT NULL",
+                *TIMES,
+                "lyapunov_data BLOB",
+                "prompt TEXT NOT NULL",
+                "network TEXT NOT NULL",
+                "embedding_model TEXT NOT NULL",
+                "id TEXT NOT NULL",
+            ),
+            unique=((("experiment_id", "network", "prompt", "embedding_model"), 5),),
+            since=5,
+        ),
+        Table(
+            "clustering_results",
+            "clusteringresult",
+            columns(
+                *TIMES,
+                "parameters TEXT",
+                "algorithm TEXT NOT NULL",
+                "embedding_model TEXT NOT NULL",
+                "id TEXT NOT NULL",
+                "layer INTEGER NOT NULL",
+                since={"layer": 6},
+            ),
+            unique=((("embedding_model", "algorithm", "layer"), 7),),
+            sources={"created_at": Source("inserted_at")},
+        ),
+        Table(
+            "embedding_clusters",
+            "embeddingcluster",
+            columns(
+                "medoid_embedding_id TEXT",
+                "clustering_result_id TEXT NOT NULL",
+                "embedding_id TEXT NOT NULL",
+                *STAMPS,
+                "id TEXT NOT NULL",
+            ),
+            unique=((("embedding_id", "clustering_result_id"), 1),),
+        ),
+    ),
+    references=(
+        ("invocations", "run_id", "runs"),
+        ("persistence_diagrams", "run_id", "runs"),
+        ("lyapunov_results", "experiment_id", "experiments"),
+        ("embeddings", "invocation_id", "invocations"),
+        ("embedding_clusters", "embedding_id", "embeddings"),
+        ("embedding_clusters", "medoid_embedding_id", "embeddings"),
+        ("embedding_clusters", "clustering_result_id", "clustering_results"),
+    ),
+    schema_version=schema_version,
+    refusal=refusal,
+    codec=codec,
+    new_id=new_id,
+    stamp=stamp,
+    id_pattern=re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    id_form="a UUID in lower case, with dashes",
+    stamped_on_insert=("inserted_at", "updated_at"),
+    stamped_on_update=("updated_at",),
+    run_number="run_number",
+    numbers="num_runs",
+    repairs=False,
+)

@@ -1,0 +1,150 @@
+"""The research tool's Python generation, until January 2026: SQLModel's tables, which are the canonical ones."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from datetime import datetime
+from secrets import randbits
+
+from pytest_panic_doctor.database.generation import (
+    Codec,
+    Column,
+    Generation,
+    SchemaVersion,
+    Table,
+    columns,
+    tables_of_file,
+)
+from pytest_panic_doctor.store.schema import UNIQUE
+
+ID = "CHAR(32) NOT NULL"
+TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")
+
+
+def table(name: str, *declared: str) -> Table:
+    """A table, whose name and columns are the canonical ones; each constraint is of the newest schema."""
+    found: tuple[Column, ...] = columns(*declared)
+    return Table(name, name, found, tuple((wanted, 1) for wanted in UNIQUE.get(name, ())))
+
+
+def schema_version(db: sqlite3.Connection) -> SchemaVersion:
+    """By what Alembic wrote down, where the tool migrated the file: one that it made anew says nothing."""
+    if "alembic_version" not in tables_of_file(db):
+        return SchemaVersion(0, "")
+    row = db.execute("SELECT max(version_num) FROM main.alembic_version").fetchone()
+    return SchemaVersion(0, str(row[0] or ""))
+
+
+def new_id() -> str:
+    """An id as the research tool makes them, so that the order of ids stays that of time.
+
+    The tool's UUIDv7 are those of the library `uuid7`, after the draft that RFC 9562 replaced: 36 bits of seconds and
+    24 of their fraction come first.
+    """
+    sixteens, rest = divmod(time.time_ns(), 16_000_000_000)
+    high, rest = divmod(rest << 16, 16_000_000_000)
+    low = (rest << 12) // 16_000_000_000
+    return f"{sixteens:08x}{high:04x}{0x7000 | low:04x}{0x8000 | randbits(14):04x}{randbits(48):012x}"
+
+
+def stamp(moment: datetime) -> str:
+    """A time as the database stores it: local, naive, with microseconds."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def codec() -> Codec:
+    """NumPy archives."""
+    from pytest_panic_doctor.topology import payload
+
+    return payload
+
+
+PYTHON = Generation(
+    key="python",
+    name="the Python generation",
+    tables=(
+        table(
+            "experimentconfig",
+            f"id {ID}",
+            "networks JSON NOT NULL",
+            "seeds JSON NOT NULL",
+            "prompts JSON NOT NULL",
+            "embedding_models JSON NOT NULL",
+            "max_length INTEGER NOT NULL",
+            "started_at DATETIME",
+            "completed_at DATETIME",
+        ),
+        table(
+            "run",
+            f"id {ID}",
+            "network JSON NOT NULL",
+            "seed INTEGER NOT NULL",
+            "max_length INTEGER NOT NULL",
+            "initial_prompt VARCHAR NOT NULL",
+            f"experiment_id {ID}",
+        ),
+        table(
+            "invocation",
+            f"id {ID}",
+            *TIMES,
+            "model VARCHAR NOT NULL",
+            "type VARCHAR(5) NOT NULL",
+            "seed INTEGER NOT NULL",
+            f"run_id {ID}",
+            "sequence_number INTEGER NOT NULL",
+            "input_invocation_id CHAR(32)",
+            "output_text VARCHAR",
+            "output_image_data BLOB",
+        ),
+        table(
+            "embedding",
+            f"id {ID}",
+            *TIMES,
+            f"invocation_id {ID}",
+            "embedding_model VARCHAR NOT NULL",
+            "vector BLOB",
+        ),
+        table(
+            "persistencediagram",
+            f"id {ID}",
+            *TIMES,
+            "diagram_data BLOB",
+            f"run_id {ID}",
+            "embedding_model VARCHAR NOT NULL",
+        ),
+        table(
+            "clusteringresult",
+            f"id {ID}",
+            "created_at DATETIME NOT NULL",
+            *TIMES,
+            "embedding_model VARCHAR NOT NULL",
+            "algorithm VARCHAR NOT NULL",
+            "parameters JSON NOT NULL",
+        ),
+        table(
+            "embeddingcluster",
+            f"id {ID}",
+            f"embedding_id {ID}",
+            f"clustering_result_id {ID}",
+            "medoid_embedding_id CHAR(32)",
+        ),
+    ),
+    references=(
+        ("invocation", "run_id", "run"),
+        ("persistencediagram", "run_id", "run"),
+        ("embedding", "invocation_id", "invocation"),
+        ("embeddingcluster", "embedding_id", "embedding"),
+        ("embeddingcluster", "medoid_embedding_id", "embedding"),
+        ("embeddingcluster", "clustering_result_id", "clusteringresult"),
+    ),
+    schema_version=schema_version,
+    refusal=lambda _: "",
+    codec=codec,
+    new_id=new_id,
+    stamp=stamp,
+    id_pattern=re.compile(r"[0-9a-f]{32}"),
+    id_form="32 hex digits in lower case, without dashes",
+    stops_early=True,
+)
