@@ -21,7 +21,7 @@ from pytest_panic_doctor.store.whole import whole
 from pytest_panic_doctor.topology.room import Room
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.report.results import Result
+    from pytest_panic_doctor.result import Result
 
 SUBJECTS = ("experimentconfig", "run")
 """Tables whose row a finding names because it is about it, and not because that row is wrong."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_panic_doctor.store.printing import typed
+from pytest_panic_doctor.formatting import typed
 
 PLAIN = "pytest"
 NAMES = ("pytest", "py.test", "pytest.exe", "py.test.exe")

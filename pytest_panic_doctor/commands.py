@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor import options
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.foreign import calling, shown
+from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules import BadRule
-from pytest_panic_doctor.rules.model import Rule, plural
-from pytest_panic_doctor.store.printing import printable
-from pytest_panic_doctor.topology.memory import format_size
+from pytest_panic_doctor.rules.model import Rule
 from pytest_panic_doctor.values import place
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_panic_doctor.options import Settings
     from pytest_panic_doctor.repair.journal import Repair
+    from pytest_panic_doctor.settings import Settings
 
 DISTRIBUTION = "pytest-panic-doctor"
 

@@ -6,8 +6,8 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.weigh import Taken
-from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.store.schema import NOUNS
 
 MANY = 1_000

@@ -12,22 +12,22 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_panic_doctor import manifest as manifests
+from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.formatting import did_you_mean, format_size
 from pytest_panic_doctor.manifest import Entry, Manifest, rule_of
-from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.plan import Pair, Todo, dealt, todo
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.database import file_integrity
 from pytest_panic_doctor.rules.diagram import diagram_missing
 from pytest_panic_doctor.rules.model import Rule, Scope
-from pytest_panic_doctor.running import Running
+from pytest_panic_doctor.running import Running, Written, never_written
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.store.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.store.schema import TABLES
 from pytest_panic_doctor.store.session import Database, Unreadable
-from pytest_panic_doctor.topology.memory import format_size
 from pytest_panic_doctor.topology.room import CONTROLLER, Room, TooLarge, room
-from pytest_panic_doctor.values import BadOption, nearest
 from pytest_panic_doctor.verification import LISTING, Verification, verified_folder
 
 MISSING = diagram_missing.id
@@ -71,6 +71,8 @@ class Doctor:
     """How pytest was called, in words of the command line."""
     distributes: bool = True
     """Whether xdist is there."""
+    written: Written = never_written
+    """Whether the doctor itself wrote a row, as its journal has it."""
     embeds: bool = False
     """Whether anybody brings an embedding hook."""
     collected: frozenset[str] | None = None
@@ -205,7 +207,7 @@ class Doctor:
     @property
     def running(self) -> Running:
         """What tells which experiments the research tool is running now."""
-        return Running(self.settings.database, self.settings.running)
+        return Running(self.settings.database, self.settings.running, self.written)
 
     @property
     def shard(self) -> Shard:
@@ -279,7 +281,7 @@ def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> D
     return Doctor(settings, rules, listed, rows, deadline=deadline, doubt=doubt)
 
 
-def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
+def join(plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Written = never_written) -> Doctor:
     """The session that the controller handed to a worker."""
     settings = Settings.from_dict(plain["settings"])  # type: ignore[arg-type]
     return Doctor(
@@ -293,6 +295,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Doctor:
         scratch=str(plain["scratch"]),
         chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
         program=str(plain["program"]),
+        written=written,
     )
 
 
@@ -332,11 +335,11 @@ def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
     for name in settings.rules:
         if name not in rules:
             raise BadOption(
-                f"--doctor-rule {name}: there is no such rule{nearest(name, rules)} (--doctor-rules lists them)"
+                f"--doctor-rule {name}: there is no such rule{did_you_mean(name, rules)} (--doctor-rules lists them)"
             )
     for name in settings.severity:
         if name not in rules:
-            raise BadOption(f"doctor_severity names {name}: there is no such rule{nearest(name, rules)}")
+            raise BadOption(f"doctor_severity names {name}: there is no such rule{did_you_mean(name, rules)}")
     return rules
 
 
@@ -353,7 +356,7 @@ def check_experiments(settings: Settings, there: list[str]) -> None:
     for name in settings.experiments:
         if name not in there:
             known = [manifests.dashed(each) for each in there]
-            hint = nearest(manifests.dashed(name), known) or f": it has {len(known):,} others"
+            hint = did_you_mean(manifests.dashed(name), known) or f": it has {len(known):,} others"
             raise BadOption(f"--doctor-experiment {manifests.dashed(name)}: the database has no such experiment{hint}")
 
 
@@ -366,4 +369,4 @@ def check_node(name: str, doctor: Doctor) -> None:
                 f"{doctor.settings.database.name}::{name} is not in {doctor.shard.named}: leave --doctor-shard away"
             )
         near = names if "[" in name else [rule.id for rule in doctor.selected]
-        raise BadOption(f"{doctor.settings.database.name}::{name} names no item{nearest(name, near)}")
+        raise BadOption(f"{doctor.settings.database.name}::{name} names no item{did_you_mean(name, near)}")

@@ -9,3 +9,7 @@ class DoctorError(Exception):
 
 class Stopped(Exception):
     """A computation that is no longer wanted: the controller is gone, or the user has stopped it."""
+
+
+class BadOption(DoctorError):
+    """An option has a value that cannot be; the text is one sentence that names it and says what to do."""

@@ -10,17 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_panic_doctor.foreign import Misbehaved, calling, findings_of
-from pytest_panic_doctor.rules.model import (
-    BUILT_IN,
-    IDS_KEPT,
-    Finding,
-    Kind,
-    NothingToLookAt,
-    Rule,
-    View,
-    blockers,
-    plural,
-)
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.rules.model import BUILT_IN, IDS_KEPT, Finding, Kind, NothingToLookAt, Rule, View, blockers
 from pytest_panic_doctor.store.integrity import REMOVE, RESTORE, needing
 from pytest_panic_doctor.store.integrity import check as check_file
 from pytest_panic_doctor.store.schema import NOUNS, lacks

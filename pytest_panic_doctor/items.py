@@ -13,9 +13,9 @@ import pytest
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.foreign import Misbehaved, calling
+from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.options import absolute
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.store.session import Unreadable
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from pytest_panic_doctor.baseline import Known, load, of, split
 from pytest_panic_doctor.examine import Outcome
-from pytest_panic_doctor.options import Settings
-from pytest_panic_doctor.rules.model import Finding, plural
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.rules.model import Finding
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.topology.room import room
 
 NOTHING: Known = {}

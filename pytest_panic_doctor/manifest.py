@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from pytest_panic_doctor.formatting import distinct
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.integrity import UNKNOWN
 from pytest_panic_doctor.store.jsontext import is_name, loaded
-from pytest_panic_doctor.store.printing import distinct
 from pytest_panic_doctor.store.schema import columns_of
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.room import Room, named, too_big

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.values import (
-    HOUR,
     RAY,
-    BadOption,
     amount,
     at_rest,
     cluster,
@@ -30,6 +30,9 @@ from pytest_panic_doctor.values import (
     uuid,
     whole,
 )
+
+if TYPE_CHECKING:
+    import pytest
 
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
 DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
@@ -139,58 +142,6 @@ class Source(Protocol):
         """The ini file's value, None or empty where the key is absent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that the user decided. Sizes in bytes, times in seconds, ids as stored."""
-
-    database: Path
-    fix: bool = False
-    plan: bool = False
-    rules: tuple[str, ...] = ()
-    experiments: tuple[str, ...] = ()
-    memory: int | None = None
-    max_workers: int | None = None
-    timeout: float | None = None
-    max_dim: int = 2
-    engine: str = "auto"
-    baseline: Path | None = None
-    baseline_write: bool = False
-    sample: tuple[int, int] | None = None
-    deep: bool = False
-    budget: float | None = None
-    severity: Mapping[str, str] = field(default_factory=dict)
-    ray: str | None = None
-    """The address of the Ray cluster that computes; None where this machine does."""
-    reports: tuple[Path, ...] = ()
-    max_quarantine: str | None = None
-    """How many rows one quarantine may take, or which part of each table, as `5000` or `2%`; None: see `consent`."""
-    demo: bool = False
-    shard: str | None = None
-    kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
-    embed_cosine: float | None = None
-    running: float = HOUR
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain values: for JSON, and for the way to an xdist worker."""
-        plain = asdict(self)
-        plain["database"] = str(self.database)
-        plain["reports"] = [str(path) for path in self.reports]
-        plain["baseline"] = str(self.baseline) if self.baseline else None
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, object]) -> Settings:
-        """The inverse of `as_dict`."""
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-        reports, baseline = values.pop("reports"), values.pop("baseline")
-        return cls(
-            database=Path(str(values.pop("database"))),
-            baseline=Path(str(baseline)) if baseline else None,
-            reports=tuple(Path(str(path)) for path in reports) if isinstance(reports, tuple) else (),
-            **values,  # type: ignore[arg-type]
-        )
-
-
 def asked(source: Source) -> bool:
     """Whether the command line, or an ini key that asks for it, wants the doctor at all."""
     given = any(source.getoption(option.key) not in (None, False, []) for option in OPTIONS)
@@ -205,6 +156,11 @@ def asked_by_ini(source: Source) -> bool:
 def truthy(value: object) -> bool:
     """Whether an ini value says yes: a non-empty text or list that is not a no."""
     return bool(value) and str(value).lower() not in ("false", "0", "no", "off")
+
+
+def ini_folder(config: pytest.Config) -> Path:
+    """The folder that paths in the ini file are relative to."""
+    return config.inipath.parent if config.inipath else config.rootpath
 
 
 def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:

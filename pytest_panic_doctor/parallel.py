@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.items import DOCTOR
 from pytest_panic_doctor.manifest import item_name, rule_of
-from pytest_panic_doctor.options import Settings
-from pytest_panic_doctor.report.results import to_plain
-from pytest_panic_doctor.values import BadOption
+from pytest_panic_doctor.result import to_plain
+from pytest_panic_doctor.settings import Settings
 
 if TYPE_CHECKING:
     from execnet import XSpec
@@ -61,7 +61,8 @@ def by_option(settings: Settings) -> Limit | None:
 
 def by_memory(settings: Settings) -> Limit | None:
     """As many workers as fit, with an idle child each, into the memory that was given."""
-    from pytest_panic_doctor.topology.memory import available, format_size
+    from pytest_panic_doctor.formatting import format_size
+    from pytest_panic_doctor.topology.memory import available
 
     memory = settings.memory or int(0.8 * available())
     fit = max(1, (memory - CONTROLLER_MEMORY) // WORKER_MEMORY)

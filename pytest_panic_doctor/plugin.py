@@ -13,7 +13,7 @@ from pytest_panic_doctor import options
 from pytest_panic_doctor.called import called
 from pytest_panic_doctor.ending import interrupt_in_a_line
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.store.printing import printable, typed
+from pytest_panic_doctor.formatting import printable, typed
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.session import DoctorSession
@@ -105,7 +105,7 @@ def foreign_args(config: pytest.Config, source: options.Source, args: Sequence[s
     by_option = source.getoption("doctor_db") not in (None, [])
     where = Surroundings(folder, config.rootpath, args, bool(chosen), config.inipath is not None, by_option)
     try:
-        return where.foreign(options.database_of(source, folder, ini_dir(config)))
+        return where.foreign(options.database_of(source, folder, options.ini_folder(config)))
     except DoctorError:
         return None  # The session says so, and examines nothing.
 
@@ -188,15 +188,10 @@ class Commands:
             return None
         with usage_errors():
             options.check_once(config.invocation_params.args)
-            settings = options.settings(config, config.invocation_params.dir, ini_dir(config))
+            settings = options.settings(config, config.invocation_params.dir, options.ini_folder(config))
             status = run(config, settings)
             if status is None and config.pluginmanager.hasplugin("xdist"):
                 from pytest_panic_doctor.parallel import limit_workers
 
                 limit_workers(config, settings)
         return status
-
-
-def ini_dir(config: pytest.Config) -> Path:
-    """The folder that paths in the ini file are relative to."""
-    return config.inipath.parent if config.inipath else config.rootpath

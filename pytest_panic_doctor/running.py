@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,12 +45,23 @@ OF_DIAGRAMS = (
 )
 
 
+Written = Callable[[Path, str, int], bool]
+"""Whether the doctor wrote a row of a database: its path, the table, the rowid."""
+
+
+def never_written(_database: Path, _table: str, _row: int) -> bool:
+    """Where there is no journal, the doctor wrote nothing."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """Tells which experiments of one database are running; `window` in seconds, 0: none is."""
 
     database: Path
     window: float = WINDOW
+    written: Written = never_written
+    """Whether the doctor itself wrote a row, as its journal has it."""
 
     def clause(self, db: sqlite3.Connection, experiment: str | None) -> str:
         """Why an experiment is taken for running, as a clause; empty where it is not.
@@ -88,21 +98,8 @@ class Running:
         for query in (OF_EXPERIMENT, OF_INVOCATIONS, OF_DIAGRAMS, OF_EMBEDDINGS):
             for table, row, row_id, *times in db.execute(query, {"experiment": experiment}):
                 age = youngest(row_id, times)
-                if age is not None and age < self.window and not self._written_here(table, row):
+                if age is not None and age < self.window and not self.written(self.database, table, row):
                     yield age
-
-    def _written_here(self, table: str, row: int) -> bool:
-        from pytest_panic_doctor.repair import journal
-
-        if not journal.exists(self.database):
-            return False
-        try:
-            found = journal.connect(journal.path_of(self.database), "mode=ro", 1.0, sqlite3.Connection)
-            with closing(found) as connection:
-                sql = "SELECT 1 FROM changes WHERE table_name = ? AND row = ? LIMIT 1"
-                return connection.execute(sql, (table, row)).fetchone() is not None
-        except sqlite3.Error:
-            return False
 
 
 def youngest(row_id: object, times: Iterable[object]) -> float | None:

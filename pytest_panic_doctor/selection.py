@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.formatting import did_you_mean, typed
 from pytest_panic_doctor.options import absolute
-from pytest_panic_doctor.store.printing import typed
-from pytest_panic_doctor.values import nearest
 
 if TYPE_CHECKING:
     import pytest
@@ -36,6 +35,6 @@ def nothing_chosen(config: pytest.Config, rules: Collection[str]) -> Iterator[st
     for flag, value in (("-m", config.option.markexpr), ("-k", config.option.keyword)):
         words = [word for word in re.findall(r"[\w-]+", value) if word not in ("and", "or", "not")]
         strange = [word for word in words if not any(word in (name, name.replace("-", "_")) for name in rules)]
-        meant = next(filter(None, (nearest(word.replace("_", "-"), rules) for word in strange)), "")
+        meant = next(filter(None, (did_you_mean(word.replace("_", "-"), rules) for word in strange)), "")
         if strange:
             yield f"{flag} {typed(value)} chose no item{meant or ': --doctor-rules lists the rules'}"

@@ -18,7 +18,9 @@ from pytest_panic_doctor.called import called
 from pytest_panic_doctor.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.doctor import Doctor, begin, check_node, join
 from pytest_panic_doctor.ending import Ending
+from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.foreign import Misbehaved, calling, shown
+from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.judge import Judge
 from pytest_panic_doctor.manifest import item_name
@@ -28,14 +30,11 @@ from pytest_panic_doctor.report.hooks import ReportHooks
 from pytest_panic_doctor.report.junit import path_of
 from pytest_panic_doctor.report.live import progress
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.share import PAGES
-from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.store.readahead import ReadAhead
 from pytest_panic_doctor.topology.engine import instead, located
-from pytest_panic_doctor.topology.memory import available, format_size
-from pytest_panic_doctor.values import BadOption
+from pytest_panic_doctor.topology.memory import available
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.remote import Remote
     from pytest_panic_doctor.repair.weigh import Tally
-    from pytest_panic_doctor.report.results import Result
+    from pytest_panic_doctor.result import Result
     from pytest_panic_doctor.rules.model import Rule
     from pytest_panic_doctor.surgery import OperatingSurgeon
     from pytest_panic_doctor.treatment import Treatment
@@ -55,6 +54,13 @@ PLACE = re.compile(r"\w[\w-]*|\w+(\.\w+)*:\w+")
 
 TAKES_LONG = 1e9
 """Bytes of a file that is not checked in a moment."""
+
+
+def written(database: Path, table: str, row: int) -> bool:
+    """Whether the doctor itself wrote a row, as its journal has it; the journal is imported when it is asked."""
+    from pytest_panic_doctor.repair import journal
+
+    return journal.written(database, table, row)
 
 
 class DoctorSession:
@@ -82,7 +88,7 @@ class DoctorSession:
         try:
             if self.input is None:
                 self.ending.listen()
-            self.doctor = join(self.input, rules) if self.input else self._begin(rules)
+            self.doctor = join(self.input, rules, written) if self.input else self._begin(rules)
             self._prepare()
         except BaseException:
             self.close()
@@ -175,9 +181,9 @@ class DoctorSession:
         return found or name
 
     def _begin(self, rules: list[Rule]) -> Doctor:
-        from pytest_panic_doctor.plugin import ini_dir
+        from pytest_panic_doctor.options import ini_folder
 
-        settings = options.settings(self.config, self.config.invocation_params.dir, ini_dir(self.config))
+        settings = options.settings(self.config, self.config.invocation_params.dir, ini_folder(self.config))
         if not self.config.getoption("collectonly"):
             check_outputs(settings, self._junit())
         if settings.fix or settings.engine != "auto":
@@ -192,6 +198,7 @@ class DoctorSession:
             self.treatment = Treatment(settings)
         workers = len(self.config.getoption("tx", None) or ())
         doctor = begin(settings, rules, workers)
+        doctor.written = written
         doctor.chosen_with = chosen_with(self.config, settings.database)
         doctor.program, doctor.distributes = called(), self.config.pluginmanager.hasplugin("xdist")
         if self.treatment:

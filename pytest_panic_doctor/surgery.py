@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.consent import asks, said
 from pytest_panic_doctor.examine import NotRepaired, Repaired
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.removal import QUARANTINES, busy_with, place_of, removed, undecided, untaken
 from pytest_panic_doctor.repair import embed, recompute
 from pytest_panic_doctor.repair.errors import RepairError
 from pytest_panic_doctor.repair.weigh import Taken, rows_by_table
-from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule, plural
+from pytest_panic_doctor.rules.model import Finding, Kind, RepairKind, Rule
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Rows, Subject
 from pytest_panic_doctor.topology.alike import alike

@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.foreign import calling
-from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.repair.desk import Desk
 from pytest_panic_doctor.repair.embed import Trust
 from pytest_panic_doctor.repair.errors import RepairError
@@ -29,6 +28,7 @@ from pytest_panic_doctor.repair.undo import repairs
 from pytest_panic_doctor.repair.weigh import weigh
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules.model import RepairKind, Scope, View
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.settled import Settled
 from pytest_panic_doctor.store.heed import heeding
 from pytest_panic_doctor.store.integrity import Damage

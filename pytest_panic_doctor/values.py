@@ -5,7 +5,6 @@ Imports nothing heavy: pytest reads this in every project.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -13,17 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.formatting import install_extra
 
 RAY = "ray"
 """The engine's name that means: the first engine that is there, on Ray."""
 
 TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
 IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
-
-
-class BadOption(DoctorError):
-    """An option has a value that cannot be; the text is one sentence that names it and says what to do."""
 
 
 def texts(value: object) -> list[str]:
@@ -53,7 +49,8 @@ def size(value: object) -> int | None:
     """A memory size in bytes; None where none was given."""
     if value is None:
         return None
-    from pytest_panic_doctor.topology.memory import SMALLEST, format_size, parse_size
+    from pytest_panic_doctor.formatting import format_size, parse_size
+    from pytest_panic_doctor.topology.memory import SMALLEST
 
     try:
         given = parse_size(str(value))
@@ -76,11 +73,6 @@ def whole(flag: str, value: object, least: int) -> int | None:
 
 HOUR = 3600.0
 UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-def extra(name: str) -> str:
-    """How an extra of this package is installed."""
-    return f"pip install '.[{name}]' in the doctor's checkout"
 
 
 def amount(flag: str, value: object) -> str | None:
@@ -183,7 +175,7 @@ def cluster(given: object, engine: object) -> str | None:
         return None
     if find_spec("ray") is None:
         flag = f"--doctor-engine {RAY}" if given is None else f"--doctor-ray {given}"
-        raise BadOption(f"{flag} needs Ray, which is not installed: {extra('ray')}")
+        raise BadOption(f"{flag} needs Ray, which is not installed: {install_extra('ray')}")
     return str(given or os.environ.get("RAY_ADDRESS") or "local")
 
 
@@ -210,9 +202,3 @@ def kinds(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, 
             raise BadOption(f"{name} is in both doctor_text_models and doctor_image_models: leave it in one")
         known[name] = "IMAGE"
     return known
-
-
-def nearest(text: str, names: Iterable[str]) -> str:
-    """`: did you mean X?`, or how to see the names where none is near."""
-    near = difflib.get_close_matches(text, list(names), n=1, cutoff=0.5)
-    return f": did you mean {near[0]}?" if near else ""

@@ -13,10 +13,11 @@ from databases import Built
 from pytest_panic_doctor.doctor import Doctor, begin
 from pytest_panic_doctor.examine import Examiner
 from pytest_panic_doctor.manifest import Experiment, Manifest, Run
-from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.report.html import write_html
-from pytest_panic_doctor.report.results import Result, Results, from_plain, to_plain
+from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.result import Result, from_plain, to_plain
 from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
 from pytest_panic_doctor.topology.payload import encode
 from pytest_panic_doctor.treatment import Treatment, Ward, surgeon

@@ -14,7 +14,9 @@ import embedders
 import pytest
 from databases import LATER, LENGTH, TIME, Built, build, dump, uid
 
+from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.repair import journal
 from pytest_panic_doctor.repair.recompute import new_id
 from pytest_panic_doctor.repair.writer import Writer
 from pytest_panic_doctor.rules import registry
@@ -25,7 +27,7 @@ from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.surgery import OperatingSurgeon
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computed, Computer, Task
-from pytest_panic_doctor.values import BadOption, at_rest, kinds
+from pytest_panic_doctor.values import at_rest, kinds
 
 RULES = registry()
 KINDS = kinds([], [])
@@ -51,7 +53,7 @@ def do(built: Built, sql: str, *parameters: object) -> None:
 
 def clause(built: Built, window: float = 3600, experiment: str | None = None) -> str:
     with built.open() as db:
-        return Running(built.path, window).clause(db, experiment or built.experiment)
+        return Running(built.path, window, journal.written).clause(db, experiment or built.experiment)
 
 
 FRESH = {
@@ -142,7 +144,7 @@ def examine(
     built: Built, computer: Computer | None = None, window: float = 3600, hook: Hook = embedders.embed
 ) -> dict[str, Outcome]:
     """The outcomes of the items about the first run's captions, repaired where there is a computer."""
-    database, running = Database(built.path, shared=True), Running(built.path, window)
+    database, running = Database(built.path, shared=True), Running(built.path, window, journal.written)
     writer = Writer(built.path, "session", lambda: True)
     examiner = Examiner(database, RULES, KINDS)
     examiner.running = running

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_panic_doctor.demo.build import DEFECTS, build, former
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.store.printing import typed
+from pytest_panic_doctor.formatting import typed
 
 
 def natural(text: str) -> int:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
+from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.desk import Desk, Wish
 from pytest_panic_doctor.repair.errors import RepairError, RepairFailed
@@ -33,7 +34,6 @@ from pytest_panic_doctor.topology.cluster.task import Order
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.estimate import Measured
 from pytest_panic_doctor.topology.isolation import ComputationFailed, Computed, more_memory
-from pytest_panic_doctor.topology.memory import format_size
 from pytest_panic_doctor.topology.process import ChildDied
 from pytest_panic_doctor.topology.threads import one_thread
 

@@ -66,6 +66,24 @@ def exists(database: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
+def written(database: Path, table: str, row: int) -> bool:
+    """Whether the journal of a database has a change of this row.
+
+    Args:
+        database: The path of the database.
+        table: The table's name.
+        row: The rowid.
+    """
+    if not exists(database):
+        return False
+    try:
+        with closing(connect(path_of(database), "mode=ro", 1.0, sqlite3.Connection)) as connection:
+            sql = "SELECT 1 FROM changes WHERE table_name = ? AND row = ? LIMIT 1"
+            return connection.execute(sql, (table, row)).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
 def tolerant(value: bytes) -> str:
     """Text that is not valid in its encoding is shown, not refused; it is never written back from Python."""
     return value.decode("utf-8", errors="surrogateescape")

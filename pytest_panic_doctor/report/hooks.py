@@ -17,13 +17,14 @@ from pytest_panic_doctor.foreign import Misbehaved, calling
 from pytest_panic_doctor.items import DoctorItem
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.lighten import lighten
-from pytest_panic_doctor.report.results import Results, from_plain, to_plain
+from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.result import from_plain, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.report.results import Result
+    from pytest_panic_doctor.result import Result
 
 UNEXAMINED = "something else failed before the item began, so nothing is known about it"
 TORN_DOWN = "something else failed when the item had ended"

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.manifest import item_name
-from pytest_panic_doctor.report.results import Result, Results, head
-from pytest_panic_doctor.store.printing import printable
+from pytest_panic_doctor.report.results import Results, head
+from pytest_panic_doctor.result import Result
 from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:

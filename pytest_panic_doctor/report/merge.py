@@ -14,14 +14,16 @@ from pathlib import Path
 
 from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.manifest import Experiment, Manifest, Run, item_name
-from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_json, write_lines
 from pytest_panic_doctor.report.html import write_html
-from pytest_panic_doctor.report.results import Result, Results, from_plain
+from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.result import Result, from_plain
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Rule, plural
+from pytest_panic_doctor.rules.model import Rule
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
 
 MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "budget", "engine", "ray", "demo")

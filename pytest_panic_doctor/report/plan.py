@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.report.progress import span
-from pytest_panic_doctor.report.results import Result, Results
-from pytest_panic_doctor.rules.model import plural
-from pytest_panic_doctor.topology.memory import format_size
+from pytest_panic_doctor.formatting import format_duration, format_size, plural
+from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.result import Result
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.repair.weigh import Weight
@@ -48,7 +47,7 @@ def doing(items: Sequence[Result], planned: Weight) -> str:
         largest = max(number(item.measures, "peak_memory") for item in items)
         return (
             f"compute {plural(len(items), 'diagram')} of {plural(int(points), 'point')}, about "
-            f"{up_to(span(seconds), span(high))} on 1 core, {format_size(largest)} at the peak"
+            f"{up_to(format_duration(seconds), format_duration(high))} on 1 core, {format_size(largest)} at the peak"
         )
     if "outputs" in items[0].measures:
         return f"embed {plural(int(total(items, 'outputs')), 'output')} by your hook, if it knows the model"

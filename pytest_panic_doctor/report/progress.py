@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_panic_doctor.formatting import format_duration, format_size, plural, printable, shorten
 from pytest_panic_doctor.plan import Todo
-from pytest_panic_doctor.report.text import cut
-from pytest_panic_doctor.rules.model import plural
-from pytest_panic_doctor.store.printing import printable
 from pytest_panic_doctor.topology.estimate import estimate
-from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -52,26 +49,9 @@ def expected(todo: Sequence[Todo], workers: int, cluster: str = "") -> Ahead:
 def announcement(ahead: Ahead) -> str:
     """`38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)`."""
     what = f"{plural(ahead.diagrams, 'diagram')} to compute, {plural(ahead.points, 'point')}"
-    low, high = (span(seconds / ahead.workers) for seconds in (ahead.seconds, ahead.seconds_high))
+    low, high = (format_duration(seconds / ahead.workers) for seconds in (ahead.seconds, ahead.seconds_high))
     bound = f" (up to {high})" if high != low else ""
     return f"{what}, about {low} on {ahead.cluster or plural(ahead.workers, 'worker')}{bound}"
-
-
-def span(seconds: float) -> str:
-    """A time as a person says it: `8 s`, `40 min`, `3 h`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 90 * 60:
-        return f"{round(seconds / 60)} min"
-    return f"{round(seconds / 3600)} h"
-
-
-def exactly(seconds: float) -> str:
-    """A time as it was given: `0.05 s`, `20 min`, `1 h 30 min`."""
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (round(rest, 3), "s"))
-    return " ".join(f"{number:g} {unit}" for number, unit in parts if number)
 
 
 def line(
@@ -85,15 +65,15 @@ def line(
 ) -> str:
     """One line of what runs, the largest first: points, time and memory of each, diagrams done, time left."""
     each = [
-        f"{one.points:,} points {span(now - one.since)} {format_size(one.resident)}"
+        f"{one.points:,} points {format_duration(now - one.since)} {format_size(one.resident)}"
         for one in sorted(running, key=lambda one: -one.points)
     ]
     # Those that are invalid or stale are found on the way, and were not counted ahead.
     known = done + len(running) <= total
-    until = f", {span(left)} left" if left is not None and known and done < total else ""
+    until = f", {format_duration(left)} left" if left is not None and known and done < total else ""
     of = f"of {plural(total, 'diagram')}" if known else f"of at least {plural(done + len(running), 'diagram')}"
     text = " | ".join([f"doctor: {done:,} {of}{until}", *map(printable, notes), *each])
-    return cut(text, width)
+    return shorten(text, width)
 
 
 class Progress:

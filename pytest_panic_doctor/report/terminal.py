@@ -8,17 +8,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable
 from pytest_panic_doctor.manifest import item_name, name_of
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
-from pytest_panic_doctor.report.progress import announcement, exactly, expected
+from pytest_panic_doctor.report.progress import announcement, expected
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
-from pytest_panic_doctor.rules.model import plural, sentence
-from pytest_panic_doctor.store.printing import printable
+from pytest_panic_doctor.rules.model import sentence
 from pytest_panic_doctor.store.schema import NOUNS
 from pytest_panic_doctor.store.session import Unreadable
 from pytest_panic_doctor.surgery import said_of
-from pytest_panic_doctor.topology.memory import format_size
 
 if TYPE_CHECKING:
     import pytest
@@ -87,7 +86,7 @@ def limits(doctor: Doctor) -> Iterator[str]:
         taken, there = doctor.sample_size()
         yield f"sample {part} of {parts}: {taken:,} of {plural(there, 'item')} of expensive rules"
     if doctor.settings.budget:
-        yield f"no item is begun after {exactly(doctor.settings.budget)}"
+        yield f"no item is begun after {format_duration_exact(doctor.settings.budget)}"
 
 
 def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:

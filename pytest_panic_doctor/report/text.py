@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.called import called
+from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.manifest import dashed, item_name, rule_of
-from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, RepairKind, blockers, plural
+from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, RepairKind, blockers
 from pytest_panic_doctor.store.integrity import ABSENT
-from pytest_panic_doctor.store.printing import printable, typed
 from pytest_panic_doctor.store.schema import NOUNS
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.examine import Outcome
-    from pytest_panic_doctor.options import Settings
     from pytest_panic_doctor.rules.model import Rule
+    from pytest_panic_doctor.settings import Settings
 
 FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
@@ -115,7 +115,7 @@ def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
     """What a person calls the run or the experiment that an item is about, cut short; empty for the whole database."""
     subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
     label = labels.get(subject[:DASHED].replace("-", ""), "")
-    return cut(printable(label), LABEL_WIDTH)
+    return shorten(printable(label), LABEL_WIDTH)
 
 
 NOT_COUNTED = "rows not counted"
@@ -124,11 +124,6 @@ NOT_COUNTED = "rows not counted"
 def looked_at(rows: Mapping[str, int]) -> str:
     """`24 invocations, 2 runs`: what an item looked at."""
     return ", ".join(plural(count, NOUNS.get(table, table)) for table, count in rows.items()) or NOT_COUNTED
-
-
-def cut(line: str, width: int) -> str:
-    """A text of at most `width` characters, the last of which says where more was."""
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def command(settings: Settings, *options: str, program: str = "") -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
-from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, plural, rule, verb
+from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, rule
 from pytest_panic_doctor.store.integrity import ABSENT, REMOVE
 from pytest_panic_doctor.store.schema import TABLES, UNIQUE, columns_of, has_rowid
 from pytest_panic_doctor.store.subject import Rows

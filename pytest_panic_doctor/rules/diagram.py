@@ -7,19 +7,10 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
-from pytest_panic_doctor.rules.model import (
-    NOT_REPAIRED,
-    Finding,
-    NothingToLookAt,
-    RepairKind,
-    Scope,
-    View,
-    plural,
-    rule,
-    verb,
-)
+from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, NothingToLookAt, RepairKind, Scope, View, rule
 from pytest_panic_doctor.store.spelling import alike
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored, upstream

@@ -7,20 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.embedding_model import by_model
-from pytest_panic_doctor.rules.model import (
-    IDS_KEPT,
-    Finding,
-    NothingToLookAt,
-    RepairKind,
-    Scope,
-    View,
-    plural,
-    rule,
-    verb,
-)
+from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, RepairKind, Scope, View, rule
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored
 from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws

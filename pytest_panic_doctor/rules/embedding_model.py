@@ -6,8 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
+from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.experiment import problem
-from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Scope, View, plural, rule, verb
+from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Scope, View, rule
 from pytest_panic_doctor.store.jsontext import is_name, loaded
 from pytest_panic_doctor.store.subject import Rows
 from pytest_panic_doctor.topology import stored

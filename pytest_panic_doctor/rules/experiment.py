@@ -9,7 +9,8 @@ from hashlib import sha256
 from itertools import product
 from math import prod
 
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, Scope, View, plural, rule, verb
+from pytest_panic_doctor.formatting import plural, verb
+from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, Scope, View, rule
 from pytest_panic_doctor.store.jsontext import is_name, loaded
 
 Place = tuple[int, int, int] | bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
+from pytest_panic_doctor.formatting import plural, verb
+from pytest_panic_doctor.rules.model import Finding, Scope, View, rule
 from pytest_panic_doctor.store.schema import NOUNS, TABLES
 from pytest_panic_doctor.store.subject import Rows
 

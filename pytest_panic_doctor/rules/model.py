@@ -305,13 +305,3 @@ def spelled(value: object) -> str:
     if isinstance(value, str):
         return value
     return f"x'{value.hex()}'" if isinstance(value, bytes) else "NULL" if value is None else str(value)
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """`1 run`, `1,234 runs`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def verb(count: int, one: str = "is", many: str = "are") -> str:
-    """The verb that agrees with the count."""
-    return one if count == 1 else many

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.invocation import (
     EARLY,
     NO_TIME,
@@ -15,7 +16,7 @@ from pytest_panic_doctor.rules.invocation import (
     by_run,
     examined,
 )
-from pytest_panic_doctor.rules.model import Finding, Scope, View, plural, rule, verb
+from pytest_panic_doctor.rules.model import Finding, Scope, View, rule
 from pytest_panic_doctor.store.moment import are_surely_in_order, is_before, is_no_time, is_plain
 from pytest_panic_doctor.store.subject import Rows
 

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.topology.budget import MARGIN, Answer, Budget, Grant
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.estimate import Measured
-from pytest_panic_doctor.topology.memory import format_size, resident
+from pytest_panic_doctor.topology.memory import resident
 from pytest_panic_doctor.topology.process import Child, ChildDied, uninterrupted
 
 FASTEST = 2e9

@@ -15,34 +15,6 @@ SMALLEST = 200_000_000
 """Bytes with which a diagram can be computed at all: pytest has 120 MB at most, a child at rest 40, and some is never
 granted. Tiny diagrams are computed with 150 MB, none with 130."""
 
-UNITS = {"B": 1}
-UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
-UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
-UNITS |= {prefix: 1000**power for power, prefix in enumerate("KMGT", 1)}
-
-
-def parse_size(text: str) -> int:
-    """`4GB`, `1.5 GiB`, `800M` in bytes; raises `ValueError`, whose text says what a size looks like.
-
-    A number alone is none: who types 12 means 12 GB, and would get 12 bytes.
-    """
-    if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text):
-        raise ValueError(f"a size needs a unit: give one such as {text.strip()}GB")
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)\s*", text, re.IGNORECASE)
-    size = int(float(match[1]) * UNITS[match[2].upper()]) if match and match[2].upper() in UNITS else 0
-    if size <= 0:
-        raise ValueError("that is no size: give one such as 4GB, 1.5GiB or 800MB")
-    return size
-
-
-def format_size(size: float) -> str:
-    """A size in bytes as a person reads it: `312 MB`, `4.0 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.1f} {unit}" if unit == "GB" or (unit == "MB" and size < 10) else f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
 
 def available(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that can still be used: of the machine, and of every cgroup above this process (v1 and v2)."""

@@ -11,8 +11,9 @@ import sqlite3
 from dataclasses import dataclass
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.store.schema import NOUNS, TABLES
-from pytest_panic_doctor.topology.memory import available, format_size, resident
+from pytest_panic_doctor.topology.memory import available, resident
 
 SHARE = 0.8
 """The part of the available memory that is used where `--doctor-memory` was not given."""

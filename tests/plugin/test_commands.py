@@ -13,9 +13,9 @@ from databases import Built, build
 
 from pytest_panic_doctor.called import called
 from pytest_panic_doctor.doctor import begin
-from pytest_panic_doctor.options import Settings
+from pytest_panic_doctor.formatting import typed
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.store.printing import typed
+from pytest_panic_doctor.settings import Settings
 
 SCRIPT = Path(sys.executable).with_name("pytest")
 MAIN = "/lib/pytest/__main__.py"

@@ -10,7 +10,7 @@ from databases import DEFAULT, Built, dump
 from runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.doctor import begin
-from pytest_panic_doctor.options import Settings
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.topology.payload import decode
 
 RULES = len(DEFAULT)

@@ -14,8 +14,8 @@ from runs import Doctor, items, outcomes
 from pytest_panic_doctor.doctor import begin
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.options import Settings
 from pytest_panic_doctor.repair import RepairRefused, preflight
+from pytest_panic_doctor.settings import Settings
 from pytest_panic_doctor.store import integrity
 from pytest_panic_doctor.store.integrity import needing
 from pytest_panic_doctor.values import kinds

@@ -10,9 +10,10 @@ import pytest
 from databases import Built, build
 from runs import Doctor
 
-from pytest_panic_doctor import options, values
-from pytest_panic_doctor.options import Settings
-from pytest_panic_doctor.values import BadOption
+from pytest_panic_doctor import options
+from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.formatting import did_you_mean
+from pytest_panic_doctor.settings import Settings
 
 
 class Given:
@@ -121,7 +122,7 @@ def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
     [("orphan-rum", ["orphan-run", "schema"], ": did you mean orphan-run?"), ("zzz", ["schema"], "")],
 )
 def test_the_nearest_name_is_offered(text: str, names: list[str], said: str) -> None:
-    assert values.nearest(text, names) == said
+    assert did_you_mean(text, names) == said
 
 
 def test_a_path_keeps_its_links_and_loses_its_dots() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_panic_doctor.report.progress import Ahead, Progress, announcement, exactly, line, span
+from pytest_panic_doctor.formatting import format_duration, format_duration_exact
+from pytest_panic_doctor.report.progress import Ahead, Progress, announcement, line
 from pytest_panic_doctor.topology.ledger import Held, Identity
 from pytest_panic_doctor.treatment import Ward
 
@@ -54,7 +55,13 @@ def test_more_than_was_counted_is_never_a_smaller_total() -> None:
 
 
 def test_times_as_a_person_says_them() -> None:
-    assert [span(seconds) for seconds in (0.2, 8, 89, 2400, 10_000)] == ["1 s", "8 s", "89 s", "40 min", "3 h"]
+    assert [format_duration(seconds) for seconds in (0.2, 8, 89, 2400, 10_000)] == [
+        "1 s",
+        "8 s",
+        "89 s",
+        "40 min",
+        "3 h",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ def test_times_as_a_person_says_them() -> None:
     [(0.05, "0.05 s"), (2, "2 s"), (90, "1 min 30 s"), (1200, "20 min"), (5400, "1 h 30 min"), (7200, "2 h")],
 )
 def test_a_time_that_was_given_is_said_as_it_is(seconds: float, said: str) -> None:
-    assert exactly(seconds) == said
+    assert format_duration_exact(seconds) == said
 
 
 def test_a_terminal_gets_its_last_row_back() -> None:

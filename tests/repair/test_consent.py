@@ -11,11 +11,12 @@ import pytest
 from databases import LATER, TIME, Built, build, dump, uid
 from repairing import fix
 
+from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examine import Outcome
 from pytest_panic_doctor.repair.undo import undo
 from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.isolation import Computer
-from pytest_panic_doctor.values import BadOption, amount
+from pytest_panic_doctor.values import amount
 
 
 @pytest.fixture(scope="module")

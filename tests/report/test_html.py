@@ -22,7 +22,8 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
 from pytest_panic_doctor.report.html.pictures import STEPS, block, drawn, longest, on_grid
-from pytest_panic_doctor.report.results import Result, Results
+from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.result import Result
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import Payload, encode

@@ -16,6 +16,7 @@ from runs import findings, items
 from pytest_panic_doctor.baseline import Comparison, Identity
 from pytest_panic_doctor.commands import put
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.formatting import printable, typed
 from pytest_panic_doctor.manifest import name_of
 from pytest_panic_doctor.plugin import usage_errors
 from pytest_panic_doctor.report import terminal
@@ -25,7 +26,6 @@ from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.report.text import short
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.model import Scope
-from pytest_panic_doctor.store.printing import printable, typed
 from pytest_panic_doctor.store.subject import Subject
 
 MARKS = ["\x1b[2K", "\x07", "\r", "\n", "\x00", "\u202e", "\u2066", "\ud800", "\u2028", "\x9b"]

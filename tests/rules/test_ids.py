@@ -12,7 +12,7 @@ from odd_ids import REFERENCES, SPELLINGS, rename
 
 from pytest_panic_doctor import manifest as manifests
 from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.report.results import to_plain
+from pytest_panic_doctor.result import to_plain
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.values import kinds
 

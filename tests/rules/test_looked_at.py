@@ -10,8 +10,8 @@ from databases import build
 from examining import RULES, examine
 
 from pytest_panic_doctor.examine import UNCOUNTED, Examiner, Outcome
-from pytest_panic_doctor.report.results import from_plain, to_plain
 from pytest_panic_doctor.report.text import looked_at
+from pytest_panic_doctor.result import from_plain, to_plain
 from pytest_panic_doctor.rules.model import BUILT_IN, Finding, NothingToLookAt, Rule, Scope, View
 from pytest_panic_doctor.store.session import Database
 from pytest_panic_doctor.store.subject import Rows, Subject

@@ -21,13 +21,7 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology import native
 from pytest_panic_doctor.topology.cloud import Filtration, filtration, h0_deaths, merge
-from pytest_panic_doctor.topology.native import (
-    DeadlineReached,
-    MemoryReached,
-    Progress,
-    StopRequested,
-    rips_bars,
-)
+from pytest_panic_doctor.topology.native import DeadlineReached, MemoryReached, Progress, StopRequested, rips_bars
 
 INF = math.inf
 KERNELS = ("baseline", "avx2", "avx512")

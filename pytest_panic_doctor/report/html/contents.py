@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.manifest import Entry, Manifest, item_name
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.places import NOWHERE, Placer, Places
-from pytest_panic_doctor.report.results import Result, Results, shortened, sickest, verdict
+from pytest_panic_doctor.report.results import Results, shortened, sickest, verdict
+from pytest_panic_doctor.result import Result
 from pytest_panic_doctor.rules.model import Rule, Scope
 from pytest_panic_doctor.store.subject import Subject
 

@@ -16,7 +16,7 @@ from pytest_panic_doctor.topology import stored
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
     from pytest_panic_doctor.plan import Pair
-    from pytest_panic_doctor.report.results import Result
+    from pytest_panic_doctor.result import Result
 
 AT_ONCE = 32
 """Pairs whose payloads are read in one short transaction."""

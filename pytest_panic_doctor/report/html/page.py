@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.formatting import format_size, install_extra, plural
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.html.contents import Contents
 from pytest_panic_doctor.report.html.diagrams import Diagrams, Packed
@@ -19,12 +20,9 @@ from pytest_panic_doctor.report.html.healed import Healed
 from pytest_panic_doctor.report.html.packing import packed_json
 from pytest_panic_doctor.report.html.places import Placer
 from pytest_panic_doctor.report.results import head
-from pytest_panic_doctor.rules.model import plural
 from pytest_panic_doctor.store.schema import NOUNS
 from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.store.whole import whole
-from pytest_panic_doctor.topology.memory import format_size
-from pytest_panic_doctor.values import extra
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.doctor import Doctor
@@ -54,7 +52,7 @@ SCRIPTS = (
 def require_jinja(path: Path) -> None:
     """Raise `DoctorError`, in one sentence, unless the report at `path` can be rendered."""
     if find_spec("jinja2") is None:
-        raise DoctorError(f"--doctor-report {path} needs Jinja2, which is not installed: {extra('html')}")
+        raise DoctorError(f"--doctor-report {path} needs Jinja2, which is not installed: {install_extra('html')}")
 
 
 def write_html(path: Path, doctor: Doctor, results: Results, version: str, merged: Sequence[str] | None = None) -> None:
