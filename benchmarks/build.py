@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import create_engine
 
-from pytest_panic_doctor.store.models import Base
+from pytest_panic_doctor.session.demo.models import Base
+from pytest_panic_doctor.session.parsing import kinds
 from pytest_panic_doctor.topology.cloud import h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import encode
-from pytest_panic_doctor.values import kinds
 
 WIDTH = 768
 NETWORK = ["FluxDev", "Moondream"]

@@ -26,12 +26,12 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parent))
 from build import KINDS, MODELS, Shape, build
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.schema import TABLES
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.store.schema import TABLES
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.session.parsing import kinds
 
 VECTORS = ("embedding-vector",)
 PAYLOADS = ("diagram-valid", "diagram-current")

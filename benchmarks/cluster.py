@@ -23,18 +23,18 @@ import numpy as np
 import psutil
 from build import Shape, build
 
-from pytest_panic_doctor.repair.desk import Desk
-from pytest_panic_doctor.repair.dispatch import Dispatcher
-from pytest_panic_doctor.repair.job import Manner
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.ray.client import Answer
+from pytest_panic_doctor.compute.ray.packing import Node
+from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
+from pytest_panic_doctor.repair.cluster.job import Manner
+from pytest_panic_doctor.repair.cluster.requests import Desk
+from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import Place
-from pytest_panic_doctor.repair.writer import Writer
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.cloud import Points
-from pytest_panic_doctor.topology.cluster.link import Answer
-from pytest_panic_doctor.topology.cluster.packing import Node
-from pytest_panic_doctor.topology.cluster.task import Order
 
 COUNT = 40
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.cloud import Points, h0_deaths, merge
-from pytest_panic_doctor.topology.engine import compute, pick
+from pytest_panic_doctor.topology.engines import compute, pick
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "caption-trajectories.npz"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -32,7 +32,7 @@ from heavy import CASES, made
 from numpy.typing import NDArray
 from sqlalchemy import create_engine
 
-from pytest_panic_doctor.store.models import Base
+from pytest_panic_doctor.session.demo.models import Base
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "caption-trajectories.npz"
 WIDTH = 768

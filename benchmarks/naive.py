@@ -16,7 +16,7 @@ from build import KINDS
 from sqlalchemy.pool import StaticPool
 from sqlmodel import Session, create_engine, select
 
-from pytest_panic_doctor.store import models
+from pytest_panic_doctor.session.demo import models
 
 SAME = {
     "counts, first and last": ("invocation-sequence",),

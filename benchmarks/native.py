@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from matrices import KINDS, Random, a_matrix, bars_of_gudhi, differences, lasting, symmetric
 
 from pytest_panic_doctor.topology.cloud import Filtration, filtration, merge
-from pytest_panic_doctor.topology.engine import pick, prepared
+from pytest_panic_doctor.topology.engines import pick, prepared
 from pytest_panic_doctor.topology.native import LimitReached, rips_bars
 
 HOSTILE = (np.nan, np.inf, -np.inf, -1.0, -0.0, 0.0, 1e-45, 1e-38, 3.4e38, 1.0)

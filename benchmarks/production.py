@@ -36,10 +36,10 @@ from schedule import makespan
 from shape import FOUR, LENGTHS, PER_EXPERIMENT, RUNS, TWO, Captions, counted, plant, shapes
 from watched import Watched, make_cold, pytest_run
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.store.session import Database
 
 FULL = {"run": RUNS, "invocation": 3_732_000, "embedding": 7_029_100}
 DIAGRAMS = 6_440

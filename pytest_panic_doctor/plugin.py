@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_panic_doctor import options
-from pytest_panic_doctor.called import called
-from pytest_panic_doctor.ending import interrupt_in_a_line
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import printable, typed
+from pytest_panic_doctor.report.command_line import called
+from pytest_panic_doctor.session import options
+from pytest_panic_doctor.session.signals import interrupt_in_a_line
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.session import DoctorSession
+    from pytest_panic_doctor.session.doctor_session import DoctorSession
 
 SESSION: pytest.StashKey[DoctorSession] = pytest.StashKey()
 
@@ -73,7 +73,7 @@ def add_value(parser: pytest.Parser, key: str, text: str, *, flag: bool = False)
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """The hooks for other people's rules, embedders, engines and listeners."""
-    from pytest_panic_doctor import hookspecs
+    from pytest_panic_doctor.session import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
@@ -98,7 +98,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def foreign_args(config: pytest.Config, source: options.Source, args: Sequence[str]) -> list[str] | None:
     """The arguments that name the database, if its folder brings no code; None where it may bring some."""
-    from pytest_panic_doctor.beside import Surroundings
+    from pytest_panic_doctor.session.foreign_folder import Surroundings
 
     chosen = source.getoption("rootdir") or source.getoption("inifilename")
     folder = config.invocation_params.dir
@@ -118,8 +118,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
             config.pluginmanager.register(Hint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
-    from pytest_panic_doctor.items import Outside
-    from pytest_panic_doctor.session import DoctorSession
+    from pytest_panic_doctor.session.doctor_session import DoctorSession
+    from pytest_panic_doctor.session.items import Outside
 
     with usage_errors():
         by_name = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else ()
@@ -182,7 +182,7 @@ class Commands:
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
         """Commands that list something and leave; otherwise cap the number of workers."""
-        from pytest_panic_doctor.commands import run
+        from pytest_panic_doctor.session.commands import run
 
         if config.getoption("help") or config.getoption("version"):
             return None
@@ -191,7 +191,7 @@ class Commands:
             settings = options.settings(config, config.invocation_params.dir, options.ini_folder(config))
             status = run(config, settings)
             if status is None and config.pluginmanager.hasplugin("xdist"):
-                from pytest_panic_doctor.parallel import limit_workers
+                from pytest_panic_doctor.session.xdist import limit_workers
 
                 limit_workers(config, settings)
         return status

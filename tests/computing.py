@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hostile import order
 
-from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.isolation import ComputationFailed, Computer, Task
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import ComputationFailed, Computer, Task
 
 
 def main(folder: str, limit: str, engine: str, tasks: str, timeout: str = "") -> None:

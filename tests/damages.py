@@ -10,8 +10,8 @@ from damage import DAMAGES, E3, I3, I4, LOST, NEW, RUN, D, Damage, E, Ids, damag
 from databases import LATER, LENGTH, NETWORK, TIME, Built, add_run, uid
 from pictures import picture
 
-from pytest_panic_doctor.manifest import dashed
-from pytest_panic_doctor.store.schema import TABLES
+from pytest_panic_doctor.database.schema import TABLES
+from pytest_panic_doctor.examination.manifest import dashed
 
 # schema
 sql("schema", "DROP TABLE embeddingcluster", name="table_gone")

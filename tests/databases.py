@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Scope
-from pytest_panic_doctor.topology.engine import compute, pick
+from pytest_panic_doctor.rules.base import Scope
+from pytest_panic_doctor.topology.engines import compute, pick
 from pytest_panic_doctor.topology.payload import encode
 
 ENGINE = pick()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from databases import DEFAULT, Built
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.session.parsing import kinds
 
 RULES = DEFAULT
 

@@ -16,7 +16,7 @@ SURGEON = """
 import json, resource, sys, time
 from pathlib import Path
 from pytest_panic_doctor.repair import Writer, finish, undo
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.database.subject import Rows, Subject
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -81,7 +81,7 @@ DOCTOR = """
 import sys, time
 from pathlib import Path
 from pytest_panic_doctor.repair import Writer
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.database.subject import Rows, Subject
 writer = Writer(Path(sys.argv[1]), "s", lambda: True)
 sql = "SELECT id FROM embedding WHERE rowid % 2 = :half"
 print(writer.quarantine("r", Subject(), Rows("embedding", sql, {"half": int(sys.argv[2])})).rows)

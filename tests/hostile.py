@@ -29,7 +29,7 @@ def order(megabytes: float = 1, seconds: float = 0.01) -> NDArray[np.float32]:
 
 def limit_for(usable: int) -> int:
     """The limit of which so many bytes can be granted."""
-    from pytest_panic_doctor.topology.budget import headroom
+    from pytest_panic_doctor.compute.budget import headroom
 
     limit = usable
     while limit - headroom(limit) < usable:

@@ -131,7 +131,7 @@ def find(controller: int, target: str) -> list[int]:
     found = []
     for each in below:
         try:
-            is_child = "pytest_panic_doctor.topology.child" in each.cmdline()
+            is_child = "pytest_panic_doctor.compute.child" in each.cmdline()
         except psutil.NoSuchProcess:
             continue
         if is_child == (target == "child"):

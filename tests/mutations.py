@@ -15,8 +15,8 @@ from databases import DDL, LATER, LENGTH, MODELS, TIME, WIDTH, add_experiment, a
 from numpy.typing import NDArray
 from pictures import jpeg, picture
 
-from pytest_panic_doctor.store.schema import TABLES
-from pytest_panic_doctor.store.session import Database
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.schema import TABLES
 
 T = TypeVar("T")
 Cell = str | bytes | int | float | None
@@ -93,7 +93,7 @@ class InMemory(Database):
         except sqlite3.OperationalError as error:
             if not str(error).startswith("Could not decode to UTF-8"):
                 raise
-            from pytest_panic_doctor.store.session import lenient
+            from pytest_panic_doctor.database.connection import lenient
 
             self.db.text_factory = lenient
             return look(self.db)

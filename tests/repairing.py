@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from databases import Built
 from filelock import FileLock
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.repairer import OperatingSurgeon
+from pytest_panic_doctor.repair.shared import Settled
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.settled import Settled
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.surgery import OperatingSurgeon
-from pytest_panic_doctor.topology.embedder import Embedder
-from pytest_panic_doctor.topology.isolation import Computer
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.rules.embedder import Embedder
+from pytest_panic_doctor.session.parsing import kinds
 
 RULES = registry()
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from databases import Built
 
-from pytest_panic_doctor.doctor import Doctor, begin
-from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.examination.examination import Doctor, begin
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
+from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.repair.controller import Treatment, Ward, surgeon
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.result import Result, from_plain, to_plain
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.settings import Settings
+from pytest_panic_doctor.session.parsing import kinds
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
 from pytest_panic_doctor.topology.payload import encode
-from pytest_panic_doctor.treatment import Treatment, Ward, surgeon
-from pytest_panic_doctor.values import kinds
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">{{ 7*7 }} \u2028 & <b>"
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.baseline import BadBaseline, Identity, compare, identities, load, of, save, split
-from pytest_panic_doctor.examine import Outcome
-from pytest_panic_doctor.judge import Judge
-from pytest_panic_doctor.result import Result, from_plain, to_plain
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding
-from pytest_panic_doctor.settings import Settings
-from pytest_panic_doctor.topology.room import Room
+from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.examination.acceptance import Judge
+from pytest_panic_doctor.examination.baseline import BadBaseline, Identity, compare, identities, load, of, save, split
+from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
+from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding
 
 ROWS = st.frozensets(st.integers(0, 30).map(lambda number: f"{number:032x}"))
 

@@ -16,7 +16,7 @@ from databases import dump
 from independent import h_bars
 from runs import ALONE, items
 
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.topology.cloud import h0_deaths
 
 EXPLAINED = {
@@ -95,8 +95,8 @@ def test_the_new_diagrams_are_those_of_an_independent_implementation(fixed: Path
         ("06b05170fe3e7a8fb98e2a523d52099f", "Nomic"),
     ):
         kind = "IMAGE" if model == "NomicVision" else "TEXT"
-        points = stored.load(db, run_id, model, kind, 768).points
-        (diagram,) = stored.diagrams(db, run_id, model)
+        points = clouds.load(db, run_id, model, kind, 768).points
+        (diagram,) = clouds.diagrams(db, run_id, model)
         assert diagram.payload is not None
         arrays = np.load(io.BytesIO(diagram.payload), allow_pickle=False)
         expected = h_bars(points, 2)

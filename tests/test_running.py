@@ -14,20 +14,20 @@ import embedders
 import pytest
 from databases import LATER, LENGTH, TIME, Built, build, dump, uid
 
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import Computed, Computer, Task
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.repair import journal
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.running import Running, moment, said, youngest
+from pytest_panic_doctor.repair.journal import journal
+from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import new_id
-from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.repair.repairer import OperatingSurgeon
+from pytest_panic_doctor.repair.shared import Settled
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.running import Running, moment, said, youngest
-from pytest_panic_doctor.settled import Settled
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.surgery import OperatingSurgeon
-from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.isolation import Computed, Computer, Task
-from pytest_panic_doctor.values import at_rest, kinds
+from pytest_panic_doctor.session.parsing import at_rest, kinds
 
 RULES = registry()
 KINDS = kinds([], [])

@@ -17,9 +17,9 @@ from databases import Built
 from numpy.typing import NDArray
 from repairing import fix
 
-from pytest_panic_doctor.demo.build import build as build_demo
-from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.isolation import Computer
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.session.demo.build import build as build_demo
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.store import schema
+from pytest_panic_doctor.database import schema
 
 Read = dict[str, str | NDArray[np.generic] | list[NDArray[np.generic]]]
 

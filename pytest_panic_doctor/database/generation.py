@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.store.schema import TABLES
+from pytest_panic_doctor.database.schema import TABLES
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.diagram import Diagram

@@ -17,7 +17,7 @@ from pytest_panic_doctor.database.generation import (
     columns,
     tables_of_file,
 )
-from pytest_panic_doctor.store.schema import UNIQUE
+from pytest_panic_doctor.database.schema import UNIQUE
 
 ID = "CHAR(32) NOT NULL"
 TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")

@@ -4,12 +4,12 @@ A session in the controller: `DoctorLock(database)`, then `preflight`, `settle`,
 each worker a `Writer`. Any time later `repairs` and `undo`. Everything a user can cause is a `RepairError`.
 """
 
-from pytest_panic_doctor.repair.errors import RepairError, RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.gate import DoctorLock
-from pytest_panic_doctor.repair.journal import Repair
-from pytest_panic_doctor.repair.preflight import finish, preflight, settle
-from pytest_panic_doctor.repair.undo import repairs, undo
-from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
+from pytest_panic_doctor.repair.journal.journal import Repair
+from pytest_panic_doctor.repair.journal.locks import DoctorLock
+from pytest_panic_doctor.repair.journal.preflight import finish, preflight, settle
+from pytest_panic_doctor.repair.journal.undo import repairs, undo
+from pytest_panic_doctor.repair.journal.writer import Writer
 
 __all__ = [
     "DoctorLock",

@@ -11,14 +11,14 @@ from operator import itemgetter
 
 import numpy as np
 
-from pytest_panic_doctor.repair.errors import RepairFailed
+from pytest_panic_doctor.database import clouds, upstream
+from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.recompute import Place, current_and_valid, valid
-from pytest_panic_doctor.store.subject import Rows
-from pytest_panic_doctor.topology import stored, upstream
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import decode
-from pytest_panic_doctor.topology.vector import flaws
+from pytest_panic_doctor.topology.vectors import flaws
 
 ROUNDING = 1e-4
 """How far apart, in parts of their length, vectors may be that another batch or machine made of one output."""
@@ -52,7 +52,7 @@ def lesser_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> li
     """
     found = db.execute(
         f"SELECT invocation_id, embedding_model, id, vector FROM embedding WHERE id IN ({offenders.sql}) "
-        f"ORDER BY invocation_id, embedding_model, {stored.NEWEST}",
+        f"ORDER BY invocation_id, embedding_model, {clouds.NEWEST}",
         offenders.params,
     )
     pairs: list[Pair] = []
@@ -91,11 +91,11 @@ class Doubt:
     valid: bool
 
 
-def doubt(db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud) -> Doubt:
+def doubt(db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud) -> Doubt:
     """Compare the diagrams of a place; one is in memory beside the first of its kind."""
     firsts: dict[str, Diagram] = {}
     differing = dict.fromkeys(("current", "valid"), False)
-    for each in stored.each_diagram(db, place.run, place.model):
+    for each in clouds.each_diagram(db, place.run, place.model):
         if not valid(each.payload):
             continue
         diagram = decode(each.payload or b"").diagram
@@ -104,7 +104,7 @@ def doubt(db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud) -> Do
     return Doubt("current" in firsts and differing["current"], "current" not in firsts and differing["valid"])
 
 
-def unsure(db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud, found: Doubt) -> str:
+def unsure(db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud, found: Doubt) -> str:
     """Why it cannot be told which of several diagrams is right, as a sentence; empty where the cloud can decide."""
     damage = upstream.damage(db, place.run, place.model, replacing=True)
     blocks = [*cloud.blocks, *filter(None, [damage])]
@@ -135,18 +135,18 @@ def other_choices(db: sqlite3.Connection, place: Place) -> list[list[Pair]]:
     return [[(row_id, best) for row_id, _ in ranked if row_id != best] for best in able[1:]]
 
 
-def load(db: sqlite3.Connection, place: Place) -> stored.StoredCloud:
+def load(db: sqlite3.Connection, place: Place) -> clouds.StoredCloud:
     """The cloud of a place."""
-    return stored.load(db, place.run, place.model, place.kind, place.width)
+    return clouds.load(db, place.run, place.model, place.kind, place.width)
 
 
 def ranked_diagrams(
-    db: sqlite3.Connection, place: Place, cloud: stored.StoredCloud, right: Diagram | None = None
+    db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud, right: Diagram | None = None
 ) -> list[tuple[str, tuple[bool, bool, bool, bool]]]:
     """The diagrams of a place, newest first, each with what speaks for it, the strongest first: whether it is current
     and has the bars of `right`; is current and valid; is valid; has a payload."""
     found = []
-    for diagram in stored.each_diagram(db, place.run, place.model):
+    for diagram in clouds.each_diagram(db, place.run, place.model):
         current = current_and_valid(diagram.payload, cloud)
         known = current and right is not None and alike(decode(diagram.payload or b"").diagram, right)
         found.append((diagram.id, (known, current, valid(diagram.payload), diagram.payload is not None)))

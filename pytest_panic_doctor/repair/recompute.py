@@ -12,21 +12,21 @@ from importlib.metadata import version
 from secrets import randbits
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.repair.errors import RepairFailed
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.store.whole import as_file_name
-from pytest_panic_doctor.topology import stored, upstream
+from pytest_panic_doctor.compute.runner import Task
+from pytest_panic_doctor.database import clouds, upstream
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.files import as_file_name
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.cloud import fingerprint
-from pytest_panic_doctor.topology.current import difference
-from pytest_panic_doctor.topology.isolation import Task
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, indexed, problems
+from pytest_panic_doctor.topology.staleness import difference
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.repair.rows import Value
-    from pytest_panic_doctor.repair.writer import Writer
-    from pytest_panic_doctor.topology.isolation import Computed, Computer
+    from pytest_panic_doctor.compute.runner import Computed, Computer
+    from pytest_panic_doctor.repair.journal.tables import Value
+    from pytest_panic_doctor.repair.journal.writer import Writer
 
 TRIES = 3
 """How often a diagram is computed again because its embeddings changed meanwhile."""
@@ -78,7 +78,7 @@ def valid(payload: bytes | None) -> bool:
         return False
 
 
-def current_and_valid(payload: bytes | None, cloud: stored.StoredCloud) -> bool:
+def current_and_valid(payload: bytes | None, cloud: clouds.StoredCloud) -> bool:
     """Whether a payload is a valid diagram of this very cloud."""
     return payload is not None and cloud.whole and valid(payload) and not difference(decode(payload), cloud.points)
 
@@ -98,8 +98,8 @@ class Seen:
     """The cloud and the diagrams of a place at one moment, and why nothing is written there now, where that is so."""
 
     place: Place
-    cloud: stored.StoredCloud
-    diagrams: tuple[stored.StoredDiagram, ...]
+    cloud: clouds.StoredCloud
+    diagrams: tuple[clouds.StoredDiagram, ...]
     forbidden: str
     """What is damaged above them, as clauses; empty where a diagram may be computed."""
     busy: str = ""
@@ -122,8 +122,8 @@ class Seen:
 
 def see(db: sqlite3.Connection, place: Place) -> Seen:
     """Look at a place."""
-    cloud = stored.load(db, place.run, place.model, place.kind, place.width)
-    diagrams = tuple(stored.diagrams(db, place.run, place.model))
+    cloud = clouds.load(db, place.run, place.model, place.kind, place.width)
+    diagrams = tuple(clouds.diagrams(db, place.run, place.model))
     replacing = any(valid(each.payload) for each in diagrams)
     damage = upstream.damage(db, place.run, place.model, replacing=replacing)
     return Seen(place, cloud, diagrams, damage, place.busy(db))

@@ -10,21 +10,21 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_panic_doctor.database.connection import Unreadable
+from pytest_panic_doctor.database.files import check_writable, check_writable_in_place, made_like, whole
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.repair.journal import path_of as journal_of
+from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.repair.journal.journal import path_of as journal_of
 from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.junit import enrich
 from pytest_panic_doctor.report.results import Results, head, subjects
 from pytest_panic_doctor.report.text import short
-from pytest_panic_doctor.result import Result
-from pytest_panic_doctor.store.session import Unreadable
-from pytest_panic_doctor.store.whole import check_writable, check_writable_in_place, made_like, whole
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.settings import Settings
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.settings import Settings
 
 
 ESCAPED = "backslashreplace"

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from pytest_panic_doctor.database.files import whole
+from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import printable
-from pytest_panic_doctor.manifest import item_name
 from pytest_panic_doctor.report.results import Results, head
-from pytest_panic_doctor.result import Result
-from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.manifest import Entry
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.manifest import Entry
 
 
 def path_of(given: str) -> Path:

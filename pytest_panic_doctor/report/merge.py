@@ -12,19 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_panic_doctor.doctor import Doctor
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.examination.examination import Doctor
+from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, item_name
+from pytest_panic_doctor.examination.result import Result, from_plain
+from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.examination.sharding import WHOLE, Shard, Share, shard
 from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.manifest import Experiment, Manifest, Run, item_name
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_json, write_lines
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.result import Result, from_plain
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Rule
-from pytest_panic_doctor.settings import Settings
-from pytest_panic_doctor.share import WHOLE, Shard, Share, shard
+from pytest_panic_doctor.rules.base import Rule
 
 MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "budget", "engine", "ray", "demo")
 """Settings that say where and how a shard ran, and not what it looked at."""

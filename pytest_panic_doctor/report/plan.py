@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import format_duration, format_size, plural
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.result import Result
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.repair.weigh import Weight
+    from pytest_panic_doctor.repair.journal.size import Weight
 
 UNDECIDED = "if another diagram is current once its embeddings are repaired"
 

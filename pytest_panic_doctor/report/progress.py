@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_panic_doctor.compute.estimate import estimate
+from pytest_panic_doctor.examination.scheduling import Todo
 from pytest_panic_doctor.formatting import format_duration, format_size, plural, printable, shorten
-from pytest_panic_doctor.plan import Todo
-from pytest_panic_doctor.topology.estimate import estimate
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pytest_panic_doctor.topology.ledger import Held
+    from pytest_panic_doctor.compute.ledger import Held
 
 LIVE_EVERY = 0.5
 PLAIN_EVERY = 60.0

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.examination.manifest import rule_of
+from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import plural, shorten
-from pytest_panic_doctor.manifest import rule_of
-from pytest_panic_doctor.result import Result
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_panic_doctor.baseline import Comparison
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.repair.journal import Repair
-    from pytest_panic_doctor.repair.weigh import Weight
+    from pytest_panic_doctor.examination.baseline import Comparison
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.size import Weight
 
 NOTHING: Mapping[str, object] = {}
 SOON = 64

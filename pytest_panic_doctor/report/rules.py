@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.rules.model import RepairKind
+from pytest_panic_doctor.rules.base import RepairKind
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.rules.model import Rule
+    from pytest_panic_doctor.rules.base import Rule
 
 WIDTH = 80
 COLUMNS = (("rule", 20), ("scope", 18), ("repair", 14), ("from", 22))

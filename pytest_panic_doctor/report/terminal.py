@@ -8,23 +8,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.database.connection import Unreadable
+from pytest_panic_doctor.database.schema import NOUNS
+from pytest_panic_doctor.examination.manifest import item_name, name_of
 from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable
-from pytest_panic_doctor.manifest import item_name, name_of
+from pytest_panic_doctor.repair.repairer import said_of
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.progress import announcement, expected
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
-from pytest_panic_doctor.rules.model import sentence
-from pytest_panic_doctor.store.schema import NOUNS
-from pytest_panic_doctor.store.session import Unreadable
-from pytest_panic_doctor.surgery import said_of
+from pytest_panic_doctor.rules.base import sentence
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.plan import Todo
-    from pytest_panic_doctor.repair.journal import Repair
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.scheduling import Todo
+    from pytest_panic_doctor.repair.journal.journal import Repair
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
 COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}

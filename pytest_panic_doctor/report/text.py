@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.called import called
+from pytest_panic_doctor.database.integrity import ABSENT
+from pytest_panic_doctor.database.schema import NOUNS
+from pytest_panic_doctor.examination.manifest import dashed, item_name, rule_of
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
-from pytest_panic_doctor.manifest import dashed, item_name, rule_of
-from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, RepairKind, blockers
-from pytest_panic_doctor.store.integrity import ABSENT
-from pytest_panic_doctor.store.schema import NOUNS
+from pytest_panic_doctor.report.command_line import called
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, blockers
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.examine import Outcome
-    from pytest_panic_doctor.rules.model import Rule
-    from pytest_panic_doctor.settings import Settings
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examiner import Outcome
+    from pytest_panic_doctor.examination.settings import Settings
+    from pytest_panic_doctor.rules.base import Rule
 
 FINDINGS_SHOWN = 20
 IDS_SHOWN = 20

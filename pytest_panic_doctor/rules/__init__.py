@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.rules.model import RepairKind, Rule, Scope
+from pytest_panic_doctor.rules.base import RepairKind, Rule, Scope
 
 ORDER = tuple(Scope)
 

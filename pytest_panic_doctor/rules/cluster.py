@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pytest_panic_doctor.database.json_columns import is_name, loaded
+from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.database.timestamps import is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
+from pytest_panic_doctor.rules.base import Finding, RepairKind, Scope, View, rule
 from pytest_panic_doctor.rules.database import is_unique
-from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, rule
-from pytest_panic_doctor.store.jsontext import is_name, loaded
-from pytest_panic_doctor.store.moment import is_before, is_no_time
-from pytest_panic_doctor.store.subject import Rows
 
 NAMES = {
     "embedding": ("embedding_id", "embedding"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_panic_doctor.database.integrity import ABSENT, REMOVE
+from pytest_panic_doctor.database.schema import TABLES, UNIQUE, columns_of, has_rowid
+from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
-from pytest_panic_doctor.rules.model import Finding, RepairKind, Scope, View, rule
-from pytest_panic_doctor.store.integrity import ABSENT, REMOVE
-from pytest_panic_doctor.store.schema import TABLES, UNIQUE, columns_of, has_rowid
-from pytest_panic_doctor.store.subject import Rows
+from pytest_panic_doctor.rules.base import Finding, RepairKind, Scope, View, rule
 
 SHOWN = 5
 NAMELESS = ("id IS NULL", "id < ''", "id >= x''")

@@ -7,15 +7,15 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from pytest_panic_doctor.database import clouds, upstream
+from pytest_panic_doctor.database.spelling import alike
+from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NothingToLookAt, RepairKind, Scope, View, rule
 from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
-from pytest_panic_doctor.rules.model import NOT_REPAIRED, Finding, NothingToLookAt, RepairKind, Scope, View, rule
-from pytest_panic_doctor.store.spelling import alike
-from pytest_panic_doctor.store.subject import Rows
-from pytest_panic_doctor.topology import stored, upstream
-from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems, shortcomings
+from pytest_panic_doctor.topology.staleness import difference
 from pytest_panic_doctor.topology.threads import one_thread
 
 KEPT = 2**20
@@ -103,15 +103,15 @@ def subject_of(view: View) -> tuple[str, str]:
     return str(view.subject.run), str(view.subject.embedding_model)
 
 
-def cloud_of(view: View) -> stored.StoredCloud:
+def cloud_of(view: View) -> clouds.StoredCloud:
     """The point cloud that the subject's diagram is of."""
     run, model = subject_of(view)
     experiment = str(view.subject.experiment)
     known = ("width", experiment, model)
     if known not in view.memo:
-        view.memo[known] = stored.width_of(view.db, experiment, model)
+        view.memo[known] = clouds.width_of(view.db, experiment, model)
     width: int = view.memo[known]  # type: ignore[assignment]
-    return stored.load(view.db, run, model, view.kind(), width, view.space)
+    return clouds.load(view.db, run, model, view.kind(), width, view.space)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def readings(view: View) -> Iterator[Reading]:
         return
     size = 0
     kept: list[Reading] = []
-    for diagram in stored.each_diagram(view.db, *subject_of(view)):
+    for diagram in clouds.each_diagram(view.db, *subject_of(view)):
         if diagram.payload is None:
             continue
         reading = read(diagram.id, diagram.payload)
@@ -168,15 +168,15 @@ def read(row_id: str, stored_payload: bytes) -> Reading:
 def diagram_missing(view: View) -> Iterator[Finding]:
     """Presence alone: a payload counts as there when it is not NULL."""
     run, model = subject_of(view)
-    payloads = stored.has_payload(view.db, run, model)
+    payloads = clouds.has_payload(view.db, run, model)
     view.examined(len(payloads), "persistencediagram")
     if any(payloads):
         return
     kind = view.kind()
-    count = stored.invocation_count(view.db, run, kind) if kind else 0
+    count = clouds.invocation_count(view.db, run, kind) if kind else 0
     if kind and not count:
         raise NothingToLookAt(f"the run has no {kind} invocation, so there is no point to compute a diagram from")
-    if count and count < stored.LEAST_POINTS:
+    if count and count < clouds.LEAST_POINTS:
         raise NothingToLookAt(f"the run has {plural(count, 'point')}, and the research tool makes no diagram of one")
     state = "is NULL" if payloads else "does not exist"
     cloud = cloud_of(view)
@@ -185,7 +185,7 @@ def diagram_missing(view: View) -> Iterator[Finding]:
         message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks)}"
     message += forbidden(view, replacing=False)
     if payloads:
-        ids = [diagram.id for diagram in stored.diagrams(view.db, run, model)]
+        ids = [diagram.id for diagram in clouds.diagrams(view.db, run, model)]
         yield view.finding(message, table="persistencediagram", ids=ids)
     else:
         yield view.finding(message, table="run", ids=[run])
@@ -206,7 +206,7 @@ def diagram_duplicate(view: View) -> Iterator[Finding]:
         raise NothingToLookAt("there is no diagram (see diagram-missing)")
     view.examined(count, "persistencediagram")
     if count > 1:
-        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {stored.NEWEST}", view.params)
+        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {clouds.NEWEST}", view.params)
         ids = [row_id for (row_id,) in view.db.execute(rows.sql, rows.params)]
         yield view.finding(f"there are {count:,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
 
@@ -258,7 +258,7 @@ def diagram_current(view: View) -> Iterator[Finding]:
     a diagram is of this cloud (Robins, "Towards computing homology from finite approximations", 1999). Of H1 and H2 it
     is asked whether the cloud can have such bars.
     """
-    cloud: stored.StoredCloud | None = None
+    cloud: clouds.StoredCloud | None = None
     unknown: list[str] = []
     count = 0
     for reading in readings(view):

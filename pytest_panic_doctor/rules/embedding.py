@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NothingToLookAt, RepairKind, Scope, View, rule
 from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.embedding_model import by_model
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, RepairKind, Scope, View, rule
-from pytest_panic_doctor.store.subject import Rows
-from pytest_panic_doctor.topology import stored
-from pytest_panic_doctor.topology.vector import VALUE_BYTES, Flaw, flaws
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, Flaw, flaws
 
 INVOCATIONS = (
     "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
@@ -219,7 +219,7 @@ def examine_vectors(view: View, width: int) -> Unusable:
             "AND e.embedding_model = ? WHERE i.run_id = ?",
             (view.subject.embedding_model, run),
         )
-        while rows := cursor.fetchmany(stored.TOGETHER):
+        while rows := cursor.fetchmany(clouds.TOGETHER):
             found.total += len(rows)
             vectors = [vector for _, vector in rows]
             found.sizes.update(len(vector) for vector in vectors if isinstance(vector, bytes))
@@ -239,7 +239,7 @@ def examine_vectors(view: View, width: int) -> Unusable:
 def embedding_vector(view: View) -> Iterator[Finding]:
     """Every vector of the model in the experiment, run by run, so that one run's vectors are in memory at a time."""
     experiment, model = str(view.subject.experiment), str(view.subject.embedding_model)
-    width = stored.width_of(view.db, experiment, model)
+    width = clouds.width_of(view.db, experiment, model)
     found = examine_vectors(view, width)
     commonest = width if view.subject.run else found.commonest_width()
     if commonest != width:

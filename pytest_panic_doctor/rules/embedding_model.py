@@ -6,12 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.json_columns import is_name, loaded
+from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
+from pytest_panic_doctor.rules.base import Finding, NothingToLookAt, Scope, View, rule
 from pytest_panic_doctor.rules.experiment import problem
-from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, Scope, View, rule
-from pytest_panic_doctor.store.jsontext import is_name, loaded
-from pytest_panic_doctor.store.subject import Rows
-from pytest_panic_doctor.topology import stored
 
 BY_MODEL = (
     "SELECT e.embedding_model, i.type, count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
@@ -82,7 +82,7 @@ def embedding_width(view: View) -> Iterator[Finding]:
     for experiment, text in view.db.execute("SELECT id, embedding_models FROM experimentconfig ORDER BY id").fetchall():
         models = loaded(text)
         for name in dict.fromkeys(filter(is_name, models if isinstance(models, list) else ())):
-            if width := stored.width_of(view.db, experiment, name):
+            if width := clouds.width_of(view.db, experiment, name):
                 widths.setdefault(name, Counter())[width] += 1
                 experiments.setdefault((name, width), []).append(experiment)
     view.examined(sum(each.total() for each in widths.values()), "embedding model in an experiment")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from pytest_panic_doctor.rules.model import IDS_KEPT, NOT_REPAIRED, Finding, View
-from pytest_panic_doctor.store.spelling import plainly, slips
-from pytest_panic_doctor.store.subject import Rows
+from pytest_panic_doctor.database.spelling import plainly, slips
+from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.rules.base import IDS_KEPT, NOT_REPAIRED, Finding, View
 
 CLOSE_LOOKS = 1_000
 """Lost references that are looked at for a single wrong character; where there are more, no slip made them."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.rules import recheck
+from pytest_panic_doctor.rules.base import Finding, NothingToLookAt, RepairKind, Scope, View, rule
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, cloud_of, forbidden, readings
+from pytest_panic_doctor.rules.embedder import LEAST_COSINE, EmbedderFault, compare, known_in_run
 from pytest_panic_doctor.rules.embedding import unknown_kind
-from pytest_panic_doctor.rules.model import Finding, NothingToLookAt, RepairKind, Scope, View, rule
-from pytest_panic_doctor.topology import again, stored
 from pytest_panic_doctor.topology.alike import differences
 from pytest_panic_doctor.topology.diagram import Diagram
-from pytest_panic_doctor.topology.embedder import LEAST_COSINE, EmbedderFault, compare, known_in_run
 from pytest_panic_doctor.topology.native import DeadlineReached
 
 SAMPLE = 20
@@ -37,9 +38,9 @@ def diagram_exact(view: View) -> Iterator[Finding]:
     cloud = cloud_of(view)
     if not cloud.whole:
         raise NothingToLookAt(f"of which points it should be is not known: {'; '.join(cloud.blocks)}")
-    doubtful = [(row, payload) for row, payload in known if view.deep or not again.own(payload, cloud.points)]
+    doubtful = [(row, payload) for row, payload in known if view.deep or not recheck.own(payload, cloud.points)]
     if doubtful:
-        if why := again.computable():
+        if why := recheck.computable():
             raise NothingToLookAt(why)
         unless = forbidden(view, replacing=True)
         view.release()
@@ -51,10 +52,10 @@ def diagram_exact(view: View) -> Iterator[Finding]:
     view.examined(len(known), "persistencediagram")
 
 
-def computed(view: View, cloud: stored.StoredCloud) -> Diagram:
+def computed(view: View, cloud: clouds.StoredCloud) -> Diagram:
     """The diagram of a cloud; raises `NothingToLookAt` where that cannot be computed, and `TooLarge`."""
     try:
-        return again.compute_again(cloud.points, view.space, view.timeout)
+        return recheck.compute_again(cloud.points, view.space, view.timeout)
     except DeadlineReached as late:
         why = f"its computation was {late}: give it more with --doctor-timeout"
         raise NothingToLookAt(why) from late
@@ -87,7 +88,7 @@ def embedding_exact(view: View) -> Iterator[Finding]:
         raise NothingToLookAt("no embedding hook is installed (pytest_doctor_embed), so nothing was embedded again")
     if view.least_cosine == 0:
         raise NothingToLookAt("doctor_embed_cosine is 0, so the hook's vectors are not compared with stored ones")
-    width = stored.width_of(view.db, str(view.subject.experiment), model)
+    width = clouds.width_of(view.db, str(view.subject.experiment), model)
     # Outputs that repeat each other are all taken: each has a vector of its own.
     samples = list(islice(known_in_run(view.db, run, model, kind, width), SAMPLE))
     if not samples:

@@ -9,9 +9,9 @@ from hashlib import sha256
 from itertools import product
 from math import prod
 
+from pytest_panic_doctor.database.json_columns import is_name, loaded
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, NothingToLookAt, Scope, View, rule
-from pytest_panic_doctor.store.jsontext import is_name, loaded
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NothingToLookAt, Scope, View, rule
 
 Place = tuple[int, int, int] | bytes
 """A place in the product: the numbers of its network, seed and prompt; a hash of all three where it has none there."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_panic_doctor.database.schema import NOUNS, TABLES
+from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.model import Finding, Scope, View, rule
-from pytest_panic_doctor.store.schema import NOUNS, TABLES
-from pytest_panic_doctor.store.subject import Rows
+from pytest_panic_doctor.rules.base import Finding, Scope, View, rule
 
 MALFORMED = "(typeof(id) <> 'text' OR length(id) <> 32 OR trim(id, '0123456789abcdef') <> '')"
 """An id that is no UUID as the research tool stores it, NULL among them: 32 hex digits in lower case."""

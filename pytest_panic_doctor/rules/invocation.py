@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.database.timestamps import PLAIN, are_surely_in_order, is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.model import Finding, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, Scope, View, rule
 from pytest_panic_doctor.rules.repeat import early_stop
-from pytest_panic_doctor.store.moment import PLAIN, are_surely_in_order, is_before, is_no_time
-from pytest_panic_doctor.store.subject import Rows
 
 OF_RUNS = (
     "run r JOIN invocation i ON i.run_id = r.id LEFT JOIN invocation p ON p.id = i.input_invocation_id "

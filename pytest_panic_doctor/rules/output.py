@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, Scope, View, rule, spelled
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Scope, View, rule, spelled
 
 HEADER = 16
 """Bytes that are read of an image. `blobopen` takes them from the row's own page, where `substr` reads all pages."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.database.timestamps import are_surely_in_order, is_before, is_no_time, is_plain
 from pytest_panic_doctor.formatting import plural, verb
+from pytest_panic_doctor.rules.base import Finding, Scope, View, rule
 from pytest_panic_doctor.rules.invocation import (
     EARLY,
     NO_TIME,
@@ -16,9 +19,6 @@ from pytest_panic_doctor.rules.invocation import (
     by_run,
     examined,
 )
-from pytest_panic_doctor.rules.model import Finding, Scope, View, rule
-from pytest_panic_doctor.store.moment import are_surely_in_order, is_before, is_no_time, is_plain
-from pytest_panic_doctor.store.subject import Rows
 
 NO_TIME_HERE = f"({is_no_time('t.started_at')} OR {is_no_time('t.completed_at')})"
 EARLY_HERE = is_before("t.completed_at", "t.started_at")

@@ -51,7 +51,7 @@ def persistence_diagram(
     """
     import numpy as np
 
-    from pytest_panic_doctor.topology.engine import Native, compute, pick
+    from pytest_panic_doctor.topology.engines import Native, compute, pick
 
     cloud = np.asarray(points, np.float32)
     if cloud.ndim != 2:

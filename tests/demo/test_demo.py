@@ -20,11 +20,11 @@ import pytest
 from databases import dump
 from runs import items, outcomes
 
-from pytest_panic_doctor.demo.__main__ import main
-from pytest_panic_doctor.demo.build import MARK, SIDECARS, DemoRefused, build, is_demo
-from pytest_panic_doctor.repair.errors import RepairRefused
-from pytest_panic_doctor.repair.gate import DoctorLock
-from pytest_panic_doctor.repair.undo import repairs
+from pytest_panic_doctor.repair.journal.errors import RepairRefused
+from pytest_panic_doctor.repair.journal.locks import DoctorLock
+from pytest_panic_doctor.repair.journal.undo import repairs
+from pytest_panic_doctor.session.demo.__main__ import main
+from pytest_panic_doctor.session.demo.build import MARK, SIDECARS, DemoRefused, build, is_demo
 
 FOLDER = "doctor-demo"
 DATABASE = "trajectory_data.sqlite"

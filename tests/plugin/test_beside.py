@@ -14,7 +14,7 @@ from damages import DAMAGES, TOGETHER
 from databases import COUNT, RULES, Built, build, dump, uid
 from runs import BESIDE, Doctor, items, outcomes
 
-from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.examination.manifest import dashed
 
 MODES = [(), ("-n", "2")]
 PLANTED = ("vector_null", "diagram_of_lost_run", "embedding_of_lost_invocation")
@@ -225,7 +225,7 @@ def without_new_diagrams(built: Built) -> dict[str, object]:
 SLOW = """
 import time
 import pytest_panic_doctor as d
-from pytest_panic_doctor.topology.engine import pick
+from pytest_panic_doctor.topology.engines import pick
 
 class Slow:
     name, version = "slow", "1"

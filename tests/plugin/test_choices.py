@@ -9,9 +9,9 @@ from damages import plant
 from databases import RULES, Built, build, dump
 from runs import CTRL_C, Doctor, items, outcomes
 
-from pytest_panic_doctor.doctor import sampled
-from pytest_panic_doctor.manifest import Entry
-from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.examination import sampled
+from pytest_panic_doctor.examination.manifest import Entry
 
 
 def severity(pytester: pytest.Pytester, *lines: str) -> None:

@@ -11,11 +11,11 @@ import pytest
 from damages import plant
 from databases import Built, build
 
-from pytest_panic_doctor.called import called
-from pytest_panic_doctor.doctor import begin
+from pytest_panic_doctor.examination.examination import begin
+from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import typed
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.settings import Settings
+from pytest_panic_doctor.report.command_line import called
 
 SCRIPT = Path(sys.executable).with_name("pytest")
 MAIN = "/lib/pytest/__main__.py"

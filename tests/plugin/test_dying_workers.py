@@ -9,8 +9,8 @@ import pytest
 from databases import DEFAULT, Built, dump
 from runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.doctor import begin
-from pytest_panic_doctor.settings import Settings
+from pytest_panic_doctor.examination.examination import begin
+from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.topology.payload import decode
 
 RULES = len(DEFAULT)

@@ -10,8 +10,8 @@ from databases import DEFAULT, RULES, Built
 from packed import data_of
 from runs import Doctor, outcomes
 
-from pytest_panic_doctor.rules.model import Scope
-from pytest_panic_doctor.store.schema import TABLES
+from pytest_panic_doctor.database.schema import TABLES
+from pytest_panic_doctor.rules.base import Scope
 
 WITHOUT = [rule.id for rule in DEFAULT.values() if rule.scope is not Scope.DATABASE]
 

@@ -17,7 +17,7 @@ from killing import sick
 from patients import Patient
 from runs import ALONE
 
-from pytest_panic_doctor.ending import Ending
+from pytest_panic_doctor.session.signals import Ending
 
 PLUGIN = """
 import os, signal

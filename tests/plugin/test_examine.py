@@ -11,7 +11,7 @@ from damages import DAMAGES
 from databases import COUNT, RULES, Built, build, uid
 from runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.rules import registry
 
 

@@ -21,7 +21,7 @@ from databases import DEFAULT, RULES, Built, build, dump, uid
 from embedders import HOOK
 from runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.examination.manifest import dashed
 
 REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repairable}
 
@@ -215,7 +215,7 @@ def test_undo_refuses_what_has_changed_since(doctor: Doctor, sick: Built) -> Non
 
 
 def test_a_second_doctor_is_told_who_holds_it(doctor: Doctor, sick: Built) -> None:
-    from pytest_panic_doctor.repair.gate import DoctorLock
+    from pytest_panic_doctor.repair.journal.locks import DoctorLock
 
     with DoctorLock(sick.path):
         result = doctor("--doctor-fix")
@@ -283,7 +283,7 @@ def started(command: list[str], folder: Path) -> subprocess.Popen[str]:
 
 def is_child(process: psutil.Process) -> bool:
     try:
-        return "pytest_panic_doctor.topology.child" in process.cmdline()
+        return "pytest_panic_doctor.compute.child" in process.cmdline()
     except psutil.NoSuchProcess:
         return False
 
@@ -392,8 +392,10 @@ def test_what_an_interrupted_repair_left_is_settled_and_said(doctor: Doctor, sic
     plant(sick, "embedding_of_lost_invocation")
     before = dump(sick.path)
     script = (
-        "import os, sys; from pathlib import Path; from pytest_panic_doctor.repair.writer import Writer; "
-        "from pytest_panic_doctor.repair.transaction import Step; from pytest_panic_doctor.store.subject import *; "
+        "import os, sys; from pathlib import Path; "
+        "from pytest_panic_doctor.repair.journal.writer import Writer; "
+        "from pytest_panic_doctor.repair.journal.transaction import Step; "
+        "from pytest_panic_doctor.database.subject import *; "
         "Step.remove = lambda *a: os.kill(os.getpid(), 9); "
         "Writer(Path(sys.argv[1]), 's', lambda: True).quarantine('orphan-embedding', Subject(), "
         "Rows('embedding', \"SELECT id FROM embedding WHERE id LIKE 'fff%'\"))"

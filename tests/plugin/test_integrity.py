@@ -11,14 +11,14 @@ import pytest
 from databases import Built, build
 from runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.doctor import begin
+from pytest_panic_doctor.database import integrity
+from pytest_panic_doctor.database.integrity import needing
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.examination.examination import begin
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair import RepairRefused, preflight
-from pytest_panic_doctor.settings import Settings
-from pytest_panic_doctor.store import integrity
-from pytest_panic_doctor.store.integrity import needing
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.session.parsing import kinds
 
 KINDS = kinds((), ())
 
@@ -201,7 +201,7 @@ def test_the_file_is_checked_once_for_all(doctor: Doctor, pytester: pytest.Pytes
     pytester.makeconftest(
         """
         import os
-        from pytest_panic_doctor.store import integrity
+        from pytest_panic_doctor.database import integrity
         plain = integrity.check
         def noted(db):
             with open("checks", "a") as file:

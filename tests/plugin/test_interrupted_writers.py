@@ -15,7 +15,7 @@ from interrupted import leave_half_written
 from runs import ALONE, Doctor, outcomes
 from users import ROOT_ONLY, as_second
 
-from pytest_panic_doctor.store.session import Database, Unreadable
+from pytest_panic_doctor.database.connection import Database, Unreadable
 
 SAID = "*x.sqlite has a hot journal, left by a program that died while it wrote: open the database once *"
 CONFTEST = f"""
@@ -85,7 +85,7 @@ def test_a_reader_says_what_is_there(tmp_path: Path) -> None:
 READ = """
 import sys
 from pathlib import Path
-from pytest_panic_doctor.store.session import Database, Unreadable
+from pytest_panic_doctor.database.connection import Database, Unreadable
 try:
     print(Database(Path("x.sqlite")).read(lambda db: db.execute("SELECT count(*) FROM run").fetchone()[0]))
 except Unreadable as error:

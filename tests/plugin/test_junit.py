@@ -10,7 +10,7 @@ from damages import DAMAGES
 from databases import COUNT, Built
 from runs import Doctor
 
-from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.examination.manifest import dashed
 
 CASE = {"skipped", "error", "failure", "rerunFailure", "rerunError", "flakyFailure", "flakyError", "system-out"}
 """What a testcase may hold in the family xunit2 (the schema junit-10 of Jenkins' xUnit plugin)."""

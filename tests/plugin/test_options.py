@@ -10,10 +10,10 @@ import pytest
 from databases import Built, build
 from runs import Doctor
 
-from pytest_panic_doctor import options
 from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import did_you_mean
-from pytest_panic_doctor.settings import Settings
+from pytest_panic_doctor.session import options
 
 
 class Given:

@@ -12,8 +12,8 @@ from runs import ALONE, Doctor, outcomes
 from users import ROOT_ONLY, as_second, mounted
 
 from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.report.files import check_outputs
-from pytest_panic_doctor.settings import Settings
 
 ONE = "--doctor-rule=orphan-run"
 

@@ -9,11 +9,11 @@ from damages import plant
 from databases import LENGTH, Built, build, uid
 from runs import Doctor, items
 
+from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import format_size
-from pytest_panic_doctor.repair.undo import repairs
+from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.result import Result
 
 OWN = """
 from pytest_panic_doctor import RepairKind, Rows, Scope, rule

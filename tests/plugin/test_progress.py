@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_panic_doctor.compute.ledger import Held, Identity
 from pytest_panic_doctor.formatting import format_duration, format_duration_exact
+from pytest_panic_doctor.repair.controller import Ward
 from pytest_panic_doctor.report.progress import Ahead, Progress, announcement, line
-from pytest_panic_doctor.topology.ledger import Held, Identity
-from pytest_panic_doctor.treatment import Ward
 
 HELD = Held(
     who=Identity(1, 0.0),

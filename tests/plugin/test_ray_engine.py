@@ -19,8 +19,8 @@ from damages import DAMAGES
 from databases import Built, build, dump, uid
 from runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.manifest import dashed
-from pytest_panic_doctor.topology.engine import NAMES
+from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.topology.engines import NAMES
 from pytest_panic_doctor.topology.payload import Payload, decode
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
@@ -30,7 +30,7 @@ RUNS = 3
 ENGINES = """
 import os, signal, time
 import numpy as np
-from pytest_panic_doctor.topology.engine import pick
+from pytest_panic_doctor.topology.engines import pick
 
 class Deed:
     def __init__(self, deed):

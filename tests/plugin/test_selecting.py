@@ -12,8 +12,8 @@ from databases import RULES, Built, build, dump, uid
 from embedders import HOOK
 from runs import CTRL_C, Doctor, outcomes
 
-from pytest_panic_doctor.manifest import dashed
-from pytest_panic_doctor.repair.undo import repairs
+from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.repair.journal.undo import repairs
 
 
 @pytest.mark.parametrize(("how", "mode"), [("-k", ()), ("-m", ("-n0",)), ("node", ("-n2",))])

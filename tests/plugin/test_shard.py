@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import Doctor, items, outcomes
 
-from pytest_panic_doctor import share
-from pytest_panic_doctor.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.examination import sharding
+from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.examination.sharding import Shard, Share
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Scope
-from pytest_panic_doctor.share import Shard, Share
+from pytest_panic_doctor.rules.base import Scope
 
 RULES = tuple(DEFAULT.values())
 LENGTHS = st.one_of(st.integers(1, 5_000), st.sampled_from([100, 1_000, 5_000]), st.integers(-1, 0), st.just(10**15))
@@ -55,9 +55,9 @@ def test_shards_are_disjoint_and_complete(made: Manifest, of: int, fix: bool) ->
 
 @given(MANIFESTS, st.integers(2, 9), st.booleans())
 def test_shards_are_even_to_within_one_unit_and_so_to_ten_percent(made: Manifest, of: int, fix: bool) -> None:
-    costs = share.costs(made, RULES, fix)
+    costs = sharding.costs(made, RULES, fix)
     loads = [0.0] * of
-    for unit, number in share.dealt(costs, of).items():
+    for unit, number in sharding.dealt(costs, of).items():
         loads[number - 1] += costs[unit]
     even, largest = sum(costs.values()) / of, max(costs.values())
     assert max(loads) - min(loads) <= largest + 1e-9
@@ -71,9 +71,9 @@ def test_shards_are_even_to_within_one_unit_and_so_to_ten_percent(made: Manifest
 def test_a_database_like_productions_is_split_within_ten_percent(of: int, fix: bool) -> None:
     lengths = [5_000] * 20 + [1_000] * 100 + [100] * 41
     made = manifest([(("Nomic", "JinaClip"), lengths[start::4]) for start in range(4)])
-    costs = share.costs(made, RULES, fix)
+    costs = sharding.costs(made, RULES, fix)
     loads = Counter[int]()
-    for unit, number in share.dealt(costs, of).items():
+    for unit, number in sharding.dealt(costs, of).items():
         loads[number] += costs[unit]  # type: ignore[assignment]
     even = loads.total() / of
     assert all(0.9 * even <= load <= 1.1 * even for load in loads.values())

@@ -14,8 +14,8 @@ from databases import build, dump
 from runs import ALONE
 from users import LAB, ROOT_ONLY, SECOND, as_second, shared
 
-from pytest_panic_doctor.repair.errors import RepairRefused
-from pytest_panic_doctor.repair.gate import DoctorLock
+from pytest_panic_doctor.repair.journal.errors import RepairRefused
+from pytest_panic_doctor.repair.journal.locks import DoctorLock
 
 DOCTOR = ["-m", "pytest", *ALONE, "-p", "no:cacheprovider", "--doctor-db=x.sqlite"]
 

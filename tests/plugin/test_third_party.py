@@ -16,7 +16,7 @@ from databases import RULES, WIDTH, Built, dump
 from junitparser import JUnitXml
 from runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.rules import registry
 
 REPAIRED = sum(each.repair is not None for each in registry().values())
@@ -61,7 +61,7 @@ def pytest_doctor_engine(name):
 """
 
 ENGINE = """
-from pytest_panic_doctor.topology.engine import pick
+from pytest_panic_doctor.topology.engines import pick
 
 
 class Lab:

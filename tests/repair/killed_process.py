@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from surgeon_process import NEW, NULL_DIAGRAM, ORPHANS
 
+from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import Writer
-from pytest_panic_doctor.repair.journal import Journal
-from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.repair.journal.journal import Journal
 
 
 def die(*_: object) -> NoReturn:

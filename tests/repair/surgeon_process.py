@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_panic_doctor.repair import DoctorLock, Writer, finish, preflight, quarantine, settle
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.repair import DoctorLock, Writer, finish, preflight, settle
+from pytest_panic_doctor.repair.journal import selection
 
 ORPHANS = Rows(
     "run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)"
@@ -36,8 +37,8 @@ NULL_DIAGRAM = f"{5:04x}{0:028x}"
 
 def operate(writer: Writer) -> None:
     """Every kind of repair, in small batches; whatever is done already is not done again."""
-    quarantine.FIRST_ROWS = 5
-    quarantine.MIN_ROWS = quarantine.MAX_ROWS = 5
+    selection.FIRST_ROWS = 5
+    selection.MIN_ROWS = selection.MAX_ROWS = 5
     writer.quarantine("orphan-run", Subject(), ORPHANS)
     writer.quarantine("embedding-type", Subject(), MISMATCHED)
     writer.update(

@@ -12,12 +12,12 @@ from damages import DAMAGES
 from databases import LATER, TIME, Built, build, dump, payload, vectors
 from repairing import fix
 
-from pytest_panic_doctor.examine import Outcome, Word
-from pytest_panic_doctor.repair.undo import undo
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.examination.examiner import Outcome, Word
+from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.topology.alike import alike
-from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
-from pytest_panic_doctor.topology.isolation import Computer
 from pytest_panic_doctor.topology.payload import decode, encode
 
 CLOUD = vectors(0, image=False)

@@ -11,12 +11,12 @@ import pytest
 from databases import LATER, TIME, Built, build, dump, uid
 from repairing import fix
 
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import Computer
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examine import Outcome
-from pytest_panic_doctor.repair.undo import undo
-from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.isolation import Computer
-from pytest_panic_doctor.values import amount
+from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.repair.journal.undo import undo
+from pytest_panic_doctor.session.parsing import amount
 
 
 @pytest.fixture(scope="module")

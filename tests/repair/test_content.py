@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_panic_doctor.repair import RepairError, RepairRefused, Writer, ledger, repairs, settle, undo
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.repair import RepairError, RepairRefused, Writer, repairs, settle, undo
+from pytest_panic_doctor.repair.journal import seals
 
 if TYPE_CHECKING:
     from patients import Patient
@@ -225,7 +226,7 @@ def as_version_1(journal: Path) -> None:
         db.execute("UPDATE schema_version SET version = 1")
         made = dict(db.execute("SELECT name, sql FROM sqlite_master").fetchall())
         with closing(sqlite3.connect(":memory:")) as old:
-            old.executescript(ledger.SCHEMA_1)
+            old.executescript(seals.SCHEMA_1)
             wanted = old.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         assert {name: " ".join(made[name].split()) for name, _ in wanted} == {n: " ".join(s.split()) for n, s in wanted}
 

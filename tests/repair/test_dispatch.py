@@ -15,27 +15,27 @@ import numpy as np
 import pytest
 from databases import ENGINE, Built, build, npz, uid
 
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.process import ChildDied
+from pytest_panic_doctor.compute.ray.client import Answer
+from pytest_panic_doctor.compute.ray.packing import FEWEST_WAITING, Node
+from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.compute.runner import ComputationFailed
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair import recompute
-from pytest_panic_doctor.repair.desk import Desk, heard, told
-from pytest_panic_doctor.repair.dispatch import RETRIES, Dispatcher
-from pytest_panic_doctor.repair.errors import RepairFailed
-from pytest_panic_doctor.repair.job import EXACT, INVALID, MISSING, STALE, Manner
+from pytest_panic_doctor.repair.cluster.dispatcher import RETRIES, Dispatcher
+from pytest_panic_doctor.repair.cluster.job import EXACT, INVALID, MISSING, STALE, Manner
+from pytest_panic_doctor.repair.cluster.requests import Desk, heard, told
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import Done, Place
-from pytest_panic_doctor.repair.writer import Writer
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
 from pytest_panic_doctor.topology.alike import alike
-from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.cloud import Points
-from pytest_panic_doctor.topology.cluster.link import Answer
-from pytest_panic_doctor.topology.cluster.packing import FEWEST_WAITING, Node
-from pytest_panic_doctor.topology.cluster.task import Order
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
-from pytest_panic_doctor.topology.engine import compute
-from pytest_panic_doctor.topology.isolation import ComputationFailed
+from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.payload import META, decode, encode
-from pytest_panic_doctor.topology.process import ChildDied
 
 RUNS = 10
 NODE = Node(2, 4_000_000_000, 80_000_000)
@@ -273,7 +273,7 @@ def test_what_no_node_can_run_any_more_is_asked_for_anew(ward: Ward) -> None:
 
 
 def test_a_cluster_without_nodes_is_given_up(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.repair.dispatch.DESERTED", 0.3)
+    monkeypatch.setattr("pytest_panic_doctor.repair.cluster.dispatcher.DESERTED", 0.3)
     ward.link.hold = True
     ward.dispatcher.prefetch(subjects(ward), {})
     until(lambda: len(ward.link.open) == 4)

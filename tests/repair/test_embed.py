@@ -13,13 +13,13 @@ import pytest
 from databases import LATER, LENGTH, TIME, build, dump, uid, vectors
 from numpy.typing import NDArray
 
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.repair.embed import Hook, Trust, embed
-from pytest_panic_doctor.repair.errors import RepairFailed
-from pytest_panic_doctor.repair.writer import Writer
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.values import cosine, kinds
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.reembed import Hook, Trust, embed
+from pytest_panic_doctor.session.parsing import cosine, kinds
 
 RULE = "lab-embedding"
 """A rule of one's own, whose repair embeds whatever lacks a vector."""

@@ -10,9 +10,9 @@ from damages import DAMAGES
 from databases import Built, build, dump
 from repairing import fix
 
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import Computer
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.isolation import Computer
 
 RULES = registry()
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_panic_doctor.repair import RepairError, RepairFailed, Writer, gate, quarantine, repairs, transaction, undo
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.repair import RepairError, RepairFailed, Writer, repairs, undo
+from pytest_panic_doctor.repair.journal import locks, selection, transaction
 
 if TYPE_CHECKING:
     from patients import Patient
@@ -46,8 +47,8 @@ FAULTS = {
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small quarantine has several transactions, with no pause for programs that are not there."""
     for bound in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
-        monkeypatch.setattr(quarantine, bound, 12)
-    monkeypatch.setattr(transaction, "IN_COMPANY", gate.Manners(burst=0.0, rest=0.0))
+        monkeypatch.setattr(selection, bound, 12)
+    monkeypatch.setattr(transaction, "IN_COMPANY", locks.Manners(burst=0.0, rest=0.0))
     monkeypatch.setattr(transaction, "AGAIN", (0.0, 0.001))
 
 
@@ -237,7 +238,7 @@ import resource, sys, sqlite3
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from pytest_panic_doctor.repair import RepairFailed, Writer
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.database.subject import Rows, Subject
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     Writer(Path(sys.argv[1]), "s", lambda: True).quarantine("r", Subject(), Rows("run", "SELECT id FROM run"))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import RepairError, Writer, preflight, repairs, undo
-from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
     from patients import Dump, Patient

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.database import interrupts
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import Writer, preflight
-from pytest_panic_doctor.store import heed
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
     from patients import Patient
@@ -69,8 +69,8 @@ def test_the_check_before_the_first_write_hears_it(patient: Patient, monkeypatch
         signal.raise_signal(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr(heed, "moment", signalled)
-    monkeypatch.setattr(heed, "STEPS", 1)
+    monkeypatch.setattr(interrupts, "moment", signalled)
+    monkeypatch.setattr(interrupts, "STEPS", 1)
     with pytest.raises(KeyboardInterrupt):
         preflight(patient.path, 0)
     monkeypatch.undo()
@@ -79,7 +79,7 @@ def test_the_check_before_the_first_write_hears_it(patient: Patient, monkeypatch
 
 def test_other_errors_stay_what_they_are() -> None:
     absent = pytest.raises(sqlite3.OperationalError, match="no such table")
-    with closing(sqlite3.connect(":memory:")) as db, absent, heed.heeding():
+    with closing(sqlite3.connect(":memory:")) as db, absent, interrupts.heeding():
         db.execute("SELECT 1 FROM absent")
 
 

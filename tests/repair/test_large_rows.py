@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from databases import Built, build, dump, uid
 
-from pytest_panic_doctor.repair.errors import RepairRefused
-from pytest_panic_doctor.repair.journal import read
-from pytest_panic_doctor.repair.undo import undo
-from pytest_panic_doctor.repair.writer import Writer
-from pytest_panic_doctor.store.subject import Rows, Subject
-from pytest_panic_doctor.topology.room import Room
+from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.repair.journal.errors import RepairRefused
+from pytest_panic_doctor.repair.journal.journal import read
+from pytest_panic_doctor.repair.journal.undo import undo
+from pytest_panic_doctor.repair.journal.writer import Writer
 
 ROOM = Room(40_000_000, 300_000_000, given=True)
 """Room for a row of 10 MB."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import (
     DoctorLock,
     RepairFailed,
@@ -31,7 +32,6 @@ from pytest_panic_doctor.repair import (
     undo,
 )
 from pytest_panic_doctor.repair import preflight as preflight_function
-from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
     from patients import Patient

@@ -13,15 +13,15 @@ import pytest
 import tool
 from databases import ENGINE, Built, build, dump, npz, vectors
 
+from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import recompute
-from pytest_panic_doctor.repair.errors import RepairFailed
-from pytest_panic_doctor.repair.undo import undo
-from pytest_panic_doctor.repair.writer import Writer
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.journal.undo import undo
+from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.topology.cloud import fingerprint
-from pytest_panic_doctor.topology.engine import compute
-from pytest_panic_doctor.topology.isolation import Computer
+from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.payload import META, Provenance, decode, indexed, problems
 
 RULE = "diagram-valid"

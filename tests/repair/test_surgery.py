@@ -11,14 +11,14 @@ from damages import DAMAGES
 from databases import build, dump
 from repairing import fix
 
-from pytest_panic_doctor.examine import Outcome, Repaired
-from pytest_panic_doctor.repair.undo import repairs, undo
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.examiner import Outcome, Repaired
+from pytest_panic_doctor.repair.journal.undo import repairs, undo
+from pytest_panic_doctor.repair.shared import Settled
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Finding
-from pytest_panic_doctor.settled import Settled
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.topology.budget import Budget
-from pytest_panic_doctor.topology.isolation import Computer
+from pytest_panic_doctor.rules.base import Finding
 
 RULES = registry()
 REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repairable}

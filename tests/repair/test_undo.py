@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import Repair, RepairError, RepairRefused, Writer, repairs, undo
-from pytest_panic_doctor.store.subject import Rows, Subject
 
 if TYPE_CHECKING:
     from patients import Dump, Patient

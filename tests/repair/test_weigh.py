@@ -19,20 +19,20 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from patients import Patient, name
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.planner import Planner
-from pytest_panic_doctor.removal import NO_ROWS, QUARANTINES
-from pytest_panic_doctor.repair.undo import repairs
-from pytest_panic_doctor.repair.weigh import Tally, weigh
-from pytest_panic_doctor.repair.writer import Writer
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.repair.journal.size import Tally, weigh
+from pytest_panic_doctor.repair.journal.undo import repairs
+from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.preview import Planner
+from pytest_panic_doctor.repair.repairer import OperatingSurgeon
+from pytest_panic_doctor.repair.shared import Settled
+from pytest_panic_doctor.repair.targets import NO_ROWS, QUARANTINES
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Finding, Rule
-from pytest_panic_doctor.settled import Settled
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Rows, Subject
-from pytest_panic_doctor.surgery import OperatingSurgeon
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.rules.base import Finding, Rule
+from pytest_panic_doctor.session.parsing import kinds
 
 RULES = registry()
 QUARANTINED = {

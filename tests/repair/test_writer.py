@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, quarantine, repairs, transaction, undo
-from pytest_panic_doctor.repair.gate import ALONE, IN_COMPANY, Gate, Manners, pause
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, repairs, undo
+from pytest_panic_doctor.repair.journal import selection, transaction
+from pytest_panic_doctor.repair.journal.locks import ALONE, IN_COMPANY, Gate, Manners, pause
 
 if TYPE_CHECKING:
     from patients import Patient
@@ -34,7 +35,7 @@ def ids(kind: int, *numbers: int) -> set[str]:
 
 def small(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     for bound in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
-        monkeypatch.setattr(quarantine, bound, rows)
+        monkeypatch.setattr(selection, bound, rows)
 
 
 def test_run_goes_with_all_that_hangs_on_it(patient: Patient, writer: Writer) -> None:
@@ -115,7 +116,7 @@ def test_no_state_in_between_has_a_new_orphan(patient: Patient, monkeypatch: pyt
 
 def test_bytes_bound_a_transaction(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images are megabytes, so rows alone would be no bound."""
-    monkeypatch.setattr(quarantine, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(selection, "MAX_BYTES", 20_000)
     taken = []
     keep = transaction.Step.keep
 
@@ -160,7 +161,7 @@ def test_rows_are_looked_up_again_in_each_transaction(
 ) -> None:
     """While a quarantine is under way, somebody repairs some of its offenders, and they stay."""
     small(monkeypatch, 6)
-    monkeypatch.setattr(quarantine, "QUICK", quick)
+    monkeypatch.setattr(selection, "QUICK", quick)
     spared = f"{3:04x}{30:028x}"
 
     def meddle(done: int, _: int) -> None:
@@ -175,7 +176,7 @@ def test_rows_are_looked_up_again_in_each_transaction(
 
 def test_slow_query_is_not_run_inside_while_others_write(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A query that takes long is asked before the transaction, and again if somebody wrote in between."""
-    monkeypatch.setattr(quarantine, "QUICK", -1.0)
+    monkeypatch.setattr(selection, "QUICK", -1.0)
     inside: list[str] = []
 
     class Meddled(sqlite3.Connection):
@@ -462,7 +463,7 @@ def test_turns_follow_who_is_there(patient: Patient, writer: Writer, monkeypatch
             if len(turns) == 3:
                 other.execute("UPDATE run SET seed = seed + 1")
 
-        monkeypatch.setattr("pytest_panic_doctor.repair.transaction.time.sleep", sleep)
+        monkeypatch.setattr("pytest_panic_doctor.repair.journal.transaction.time.sleep", sleep)
         seed = 0
         while len(turns) < 4:
             seed += 1

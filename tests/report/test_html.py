@@ -19,11 +19,11 @@ from packed import data_of
 from reports import HOSTILE, examined, make_hostile, page
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
-from pytest_panic_doctor.report.html.pictures import STEPS, block, drawn, longest, on_grid
+from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn, longest, on_grid
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.result import Result
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import Payload, encode

@@ -16,7 +16,7 @@ from databases import RULES, build
 from reports import HOSTILE, make_hostile, one_sick_run, page, some_diagram
 
 from pytest_panic_doctor.report.html import write_html
-from pytest_panic_doctor.report.html.pictures import STEPS, block, drawn
+from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.topology.payload import Payload
 

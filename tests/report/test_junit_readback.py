@@ -12,7 +12,7 @@ from damages import DAMAGES
 from databases import COUNT, DEFAULT, Built, build, uid
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
-from pytest_panic_doctor.manifest import dashed
+from pytest_panic_doctor.examination.manifest import dashed
 
 EXPERIMENT = uid(1, 0)
 RUN = uid(2, 0)

@@ -13,11 +13,11 @@ from databases import Built, build
 from reports import examined
 from runs import findings, items
 
-from pytest_panic_doctor.baseline import Comparison, Identity
-from pytest_panic_doctor.commands import put
+from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.examination.baseline import Comparison, Identity
+from pytest_panic_doctor.examination.manifest import name_of
 from pytest_panic_doctor.formatting import printable, typed
-from pytest_panic_doctor.manifest import name_of
 from pytest_panic_doctor.plugin import usage_errors
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.junit import clean
@@ -25,8 +25,8 @@ from pytest_panic_doctor.report.progress import line
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.report.text import short
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import Scope
-from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.rules.base import Scope
+from pytest_panic_doctor.session.commands import put
 
 MARKS = ["\x1b[2K", "\x07", "\r", "\n", "\x00", "\u202e", "\u2066", "\ud800", "\u2028", "\x9b"]
 FORGED = "Nomic\x1b[2K\r\n30 rules: 30 healthy\u202e"

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from databases import MODELS, build, uid
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.doctor import check_items
-from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.room import Room, TooLarge, room
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examination import check_items
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import parse_size
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.model import IDS_KEPT, Finding, Scope, View, rule
-from pytest_panic_doctor.settings import Settings
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Scope, View, rule
+from pytest_panic_doctor.session.parsing import kinds
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import encode
-from pytest_panic_doctor.topology.room import Room, TooLarge, room
-from pytest_panic_doctor.values import kinds
 
 RULES = registry()
 MANY = 20_000

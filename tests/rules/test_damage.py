@@ -9,10 +9,10 @@ from damages import DAMAGES, Planted
 from databases import COUNT, build, webp
 from examining import RULES, examine
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.session.parsing import kinds
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
@@ -104,7 +104,7 @@ def test_an_unknown_embedding_model_is_not_passed_over(tmp_path: Path) -> None:
 
 
 def test_counts_are_exact_beyond_the_ids_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.rules.model.IDS_KEPT", 3)
+    monkeypatch.setattr("pytest_panic_doctor.rules.base.IDS_KEPT", 3)
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE invocation SET model = 'Nobody'")

@@ -15,23 +15,22 @@ from databases import ENGINE, WIDTH, Built, build, dump, payload, uid, vectors
 from examining import examine
 from repairing import fix
 
-from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.repair.undo import undo
-from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.room import Room, TooLarge
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.repair.journal.undo import undo
+from pytest_panic_doctor.rules import recheck, registry
 from pytest_panic_doctor.rules.exact import diagram_exact
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.topology import again
+from pytest_panic_doctor.session.parsing import kinds
 from pytest_panic_doctor.topology.alike import alike, differences
-from pytest_panic_doctor.topology.budget import Budget
 from pytest_panic_doctor.topology.cloud import Points, fingerprint
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
-from pytest_panic_doctor.topology.engine import compute
-from pytest_panic_doctor.topology.isolation import Computer
+from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.native import DeadlineReached
 from pytest_panic_doctor.topology.payload import Provenance, decode, encode
-from pytest_panic_doctor.topology.room import Room, TooLarge
-from pytest_panic_doctor.values import kinds
 
 SUBJECT = Subject(uid(1, 0), uid(2, 0), "Nomic")
 CLOUD = vectors(0, image=False)
@@ -168,9 +167,9 @@ def test_what_the_doctor_computed_is_computed_again_only_where_deep(built: Built
 def test_nobody_vouches_for_another_cloud_or_without_a_checksum(change: dict[str, str]) -> None:
     mine = decode(by_doctor(TRUE))
     assert mine.provenance is not None
-    assert again.own(mine, CLOUD)
-    assert not again.own(replace(mine, provenance=replace(mine.provenance, **change)), CLOUD)  # type: ignore[arg-type]
-    assert not again.own(decode(payload(CLOUD)), CLOUD)
+    assert recheck.own(mine, CLOUD)
+    assert not recheck.own(replace(mine, provenance=replace(mine.provenance, **change)), CLOUD)  # type: ignore[arg-type]
+    assert not recheck.own(decode(payload(CLOUD)), CLOUD)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +198,7 @@ def test_a_limit_of_time_skips_and_says_how_far_it_came(built: Built) -> None:
 def test_a_deadline_is_kept() -> None:
     begun = time.monotonic()
     with pytest.raises(DeadlineReached, match=r"in H[12], column|in the links, edge"):
-        again.compute_again(HARD, Room(), 0.3)
+        recheck.compute_again(HARD, Room(), 0.3)
     assert time.monotonic() - begun < 10
 
 
@@ -208,24 +207,24 @@ def test_a_deadline_is_kept() -> None:
 )
 def test_what_does_not_fit_is_refused_by_name(size: int, said: str) -> None:
     with pytest.raises(TooLarge, match=said) as refused:
-        again.compute_again(HARD, Room(size, size, given=True))
+        recheck.compute_again(HARD, Room(size, size, given=True))
     assert "--doctor-memory leaves" in str(refused.value)
 
 
 def test_what_does_not_fit_is_not_examined_and_not_repaired(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(again, "COPIES", 10**9)
+    monkeypatch.setattr(recheck, "COPIES", 10**9)
     outcome = judged(built)
     assert (outcome.word, outcome.findings[0].message.startswith("not examined: ")) == ("failed", True)
 
 
 def test_without_the_engine_it_is_skipped_with_the_reason(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(again, "available", lambda: False)
+    monkeypatch.setattr(recheck, "available", lambda: False)
     outcome = judged(built)
-    assert (outcome.word, outcome.note) == ("skipped", again.NOT_BUILT)
+    assert (outcome.word, outcome.note) == ("skipped", recheck.NOT_BUILT)
 
 
 def test_others_can_write_while_it_computes(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = again.compute_again
+    real = recheck.compute_again
 
     def meanwhile(points: Points, space: Room, timeout: float | None) -> Diagram:
         with sqlite3.connect(built.path, timeout=0) as db:
@@ -233,7 +232,7 @@ def test_others_can_write_while_it_computes(built: Built, monkeypatch: pytest.Mo
         db.close()
         return real(points, space, timeout)
 
-    monkeypatch.setattr(again, "compute_again", meanwhile)
+    monkeypatch.setattr(recheck, "compute_again", meanwhile)
     with built.open() as db:
         db.execute("PRAGMA journal_mode = DELETE")
     assert judged(built).word == "passed"
@@ -256,7 +255,7 @@ def test_bars_that_the_repairing_engine_makes_too_are_kept(
     built: Built, computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = decode(invented(3, 5)).diagram
-    monkeypatch.setattr("pytest_panic_doctor.topology.again.compute_again", lambda *_: wrong)
+    monkeypatch.setattr("pytest_panic_doctor.rules.recheck.compute_again", lambda *_: wrong)
     before = dump(built.path)
     outcomes = fix(built, computer, deep=["diagram-exact"])["diagram-exact"]
     assert "kept" in outcomes[0].note
@@ -279,5 +278,5 @@ def test_rounding_and_order_make_no_difference(seed: int) -> None:
     points = random.normal(size=(60, 4)).astype(np.float32)
     diagram = compute(points, engine=ENGINE)[0]
     moved = Diagram(tuple(in_order(bars + random.uniform(-4e-5, 4e-5, bars.shape)) for bars in diagram.bars))
-    assert not list(differences(moved, again.compute_again(points, Room())))
+    assert not list(differences(moved, recheck.compute_again(points, Room())))
     assert alike(moved, diagram)

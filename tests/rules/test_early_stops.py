@@ -13,13 +13,13 @@ from databases import DEFAULT, uid
 from mutations import InMemory, early_stops
 from pictures import picture
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner, Outcome
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.invocation import invocation_sequence
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.session.parsing import kinds
 
 AT_TEXT, AT_IMAGE, WHOLE = uid(2, 0), uid(2, 1), uid(2, 2)
 

@@ -10,11 +10,11 @@ from databases import DEFAULT, build
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.store.schema import TABLES
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.schema import TABLES
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.session.parsing import kinds
 
 RULES = DEFAULT
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]

@@ -10,11 +10,11 @@ import pytest
 from databases import DEFAULT, Built, build
 from odd_ids import REFERENCES, SPELLINGS, rename
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner, Outcome
-from pytest_panic_doctor.result import to_plain
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.result import to_plain
+from pytest_panic_doctor.session.parsing import kinds
 
 
 def outcomes_of(built: Built) -> Mapping[str, Outcome]:

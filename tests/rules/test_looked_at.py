@@ -9,12 +9,12 @@ import pytest
 from databases import build
 from examining import RULES, examine
 
-from pytest_panic_doctor.examine import UNCOUNTED, Examiner, Outcome
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.examination.examiner import UNCOUNTED, Examiner, Outcome
+from pytest_panic_doctor.examination.result import from_plain, to_plain
 from pytest_panic_doctor.report.text import looked_at
-from pytest_panic_doctor.result import from_plain, to_plain
-from pytest_panic_doctor.rules.model import BUILT_IN, Finding, NothingToLookAt, Rule, Scope, View
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.store.subject import Rows, Subject
+from pytest_panic_doctor.rules.base import BUILT_IN, Finding, NothingToLookAt, Rule, Scope, View
 
 
 def outcome_of(path: Path, check: Callable[[View], Iterable[Finding]], source: str = "conftest.py") -> Outcome:

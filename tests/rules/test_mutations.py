@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from mutations import FILES, InMemory, Mutation, embedder_of, mutations
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.manifest import Entry
+from pytest_panic_doctor.database.schema import TABLES
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.store.schema import TABLES
-from pytest_panic_doctor.topology.embedder import Embedder
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.rules.embedder import Embedder
+from pytest_panic_doctor.session.parsing import kinds
 
 RULES = {name: rule for name, rule in registry().items() if name != "file-integrity"}
 """All rules, deep ones too. SQLite itself wrote every change, so that the file is whole."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from databases import build
 
-from pytest_panic_doctor.commands import listed_rules, put
 from pytest_panic_doctor.rules import BadRule, registry
-from pytest_panic_doctor.rules.model import Finding, Rule, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, Rule, Scope, View, rule
+from pytest_panic_doctor.session.commands import listed_rules, put
 
 
 @rule("own", scope=Scope.DATABASE, sentence="all is well")

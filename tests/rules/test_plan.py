@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.plan import dealt
+from pytest_panic_doctor.examination.scheduling import dealt
 
 PAIRS = [(f"run{number}", model) for number in range(12) for model in ("A", "B")]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_panic_doctor.options import OPTIONS
 from pytest_panic_doctor.rules import DuplicateRule, registry
-from pytest_panic_doctor.rules.model import Finding, Rule, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, Rule, Scope, View, rule
+from pytest_panic_doctor.session.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from databases import DEFAULT, MODELS, Built, build, payload, uid, vectors
 
-from pytest_panic_doctor import manifest as manifests
-from pytest_panic_doctor.examine import Examiner
-from pytest_panic_doctor.store.session import Database
-from pytest_panic_doctor.values import kinds
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.session.parsing import kinds
 
 RULES = DEFAULT
 Variant = Callable[[sqlite3.Connection, Built], None]

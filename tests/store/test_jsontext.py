@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_panic_doctor.store.jsontext import loaded
+from pytest_panic_doctor.database.json_columns import loaded
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,15 @@ from pydantic import ValidationError
 from sqlalchemy import UniqueConstraint, create_engine
 from sqlmodel import SQLModel
 
-from pytest_panic_doctor.store.models import Base, PersistenceDiagram
-from pytest_panic_doctor.store.schema import TABLES, UNIQUE
+from pytest_panic_doctor.database.schema import TABLES, UNIQUE
+from pytest_panic_doctor.session.demo.models import Base, PersistenceDiagram
 
 DIAGRAM = {"id": "1", "run_id": "2", "embedding_model": "Nomic"}
 HOST = """
 from sqlmodel import Field, SQLModel
 class Run(SQLModel, table=True):
     id: int = Field(primary_key=True)
-from pytest_panic_doctor.store import models
+from pytest_panic_doctor.session.demo import models
 from sqlalchemy.orm import configure_mappers
 configure_mappers()
 assert list(Run.metadata.tables) == ["run"] and list(Run.metadata.tables["run"].columns.keys()) == ["id"]

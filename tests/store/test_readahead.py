@@ -13,8 +13,8 @@ import psutil
 import pytest
 from databases import build, webp
 
-from pytest_panic_doctor.store import readahead
-from pytest_panic_doctor.store.readahead import PART_OF_FREE, SMALLEST, ReadAhead
+from pytest_panic_doctor.database import readahead
+from pytest_panic_doctor.database.readahead import PART_OF_FREE, SMALLEST, ReadAhead
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_stopping_ends_it_and_twice_does_no_harm(large: Path) -> None:
 def test_it_does_not_outlive_a_killed_parent(large: Path) -> None:
     os.truncate(large, 1 << 40)
     code = (
-        "import pathlib, sys, time; from pytest_panic_doctor.store.readahead import ReadAhead; "
+        "import pathlib, sys, time; from pytest_panic_doctor.database.readahead import ReadAhead; "
         "ReadAhead(pathlib.Path(sys.argv[1]), 1 << 50).start(); print('begun', flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(large)], stdout=subprocess.PIPE)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from databases import build
 
-from pytest_panic_doctor.store.session import Database, Unreadable
+from pytest_panic_doctor.database.connection import Database, Unreadable
 
 SCHEMA = "CREATE TABLE run (id CHAR(32) PRIMARY KEY, network, seed, max_length, initial_prompt, experiment_id)"
 
@@ -72,7 +72,7 @@ def test_sqlite_refuses_to_write(quiet: Path) -> None:
 
 def test_a_read_only_folder_can_be_read(quiet: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pytest_panic_doctor.store.session import Database; "
+        "import sys; from pathlib import Path; from pytest_panic_doctor.database.connection import Database; "
         "d = Database(Path(sys.argv[1])); d.check_readable(); "
         "print(d.read(lambda db: db.execute('SELECT count(*) FROM run').fetchone()[0]))"
     )

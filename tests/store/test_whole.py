@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from users import LAB, ROOT_ONLY, as_second, mounted, shared
 
-from pytest_panic_doctor.store.whole import as_file_name, check_writable, check_writable_in_place, made_like, whole
+from pytest_panic_doctor.database.files import as_file_name, check_writable, check_writable_in_place, made_like, whole
 
 
 def write(path: Path, text: str = "after", like: Path | None = None) -> None:
@@ -144,7 +144,7 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from pytest_panic_doctor.store.whole import check_writable, whole
+from pytest_panic_doctor.database.files import check_writable, whole
 try:
     check_writable(Path(sys.argv[1]))
     with whole(Path(sys.argv[1]), Path("x.sqlite")) as partial:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology import acyclic
-from pytest_panic_doctor.topology.acyclic import acyclic_scale, end_early
+from pytest_panic_doctor.topology import truncation
 from pytest_panic_doctor.topology.cloud import Filtration, Points, filtration, merge
-from pytest_panic_doctor.topology.engine import compute, pick
+from pytest_panic_doctor.topology.engines import compute, pick
+from pytest_panic_doctor.topology.truncation import acyclic_scale, end_early
 
 gudhi = pytest.importorskip("gudhi")
 
@@ -105,10 +105,10 @@ def test_ending_early_changes_no_bar(apart: Filtration, degree: int) -> None:
 def test_a_whole_diagram_is_the_same(points: Points, max_dim: int, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     points = points[: 160 if max_dim < 2 else 150].astype(np.float32)
     if stop == "at once":
-        monkeypatch.setattr(acyclic, "TESTS", 0)
+        monkeypatch.setattr(truncation, "TESTS", 0)
     engine = pick("auto", 3)  # no other is given a filtration that ends early
     early = compute(points, engine=engine, max_dim=max_dim)[0]
-    monkeypatch.setattr(acyclic, "FEWEST", len(points) + 1)
+    monkeypatch.setattr(truncation, "FEWEST", len(points) + 1)
     whole = compute(points, engine=engine, max_dim=max_dim)[0]
     assert [bars.tobytes() for bars in early.bars] == [bars.tobytes() for bars in whole.bars]
 
@@ -141,14 +141,14 @@ def test_captions_end_long_before_the_enclosing_radius(shared_data: Path, walk: 
 def test_a_search_that_is_stopped_rests_on_what_it_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     apart = filtration(np.cumsum(on_a_sphere(200, 8), axis=0).astype(np.float32))
     full = acyclic_scale(apart, 2)
-    monkeypatch.setattr(acyclic, "TESTS", 1)
+    monkeypatch.setattr(truncation, "TESTS", 1)
     stopped = acyclic_scale(apart, 2)
     assert stopped[0] == full[0]
     assert full[1] < stopped[1] <= enclosing_radius(apart)
 
 
 def test_a_small_cloud_is_left_alone() -> None:
-    apart = filtration(on_a_sphere(acyclic.FEWEST - 1, 5))
+    apart = filtration(on_a_sphere(truncation.FEWEST - 1, 5))
     same = apart.copy()
     end_early(apart, 2)
     assert (apart == same).all()

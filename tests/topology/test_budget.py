@@ -20,11 +20,11 @@ from hostile import limit_for
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_panic_doctor.compute.budget import MARGIN, STEP, Answer, Budget, Grant, headroom
+from pytest_panic_doctor.compute.estimate import CHILD, Measured, estimate
+from pytest_panic_doctor.compute.ledger import Identity
+from pytest_panic_doctor.compute.memory import resident, tree_resident
 from pytest_panic_doctor.errors import Stopped
-from pytest_panic_doctor.topology.budget import MARGIN, STEP, Answer, Budget, Grant, headroom
-from pytest_panic_doctor.topology.estimate import CHILD, Measured, estimate
-from pytest_panic_doctor.topology.ledger import Identity
-from pytest_panic_doctor.topology.memory import resident, tree_resident
 
 MB = 1_000_000
 HERE = Path(__file__).parents[1]
@@ -254,7 +254,7 @@ def test_other_processes_that_grow_push_the_last_one_out(room: Callable[[int], B
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.compute.budget import Budget
 
 budget = Budget(Path(sys.argv[1]), int(sys.argv[2]))
 with budget.admit(int(sys.argv[3]), "holder", 7, lambda *_: print("waiting", flush=True)):
@@ -307,8 +307,8 @@ def test_a_later_process_with_the_same_number_is_not_the_holder(room: Callable[[
 def test_one_killed_while_it_writes_leaves_a_whole_ledger(room: Callable[[int], Budget]) -> None:
     budget = room(600)
     code = (
-        "import sys; from pathlib import Path; from pytest_panic_doctor.topology.budget import Budget\n"
-        "from pytest_panic_doctor.topology.estimate import Measured\n"
+        "import sys; from pathlib import Path; from pytest_panic_doctor.compute.budget import Budget\n"
+        "from pytest_panic_doctor.compute.estimate import Measured\n"
         "budget = Budget(Path(sys.argv[1]), 10**9); print(flush=True)\n"
         "while True: budget.learn(Measured(100, 1.0, 10**8))"
     )

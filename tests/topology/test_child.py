@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
+from pytest_panic_doctor.compute.process import Child, ChildDied
 from pytest_panic_doctor.topology import native
-from pytest_panic_doctor.topology.engine import BUILT_IN, pick
-from pytest_panic_doctor.topology.frames import LENGTHS, pack, unpack
-from pytest_panic_doctor.topology.process import Child, ChildDied
+from pytest_panic_doctor.topology.engines import BUILT_IN, pick
 
 Frame = tuple[dict[str, object], list[np.ndarray]]
 PROMISED = 1.0
@@ -188,7 +188,7 @@ def test_a_projects_folders_do_not_hide_the_standard_library(tmp_path: Path, mon
     ],
 )
 def test_how_it_died_is_told(engine: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.topology.process.LAST_WORDS", 2.0)
+    monkeypatch.setattr("pytest_panic_doctor.compute.process.LAST_WORDS", 2.0)
     with child_of(f"hostile:{engine}") as child, pytest.raises(ChildDied, match=words):
         task(child, order())
 
@@ -230,7 +230,7 @@ def test_it_can_be_held_still_and_ended_so() -> None:
 PARENT = """
 import sys, threading, time
 from hostile import order
-from pytest_panic_doctor.topology.process import Child
+from pytest_panic_doctor.compute.process import Child
 
 def start():
     global child
@@ -312,7 +312,7 @@ def test_an_idle_one_dies_with_the_controller_though_its_parent_lives() -> None:
 FORKED = """
 import os, time
 from hostile import order
-from pytest_panic_doctor.topology.process import Child
+from pytest_panic_doctor.compute.process import Child
 
 child = Child("hostile:hold", 1)
 child.send({"max_dim": 1, "tolerance": None}, order(1000, 60))
@@ -364,7 +364,7 @@ def test_it_outlives_the_thread_that_started_it() -> None:
 
 GUARDED = """
 import os, sys, time
-from pytest_panic_doctor.topology.child import guard
+from pytest_panic_doctor.compute.child import guard
 read, write = os.pipe()
 pid = os.fork()
 if pid:

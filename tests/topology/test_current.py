@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pytest_panic_doctor.topology.cloud import Points, distances, fingerprint
-from pytest_panic_doctor.topology.current import difference
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
-from pytest_panic_doctor.topology.engine import compute, pick
+from pytest_panic_doctor.topology.engines import compute, pick
 from pytest_panic_doctor.topology.payload import Payload, Provenance, decode, encode
+from pytest_panic_doctor.topology.staleness import difference
 
 ENGINE = pick()
 PROVENANCE = Provenance("", 60, 60, 0.0, ENGINE.name, ENGINE.version, 2, 1.0, 1, "0.1.0")

@@ -15,11 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.topology import engine as engines
-from pytest_panic_doctor.topology import native, persistence_diagram
+from pytest_panic_doctor.topology import engines, native, persistence_diagram
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Points, distances, h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
-from pytest_panic_doctor.topology.engine import (
+from pytest_panic_doctor.topology.engines import (
     BUILT_IN,
     KERNELS,
     NAMES,
@@ -251,7 +250,7 @@ def test_giotto_ph_is_loaded_without_what_it_does_not_need(public: bool) -> None
     """Each child would hold another 100 MB. Its public function still works afterwards."""
     pytest.importorskip("gph")
     script = (
-        "import sys, numpy; from pytest_panic_doctor.topology.engine import compute, pick\n"
+        "import sys, numpy; from pytest_panic_doctor.topology.engines import compute, pick\n"
         f"{'import gph' if public else ''}\n"
         "compute(numpy.eye(5, dtype='f4'), engine=pick('giotto-ph'))\n"
         "print('scipy' in sys.modules, 'sklearn' in sys.modules)\n"

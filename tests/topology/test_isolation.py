@@ -18,13 +18,13 @@ import psutil
 import pytest
 from hostile import limit_for, order
 
+from pytest_panic_doctor.compute.budget import Answer, Budget, Grant
+from pytest_panic_doctor.compute.estimate import Measured
+from pytest_panic_doctor.compute.memory import tree_resident
+from pytest_panic_doctor.compute.runner import Attempt, ComputationFailed, Computer, Task, died, late, more_memory
 from pytest_panic_doctor.errors import Stopped
-from pytest_panic_doctor.topology.budget import Answer, Budget, Grant
 from pytest_panic_doctor.topology.cloud import Points
-from pytest_panic_doctor.topology.engine import pick
-from pytest_panic_doctor.topology.estimate import Measured
-from pytest_panic_doctor.topology.isolation import Attempt, ComputationFailed, Computer, Task, died, late, more_memory
-from pytest_panic_doctor.topology.memory import tree_resident
+from pytest_panic_doctor.topology.engines import pick
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def processes() -> list[psutil.Process]:
     found = []
     for each in psutil.Process().children():
         try:
-            found += [each] if "topology.child" in " ".join(each.cmdline()) else []
+            found += [each] if "compute.child" in " ".join(each.cmdline()) else []
         except psutil.ZombieProcess:
             found.append(each)
         except psutil.NoSuchProcess:
@@ -94,7 +94,7 @@ def test_one_warm_child_computes_many(budget: Budget) -> None:
 
 def test_a_peak_between_two_looks_is_measured(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOK_SOON", "LOOK_LATE"):
-        monkeypatch.setattr(f"pytest_panic_doctor.topology.isolation.{name}", 5.0)
+        monkeypatch.setattr(f"pytest_panic_doctor.compute.runner.{name}", 5.0)
     with Computer("hostile:gulp", budget=budget) as computer:
         assert computer.compute(Task(order(300, 0.001))).peak_memory > 300e6
         assert computer.compute(Task(order(1))).peak_memory < 100e6
@@ -123,7 +123,7 @@ def test_the_time_begins_with_the_computation(budget: Budget, tmp_path: Path, mo
 
 
 def test_a_child_that_never_starts_is_given_up(budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.topology.isolation.START", 0.5)
+    monkeypatch.setattr("pytest_panic_doctor.compute.runner.START", 0.5)
     (tmp_path / "stuck.py").write_text("import time; time.sleep(60)\n")
     monkeypatch.syspath_prepend(tmp_path)
     with Computer("stuck:engine", budget=budget) as computer:
@@ -175,7 +175,7 @@ def test_over_its_memory_alone_it_is_ended_and_its_memory_is_back(tight: Callabl
 ANOTHER = """
 import sys
 from pathlib import Path
-from pytest_panic_doctor.topology.budget import Budget
+from pytest_panic_doctor.compute.budget import Budget
 
 Budget(Path(sys.argv[1]), int(sys.argv[2])).enter()
 print("entered", flush=True)
@@ -216,7 +216,7 @@ def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: p
         return grow(grant, size)
 
     monkeypatch.setattr(Grant, "grow", crowded)
-    monkeypatch.setattr("pytest_panic_doctor.topology.isolation.REPORT", 1e9)
+    monkeypatch.setattr("pytest_panic_doctor.compute.runner.REPORT", 1e9)
     with Computer("hostile:eat", budget=budget) as computer:
         assert computer.compute(Task(order(300, 0.01))).distinct == 3
     assert seen[-10:] == [psutil.STATUS_STOPPED] * 10
@@ -225,7 +225,7 @@ def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: p
 FROZEN = """
 import sys, time
 from pathlib import Path
-from pytest_panic_doctor.topology.ledger import LedgerFile
+from pytest_panic_doctor.compute.ledger import LedgerFile
 
 with LedgerFile(Path(sys.argv[1])).change():
     print("locked", flush=True)
@@ -416,7 +416,7 @@ def test_no_longer_wanted_while_it_waits(budget: Budget) -> None:
 
 
 def test_an_idle_child_is_given_up_while_waiting(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.topology.isolation.PATIENCE", 0.2)
+    monkeypatch.setattr("pytest_panic_doctor.compute.runner.PATIENCE", 0.2)
     with Computer(budget=budget) as computer:
         computer.compute(Task(order()))
         assert len(children()) == 1
@@ -435,7 +435,7 @@ def test_a_child_that_keeps_its_heap_is_replaced(budget: Budget, monkeypatch: py
         computer.compute(Task(order()))
         before = children()
         assert len(before) == 1
-        monkeypatch.setattr("pytest_panic_doctor.topology.isolation.RECYCLE", 1)
+        monkeypatch.setattr("pytest_panic_doctor.compute.runner.RECYCLE", 1)
         computer.compute(Task(order()))
         assert children() == []
 
@@ -445,8 +445,8 @@ import sys, tempfile, time
 from pathlib import Path
 import psutil
 from hostile import order
-from pytest_panic_doctor.topology.budget import Answer, Budget, Grant
-from pytest_panic_doctor.topology.isolation import Computer, Task
+from pytest_panic_doctor.compute.budget import Answer, Budget, Grant
+from pytest_panic_doctor.compute.runner import Computer, Task
 
 budget = Budget(Path(sys.argv[1]), 4_000_000_000)
 computer = Computer("hostile:hold", budget=budget)

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_panic_doctor.compute.memory import available, family, forget_peak, peak, resident, started, tree_resident
 from pytest_panic_doctor.formatting import format_size, parse_size
-from pytest_panic_doctor.topology.memory import available, family, forget_peak, peak, resident, started, tree_resident
 
 
 @pytest.mark.parametrize(

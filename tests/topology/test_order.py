@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.cloud import Filtration, Points, filtration, merge
-from pytest_panic_doctor.topology.order import cost_order, covered, diameter, triangles
+from pytest_panic_doctor.topology.vertex_order import cost_order, covered, diameter, triangles
 
 
 def noisy_loop(count: int = 300, noise: float = 0.25) -> Points:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.topology.budget import MARGIN, headroom
-from pytest_panic_doctor.topology.cluster.packing import (
+from pytest_panic_doctor.compute.budget import MARGIN, headroom
+from pytest_panic_doctor.compute.ray.packing import (
     FEWEST_WAITING,
     WORKER,
     Ask,

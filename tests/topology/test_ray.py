@@ -13,11 +13,11 @@ import pytest
 from clusters import Running, node
 from hostile import order as hostile_order
 
+from pytest_panic_doctor.compute.ray.client import Answer, Link, NoCluster, said_of
+from pytest_panic_doctor.compute.ray.packing import asked_for
+from pytest_panic_doctor.compute.ray.task import Order
 from pytest_panic_doctor.topology.cloud import Points, merge
-from pytest_panic_doctor.topology.cluster.link import Answer, Link, NoCluster, said_of
-from pytest_panic_doctor.topology.cluster.packing import asked_for
-from pytest_panic_doctor.topology.cluster.task import Order
-from pytest_panic_doctor.topology.engine import compute, pick
+from pytest_panic_doctor.topology.engines import compute, pick
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
 
@@ -145,6 +145,6 @@ def test_one_that_takes_the_connection_and_says_nothing_is_given_up(
 ) -> None:
     import socket
 
-    monkeypatch.setattr("pytest_panic_doctor.topology.cluster.link.CONNECT", 3.0)
+    monkeypatch.setattr("pytest_panic_doctor.compute.ray.client.CONNECT", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(NoCluster, match=r"did not answer within 3 s"):
         Link(f"127.0.0.1:{mute.getsockname()[1]}", 10**9, tmp_path)

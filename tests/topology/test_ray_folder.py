@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_panic_doctor.topology.cluster import link
-from pytest_panic_doctor.topology.cluster.link import LOCAL, LONGEST_FOLDER, Link, NoCluster, folder_for_ray
+from pytest_panic_doctor.compute.ray import client
+from pytest_panic_doctor.compute.ray.client import LOCAL, LONGEST_FOLDER, Link, NoCluster, folder_for_ray
 
 
 @pytest.mark.parametrize("scratch", ["/tmp/panic-doctor-abcdefgh", "/t", "/" + "a" * (LONGEST_FOLDER - 5)])
@@ -30,9 +30,9 @@ def test_a_long_one_is_not(scratch: str) -> None:
 
 def test_the_next_place_is_tried_and_none_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     long = Path("/tmp/" + "c" * 100)
-    monkeypatch.setattr(link, "SHORT_FOLDERS", ("/no-such-folder", "/tmp"))
+    monkeypatch.setattr(client, "SHORT_FOLDERS", ("/no-such-folder", "/tmp"))
     shutil.rmtree(folder_for_ray(long).parent)
-    monkeypatch.setattr(link, "SHORT_FOLDERS", ("/no-such-folder", "/nor-this"))
+    monkeypatch.setattr(client, "SHORT_FOLDERS", ("/no-such-folder", "/nor-this"))
     with pytest.raises(NoCluster, match="/no-such-folder, /nor-this: set TMPDIR to a folder of at most 14 characters"):
         folder_for_ray(long)
 

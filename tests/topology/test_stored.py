@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.database import clouds
 
 NAN = np.full(4, np.nan, "<f4").tobytes()
 ZERO = bytes(16)
@@ -53,36 +53,36 @@ def change(db: sqlite3.Connection, invocation: str, blob: object) -> None:
     db.execute("UPDATE embedding SET vector = ? WHERE invocation_id = ?", (blob, invocation))
 
 
-def values(cloud: stored.StoredCloud) -> list[float]:
+def values(cloud: clouds.StoredCloud) -> list[float]:
     assert cloud.points.dtype == np.float32
     assert (cloud.points == cloud.points[:, :1]).all()
     return [float(value) - 1 for value in cloud.points[:, 0]]
 
 
 def test_a_cloud_is_in_sequence_order(db: sqlite3.Connection) -> None:
-    cloud = stored.load(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load(db, "r", "Nomic", "TEXT", 4)
     assert values(cloud) == [1, 3, 5, 7, 9]
     assert cloud.whole
     assert cloud.invocations == 5
-    assert values(stored.load(db, "s", "NomicVision", "IMAGE", 4)) == [0, 2, 4, 6, 8]
+    assert values(clouds.load(db, "s", "NomicVision", "IMAGE", 4)) == [0, 2, 4, 6, 8]
 
 
 def test_a_run_without_invocations_has_no_point(db: sqlite3.Connection) -> None:
-    cloud = stored.load(db, "nobody", "Nomic", "TEXT", 4)
+    cloud = clouds.load(db, "nobody", "Nomic", "TEXT", 4)
     assert cloud.points.shape == (0, 4)
     assert cloud.invocations == 0
 
 
 def test_embeddings_of_the_other_type_are_no_points(db: sqlite3.Connection) -> None:
     add(db, "r2", vector(2))
-    assert values(stored.load(db, "r", "Nomic", "TEXT", 4)) == [1, 3, 5, 7, 9]
+    assert values(clouds.load(db, "r", "Nomic", "TEXT", 4)) == [1, 3, 5, 7, 9]
 
 
 def test_the_newest_of_two_is_taken(db: sqlite3.Connection) -> None:
     add(db, "r3", vector(30), "2025-02-02")
     add(db, "r5", vector(50), "2024-02-02")
     add(db, "r7", vector(70), None)
-    cloud = stored.load(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load(db, "r", "Nomic", "TEXT", 4)
     assert values(cloud) == [1, 30, 5, 7, 9]
     assert cloud.whole
 
@@ -90,7 +90,7 @@ def test_the_newest_of_two_is_taken(db: sqlite3.Connection) -> None:
 @pytest.mark.parametrize("flawed", [None, NAN, ZERO, b"", b"abc", vector(3, 5), "text", 7])
 def test_an_unusable_vector_gives_way_to_an_older_one(db: sqlite3.Connection, flawed: object) -> None:
     add(db, "r3", flawed, "2026-01-01")
-    cloud = stored.load(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load(db, "r", "Nomic", "TEXT", 4)
     assert values(cloud) == [1, 3, 5, 7, 9]
     assert cloud.whole
 
@@ -108,7 +108,7 @@ def test_an_unusable_vector_gives_way_to_an_older_one(db: sqlite3.Connection, fl
 )
 def test_an_unusable_vector_blocks_the_cloud(db: sqlite3.Connection, flawed: object, clause: str) -> None:
     change(db, "r3", flawed)
-    cloud = stored.load(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load(db, "r", "Nomic", "TEXT", 4)
     assert not cloud.whole
     assert values(cloud) == [1, 5, 7, 9]
     assert cloud.blocks == (f"1 of 5 vectors is unusable: {clause} (embedding-vector)",)
@@ -119,14 +119,14 @@ def test_everything_that_blocks_is_counted(db: sqlite3.Connection) -> None:
     change(db, "r3", None)
     change(db, "r5", None)
     change(db, "r7", ZERO)
-    assert stored.load(db, "r", "Nomic", "TEXT", 4).blocks == (
+    assert clouds.load(db, "r", "Nomic", "TEXT", 4).blocks == (
         "2 of 5 invocations have no embedding (embedding-missing)",
         "3 of 5 vectors are unusable: 2 NULL, 1 is zero (embedding-vector)",
     )
 
 
 def test_a_model_of_unknown_type_is_blocked(db: sqlite3.Connection) -> None:
-    cloud = stored.load(db, "r", "New", None, 4)
+    cloud = clouds.load(db, "r", "New", None, 4)
     assert not cloud.whole
     assert "doctor_text_models" in cloud.blocks[0]
 
@@ -134,7 +134,7 @@ def test_a_model_of_unknown_type_is_blocked(db: sqlite3.Connection) -> None:
 def test_one_query_by_index_loads_a_cloud(db: sqlite3.Connection) -> None:
     seen: list[str] = []
     db.set_trace_callback(seen.append)
-    stored.load(db, "r", "Nomic", "TEXT", 4)
+    clouds.load(db, "r", "Nomic", "TEXT", 4)
     db.set_trace_callback(None)
     assert len(seen) == 1
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {seen[0]}")]
@@ -142,15 +142,15 @@ def test_one_query_by_index_loads_a_cloud(db: sqlite3.Connection) -> None:
 
 
 def test_the_width_is_that_of_the_others(db: sqlite3.Connection) -> None:
-    assert stored.width_of(db, "x", "Nomic") == 4
+    assert clouds.width_of(db, "x", "Nomic") == 4
     for k in (1, 3, 5):
         change(db, f"r{k}", vector(k, 7))
-    assert stored.width_of(db, "x", "Nomic") == 4
+    assert clouds.width_of(db, "x", "Nomic") == 4
     change(db, "s1", vector(1, 7))
     for k in (3, 5, 7, 9):
         change(db, f"s{k}", vector(k, 7))
-    assert stored.width_of(db, "x", "Nomic") == 7
-    assert stored.width_of(db, "x", "Unused") == 0
+    assert clouds.width_of(db, "x", "Nomic") == 7
+    assert clouds.width_of(db, "x", "Unused") == 0
 
 
 @pytest.mark.parametrize("runs", ["", "tuvw"], ids=["few runs", "many runs"])
@@ -166,24 +166,24 @@ def test_the_width_is_not_that_of_damaged_first_vectors(db: sqlite3.Connection, 
         "WHERE j.run_id = i.run_id AND j.type = 'TEXT'))",
         (vector(1, 3),),
     )
-    assert stored.width_of(db, "x", "Nomic") == 4
+    assert clouds.width_of(db, "x", "Nomic") == 4
 
 
 def test_widths_that_are_no_multiple_of_four_bytes_are_not_the_width(db: sqlite3.Connection) -> None:
     db.execute("UPDATE embedding SET vector = X'010203' WHERE invocation_id LIKE 's%'")
-    assert stored.width_of(db, "x", "Nomic") == 4
+    assert clouds.width_of(db, "x", "Nomic") == 4
 
 
 def test_diagrams_come_newest_first(db: sqlite3.Connection) -> None:
     rows = [("a", b"1", "2025-01-01"), ("b", None, None), ("c", "text", "2025-03-03"), ("d", b"4", "2025-01-01")]
     for row_id, data, done in rows:
         db.execute("INSERT INTO persistencediagram VALUES (?, 'r', 'Nomic', ?, '2025', ?)", (row_id, data, done))
-    found = stored.diagrams(db, "r", "Nomic")
+    found = clouds.diagrams(db, "r", "Nomic")
     assert [(each.id, each.payload) for each in found] == [("c", b""), ("d", b"4"), ("a", b"1"), ("b", None)]
-    assert sorted(stored.has_payload(db, "r", "Nomic")) == [False, True, True, True]
-    assert stored.has_payload(db, "s", "Nomic") == []
+    assert sorted(clouds.has_payload(db, "r", "Nomic")) == [False, True, True, True]
+    assert clouds.has_payload(db, "s", "Nomic") == []
 
 
 def test_points_are_counted_by_type(db: sqlite3.Connection) -> None:
-    assert stored.invocation_count(db, "r", "TEXT") == 5
-    assert stored.invocation_count(db, "nobody", "TEXT") == 0
+    assert clouds.invocation_count(db, "r", "TEXT") == 5
+    assert clouds.invocation_count(db, "nobody", "TEXT") == 0

@@ -11,17 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.manifest import Entry, Manifest, item_name
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.manifest import Entry, Manifest, item_name
+from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.report.html.places import NOWHERE, Placer, Places
+from pytest_panic_doctor.report.html.run_locations import NOWHERE, Placer, Places
 from pytest_panic_doctor.report.results import Results, shortened, sickest, verdict
-from pytest_panic_doctor.result import Result
-from pytest_panic_doctor.rules.model import Rule, Scope
-from pytest_panic_doctor.store.subject import Subject
+from pytest_panic_doctor.rules.base import Rule, Scope
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.plan import Pair
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.scheduling import Pair
 
 NOT_EXAMINED = "n"
 LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": NOT_EXAMINED}

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.report.html.healed import Before, Healed
-from pytest_panic_doctor.report.html.packing import packed
-from pytest_panic_doctor.report.html.pictures import LONGEST, Picture, block, picture
-from pytest_panic_doctor.topology import stored
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.report.html.compression import packed
+from pytest_panic_doctor.report.html.plot_data import LONGEST, Picture, block, picture
+from pytest_panic_doctor.report.html.repaired import Before, Healed
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.plan import Pair
-    from pytest_panic_doctor.result import Result
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.result import Result
+    from pytest_panic_doctor.examination.scheduling import Pair
 
 AT_ONCE = 32
 """Pairs whose payloads are read in one short transaction."""
@@ -63,18 +63,18 @@ class Diagrams:
                 for place, row in enumerate(rows):
                     self.pairs[pair].now.append(picture("duplicate" if place else "now", row.id, row.payload))
 
-    def _stored(self, pairs: Sequence[Pair]) -> list[list[stored.StoredDiagram]]:
-        def look(db: sqlite3.Connection) -> list[list[stored.StoredDiagram]]:
-            return [stored.diagrams(db, *pair) for pair in pairs]
+    def _stored(self, pairs: Sequence[Pair]) -> list[list[clouds.StoredDiagram]]:
+        def look(db: sqlite3.Connection) -> list[list[clouds.StoredDiagram]]:
+            return [clouds.diagrams(db, *pair) for pair in pairs]
 
         try:
             return self.doctor.database.read(look)
         except sqlite3.DatabaseError:
             return [self._one(pair) for pair in pairs]
 
-    def _one(self, pair: Pair) -> list[stored.StoredDiagram]:
+    def _one(self, pair: Pair) -> list[clouds.StoredDiagram]:
         try:
-            return self.doctor.database.read(lambda db: stored.diagrams(db, *pair))
+            return self.doctor.database.read(lambda db: clouds.diagrams(db, *pair))
         except sqlite3.DatabaseError as error:
             self.pairs[pair].now.append(Picture("now", "", f"SQLite cannot read it: {error}"))
             return []

@@ -11,22 +11,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.database.files import whole
+from pytest_panic_doctor.database.schema import NOUNS
+from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import format_size, install_extra, plural
 from pytest_panic_doctor.report import terminal
+from pytest_panic_doctor.report.html.compression import packed_json
 from pytest_panic_doctor.report.html.contents import Contents
 from pytest_panic_doctor.report.html.diagrams import Diagrams, Packed
-from pytest_panic_doctor.report.html.healed import Healed
-from pytest_panic_doctor.report.html.packing import packed_json
-from pytest_panic_doctor.report.html.places import Placer
+from pytest_panic_doctor.report.html.repaired import Healed
+from pytest_panic_doctor.report.html.run_locations import Placer
 from pytest_panic_doctor.report.results import head
-from pytest_panic_doctor.store.schema import NOUNS
-from pytest_panic_doctor.store.subject import Subject
-from pytest_panic_doctor.store.whole import whole
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.doctor import Doctor
-    from pytest_panic_doctor.plan import Pair
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.scheduling import Pair
     from pytest_panic_doctor.report.results import Results
 
 MOST_BYTES = 4_900_000

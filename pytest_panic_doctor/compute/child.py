@@ -1,0 +1,252 @@
+"""The process that computes diagrams: `python -m pytest_panic_doctor.compute.child ORDERS`.
+
+It lives for many diagrams, and dies with its parent by the kernel's hand, which reaches it within an engine's C++ code
+too, where no Python thread runs: by prctl(2), PR_SET_PDEATHSIG, and by a signal from a pipe that the parent holds open.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from pytest_panic_doctor.compute.memory import started
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pytest_panic_doctor.topology.engines import Engine
+
+PR_SET_PDEATHSIG = 1
+LIMITED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+IDLE_LOOK = 0.5
+"""Seconds between two looks of an idle child whether the controller is still there."""
+
+TELL = 0.2
+"""Seconds between two words of how far a computation is."""
+
+
+def arm(lifeline: int, pid: int) -> None:
+    """Make the kernel kill process `pid` when the other end of the pipe `lifeline` is closed (fcntl(2), F_SETSIG).
+
+    The parent does this as soon as the process is there, so that it dies even while its interpreter is starting.
+    """
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def die_with(parent: int, lifeline: int, *, by_thread: bool) -> None:
+    """End this process with its parent, and at once where that is gone already.
+
+    `lifeline` is a pipe that the parent holds open and never writes to. `by_thread`: the thread of the parent that
+    started this process lives as long as the parent, for PR_SET_PDEATHSIG speaks of that thread (prctl(2)).
+    """
+    if sys.platform != "linux":
+        guard(lifeline)
+    elif by_thread:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent or select.select([lifeline], [], [], 0)[0]:
+        os._exit(0)
+
+
+def guard(lifeline: int) -> None:
+    """Fork a small process that waits for the end of `lifeline`, and then kills this one.
+
+    For systems whose kernel does not do it.
+    """
+    guarded = os.getpid()
+    if os.fork():
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.closerange(0, lifeline)
+    os.closerange(lifeline + 1, 1024)
+    os.read(lifeline, 1)
+    if os.getppid() == guarded:
+        os.kill(guarded, signal.SIGKILL)
+    os._exit(0)
+
+
+def own_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The streams from and to the parent; what a library prints from now on goes to stderr, what it reads is empty."""
+    source = os.fdopen(os.dup(0), "rb")
+    sink = os.fdopen(os.dup(1), "wb", buffering=0)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return source, sink
+
+
+def read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """`size` bytes; the process ends where the parent has closed the stream."""
+    data = stream.read(size)
+    if len(data) < size:
+        os._exit(0)
+    return data
+
+
+class Service:
+    """Computes what the parent sends, and says at each step what comes next."""
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int, controller: int) -> None:
+        """The streams from and to the parent, and the process that the whole session ends with."""
+        self.source, self.sink, self.threads = source, sink, threads
+        self.controller, self.begun = controller, started(controller)
+
+    def serve(self, engine_name: str) -> None:
+        """Until the parent closes the stream."""
+        from pytest_panic_doctor.errors import DoctorError
+        from pytest_panic_doctor.topology import engines
+
+        try:
+            engine = engines.pick(engine_name)
+        except DoctorError as error:
+            self.send({"kind": "unable", "text": str(error)})
+            return
+        self.send({"kind": "ready", "engine": engine.name, "version": engine.version})
+        while True:
+            try:
+                self.answer(engine)
+            except DoctorError as error:
+                self.send({"kind": "unable", "text": str(error)})
+            except ValueError as error:
+                self.send({"kind": "refused", "text": str(error)})
+            give_back()
+
+    def answer(self, engine: Engine) -> None:
+        """Read one task, compute, and send the bars."""
+        import numpy as np
+
+        from pytest_panic_doctor.compute.frames import LENGTHS, unpack
+        from pytest_panic_doctor.compute.memory import forget_peak, peak
+        from pytest_panic_doctor.topology import engines
+
+        self.wait()
+        text_size, data_size = LENGTHS.unpack(read_exactly(self.source, LENGTHS.size))
+        task, (points,) = unpack(read_exactly(self.source, text_size), read_exactly(self.source, data_size))
+        measured = forget_peak()
+        begun = time.monotonic()
+        self.stage("merging")
+        max_dim = int(str(task["max_dim"]))
+        engine = engines.fitting(engine, max_dim)
+        diagram, merged = engines.compute(
+            np.asarray(points, np.float32),
+            engine=Announced(engine, self),
+            max_dim=max_dim,
+            threads=self.threads,
+            tolerance=None if task["tolerance"] is None else float(str(task["tolerance"])),
+        )
+        self.send(
+            {
+                "kind": "done",
+                "engine": engine.name,
+                "version": engine.version,
+                "distinct": len(merged.points),
+                "tolerance": merged.tolerance,
+                "seconds": time.monotonic() - begun,
+                "peak": peak(os.getpid()) if measured else 0,
+            },
+            diagram.bars,
+        )
+
+    def wait(self) -> None:
+        """Until the parent sends something; the process ends where the controller is gone.
+
+        The parent, a worker, watches a child that computes, and not one that is idle while it looks through a table.
+        """
+        while not select.select([self.source], [], [], IDLE_LOOK)[0]:
+            if started(self.controller) != self.begun:
+                os._exit(0)
+
+    def stage(self, name: str) -> None:
+        """Say what comes next."""
+        self.send({"kind": "stage", "stage": name})
+
+    @contextmanager
+    def telling(self, engine: Engine) -> Iterator[None]:
+        """Say every now and then how far the engine is, where it knows that: the doctor's own does."""
+        from pytest_panic_doctor.topology.engines import Native
+        from pytest_panic_doctor.topology.native import Progress
+
+        if not isinstance(engine, Native):
+            yield
+            return
+        progress, ended = Progress(), threading.Event()
+        engine.progress = progress
+
+        def tell() -> None:
+            while not ended.wait(TELL):
+                if progress.to_do:
+                    self.send({"kind": "progress", "text": str(progress).removeprefix("in ")})
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            # Before anything else is sent: a frame must not be within another.
+            ended.set()
+            teller.join()
+
+    def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.float32]] = ()) -> None:
+        """One frame."""
+        from pytest_panic_doctor.compute.frames import pack
+
+        for piece in pack(header, arrays):
+            sent = 0
+            while sent < len(piece):
+                sent += self.sink.write(piece[sent:]) or 0
+
+
+class Announced:
+    """An engine that is announced before it begins. It computes all dimensions in one call, so that is what is said."""
+
+    def __init__(self, engine: Engine, service: Service) -> None:
+        """`service` announces `engine`."""
+        self.name, self.version = engine.name, engine.version
+        self.as_they_are = getattr(engine, "as_they_are", False)
+        self._engine, self._service = engine, service
+
+    def bars(self, apart: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+        """What the engine computes."""
+        self._service.stage(f"H0 to H{max_dim}")
+        with self._service.telling(self._engine):
+            return self._engine.bars(apart, max_dim, threads)
+
+
+def give_back() -> None:
+    """Hand the heap's free pages back to the system, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def main(orders: str) -> None:
+    """`orders` is JSON: parent, controller, by_thread, lifeline, threads, engine, and where modules may lie."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = json.loads(orders)
+    die_with(told["parent"], told["lifeline"], by_thread=told["by_thread"])
+    source, sink = own_streams()
+    # Behind its own: a test folder with a file select.py must not take the place of the standard library's.
+    sys.path.extend(folder for folder in told["path"] if folder not in sys.path)
+    for name in LIMITED:
+        os.environ[name] = str(told["threads"])
+    Service(source, sink, told["threads"], told["controller"]).serve(told["engine"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,192 @@
+"""The pytest side of a cluster: what is sent to it, what comes back, and which nodes there are. Imports no Ray."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.compute.memory import tree_resident
+from pytest_panic_doctor.compute.process import ChildDied, Spoken, uninterrupted
+from pytest_panic_doctor.compute.ray.packing import Node, cores
+from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.topology.cloud import Points
+
+DRIVER = "pytest_panic_doctor.compute.ray.driver"
+
+LOCAL = "local"
+"""Ray's own word for a cluster that is begun here and ends with its driver."""
+
+KNOCK = 5.0
+"""Seconds for which a cluster's address is given to take a connection."""
+
+CONNECT = 45.0
+"""Seconds for which Ray is given to join a cluster or to begin one; 4 to 5 were seen."""
+
+GONE = 1.0
+"""Seconds for which killed processes are given to be gone."""
+
+LONGEST_FOLDER = 40
+"""Bytes of the path of a local Ray's folder: it makes sockets 64 below, and unix(7) allows 107."""
+
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where a folder is made whose path is short."""
+
+AROUND_RAY = 600_000_000
+"""Bytes that a local Ray's own processes have, measured: 540 MB."""
+
+Answer = tuple[dict[str, object], list[NDArray[np.float32]]]
+"""A header of the kind done, failed, lost or broken, with the key of its task; and the bars."""
+
+
+class NoCluster(DoctorError):
+    """There is no cluster; the text is one sentence that says what to do."""
+
+
+class Link:
+    """A connection to a cluster, through a process that speaks to Ray."""
+
+    def __init__(self, address: str, memory: int, scratch: Path, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Join the cluster at `address`, or begin a local Ray within `memory` bytes; raises `NoCluster`.
+
+        `scratch` is where a local Ray keeps its files. `wanted` is asked meanwhile, and ends it when false.
+        """
+        self.address = address
+        self.nodes: tuple[Node, ...] = ()
+        knock(address)
+        room = memory - AROUND_RAY - tree_resident(os.getpid())
+        self._folder = folder_for_ray(scratch) if address == LOCAL else scratch / "ray"
+        self._own = self._folder.parent != scratch
+        orders = {"address": address, "memory": max(room, memory // 4), "folder": str(self._folder)}
+        with uninterrupted():
+            self._driver = Spoken(DRIVER, orders, apart=True)
+        try:
+            self._join(time.monotonic() + CONNECT, wanted)
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self, deadline: float, wanted: Callable[[], bool]) -> None:
+        while time.monotonic() < deadline and wanted():
+            try:
+                frame = self._driver.receive(0.2)
+            except ChildDied as death:
+                raise NoCluster(f"{where(self.address)} cannot be used: its driver {death}") from None
+            if frame is None:
+                continue
+            header = frame[0]
+            if header["kind"] == "nodes":
+                self._see(header)
+            elif header["kind"] == "ready":
+                return
+            else:
+                raise NoCluster(f"{where(self.address)} cannot be used ({header['text']}): {REMEDY}")
+        raise NoCluster(f"{where(self.address)} did not answer within {CONNECT:g} s: {REMEDY}")
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still on its way to the driver."""
+        return bool(self._driver.outgoing)
+
+    def submit(self, key: str, order: Order, points: Points) -> None:
+        """Hand merged points to the cluster; an answer comes with the same key."""
+        self._driver.send({"kind": "submit", "key": key, "order": order.as_plain()}, points)
+
+    def cancel(self, key: str) -> None:
+        """Take a task back; no answer comes."""
+        self._driver.send({"kind": "cancel", "key": key})
+
+    def receive(self, seconds: float) -> Answer | None:
+        """The next answer, if one comes within `seconds`; raises `ChildDied` where the cluster is lost."""
+        frame = self._driver.receive(seconds)
+        if frame is None:
+            return None
+        header, arrays = frame
+        if header["kind"] == "nodes":
+            self._see(header)
+            return None
+        return header, [np.array(each, np.float32) for each in arrays]
+
+    def _see(self, header: dict[str, object]) -> None:
+        nodes = header["nodes"]
+        assert isinstance(nodes, list)
+        self.nodes = tuple(Node(int(cpus), int(memory), int(store)) for cpus, memory, store in nodes if cpus >= 1)
+
+    def close(self) -> None:
+        """End the driver, with it its tasks, and a Ray that was begun here with every process of it."""
+        try:
+            tree = psutil.Process(self._driver.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            tree = []
+        self._driver.end()
+        for each in tree:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        deadline = time.monotonic() + GONE
+        while any(map(alive, tree)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if self._own:
+            shutil.rmtree(self._folder.parent, ignore_errors=True)
+
+
+def folder_for_ray(scratch: Path) -> Path:
+    """Where a local Ray keeps its files: below `scratch`, or in a folder of its own where that is too long.
+
+    Raises `NoCluster` where no short folder can be made.
+    """
+    within = scratch / "ray"
+    if len(os.fsencode(within)) <= LONGEST_FOLDER:
+        return within
+    for place in SHORT_FOLDERS:
+        with suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix="doctor-", dir=place), "ray")
+    tried = ", ".join(SHORT_FOLDERS)
+    raise NoCluster(
+        f"a local Ray makes sockets, for which {scratch} is too long, and nothing can be written to {tried}: "
+        f"set TMPDIR to a folder of at most {LONGEST_FOLDER - len('/panic-doctor-12345678/ray')} characters"
+    )
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process still has anything: one that nobody has collected yet has not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+REMEDY = "correct --doctor-ray, or begin one with `ray start --head`"
+
+
+def where(address: str) -> str:
+    """`the Ray cluster at head:6379`."""
+    return "a local Ray" if address == LOCAL else f"the Ray cluster at {address}"
+
+
+def knock(address: str) -> None:
+    """Raise `NoCluster` where nothing listens at `host:port`: Ray itself tries for minutes."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address)
+    if not match:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=KNOCK).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise NoCluster(f"{where(address)} cannot be reached ({why}): {REMEDY}") from error
+
+
+def said_of(nodes: Sequence[Node]) -> str:
+    """`a Ray cluster of 3 nodes, 6 cores`."""
+    count, total = len(nodes), cores(nodes)
+    return f"a Ray cluster of {count:,} node{'s' * (count != 1)}, {total:,} core{'s' * (total != 1)}"

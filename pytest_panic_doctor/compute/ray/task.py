@@ -1,0 +1,81 @@
+"""What runs on a node of the cluster: one diagram, in a child that is watched as on one machine. Knows no Ray."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.runner import ComputationFailed, Computer, Task
+from pytest_panic_doctor.topology.cloud import Points
+
+Answer = tuple[dict[str, object], list[NDArray[np.float32]]]
+"""A header, and the bars of each homology dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A diagram to compute of merged points, which were `stored` points before; `memory` in bytes, `timeout` in s."""
+
+    label: str
+    stored: int
+    max_dim: int
+    engine: str
+    threads: int
+    memory: int
+    timeout: float | None
+    doctor: str = field(default_factory=lambda: version("pytest-panic-doctor"))
+
+    def as_plain(self) -> dict[str, object]:
+        """Plain values, for the way to the cluster."""
+        return asdict(self)
+
+
+def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) -> Answer:
+    """The bars, or why there are none: what a user can cause is an answer, and no exception, which Ray would wrap.
+
+    Points that were merged are not merged again: the tolerance is 0. An engine of the user's own is looked for in
+    `folders` too, those of them that this node has.
+    """
+    sys.path.extend(folder for folder in folders if folder not in sys.path and Path(folder).is_dir())
+    order = Order(**plain)  # type: ignore[arg-type]
+    if order.doctor != (here := version("pytest-panic-doctor")):
+        return failed(
+            ComputationFailed(
+                f"the node {platform.node()} has pytest-panic-doctor {here} and not {order.doctor}",
+                "refused",
+                advice="install the same on every node",
+            )
+        ), []
+    scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-task-"))
+    try:
+        budget = Budget(scratch, order.memory)
+        with Computer(order.engine, order.threads, budget=budget, timeout=order.timeout) as computer:
+            task = Task(np.array(points), order.label, order.max_dim, tolerance=0.0, stored=order.stored)
+            computed = computer.compute(task)
+    except ComputationFailed as failure:
+        return failed(failure), []
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    header = {
+        "kind": "done",
+        "engine": computed.engine,
+        "version": computed.engine_version,
+        "seconds": computed.seconds,
+        "peak": computed.peak_memory,
+    }
+    return header, list(computed.diagram.bars)
+
+
+def failed(failure: ComputationFailed) -> dict[str, object]:
+    """A failure as the header of an answer."""
+    return {"kind": "failed"} | failure.as_plain()

@@ -1,0 +1,389 @@
+"""Computing in a child process that is watched from outside, and ended when it takes too much or too long.
+
+Neither RLIMIT_AS nor MemoryError stops the engines cleanly, and nothing in Python interrupts their C++ threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.compute.budget import MARGIN, Answer, Budget, Grant
+from pytest_panic_doctor.compute.estimate import Measured
+from pytest_panic_doctor.compute.memory import resident
+from pytest_panic_doctor.compute.process import Child, ChildDied, uninterrupted
+from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.formatting import format_size
+from pytest_panic_doctor.topology.cloud import Points
+from pytest_panic_doctor.topology.diagram import Diagram
+
+FASTEST = 2e9
+"""Bytes per second: the fastest growth of a child that was seen, 1.8e9, a little rounded up."""
+
+LOOK_SOON, LOOK_LATE = 0.005, 0.05
+"""Seconds between two looks at a child, at least and at most: it is looked at again before it can have used its grant
+up at its fastest. A look costs 40 µs, so 200 a second take less than a hundredth of a core."""
+
+REPORT = 0.5
+"""Seconds between two entries in the ledger of what a child has."""
+
+START = 120.0
+"""Seconds after which a child that is not ready never will be; importing an engine takes 1 to 2 s."""
+
+PATIENCE = 2.0
+"""Seconds of waiting for room after which an idle child is ended: it holds room that others may wait for, and takes
+less than that to start again."""
+
+RECYCLE = 250_000_000
+"""An idle child that keeps more than this is replaced, so that others have the room."""
+
+Kind = Literal["memory", "timeout", "died", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A cloud to compute the diagram of: float32, shape (n, d); `tolerance` None: the default.
+
+    `stored` is the number of points as a person knows it, where repeats were merged already.
+    """
+
+    points: Points
+    label: str = ""
+    max_dim: int = 2
+    tolerance: float | None = None
+    stored: int = 0
+
+    @property
+    def count(self) -> int:
+        """The number of points as a person knows it."""
+        return self.stored or len(self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A diagram, and what it took: seconds of wall time, peak resident bytes of the child."""
+
+    diagram: Diagram
+    distinct: int
+    tolerance: float
+    engine: str
+    engine_version: str
+    seconds: float
+    peak_memory: int
+
+
+class ComputationFailed(Exception):
+    """A diagram that was not computed; the text is one sentence that says why and what would help."""
+
+    def __init__(
+        self, happened: str, kind: Kind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
+    ) -> None:
+        """`seconds` and `peak_memory` (bytes) up to the end."""
+        super().__init__(f"{happened}; {advice}" if advice else happened)
+        self.happened = happened
+        self.advice = advice
+        self.kind = kind
+        self.seconds = seconds
+        self.peak_memory = peak_memory
+
+    def as_plain(self) -> dict[str, object]:
+        """Plain values, for the way to another process."""
+        return {
+            "why": self.kind,
+            "happened": self.happened,
+            "advice": self.advice,
+            "seconds": self.seconds,
+            "peak": self.peak_memory,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, object]) -> ComputationFailed:
+        """The inverse."""
+        kind: Kind = plain["why"]  # type: ignore[assignment]
+        return cls(
+            str(plain["happened"]),
+            kind,
+            float(str(plain["seconds"])),
+            int(str(plain["peak"])),
+            advice=str(plain["advice"]),
+        )
+
+
+class Outgrown(Exception):
+    """The child has to make room for another one."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A computation while it goes on: its child's stage and size (bytes), and when (monotonic, s) what was done.
+
+    `progress` is how far it is, such as `H2, column 1,204 of 1,862`; empty where the engine does not say.
+    """
+
+    begun: float
+    stage: str = "starting"
+    progress: str = ""
+    working: bool = False
+    size: int = 0
+    peak: int = 0
+    reported: float = 0.0
+    asked: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the child began to compute; before that, since it was to."""
+        return time.monotonic() - self.begun
+
+    def enter(self, stage: str) -> None:
+        """The child begins a stage; the first begins the time."""
+        if not self.working:
+            self.begun, self.working = time.monotonic(), True
+        self.stage, self.progress = stage, ""
+
+    @property
+    def place(self) -> str:
+        """Where it is, as exactly as is known."""
+        return self.progress or self.stage
+
+
+class Computer:
+    """Computes diagrams one after another, in a child that lasts and is replaced when it dies. A context manager."""
+
+    def __init__(
+        self,
+        engine: str = "auto",
+        threads: int = 1,
+        *,
+        budget: Budget,
+        timeout: float | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+        controller: int | None = None,
+    ) -> None:
+        """`timeout` in seconds for each diagram; `wanted` is asked all the time, and ends it when false.
+
+        An idle child ends with the process `controller`; default: this one.
+        """
+        self.engine = engine
+        self.threads = threads
+        self.budget = budget
+        self.timeout = timeout
+        self.wanted = wanted
+        self.controller = controller
+        self._child: Child | None = None
+        budget.enter()
+
+    def __enter__(self) -> Computer:
+        """Nothing is started before the first task."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child."""
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child:
+            child.end()
+
+    def compute(self, task: Task) -> Computed:
+        """The diagram of a cloud; raises `ComputationFailed`, or `Stopped` where it is no longer wanted.
+
+        A child that dies by itself is retried once, alone. One that has to make room for another is begun again when
+        it can have all the room.
+        """
+        try:
+            distinct = len({point.tobytes() for point in task.points})
+            need = self.budget.estimate(distinct).memory
+            idle = self._child.pid if self._child else 0
+            with self.budget.admit(need, task.label, task.count, self._waiting, child=idle) as grant:
+                computed = self._persist(task, grant)
+                grant.measured = Measured(distinct, computed.seconds, computed.peak_memory)
+        except ComputationFailed:
+            raise
+        except BaseException:
+            # Ctrl-C, or the session is over.
+            self.close()
+            raise
+        return computed
+
+    def _persist(self, task: Task, grant: Grant) -> Computed:
+        deaths: list[tuple[str, Attempt]] = []
+        while True:
+            attempt = Attempt(time.monotonic(), reported=time.monotonic())
+            try:
+                return self._attempt(task, grant, attempt)
+            except Outgrown:
+                grant.wait(self._waiting, alone=True)
+            except ChildDied as death:
+                deaths.append((str(death), attempt))
+                if len(deaths) == 2:
+                    raise died(task, deaths) from None
+                grant.wait(self._waiting, alone=True)
+
+    def _waiting(self, grant: Grant, seconds: float) -> None:
+        self._check_wanted()
+        if seconds > PATIENCE and self._child:
+            self.close()
+            grant.held.child = 0
+
+    def _check_wanted(self) -> None:
+        if not self.wanted():
+            raise Stopped("no longer wanted")
+
+    def _attempt(self, task: Task, grant: Grant, attempt: Attempt) -> Computed:
+        try:
+            child = self._warm()
+            grant.attach(child.pid)
+            child.send({"max_dim": task.max_dim, "tolerance": task.tolerance}, task.points)
+            header, arrays = self._result(child, task, grant, attempt)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, ChildDied) and grant.ended:
+                raise Outgrown from None
+            raise
+        if header["kind"] == "refused":
+            raise ComputationFailed(
+                f"{diagram_of(task.count)}: {header['text']}", "refused", attempt.seconds, attempt.peak
+            )
+        computed = Computed(
+            Diagram(tuple(np.array(bars, np.float32) for bars in arrays)),
+            int(str(header["distinct"])),
+            float(str(header["tolerance"])),
+            str(header["engine"]),
+            str(header["version"]),
+            float(str(header["seconds"])),
+            int(str(header["peak"])) or attempt.peak,
+        )
+        if resident(child.pid) > RECYCLE:
+            self.close()
+        return computed
+
+    def _warm(self) -> Child:
+        """The child: the one that is there, or a new one."""
+        if self._child is None or self._child.process.poll() is not None:
+            self.close()
+            with uninterrupted():
+                self._child = Child(self.engine, self.threads, self.controller)
+        return self._child
+
+    def _result(
+        self, child: Child, task: Task, grant: Grant, attempt: Attempt
+    ) -> tuple[dict[str, object], list[NDArray[np.generic]]]:
+        """Wait for the frame that ends the task, and look at the child all the while."""
+        pause = LOOK_SOON
+        while True:
+            frame = child.receive(pause)
+            pause = self._look(child, task, grant, attempt)
+            if frame is None:
+                continue
+            header = frame[0]
+            if header["kind"] == "stage":
+                attempt.enter(str(header["stage"]))
+            elif header["kind"] == "progress":
+                attempt.progress = str(header["text"])
+            elif header["kind"] == "unable":
+                raise ComputationFailed(str(header["text"]), "refused")
+            elif header["kind"] != "ready":
+                return frame
+
+    def _look(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> float:
+        """Look at the child once; returns the seconds until the next look."""
+        self._check_wanted()
+        attempt.size = resident(child.pid)
+        attempt.peak = max(attempt.peak, attempt.size)
+        self._check_time(task, attempt)
+        grant.refresh()
+        if grant.held.ended:
+            raise Outgrown
+        self._check_room(child, task, grant, attempt)
+        return min(LOOK_LATE, max(LOOK_SOON, (grant.bytes - MARGIN - attempt.size) / FASTEST))
+
+    def _check_time(self, task: Task, attempt: Attempt) -> None:
+        if not attempt.working and attempt.seconds > START:
+            raise ChildDied(f"did not start within {START:g} s")
+        if attempt.working and self.timeout is not None and attempt.seconds > self.timeout:
+            raise ComputationFailed(
+                late(task, self.timeout, attempt.progress), "timeout", attempt.seconds, attempt.peak
+            )
+
+    def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
+        now = time.monotonic()
+        over = attempt.size > grant.bytes
+        if over:
+            # First of all: to ask takes time, and the ledger's lock.
+            child.pause()
+        answer = Answer.KEPT
+        if now - attempt.reported > REPORT:
+            attempt.reported = now
+            answer = grant.report(attempt.size, attempt.stage)
+        soon = attempt.size + MARGIN > grant.bytes and now - attempt.asked > LOOK_LATE
+        if answer is Answer.KEPT and (over or soon):
+            attempt.asked = now
+            answer = grant.grow(attempt.size)
+        if answer is Answer.YIELD:
+            raise Outgrown
+        if answer is Answer.FULL:
+            raise outgrew(task, attempt, grant)
+        if answer is Answer.WAIT:
+            child.pause()
+            attempt.asked = attempt.reported = 0.0
+        else:
+            child.resume()
+
+
+def diagram_of(points: int) -> str:
+    """`the diagram of 2,423 points`."""
+    return f"the diagram of {points:,} point{'s' if points != 1 else ''}"
+
+
+def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
+    """The failure of a diagram that ran alone and reached the limit."""
+    fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
+    return ComputationFailed(
+        f"{diagram_of(task.count)} reached {format_size(attempt.size)}, its limit, after {attempt.seconds:,.0f} s in "
+        f"{attempt.place}",
+        "memory",
+        attempt.seconds,
+        attempt.peak,
+        advice=f"give it more with --doctor-memory {more_memory(attempt.size, grant.budget.limit)}{fewer}",
+    )
+
+
+def more_memory(reached: int, limit: int) -> str:
+    """A limit that is worth a try: three times what was reached, and never less than one and a half of the limit.
+
+    The next of 1, 2, 3, 4, 6, 8, 12, 16 … GB.
+    """
+    least = max(3 * reached, 1.5 * limit) / 1e9
+    power = 2.0 ** max(0, math.floor(math.log2(least)))
+    return f"{next(size for size in (power, 1.5 * power, 2 * power) if size >= least and size % 1 == 0):g}GB"
+
+
+def late(task: Task, timeout: float, progress: str = "") -> str:
+    """The sentence of a diagram that took too long; `progress` is how far it came, where that is known."""
+    steps = (10, 30, 60, 120, 300, 600, 1800)
+    longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
+    said = f"{diagram_of(task.count)} was ended after {timeout:g} s, its limit{f', in {progress}' if progress else ''}"
+    return f"{said}; give it more with --doctor-timeout {longer:g}"
+
+
+def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
+    """The failure of a diagram whose child died by itself, and once more when it ran alone."""
+    how = [said for said, _ in deaths]
+    last = deaths[-1][1]
+    return ComputationFailed(
+        f"{diagram_of(task.count)}: its computation "
+        f"{f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
+        f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.place}",
+        "died",
+        last.seconds,
+        last.peak,
+        advice="try another engine with --doctor-engine",
+    )

@@ -1,0 +1,217 @@
+"""The stored point cloud of a run, and the stored diagrams of it, as the database has them now."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_panic_doctor.database.room import COPIES, Room
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, Flaw, flaws, usable
+
+NEWEST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
+"""The order in which rows that should be one are preferred: finished, then latest, then by id, which is a UUIDv7."""
+
+LEAST_POINTS = 2
+"""Points of the smallest cloud of which the research tool makes a diagram; of one that is smaller none is missing."""
+
+RUNS_SAMPLED = 25
+
+FEW_RUNS = 4
+"""Fewer runs than these are no sample."""
+
+SIZE = (
+    "SELECT length(e.vector) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+    "AND e.embedding_model = :model WHERE i.run_id = r.id AND typeof(e.vector) = 'blob'"
+)
+"""The bytes of each vector of a run."""
+
+
+UNORDERED = (
+    "SELECT i.rowid, e.rowid, e.vector, i.sequence_number FROM invocation i LEFT JOIN embedding e "
+    "ON e.invocation_id = i.id AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ?"
+)
+"""The invocations of a kind in a run, and their vectors by a model."""
+
+NEWEST_EMBEDDING = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
+
+Row = tuple[int, int | None, bytes | None, object]
+
+ROW = 160
+"""Bytes of a row in Python beside its vector."""
+
+TOGETHER = 1000
+"""Rows that are asked for at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCloud:
+    """The point cloud of (run, embedding model).
+
+    `points` is float32, shape (n, width), in sequence order: for each invocation of the model's type its newest usable
+    vector. `blocks` says, one clause a rule, what makes the cloud incomplete or unusable; points are then fewer than
+    they should be, and no diagram may be computed from them. `invocations` is the number of points there should be.
+    """
+
+    points: NDArray[np.float32]
+    invocations: int
+    blocks: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every invocation of the model's type has a usable vector."""
+        return not self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDiagram:
+    """One row of `persistencediagram`; `payload` is None where it is NULL, and empty bytes where it is not a blob."""
+
+    id: str
+    payload: bytes | None
+
+
+def diagrams(db: sqlite3.Connection, run: str, model: str) -> list[StoredDiagram]:
+    """The diagrams of (run, embedding model), the newest first."""
+    return list(each_diagram(db, run, model))
+
+
+def each_diagram(db: sqlite3.Connection, run: str, model: str) -> Iterator[StoredDiagram]:
+    """The same one by one: of several, one payload is in memory at a time, and none is sorted."""
+    found = "FROM persistencediagram WHERE run_id = ? AND embedding_model = ?"
+    only = db.execute(f"SELECT id, diagram_data {found} LIMIT 2", (run, model))
+    first = only.fetchone()
+    if first is None:
+        return
+    if only.fetchone() is None:
+        yield StoredDiagram(first[0], as_payload(first[1]))
+        return
+    del first
+    for (row,) in db.execute(f"SELECT rowid {found} ORDER BY {NEWEST}", (run, model)).fetchall():
+        one = db.execute("SELECT id, diagram_data FROM persistencediagram WHERE rowid = ?", (row,))
+        for row_id, data in one:
+            yield StoredDiagram(row_id, as_payload(data))
+
+
+def as_payload(data: object) -> bytes | None:
+    """A `diagram_data` value as a payload."""
+    return data if data is None or isinstance(data, bytes) else b""
+
+
+def has_payload(db: sqlite3.Connection, run: str, model: str) -> list[bool]:
+    """For each diagram of (run, embedding model) whether it is not NULL; no payload is read."""
+    where = "persistencediagram WHERE run_id = ? AND embedding_model = ?"
+    rows = db.execute(f"SELECT typeof(diagram_data) <> 'null' FROM {where}", (run, model))
+    return [bool(value) for (value,) in rows]
+
+
+def invocation_count(db: sqlite3.Connection, run: str, kind: str) -> int:
+    """How many points the cloud should have."""
+    sql = "SELECT count(*) FROM invocation WHERE run_id = ? AND type = ?"
+    return int(db.execute(sql, (run, kind)).fetchone()[0])
+
+
+def width_of(db: sqlite3.Connection, experiment: str, model: str) -> int:
+    """The number of values of the model's vectors in this experiment: the commonest; 0 where there is none.
+
+    The first and the last vector of each of the first 25 runs settle it where they agree; all are counted only where
+    they do not, or where there are so few that the damaged ones could agree.
+    """
+    sampled = db.execute(
+        f"SELECT ({SIZE} ORDER BY i.rowid LIMIT 1), ({SIZE} ORDER BY i.rowid DESC LIMIT 1) "
+        f"FROM run r WHERE r.experiment_id = :experiment ORDER BY r.id LIMIT {RUNS_SAMPLED}",
+        {"experiment": experiment, "model": model},
+    ).fetchall()
+    widths = {size for pair in sampled for size in pair if size is not None}
+    if len(sampled) >= FEW_RUNS and len(widths) == 1 and (size := widths.pop()) and size % VALUE_BYTES == 0:
+        return int(size) // VALUE_BYTES
+    return commonest_width(db, experiment, model)
+
+
+def commonest_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
+    """The commonest number of values among all vectors of the model in the experiment; 0 where there is none."""
+    lengths = db.execute(
+        "SELECT length(e.vector), count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
+        "ON e.invocation_id = i.id AND e.embedding_model = :model WHERE r.experiment_id = :experiment "
+        "AND typeof(e.vector) = 'blob' GROUP BY 1 ORDER BY 2 DESC, 1 DESC",
+        {"experiment": experiment, "model": model},
+    ).fetchall()
+    return next((int(size) // VALUE_BYTES for size, _ in lengths if size and size % VALUE_BYTES == 0), 0)
+
+
+def load(
+    db: sqlite3.Connection,
+    run: str,
+    model: str,
+    kind: str | None,
+    width: int,
+    space: Room = Room(),  # noqa: B008
+) -> StoredCloud:
+    """The cloud of (run, embedding model) in one query, over the indexes on run and invocation.
+
+    `kind` is what the model embeds, None where nobody has said; `width` the number of values that a vector must have.
+    Raises `TooLarge` where the cloud does not fit into `space`.
+    """
+    if kind is None:
+        block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
+        return StoredCloud(np.empty((0, width), np.float32), 0, (block,))
+    rows = read(db, f"{UNORDERED}", (model, run, kind), space)
+    if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
+        # SQLite would sort rows together with their vectors, 3 KB a piece.
+        rows.sort(key=itemgetter(3, 0))
+        vectors = [row[2] for row in rows]
+        if (points := usable(vectors, width)) is not None:
+            return StoredCloud(points, len(rows), ())
+    else:
+        rows = read(
+            db, f"{UNORDERED} ORDER BY i.sequence_number, i.rowid, {NEWEST_EMBEDDING}", (model, run, kind), space
+        )
+    return chosen([[row[2] for row in group if row[1] is not None] for _, group in groupby(rows, itemgetter(0))], width)
+
+
+def read(db: sqlite3.Connection, query: str, parameters: tuple[str, str, str], space: Room) -> list[Row]:
+    """The rows of `UNORDERED`; raises `TooLarge` where they do not fit into `space`."""
+    cursor = db.execute(query, parameters)
+    rows: list[Row] = []
+    size = 0
+    while more := cursor.fetchmany(TOGETHER):
+        rows += more
+        size += ROW * len(more) + sum(len(row[2]) for row in more if type(row[2]) is bytes)
+        if COPIES * size > space.bytes:
+            model, run, kind = parameters
+            size = size * invocation_count(db, run, kind) // len(rows)
+            raise space.too_large(f"the cloud of {model} in run {run}", size, space.value)
+    return rows
+
+
+def chosen(candidates: Sequence[Sequence[object]], width: int) -> StoredCloud:
+    """The cloud of the newest usable of each invocation's vectors, and what blocks it."""
+    first = [vectors[0] if vectors else None for vectors in candidates]
+    flawed = dict(flaws(first, width))
+    for index in [index for index in flawed if len(candidates[index]) > 1]:
+        usable = set(range(len(candidates[index]))) - dict(flaws(candidates[index], width)).keys()
+        if usable:
+            first[index] = candidates[index][min(usable)]
+            del flawed[index]
+    unusable = Counter(flaw for index, flaw in flawed.items() if candidates[index])
+    missing = sum(not vectors for vectors in candidates)
+    good = [vector for index, vector in enumerate(first) if index not in flawed and isinstance(vector, bytes)]
+    points = np.frombuffer(b"".join(good), "<f4").reshape(len(good), width)
+    return StoredCloud(points, len(candidates), tuple(blocks(len(candidates), missing, unusable, width)))
+
+
+def blocks(count: int, missing: int, unusable: Counter[Flaw], width: int) -> Iterator[str]:
+    """What makes a cloud incomplete or unusable, with the rule that says so."""
+    if missing:
+        has = "has" if missing == 1 else "have"
+        yield f"{missing:,} of {count:,} invocations {has} no embedding (embedding-missing)"
+    if unusable:
+        kinds = ", ".join(f"{number:,} {flaw.clause(number, width)}" for flaw, number in unusable.most_common())
+        total = unusable.total()
+        yield f"{total:,} of {count:,} vectors {'is' if total == 1 else 'are'} unusable: {kinds} (embedding-vector)"

@@ -1,0 +1,96 @@
+"""What is damaged above a diagram: rows of its run that say which points there should be.
+
+A point cloud can be whole by itself and yet not be the run's: an invocation whose type is damaged drops out of it, one
+that was lost too. A diagram that was right of the run as it was is then called stale, and is not what is wrong.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from pytest_panic_doctor.database.spelling import alike, plain
+
+DAMAGED_TYPE = (
+    "(coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE') OR CASE i.type WHEN 'TEXT' THEN i.output_image_data IS NOT NULL "
+    "ELSE i.output_text IS NOT NULL END)"
+)
+"""An invocation `i` whose type is none, or contradicts its output; no output is read."""
+
+
+def damage(db: sqlite3.Connection, run: str, model: str, *, replacing: bool) -> str:
+    """What is damaged above a diagram and forbids to compute it, as clauses; empty where nothing is.
+
+    `replacing`: the new diagram would take the place of one that is valid, and may be right of the run as it was.
+    """
+    found = [damaged_types(db, run), damaged_sequence(db, run) if replacing else misspelt(db, run, model)]
+    return "; ".join(filter(None, found))
+
+
+def damaged_types(db: sqlite3.Connection, run: str) -> str:
+    """What is wrong with the types of a run's invocations, as a clause that ends in its rule; empty where nothing is.
+
+    Each model makes texts or images, so that of one with both some must be wrong.
+    """
+    query = f"SELECT count(*) FROM invocation i WHERE i.run_id = ? AND {DAMAGED_TYPE}"
+    (count,) = db.execute(query, (run,)).fetchone()
+    if count:
+        which = "1 invocation has a type that is none or contradicts its"
+        which = which if count == 1 else f"{count:,} invocations have a type that is none or contradicts their"
+        return f"{which} output (invocation-output)"
+    both = db.execute(
+        "SELECT model FROM invocation WHERE run_id = ? GROUP BY model HAVING count(DISTINCT type) > 1 LIMIT 1", (run,)
+    ).fetchone()
+    return f"invocations by {both[0]} are of both types (invocation-output)" if both else ""
+
+
+def misspelt(db: sqlite3.Connection, run: str, model: str) -> str:
+    """Whether a diagram that is missing may be there under a damaged name, as a clause; empty where it is not."""
+    query = (
+        "SELECT DISTINCT run_id FROM persistencediagram d WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = d.run_id)"
+    )
+    for (name,) in db.execute(query).fetchall():
+        text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        if alike(plain(text), plain(run)):
+            return f"a diagram names the run {text}, which may be this one (orphan-diagram)"
+    listed = "(SELECT value FROM experimentconfig e, json_each(e.embedding_models) WHERE e.id = r.experiment_id)"
+    query = (
+        "SELECT DISTINCT d.embedding_model FROM run r JOIN persistencediagram d ON d.run_id = r.id "
+        "JOIN experimentconfig e ON e.id = r.experiment_id AND json_valid(e.embedding_models) "
+        "WHERE r.id = ? AND d.embedding_model <> ? AND d.diagram_data IS NOT NULL "
+        f"AND d.embedding_model NOT IN {listed}"
+    )
+    for (name,) in db.execute(query, (run, model)).fetchall():
+        if alike(str(name), model):
+            return f"a diagram names the embedding model {name}, which may be {model} (diagram-model)"
+    return ""
+
+
+def damaged_sequence(db: sqlite3.Connection, run: str) -> str:
+    """Whether a run has lost invocations or has some too many, as a clause that ends in its rule; empty where not."""
+    found = db.execute(
+        "SELECT r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
+        "max(i.sequence_number), total(typeof(i.sequence_number) = 'integer') "
+        "FROM run r LEFT JOIN invocation i ON i.run_id = r.id WHERE r.id = ? GROUP BY r.id",
+        (run,),
+    ).fetchone()
+    if found is None:
+        return "the run is gone (orphan-diagram)"
+    seed, length, count, distinct, low, high, integers = found
+    in_order = count > 0 and count == distinct == integers and low == 0 and high == count - 1
+    early = isinstance(length, int) and count < length and seed != -1 and may_have_stopped(db, run, count - 1)
+    if in_order and (count == length or early):
+        return ""
+    return f"the run has {count:,} of {length} invocations, or not each once (invocation-sequence)"
+
+
+def may_have_stopped(db: sqlite3.Connection, run: str, last: int) -> bool:
+    """Whether a run may have stopped early at its last output: a text that stands there before, or an image.
+
+    Which images repeat is told by their bytes, which are not read here.
+    """
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM invocation z WHERE z.run_id = :run AND z.sequence_number = :last AND "
+        "(z.type = 'IMAGE' OR EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = :run AND i.type = z.type "
+        "AND i.sequence_number < :last AND i.output_text = z.output_text)))"
+    )
+    return bool(db.execute(query, {"run": run, "last": last}).fetchone()[0])

@@ -1,0 +1,70 @@
+"""What an outcome comes to under the project's own choices: severity and baseline. Knows no pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pytest_panic_doctor.database.room import room
+from pytest_panic_doctor.examination.baseline import Known, load, of, split
+from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.rules.base import Finding
+
+NOTHING: Known = {}
+TOO_MANY = "not accepted: it has more rows than it names"
+
+
+class Judge:
+    """Turns a failed outcome into a passed one where what is left is accepted; it never hides it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the baseline, if there is one; raises `BadBaseline`."""
+        self.severity: Mapping[str, str] = settings.severity
+        self.writing = settings.baseline_write
+        there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
+        self.known: Known = load(settings.baseline, room(settings.memory)) if settings.baseline and there else NOTHING
+
+    def judge(self, rule: str, name: str, outcome: Outcome) -> Outcome:
+        """The outcome of the item called `name`, after severity and baseline."""
+        if outcome.word != "failed" or not outcome.findings or outcome.error:
+            # A check that did not come to its end may have more to find than what is accepted.
+            return outcome
+        if warned := self._warned(rule, outcome.findings):
+            note = joined(warned, outcome.note)
+            return replace(outcome, word="passed", findings=(), accepted=outcome.findings, by="severity", note=note)
+        new, old = self._divided(name, outcome.findings)
+        if new:
+            note = joined(TOO_MANY if self.writing else "", outcome.note)
+            return replace(outcome, findings=new, accepted=old, by="baseline" if old else "", note=note)
+        note = joined("accepted by the baseline", outcome.note)
+        return replace(outcome, word="passed", findings=(), accepted=old, by="baseline", note=note)
+
+    def _warned(self, rule: str, findings: tuple[Finding, ...]) -> str:
+        said = self.severity.get(rule, "error")
+        count = sum(finding.count for finding in findings)
+        if said == "warn":
+            return "a warning by doctor_severity"
+        if said.startswith("warn <= ") and count <= (most := int(said.removeprefix("warn <= "))):
+            return f"a warning by doctor_severity: {plural(count, 'row')}, up to {most:,} allowed"
+        return ""
+
+    def _divided(self, name: str, findings: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        new: list[Finding] = []
+        old: list[Finding] = []
+        for finding in findings:
+            fresh, known = split(finding, self.known.get(name, frozenset())) if not self.writing else accepted(finding)
+            new += [fresh] if fresh else []
+            old += [known] if known else []
+        return tuple(new), tuple(old)
+
+
+def accepted(finding: Finding) -> tuple[Finding | None, Finding | None]:
+    """While a baseline is written, everything that has an identity is accepted."""
+    return (None, finding) if of(finding) else (finding, None)
+
+
+def joined(*notes: str) -> str:
+    """Notes as one, those that are empty left out."""
+    return "; ".join(filter(None, notes))

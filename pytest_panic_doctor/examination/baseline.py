@@ -1,0 +1,199 @@
+"""What is known and accepted: findings by identity, in a file that is the same for the same findings.
+
+An identity is an item and a row of a table; where a finding does not name each of its rows, its sentence too, so that
+one that says more than before is a new one. So it is where the row is not what is wrong, but the experiment or the run
+that lacks something: who accepts one lost run accepts no other. A finding of more rows than it names has no identity:
+it cannot be accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.database.files import whole
+from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.examination.result import Result
+
+SUBJECTS = ("experimentconfig", "run")
+"""Tables whose row a finding names because it is about it, and not because that row is wrong."""
+
+FORMAT = 1
+"""The version of the file; a newer one is refused."""
+
+
+class BadBaseline(DoctorError):
+    """The file is none; the text is one sentence that names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Identity:
+    """What makes a finding the same one tomorrow, within its item; `message` is empty where the row says it all."""
+
+    table: str
+    id: str
+    message: str = ""
+
+
+Known = Mapping[str, frozenset[Identity]]
+"""The identities of each item, by the item's name (what follows `::` in its id)."""
+
+
+def identities(
+    table: str | None, ids: Sequence[str], count: int, message: str, about: Collection[str | None] = ()
+) -> frozenset[Identity]:
+    """The identities of one finding; none where it has more rows than it names.
+
+    `about` are the experiment and the run that the finding is about.
+    """
+    names_its_subject = table in SUBJECTS and len(ids) == 1 and ids[0] in about
+    if ids and len(ids) == count and not names_its_subject:
+        return frozenset(Identity(table or "", each) for each in ids)
+    if len(ids) >= IDS_KEPT:
+        return frozenset()
+    return frozenset({Identity(table or "", " ".join(ids), message)})
+
+
+def of(finding: Finding) -> frozenset[Identity]:
+    """The identities of a finding."""
+    about = (finding.experiment, finding.run)
+    return identities(finding.table, finding.ids, finding.count, finding.message, about)
+
+
+def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None, Finding | None]:
+    """The parts of a finding that are new and that are known; None where there is none."""
+    own = of(finding)
+    if own and own <= known:
+        return None, finding
+    if len(own) < 2 or not own & known:
+        return finding, None
+    old = tuple(each for each in finding.ids if Identity(finding.table or "", each) in known)
+    new = tuple(each for each in finding.ids if Identity(finding.table or "", each) not in known)
+    message = f"{finding.message} ({len(new):,} new, {len(old):,} in the baseline)"
+    return (
+        replace(finding, message=message, ids=new, count=len(new)),
+        replace(finding, message=message, ids=old, count=len(old)),
+    )
+
+
+def load(path: Path, space: Room = Room()) -> Known:  # noqa: B008
+    """Read a file; raises `BadBaseline`, also where it does not fit into `space`."""
+    try:
+        if (size := path.stat().st_size) > space.json:
+            raise BadBaseline(str(space.too_large(f"--doctor-baseline {path}", size, space.json)))
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        version = plain["doctor_baseline"]
+        if version > FORMAT:
+            raise BadBaseline(
+                f"--doctor-baseline {path} has format {version}, and this doctor reads up to {FORMAT}: "
+                "install a newer one"
+            )
+        found: dict[str, set[Identity]] = {}
+        for entry in plain["accepted"]:
+            name = str(entry["item"])
+            identity = Identity(str(entry.get("table", "")), str(entry.get("id", "")), str(entry.get("message", "")))
+            found.setdefault(name, set()).add(identity)
+    except FileNotFoundError as error:
+        raise BadBaseline(f"--doctor-baseline {path} is not there: add --doctor-baseline-write to write it") from error
+    except OSError as error:
+        raise BadBaseline(f"--doctor-baseline {path} cannot be read: {error.strerror}; give another file") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadBaseline(
+            f"--doctor-baseline {path} is no baseline: give another file, or move it away and write a new one"
+        ) from error
+    return {name: frozenset(each) for name, each in found.items()}
+
+
+def save(path: Path, known: Known, like: Path | None = None) -> None:
+    """Write a file, whole or not at all: sorted, a finding a line, with no time in it; a new one is made as `like`."""
+    lines = [
+        json.dumps({"item": name} | {key: value for key, value in plain(each).items() if value}, ensure_ascii=False)
+        for name in sorted(known)
+        for each in sorted(known[name])
+    ]
+    text = f'{{"doctor_baseline": {FORMAT},\n"accepted": [\n' + ",\n".join(lines) + "\n]}\n"
+    with whole(path, like) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def plain(identity: Identity) -> dict[str, str]:
+    """As the file has it."""
+    return {"table": identity.table, "id": identity.id, "message": identity.message}
+
+
+@dataclass
+class Comparison:
+    """What a session found, beside what was known."""
+
+    new: int = 0
+    known: int = 0
+    healed: dict[str, frozenset[Identity]] = field(default_factory=dict)
+    unlooked: int = 0
+    """Accepted findings of items that were not examined."""
+    accepted: dict[str, frozenset[Identity]] = field(default_factory=dict)
+    """What a baseline that is written now holds."""
+    written: bool = False
+
+    def as_plain(self) -> dict[str, object]:
+        """For the JSON report."""
+        healed = [{"item": name} | plain(each) for name, found in self.healed.items() for each in sorted(found)]
+        return {"new": self.new, "known": self.known, "healed": healed, "not looked at": self.unlooked}
+
+
+def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None) -> Comparison:
+    """Compare what the items came to with what was known.
+
+    `there` are the names of all items that the database has, None where the session did not look at all of it: the
+    findings of an item that is no longer there have healed.
+    """
+    found: dict[str, frozenset[Identity] | None] = {}
+    compared = Comparison()
+    for result in results:
+        name = item_name(result.nodeid)
+        if result.outcome == "skipped" or (result.outcome == "failed" and not result.findings) or result.error:
+            continue
+        if result.by == "severity":
+            continue
+        findings = (*result.accepted, *(() if result.outcome == "fixed" else result.findings))
+        parts = [of_plain(each) for each in findings]
+        whole = frozenset[Identity]().union(*parts)
+        compared.new += len(whole - known.get(name, frozenset()))
+        # One part without an identity: what else has healed cannot be told.
+        found[name] = None if any(not part for part in parts) else whole
+        if whole:
+            compared.accepted[name] = whole
+    names = None if there is None else frozenset(there)
+    for name, before in known.items():
+        if name in found:
+            now = found[name]
+            healed = frozenset() if now is None else before - now
+            compared.known += len(before - healed)
+            if now is None:
+                compared.accepted[name] = before | compared.accepted.get(name, frozenset())
+        elif names is not None and name not in names:
+            healed = before
+        else:
+            healed = frozenset()
+            compared.unlooked += len(before)
+            compared.accepted[name] = before
+        if healed:
+            compared.healed[name] = healed
+    return compared
+
+
+def of_plain(finding: Mapping[str, object]) -> frozenset[Identity]:
+    """The identities of a finding as reports carry it."""
+    ids = finding["ids"]
+    listed = tuple(map(str, ids)) if isinstance(ids, (list, tuple)) else ()
+    table, *about = (
+        None if value is None else str(value) for value in (finding[key] for key in ("table", "experiment", "run"))
+    )
+    return identities(table, listed, int(str(finding["count"])), str(finding["message"]), about)

@@ -1,0 +1,383 @@
+"""Check -> repair -> check again -> `Outcome`. Knows no pytest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pytest_panic_doctor.database.connection import Database, data_version
+from pytest_panic_doctor.database.integrity import REMOVE, RESTORE, needing
+from pytest_panic_doctor.database.integrity import check as check_file
+from pytest_panic_doctor.database.room import Room, TooLarge, named, too_big
+from pytest_panic_doctor.database.schema import NOUNS, lacks
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, findings_of
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.rules.base import BUILT_IN, IDS_KEPT, Finding, Kind, NothingToLookAt, Rule, View, blockers
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.database.verification import Verification
+    from pytest_panic_doctor.examination.running import Running
+    from pytest_panic_doctor.rules.embedder import Embedder
+
+Word = Literal["passed", "failed", "skipped", "fixed"]
+Counts = Mapping[str, int]
+"""Rows that were looked at, by table; empty where a rule of one's own does not count them."""
+Number = int | float | str
+AcceptedBy = Literal["", "severity", "baseline"]
+
+UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
+UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item.
+
+    `findings` are those that are left, or, where the item is fixed, those that were repaired. `note` says why an item
+    was skipped, how it was fixed, or why it could not be. `measures` are numbers worth a report: points, seconds,
+    peak_memory (bytes). `accepted` are findings that are there and do not fail the item, and `by` says by whose word.
+    `late`: it was skipped because the time was over. `rows` are those that the last check looked at. `error` is what
+    kept the check from its end, so that what it found is not all there is; `trace` the traceback of what was raised,
+    and `bug`: it was raised by the doctor itself.
+    """
+
+    word: Word
+    findings: tuple[Finding, ...] = ()
+    note: str = ""
+    warnings: tuple[Finding, ...] = ()
+    measures: Mapping[str, Number] = field(default_factory=dict)
+    accepted: tuple[Finding, ...] = ()
+    by: AcceptedBy = ""
+    late: bool = False
+    rows: Counts = field(default_factory=dict)
+    error: str = ""
+    trace: str = ""
+    bug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one check found, the rows that it looked at, and what it raised before its end, if it did."""
+
+    findings: tuple[Finding, ...]
+    rows: Counts = field(default_factory=dict)
+    raised: Misbehaved | None = None
+    absent: str = ""
+    """What the check said that it could not judge, after what it found."""
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """The findings that are no mere warnings."""
+        return tuple(finding for finding in self.findings if not finding.warning)
+
+    @property
+    def nothing(self) -> str:
+        """Why there was nothing to look at; empty where there was something, or where nobody counted."""
+        if self.absent or not self.rows or any(self.rows.values()):
+            return self.absent
+        table = next(iter(self.rows))
+        return f"there is no {NOUNS.get(table, table)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair did: a sentence, its measures, and, where it was settled for another item, what it repaired."""
+
+    note: str
+    measures: Mapping[str, Number] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+class NotRepaired(Exception):
+    """A repair that could not be done; the text is one sentence that says why and what would help."""
+
+    def __init__(self, sentence: str, measures: Mapping[str, Number] | None = None) -> None:
+        """`measures` as those of an `Outcome`."""
+        super().__init__(sentence)
+        self.measures = measures or {}
+
+
+class Surgeon(Protocol):
+    """What repairs, where repair was asked for."""
+
+    def operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        """Repair what the rule found; raises `NotRepaired`."""
+
+    def remember(self, rule: Rule, subject: Subject, done: Repaired) -> None:
+        """Keep what was done for this rule by an item of another one, for `repaired`."""
+
+    def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
+        """What this session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
+
+
+class Planner(Protocol):
+    """What weighs repairs, where a plan was asked for."""
+
+    def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, Mapping[str, Number]]:
+        """Why the item would stay sick, empty where it would not; and the measures of its repair."""
+
+
+class Named:
+    """The findings of one check: the first 10,000 by name, the others by their number."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.kept: list[Finding] = []
+        self.findings = self.rows = 0
+
+    def add(self, found: Iterable[Finding]) -> None:
+        """Take all of them, one by one."""
+        for finding in found:
+            if len(self.kept) < IDS_KEPT or finding.warning:
+                self.kept.append(finding)
+            else:
+                self.findings += 1
+                self.rows += finding.count
+
+    def all(self, view: View) -> tuple[Finding, ...]:
+        """Those that were kept, and one more for the rest."""
+        if self.findings:
+            text = f"{plural(self.findings, 'more finding')}, of which none is named (at most {IDS_KEPT:,} are)"
+            return (*self.kept, view.finding(text, count=self.rows))
+        return tuple(self.kept)
+
+
+class Examiner:
+    """Examines items of one database: with a surgeon under `--doctor-fix`, without one otherwise."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: Mapping[str, Rule],
+        kinds: Mapping[str, Kind],
+        surgeon: Surgeon | None = None,
+        planner: Planner | None = None,
+        space: Room = Room(),  # noqa: B008
+    ) -> None:
+        """`rules` are all rules, also those that no item was made for: a repair may need them first.
+
+        `space` is what a check may hold in memory at once.
+        """
+        self.database = database
+        self.database.largest = space.value
+        self.space = space
+        self.rules = rules
+        self.kinds = kinds
+        self.surgeon = surgeon
+        self.planner = planner
+        self.verification: Verification | None = None
+        """What knows whether the file is whole; None: nobody asked."""
+        self.embedder: Embedder | None = None
+        """The embedding hooks, for rules that embed again; None where there is none."""
+        self.least_cosine: float | None = None
+        self.deep = False
+        """Whether deep rules compute again what the doctor itself computed."""
+        self.timeout: float | None = None
+        """Seconds that the computation of one diagram may take."""
+        self.running: Running | None = None
+        """What tells which experiments are running; None: none is."""
+        self.chosen: frozenset[str] | None = None
+        """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
+        self._settled: set[tuple[str, Subject]] = set()
+        self._memo: dict[object, object] = {}
+        self._memo_state: tuple[int, int] = (0, 0)
+
+    def look(self, rule: Rule, subject: Subject) -> Look:
+        """What one check finds; raises `NothingToLookAt`, and `TooLarge` where it does not fit into the memory."""
+
+        def check(db: sqlite3.Connection) -> Look:
+            integrity = self.verification.integrity if self.verification else check_file
+            view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity, space=self.space)
+            view = replace(view, embedder=self.embedder, least_cosine=self.least_cosine, deep=self.deep)
+            view = replace(view, timeout=self.timeout, release=partial(self.database.release, db))
+            findings = Named()
+            view.require_subject()
+            raised: Misbehaved | None = None
+            absent = ""
+            try:
+                with checking(rule, NothingToLookAt, TooLarge, sqlite3.DatabaseError):
+                    findings.add(findings_of(rule, rule.check(view)))
+            except Misbehaved as error:
+                raised = error
+            except NothingToLookAt as nothing:
+                if not findings.kept:
+                    raise
+                absent = str(nothing)
+            except sqlite3.DatabaseError:
+                seen[:] = findings.all(view)
+                raise
+            return Look(findings.all(view), view.looked_at, raised, absent)
+
+        seen: list[Finding] = []
+        try:
+            return self.database.read(check)
+        except sqlite3.DatabaseError as error:
+            if too_big(error):
+                raise self.database.read(lambda db: named(db, self.space, subject.experiment)) from error
+            return self._unreadable(rule, subject, error, seen)
+
+    def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
+        """What checks have remembered of this very state of the database."""
+        state = (id(db), data_version(db))
+        if self.verification and self.verification.precise:
+            return {}
+        if state != self._memo_state:
+            self._memo, self._memo_state = {}, state
+        return self._memo
+
+    def _unreadable(self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError, seen: list[Finding]) -> Look:
+        """What a check comes to that SQLite ended; `seen` is what it had found by then."""
+        name = getattr(error, "sqlite_errorname", "")
+        lacking = self.rules.get("schema") is not rule and self.database.read(lambda db: lacks(db, str(error)))
+        if lacking and not seen:
+            raise NothingToLookAt(f"{error} (see schema)") from error
+        absent = "" if lacking else self.database.read(lambda db: needing(db, error))
+        if lacking or not (absent or name.startswith(UNREADABLE)):
+            try:
+                with checking(rule):
+                    raise error
+            except Misbehaved as raised:
+                return Look(tuple(seen), raised=raised)
+        hint = REMOVE if absent else see(rule, name)
+        message = f"SQLite cannot read what this rule looks at: {absent or error} ({hint})"
+        found = Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1)
+        return Look((*seen, found))
+
+    def examine(self, rule: Rule, subject: Subject) -> Outcome:
+        """Examine one item; what was read of it must be whole, or nothing is said but that."""
+        if self.verification is None:
+            return self._examine(rule, subject)
+        doubt = self.verification.begin()
+        try:
+            outcome = Outcome("failed") if doubt else self._examine(rule, subject)
+        except Exception:
+            # A damaged file gives any value: then that is what is said.
+            if not (doubt := self.verification.doubt()):
+                raise
+            return Outcome("failed", note=doubt)
+        doubt = doubt or self.verification.doubt()
+        return Outcome("failed", note=doubt) if doubt else outcome
+
+    def _examine(self, rule: Rule, subject: Subject) -> Outcome:
+        """Examine one item and, with a surgeon, repair it.
+
+        What the rule says must be settled first is settled first, whatever the order in which items run, so that every
+        order and every number of workers ends in the same state and in the same outcomes.
+        """
+        try:
+            if self.surgeon:
+                self._settle(rule, subject)
+            look = self.look(rule, subject)
+        except NothingToLookAt as nothing:
+            return Outcome("skipped", note=str(nothing))
+        except TooLarge as large:
+            ids = (large.id,) if large.id else ()
+            parts = (subject.experiment, subject.run, subject.embedding_model)
+            finding = Finding(rule.id, f"not examined: {large}", *parts, large.table, ids, 1)
+            return Outcome("failed", (finding,), note="not repaired: what was not examined is not changed")
+        warnings = tuple(finding for finding in look.findings if finding.warning)
+        if look.raised:
+            outcome = broken(look, look.raised)
+        elif look.wrong and (to_come := self._to_come(rule, subject, look.wrong)):
+            outcome = Outcome("skipped", note=to_come)
+        elif look.wrong:
+            outcome = self._treat(rule, subject, look.wrong)
+        else:
+            outcome = self._unharmed(rule, subject, look)
+        return replace(outcome, warnings=warnings, rows=outcome.rows or look.rows)
+
+    def _to_come(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> str:
+        """Why nothing is sick in what is missing: the experiment is running."""
+        running = self.running
+        return self.database.read(lambda db: running.to_come(db, rule, subject.experiment, findings)) if running else ""
+
+    def _unharmed(self, rule: Rule, subject: Subject, look: Look) -> Outcome:
+        """What an item without a finding comes to: it passes only where something was looked at."""
+        earlier = self.surgeon.repaired(rule, subject) if self.surgeon else None
+        if earlier:
+            return Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
+        uncounted = UNCOUNTED if rule.source == BUILT_IN and not look.rows else ""
+        reason = look.nothing or uncounted
+        return Outcome("skipped", note=reason) if reason else Outcome("passed")
+
+    def _settle(self, rule: Rule, subject: Subject) -> None:
+        for name in rule.after:
+            first = self.rules[name]
+            if (name, subject) in self._settled or self._left_out(name):
+                continue
+            try:
+                look = self.look(first, subject)
+                if look.raised:
+                    continue
+                if look.findings and self.surgeon and first.repair:
+                    done = self.surgeon.operate(first, subject, look.findings)
+                    self.surgeon.remember(first, subject, replace(done, findings=look.findings))
+            except (NothingToLookAt, NotRepaired, Misbehaved, TooLarge):
+                # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
+                # this item needs of it, it looks at itself.
+                continue
+            self._settled.add((name, subject))
+
+    def _left_out(self, name: str) -> bool:
+        return self.chosen is not None and name not in self.chosen
+
+    def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+        """What an item with findings comes to; they are kept, whatever is raised on the way to their repair."""
+        what = "planning the repair" if self.planner else "the repair"
+        try:
+            with calling(what, TooLarge, bug=True):
+                return self._operate(rule, subject, findings)
+        except TooLarge as large:
+            return Outcome("failed", findings, f"not repaired: {large}")
+        except Misbehaved as raised:
+            return Outcome("failed", findings, f"not repaired: {raised}", trace=raised.trace, bug=raised.bug)
+
+    def _operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+        if self.planner and self.verification and (refusal := self.verification.refusal):
+            return Outcome("failed", findings, f"not planned: {refusal}")
+        if self.planner:
+            note, measures = self.planner.plan(rule, subject, findings)
+            return Outcome("failed", findings, note, measures=measures)
+        if self.surgeon is None:
+            return Outcome("failed", findings)
+        if rule.repair is None:
+            return Outcome("failed", findings, note=f"nothing repairs this: {rule.remedy}" if rule.remedy else "")
+        try:
+            repaired = self.surgeon.operate(rule, subject, findings)
+            left = self.look(rule, subject)
+        except NotRepaired as failure:
+            note = f"not repaired: {failure}"
+            if left_out := list(filter(self._left_out, blockers(rule, note))):
+                which = "that rule" if len(left_out) == 1 else "those rules"
+                note += f"; blocked by {' and '.join(left_out)}: run {which} too"
+            return Outcome("failed", findings, note=note, measures=failure.measures)
+        except NothingToLookAt:
+            return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
+        if left.raised:
+            return replace(broken(left, left.raised), note=f"checked again after the repair ({repaired.note})")
+        if left.wrong:
+            note = f"still sick after the repair ({repaired.note})"
+            return Outcome("failed", left.wrong, note=note, measures=repaired.measures, rows=left.rows)
+        return Outcome("fixed", findings, repaired.note, measures=repaired.measures, rows=left.rows)
+
+
+def see(rule: Rule, name: str) -> str:
+    """What to do about an error of SQLite, which calls it `name`, that ended the check of a rule."""
+    if "BUSY" in name or "LOCKED" in name:
+        return "another program holds it: run again"
+    return RESTORE if rule.id == "file-integrity" else "see file-integrity"
+
+
+def checking(rule: Rule, *through: type[BaseException]) -> AbstractContextManager[None]:
+    """Where a rule's check runs: one of the doctor's own that raises has a bug."""
+    return calling(f"the rule {rule.id} of {rule.source}", *through, bug=rule.source == BUILT_IN)
+
+
+def broken(look: Look, raised: Misbehaved) -> Outcome:
+    """What an item comes to whose check did not come to its end: sick with what it had found. Nothing is repaired."""
+    return Outcome("failed", look.wrong, error=str(raised), trace=raised.trace, bug=raised.bug, rows=look.rows)

@@ -1,0 +1,71 @@
+"""What there is to compute before anything is computed, and the order in which it is best begun."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_panic_doctor.database.clouds import LEAST_POINTS
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.manifest import Manifest
+
+Pair = tuple[str, str]
+"""(run, embedding model)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """A diagram that is absent or NULL, and the number of points of its cloud."""
+
+    subject: Subject
+    points: int
+
+    @property
+    def pair(self) -> Pair:
+        """Its run and embedding model."""
+        return str(self.subject.run), str(self.subject.embedding_model)
+
+
+def todo(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -> list[Todo]:
+    """The diagrams that are absent or NULL, those of the most points first. No payload and no vector is read."""
+    has = "typeof(diagram_data) <> 'null'"
+    there = set(db.execute(f"SELECT DISTINCT run_id, embedding_model FROM persistencediagram WHERE {has}"))
+    found: list[Todo] = []
+    counts: dict[str, dict[str, int]] = {}
+    for subject in manifest.diagram_subjects():
+        run, model = str(subject.run), str(subject.embedding_model)
+        if (run, model) in there or model not in kinds:
+            continue
+        if run not in counts:
+            counts[run] = dict(
+                db.execute("SELECT type, count(*) FROM invocation WHERE run_id = ? GROUP BY type", (run,))
+            )
+        if (points := counts[run].get(kinds[model], 0)) >= LEAST_POINTS:
+            found.append(Todo(subject, points))
+    return sorted(found, key=lambda each: -each.points)
+
+
+def dealt(pairs: Sequence[Pair], first: Iterable[Pair], before: int, each: int, workers: int) -> list[Pair]:
+    """`pairs` in an order in which every worker begins with its share of `first`, which come largest first.
+
+    xdist's worksteal gives each worker one contiguous share of all items, and lets the idle steal from the end of
+    another's. `before` items come before those of the pairs, and each pair has `each` items.
+    """
+    wanted = [pair for pair in first if pair in set(pairs)]
+    items = before + each * len(pairs)
+    ends = [round((items * (worker + 1) / workers - before) / each) for worker in range(workers)]
+    room = [max(0, end - begin) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    shares: list[list[Pair]] = [[] for _ in range(workers)]
+    for pair in wanted:
+        freest = min(
+            (worker for worker in range(workers)),
+            key=lambda worker: (len(shares[worker]) >= room[worker], len(shares[worker])),
+        )
+        shares[freest].append(pair)
+    rest = iter([pair for pair in pairs if pair not in set(wanted)])
+    order: list[Pair] = []
+    for worker, share in enumerate(shares):
+        order += share
+        order += [pair for _, pair in zip(range(room[worker] - len(share)), rest, strict=False)]
+    return order + list(rest)

@@ -1,0 +1,376 @@
+"""The journal: a sidecar SQLite file with the before-image of every row that a repair changes or removes.
+
+Its main promise is an order. A step (one transaction on the database) is first committed here with its before-images,
+`synchronous=EXTRA`, then committed there, then marked here. Two separate commits, never one over attached files:
+SQLite does not make those atomic in WAL mode (https://sqlite.org/lang_attach.html). Wherever the power fails between
+them, a look at the rows tells which side a step is on; see `settle`.
+
+Before-images are copied by `INSERT … SELECT` from the database, attached read-only, into columns without a type: values
+never pass through Python, and keep the storage class and the bytes that they had.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pytest_panic_doctor.database.files import made_like
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.repair.journal import identity, seals
+from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
+from pytest_panic_doctor.repair.journal.identity import path_of as path_of
+from pytest_panic_doctor.repair.journal.locks import real
+from pytest_panic_doctor.repair.journal.seals import SCHEMA_VERSION
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, table_digests
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One repair as the journal has it: `rows` that it added, changed or removed, and their `bytes`.
+
+    `verb` is quarantine, update, insert or undo; `status` is intended, applied, undone or abandoned; `undoes` the id of
+    the repair that an undo took back; `time` is UTC.
+    """
+
+    id: int
+    rule: str
+    subject: Subject
+    rows: int
+    bytes: int
+    verb: str
+    status: str
+    time: str
+    session: str
+    undoes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a repair is for, before it has an id."""
+
+    session: str
+    rule: str
+    subject: Subject
+    verb: str
+    undoes: int | None = None
+
+
+def exists(database: Path) -> bool:
+    """Whether a repair was ever begun; an empty file is a journal whose making was interrupted."""
+    path = path_of(database)
+    return path.exists() and path.stat().st_size > 0
+
+
+def written(database: Path, table: str, row: int) -> bool:
+    """Whether the journal of a database has a change of this row.
+
+    Args:
+        database: The path of the database.
+        table: The table's name.
+        row: The rowid.
+    """
+    if not exists(database):
+        return False
+    try:
+        with closing(connect(path_of(database), "mode=ro", 1.0, sqlite3.Connection)) as connection:
+            sql = "SELECT 1 FROM changes WHERE table_name = ? AND row = ? LIMIT 1"
+            return connection.execute(sql, (table, row)).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def tolerant(value: bytes) -> str:
+    """Text that is not valid in its encoding is shown, not refused; it is never written back from Python."""
+    return value.decode("utf-8", errors="surrogateescape")
+
+
+def connect(path: Path, options: str, patience: float, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
+    """A connection in autocommit mode: every BEGIN and COMMIT is a statement of ours."""
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?{options}",
+        uri=True,
+        timeout=patience,
+        isolation_level=None,
+        factory=factory,
+        check_same_thread=False,
+    )
+    connection.text_factory = tolerant
+    return connection
+
+
+def check_version(connection: sqlite3.Connection, database: Path) -> int:
+    """The version of the open file; raises RepairRefused unless it is a journal that this doctor understands.
+
+    0 where there is nothing in it: the making of a journal was interrupted.
+    """
+    path = path_of(database)
+    try:
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return 0
+        found = connection.execute("SELECT version, database FROM schema_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        if "no such" not in str(error) and "not a database" not in str(error):
+            raise
+        found = None
+    if found is None or not isinstance(found[0], int) or found[0] < 1:
+        raise RepairRefused(f"{path} is not a doctor's journal: move it away, then run again.")
+    if found[0] > SCHEMA_VERSION:
+        raise RepairRefused(
+            f"The journal {path} was written by a newer doctor (its schema version is {found[0]}, this doctor knows "
+            f"{SCHEMA_VERSION}): update pytest-panic-doctor."
+        )
+    identity.check_name(path, str(found[1]), database)
+    return int(found[0])
+
+
+def doctor_version() -> str:
+    """This package's version, as installed."""
+    try:
+        return version("pytest-panic-doctor")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def now() -> str:
+    """The time as the journal writes it: UTC, as the database's own times without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(sep=" ")
+
+
+class Journal:
+    """The journal, open for writing, with the database attached read-only as `db`."""
+
+    def __init__(self, database: Path, encoding: str, patience: float, factory: type[sqlite3.Connection]) -> None:
+        """Open it, and make it where there is none. `encoding` is the database's: SQLite attaches no other.
+
+        Raises RepairRefused where the file is another's or newer, sqlite3.Error where SQLite cannot open it.
+        """
+        self.database = database
+        self.path = path_of(database)
+        # What keeps it from being made, SQLite says too.
+        with suppress(OSError):
+            made_like(self.path, real(database))
+        self.connection = connect(self.path, "mode=rwc", patience, factory)
+        try:
+            found = check_version(self.connection, database)
+            self.connection.execute("PRAGMA synchronous = EXTRA")
+            if not found:
+                self._make(encoding)
+            self._attach()
+            if found and found < SCHEMA_VERSION:
+                self._migrate()
+            if not self.connection.execute("SELECT EXISTS (SELECT 1 FROM witnesses)").fetchone()[0]:
+                self.remember()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _attach(self) -> None:
+        try:
+            self.connection.execute("ATTACH ? AS db", (f"{real(self.database).as_uri()}?mode=ro",))
+        except sqlite3.Error as error:
+            if "text encoding" in str(error):
+                raise identity.foreign(self.path, self.database) from error
+            raise
+        identity.check(self.connection, self.path, self.database)
+
+    def _make(self, encoding: str) -> None:
+        self.connection.execute(f"PRAGMA encoding = '{encoding}'")
+        self._at_once(lambda: seals.make(self.connection, real(self.database).name))
+
+    def _migrate(self) -> None:
+        def work() -> None:
+            if check_version(self.connection, self.database) < SCHEMA_VERSION:
+                seals.migrate(self.connection)
+
+        self._at_once(work)
+
+    def _at_once(self, work: Callable[[], None]) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            work()
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def remember(self) -> None:
+        """Note what tells this database from every other one, as it is now."""
+        identity.remember(self.connection)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    # --- a step, in the order in which it happens
+
+    def begin(self) -> None:
+        """Begin the transaction that will hold a step and its before-images."""
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def secure(self, step: int | None = None) -> None:
+        """Seal the step and commit: from here on the before-images survive whatever happens."""
+        if step is not None:
+            seals.seal_step(self.connection, step)
+        self.connection.execute("COMMIT")
+
+    def new_repair(self, intent: Intent) -> int:
+        """A repair with status intended; returns its id."""
+        subject = intent.subject
+        cursor = self.connection.execute(
+            "INSERT INTO repairs (session, time, rule, experiment, run, embedding_model, verb, doctor_version, undoes,"
+            " status, rows, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'intended', 0, 0)",
+            (
+                *(intent.session, now(), intent.rule, subject.experiment, subject.run, subject.embedding_model),
+                *(intent.verb, doctor_version(), intent.undoes),
+            ),
+        )
+        repair = int(cursor.lastrowid or 0)
+        seals.seal_repair(self.connection, repair)
+        return repair
+
+    def new_step(self, repair: int) -> int:
+        """A step of that repair with status intended; returns its id."""
+        cursor = self.connection.execute(
+            "INSERT INTO steps (repair, time, status) VALUES (?, ?, 'intended')", (repair, now())
+        )
+        return int(cursor.lastrowid or 0)
+
+    def keep(self, step: int, table: Table, rowids: list[int]) -> None:
+        """Copy the before-images of those rows, as the database has them committed now, and note their digests."""
+        layout = seals.layout_for(self.connection, table)
+        chosen = f"{table.rowid} IN (SELECT value FROM json_each(:rows))"
+        parameters = {"step": step, "rows": as_json(rowids), "table": table.name, "layout": layout.id}
+        copied = self.connection.execute(
+            f"INSERT INTO {layout.source} SELECT :step, {table.rowid}, {table.column_list}"
+            f" FROM db.{table.quoted} WHERE {chosen}",
+            parameters,
+        ).rowcount
+        if copied != len(rowids):
+            raise sqlite3.IntegrityError(f"{copied} before-images of {len(rowids)} rows")
+        self.connection.execute(
+            f"INSERT INTO changes (step, table_name, row, key, layout, bytes)"
+            f" SELECT :step, :table, {table.rowid}, id, :layout, {table.size} FROM db.{table.quoted} WHERE {chosen}",
+            parameters,
+        )
+        seals.record_before(self.connection, step, table.name, self.digests_now(table, rowids).items())
+
+    def added(self, step: int, table: str, row: int, key: object, after: bytes, size: int) -> None:
+        """Note a row that the step adds: there is no before-image, only what it will be."""
+        self.connection.execute(
+            "INSERT INTO changes (step, table_name, row, key, after, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+            (step, table, row, key, after, size),
+        )
+
+    def changed(self, step: int, table: str, after: Iterable[tuple[int, bytes]]) -> None:
+        """Note what kept rows will be: (rowid, hash) of each."""
+        self.connection.executemany(
+            "UPDATE changes SET after = ? WHERE step = ? AND table_name = ? AND row = ?",
+            ((digest, step, table, row) for row, digest in after),
+        )
+
+    def applied(self, step: int, ended: float, rested: float) -> None:
+        """Mark a step whose transaction on the database is committed."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.mark_applied(step)
+        self.connection.execute("UPDATE pace SET ended = ?, rested = ?", (ended, rested))
+        self.connection.execute("COMMIT")
+
+    def mark_applied(self, step: int) -> None:
+        """The marks alone, inside a transaction of the caller."""
+        self.connection.execute("UPDATE steps SET status = 'applied' WHERE id = ?", (step,))
+        repair = self.connection.execute("SELECT repair FROM steps WHERE id = ?", (step,)).fetchone()[0]
+        self.connection.execute(
+            "UPDATE repairs SET (rows, bytes) ="
+            " (SELECT repairs.rows + count(*), repairs.bytes + coalesce(sum(c.bytes), 0) FROM changes c"
+            " WHERE c.step = ?) WHERE id = ?",
+            (step, repair),
+        )
+        self._becomes(repair, "applied")
+
+    def _becomes(self, repair: int, status: str) -> None:
+        """An undo that is applied makes what it undid undone; one that is itself undone makes that applied again."""
+        self.connection.execute("UPDATE repairs SET status = ? WHERE id = ?", (status, repair))
+        undoes = self.connection.execute("SELECT undoes FROM repairs WHERE id = ?", (repair,)).fetchone()[0]
+        if undoes is not None:
+            self._becomes(undoes, "undone" if status == "applied" else "applied")
+
+    def mark_abandoned(self, step: int) -> None:
+        """Mark a step of which the database has nothing, inside a transaction of the caller."""
+        self.connection.execute("UPDATE steps SET status = 'abandoned' WHERE id = ?", (step,))
+        self.connection.execute(
+            "UPDATE repairs SET status = 'abandoned'"
+            " WHERE id = (SELECT repair FROM steps WHERE id = ?) AND status = 'intended'"
+            " AND NOT EXISTS (SELECT 1 FROM steps WHERE repair = repairs.id AND status <> 'abandoned')",
+            (step,),
+        )
+
+    def forget(self, step: int, change: int) -> None:
+        """Drop the record of a row that the database still has, inside a transaction of the caller."""
+        found = self.connection.execute("SELECT row, layout FROM changes WHERE id = ?", (change,)).fetchone()
+        if found[1] is not None:
+            layout = seals.layout_of(self.connection, found[1])
+            self.connection.execute(
+                f"DELETE FROM {layout.source} WHERE {layout.step} = ? AND {layout.row} = ?", (step, found[0])
+            )
+        self.connection.execute("DELETE FROM changes WHERE id = ?", (change,))
+
+    # --- questions
+
+    def open_steps(self) -> list[int]:
+        """Steps that are neither applied nor abandoned, oldest first."""
+        return [row[0] for row in self.connection.execute("SELECT id FROM steps WHERE status = 'intended' ORDER BY id")]
+
+    def pace(self) -> tuple[float, float]:
+        """(end of the last transaction, end of the last turn of other programs), monotonic seconds."""
+        row = self.connection.execute("SELECT ended, rested FROM pace").fetchone()
+        # Where the file is damaged these may be anything, and nobody is kept waiting for it.
+        return (row[0], row[1]) if row and all(isinstance(value, float) for value in row) else (0.0, 0.0)
+
+    def highest_row(self, table: str) -> int:
+        """The highest rowid that any repair of that table knows, 0 for none."""
+        return int(
+            self.connection.execute(
+                "SELECT coalesce(max(row), 0) FROM changes WHERE table_name = ?", (table,)
+            ).fetchone()[0]
+        )
+
+    def digests_now(self, table: Table, rowids: Iterable[int]) -> dict[int, bytes]:
+        """rowid -> hash, of the database's committed rows."""
+        return table_digests(self.connection, table, rowids, "db")
+
+
+REPAIR_COLUMNS = "id, rule, experiment, run, embedding_model, rows, bytes, verb, status, time, session, undoes"
+
+
+def listed(
+    connection: sqlite3.Connection, where: str, parameters: Sequence[Value] | Mapping[str, Value]
+) -> list[Repair]:
+    """The repairs `where`, newest first."""
+    return [
+        Repair(row[0], row[1], Subject(row[2], row[3], row[4]), *row[5:])
+        for row in connection.execute(
+            f"SELECT {REPAIR_COLUMNS} FROM repairs WHERE {where} ORDER BY id DESC", parameters
+        )
+    ]
+
+
+def read(database: Path, where: str, parameters: Sequence[Value] | Mapping[str, Value] = ()) -> list[Repair]:
+    """The repairs `where`, newest first; none where there is no journal. Raises RepairError, in one sentence.
+
+    It is opened for writing only so that SQLite can recover it after a crash.
+    """
+    if not exists(database):
+        return []
+    path = path_of(database)
+    try:
+        with closing(connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
+            return listed(connection, where, parameters) if check_version(connection, database) else []
+    except sqlite3.Error as error:
+        raise RepairFailed(
+            f"The journal {path} could not be read: SQLite says «{error}»; run again, or restore it from a backup."
+        ) from error

@@ -1,0 +1,212 @@
+"""Before the first write, and after the last."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from pytest_panic_doctor.database import integrity
+from pytest_panic_doctor.database.connection import Unreadable
+from pytest_panic_doctor.database.files import writable
+from pytest_panic_doctor.database.interrupts import heedful, heeding
+from pytest_panic_doctor.repair.journal import identity, verification
+from pytest_panic_doctor.repair.journal import journal as journals
+from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused, is_busy
+from pytest_panic_doctor.repair.journal.journal import Journal
+from pytest_panic_doctor.repair.journal.locks import Gate, real
+from pytest_panic_doctor.repair.journal.recovery import settle_open_steps
+from pytest_panic_doctor.repair.journal.transaction import ATTEMPT, PATIENCE
+
+MARGIN = 64 * 2**20
+"""Bytes that stay free beside what a repair needs: SQLite's own rollback journal or WAL, and everybody else."""
+
+ROLLED_BACK = "another program died while it wrote: SQLite rolled back what it had not committed"
+"""What is said where opening the file for writing did that."""
+
+WAL_RESET = ((3, 7, 0), (3, 51, 2))
+"""First and last SQLite version with the WAL-reset race."""
+
+
+def preflight(database: Path, needed_bytes: int) -> list[str]:
+    """Look whether the database may be written to; returns warnings, one sentence each.
+
+    `needed_bytes` is what the journal and the results will need. Raises RepairRefused, in one sentence, where the file
+    or its directory cannot be written, the disk has no room, SQLite's integrity_check finds something, a trigger could
+    change rows behind the journal's back, another program keeps the file locked, or the journal is another's or newer.
+    A hot journal, left by a program that died while it wrote, is rolled back by SQLite on the way. The file itself is
+    not changed otherwise.
+    """
+    path = real(database)
+    if not path.is_file():
+        raise RepairRefused(f"There is no database at {database}: name one with --doctor-db PATH.")
+    if not writable(path):
+        raise RepairRefused(f"{path} is not writable: make it so, or examine it without --doctor-fix.")
+    if not writable(path.parent):
+        raise RepairRefused(
+            f"The directory {path.parent} is not writable, and the journal has its place there: make it so."
+        )
+    check_room(path, needed_bytes)
+    _check_journal(database)
+    hot = Path(f"{path}-journal")
+    before = hot.exists()
+    try:
+        with heeding():
+            warnings = _look(path)
+        return [ROLLED_BACK, *warnings] if before and not hot.exists() else warnings
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise RepairRefused(
+                f"{path} is locked by another program: wait until that has ended, or stop it, and try again."
+            ) from error
+        raise RepairRefused(f"{path} cannot be written by SQLite ({error}): restore it from a backup.") from error
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Raise RepairRefused unless the disk of `path` has `needed` bytes free, and a margin."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed + MARGIN:
+        raise RepairRefused(
+            f"The disk of {path.parent} has {free:,} bytes free, and the repair needs {needed + MARGIN:,}: make room."
+        )
+
+
+def _look(path: Path) -> list[str]:
+    connection = journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)
+    heedful(connection)
+    try:
+        trigger = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchone()
+        if trigger is not None:
+            raise RepairRefused(
+                f"Table {trigger[1]} has the trigger {trigger[0]}, which could change rows that the journal does not "
+                "know: drop it, then run again."
+            )
+        if problems := integrity.check(connection).problems:
+            if integrity.ABSENT in problems[0]:
+                raise RepairRefused(f"{path} is not written to: {problems[0]}: {integrity.REMOVE}.")
+            more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
+            raise RepairRefused(
+                f"{path} is damaged (SQLite's check says: {problems[0]}{more}), and is not written to: "
+                f"{integrity.RESTORE}."
+            )
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+        return _warnings(connection)
+    finally:
+        connection.close()
+
+
+def _warnings(connection: sqlite3.Connection) -> list[str]:
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode == "wal" and WAL_RESET[0] <= sqlite3.sqlite_version_info <= WAL_RESET[1]:
+        return [
+            f"SQLite {sqlite3.sqlite_version} can corrupt a WAL database when two programs write or checkpoint at the "
+            "same moment (fixed in 3.51.3): let no other program write while the doctor repairs."
+        ]
+    return []
+
+
+def _check_journal(database: Path) -> None:
+    """Look whether the journal can be read and is one; the first before-image must not be what finds that out."""
+    if not journals.exists(database):
+        identity.check_left_behind(database)
+        return
+    path = identity.path_of(database)
+    if path.is_file() and not writable(path):
+        raise RepairRefused(f"The journal {path} is not writable: make it so, or move it away.")
+    try:
+        with closing(journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)) as connection:
+            journals.check_version(connection, database)
+        wrong = verification.structure(database)
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise RepairRefused(
+                f"The journal {path} is locked by another program: wait until that has ended, then run again."
+            ) from error
+        raise RepairRefused(
+            f"The journal {path} cannot be read by SQLite ({error}), though the database may be whole: "
+            "restore the journal from a backup, or move it away, then run again."
+        ) from error
+    if wrong:
+        raise RepairRefused(
+            f"The journal {path} is damaged ({wrong}), though the database may be whole: restore the journal from a "
+            "backup, take back what it still has with --doctor-undo all:intact, or move it away, then run again."
+        )
+    identity.check_owner(database)
+
+
+def settle(database: Path) -> list[int]:
+    """Settle what an interrupted session left open; returns the ids of the repairs that turned out to be applied.
+
+    Without a journal, or with nothing open, nothing is written. Raises RepairRefused or RepairFailed, in one sentence.
+    """
+    if not journals.exists(database):
+        return []
+    return _closing(database, _settle)
+
+
+def recover(database: Path) -> None:
+    """Let SQLite roll back what a program left that died while it wrote, by opening the file for writing once.
+
+    Raises Unreadable, in one sentence, where it cannot: then nobody can read the file.
+    """
+    try:
+        _closing(database, lambda path, connection: [])  # noqa: ARG005 - opening is all
+    except RepairFailed as failure:
+        raise Unreadable(
+            f"{database} has a hot journal, left by a write that was not ended, and SQLite cannot roll it back now "
+            f"({failure.__cause__ or failure}): make room on its disk, then run again"
+        ) from failure
+
+
+def finish(database: Path) -> None:
+    """After the last repair: checkpoint a WAL database once; the journal mode stays as it was found.
+
+    Where readers hold the WAL open, what can be is checkpointed; the rest is in the WAL, and safe there.
+    """
+    _closing(database, _checkpoint)
+
+
+def _settle(database: Path, connection: sqlite3.Connection) -> list[int]:
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    journal = Journal(database, encoding, PATIENCE / 6, sqlite3.Connection)
+    try:
+        journal.remember()
+        steps = settle_open_steps(journal)
+        rows = journal.connection.execute(
+            f"SELECT DISTINCT repair FROM steps WHERE id IN ({', '.join('?' * len(steps))}) ORDER BY 1", steps
+        )
+        return [row[0] for row in rows]
+    finally:
+        journal.close()
+
+
+def _checkpoint(database: Path, connection: sqlite3.Connection) -> list[int]:
+    del database
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        # A passive checkpoint keeps nobody waiting; truncating does, so it gets the little that is left, and no time.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        connection.execute(f"PRAGMA busy_timeout = {int(ATTEMPT * 1000)}").fetchall()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return []
+
+
+def _closing(database: Path, work: Callable[[Path, sqlite3.Connection], list[int]]) -> list[int]:
+    """Do `work` with a connection to the database, under the gate."""
+    path = real(database)
+    with Gate(database).held("(any)", time.monotonic() + PATIENCE):
+        try:
+            connection = journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                return work(database, connection)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise RepairFailed(
+                f"{path} and its journal could not be brought together: SQLite says «{error}»; run again."
+            ) from error

@@ -1,0 +1,298 @@
+"""The rows of one repair as they were, to the byte, in one transaction.
+
+Nothing is written before the record of the repair and the digest of every before-image are verified. Whether the repair
+was made on this file as it is now, each of its rows says by its own digest: what is as before the repair needs no undo,
+what is as the repair left it is put back, and what is neither is refused by name.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pytest_panic_doctor.repair.journal import seals, verification
+from pytest_panic_doctor.repair.journal.errors import RepairRefused
+from pytest_panic_doctor.repair.journal.journal import Intent, Journal, Repair
+from pytest_panic_doctor.repair.journal.locks import real
+from pytest_panic_doctor.repair.journal.recovery import Change, State, changes, states, tables_of
+from pytest_panic_doctor.repair.journal.seals import TOGETHER, Layout
+from pytest_panic_doctor.repair.journal.tables import Table, as_json, quoted, table_digests, writable
+from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
+from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
+from pytest_panic_doctor.repair.journal.verification import SHOWN
+
+
+class NotHere(RepairRefused):
+    """The file has nothing of the repair: all of its rows are as they were before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of what one step of the repair did to one table; only rowids, so that a million rows are a few megabytes.
+
+    `gone` are the rows that it removed. `left` are those that it changed or, where `layout` is None, added, and
+    `present` is where each of them is now.
+    """
+
+    step: int
+    table: Table
+    layout: Layout | None
+    gone: array[int]
+    left: array[int]
+    present: array[int]
+
+
+@dataclass
+class Sorted:
+    """The rows of a repair: what is to be put back, and what stays as it is."""
+
+    parts: list[Part] = field(default_factory=list)
+    before: int = 0
+    stay: list[str] = field(default_factory=list)
+
+
+def detach(database: sqlite3.Connection) -> None:
+    """What is attached is locked by BEGIN IMMEDIATE too, and the journal must be written before it is read here."""
+    if any(row[1] == "journal" for row in database.execute("PRAGMA database_list").fetchall()):
+        database.execute("DETACH journal")
+
+
+def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
+    journal = step.journal
+    damage = verification.repair(journal, repair.id)
+    if damage and not intact:
+        raise RepairRefused(damage.sentence(repair.id))
+    found = _sort(journal, step.database, repair, damage.changes, intact)
+    stay[:] = [*damage.ids, *found.stay]
+    if not found.parts:
+        if stay:
+            raise RepairRefused(f"Of repair {repair.id} nothing can be put back: {count(len(stay))} ({named(stay)}).")
+        raise NotHere(
+            f"Repair {repair.id} ({repair.rule}) is not in {real(journal.database).name} as it is now: its rows are as "
+            "they were before it, as in an older copy; there was nothing to undo."
+        )
+    number = step.begin(Intent("undo", repair.rule, repair.subject, "undo", repair.id))
+    moved = [_record(step, part) for part in found.parts]
+    step.secure()
+    step.database.execute("ATTACH ? AS journal", (f"{journal.path.as_uri()}?mode=ro",))
+    for part, rows in zip(found.parts, moved, strict=True):
+        _apply(step, part, rows)
+    for table in {part.table.name: part.table for part in found.parts}.values():
+        _verify(step, table)
+    return number
+
+
+def _sort(journal: Journal, database: sqlite3.Connection, repair: Repair, bad: set[int], intact: bool) -> Sorted:
+    """Go through all rows of the repair. Raises RepairRefused where one cannot be put back, unless `intact`."""
+    result = Sorted()
+    for table, layout, found in _found(journal, database, repair, bad):
+        _check_columns(table, layout)
+        known = list(zip(found, states(journal, table, found), strict=True))
+        result.before += sum(state is State.BEFORE for _, state in known)
+        other = [change for change, state in known if state is State.OTHER]
+        if other and not intact:
+            have, otherwise = (
+                ("has", "put it back as it was") if len(other) == 1 else ("have", "put them back as they were")
+            )
+            ids = [change.id for change in other]
+            raise _refusal(journal, repair, table, ids, f"{have} changed since the repair", otherwise)
+        result.stay += [f"{table.name} {key}" for key in _keys(journal, [change.id for change in other])]
+        after = [change for change, state in known if state is State.AFTER]
+        _check_place(journal, repair, table, layout, after)
+        if after:
+            result.parts.append(_part(table, layout, after))
+    return result
+
+
+def _check_place(journal: Journal, repair: Repair, table: Table, layout: Layout | None, found: list[Change]) -> None:
+    """Raise RepairRefused where a later repair stands on these rows, or other rows have taken their place."""
+    if (later := blocking(journal.connection, repair.id, [change.id for change in found])) is not None:
+        raise RepairRefused(
+            f"Repair {later} stands on rows of {table.name} that repair {repair.id} changed: undo repair {later} first."
+        )
+    gone = [change for change in found if change.after is None]
+    if gone and layout is not None:
+        for columns in _unique(journal.connection, table):
+            taken = _taken(journal, table, layout, gone, columns)
+            if taken:
+                names = " and ".join(name for name, _ in columns)
+                reason = f"cannot come back, for other rows have the same {names} now"
+                raise _refusal(journal, repair, table, taken, reason, "take those away")
+
+
+def _found(
+    journal: Journal, database: sqlite3.Connection, repair: Repair, bad: set[int]
+) -> Iterator[tuple[Table, Layout | None, list[Change]]]:
+    """What the repair did, its last step first; without the changes that are `bad`."""
+    steps = journal.connection.execute(
+        "SELECT id FROM steps WHERE repair = ? AND status NOT IN ('intended', 'abandoned') ORDER BY id DESC",
+        (repair.id,),
+    ).fetchall()
+    for (step,) in steps:
+        for name in tables_of(journal, step):
+            if bad and _all_bad(journal, step, name, bad):
+                continue
+            table = writable(database, name)
+            for found in changes(journal, step, table):
+                sound = [change for change in found if change.id not in bad]
+                for number in sorted({change.layout or 0 for change in sound}):
+                    some = [change for change in sound if (change.layout or 0) == number]
+                    yield table, seals.layout_of(journal.connection, number) if number else None, some
+
+
+def _all_bad(journal: Journal, step: int, table: str, bad: set[int]) -> bool:
+    rows = journal.connection.execute("SELECT id FROM changes WHERE step = ? AND table_name = ?", (step, table))
+    return all(row[0] in bad for row in rows)
+
+
+def _part(table: Table, layout: Layout | None, found: list[Change]) -> Part:
+    left = [change for change in found if change.after is not None]
+    return Part(
+        found[0].step,
+        table,
+        layout,
+        array("q", (change.row for change in found if change.after is None)),
+        array("q", (change.row for change in left)),
+        array("q", (change.present for change in left if change.present is not None)),
+    )
+
+
+def _check_columns(table: Table, layout: Layout | None) -> None:
+    if layout is not None and layout.columns != table.columns:
+        raise RepairRefused(
+            f"Table {table.name} has other columns than when it was repaired: "
+            "bring its schema back, then undo, then migrate again."
+        )
+
+
+def _unique(connection: sqlite3.Connection, table: Table) -> list[list[tuple[str, str]]]:
+    """(column, collation) of each UNIQUE constraint."""
+    found = []
+    for _, index, unique, _, partial_ in connection.execute(f"PRAGMA db.index_list({table.quoted})").fetchall():
+        rows = connection.execute(f"PRAGMA db.index_xinfo({quoted(index)})")
+        columns = [(row[2], str(row[4])) for row in rows if row[5]]
+        if unique and not partial_ and None not in [name for name, _ in columns]:
+            found.append([(str(name), collation) for name, collation in columns])
+    return found
+
+
+def _taken(
+    journal: Journal, table: Table, layout: Layout, gone: list[Change], columns: list[tuple[str, str]]
+) -> list[int]:
+    """The changes whose rows would break that UNIQUE constraint, in the eyes of its own collations."""
+    same = " AND ".join(f"t.{quoted(name)} = b.{quoted(name)} COLLATE {quoted(how)}" for name, how in columns)
+    rows = journal.connection.execute(
+        f"SELECT c.id FROM json_each(?) j JOIN changes c ON c.id = j.value"
+        f" JOIN {layout.source} b ON b.{layout.step} = c.step AND b.{layout.row} = c.row"
+        f" WHERE EXISTS (SELECT 1 FROM db.{table.quoted} t WHERE {same})",
+        (as_json(change.id for change in gone),),
+    )
+    return [row[0] for row in rows]
+
+
+def _refusal(
+    journal: Journal, repair: Repair, table: Table, found: list[int], reason: str, otherwise: str
+) -> RepairRefused:
+    later = newest_on(journal.connection, repair.id, found[:SHOWN])
+    remedy = f"undo repair {later} first" if later is not None else f"{otherwise} first; nothing was undone"
+    ids = ", ".join(_keys(journal, found[:SHOWN])) + (f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else "")
+    return RepairRefused(f"{count(len(found))} of {table.name} {reason} ({ids}): {remedy}.")
+
+
+def _keys(journal: Journal, found: list[int]) -> list[str]:
+    """The ids of the rows of those changes."""
+    rows = journal.connection.execute(
+        "SELECT key FROM changes WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (as_json(found),)
+    )
+    return [str(row[0]) for row in rows]
+
+
+def count(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
+def named(ids: list[str]) -> str:
+    return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")
+
+
+def _record(step: Step, part: Part) -> dict[int, int]:
+    """Record what the undo does to a part; returns the new rowids of rows whose own are taken by now."""
+    assert step.number is not None
+    journal, table = step.journal, part.table
+    if part.present:
+        step.keep(table, list(part.present))
+    if part.layout is None:
+        return {}
+    hashes = dict(
+        journal.connection.execute(
+            "SELECT row, before FROM changes WHERE step = ? AND table_name = ?"
+            " AND row IN (SELECT value FROM json_each(?))",
+            (part.step, table.name, as_json([*part.gone, *part.left])),
+        )
+    )
+    journal.changed(
+        step.number, table.name, ((now, hashes[row]) for row, now in zip(part.left, part.present, strict=True))
+    )
+    moved = _moved(journal, table, part.gone)
+    journal.connection.executemany(
+        "INSERT INTO changes (step, table_name, row, key, after, bytes)"
+        " SELECT ?, table_name, ?, key, ?, bytes FROM changes WHERE step = ? AND table_name = ? AND row = ?",
+        ((step.number, moved.get(row, row), hashes[row], part.step, table.name, row) for row in part.gone),
+    )
+    return moved
+
+
+def _moved(journal: Journal, table: Table, rows: Iterable[int]) -> dict[int, int]:
+    taken = journal.connection.execute(
+        f"SELECT {table.rowid} FROM db.{table.quoted}"
+        f" WHERE {table.rowid} IN (SELECT value FROM json_each(?)) ORDER BY 1",
+        (as_json(rows),),
+    ).fetchall()
+    if not taken:
+        return {}
+    free = free_rows(journal, table, len(taken))
+    return {row: new for (row,), new in zip(taken, free, strict=True)}
+
+
+def _apply(step: Step, part: Part, moved: dict[int, int]) -> None:
+    database, table = step.database, part.table
+    if part.layout is None:
+        step.remove(table, list(part.present))
+        return
+    layout, images = part.layout, part.layout.source
+    for row, now in zip(part.left, part.present, strict=True):
+        database.execute(
+            f"UPDATE OR ABORT main.{table.quoted} SET ({table.column_list}) = (SELECT {table.column_list}"
+            f" FROM journal.{images} WHERE {layout.step} = ? AND {layout.row} = ?) WHERE {table.rowid} = ?",
+            (part.step, row, now),
+        )
+    gone = [row for row in part.gone if row not in moved]
+    source = f"{table.column_list} FROM journal.{images} WHERE {layout.step} = :step AND {layout.row}"
+    target = f"INSERT OR ABORT INTO main.{table.quoted} ({table.rowid}, {table.column_list})"
+    database.execute(
+        f"{target} SELECT {layout.row}, {source} IN (SELECT value FROM json_each(:rows)) ORDER BY {layout.row}",
+        {"step": part.step, "rows": as_json(gone)},
+    )
+    database.executemany(
+        f"{target} SELECT :new, {source} = :row",
+        ({"step": part.step, "row": row, "new": new} for row, new in moved.items()),
+    )
+
+
+def _verify(step: Step, table: Table) -> None:
+    """Read the rows back before the commit: what is restored must be what was recorded, to the byte."""
+    last = 0
+    while True:
+        recorded = step.journal.connection.execute(
+            "SELECT id, row, after FROM changes WHERE step = ? AND table_name = ? AND after IS NOT NULL AND id > ?"
+            " ORDER BY id LIMIT ?",
+            (step.number, table.name, last, TOGETHER),
+        ).fetchall()
+        if not recorded:
+            return
+        hashes = {row: after for _, row, after in recorded}
+        if table_digests(step.database, table, hashes) != hashes:
+            raise sqlite3.IntegrityError(f"rows of {table.name} did not come back as they were")
+        last = recorded[-1][0]

@@ -1,0 +1,141 @@
+"""A damaged journal made anew of what can still be read of it; what it was stays beside it, and nothing is deleted.
+
+Records are read from the pages and put into a new journal, under its own constraints. They are verified afterwards, as
+those of every journal are: a row comes back only where its digest holds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from pytest_panic_doctor.repair.journal import identity, seals
+from pytest_panic_doctor.repair.journal.errors import RepairRefused
+from pytest_panic_doctor.repair.journal.journal import connect
+from pytest_panic_doctor.repair.journal.locks import real
+from pytest_panic_doctor.repair.journal.pages import Cell, Text, records
+from pytest_panic_doctor.repair.journal.tables import quoted
+
+Shape = tuple[type[object], ...]
+
+INT, TEXT, BLOB, NULL = (int,), (Text,), (bytes,), (type(None),)
+SHAPES: dict[str, tuple[Shape, ...]] = {
+    "repairs": (
+        *(NULL, TEXT, TEXT, TEXT, (*TEXT, *NULL), (*TEXT, *NULL), (*TEXT, *NULL), TEXT, TEXT, TEXT, INT, INT),
+        *((*INT, *NULL), BLOB),
+    ),
+    "steps": (NULL, INT, TEXT, TEXT, BLOB),
+    "layouts": (NULL, TEXT, TEXT, TEXT, BLOB),
+    "changes": (
+        *(NULL, INT, TEXT, INT, (int, float, bytes, Text, type(None)), (*INT, *NULL), (*BLOB, *NULL), INT),
+        (*BLOB, *NULL),
+    ),
+}
+"""The types of the columns of each table; the first is the rowid, which is not stored."""
+
+
+def salvage(database: Path) -> str:
+    """Put a journal of all that can be read in the place of the damaged one; returns a sentence that says so.
+
+    Raises RepairRefused where not one repair can be read.
+    """
+    path = identity.path_of(database)
+    made = path.with_name(f"{path.name}.salvaged")
+    made.unlink(missing_ok=True)
+    with closing(connect(made, "mode=rwc", 10.0, sqlite3.Connection)) as connection:
+        with closing(sqlite3.connect(f"{real(database).as_uri()}?mode=ro", uri=True)) as source:
+            connection.execute(f"PRAGMA encoding = '{source.execute('PRAGMA encoding').fetchone()[0]}'")
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("BEGIN IMMEDIATE")
+        seals.make(connection, real(database).name)
+        _records(connection, path)
+        _images(connection, path)
+        found = connection.execute("SELECT count(*) FROM repairs").fetchone()[0]
+        connection.execute("COMMIT")
+    if not found:
+        made.unlink()
+        raise RepairRefused(
+            f"The journal {path} is damaged, and no repair can be read of it: restore it from a "
+            "backup, or move it away."
+        )
+    damaged = _free(path)
+    path.rename(damaged)
+    if (hot := path.with_name(f"{path.name}-journal")).exists():  # it is not the new file's
+        hot.rename(damaged.with_name(f"{damaged.name}-journal"))
+    made.rename(path)
+    return f"the journal was damaged: what could be read of it is {path.name} now, and it itself is {damaged.name}"
+
+
+def _free(path: Path) -> Path:
+    """A name for the damaged journal that nothing has yet."""
+    number = 1
+    while (damaged := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    return damaged
+
+
+def _records(connection: sqlite3.Connection, path: Path) -> None:
+    for rowid, values in records(path):
+        for table, shape in SHAPES.items():
+            if len(values) == len(shape) and all(map(isinstance, values, shape)):
+                _put(connection, table, (rowid, *values[1:]), "REPLACE" if values[-1] is not None else "IGNORE")
+    for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
+        with suppress(sqlite3.Error):
+            layout = seals.layout_of(connection, number)
+            sealed = connection.execute("SELECT seal FROM layouts WHERE id = ?", (number,)).fetchone()[0]
+            if sealed == seals.layout_seal(layout):
+                seals.make_images(connection, layout)
+
+
+def _images(connection: sqlite3.Connection, path: Path) -> None:
+    """Each image into the table of the change that it belongs to."""
+    there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    layouts: dict[int, seals.Layout] = {}
+    for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
+        with suppress(sqlite3.Error):
+            layout = seals.layout_of(connection, number)
+            if layout.images in there:
+                layouts[number] = layout
+    for _, values in records(path):
+        if len(values) < 3 or not isinstance(values[0], int) or not isinstance(values[1], int):
+            continue
+        for (number,) in connection.execute(
+            "SELECT DISTINCT layout FROM changes WHERE step = ? AND row = ? AND layout IS NOT NULL", values[:2]
+        ).fetchall():
+            layout_found = layouts.get(number)
+            if layout_found is not None and len(layout_found.columns) == len(values) - 2:
+                _put_image(connection, layout_found, values)
+
+
+def _put_image(connection: sqlite3.Connection, layout: seals.Layout, values: tuple[Cell, ...]) -> None:
+    """Put one image where its digest holds: rows of two tables may have one rowid and equally many columns."""
+    step, row = values[:2]
+    connection.execute("SAVEPOINT image")
+    _put(connection, layout.images, values, "IGNORE")
+    assert isinstance(step, int)
+    assert isinstance(row, int)
+    before = connection.execute(
+        "SELECT before FROM changes WHERE step = ? AND row = ? AND layout = ?", (step, row, layout.id)
+    ).fetchone()[0]
+    if dict(seals.image_digests(connection, step, layout, [row])).get(row) != before:
+        connection.execute("ROLLBACK TO image")
+    connection.execute("RELEASE image")
+
+
+def _put(connection: sqlite3.Connection, table: str, values: Iterable[Cell], otherwise: str) -> None:
+    cells = list(values)
+    wide = connection.execute("PRAGMA encoding").fetchone()[0] != "UTF-8"
+    marks = ", ".join("CAST(? AS TEXT)" if isinstance(cell, Text) and not wide else "?" for cell in cells)
+    given = [cell.data if isinstance(cell, Text) else cell for cell in cells]
+    done = connection.execute(f"INSERT OR {otherwise} INTO {quoted(table)} VALUES ({marks})", given)
+    if not wide or done.rowcount != 1:
+        return
+    # A parameter that is a BLOB is cast as if it were UTF-8; a column, in the encoding of the file.
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
+    rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in {column.lower() for column in columns})
+    texts = [quoted(name) for name, cell in zip(columns, cells, strict=True) if isinstance(cell, Text)]
+    if texts:
+        changes = ", ".join(f"{name} = CAST({name} AS TEXT)" for name in texts)
+        connection.execute(f"UPDATE {quoted(table)} SET {changes} WHERE {rowid} = ?", (done.lastrowid,))

@@ -1,0 +1,243 @@
+"""The tables of a journal: their schema, what older versions lack, and the seals that tell a damaged record.
+
+Every record that is written once has a seal, a SHA-256 over its values: a repair, a step together with all its changes,
+a layout. Every image has its digest in `changes`. What changes later, status and counts, is told by its allowed values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, digests, quoted
+
+SCHEMA_VERSION = 2
+
+SCHEMA_1 = """
+CREATE TABLE schema_version (version INTEGER NOT NULL, database TEXT NOT NULL);
+CREATE TABLE repairs (
+    id INTEGER PRIMARY KEY, session TEXT NOT NULL, time TEXT NOT NULL, rule TEXT NOT NULL,
+    experiment TEXT, run TEXT, embedding_model TEXT, verb TEXT NOT NULL, doctor_version TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('intended', 'applied', 'undone', 'abandoned')),
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, undoes INTEGER REFERENCES repairs (id)
+);
+CREATE TABLE steps (
+    id INTEGER PRIMARY KEY, repair INTEGER NOT NULL REFERENCES repairs (id), time TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('intended', 'applied', 'abandoned'))
+);
+CREATE INDEX steps_of_repair ON steps (repair);
+CREATE INDEX open_steps ON steps (id) WHERE status = 'intended';
+CREATE TABLE layouts (id INTEGER PRIMARY KEY, table_name TEXT NOT NULL, columns TEXT NOT NULL, images TEXT NOT NULL);
+CREATE TABLE changes (
+    id INTEGER PRIMARY KEY, step INTEGER NOT NULL REFERENCES steps (id), table_name TEXT NOT NULL, row INTEGER NOT NULL,
+    key, layout INTEGER REFERENCES layouts (id), after BLOB, bytes INTEGER NOT NULL
+);
+CREATE INDEX changes_of_step ON changes (step);
+CREATE INDEX changes_of_row ON changes (table_name, row);
+CREATE TABLE pace (ended REAL NOT NULL, rested REAL NOT NULL);
+INSERT INTO pace VALUES (0, 0);
+"""
+# changes: without `layout` the row was added, without `after` it was removed, with both it was changed. `before` and
+# `after` are SHA-256 of the row's image before and after.
+# layouts.images names the table `before_…` that holds the before-images: step, row, then the columns.
+
+ADDED_IN_2 = """
+ALTER TABLE repairs ADD COLUMN seal BLOB;
+ALTER TABLE steps ADD COLUMN seal BLOB;
+ALTER TABLE layouts ADD COLUMN seal BLOB;
+ALTER TABLE changes ADD COLUMN before BLOB;
+CREATE TABLE witnesses (table_name TEXT NOT NULL, key NOT NULL, PRIMARY KEY (table_name, key)) WITHOUT ROWID;
+UPDATE schema_version SET version = 2;
+"""
+# witnesses: ids of experiments and runs that the database had; see `identity`.
+
+SCHEMA = SCHEMA_1 + ADDED_IN_2
+"""A new journal is made as an old one is brought up to date, so that both have one schema."""
+
+REPAIR_STATES = ("intended", "applied", "undone", "abandoned")
+STEP_STATES = ("intended", "applied", "abandoned")
+
+TOGETHER = 5_000
+"""Changes that are in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns that a table had when rows of it were copied, and the journal's table that holds the copies."""
+
+    id: int
+    table: str
+    columns: tuple[str, ...]
+    images: str
+
+    @property
+    def step(self) -> str:
+        """The images' column for the step, as an SQL identifier."""
+        return quoted(key_column("doctor_step", self.columns))
+
+    @property
+    def row(self) -> str:
+        """The images' column for the rowid, as an SQL identifier."""
+        return quoted(key_column("doctor_row", self.columns))
+
+    @property
+    def source(self) -> str:
+        """The images' table, as an SQL identifier."""
+        return quoted(self.images)
+
+    @property
+    def column_list(self) -> str:
+        return ", ".join(quoted(column) for column in self.columns)
+
+
+def key_column(name: str, columns: Iterable[str]) -> str:
+    """`name`, with as many underscores behind it as it takes to be none of the table's own columns."""
+    taken = {column.lower() for column in columns}
+    while name in taken:
+        name += "_"
+    return name
+
+
+def make(connection: sqlite3.Connection, database: str) -> None:
+    """Make the tables of a new journal, for the database of that name, inside the caller's transaction."""
+    for statement in SCHEMA.split(";")[:-1]:
+        connection.execute(statement)
+    connection.execute("INSERT INTO schema_version VALUES (?, ?)", (SCHEMA_VERSION, database))
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a journal of version 1 up to date, inside the caller's transaction.
+
+    It had no digests: they are made of the images as they are now, so what was damaged before stays unnoticed.
+    """
+    for statement in ADDED_IN_2.split(";")[:-1]:
+        connection.execute(statement)
+    for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
+        layout = layout_of(connection, number)
+        seal_layout(connection, layout)
+        for (step,) in connection.execute(f"SELECT DISTINCT {layout.step} FROM {layout.source}").fetchall():
+            kept = image_digests(connection, step, layout)
+            record_before(connection, step, layout.table, kept)
+    for (step,) in connection.execute("SELECT id FROM steps").fetchall():
+        seal_step(connection, step)
+    for (repair,) in connection.execute("SELECT id FROM repairs").fetchall():
+        seal_repair(connection, repair)
+
+
+# --- layouts and images
+
+
+def layout_for(connection: sqlite3.Connection, table: Table) -> Layout:
+    """The layout with just these columns; made where it is new, inside the caller's transaction."""
+    columns = json.dumps(table.columns)
+    found = connection.execute(
+        "SELECT id FROM layouts WHERE table_name = ? AND columns = ?", (table.name, columns)
+    ).fetchone()
+    if found is not None:
+        return layout_of(connection, found[0])
+    number = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM layouts").fetchone()[0]
+    made = Layout(number, table.name, table.columns, f"before_{table.name}_{number}")
+    make_images(connection, made)
+    connection.execute(
+        "INSERT INTO layouts (id, table_name, columns, images) VALUES (?, ?, ?, ?)",
+        (number, made.table, columns, made.images),
+    )
+    seal_layout(connection, made)
+    return made
+
+
+def make_images(connection: sqlite3.Connection, layout: Layout) -> None:
+    """Make the table for the images of a layout."""
+    connection.execute(
+        f"CREATE TABLE {layout.source} ({layout.step} INTEGER NOT NULL, {layout.row} INTEGER NOT NULL,"
+        f" {layout.column_list}, PRIMARY KEY ({layout.step}, {layout.row}))"
+    )
+
+
+def layout_of(connection: sqlite3.Connection, number: int) -> Layout:
+    """The layout with that id."""
+    row = connection.execute("SELECT id, table_name, columns, images FROM layouts WHERE id = ?", (number,)).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError(f"layout {number} is missing")
+    try:
+        columns = tuple(str(column) for column in json.loads(row[2]))
+    except (TypeError, ValueError):
+        raise sqlite3.DatabaseError(f"layout {number} is damaged") from None
+    return Layout(row[0], row[1], columns, row[3])
+
+
+def image_digests(
+    connection: sqlite3.Connection, step: int, layout: Layout, rows: Iterable[int] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """(rowid, hash) of the before-images of a step, or of those rows of it, in rowid order."""
+    where, parameters = f"{layout.step} = :step", dict[str, Value](step=step)
+    if rows is not None:
+        where += f" AND {layout.row} IN (SELECT value FROM json_each(:rows))"
+        parameters["rows"] = as_json(rows)
+    return digests(connection, layout.source, layout.row, layout.columns, where, parameters)
+
+
+def record_before(connection: sqlite3.Connection, step: int, table: str, found: Iterable[tuple[int, bytes]]) -> None:
+    """Note the digests of before-images: (rowid, hash) of each."""
+    connection.executemany(
+        "UPDATE changes SET before = ? WHERE step = ? AND table_name = ? AND row = ?",
+        [(digest, step, table, row) for row, digest in found],
+    )
+
+
+# --- seals
+
+
+def _sealed(*values: object) -> bytes:
+    return hashlib.sha256(repr(values).encode()).digest()
+
+
+def layout_seal(layout: Layout) -> bytes:
+    """The seal of a layout."""
+    return _sealed(layout.id, layout.table, layout.columns, layout.images)
+
+
+def seal_layout(connection: sqlite3.Connection, layout: Layout) -> None:
+    connection.execute("UPDATE layouts SET seal = ? WHERE id = ?", (layout_seal(layout), layout.id))
+
+
+def repair_seal(connection: sqlite3.Connection, repair: int) -> bytes:
+    """The seal of a repair: everything about it but its status and its counts."""
+    row = connection.execute(
+        "SELECT id, session, time, rule, experiment, run, embedding_model, verb, doctor_version, undoes"
+        " FROM repairs WHERE id = ?",
+        (repair,),
+    ).fetchone()
+    return _sealed(*row)
+
+
+def seal_repair(connection: sqlite3.Connection, repair: int) -> None:
+    connection.execute("UPDATE repairs SET seal = ? WHERE id = ?", (repair_seal(connection, repair), repair))
+
+
+def step_seal(connection: sqlite3.Connection, step: int) -> bytes:
+    """The seal of a step: which repair it belongs to, and all that is recorded of its rows."""
+    total = hashlib.sha256()
+    for owner in connection.execute("SELECT id, repair FROM steps WHERE id = ?", (step,)):
+        total.update(repr(owner).encode())
+    for row in connection.execute(
+        "SELECT id, table_name, row, typeof(key), CASE typeof(key) WHEN 'text' THEN CAST(key AS BLOB) ELSE key END,"
+        " layout, after, bytes, before FROM changes WHERE step = ? ORDER BY id",
+        (step,),
+    ):
+        total.update(repr(row).encode())
+    return total.digest()
+
+
+def seal_step(connection: sqlite3.Connection, step: int) -> None:
+    """Seal a step as it is recorded now, inside the caller's transaction."""
+    connection.execute("UPDATE steps SET seal = ? WHERE id = ?", (step_seal(connection, step), step))
+
+
+def sealed(connection: sqlite3.Connection, step: int) -> bytes | None:
+    """The seal that a step was given when it was secured."""
+    row = connection.execute("SELECT seal FROM steps WHERE id = ?", (step,)).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,304 @@
+"""Which rows a quarantine takes next: those that a rule's query still finds, and all that hangs on them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pytest_panic_doctor.database.connection import data_version
+from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
+from pytest_panic_doctor.repair.journal.references import Reference, references
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, quoted, writable
+from pytest_panic_doctor.repair.journal.transaction import Stale
+
+MAX_BYTES = 8 * 2**20
+"""Bytes of rows that one transaction removes at most, unless a single row is larger."""
+FIRST_ROWS = 500
+MAX_ROWS = 4_000
+MIN_ROWS = 64
+TARGET = 0.1
+"""Seconds that one transaction should keep other programs from writing."""
+QUICK = 0.2
+"""Seconds for which a rule's query may run inside a transaction, where it can run before it as well."""
+ATTEMPTS = 5
+
+#: How many roots are looked at together where each may have thousands of rows hanging on it.
+ROOTS_TOGETHER = {"run": 1, "clusteringresult": 1, "invocation": 64}
+
+ROOTS = "SELECT value FROM json_each(:doctor_roots)"
+
+
+@dataclass
+class Batch:
+    """The rows of one transaction, per table, children before their parents, and how many roots are done with it."""
+
+    rows: list[tuple[Table, list[int]]] = field(default_factory=list)
+    seen: dict[str, set[int]] = field(default_factory=dict)
+    count: int = 0
+    bytes: int = 0
+    roots: int = 0
+
+
+class Selection:
+    """The rows that `rows` selects, gone through in batches.
+
+    The query runs once over everything, outside of any transaction. In each transaction it is asked again about the
+    rows at hand, unless SQLite's data version says that nobody else has written since the last time it was asked.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, rows: Rows) -> None:
+        """Run the query. Raises RepairRefused where a table that would be changed cannot be, or sqlite3.Error."""
+        self.rows = rows
+        self.root = writable(connection, rows.table)
+        self._offenders = f"WITH doctor_offender (id) AS (\n{rows.sql.strip().rstrip(';')}\n) "
+        self._all_asked = data_version(connection)
+        self._batch_asked: int | None = None
+        began = time.monotonic()
+        self.pending = array("q", (row[0] for row in connection.execute(self._all_sql(), self._parameters())))
+        self._took = time.monotonic() - began
+        self._tables = {self.root.name.lower(): self.root}
+        self._below: list[tuple[Table, str]] = []
+        if self.pending:
+            self._look_below(connection)
+        self._check_ids(connection)
+        self.done = 0
+        self.limit = FIRST_ROWS
+        self._stale = 0
+
+    def _look_below(self, connection: sqlite3.Connection) -> None:
+        """Find what hangs on the rows; raises RepairError where it would be left behind."""
+        every = self._parameters(list(self.pending))
+        known = references(connection)
+        loose: list[Reference] = []
+
+        def descend(table: str, ids: str, above: tuple[str, ...]) -> Iterator[tuple[Table, str]]:
+            """(table, condition) of everything that hangs on the ids that the SQL `ids` selects, deepest first."""
+            for each in known:
+                if each.parent != table:
+                    continue
+                condition = f"{quoted(each.column)} IN ({ids})"
+                if each.child in above or not each.plain:
+                    loose.append(each)
+                elif described := self._child(connection, each, condition, every):
+                    below = f"SELECT id FROM main.{described.quoted} WHERE {condition}"
+                    yield from descend(each.child, below, (*above, each.child))
+                    yield described, condition
+
+        root = self.root.name.lower()
+        roots = f"{self.root.rowid} IN ({ROOTS})"
+        self._below = list(descend(root, f"SELECT id FROM main.{self.root.quoted} WHERE {roots}", (root,)))
+        taken: dict[str, list[str]] = {root: [roots]}
+        for table, condition in self._below:
+            taken.setdefault(table.name.lower(), []).append(condition)
+        for each in loose:
+            check_left(connection, each, taken, every)
+
+    def _child(
+        self, connection: sqlite3.Connection, each: Reference, condition: str, every: dict[str, Value]
+    ) -> Table | None:
+        """The table of a reference, where rows of it may be taken along; None where it cannot be, and need not.
+
+        Raises RepairRefused where rows of it would have to be.
+        """
+        if each.child not in self._tables:
+            try:
+                self._tables[each.child] = writable(connection, each.child)
+            except RepairRefused as error:
+                query = f"SELECT EXISTS (SELECT 1 FROM main.{quoted(each.child)} WHERE {condition})"
+                if connection.execute(query, every).fetchone()[0]:
+                    raise RepairRefused(f"Rows of {each.child} hang on what would be quarantined. {error}") from error
+                return None
+        return self._tables[each.child]
+
+    def _parameters(self, roots: list[int] | None = None) -> dict[str, Value]:
+        return {**self.rows.params, "doctor_roots": as_json(roots or [])}
+
+    def _all_sql(self) -> str:
+        return (
+            f"{self._offenders} SELECT t.{self.root.rowid} FROM main.{self.root.quoted} t"
+            f" WHERE t.id COLLATE BINARY IN (SELECT id FROM doctor_offender) ORDER BY 1"
+        )
+
+    def _still_sql(self) -> str:
+        # A join with the rows at hand first: SQLite pushes their ids down into any query that it can flatten, and runs
+        # one that it cannot once, not once a row.
+        return (
+            f"{self._offenders} SELECT DISTINCT t.{self.root.rowid} FROM json_each(:doctor_roots) j"
+            f" CROSS JOIN main.{self.root.quoted} t ON t.{self.root.rowid} = j.value"
+            f" JOIN doctor_offender o ON o.id = t.id COLLATE BINARY ORDER BY 1"
+        )
+
+    def _check_ids(self, connection: sqlite3.Connection) -> None:
+        """Where nothing makes ids unique, an id could name more rows than the rule meant.
+
+        Of what hangs on them too: the journal tells by its id whether a row is gone, and of two with one id could
+        neither settle nor undo the repair.
+        """
+        if not self.pending:
+            return
+        for table in self._tables.values():
+            if table is not self.root and not _unique_id(connection, table):
+                _check_once(connection, table)
+        if _unique_id(connection, self.root):
+            return
+        ids = connection.execute(
+            f"{self._offenders} SELECT count(DISTINCT id) FROM doctor_offender", self._parameters()
+        ).fetchone()[0]
+        if ids != len(self.pending):
+            raise RepairFailed(
+                f"Table {self.root.name} has {len(self.pending):,} rows under {ids:,} ids to be quarantined, so that"
+                " an id does not say which is meant: give each row its own id, then run again."
+            )
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Before the transaction: ask a slow query again, if others have written, so that it need not run inside."""
+        if self._took > QUICK and not self._current(connection):
+            self._ask_again(connection)
+
+    def _current(self, connection: sqlite3.Connection) -> bool:
+        """Whether nobody else has written since the query was last asked about the rows at hand."""
+        return data_version(connection) in (self._all_asked, self._batch_asked)
+
+    def _ask_again(self, connection: sqlite3.Connection) -> None:
+        self._batch_asked = data_version(connection)
+        began = time.monotonic()
+        rest = list(self.pending[self.done : self.done + self.limit])
+        still = [row[0] for row in connection.execute(self._still_sql(), self._parameters(rest))]
+        self._took = time.monotonic() - began
+        self.pending[self.done : self.done + len(rest)] = array("q", still)
+
+    def next(self, connection: sqlite3.Connection) -> Batch:
+        """The next batch, inside a transaction; empty where the rows at hand offend no more. Raises Stale."""
+        if not self._current(connection):
+            if self._took > QUICK and self._stale < ATTEMPTS:
+                self._stale += 1
+                raise Stale
+            self._ask_again(connection)
+        self._stale = 0
+        batch = Batch()
+        together = min(self.limit, ROOTS_TOGETHER.get(self.root.name, self.limit))
+        end = min(self.done + self.limit, len(self.pending))
+        while self.done + batch.roots < end:
+            roots = list(self.pending[self.done + batch.roots : min(self.done + batch.roots + together, end)])
+            taken = self._gather(connection, roots, batch)
+            batch.roots += taken
+            if taken < len(roots):
+                break
+        return batch
+
+    def _gather(self, connection: sqlite3.Connection, roots: list[int], batch: Batch) -> int:
+        """Add what hangs on the roots, then the roots, while there is room; returns how many roots are in."""
+        for table, condition in self._below:
+            if not self._take(connection, table, condition, roots, batch):
+                return 0
+        before = batch.count
+        self._take(connection, self.root, f"{self.root.rowid} IN ({ROOTS}) ORDER BY 1", roots, batch)
+        return batch.count - before
+
+    def _take(
+        self, connection: sqlite3.Connection, table: Table, condition: str, roots: list[int], batch: Batch
+    ) -> bool:
+        """Add the rows that meet the condition while there is room; whether all of them fitted."""
+        seen = batch.seen.setdefault(table.name, set())
+        rowids: list[int] = []
+        fits = True
+        cursor = connection.execute(
+            f"SELECT {table.rowid}, {table.size} FROM main.{table.quoted} WHERE {condition}", self._parameters(roots)
+        )
+        for rowid, size in cursor:
+            if rowid in seen:
+                continue
+            if batch.count and (batch.count >= self.limit or batch.bytes + size > MAX_BYTES):
+                fits = False
+                break
+            seen.add(rowid)
+            rowids.append(rowid)
+            batch.count += 1
+            batch.bytes += size
+        cursor.close()
+        if rowids:
+            batch.rows.append((table, rowids))
+        return fits
+
+    def everything(self, connection: sqlite3.Connection) -> Iterator[tuple[str, int, int]]:
+        """(table, rowid, bytes) of all that the batches together would take; a row that hangs on several comes again.
+
+        Only reads.
+        """
+        conditions = [*self._below, (self.root, f"{self.root.rowid} IN ({ROOTS})")]
+        for start in range(0, len(self.pending), MAX_ROWS):
+            roots = self._parameters(list(self.pending[start : start + MAX_ROWS]))
+            for table, condition in conditions:
+                query = f"SELECT {table.rowid}, {table.size} FROM main.{table.quoted} WHERE {condition}"
+                yield from ((table.name, row, size) for row, size in connection.execute(query, roots))
+
+    def committed(self, batch: Batch, held: float) -> None:
+        """Go on after a batch, with the next as large as fits into the time that others may be kept waiting."""
+        self.done += batch.roots
+        self._batch_asked = None
+        if held > TARGET:
+            self.limit = max(MIN_ROWS, int(self.limit * TARGET / held))
+        elif held < TARGET / 2:
+            self.limit = min(MAX_ROWS, self.limit * 2)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every row that the query found is gone through."""
+        return self.done >= len(self.pending)
+
+
+def check_left(
+    connection: sqlite3.Connection, each: Reference, taken: dict[str, list[str]], every: dict[str, Value]
+) -> None:
+    """Raise RepairFailed where a row that stays names one that goes, by a reference along which nothing is taken.
+
+    `taken` are the conditions of the rows that go, by table.
+    """
+    if not each.plain:
+        if connection.execute(f"SELECT EXISTS (SELECT 1 FROM main.{quoted(each.child)})").fetchone()[0]:
+            raise RepairFailed(
+                f"Table {each.child} refers to {each.parent} by more than an id, so that its rows cannot be taken "
+                "along: nothing was quarantined."
+            )
+        return
+    gone = " UNION ".join(f"SELECT id FROM main.{quoted(each.parent)} WHERE {one}" for one in taken[each.parent])
+    goes = " OR ".join(
+        f"rowid IN (SELECT rowid FROM main.{quoted(each.child)} WHERE {one})" for one in taken.get(each.child, ())
+    )
+    stays = f" AND NOT ({goes})" if goes else ""
+    query = f"SELECT id FROM main.{quoted(each.child)} WHERE {quoted(each.column)} IN ({gone}){stays} LIMIT 1"
+    left = connection.execute(query, every).fetchone()
+    if left is not None:
+        raise RepairFailed(
+            f"Row {left[0]} of {each.child} names by {each.column} a row that would be quarantined, and would be left "
+            "without it: put that right first."
+        )
+
+
+def _check_once(connection: sqlite3.Connection, table: Table) -> None:
+    again = connection.execute(
+        f"SELECT id FROM main.{table.quoted} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1 LIMIT 1"
+    ).fetchone()
+    if again is not None:
+        raise RepairFailed(
+            f"Table {table.name} has several rows with the id {again[0]}, which could not be told apart in the journal:"
+            " give each row its own id, then run again."
+        )
+
+
+def _unique_id(connection: sqlite3.Connection, table: Table) -> bool:
+    """Whether an index makes ids unique, in the eyes of the column's own collation too."""
+    name = table.quoted
+    for _, index, unique, _, partial in connection.execute(f"PRAGMA main.index_list({name})").fetchall():
+        columns = [row[2] for row in connection.execute(f"PRAGMA main.index_info({quoted(index)})")]
+        if unique and not partial and [str(column).lower() for column in columns] == ["id"]:
+            lookup = f"SELECT 1 FROM main.{name} INDEXED BY {quoted(index)} WHERE id = 'x'"
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {lookup}").fetchall()
+            # Not searched: it has another collation, and calls two ids different that the column calls equal.
+            if any(str(row[3]).startswith("SEARCH") for row in plan):
+                return True
+    return False

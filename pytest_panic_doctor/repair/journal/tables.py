@@ -1,0 +1,170 @@
+"""Rows as SQLite has them: which columns, which rowid, how large, and a hash of every typed value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pytest_panic_doctor.repair.journal.errors import RepairRefused
+
+Value = int | float | str | bytes | None
+
+#: (table, column, table whose id it holds): the references along which a quarantine takes rows with it.
+#: `invocation.input_invocation_id` is left out on purpose: a successor does not hang on its predecessor.
+REFERENCES: tuple[tuple[str, str, str], ...] = (
+    ("invocation", "run_id", "run"),
+    ("persistencediagram", "run_id", "run"),
+    ("embedding", "invocation_id", "invocation"),
+    ("embeddingcluster", "embedding_id", "embedding"),
+    ("embeddingcluster", "medoid_embedding_id", "embedding"),
+    ("embeddingcluster", "clustering_result_id", "clusteringresult"),
+)
+
+MAX_ROWID = 2**63 - 1
+
+
+def quoted(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with a rowid and an `id`; `columns` are the stored ones, in the file's order."""
+
+    name: str
+    columns: tuple[str, ...]
+    rowid: str
+
+    @property
+    def quoted(self) -> str:
+        return quoted(self.name)
+
+    @property
+    def column_list(self) -> str:
+        return ", ".join(quoted(column) for column in self.columns)
+
+    @property
+    def size(self) -> str:
+        """SQL for the bytes of a row's values. `length()` of a BLOB column does not read its overflow pages."""
+        return " + ".join(
+            f"CASE typeof({c}) WHEN 'blob' THEN length({c}) WHEN 'text' THEN length(CAST({c} AS BLOB))"
+            f" WHEN 'null' THEN 0 ELSE 8 END"
+            for c in map(quoted, self.columns)
+        )
+
+
+def describe(connection: sqlite3.Connection, name: str, schema: str = "main") -> Table:
+    """The table `name`.
+
+    Raises RepairRefused where it is not an ordinary table with a rowid and an `id`.
+    """
+    found = connection.execute(
+        f"SELECT type, sql FROM {schema}.sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')",
+        (name,),
+    ).fetchone()
+    if found is None or found[0] != "table" or str(found[1]).lstrip().upper().startswith("CREATE VIRTUAL"):
+        raise RepairRefused(f"The database has no ordinary table {name}: the doctor does not repair it.")
+    columns = tuple(row[1] for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quoted(name)})") if row[6] == 0)
+    lower = {column.lower() for column in columns}
+    rowid = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in lower), None)
+    if rowid is None or "id" not in lower or not _has_rowid(connection, schema, name, rowid):
+        raise RepairRefused(f"Table {name} has no id or no rowid: the doctor does not repair it.")
+    return Table(name, columns, rowid)
+
+
+def writable(connection: sqlite3.Connection, name: str) -> Table:
+    """The table `name`; raises RepairRefused also where a trigger hangs on it.
+
+    A trigger would change rows of which no before-image exists.
+    """
+    trigger = connection.execute(
+        "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)", (name,)
+    ).fetchone()
+    if trigger is not None:
+        raise RepairRefused(
+            f"Table {name} has the trigger {trigger[0]}, which could change rows that the journal does not know: "
+            "drop it, then run again."
+        )
+    return describe(connection, name)
+
+
+def _has_rowid(connection: sqlite3.Connection, schema: str, name: str, alias: str) -> bool:
+    try:
+        connection.execute(f"SELECT {alias} FROM {schema}.{quoted(name)} LIMIT 0")
+    except sqlite3.OperationalError as error:
+        if "no such column" in str(error):
+            return False
+        raise
+    return True
+
+
+def tables(connection: sqlite3.Connection, schema: str = "main") -> set[str]:
+    """The names of the database's tables."""
+    return {row[0] for row in connection.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type = 'table'")}
+
+
+def as_json(rowids: Iterable[int]) -> str:
+    """Rowids as one SQL parameter, for `IN (SELECT value FROM json_each(:rows))`."""
+    return json.dumps(list(rowids))
+
+
+def digests(
+    connection: sqlite3.Connection,
+    source: str,
+    key: str,
+    columns: Iterable[str],
+    where: str,
+    parameters: dict[str, Value],
+) -> Iterator[tuple[int, bytes]]:
+    """(value of the column `key`, SHA-256 over names, types and bytes of `columns`) of the rows `where`.
+
+    Text is hashed as the bytes in the file, so that text that is not valid in its encoding has a hash too.
+    One row is in memory at a time.
+    """
+    names = [column.encode() for column in columns]
+    values = ", ".join(
+        f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END" for c in map(quoted, columns)
+    )
+    for row in connection.execute(f"SELECT {key}, {values} FROM {source} WHERE {where} ORDER BY {key}", parameters):
+        yield row[0], _digest(names, row)
+
+
+def _digest(names: list[bytes], row: tuple[Value, ...]) -> bytes:
+    total = hashlib.sha256()
+    for position, name in enumerate(names):
+        kind, value = row[1 + 2 * position], row[2 + 2 * position]
+        data = _bytes(value)
+        total.update(b"%s\0%s\0%d\0" % (name, str(kind).encode(), len(data)))
+        total.update(data)
+    return total.digest()
+
+
+def _bytes(value: Value) -> bytes:
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    return str(value).encode()
+
+
+def table_digests(
+    connection: sqlite3.Connection, table: Table, rowids: Iterable[int], schema: str = "main"
+) -> dict[int, bytes]:
+    """rowid -> hash, of the rows of `table` that exist."""
+    return dict(
+        digests(
+            connection,
+            f"{schema}.{table.quoted}",
+            table.rowid,
+            table.columns,
+            f"{table.rowid} IN (SELECT value FROM json_each(:rows))",
+            {"rows": as_json(rowids)},
+        )
+    )

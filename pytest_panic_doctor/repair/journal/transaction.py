@@ -1,0 +1,303 @@
+"""One step: a short write transaction on the database, together with its record in the journal.
+
+The order, and what a crash between two points leaves behind:
+
+1. the gate is taken, `wanted` asked, interrupted steps settled, others given their turn
+2. BEGIN IMMEDIATE on the database        (nothing)
+3. the step and its before-images are committed to the journal   (an open step, the rows unchanged: abandoned)
+4. COMMIT on the database                 (an open step, the rows changed: applied)
+5. the step is marked applied             (nothing is open)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pytest_panic_doctor.database.connection import data_version
+from pytest_panic_doctor.database.interrupts import heedful, heeding
+from pytest_panic_doctor.repair.journal import journal as journals
+from pytest_panic_doctor.repair.journal.errors import RepairFailed, is_busy, sentence
+from pytest_panic_doctor.repair.journal.journal import Intent, Journal
+from pytest_panic_doctor.repair.journal.locks import ALONE, IN_COMPANY, Gate, pause, real
+from pytest_panic_doctor.repair.journal.recovery import rolled_back, settle_open_steps
+from pytest_panic_doctor.repair.journal.tables import MAX_ROWID, Table, Value, as_json, quoted, table_digests
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds that a step waits in all for other programs and other workers before it fails."""
+ATTEMPT = 0.4
+"""Seconds that one attempt waits for a lock, and so keeps other programs from their turn, before it lets go."""
+
+AGAIN = (0.02, 0.1)
+"""Seconds, at least and at most, between two attempts."""
+
+
+class Stale(Exception):
+    """What was looked up before the transaction is no longer so: look again, then try again."""
+
+
+class Step:
+    """What the work of one transaction does to the database; each change is recorded before it is committed."""
+
+    def __init__(self, database: sqlite3.Connection, journal: Journal) -> None:
+        """Both connections; the one to the database is inside BEGIN IMMEDIATE."""
+        self.database = database
+        self.journal = journal
+        self.number: int | None = None
+        self.repair: int | None = None
+        self.secured = False
+
+    def begin(self, repair: int | Intent) -> int:
+        """Open the record: of a repair that exists, or of a new one. Returns the repair's id."""
+        self.journal.begin()
+        self.repair = repair if isinstance(repair, int) else self.journal.new_repair(repair)
+        self.number = self.journal.new_step(self.repair)
+        return self.repair
+
+    def secure(self) -> None:
+        """Make the record durable. Only after this may the transaction be committed."""
+        self.journal.secure(self.number)
+        self.secured = True
+
+    def keep(self, table: Table, rowids: list[int]) -> None:
+        """Copy before-images into the record."""
+        assert self.number is not None
+        self.journal.keep(self.number, table, rowids)
+
+    def remove(self, table: Table, rowids: list[int]) -> None:
+        """Delete rows whose before-images are secured."""
+        assert self.secured
+        removed = self.database.execute(
+            f"DELETE FROM main.{table.quoted} WHERE {table.rowid} IN (SELECT value FROM json_each(?))",
+            (as_json(rowids),),
+        ).rowcount
+        if removed != len(rowids):
+            raise sqlite3.IntegrityError(f"{removed} rows of {len(rowids)} were there to be removed")
+
+    def update(self, table: Table, rowid: int, values: dict[str, Value]) -> None:
+        """Set columns of a row, its before-image kept first, and record what it has become."""
+        assert self.number is not None
+        self.keep(table, [rowid])
+        assignments = ", ".join(f"{quoted(column)} = ?" for column in values)
+        self.database.execute(
+            f"UPDATE OR ABORT main.{table.quoted} SET {assignments} WHERE {table.rowid} = ?", (*values.values(), rowid)
+        )
+        after = table_digests(self.database, table, [rowid])
+        self.journal.changed(self.number, table.name, after.items())
+
+    def insert(self, table: Table, values: dict[str, Value]) -> None:
+        """Add a row, and record what it has become.
+
+        Its rowid is one that no repair knows: SQLite would give it that of a row that was quarantined from the table's
+        end, and an undo could not put that row back where it was.
+        """
+        assert self.number is not None
+        rowid = free_rows(self.journal, table, 1)[0]
+        columns = ", ".join((table.rowid, *map(quoted, values)))
+        marks = ", ".join("?" * (len(values) + 1))
+        self.database.execute(
+            f"INSERT OR ABORT INTO main.{table.quoted} ({columns}) VALUES ({marks})", (rowid, *values.values())
+        )
+        size = self.database.execute(
+            f"SELECT {table.size} FROM main.{table.quoted} WHERE {table.rowid} = ?", (rowid,)
+        ).fetchone()[0]
+        after = table_digests(self.database, table, [rowid])[rowid]
+        self.journal.added(self.number, table.name, rowid, values["id"], after, size)
+
+
+def free_rows(journal: Journal, table: Table, count: int) -> list[int]:
+    """Rowids that neither the table has nor any repair knows: the next ones, or, behind the last of all, any."""
+    highest = journal.connection.execute(f"SELECT coalesce(max({table.rowid}), 0) FROM db.{table.quoted}").fetchone()[0]
+    start = max(int(highest), journal.highest_row(table.name)) + 1
+    if start + count <= MAX_ROWID:
+        return list(range(start, start + count))
+    free: list[int] = []
+    while len(free) < count:
+        row = random.randrange(1, MAX_ROWID)
+        used = journal.connection.execute(
+            f"SELECT EXISTS (SELECT 1 FROM db.{table.quoted} WHERE {table.rowid} = :row)"
+            " OR EXISTS (SELECT 1 FROM changes WHERE table_name = :table AND row = :row)",
+            {"row": row, "table": table.name},
+        ).fetchone()[0]
+        if not used and row not in free:
+            free.append(row)
+    return free
+
+
+class Transactor:
+    """Runs steps on one database, one at a time among all workers of the doctor."""
+
+    def __init__(
+        self,
+        database: Path,
+        wanted: Callable[[], bool],
+        *,
+        spill: bool = False,
+        patience: float = PATIENCE,
+        connection: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        """Open nothing yet.
+
+        `wanted` is asked before each transaction and before each commit. `spill` lets a transaction that is larger than
+        SQLite's page cache go to the file before its commit. `connection` is the class of the SQLite connections.
+        """
+        self.path = real(database)
+        self.gate = Gate(database)
+        self.patience = patience
+        self.held = 0.0
+        """Seconds for which the last committed step kept other programs from writing."""
+        self._wanted = wanted
+        self._spill = spill
+        self._factory = connection
+        self._database: sqlite3.Connection | None = None
+        self._journal: Journal | None = None
+        self._manners = IN_COMPANY
+
+    def run(
+        self, table: str, work: Callable[[Step], T], prepare: Callable[[sqlite3.Connection], None] | None = None
+    ) -> T:
+        """What `work` returns, its changes committed and recorded. Where it begins no record, nothing is written.
+
+        `prepare` is called with the connection outside of the transaction, but after other workers are shut out.
+        Both may be called several times. Raises RepairFailed, in one sentence that names `table`, with nothing changed.
+        """
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                with self.gate.held(table, deadline), heeding():
+                    return self._attempt(table, work, prepare)
+            except Stale:
+                continue
+            except sqlite3.Error as error:
+                self._give_up(table, error, deadline)
+            # Without the gate: while another program keeps the file locked, no worker may keep the others waiting.
+            time.sleep(random.uniform(*AGAIN))
+
+    def read(self, table: str, look: Callable[[sqlite3.Connection], T]) -> T:
+        """What `look` returns, outside of any transaction of ours and without the gate. Raises as `run` does."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                if self._database is None:
+                    self._database = self._connect()
+                with heeding():
+                    return look(self._database)
+            except sqlite3.Error as error:
+                self._give_up(table, error, deadline)
+            time.sleep(random.uniform(*AGAIN))
+
+    def _give_up(self, table: str, error: sqlite3.Error, deadline: float) -> None:
+        """Raise what ends the step; return where another attempt may succeed."""
+        if not is_busy(error) or time.monotonic() >= deadline:
+            raise RepairFailed(sentence(table, error, self.patience)) from error
+
+    def close(self) -> None:
+        """Close both, under the gate where it can be had: the last one to close a WAL database checkpoints it."""
+        if self._database is None and self._journal is None:
+            return
+        try:
+            with self.gate.held("(none)", time.monotonic() + self.patience):
+                self._drop()
+        except RepairFailed:
+            self._drop()
+
+    def _drop(self) -> None:
+        journal, self._journal = self._journal, None
+        database, self._database = self._database, None
+        if journal is not None:
+            journal.close()
+        if database is not None:
+            database.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = journals.connect(self.path, "mode=rw", ATTEMPT, self._factory)
+        try:
+            heedful(connection)
+            connection.execute("PRAGMA foreign_keys = OFF")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+            if not self._spill:
+                connection.execute("PRAGMA cache_spill = OFF")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # recovers a hot journal
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self) -> tuple[sqlite3.Connection, Journal]:
+        if self._database is None:
+            self._database = self._connect()
+        if self._journal is None:
+            encoding = self._database.execute("PRAGMA encoding").fetchone()[0]
+            self._journal = Journal(self.path, encoding, ATTEMPT, self._factory)
+        return self._database, self._journal
+
+    def _check_wanted(self, table: str) -> None:
+        if not self._wanted():
+            raise RepairFailed(f"Table {table} was not written: the doctor that asked for it is gone; run again.")
+
+    def _attempt(
+        self, table: str, work: Callable[[Step], T], prepare: Callable[[sqlite3.Connection], None] | None
+    ) -> T:
+        self._check_wanted(table)
+        database, journal = self._open()
+        settle_open_steps(journal)
+        if prepare is not None:
+            prepare(database)
+        rested = self._give_way(database, journal)
+        step = Step(database, journal)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            result = work(step)
+            if step.number is None:
+                database.execute("ROLLBACK")
+                return result
+            assert step.secured
+            self._check_wanted(table)
+            database.execute("COMMIT")
+        except BaseException as error:
+            if not self._undone(step) or not isinstance(error, sqlite3.Error):
+                raise
+            return result
+        self.held = time.monotonic() - began
+        self._mark(step.number, rested)
+        return result
+
+    def _give_way(self, database: sqlite3.Connection, journal: Journal) -> float:
+        """Let other programs have their turn where it is due; returns when they last had one, monotonic seconds."""
+        wait, rested = pause(time.monotonic(), *journal.pace(), self._manners)
+        if wait:
+            before = data_version(database)
+            time.sleep(wait)
+            self._manners = ALONE if data_version(database) == before else IN_COMPANY
+        return rested
+
+    def _undone(self, step: Step) -> bool:
+        """Roll back after an error; True where the commit turns out to have happened all the same."""
+        healthy = [rolled_back(step.database), rolled_back(step.journal.connection)]
+        if not all(healthy):
+            self._drop()
+        if not step.secured:
+            return False
+        # What cannot be settled now, the next step or the next start settles: an open step says that it must be.
+        with contextlib.suppress(sqlite3.Error):
+            return step.number in settle_open_steps(self._open()[1])
+        return False
+
+    def _mark(self, step: int, rested: float) -> None:
+        """Mark a committed step. An error here loses nothing, so one more look at the rows may still put it right."""
+        assert self._journal is not None
+        try:
+            self._journal.applied(step, time.monotonic(), rested)
+        except sqlite3.Error:
+            if not rolled_back(self._journal.connection):
+                self._drop()
+            settle_open_steps(self._open()[1])

@@ -1,0 +1,155 @@
+"""Taking repairs back: one transaction a repair, which is itself a repair and can be undone."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.repair.journal import identity, salvage, verification
+from pytest_panic_doctor.repair.journal import journal as journals
+from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
+from pytest_panic_doctor.repair.journal.journal import Repair
+from pytest_panic_doctor.repair.journal.locks import DoctorLock
+from pytest_panic_doctor.repair.journal.preflight import settle
+from pytest_panic_doctor.repair.journal.restore import NotHere, count, detach, named, put_back
+from pytest_panic_doctor.repair.journal.tables import MAX_ROWID
+from pytest_panic_doctor.repair.journal.transaction import PATIENCE, Transactor
+from pytest_panic_doctor.repair.journal.verification import SHOWN
+
+INTACT = ":intact"
+"""Behind an id: put back what is as it was copied, and leave what is not."""
+
+
+def repairs(database: Path) -> list[Repair]:
+    """All repairs that the journal knows, newest first; those that never took place are left out.
+
+    Raises RepairRefused where the journal is another database's, or damaged in the list itself.
+    """
+    if not journals.exists(database):
+        identity.check_left_behind(database)
+        return []
+    identity.check_owner(database)
+    return journals.read(database, "status <> 'abandoned' AND status <> 'intended'")
+
+
+def undo(
+    database: Path,
+    which: int | str,
+    *,
+    patience: float = PATIENCE,
+    connection: type[sqlite3.Connection] = sqlite3.Connection,
+    note: Callable[[str], None] = lambda sentence: None,  # noqa: ARG005
+    space: Room = Room(),  # noqa: B008
+) -> list[Repair]:
+    """Undo the repair with that id, or with `"all"` each that is not undone, newest first; returns the undos.
+
+    Rows come back byte for byte and, unless it is taken by now, with their rowid. Takes the doctor lock itself. Raises
+    RepairRefused, with the repair at hand not undone at all, where its rows have changed since or their before-images
+    in the journal have, naming table and ids; RepairFailed as a `Writer` does. With "all", the undos before that one
+    stand, and the sentence says so; repairs that the file has nothing of are left out. `"7:intact"` and `"all:intact"`
+    put back the rows whose before-images are whole and leave the others. `note` is told, in sentences, what was left.
+    A row that does not fit into `space` is refused by name.
+    """
+    name = str(which)
+    intact = name.endswith(INTACT)
+    name = name.removesuffix(INTACT)
+    with DoctorLock(database):
+        if not journals.exists(database):
+            identity.check_left_behind(database)
+        check_structure(database, name, intact, note)
+        settle(database)
+        transactor = Transactor(database, lambda: True, spill=True, patience=patience, connection=connection)
+        done: list[Repair] = []
+        try:
+            for repair in _chosen(database, name, intact):
+                stay: list[str] = []
+                _check_fits(database, repair, space)
+                try:
+                    work = partial(put_back, repair, intact, stay)
+                    number = transactor.run(f"of repair {repair.id}", work, detach)
+                except NotHere as error:
+                    if name != "all":
+                        raise
+                    note(str(error))
+                    continue
+                done += journals.read(database, "id = ?", (number,))
+                if stay:
+                    note(f"repair {repair.id}: {count(len(stay))} not put back ({named(stay)})")
+        except RepairError as error:
+            if not done:
+                raise
+            ids = ", ".join(str(each.undoes) for each in done)
+            raise type(error)(f"{error} Undone before that: {ids}.") from error
+        finally:
+            transactor.close()
+        return done
+
+
+def check_structure(database: Path, which: str, intact: bool, note: Callable[[str], None]) -> None:
+    """Raise RepairRefused where the file of the journal is damaged; with `intact`, make it anew of what can be read."""
+    if not journals.exists(database):
+        return
+    try:
+        wrong = verification.structure(database)
+    except RepairRefused:  # not a journal at all, or one whose beginning is damaged
+        if not intact:
+            raise
+        wrong = "its header"
+    if not wrong:
+        return
+    if intact:
+        note(salvage.salvage(database))
+        return
+    raise RepairRefused(
+        f"The journal {identity.path_of(database)} is damaged ({wrong}), and nothing was undone: restore it from a "
+        f"backup, or take back what it still has as it was with --doctor-undo {which}{INTACT}."
+    )
+
+
+def _chosen(database: Path, which: str, intact: bool) -> list[Repair]:
+    damaged = _damaged(database)
+    if which == "all":
+        if damaged and not intact:
+            raise RepairRefused(
+                f"The journal is damaged in the record of repair {', '.join(map(str, damaged[:SHOWN]))}, and nothing "
+                "was undone: restore the journal from a backup, or take back what it still has as it was with "
+                f"--doctor-undo all{INTACT}."
+            )
+        return journals.read(database, "status NOT IN ('abandoned', 'intended', 'undone') AND undoes IS NULL")
+    if not which.isdecimal():
+        raise RepairRefused(f"--doctor-undo {which}: an id is a number, or «all»; without one, the repairs are listed.")
+    found = journals.read(database, "id = ?", (int(which),)) if int(which) <= MAX_ROWID else []
+    if not found:
+        raise RepairRefused(f"There is no repair {which} in {identity.path_of(database)}: --doctor-undo lists them.")
+    if found[0].status != "applied" and found[0].id not in damaged:
+        state = "undone already" if found[0].status == "undone" else "never applied"
+        raise RepairRefused(f"Repair {which} was {state}: --doctor-undo lists what can be undone.")
+    return found
+
+
+def _check_fits(database: Path, repair: Repair, space: Room) -> None:
+    """Raise RepairRefused, in one sentence that names it, where a row of a repair is too large to be put back."""
+    path = identity.path_of(database)
+    with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
+        size, table, key = connection.execute(
+            "SELECT max(c.bytes), c.table_name, c.key FROM steps s JOIN changes c ON c.step = s.id WHERE s.repair = ?",
+            (repair.id,),
+        ).fetchone()
+    if (size or 0) > space.value:
+        raise RepairRefused(f"{space.too_large(f'The row {key} of {table}', size)}.")
+
+
+def _damaged(database: Path) -> list[int]:
+    """The repairs of which the journal's own record is not as it was written."""
+    if not journals.exists(database):
+        return []
+    path = identity.path_of(database)
+    try:
+        with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
+            return verification.records(connection) if journals.check_version(connection, database) else []
+    except sqlite3.Error as error:
+        raise RepairFailed(f"The journal {path} could not be read: SQLite says «{error}»; run again.") from error

@@ -1,0 +1,168 @@
+"""Whether a journal is as it was written: its pages by SQLite's integrity_check, its records by seals and digests."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_panic_doctor.database.interrupts import heedful, heeding
+from pytest_panic_doctor.repair.journal import seals
+from pytest_panic_doctor.repair.journal.identity import path_of
+from pytest_panic_doctor.repair.journal.journal import Journal, check_version, connect
+from pytest_panic_doctor.repair.journal.seals import REPAIR_STATES, SCHEMA_VERSION, STEP_STATES, TOGETHER
+from pytest_panic_doctor.repair.journal.tables import Value
+
+Record = tuple[int, str, int, Value, int | None, bytes | None]
+"""Of a change: id, table, row, key, layout, before."""
+
+SHOWN = 20
+"""Rows that a sentence names at most."""
+
+
+@dataclass
+class Damage:
+    """What does not hold of one repair's record: the changes whose before-images are not what was copied.
+
+    `ids` name their rows, the first of them. `record` says what is wrong beside them, empty where nothing is.
+    """
+
+    rows: int = 0
+    changes: set[int] = field(default_factory=set)
+    ids: list[str] = field(default_factory=list)
+    record: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.record)
+
+    def sentence(self, repair: int) -> str:
+        """What is wrong, and what nevertheless brings back the rest."""
+        count = len(self.changes)
+        named = ", ".join(self.ids[:SHOWN]) + (f" and {count - SHOWN:,} more" if count > SHOWN else "")
+        rows = f"{count:,} of the {self.rows:,} rows that repair {repair} kept ({named})" if count else ""
+        what = " and ".join(filter(None, [rows, self.record]))
+        return (
+            f"The journal is damaged in {what}, so nothing was undone: restore the journal from a backup, or take back "
+            f"what it still has as it was with --doctor-undo {repair}:intact."
+        )
+
+
+def structure(database: Path) -> str:
+    """What SQLite, or a look at the schema, finds wrong with the journal's file; empty where it is whole or new."""
+    try:
+        with closing(connect(path_of(database), "mode=rw", 10.0, sqlite3.Connection)) as connection, heeding():
+            heedful(connection)
+            version = check_version(connection, database)
+            connection.execute("PRAGMA ignore_check_constraints = ON")  # of states, which `records` names
+            verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            if verdict != "ok":
+                return f"integrity_check: {' '.join(verdict.split())}"
+            known = set(connection.execute("SELECT name, sql FROM sqlite_master"))
+            if version == SCHEMA_VERSION and not _schema() <= known:
+                return "its schema is not the one that it was made with"
+            return ""
+    except sqlite3.Error as error:
+        return f"SQLite says «{error}»"
+
+
+def _schema() -> set[tuple[str, str]]:
+    """What `sqlite_master` of a journal has at least."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(seals.SCHEMA)
+        return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+
+
+def records(connection: sqlite3.Connection) -> list[int]:
+    """The repairs whose own record, or the state of one of whose steps, is not as it was written."""
+    if _unsealed(connection):
+        return []
+    found = [
+        row[0]
+        for row in connection.execute("SELECT id, seal, status, typeof(rows), typeof(bytes) FROM repairs ORDER BY id")
+        if row[1] != seals.repair_seal(connection, row[0])
+        or row[2] not in REPAIR_STATES
+        or (row[3], row[4]) != ("integer", "integer")
+    ]
+    found += [
+        row[0]
+        for row in connection.execute("SELECT repair, status FROM steps ORDER BY id")
+        if row[1] not in STEP_STATES
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _unsealed(connection: sqlite3.Connection) -> bool:
+    """Whether the journal is of a version that had no seals."""
+    return "seal" not in {row[1] for row in connection.execute("PRAGMA table_info(repairs)")}
+
+
+def repair(journal: Journal, number: int) -> Damage:
+    """Read everything that the undo of a repair would use, and compare it with its seals and digests."""
+    connection, damage = journal.connection, Damage()
+    states: list[str] = []
+    reasons: list[str] = []
+    if number in records(connection):
+        reasons.append(f"the record of repair {number}")
+    steps = connection.execute("SELECT id, status, seal FROM steps WHERE repair = ? ORDER BY id", (number,)).fetchall()
+    for step, status, seal in steps:
+        states.append(status)
+        if seal != seals.step_seal(connection, step):
+            reasons.append(f"the record of step {step} of repair {number}")
+        if status not in ("intended", "abandoned"):
+            _check_images(journal, step, damage)
+    expected = connection.execute("SELECT rows FROM repairs WHERE id = ?", (number,)).fetchone()[0]
+    if expected != damage.rows:
+        reasons.append(f"the number of rows of repair {number} ({damage.rows:,} are recorded, {expected} were)")
+    damage.record = " and ".join(reasons)
+    return damage
+
+
+def _check_images(journal: Journal, step: int, damage: Damage) -> None:
+    """Count the rows of a step, and find those whose before-image is not the one that was copied."""
+    connection, last = journal.connection, 0
+    layouts: dict[int, seals.Layout | None] = {}
+    while True:
+        found = connection.execute(
+            "SELECT id, table_name, row, key, layout, before FROM changes WHERE step = ? AND id > ?"
+            " ORDER BY id LIMIT ?",
+            (step, last, TOGETHER),
+        ).fetchall()
+        if not found:
+            return
+        damage.rows += len(found)
+        last = found[-1][0]
+        for number in {row[4] for row in found} - set(layouts) - {None}:
+            layouts[number] = _layout(connection, number)
+        digests = _digests(connection, step, layouts, found)
+        for change, table, row, key, number, before in found:
+            if number is None:
+                whole = before is None
+            else:
+                whole = before is not None and digests.get((number, table, row)) == before
+            if not whole:
+                damage.changes.add(change)
+                damage.ids.append(f"{table} {key}")
+
+
+def _digests(
+    connection: sqlite3.Connection, step: int, layouts: dict[int, seals.Layout | None], found: list[Record]
+) -> dict[tuple[int, str, int], bytes]:
+    """(layout, table, rowid) -> hash of the image, of those that are there in a layout that is whole."""
+    known: dict[tuple[int, str, int], bytes] = {}
+    for number, layout in layouts.items():
+        rows = [row[2] for row in found if row[4] == number]
+        if layout is not None and rows:
+            images = seals.image_digests(connection, step, layout, rows)
+            known.update(((number, layout.table, row), digest) for row, digest in images)
+    return known
+
+
+def _layout(connection: sqlite3.Connection, number: int) -> seals.Layout | None:
+    """The layout, None where it is not what it was."""
+    try:
+        layout = seals.layout_of(connection, number)
+        seal = connection.execute("SELECT seal FROM layouts WHERE id = ?", (number,)).fetchone()[0]
+    except sqlite3.DatabaseError:
+        return None
+    return layout if seal == seals.layout_seal(layout) else None

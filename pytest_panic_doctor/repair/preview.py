@@ -1,0 +1,106 @@
+"""What `--doctor-fix` would do about an item: measured on the database, done to nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+
+import numpy as np
+
+from pytest_panic_doctor.compute.estimate import estimate
+from pytest_panic_doctor.database import clouds, upstream
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.examiner import Number
+from pytest_panic_doctor.repair.journal.errors import RepairError
+from pytest_panic_doctor.repair.journal.size import Taken, Tally, weigh
+from pytest_panic_doctor.repair.quarantine_limit import asks
+from pytest_panic_doctor.repair.recompute import valid
+from pytest_panic_doctor.repair.targets import QUARANTINES, alternatives, removed, undecided, untaken
+from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule
+
+NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
+
+
+class Planner:
+    """Weighs repairs, read only."""
+
+    def __init__(
+        self,
+        database: Database,
+        kinds: Mapping[str, Kind],
+        tally: Tally,
+        *,
+        embeds: bool = False,
+        most: str | None = None,
+    ) -> None:
+        """`kinds` as those of the settings; `tally` counts the rows of all items, each once.
+
+        `embeds` says whether an embedding hook is there. Which models it knows is not asked: it might load them.
+        `most` is how much one quarantine may take, as `--doctor-max-quarantine` has it.
+        """
+        self.embeds = embeds
+        self.most = most
+        self.database = database
+        self.kinds = kinds
+        self.tally = tally
+
+    def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
+        """Why the item would stay sick, empty where it would not; and the measures of its repair.
+
+        Quarantine: `rows` and `bytes`, as the journal will have them if the item is repaired alone, and `bytes_high`
+        where it depends on the embeddings' repair which diagram is kept. Compute: `points`, `distinct`, `seconds` and
+        `peak_memory` (bytes), middle of the estimate, and `seconds_high`. Embed: `outputs`, where a hook is there.
+        """
+        if rule.repair is None:
+            return rule.remedy or "nothing repairs this", {}
+        if rule.repair is RepairKind.EMBED:
+            count = sum(each.count for each in findings)
+            return ("", {"outputs": count}) if self.embeds else (NO_HOOK, {"rows": count})
+        try:
+            if rule.repair in QUARANTINES:
+                return self._quarantine(rule, subject, findings)
+            return self.database.read(lambda db: self._compute(db, subject))
+        except RepairError as error:
+            return str(error), {}
+
+    def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
+        def look(db: sqlite3.Connection) -> tuple[Taken | None, int, str]:
+            if rule.repair is RepairKind.KEEP_CURRENT and not self.embeds:
+                undecided(db, subject, self.kinds)
+            rows = removed(db, rule.repair, subject, findings, self.kinds)
+            others = alternatives(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
+            high = max((weigh(db, [each])[1] for each in others), default=0)
+            taken = Taken(db, rows) if rows else None
+            return taken, high, asks(db, taken, self.most) if taken else ""
+
+        taken, high, large = self.database.read(look)
+        if taken is None:
+            return untaken(findings), {}
+        with taken:
+            if large:
+                return large, {}
+            self.tally.add(rule.id, taken)
+            rows, size = taken.weight
+        measures: dict[str, Number] = {"rows": rows, "bytes": size}
+        return "", measures | ({"bytes_high": high} if high > size else {})
+
+    def _compute(self, db: sqlite3.Connection, subject: Subject) -> tuple[str, dict[str, Number]]:
+        run, model = str(subject.run), str(subject.embedding_model)
+        width = clouds.width_of(db, str(subject.experiment), model)
+        cloud = clouds.load(db, run, model, self.kinds.get(model), width)
+        if not cloud.whole:
+            unless = ", unless the embedding hook helps" if self.embeds else ""
+            return f"blocked{unless}: {'; '.join(cloud.blocks)}", {}
+        replacing = any(valid(each.payload) for each in clouds.diagrams(db, run, model))
+        if damage := upstream.damage(db, run, model, replacing=replacing):
+            return f"rows of its run are damaged: {damage}", {}
+        distinct = len(np.unique(cloud.points, axis=0))
+        guess = estimate(distinct)
+        return "", {
+            "points": len(cloud.points),
+            "distinct": distinct,
+            "seconds": round(guess.seconds, 2),
+            "seconds_high": round(guess.seconds_high, 2),
+            "peak_memory": guess.memory,
+        }

@@ -1,0 +1,72 @@
+"""Which quarantines are too large to be done unasked: said by the surgeon, who does not do them, and by the planner."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+
+from pytest_panic_doctor.database.schema import NOUNS
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.repair.journal.size import Taken
+
+MANY = 1_000
+"""Rows that a quarantine may take unasked, with all that goes along."""
+
+MUCH = 1.0
+"""Per cent of each table's rows that it may take unasked, however many they are."""
+
+WHOLE_RUNS = (
+    "SELECT count(*), min(run_id) FROM (SELECT run_id FROM invocation WHERE rowid IN (SELECT value FROM json_each(?)) "
+    "GROUP BY run_id HAVING count(*) > 1 AND min(sequence_number) = 0 AND max(sequence_number) = count(*) - 1 "
+    "AND count(DISTINCT sequence_number) = count(*))"
+)
+
+
+def asks(db: sqlite3.Connection, taken: Taken, allowed: str | None) -> str:
+    """Why a quarantine is not done unasked, in one sentence with what to type; empty where it is.
+
+    More than `MANY` rows that are more than `MUCH` of any table ask; and, whatever their number, invocations that are
+    all of a run: then it is the row above them that is lost. `allowed` is what `--doctor-max-quarantine` says.
+    """
+    counts = taken.by_table
+    total = sum(counts.values())
+    if allowed is not None:
+        limit = float(allowed.rstrip("%"))
+        if not (total > limit if not allowed.endswith("%") else beyond(db, counts, limit)):
+            return ""
+        return f"it would take {said(counts)}, more than --doctor-max-quarantine {allowed} allows; {consent(total)}"
+    whole, run = db.execute(WHOLE_RUNS, (json.dumps(taken.rows_of("invocation")),)).fetchone()
+    if whole:
+        runs = f"all of the run {run}" if whole == 1 else f"all of {whole:,} runs"
+        return (
+            f"it would take {said(counts)}, {runs}: bring back the row that they belong to, or, if they are to go, "
+            f"{consent(total)}"
+        )
+    if total > MANY and beyond(db, counts, MUCH):
+        return f"it would take {said(counts)}; {consent(total)}"
+    return ""
+
+
+def consent(total: int) -> str:
+    """What to type."""
+    return f"allow it with --doctor-max-quarantine {total}"
+
+
+def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float) -> bool:
+    """Whether of any table more than this part would go."""
+    for table, count in counts.items():
+        name = table.replace('"', '""')
+        (total,) = db.execute(f'SELECT count(*) FROM "{name}"').fetchone()
+        if count * 100 > percent * total:
+            return True
+    return False
+
+
+def said(counts: Mapping[str, int]) -> str:
+    """`2,400 rows: 1,200 invocations, 1,199 embeddings, 1 run`."""
+    parts = [
+        plural(count, NOUNS[table]) if table in NOUNS else f"{plural(count, 'row')} of {table}"
+        for table, count in counts.items()
+    ]
+    return f"{plural(sum(counts.values()), 'row')}: {', '.join(parts)}"

@@ -1,0 +1,248 @@
+"""Embedding outputs again, through a hook that somebody else brings."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.recompute import Busy, never, new_id, stamp
+from pytest_panic_doctor.rules import embedder as hooks
+from pytest_panic_doctor.rules.embedder import LEAST_COSINE, Embedder, EmbedderFault
+from pytest_panic_doctor.topology.vectors import flaws
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.repair.journal.writer import Writer
+
+SAMPLE = 5
+"""Stored embeddings that a hook's are compared with before one of its vectors is written."""
+
+ENOUGH = 3
+"""Fewer than these are no comparison: others of the model, from other experiments, are taken."""
+
+NAMED = 3
+"""Rows that a sentence names at most."""
+
+FINDS = {"embedding-missing": "embedding", "embedding-vector": "vector"}
+"""What each rule repairs, so that the other one's item is fixed too, and not passed; a rule of one's own repairs both.
+"""
+
+BATCH = 64
+"""Outputs embedded at a time: an image is megabytes, and a model wants more than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """An invocation whose embedding is missing (`embedding` None) or unusable."""
+
+    invocation: str
+    embedding: str | None
+
+    @property
+    def lacks(self) -> str:
+        """Its embedding, or the vector of one."""
+        return "embedding" if self.embedding is None else "vector"
+
+
+def lacking(db: sqlite3.Connection, subject: Subject, kind: str, width: int) -> list[Lacking]:
+    """The invocations of `kind`, in the subject's runs, without a usable vector, in sequence order."""
+    runs = db.execute(
+        "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY id",
+        {"experiment": subject.experiment, "run": subject.run},
+    ).fetchall()
+    return [each for (run,) in runs for each in lacking_in_run(db, run, str(subject.embedding_model), kind, width)]
+
+
+def lacking_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[Lacking]:
+    """The same for one run, whose vectors are in memory at a time."""
+    rows = db.execute(
+        "SELECT i.id, e.id, e.vector FROM invocation i LEFT JOIN embedding e ON e.invocation_id = i.id "
+        "AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ? ORDER BY i.sequence_number",
+        (model, run, kind),
+    ).fetchall()
+    unusable = dict(flaws([vector for _, _, vector in rows], width))
+    for index, (invocation, embedding, _) in enumerate(rows):
+        if index in unusable:
+            yield Lacking(invocation, embedding)
+
+
+def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes | None:
+    """What the invocation put out; None where that is lost."""
+    column = "output_text" if kind == "TEXT" else "output_image_data"
+    row = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone()
+    value: object = row[0] if row else None
+    return value if isinstance(value, str if kind == "TEXT" else bytes) else None
+
+
+class Trust:
+    """Whether the hooks of this process are the models that the database was embedded with: found out once each."""
+
+    def __init__(self, least: float | None = None) -> None:
+        """`least` is the cosine below which a hook is not believed, None: 0.99; 0: every hook is."""
+        self.least = LEAST_COSINE if least is None else least
+        self._known: dict[tuple[str | None, str], str | RepairFailed] = {}
+
+    def check(self, database: Database, embedder: Embedder, subject: Subject, kind: str, width: int) -> str:
+        """Compare a hook with stored embeddings of the subject's experiment, else of any other.
+
+        Returns:
+            With what it was compared, as a clause for the item.
+
+        Raises:
+            RepairFailed: They differ; the sentence has the numbers.
+        """
+        model, experiment = str(subject.embedding_model), subject.experiment
+        if not self.least:
+            return "not compared with stored ones (doctor_embed_cosine = 0)"
+        if (experiment, model) not in self._known:
+            known = database.read(lambda db: hooks.known(db, model, kind, width, SAMPLE, experiment=experiment))
+            if len(known) < ENOUGH:
+                experiment = None
+                known = database.read(lambda db: hooks.known(db, model, kind, width, SAMPLE))
+            if (experiment, model) not in self._known:
+                self._known[experiment, model] = self._found(embedder, model, known)
+        found = self._known[experiment, model]
+        if isinstance(found, RepairFailed):
+            raise RepairFailed(str(found))
+        return found
+
+    def _found(self, embedder: Embedder, model: str, known: Sequence[hooks.Known]) -> str | RepairFailed:
+        if not known:
+            return f"not compared, since no other embedding by {model} is stored"
+        agreement = hooks.compare(embedder, model, known)
+        if clause := agreement.clause(self.least):
+            return RepairFailed(
+                f"nothing was written by {model}, for {clause}: correct the hook, or set doctor_embed_cosine"
+            )
+        return f"the hook agrees with {agreement.said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """An embedding hook, what is known of it, and what says why nothing is written now."""
+
+    embedder: Embedder
+    trust: Trust
+    busy: Busy = never
+
+
+def embed(database: Database, writer: Writer, hook: Hook, rule: str, subject: Subject, kinds: Mapping[str, str]) -> str:
+    """Embed what lacks a usable vector and write it, batch by batch; what cannot be embedded is left, and named.
+
+    Returns:
+        What was done, as a clause: how many, with what the hook was compared, and what is left.
+
+    Raises:
+        RepairFailed: No hook embeds this model, or what it returns is not believed or no array of the right shape, or
+            nothing at all could be embedded.
+    """
+    model = str(subject.embedding_model)
+    kind = kinds.get(model)
+    if kind is None:
+        raise RepairFailed(
+            f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
+        )
+
+    def look(db: sqlite3.Connection) -> tuple[int, list[Lacking]]:
+        width = hooks.width_of(db, model, str(subject.experiment))
+        found = lacking(db, subject, kind, width)
+        return width, [each for each in found if FINDS.get(rule, each.lacks) == each.lacks]
+
+    width, wanted = database.read(look)
+    if not wanted:
+        return "another worker was faster"
+    done, lost, refused = 0, list[str](), list[str]()
+    check_at_rest(database, hook, done)
+    try:
+        compared = hook.trust.check(database, hook.embedder, subject, kind, width)
+        for start in range(0, len(wanted), BATCH):
+            begun = datetime.now()
+            batch, outputs = there(database, wanted[start : start + BATCH], kind, lost)
+            if not batch:
+                continue
+            vectors = hooks.answer(hook.embedder(model, outputs), model, len(batch), width)
+            width = vectors.shape[1]
+            unusable = set(hooks.unusable(vectors))
+            refused += [batch[place].invocation for place in sorted(unusable)]
+            for place in set(range(len(batch))) - unusable:
+                vector = vectors[place].astype("<f4").tobytes()
+                done += put(writer, rule, subject, batch[place], vector, begun, hook.busy)
+            check_at_rest(database, hook, done)
+    except EmbedderFault as fault:
+        raise RepairFailed(str(fault)) from fault
+    left = "; ".join(said_of_left(model, lost, refused))
+    if not done and left:
+        raise RepairFailed(left)
+    if not done:
+        return "another worker was faster"
+    return f"embedded {done:,} {'output' if done == 1 else 'outputs'} again; {compared}" + (f"; {left}" if left else "")
+
+
+def check_at_rest(database: Database, hook: Hook, done: int) -> None:
+    """Raise `RepairFailed` where nothing may be written now; `done` is how many outputs were embedded before."""
+    if clause := database.read(hook.busy):
+        raise RepairFailed(f"{clause}; {done:,} outputs were embedded before" if done else clause)
+
+
+def there(
+    database: Database, wanted: Sequence[Lacking], kind: str, lost: list[str]
+) -> tuple[list[Lacking], list[str | bytes]]:
+    """Those of some invocations whose outputs are there, with these; the others are added to `lost`."""
+    found = database.read(lambda db: [output(db, each.invocation, kind) for each in wanted])
+    lost += [each.invocation for each, value in zip(wanted, found, strict=True) if value is None]
+    batch = [each for each, value in zip(wanted, found, strict=True) if value is not None]
+    return batch, [value for value in found if value is not None]
+
+
+def said_of_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> Iterator[str]:
+    """What could not be embedded and why, a clause a kind."""
+    if refused:
+        count = len(refused)
+        what = "a vector" if count == 1 else f"{count:,} vectors"
+        is_ = "is" if count == 1 else "are"
+        yield (
+            f"the embedding hook returned {what} for {model} that {is_} zero or not finite, or too large, "
+            f"of {named(refused)}: correct it"
+        )
+    if lost:
+        has = "has lost its output" if len(lost) == 1 else "have lost their outputs"
+        yield f"{named(lost)} {has}, so nothing can be embedded: regenerate the run"
+
+
+def named(invocations: Sequence[str]) -> str:
+    """`invocation 06b0…`, `invocations 06b0…, 06b1… and 7 more`."""
+    more = f" and {len(invocations) - NAMED:,} more" if len(invocations) > NAMED else ""
+    return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:NAMED])}{more}"
+
+
+def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: bytes, begun: datetime, busy: Busy) -> bool:
+    """Write one vector in the place of an unusable one, or as a new embedding; False where it is there meanwhile."""
+    model = str(subject.embedding_model)
+    values: dict[str, int | float | str | bytes | None] = {
+        "started_at": stamp(begun),
+        "completed_at": stamp(datetime.now()),
+        "vector": vector,
+    }
+    if lack.embedding is not None:
+        old = lack.embedding
+
+        def still_unusable(db: sqlite3.Connection) -> bool:
+            row = db.execute("SELECT vector FROM embedding WHERE id = ?", (old,)).fetchone()
+            return row is not None and bool(list(flaws([row[0]], len(vector) // 4))) and not busy(db)
+
+        return writer.update(rule, subject, "embedding", old, values, still_unusable) is not None
+
+    def still_missing(db: sqlite3.Connection) -> bool:
+        there = db.execute("SELECT 1 FROM invocation WHERE id = ?", (lack.invocation,)).fetchone()
+        taken = db.execute(
+            "SELECT 1 FROM embedding WHERE invocation_id = ? AND embedding_model = ?", (lack.invocation, model)
+        ).fetchone()
+        return there is not None and taken is None and not busy(db)
+
+    new = {"id": new_id(), "invocation_id": lack.invocation, "embedding_model": model}
+    return writer.insert(rule, subject, "embedding", new | values, still_missing) is not None

@@ -1,0 +1,203 @@
+"""The surgeon: which repair each rule gets, and what an item says of it. Knows no pytest; writes through `repair`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.compute.runner import ComputationFailed
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.examination.examiner import NotRepaired, Repaired
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.repair import recompute, reembed
+from pytest_panic_doctor.repair.journal.errors import RepairError
+from pytest_panic_doctor.repair.journal.size import Taken, rows_by_table
+from pytest_panic_doctor.repair.quarantine_limit import asks, said
+from pytest_panic_doctor.repair.targets import QUARANTINES, busy_with, place_of, removed, undecided, untaken
+from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule
+from pytest_panic_doctor.topology.alike import alike
+from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.payload import decode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_panic_doctor.compute.runner import Computer
+    from pytest_panic_doctor.examination.running import Running
+    from pytest_panic_doctor.repair.cluster.requests import Desk
+    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.writer import Writer
+    from pytest_panic_doctor.repair.reembed import Trust
+    from pytest_panic_doctor.repair.shared import Settled
+    from pytest_panic_doctor.rules.embedder import Embedder
+
+Operation = Callable[[Rule, Subject, tuple[Finding, ...]], Repaired]
+
+
+class OperatingSurgeon:
+    """Repairs through one `Writer`, computes through one `Computer` that is made when first needed."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        computer: Callable[[], Computer],
+        kinds: Mapping[str, Kind],
+        embedder: Embedder,
+        claim: Callable[[str], AbstractContextManager[object]],
+        settled: Settled,
+        max_dim: int = 2,
+        closing: Callable[[], object] = lambda: None,
+        note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
+        desk: Desk | None = None,
+        trust: Trust | None = None,
+        running: Running | None = None,
+        most: str | None = None,
+    ) -> None:
+        """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers.
+
+        `note` is told how far a quarantine is: the rule, the rows done and the rows found. `desk` is where
+        diagrams are ordered that are computed elsewhere; None where they are computed here. `trust` is what is known of
+        the embedding hooks, and `running` tells for which experiments nothing is embedded or computed. `most` is
+        how much one quarantine may take, as `--doctor-max-quarantine` has it.
+        """
+        self.database = database
+        self.writer = writer
+        self.computer = computer
+        self.kinds = kinds
+        self.embedder = embedder
+        self.claim = claim
+        self.settled = settled
+        self.max_dim = max_dim
+        self.closing = closing
+        self.note = note
+        self.desk = desk
+        self.trust = trust or reembed.Trust()
+        self.running = running
+        self.most = most
+        self._operations: Mapping[RepairKind, Operation] = {
+            **dict.fromkeys(QUARANTINES, self._quarantine),
+            RepairKind.KEEP_CURRENT: self._keep_current,
+            RepairKind.COMPUTE: self._compute,
+            RepairKind.EMBED: self._embed,
+        }
+
+    def operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        """Repair what the rule found; raises `NotRepaired`, which says why not in one sentence."""
+        if rule.repair is None:
+            raise NotRepaired(rule.remedy or "nothing repairs this")
+        try:
+            return self._operations[rule.repair](rule, subject, findings)
+        except RepairError as error:
+            raise NotRepaired(str(error)) from error
+        except ComputationFailed as error:
+            raise NotRepaired(str(error), {"seconds": error.seconds, "peak_memory": error.peak_memory}) from error
+
+    def remember(self, rule: Rule, subject: Subject, done: Repaired) -> None:
+        """Keep what was done for this rule by an item of another one."""
+        self.settled.keep(rule.id, subject, done)
+
+    def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
+        """What this session has done for this rule within this subject, in whatever worker."""
+        done = self.writer.repaired(rule.id, subject)
+        if not done:
+            return None
+        if self.desk and (computed := self.desk.recorded(rule.id, subject)):
+            return Repaired(computed.sentence, computed.measures)
+        settled = list(self.settled.within(rule.id, subject))
+        if len(settled) == 1:
+            return settled[0]
+        return Repaired(
+            said_of(done, self.writer.database),
+            findings=tuple(finding for each in settled for finding in each.findings),
+        )
+
+    def close(self) -> None:
+        """End the child and the writer's connections."""
+        self.closing()
+        self.writer.close()
+
+    def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        """Keep one of several diagrams; where more than one is current and their bars differ, the cloud decides."""
+        if not self.database.read(lambda db: undecided(db, subject, self.kinds)):
+            return self._quarantine(rule, subject, findings)
+
+        def see(db: sqlite3.Connection) -> recompute.Seen:
+            return recompute.see(db, place_of(db, subject, self.kinds, self.running))
+
+        begun = datetime.now()
+        seen = self.database.read(see)
+        if seen.busy:
+            raise NotRepaired(seen.busy)
+        computed = self.computer().compute(recompute.task(seen, EVERY))
+        done = self._quarantine(rule, subject, findings, computed.diagram)
+        left = self.database.read(see)
+        how = "the one that is kept has the bars of the cloud, computed again"
+        if len(left.diagrams) == 1 and not alike(decode(left.diagrams[0].payload or b"").diagram, computed.diagram):
+            same = left.before.fingerprint == seen.before.fingerprint
+            if not same or not recompute.write(
+                self.writer, rule.id, subject, left.before, begun, computed, self.max_dim
+            ):
+                raise NotRepaired(recompute.RESTLESS)
+            how = "none had the bars of the cloud, so the one that is kept was computed anew"
+        return Repaired(f"{done.note}; {how}", recompute.done(len(seen.cloud.points), computed).measures)
+
+    def _quarantine(
+        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], right: Diagram | None = None
+    ) -> Repaired:
+        def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
+            rows = removed(db, rule.repair, subject, findings, self.kinds, right)
+            with Taken(db, rows) as taken:
+                return rows, asks(db, taken, self.most) if rows else untaken(findings)
+
+        rows, reason = self.database.read(look)
+        if reason:
+            raise NotRepaired(reason)
+        note = partial(self.note, rule.id)
+        done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
+        return Repaired(said_of(done, self.writer.database) if done else "another worker was faster")
+
+    def _compute(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        del findings
+        done = self.desk.order(rule.id, subject) if self.desk else self._compute_here(rule, subject)
+        return Repaired(done.sentence, done.measures)
+
+    def _compute_here(self, rule: Rule, subject: Subject) -> recompute.Done:
+        return recompute.recompute(
+            self.database,
+            self.writer,
+            self.computer(),
+            self.claim,
+            rule.id,
+            subject,
+            lambda db: place_of(db, subject, self.kinds, self.running),
+            self.max_dim,
+            exact=rule.deep,
+        )
+
+    def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+        del findings
+        busy = busy_with(self.running, subject)
+        hook = reembed.Hook(self.embedder, self.trust, busy)
+        return Repaired(reembed.embed(self.database, self.writer, hook, rule.id, subject, self.kinds))
+
+
+EVERY = 2
+"""The highest homology dimension of a diagram: all are compared, whatever `--doctor-max-dim` says of new ones."""
+
+VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}
+
+
+def said_of(repairs: Sequence[Repair], database: Path) -> str:
+    """`quarantined 3 rows: 2 embeddings, 1 run (repair 12)`: what was done, and the id that --doctor-undo takes."""
+    ids = ", ".join(str(repair.id) for repair in repairs[:3])
+    more = f" and {len(repairs) - 3:,} more" if len(repairs) > 3 else ""
+    verbs = list(dict.fromkeys(VERBS[repair.verb] for repair in repairs))
+    counts = rows_by_table(database, [repair.id for repair in repairs]) if verbs == [VERBS["quarantine"]] else {}
+    rows = said(counts) if counts else plural(sum(repair.rows for repair in repairs), "row")
+    return f"{' and '.join(verbs)} {rows} (repair {ids}{more})"

@@ -1,0 +1,81 @@
+"""Which rows a rule's quarantine takes: asked by the surgeon, who takes them, and by the planner, who weighs them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.subject import Rows, Subject
+from pytest_panic_doctor.examination.running import Running
+from pytest_panic_doctor.repair import duplicates
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.recompute import Busy, Place, never
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, Kind, RepairKind
+from pytest_panic_doctor.topology.diagram import Diagram
+
+QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
+
+NO_ROWS = "the rule names no rows to quarantine"
+
+
+def untaken(findings: Iterable[Finding]) -> str:
+    """Why a repair takes none of the rows of these findings."""
+    reasons = [each.message.partition(NOT_REPAIRED)[2] for each in findings]
+    return "; ".join(dict.fromkeys(filter(None, reasons))) or NO_ROWS
+
+
+def removed(
+    db: sqlite3.Connection,
+    kind: RepairKind | None,
+    subject: Subject,
+    findings: Iterable[Finding],
+    kinds: Mapping[str, Kind],
+    right: Diagram | None = None,
+) -> list[Rows]:
+    """The rows that go, one `Rows` a quarantine; where all but one of several go, the losers alone.
+
+    `right` is the diagram as the cloud has it, where that had to decide.
+    """
+    if kind is RepairKind.KEEP_CURRENT:
+        pairs = duplicates.lesser_diagrams(db, place_of(db, subject, kinds), right)
+        return [duplicates.rows("persistencediagram", pairs)]
+    found = [finding.rows for finding in findings if finding.rows]
+    if kind is RepairKind.KEEP_NEWEST:
+        width = clouds.width_of(db, str(subject.experiment), str(subject.embedding_model))
+        return [duplicates.rows("embedding", duplicates.lesser_embeddings(db, rows, width)) for rows in found]
+    return found
+
+
+def undecided(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> bool:
+    """Whether several diagrams of a subject are current and their bars differ, so that the cloud must decide.
+
+    Raises `RepairFailed`, in one sentence, where they differ and it cannot.
+    """
+    place = place_of(db, subject, kinds)
+    cloud = duplicates.load(db, place)
+    found = duplicates.doubt(db, place, cloud)
+    if reason := duplicates.unsure(db, place, cloud, found):
+        raise RepairFailed(reason)
+    return found.current
+
+
+def alternatives(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> list[Rows]:
+    """What would go of a subject's diagrams instead, if its embeddings are repaired first; empty where that is sure."""
+    others = duplicates.other_choices(db, place_of(db, subject, kinds))
+    return [duplicates.rows("persistencediagram", pairs) for pairs in others]
+
+
+def place_of(
+    db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind], running: Running | None = None
+) -> Place:
+    """Where the diagram of a subject belongs."""
+    run, model = str(subject.run), str(subject.embedding_model)
+    busy = busy_with(running, subject)
+    return Place(run, model, kinds.get(model), clouds.width_of(db, str(subject.experiment), model), busy)
+
+
+def busy_with(running: Running | None, subject: Subject) -> Busy:
+    """What says why nothing is embedded or computed for a subject now."""
+    return partial(running.clause, experiment=subject.experiment) if running else never

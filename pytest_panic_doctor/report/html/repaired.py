@@ -1,0 +1,145 @@
+"""What this session has repaired, as the journal has it: the rows' runs, and the diagrams as they were before."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_panic_doctor.database.clouds import as_payload
+from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.repair.journal import journal, seals
+from pytest_panic_doctor.repair.journal.errors import RepairError
+from pytest_panic_doctor.repair.journal.identity import path_of
+from pytest_panic_doctor.report.html.run_locations import LOOKUPS, NOWHERE, Placer, Places
+
+OWNERS = {"invocation": "run_id", "embedding": "invocation_id", "persistencediagram": "run_id"}
+"""The column that leads from a row towards its run."""
+
+APPLIED = "FROM changes c JOIN steps s ON s.id = c.step JOIN repairs r ON r.id = s.repair"
+WHERE = "WHERE r.session = :session AND r.status = 'applied' AND c.table_name = :table"
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A row of `persistencediagram` before it was repaired: `there` is False where the repair added it.
+
+    `payload` is None where it was NULL; `kept` is False where the repair removed the row.
+    """
+
+    id: str
+    run: str
+    model: str
+    there: bool
+    payload: bytes | None
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row that was repaired: what repaired it, and the row that leads to its run (`table`, `id`)."""
+
+    rule: str
+    subject: Subject
+    table: str
+    id: str
+
+
+class Healed:
+    """The repairs of one session; empty where none was made."""
+
+    def __init__(self, database: Path, session: str) -> None:
+        """`session` as the journal names it; empty where nothing was repaired."""
+        self.database = database
+        self.session = session
+
+    def diagrams(self) -> Iterator[Before]:
+        """Each diagram that was changed, removed or added, the first change first; one in memory at a time."""
+        with closing(self._connect()) as connection:
+            for joined in self._images(connection, "persistencediagram"):
+                rows = connection.execute(
+                    "SELECT c.key, i.run_id, i.embedding_model, i.diagram_data, c.after IS NOT NULL "
+                    f"{APPLIED} {joined} {WHERE} ORDER BY c.id",
+                    {"session": self.session, "table": "persistencediagram"},
+                )
+                for row_id, run, model, data, kept in rows:
+                    yield Before(str(row_id), str(run), str(model), True, as_payload(data), bool(kept))
+            added = connection.execute(
+                f"SELECT c.key, r.run, r.embedding_model {APPLIED} {WHERE} AND c.layout IS NULL ORDER BY c.id",
+                {"session": self.session, "table": "persistencediagram"},
+            )
+            for row_id, run, model in added:
+                yield Before(str(row_id), str(run), str(model), there=False, payload=None, kept=True)
+
+    def places(self, placer: Placer) -> Mapping[tuple[str, str, str], Places]:
+        """(rule, experiment, embedding model or empty) -> the runs of the rows that were repaired."""
+        grouped: dict[tuple[str, str, str], list[Change]] = {}
+        for change in self._changes():
+            subject = change.subject
+            key = (change.rule, subject.experiment or "", subject.embedding_model or "")
+            grouped.setdefault(key, []).append(change)
+        return {key: placed(changes, placer) for key, changes in grouped.items()}
+
+    def _changes(self) -> Iterator[Change]:
+        with closing(self._connect()) as connection:
+            left = LOOKUPS
+            for table, owner in OWNERS.items():
+                for joined in self._images(connection, table):
+                    rows = connection.execute(
+                        f"SELECT r.rule, r.experiment, r.run, r.embedding_model, i.{owner} "
+                        f"{APPLIED} {joined} {WHERE} LIMIT :left",
+                        {"session": self.session, "table": table, "left": left},
+                    ).fetchall()
+                    left -= len(rows)
+                    next_table = "run" if owner == "run_id" else "invocation"
+                    yield from (Change(row[0], Subject(*row[1:4]), next_table, str(row[4])) for row in rows)
+                rows = connection.execute(
+                    f"SELECT r.rule, r.experiment, r.run, r.embedding_model, c.key {APPLIED} {WHERE} "
+                    "AND c.layout IS NULL LIMIT :left",
+                    {"session": self.session, "table": table, "left": left},
+                ).fetchall()
+                left -= len(rows)
+                yield from (Change(row[0], Subject(*row[1:4]), table, str(row[4])) for row in rows)
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self.session or not journal.exists(self.database):
+            return empty()
+        connection = journal.connect(path_of(self.database), "mode=rw", 10.0, sqlite3.Connection)
+        try:
+            if journal.check_version(connection, self.database):
+                return connection
+        except (sqlite3.Error, RepairError):
+            # A journal that does not read was reported when the repair ended; the report then shows no «before».
+            pass
+        connection.close()
+        return empty()
+
+    @staticmethod
+    def _images(connection: sqlite3.Connection, table: str) -> list[str]:
+        rows = connection.execute("SELECT id FROM layouts WHERE table_name = ? ORDER BY id", (table,)).fetchall()
+        layouts = [seals.layout_of(connection, number) for (number,) in rows]
+        return [f"JOIN {each.source} i ON i.{each.step} = c.step AND i.{each.row} = c.row" for each in layouts]
+
+
+def empty() -> sqlite3.Connection:
+    """A journal without a repair."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(seals.SCHEMA)
+    return connection
+
+
+def placed(changes: list[Change], placer: Placer) -> Places:
+    """The runs of repaired rows: those that the repair was narrowed to, and those that the rows lead to."""
+    runs: dict[str, int] = {}
+    by_table: dict[str, list[str]] = {}
+    for change in changes:
+        if change.subject.run:
+            runs[change.subject.run] = runs.get(change.subject.run, 0) + 1
+        else:
+            by_table.setdefault(change.table, []).append(change.id)
+    for table, ids in by_table.items():
+        for run, count in placer.runs_of(table, list(dict.fromkeys(ids))).items():
+            runs[run] = runs.get(run, 0) + count
+    return Places(runs, complete=True) if runs else NOWHERE

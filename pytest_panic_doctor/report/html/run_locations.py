@@ -1,0 +1,77 @@
+"""Which runs the rows of a finding belong to, so that the map shows where in an experiment the damage sits."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_panic_doctor.database.connection import Database
+
+LOOKUPS = 100_000
+"""Rows that are looked up for one report: each is two or three pages of the file, read in no order."""
+
+CHUNK = 2_000
+"""Rows that are looked up in one read transaction."""
+
+RUNS_OF = {
+    "run": "SELECT value, count(*) FROM json_each(?) GROUP BY 1",
+    "invocation": "SELECT i.run_id, count(*) FROM json_each(?) JOIN invocation i ON i.id = value GROUP BY 1",
+    "embedding": "SELECT i.run_id, count(*) FROM json_each(?) JOIN embedding e ON e.id = value "
+    "JOIN invocation i ON i.id = e.invocation_id GROUP BY 1",
+    "persistencediagram": "SELECT d.run_id, count(*) FROM json_each(?) JOIN persistencediagram d ON d.id = value "
+    "GROUP BY 1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Rows by run id. `complete`: all rows are placed, so that the other runs have none of them."""
+
+    runs: Mapping[str, int]
+    complete: bool
+
+
+NOWHERE = Places({}, complete=False)
+
+
+class Placer:
+    """Looks rows up until it has looked up as many as one report may."""
+
+    def __init__(self, database: Database, lookups: int = LOOKUPS) -> None:
+        """`database` is read in short transactions, and not at all where no row may be looked up."""
+        self.database = database
+        self.left = lookups
+
+    def place(self, table: str, ids: Sequence[str], count: int) -> Places:
+        """The runs of `count` rows of `table`, of which `ids` are those that are known."""
+        if table not in RUNS_OF or not ids:
+            return NOWHERE
+        found = self.runs_of(table, ids)
+        return Places(found, found.total() == count)
+
+    def runs_of(self, table: str, ids: Sequence[str]) -> Counter[str]:
+        """The runs of those rows that are still there, as far as the budget of look-ups goes."""
+        allowed = ids[: self.left]
+        self.left -= len(allowed)
+        found: Counter[str] = Counter()
+        for chunk in chunks(allowed):
+            found += self._runs_of(table, chunk)
+        return found
+
+    def _runs_of(self, table: str, ids: Sequence[str]) -> Counter[str]:
+        def look(db: sqlite3.Connection) -> Counter[str]:
+            return Counter({str(run): int(count) for run, count in db.execute(RUNS_OF[table], (json.dumps(ids),))})
+
+        try:
+            return self.database.read(look)
+        except sqlite3.DatabaseError:
+            # The rule that says what SQLite cannot read has an item of its own; these rows are placed nowhere.
+            return Counter()
+
+
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """`ids` in pieces of one read transaction each."""
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))

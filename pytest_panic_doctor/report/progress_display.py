@@ -1,0 +1,53 @@
+"""Where progress is shown: the terminal itself, where there is one, whatever pytest captures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pytest_panic_doctor.report.progress import Ahead, Progress, expected
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.repair.controller import Ward
+
+
+@contextmanager
+def progress(
+    config: pytest.Config, doctor: Doctor, ward: Ward, status: Callable[[], Sequence[str]] = tuple
+) -> Iterator[None]:
+    """Watch the ledger and the notes of all workers while the items run; `status` says what a cluster does."""
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or reporter.verbosity < 0:
+        yield
+        return
+
+    def say(text: str) -> None:
+        reporter.ensure_newline()
+        reporter.write_line(text)
+
+    with ExitStack() as stack:
+        stream = terminal(stack) if reporter.isatty and os.environ.get("TERM", "dumb") != "dumb" else None
+        budget = ward.budget()
+
+        def ahead() -> Ahead:
+            return expected(doctor.ahead(), doctor.workers)
+
+        def notes() -> list[str]:
+            return [*status(), *ward.notes()]
+
+        stack.enter_context(Progress(stream, say, budget.running, budget.finished, notes, ahead))
+        yield
+
+
+def terminal(stack: ExitStack) -> TextIO | None:
+    """The controlling terminal, None where there is none."""
+    try:
+        return stack.enter_context(Path(os.ctermid()).open("w", encoding="utf-8"))
+    except OSError:
+        return None

@@ -1,0 +1,307 @@
+"""What a rule is: an id, a scope, a sentence, a check that yields findings, and perhaps a repair."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from pytest_panic_doctor.database.integrity import Damage, check
+from pytest_panic_doctor.database.subject import Rows, Subject
+
+BUILT_IN = "built in"
+"""The source of a rule that comes with the doctor."""
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.database.room import Room
+    from pytest_panic_doctor.rules.embedder import Embedder
+
+IDS_KEPT = 10_000
+"""Row ids that a finding carries at most; its count stays exact beyond that."""
+
+NOT_REPAIRED = "; not repaired: "
+"""In a finding's message, before the reason why no repair takes its rows."""
+
+Kind = Literal["TEXT", "IMAGE"]
+"""What an embedding model embeds, as `invocation.type` spells it."""
+
+
+class Scope(StrEnum):
+    """What one item of a rule looks at."""
+
+    DATABASE = "database"
+    EXPERIMENT = "experiment"
+    EXPERIMENT_MODEL = "experiment x embedding model"
+    RUN_MODEL = "run x embedding model"
+
+
+class RepairKind(StrEnum):
+    """How `--doctor-fix` repairs what a rule finds."""
+
+    QUARANTINE = "quarantine"
+    KEEP_NEWEST = "quarantine all but the newest usable one"
+    KEEP_CURRENT = "quarantine all but the newest that is valid and current"
+    COMPUTE = "compute"
+    EMBED = "embedding hook"
+
+
+class NothingToLookAt(Exception):
+    """Raised by a check that has nothing to judge; its text is the reason, and the item is skipped, never passed."""
+
+
+def sentence(rule: object, embedding_model: object, message: object) -> str:
+    """`rule [embedding model]: message`."""
+    where = f" [{embedding_model}]" if embedding_model else ""
+    return f"{rule}{where}: {message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One defect, or one kind of defect, in one subject.
+
+    `message` is one sentence with the numbers. `ids` are the offending rows of `table` as stored (32 hex digits; as SQL
+    spells it what is no text), complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at
+    the moment of repair.
+    """
+
+    rule: str
+    message: str
+    experiment: str | None = None
+    run: str | None = None
+    embedding_model: str | None = None
+    table: str | None = None
+    ids: tuple[str, ...] = ()
+    count: int = 0
+    rows: Rows | None = field(default=None, compare=False, repr=False)
+    warning: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """`rule [embedding model]: message`."""
+        return sentence(self.rule, self.embedding_model, self.message)
+
+    def as_dict(self) -> dict[str, object]:
+        """The finding as the JSON report prints it."""
+        return {
+            "rule": self.rule,
+            "experiment": self.experiment,
+            "run": self.run,
+            "embedding_model": self.embedding_model,
+            "table": self.table,
+            "ids": list(self.ids),
+            "count": self.count,
+            "message": self.message,
+        }
+
+
+def all_room() -> Room:
+    """No limit but the machine's; imported here, since every project that has the plugin would load psutil for it."""
+    from pytest_panic_doctor.database.room import Room
+
+    return Room()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a check sees: one read-only snapshot of the database, and the subject that it is asked about.
+
+    `subject` may be narrower than the rule's scope: before a diagram is computed, the embedding rules are asked about
+    its run alone. The parameters of `params` do both: `:run` is NULL unless the subject is narrowed.
+    """
+
+    db: sqlite3.Connection
+    rule: str
+    subject: Subject
+    kinds: Mapping[str, Kind]
+    memo: dict[object, object] = field(default_factory=dict)
+    integrity: Callable[[sqlite3.Connection], Damage] = check
+    """What SQLite finds wrong with the file: asked once a session, however many ask."""
+    looked_at: dict[str, int] = field(default_factory=dict)
+    """How many rows of each table the check has said that it looked at."""
+    space: Room = field(default_factory=all_room)
+    """What the check may hold in memory at once."""
+    embedder: Embedder | None = None
+    """The embedding hooks of this session; None where there is none."""
+    least_cosine: float | None = None
+    """Below this a vector of the hook's is another one than the stored one; None: what is usual; 0: never."""
+
+    deep: bool = False
+    """Whether what the doctor itself computed is computed again too."""
+    timeout: float | None = None
+    """Seconds that the computation of one diagram may take; None for no limit."""
+    release: Callable[[], None] = lambda: None
+    """Ends the snapshot, so that others can write during a long computation: after it, nothing more is read."""
+
+    def examined(self, count: int, what: str) -> None:
+        """Say that this check looked at `count` rows of the table `what`; what is said twice of one table adds up.
+
+        A rule that finds nothing passes only where it looked at something. Where it says 0, its item is skipped. The
+        count comes from an aggregate that the check makes anyway, never from a second pass over vectors or payloads.
+
+        Args:
+            count: How many rows were looked at, 0 included.
+            what: A table, or the singular of what else was counted, such as `page`.
+        """
+        self.looked_at[what] = self.looked_at.get(what, 0) + count
+
+    def once(self, key: str, query: str) -> list[tuple[object, ...]]:
+        """The rows of a query that several rules ask of the same subject's experiment and run, read once.
+
+        What was read is forgotten as soon as anybody has written to the database.
+        """
+        known = (key, self.subject.experiment, self.subject.run)
+        if known not in self.memo:
+            self.memo[known] = self.db.execute(query, self.params).fetchall()
+        return self.memo[known]  # type: ignore[return-value]
+
+    @property
+    def params(self) -> dict[str, str | int | None]:
+        """`:experiment`, `:run` and `:model` for the queries of a check."""
+        return {
+            "experiment": self.subject.experiment,
+            "run": self.subject.run,
+            "model": self.subject.embedding_model,
+        }
+
+    def kind(self) -> Kind | None:
+        """What the subject's embedding model embeds; None where nobody has said."""
+        return self.kinds.get(self.subject.embedding_model or "")
+
+    def scalar(self, sql: str, **more: str | int | None) -> int:
+        """The single integer that `sql` selects."""
+        value = self.db.execute(sql, self.params | more).fetchone()[0]
+        return int(value or 0)
+
+    def require_subject(self) -> None:
+        """Raise `NothingToLookAt` unless the subject's experiment and run can be asked for by their ids.
+
+        An id that is no UTF-8 is another one once it is read: by it no row is found, and every rule would be content.
+        """
+        for noun, table, row_id in (
+            ("experiment", "experimentconfig", self.subject.experiment),
+            ("run", "run", self.subject.run),
+        ):
+            if row_id is None or self.db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,)).fetchone():
+                continue
+            if self.db.text_factory is not str and "\\x" in row_id:
+                why = f"the id of the {noun} is no UTF-8, so that its rows cannot be asked for (see id-format)"
+                raise NothingToLookAt(why)
+            raise NothingToLookAt(f"the {noun} is gone since the examination began")
+
+    def finding(
+        self,
+        message: str,
+        *,
+        table: str | None = None,
+        ids: Iterable[object] = (),
+        count: int | None = None,
+        run: object = None,
+        rows: Rows | None = None,
+        warning: bool = False,
+    ) -> Finding:
+        """A finding about this subject; `count` defaults to the number of ids."""
+        kept = tuple(spelled(value) for value in ids)
+        return Finding(
+            rule=self.rule,
+            message=message,
+            experiment=self.subject.experiment,
+            run=self.subject.run if run is None else spelled(run),
+            embedding_model=self.subject.embedding_model,
+            table=table,
+            ids=kept[:IDS_KEPT],
+            count=len(kept) if count is None else count,
+            rows=rows,
+            warning=warning,
+        )
+
+    def offenders(
+        self,
+        rows: Rows,
+        message: Callable[[int], str],
+        details: Callable[[], str] | None = None,
+        of: str | None = None,
+    ) -> Iterator[Finding]:
+        """No finding where `rows` finds none, else one with their ids and exact count.
+
+        Args:
+            rows: The offenders.
+            message: The sentence for their count.
+            details: Asked only where there are any: ends the sentence after a colon.
+            of: A query for the number of rows of the same table that were looked at, with the parameters of `rows`.
+        """
+        if of is not None:
+            self.examined(int(self.db.execute(of, rows.params).fetchone()[0]), rows.table)
+        ids: list[str] = []
+        count = 0
+        for (row_id,) in self.db.execute(rows.sql, rows.params):
+            count += 1
+            if count <= IDS_KEPT:
+                ids.append(spelled(row_id))
+        if count:
+            text = message(count) + (f": {details()}" if details else "")
+            yield self.finding(text, table=rows.table, ids=ids, count=count, rows=rows)
+
+
+Check = Callable[[View], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One integrity rule.
+
+    `sentence` is true of a healthy database. `repair` says what `--doctor-fix` does; `remedy`, where nothing can repair
+    it, what a person would have to do. `after` names the rules that are settled first, for the same subject, under
+    `--doctor-fix`. `source` is the plugin or file that brought the rule. A `deep` rule computes or embeds again: it has
+    items where it is named, with `--doctor-deep`, and in its share with `--doctor-sample`, for which it is `expensive`.
+    """
+
+    id: str
+    scope: Scope
+    sentence: str
+    check: Check
+    repair: RepairKind | None = None
+    remedy: str = ""
+    after: tuple[str, ...] = ()
+    expensive: bool = False
+    source: str = BUILT_IN
+    deep: bool = False
+
+    @property
+    def marker(self) -> str:
+        """The rule's pytest marker: its id as an identifier, so that `-m` can name it."""
+        return self.id.replace("-", "_")
+
+
+def blockers(rule: Rule, text: str) -> list[str]:
+    """The rules that must be healthy first, where `text` says so: a clause about a block ends in its rule's name."""
+    return [name for name in rule.after if f"({name})" in text]
+
+
+def rule(
+    id: str,  # noqa: A002 - the field's own word
+    *,
+    scope: Scope,
+    sentence: str,
+    repair: RepairKind | None = None,
+    remedy: str = "",
+    after: tuple[str, ...] = (),
+    expensive: bool = False,
+    deep: bool = False,
+) -> Callable[[Check], Rule]:
+    """Turn a check into a `Rule`: the function below the decorator is the whole rule, and nothing else registers it."""
+
+    def wrap(check: Check) -> Rule:
+        module = check.__module__
+        source = BUILT_IN if module.startswith("pytest_panic_doctor.") else module
+        return Rule(id, scope, sentence, check, repair, remedy, after, expensive or deep, source, deep)
+
+    return wrap
+
+
+def spelled(value: object) -> str:
+    """An id for a finding: a text as it is, anything else as SQL spells it, so that nothing is taken for a text."""
+    if isinstance(value, str):
+        return value
+    return f"x'{value.hex()}'" if isinstance(value, bytes) else "NULL" if value is None else str(value)

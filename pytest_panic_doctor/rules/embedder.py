@@ -1,0 +1,229 @@
+"""Whether an embedding hook is the model that a database was embedded with.
+
+Outputs whose usable embeddings are stored are embedded again through the hook, and the vectors compared. Reads outputs,
+image bytes among them, of no more rows than it is asked for.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.json_columns import loaded
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, flaws
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Embedder = Callable[[str, Sequence[str | bytes]], "NDArray[np.float32] | None"]
+"""(embedding model, outputs) -> float32, shape (len(outputs), width), or None: nobody embeds this model."""
+
+LEAST_COSINE = 0.99
+"""Below this the hook's vector and the stored one are not of one model: other hardware and batches move it by 1e-5."""
+
+RUNS_LOOKED_AT = 25
+TRIED = 20
+"""Outputs of a run that are looked at, until one is found that will do."""
+
+TURN = (5**0.5 - 1) / 2
+"""The golden ratio: its multiples, without their whole part, spread over a run however many are taken."""
+
+
+class EmbedderFault(ValueError):
+    """An embedding hook returned what is no answer; the text is one sentence that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A stored, usable embedding (float32, shape (width,)) with its id, and the output that it is of."""
+
+    embedding: str
+    invocation: str
+    vector: NDArray[np.float32]
+    output: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How the hook's vectors agree with the stored ones: cosine and ratio of norms (hook / stored) of each, shape (n,).
+
+    Both are NaN where the hook's vector is zero or not finite. Where most are not, that says nothing of the others.
+    """
+
+    known: tuple[Known, ...]
+    cosines: NDArray[np.float64]
+    ratios: NDArray[np.float64]
+
+    def differing(self, least: float = LEAST_COSINE) -> list[int]:
+        """The positions in `known` at which the two are not vectors of one model."""
+        # A cosine does not see that one of them was normalised. Unit vectors of the least cosine are this far apart.
+        apart = np.sqrt(2 * (1 - least))
+        alike = (self.cosines >= least) & (np.abs(self.ratios - 1) <= apart)
+        silent = np.isnan(self.cosines)
+        if 2 * silent.sum() < len(silent):
+            alike |= silent
+        return np.flatnonzero(~alike).tolist()
+
+    @property
+    def said(self) -> str:
+        """`5 stored embeddings (cosine 0.9998 at least)`."""
+        noun = "embedding" if len(self.known) == 1 else "embeddings"
+        return f"{len(self.known):,} stored {noun} (cosine {np.nanmin(self.cosines):.4f} at least)"
+
+    def clause(self, least: float = LEAST_COSINE) -> str:
+        """What differs, as a clause with the numbers; empty where nothing does."""
+        positions = self.differing(least)
+        if not positions:
+            return ""
+        worst = min(positions, key=lambda place: (np.nan_to_num(self.cosines[place], nan=-2.0), self.ratios[place]))
+        cosine, ratio = self.cosines[worst], self.ratios[worst]
+        if np.isnan(cosine):
+            how = "where the hook returns a vector that is zero or not finite"
+        elif cosine < least:
+            how = f"with a cosine of {cosine:.3f}, where {least:g} is the least"
+        else:
+            how = f"which are {ratio:.3g} times as long as the stored ones"
+        return (
+            f"{len(positions):,} of {len(self.known):,} stored embeddings differ from what the hook makes of the same "
+            f"outputs, {how} (embedding {self.known[worst].embedding})"
+        )
+
+
+def known(
+    db: sqlite3.Connection,
+    model: str,
+    kind: str,
+    width: int,
+    count: int,
+    *,
+    experiment: str | None = None,
+    run: str | None = None,
+) -> list[Known]:
+    """Stored, usable embeddings of different outputs, spread over the runs; the same ones as long as the rows stay.
+
+    Args:
+        db: Any connection; it reads by the indexes on run and invocation.
+        model: The embedding model.
+        kind: What it embeds: TEXT or IMAGE.
+        width: The number of values that a vector must have.
+        count: How many are wanted.
+        experiment: Of this experiment alone; None: of any that uses the model.
+        run: Of this run alone.
+
+    Returns:
+        At most `count`; fewer where there are no more, or where they are hard to find.
+    """
+    runs = [run] if run is not None else runs_of(db, model, experiment)
+    turns = zip_longest(*(known_in_run(db, each, model, kind, width) for each in runs))
+    found: dict[str | bytes, Known] = {}
+    for each in filter(None, chain.from_iterable(turns)):
+        found.setdefault(each.output, each)
+        if len(found) >= count:
+            break
+    return list(found.values())
+
+
+def runs_of(db: sqlite3.Connection, model: str, experiment: str | None) -> list[str]:
+    """Some runs of an experiment, or of the experiments that use the model."""
+    experiments = [experiment] if experiment is not None else experiments_with(db, model)
+    first = "SELECT id FROM run WHERE experiment_id = ? ORDER BY id LIMIT ?"
+    found = (row_id for each in experiments for (row_id,) in db.execute(first, (each, RUNS_LOOKED_AT)))
+    return list(islice(found, RUNS_LOOKED_AT))
+
+
+def width_of(db: sqlite3.Connection, model: str, experiment: str) -> int:
+    """The width of the model's vectors in an experiment, else in any other one; 0 where it has none at all."""
+    others = (each for each in experiments_with(db, model) if each != experiment)
+    widths = (clouds.width_of(db, each, model) for each in chain((experiment,), islice(others, RUNS_LOOKED_AT)))
+    return next(filter(None, widths), 0)
+
+
+def experiments_with(db: sqlite3.Connection, model: str) -> list[str]:
+    """The experiments that use a model, the newest first."""
+    rows = db.execute("SELECT id, embedding_models FROM experimentconfig ORDER BY id DESC")
+    used = ((row_id, loaded(text)) for row_id, text in rows)
+    return [row_id for row_id, models in used if isinstance(models, list) and model in models]
+
+
+def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[Known]:
+    """The usable embeddings of one run whose outputs are there, spread over the run, looked up one by one."""
+    rows = db.execute(
+        "SELECT i.id, min(e.id) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
+        "AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ? GROUP BY i.id HAVING count(*) = 1 "
+        "ORDER BY i.sequence_number",
+        (model, run, kind),
+    ).fetchall()
+    spread = sorted(range(len(rows)), key=lambda place: place * TURN % 1)
+    column, wanted = ("output_text", str) if kind == "TEXT" else ("output_image_data", bytes)
+    for invocation, embedding in (rows[place] for place in spread[:TRIED]):
+        (vector,) = db.execute("SELECT vector FROM embedding WHERE id = ?", (embedding,)).fetchone() or (None,)
+        (output,) = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone() or (None,)
+        if isinstance(output, wanted) and output and isinstance(vector, bytes) and not list(flaws([vector], width)):
+            yield Known(embedding, invocation, np.frombuffer(vector, "<f4"), output)
+
+
+def compare(embedder: Embedder, model: str, samples: Sequence[Known]) -> Agreement:
+    """Embed the outputs of stored embeddings through the hook, and compare.
+
+    Args:
+        embedder: The hook.
+        model: The embedding model that the stored ones are by.
+        samples: What `known` found: at least one, all of one width.
+
+    Returns:
+        How they agree.
+
+    Raises:
+        EmbedderFault: The hook returned no array of the right shape.
+    """
+    width = len(samples[0].vector)
+    given = embedder(model, [each.output for each in samples])
+    vectors = answer(given, model, len(samples), width).astype(np.float64)
+    ours = np.stack([each.vector for each in samples]).astype(np.float64)
+    with np.errstate(all="ignore"):
+        norms = np.linalg.norm(vectors, axis=1), np.linalg.norm(ours, axis=1)
+        cosines = np.einsum("ij,ij->i", vectors, ours) / (norms[0] * norms[1])
+        return Agreement(tuple(samples), cosines, np.where(np.isnan(cosines), np.nan, norms[0] / norms[1]))
+
+
+def answer(vectors: object, model: str, count: int, width: int) -> NDArray[np.float32]:
+    """What a hook returned, as float32 of shape (count, width); any width where `width` is 0. No vector is judged.
+
+    Raises:
+        EmbedderFault: It is no such array; the sentence says what it is.
+    """
+    if vectors is None:
+        raise EmbedderFault(
+            f"no embedding hook is installed for {model}: bring one (pytest_doctor_embed) in a conftest.py"
+        )
+    try:
+        given = np.asarray(vectors)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused by who uses it
+            array = given.astype(np.float32) if given.dtype.kind in "fiu" else None
+    except (TypeError, ValueError) as error:
+        raise EmbedderFault(
+            f"the embedding hook returned something for {model} that is no array of numbers ({error}): correct it"
+        ) from error
+    if array is None:
+        raise EmbedderFault(
+            f"the embedding hook returned something for {model} that is no array of numbers ({given.dtype}): correct it"
+        )
+    if array.ndim != 2 or len(array) != count or array.shape[1] != (width or array.shape[1]):
+        wanted = f"({count}, {width or 'width'})"
+        raise EmbedderFault(
+            f"the embedding hook returned shape {array.shape} for {model} instead of {wanted}: correct it"
+        )
+    return array
+
+
+def unusable(vectors: NDArray[np.float32]) -> list[int]:
+    """The positions of the vectors that are zero, not finite, or too large to measure."""
+    width = vectors.shape[1]
+    assert vectors.dtype.itemsize == VALUE_BYTES
+    return sorted(place for place, _ in flaws([vector.astype("<f4").tobytes() for vector in vectors], width))

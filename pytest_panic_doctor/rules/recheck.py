@@ -1,0 +1,71 @@
+"""The diagram of a stored cloud, computed again within an examination, by the engine `native`, in this process."""
+
+from __future__ import annotations
+
+from pytest_panic_doctor.compute.runner import diagram_of
+from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.topology.cloud import Points, fingerprint, merge
+from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.native import MemoryReached, available
+from pytest_panic_doctor.topology.payload import Payload
+from pytest_panic_doctor.topology.threads import one_thread
+
+HIGHEST = 2
+"""The highest homology dimension that is computed again."""
+
+NOT_BUILT = (
+    "the engine native was not built when the doctor was installed, for lack of a C++20 compiler, and no other "
+    "computes within an examination"
+)
+
+COPIES = 6
+"""How often a cloud is in memory, at most, while its distances are computed: in float32 and float64, and merged."""
+
+
+def own(payload: Payload, points: Points) -> bool:
+    """Whether a diagram is one that the doctor computed of these very points, by its fingerprint and its checksum."""
+    known = payload.provenance
+    return (
+        known is not None and known.fingerprint == fingerprint(points) and known.bars_sha256 == payload.diagram.sha256
+    )
+
+
+def computable() -> str:
+    """Why nothing is computed again here; empty where it is."""
+    return "" if available() else NOT_BUILT
+
+
+def compute_again(points: Points, space: Room, timeout: float | None = None) -> Diagram:
+    """The diagram of a cloud, H0 to H2.
+
+    Args:
+        points: float32, shape (n, d).
+        space: What may be held in memory for it, the distances included.
+        timeout: Seconds; None for no limit.
+
+    Returns:
+        Its diagram.
+
+    Raises:
+        TooLarge: It does not fit into `space`; the text says how far it came.
+        DeadlineReached: It took longer than `timeout`; so does the text of this.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    from pytest_panic_doctor.topology.engines import Native, compute
+
+    with one_thread():
+        # What is merged once is not merged further.
+        cloud = points if matrix(points) < space.bytes // 2 else merge(points).points
+        left = space.bytes - matrix(cloud) - COPIES * points.nbytes
+        what = diagram_of(len(points))
+        if left <= 0:
+            raise space.too_large(f"what {what} needs", space.bytes - left, space.bytes)
+        try:
+            return compute(cloud, engine=Native(timeout, left), max_dim=HIGHEST)[0]
+        except MemoryReached as reached:
+            raise space.stopped(f"{what} {reached}", left) from reached
+
+
+def matrix(points: Points) -> int:
+    """The bytes of their distances."""
+    return 4 * len(points) ** 2

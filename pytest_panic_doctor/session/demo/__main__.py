@@ -1,0 +1,44 @@
+"""`python -m pytest_panic_doctor.session.demo FOLDER` builds the demo; the plugin runs this in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.formatting import typed
+from pytest_panic_doctor.session.demo.build import DEFECTS, build, former
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 0: give one, e.g. 1")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build, and say what is there now; ends with one sentence and status 1 where it may not be built."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pytest_panic_doctor.session.demo", description="Build the demo database."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made if it is not there")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the captions (default: 0)")
+    given = parser.parse_args(arguments)
+    try:
+        replaced = former(given.folder)
+        path = build(given.folder, given.seed)
+    except DoctorError as error:
+        sys.exit(str(error))
+    if replaced:
+        print(replaced)
+    defects = json.loads((given.folder / DEFECTS).read_text(encoding="utf-8"))
+    print(f"{path}: {len(defects)} defects, listed in {DEFECTS}")
+    print(f"next: pytest --doctor-db {typed(str(path))}")
+
+
+if __name__ == "__main__":
+    main()

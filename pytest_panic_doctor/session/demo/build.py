@@ -1,0 +1,134 @@
+"""Builds the demo database: small, seeded, healthy at first, then with defects that `--doctor-fix` can all repair."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import MetaData, UniqueConstraint, create_engine
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
+
+from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.repair.journal.errors import RepairError
+from pytest_panic_doctor.repair.journal.locks import DoctorLock
+from pytest_panic_doctor.repair.journal.undo import repairs
+from pytest_panic_doctor.session.demo import models
+from pytest_panic_doctor.session.demo.defects import plant
+from pytest_panic_doctor.session.demo.rows import Builder
+from pytest_panic_doctor.topology.engines import pick
+
+DATABASE = "trajectory_data.sqlite"
+DEFECTS = "demo-defects.json"
+MARK = ".made-by-pytest-panic-doctor"
+"""A file that tells a folder of the demo's from a stranger's."""
+
+NEW = "trajectory_data.new.sqlite"
+"""The database until it is whole, so that the former one stays until then."""
+
+APPLICATION = 0x50444F43
+"""SQLite's application id of a demo (https://www.sqlite.org/fileformat.html, offset 68; "PDOC"): the folder may be the
+demo's, and the database in it one that somebody has put there since."""
+
+JOURNALS = ("-journal", "-wal", "-shm")
+LOCKS = ("trajectory_data.doctor.lock", "trajectory_data.doctor.write.lock")
+SIDECARS = tuple(
+    f"{name}{ending}" for name in (DATABASE, NEW, "trajectory_data.doctor.sqlite") for ending in ("", *JOURNALS)
+)
+
+
+class DemoRefused(DoctorError):
+    """The demo will not touch what it did not make, or cannot be written."""
+
+
+def build(folder: Path, seed: int = 0) -> Path:
+    """Build the demo in `folder` and return the database's path; one that was built before is replaced whole.
+
+    Its captions follow from `seed`, a whole number of at least 0. Raises `DemoRefused` where the folder, or the
+    database in it, is somebody else's or cannot be written, and `RepairRefused` while a doctor repairs the database.
+    """
+    refuse_strangers(folder)
+    path = folder / DATABASE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).write_text("made by pytest --doctor-demo; may be deleted\n", encoding="utf-8")
+        with DoctorLock(path):
+            refuse_strangers(folder)
+            replace(folder, seed)
+            # Under the lock: filelock sees that a file it waited for has lost its name, and begins anew.
+            remove(folder, LOCKS)
+    except (OSError, OperationalError, sqlite3.OperationalError) as error:
+        reason = error.strerror if isinstance(error, OSError) else getattr(error, "orig", error)
+        raise DemoRefused(
+            f"the demo cannot be written in {folder} ({reason}): make room there, or call from another folder"
+        ) from error
+    return path
+
+
+def former(folder: Path) -> str:
+    """What a new demo in `folder` replaces, as a sentence; empty where no demo is there."""
+    refuse_strangers(folder)
+    if not (folder / DATABASE).is_file():
+        return ""
+    try:
+        done = sum(each.status == "applied" and each.undoes is None for each in repairs(folder / DATABASE))
+        lost = f", and its {done:,} repairs with it" if done > 1 else ", and its repair with it" if done else ""
+    except RepairError:
+        lost = ", and its journal with it"
+    return f"the former demo in {folder.name} was replaced{lost}"
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Raise `DemoRefused` unless `folder` is absent, empty, or the demo's with a database of the demo's or none."""
+    if not (folder / MARK).is_file():
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise DemoRefused(
+                f"{folder} is there and was not made by the demo: move it away, or call from another folder"
+            )
+        return
+    path = folder / DATABASE
+    if os.path.lexists(path) and not (path.is_file() and is_demo(path)):
+        raise DemoRefused(f"{path} was not made by the demo: move it away, or call from another folder")
+
+
+def is_demo(path: Path) -> bool:
+    """Whether the header of the file has the demo's application id."""
+    with path.open("rb") as file:
+        return file.read(100)[68:72] == APPLICATION.to_bytes(4, "big")
+
+
+def replace(folder: Path, seed: int) -> None:
+    """Build beside the former demo, then take its place."""
+    new = folder / NEW
+    remove(folder, [name for name in SIDECARS if name.startswith(NEW)])
+    engine = create_engine(f"sqlite:///{new}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION}")
+        older_schema().create_all(connection)
+    with Session(engine) as session:
+        Builder(session, pick(), seed).build()
+        session.commit()
+    engine.dispose()
+    planted = plant(new)
+    remove(folder, [name for name in SIDECARS if name not in (DATABASE, NEW)])
+    new.replace(folder / DATABASE)
+    text = json.dumps([defect.as_dict() for defect in planted], indent=1)
+    (folder / DEFECTS).write_text(text + "\n", encoding="utf-8")
+
+
+def remove(folder: Path, names: list[str] | tuple[str, ...]) -> None:
+    """Unlink those of `names` that are there."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def older_schema() -> MetaData:
+    """The tables as in files of an older research tool, without the UNIQUE constraint on embedding: duplicates fit."""
+    older = MetaData()
+    for table in models.Base.metadata.sorted_tables:
+        table.to_metadata(older)
+    embedding = older.tables["embedding"]
+    embedding.constraints -= {each for each in embedding.constraints if isinstance(each, UniqueConstraint)}
+    return older

@@ -1,0 +1,151 @@
+"""The healthy demo, row by row: experiments, runs, invocations, embeddings, diagrams and a clustering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count, product
+
+from sqlmodel import Session
+
+from pytest_panic_doctor.session.demo import models
+from pytest_panic_doctor.session.demo.story import captions, cloud, image
+from pytest_panic_doctor.topology.engines import Engine, compute
+from pytest_panic_doctor.topology.payload import encode
+
+BEGUN = datetime(2025, 8, 12, 9, 30, 0, 123456)
+IMAGE_MODEL = "NomicVision"
+EMBEDDING_MODELS = ("Nomic", "JinaClip", IMAGE_MODEL)
+CLUSTERED = "Nomic"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one experiment tries: each network with each seed and each prompt."""
+
+    networks: tuple[tuple[str, ...], ...]
+    seeds: tuple[int, ...]
+    prompts: tuple[str, ...]
+    max_length: int
+
+
+PLANS = (
+    Plan((("FluxDev", "Moondream"),), (-1, 42), ("a red apple", "a lighthouse"), 60),
+    Plan((("FluxSchnell", "BLIP2"), ("SDXLTurbo", "Moondream")), (-1,), ("a stone bridge at dawn",), 40),
+)
+
+
+@dataclass
+class Builder:
+    """Adds rows to a session; ids and times depend on nothing but their order, the captions on `seed` as well."""
+
+    session: Session
+    engine: Engine
+    seed: int
+    numbers: count[int] = field(default_factory=count)
+    said: dict[str, list[str]] = field(default_factory=dict)
+
+    def build(self) -> None:
+        """All of it."""
+        for plan in PLANS:
+            self.experiment(plan)
+        self.clustering()
+
+    def new(self) -> str:
+        """The next id: in time order, as the research tool's UUIDv7 are."""
+        return f"06b051{next(self.numbers):06x}7000800000000000{0:04x}"
+
+    def span(self, begin: float, lasting: float = 0.8) -> dict[str, datetime]:
+        """A start `begin` seconds after the demo's, and an end `lasting` seconds later."""
+        started = BEGUN + timedelta(seconds=begin)
+        return {"started_at": started, "completed_at": started + timedelta(seconds=lasting)}
+
+    def experiment(self, plan: Plan) -> None:
+        """One experiment with all its runs."""
+        config = models.ExperimentConfig(
+            id=self.new(),
+            networks=[list(network) for network in plan.networks],
+            seeds=list(plan.seeds),
+            prompts=list(plan.prompts),
+            embedding_models=list(EMBEDDING_MODELS),
+            max_length=plan.max_length,
+            **self.span(0, lasting=500),
+        )
+        self.session.add(config)
+        for network, seed, prompt in product(plan.networks, plan.seeds, plan.prompts):
+            run = models.Run(
+                id=self.new(),
+                network=list(network),
+                seed=seed,
+                max_length=plan.max_length,
+                initial_prompt=prompt,
+                experiment_id=config.id,
+            )
+            self.session.add(run)
+            self.run(run)
+
+    def run(self, run: models.Run) -> None:
+        """One run: images and captions in turn, their embeddings and its diagrams."""
+        said = captions(run.initial_prompt, run.network, run.seed, run.max_length // 2, self.seed)
+        before: str | None = None
+        made: list[models.Invocation] = []
+        for k in range(2 * len(said)):
+            is_text = k % 2 == 1
+            caption = said[k // 2]
+            made.append(
+                models.Invocation(
+                    id=self.new(),
+                    model=run.network[k % len(run.network)],
+                    type="TEXT" if is_text else "IMAGE",
+                    seed=run.seed,
+                    run_id=run.id,
+                    sequence_number=k,
+                    input_invocation_id=before,
+                    output_text=caption if is_text else None,
+                    output_image_data=None if is_text else image(caption, k),
+                    **self.span(k),
+                )
+            )
+            before = made[-1].id
+        self.session.add_all(made)
+        for model in EMBEDDING_MODELS:
+            self.embed(run, made[0 if model == IMAGE_MODEL else 1 :: 2], said, model)
+
+    def embed(self, run: models.Run, outputs: list[models.Invocation], said: list[str], model: str) -> None:
+        """The embeddings of one run by one model, and their diagram."""
+        points = cloud(said, model)
+        for output, caption, point in zip(outputs, said, points, strict=True):
+            embedding = models.Embedding(
+                id=self.new(), invocation_id=output.id, embedding_model=model, vector=point.tobytes(), **self.span(200)
+            )
+            self.session.add(embedding)
+            if model == CLUSTERED:
+                self.said.setdefault(caption, []).append(embedding.id)
+        diagram, _ = compute(points, engine=self.engine)
+        self.session.add(
+            models.PersistenceDiagram(
+                id=self.new(), run_id=run.id, embedding_model=model, diagram_data=encode(diagram), **self.span(300)
+            )
+        )
+
+    def clustering(self) -> None:
+        """One clustering: a caption that came back is a cluster around its first embedding, any other an outlier."""
+        result = models.ClusteringResult(
+            id=self.new(),
+            created_at=BEGUN + timedelta(seconds=400),
+            embedding_model=CLUSTERED,
+            algorithm="hdbscan",
+            parameters={"min_cluster_size": 2},
+            **self.span(400),
+        )
+        self.session.add(result)
+        for together in self.said.values():
+            for embedding in together:
+                self.session.add(
+                    models.EmbeddingCluster(
+                        id=self.new(),
+                        embedding_id=embedding,
+                        clustering_result_id=result.id,
+                        medoid_embedding_id=together[0] if len(together) > 1 else None,
+                    )
+                )

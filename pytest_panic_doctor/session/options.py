@@ -1,0 +1,289 @@
+"""Command line and ini file -> one frozen `Settings`. Imports nothing heavy: pytest reads this in every project."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.session.parsing import (
+    RAY,
+    amount,
+    at_rest,
+    cluster,
+    cosine,
+    dimension,
+    duration,
+    kinds,
+    part,
+    place,
+    report,
+    severities,
+    shard,
+    size,
+    texts,
+    uuid,
+    whole,
+)
+
+if TYPE_CHECKING:
+    import pytest
+
+DEFAULT_DATABASE = "db/trajectory_data.sqlite"
+DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
+GROUP = "panic-doctor"
+OptionKind = Literal["text", "flag", "list", "several", "optional"]
+Value = str | bool | list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: `--doctor-NAME` on the command line and `doctor_NAME` in the ini file.
+
+    `asks` tells whether the ini key alone makes the doctor examine a database.
+    """
+
+    name: str
+    kind: OptionKind
+    metavar: str
+    help: str
+    asks: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As it stands on the command line."""
+        return f"--doctor-{self.name}"
+
+    @property
+    def key(self) -> str:
+        """As it stands in the ini file."""
+        return f"doctor_{self.name.replace('-', '_')}"
+
+
+OPTIONS = (
+    Option("db", "text", "PATH", f"examine this trajectory database (default: {DEFAULT_DATABASE})", asks=True),
+    Option(
+        "fix", "flag", "", "repair what can be repaired; every row is kept in a journal beside the database", asks=True
+    ),
+    Option("plan", "flag", "", "examine, and say what --doctor-fix would do; writes nothing", asks=True),
+    Option(
+        "max-quarantine",
+        "text",
+        "N|P%%",
+        "quarantine whole runs, and more than 1,000 rows and 1%% of a table: up to N rows, or P%% of each table",
+    ),
+    Option("undo", "optional", "ID", "take repair ID back, or all; without ID, list the repairs"),
+    Option("rule", "list", "ID", "examine this rule only; may be repeated"),
+    Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
+    Option(
+        "memory",
+        "text",
+        "SIZE",
+        "memory for all workers and computations together, e.g. 12GB (default: 80%% of what is free)",
+    ),
+    Option("max-workers", "text", "N", "never more xdist workers than this"),
+    Option("timeout", "text", "TIME", "end the computation of a diagram after this time, e.g. 90s or 10m"),
+    Option(
+        "max-dim", "text", "N", "highest homology dimension to compute (default: 2; less is recorded in the diagram)"
+    ),
+    Option(
+        "engine",
+        "text",
+        "NAME",
+        "native, gudhi, giotto-ph, or a plugin's (default: the first that is there)",
+    ),
+    Option("baseline", "text", "FILE", "accept the findings that FILE lists, and fail on new ones only"),
+    Option("baseline-write", "flag", "", "accept what is found now: write it to the file of --doctor-baseline"),
+    Option("sample", "text", "K/N", "of the items of expensive rules, examine the K-th of N parts"),
+    Option("deep", "flag", "", "also examine what only embedding or computing again can tell"),
+    Option("budget", "text", "TIME", "start no item after this time, e.g. 20m; the rest is skipped, never passed"),
+    Option(
+        "ray",
+        "text",
+        "ADDRESS",
+        "compute on the Ray cluster there; --doctor-engine ray alone: at RAY_ADDRESS, else on a local Ray",
+    ),
+    Option("report", "list", "PATH", "write a report, .json, .jsonl or .html by suffix; may be repeated"),
+    Option("shard", "text", "K/N", "only the K-th of N equal shares of the items, e.g. 2/3"),
+    Option("merge", "several", "PATH", "put the .json reports of shards together, write --doctor-report, and leave"),
+    Option("rules", "flag", "", "list the rules and leave"),
+    Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
+)
+
+EXTRA_KEYS: Mapping[str, tuple[Literal["linelist", "args", "string"], str]] = {
+    "doctor_severity": ("linelist", "RULE: error, warn, warn <= COUNT, or off; one a line"),
+    "doctor_text_models": ("args", "more embedding models that embed texts"),
+    "doctor_image_models": ("args", "more embedding models that embed images"),
+    "doctor_embed_cosine": (
+        "string",
+        "the least cosine of an embedding hook's vectors with stored ones, below which it is not believed "
+        "(default: 0.99; 0: it is not compared)",
+    ),
+    "doctor_running": (
+        "string",
+        "an experiment that is not completed and has a row younger than this is running, and nothing is embedded or "
+        "computed for it (default: 1h; 0: none is running)",
+    ),
+}
+
+
+class Source(Protocol):
+    """Where options come from: pytest's Config, or a test's dictionary."""
+
+    def getoption(self, name: str) -> object:
+        """The command line's value, None where the option was not given."""
+
+    def getini(self, name: str) -> object:
+        """The ini file's value, None or empty where the key is absent."""
+
+
+def asked(source: Source) -> bool:
+    """Whether the command line, or an ini key that asks for it, wants the doctor at all."""
+    given = any(source.getoption(option.key) not in (None, False, []) for option in OPTIONS)
+    return given or asked_by_ini(source)
+
+
+def asked_by_ini(source: Source) -> bool:
+    """Whether an ini key asks for an examination by itself."""
+    return any(option.asks and truthy(source.getini(option.key)) for option in OPTIONS)
+
+
+def truthy(value: object) -> bool:
+    """Whether an ini value says yes: a non-empty text or list that is not a no."""
+    return bool(value) and str(value).lower() not in ("false", "0", "no", "off")
+
+
+def ini_folder(config: pytest.Config) -> Path:
+    """The folder that paths in the ini file are relative to."""
+    return config.inipath.parent if config.inipath else config.rootpath
+
+
+def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
+    """Read and check all options; raises `BadOption`. Paths on the command line are relative to `invocation_dir`,
+    those of the ini file to `ini_dir`."""
+    values, from_line = read(source)
+    folder = {name: ini_dir if value in (None, False, []) else invocation_dir for name, value in from_line.items()}
+    named = database_of(source, invocation_dir, ini_dir)
+    if values["baseline-write"] and not values["baseline"]:
+        raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
+    reports = tuple(report(place(folder["report"], text)) for text in texts(values["report"]))
+    if same := next((path for path in reports if path.resolve() == named.resolve()), None):
+        raise BadOption(f"--doctor-report {same} is the database itself: name another file")
+    return Settings(
+        database=utf8(named),
+        fix=bool(values["fix"]),
+        plan=bool(values["plan"]),
+        rules=tuple(texts(values["rule"])),
+        experiments=tuple(uuid(text) for text in texts(values["experiment"])),
+        memory=size(values["memory"]),
+        max_workers=whole("--doctor-max-workers", values["max-workers"], least=1),
+        timeout=duration("--doctor-timeout", values["timeout"]),
+        baseline=absolute(place(folder["baseline"], str(values["baseline"]))) if values["baseline"] else None,
+        baseline_write=bool(values["baseline-write"]),
+        sample=part("--doctor-sample", values["sample"]),
+        deep=bool(values["deep"]),
+        budget=duration("--doctor-budget", values["budget"], unit=True),
+        severity=severities(texts(source.getini("doctor_severity"))),
+        max_dim=dimension(values["max-dim"]),
+        engine="auto" if values["engine"] in (None, RAY) else str(values["engine"]),
+        ray=cluster(values["ray"], values["engine"]),
+        reports=reports,
+        demo=bool(values["demo"]),
+        max_quarantine=amount("--doctor-max-quarantine", values["max-quarantine"]),
+        shard=shard(values["shard"]),
+        kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
+        embed_cosine=cosine(source.getini("doctor_embed_cosine")),
+        running=at_rest(source.getini("doctor_running")),
+    )
+
+
+def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
+    """The database that is examined, its symbolic links kept; raises `BadOption`."""
+    values, from_line = read(source)
+    database = values["db"]
+    if values["demo"] and from_line["db"]:
+        raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
+    if values["demo"]:
+        return absolute(invocation_dir / DEMO_DATABASE)
+    folder = ini_dir if from_line["db"] in (None, False, []) else invocation_dir
+    return absolute(place(folder, str(database)) if database else invocation_dir / DEFAULT_DATABASE)
+
+
+EXCLUSIVE = {
+    ("fix", "plan"): "--doctor-plan says what --doctor-fix would do",
+    ("fix", "undo"): "--doctor-undo takes back what --doctor-fix did",
+    ("plan", "undo"): "--doctor-plan writes nothing, and --doctor-undo does",
+}
+
+
+def settle_conflicts(values: dict[str, object], from_line: Mapping[str, object]) -> None:
+    """Of options that exclude each other, keep what the command line says; raises `BadOption` where that says both."""
+    for pair, said in EXCLUSIVE.items():
+        if all(values[name] is not None for name in pair):
+            kept = [name for name in pair if from_line[name] not in (None, False)]
+            if len(kept) != 1:
+                raise BadOption(f"{said}: give one of them")
+            values[pair[0] if kept == [pair[1]] else pair[1]] = None
+
+
+def given(source: Source, option: Option) -> object:
+    """What an option says, on the command line or else in the ini file; None where neither has it."""
+    value = source.getoption(option.key)
+    if value not in (None, False, []):
+        return value
+    ini = source.getini(option.key)
+    if option.kind == "flag":
+        return truthy(ini) or None
+    # In a native TOML file a number is one.
+    return str(ini) if isinstance(ini, int | float) and option.kind in ("text", "optional") else ini or None
+
+
+def check_once(arguments: Sequence[object]) -> None:
+    """Raise `BadOption` where the command line gives an option twice that takes one value: one would be ignored.
+
+    `arguments` are those that were typed: what they give replaces what `addopts` gives.
+    """
+    typed = [str(each) for each in arguments]
+    for option in OPTIONS:
+        if option.kind in ("text", "optional"):
+            said = [
+                after if each == option.flag else each.partition("=")[2]
+                for each, after in pairwise([*typed, ""])
+                if each.partition("=")[0] == option.flag
+            ]
+            if len(dict.fromkeys(said)) > 1:
+                raise BadOption(f"{option.flag} is given {len(said)} times ({', '.join(said)}): give it once")
+
+
+def read(source: Source) -> tuple[dict[str, object], dict[str, object]]:
+    """What each option says, by its name, and what it says on the command line; raises `BadOption`."""
+    values = {option.name: given(source, option) for option in OPTIONS}
+    from_line = {option.name: source.getoption(option.key) for option in OPTIONS}
+    settle_conflicts(values, from_line)
+    return values, from_line
+
+
+def utf8(path: Path) -> Path:
+    """A path that reports, workers and terminals can name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise BadOption(f"--doctor-db {shown} is not UTF-8: rename it, or make a symbolic link to it") from error
+    return path
+
+
+def absolute(path: Path) -> Path:
+    """The path without `..`, its symbolic links kept, so that a node id reads as the user wrote it."""
+    parts: list[str] = []
+    for name in path.absolute().parts:
+        if name == "..":
+            parts.pop()
+        else:
+            parts.append(name)
+    return Path(*parts)

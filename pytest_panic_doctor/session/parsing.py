@@ -1,0 +1,204 @@
+"""The texts that a user gives, read one by one: each a value, or one sentence that says what to give instead.
+
+Imports nothing heavy: pytest reads this in every project.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.formatting import install_extra
+
+RAY = "ray"
+"""The engine's name that means: the first engine that is there, on Ray."""
+
+TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
+IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
+
+
+def texts(value: object) -> list[str]:
+    """A repeatable option's values; commas separate them too."""
+    entries = value if isinstance(value, list) else [value] if value else []
+    return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
+
+
+def place(folder: Path, text: str) -> Path:
+    """The file that a text names, `~` and `$VAR` expanded as pytest does it for `--junitxml`.
+
+    A file whose name has these very characters is that file.
+    """
+    named = folder / text
+    return named if os.path.lexists(named) else folder / os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
+
+
+def uuid(text: str) -> str:
+    """A UUID as stored: 32 hex digits without dashes."""
+    digits = text.replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", digits):
+        raise BadOption(f"--doctor-experiment {text} is no UUID: give 32 hex digits, with or without dashes")
+    return digits
+
+
+def size(value: object) -> int | None:
+    """A memory size in bytes; None where none was given."""
+    if value is None:
+        return None
+    from pytest_panic_doctor.compute.memory import SMALLEST
+    from pytest_panic_doctor.formatting import format_size, parse_size
+
+    try:
+        given = parse_size(str(value))
+    except ValueError as error:
+        raise BadOption(f"--doctor-memory {value}: {error}") from error
+    if given < SMALLEST:
+        least = format_size(SMALLEST)
+        raise BadOption(f"--doctor-memory {value} is too little to compute any diagram: give at least {least}")
+    return given
+
+
+def whole(flag: str, value: object, least: int) -> int | None:
+    """A whole number of at least `least`; None where none was given."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d+", str(value)) or int(str(value)) < least:
+        raise BadOption(f"{flag} {value} is no whole number of at least {least}: give one, e.g. {flag} 2")
+    return int(str(value))
+
+
+HOUR = 3600.0
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def amount(flag: str, value: object) -> str | None:
+    """`N` rows or `P%` of a table's, as `5000` or `2.5%`; None where none was given."""
+    if value is None:
+        return None
+    text = str(value).replace(" ", "").replace(",", "").replace("_", "")
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text) or (text.endswith("%") and float(text[:-1]) > 100):
+        raise BadOption(
+            f"{flag} {value} is no number of rows and no percentage: give one, e.g. {flag} 5000 or {flag} 2%"
+        )
+    return text
+
+
+def duration(flag: str, value: object, *, unit: bool = False) -> float | None:
+    """`90s`, `20m`, `1h30m` or, unless a `unit` is demanded, a number of seconds; in seconds, None for none."""
+    if value is None:
+        return None
+    text = str(value).strip().lower()
+    if unit and re.fullmatch(r"[0-9.]*[1-9][0-9.]*", text):
+        raise BadOption(f"{flag} {value} has no unit: give one such as {text}s or {text}m")
+    pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", f"{text}s" if text[-1:].isdigit() else text)
+    whole_text = "".join(number + unit for number, unit in pieces)
+    total = sum(float(number) * UNITS[unit] for number, unit in pieces)
+    if whole_text not in (text, f"{text}s") or total <= 0:
+        raise BadOption(f"{flag} {value} is no time: give one such as 90s, 20m or 1h30m")
+    return total
+
+
+def part(flag: str, value: object) -> tuple[int, int] | None:
+    """`K/N` as numbers, 1 <= K <= N; None where none was given."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(value))
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise BadOption(f"{flag} {value} is no part: give K/N with K from 1 to N, e.g. {flag} 2/7")
+    return int(match[1]), int(match[2])
+
+
+def severities(lines: Iterable[str]) -> dict[str, str]:
+    """What `doctor_severity` says of each rule: `error`, `warn`, `warn <= COUNT` or `off`."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, colon, said = line.partition(":")
+        said = re.sub(r"\s*<=\s*", " <= ", " ".join(said.split()))
+        if not colon or not re.fullmatch(r"error|warn|off|warn <= \d+", said):
+            raise BadOption(
+                f"doctor_severity {line!r} is no severity: give RULE: error, warn, off or warn <= COUNT, "
+                "e.g. embedding-missing: warn <= 10"
+            )
+        if name.strip() in found:
+            raise BadOption(f"doctor_severity names {name.strip()} twice: leave one of the two lines")
+        found[name.strip()] = said
+    return found
+
+
+def dimension(value: object) -> int:
+    """The highest homology dimension."""
+    number = whole("--doctor-max-dim", value, least=0)
+    if number is not None and number > 2:
+        raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
+    return 2 if number is None else number
+
+
+def cosine(value: object) -> float | None:
+    """The least cosine of a hook's vectors with stored ones; 0: they are not compared; None where none was given."""
+    if value in (None, "", []):
+        return None
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 1:
+        raise BadOption(f"doctor_embed_cosine {value} is no cosine: give a number from 0 (no comparison) to 1")
+    return number
+
+
+def at_rest(value: object) -> float:
+    """Seconds without a new row after which an experiment that is not completed is no longer running; 0: none is."""
+    if value in (None, "", []):
+        return HOUR
+    return 0.0 if str(value).strip() == "0" else duration("doctor_running", value) or HOUR
+
+
+def shard(value: object) -> str | None:
+    """Which share of the items, as `K/N`; None where none was given."""
+    if value is None:
+        return None
+    from pytest_panic_doctor.examination import sharding
+
+    try:
+        return str(sharding.shard(str(value)))
+    except ValueError as error:
+        raise BadOption(f"--doctor-shard {value} {error}") from error
+
+
+def cluster(given: object, engine: object) -> str | None:
+    """The address of the Ray cluster, that of Ray's own RAY_ADDRESS where none was given; None: no Ray is wanted."""
+    if given is None and engine != RAY:
+        return None
+    if find_spec("ray") is None:
+        flag = f"--doctor-engine {RAY}" if given is None else f"--doctor-ray {given}"
+        raise BadOption(f"{flag} needs Ray, which is not installed: {install_extra('ray')}")
+    return str(given or os.environ.get("RAY_ADDRESS") or "local")
+
+
+def report(path: Path) -> Path:
+    """A report's path, whose suffix says its format."""
+    if path.suffix not in REPORT_SUFFIXES:
+        allowed = ", ".join(REPORT_SUFFIXES)
+        raise BadOption(f"--doctor-report {path} has no known suffix: end it in one of {allowed}")
+    if path.is_dir():
+        raise BadOption(f"--doctor-report {path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise BadOption(f"--doctor-report {path} has no folder to be written to: make {path.parent} first")
+    return path
+
+
+REPORT_SUFFIXES = (".json", ".jsonl", ".html")
+
+
+def kinds(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:
+    """What each known embedding model embeds, those of the ini file included."""
+    known: dict[str, Literal["TEXT", "IMAGE"]] = dict.fromkeys((*TEXT_MODELS, *text_models), "TEXT")
+    for name in (*IMAGE_MODELS, *image_models):
+        if known.get(name) == "TEXT" and name in tuple(text_models):
+            raise BadOption(f"{name} is in both doctor_text_models and doctor_image_models: leave it in one")
+        known[name] = "IMAGE"
+    return known

@@ -1,0 +1,40 @@
+"""What a person chose with pytest's own means, as it is typed again. Knows pytest's config, and imports no pytest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.formatting import did_you_mean, typed
+from pytest_panic_doctor.session.options import absolute
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def chosen_with(config: pytest.Config, database: Path) -> tuple[str, ...]:
+    """`-k`, `-m`, `--lf`, `--deselect` and node ids of the command line; what an ini file adds is added again."""
+    given = [str(arg) for arg in config.invocation_params.args]
+    words: list[str] = []
+    for flag, value in (("-k", config.option.keyword), ("-m", config.option.markexpr)):
+        if value and any(value in arg for arg in given):
+            words += [flag, value]
+    if config.getoption("lf", False):
+        words.append("--lf")
+    for nodeid in config.getoption("deselect", None) or ():
+        words += [f"--deselect={nodeid}"] if str(nodeid).startswith("-") else ["--deselect", str(nodeid)]
+    folder = config.invocation_params.dir
+    words += [arg for arg in config.args if "::" in arg and absolute(folder / arg.split("::")[0]) == database]
+    return tuple(map(typed, words))
+
+
+def nothing_chosen(config: pytest.Config, rules: Collection[str]) -> Iterator[str]:
+    """Where -m or -k left no item: which rule may have been meant."""
+    for flag, value in (("-m", config.option.markexpr), ("-k", config.option.keyword)):
+        words = [word for word in re.findall(r"[\w-]+", value) if word not in ("and", "or", "not")]
+        strange = [word for word in words if not any(word in (name, name.replace("-", "_")) for name in rules)]
+        meant = next(filter(None, (did_you_mean(word.replace("_", "-"), rules) for word in strange)), "")
+        if strange:
+            yield f"{flag} {typed(value)} chose no item{meant or ': --doctor-rules lists the rules'}"
