@@ -1,7 +1,7 @@
 """What a generation of the research tool's database is: its tables, and how it spells ids, times and diagrams.
 
 Rules are written once, against the canonical tables, which are those of the Python generation
-(`store.schema.TABLES`). A file of another generation gets temporary views under their names when a connection opens:
+(`schema.TABLES`). A file of another generation gets temporary views under their names when a connection opens:
 they live in SQLite's temporary schema, so that nothing is written to the file, and SQLite reads through them by the
 file's own indexes (https://www.sqlite.org/optoverview.html#flattening). A canonical column that a generation does not
 have is NULL in its view; a column that is its own stands behind the others, under its own name.

@@ -13,7 +13,6 @@ from uuid import UUID
 import pytest
 from databases import build
 from elixir_files import SCHEMAS, SCRIPT, elixir_file
-from pytest_panic_doctor.repair.rows import REFERENCES
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.dialects import sqlite
 
@@ -21,6 +20,7 @@ from pytest_panic_doctor.database.elixir_generation import ELIXIR, NEWER, VERSIO
 from pytest_panic_doctor.database.generation import Generation, Table, generation_of, generations
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.schema import NOUNS, TABLES, UNIQUE
+from pytest_panic_doctor.repair.journal.tables import REFERENCES
 from pytest_panic_doctor.session.demo import elixir_models, models
 
 BOTH = {"python": (PYTHON, models.Base.metadata), "elixir": (ELIXIR, elixir_models.Base.metadata)}
