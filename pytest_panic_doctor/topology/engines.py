@@ -40,7 +40,7 @@ class Engine(Protocol):
 
 
 class Native:
-    """The doctor's own, in C++: docs/engine.md. One thread, H0 to H2."""
+    """The doctor's own, in C++: docs/concepts/engine.md. One thread, H0 to H2."""
 
     name = "native"
     version = native.VERSION

@@ -146,7 +146,7 @@ PROGRAMS = st.lists(st.sampled_from(sorted(STEPS)), max_size=4)
 
 
 def expected(program: list[str], severity: str) -> str:
-    """What a rule that takes these steps comes to, by the words of docs/extending.md."""
+    """What a rule that takes these steps comes to, by the words of docs/how-to/own-rule.md."""
     found, counts = 0, []
     for step in program:
         if step in RAISES or step in GIVES:

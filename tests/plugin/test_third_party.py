@@ -44,7 +44,7 @@ def caption_length(view):
 def pytest_doctor_rules():
     return [caption_length]
 """
-"""The rule of docs/extending.md, with a repair."""
+"""The rule of docs/how-to/own-rule.md, with a repair."""
 
 HOOKS = """
 import numpy as np

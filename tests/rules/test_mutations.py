@@ -1,6 +1,6 @@
 """The mutation score: each change of one cell is found by a rule, or harmless for a reason that is written down.
 
-`python tests/rules/test_mutations.py` prints the part of docs/rules.md that this compares.
+`python tests/rules/test_mutations.py` prints the part of docs/reference/rules.md that this compares.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_panic_doctor.session.parsing import kinds
 RULES = {name: rule for name, rule in registry().items() if name != "file-integrity"}
 """All rules, deep ones too. SQLite itself wrote every change, so that the file is whole."""
 
-DOCS = Path(__file__).parents[2] / "docs" / "rules.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "rules.md"
 ALIKE = 0.999999
 """The hook here makes the very vectors that are stored."""
 
@@ -133,7 +133,7 @@ def scored(every_row: bool = False) -> Score:
 
 
 def told(score: Score) -> Iterator[str]:
-    """The part of docs/rules.md about the score."""
+    """The part of docs/reference/rules.md about the score."""
     percent = 100 * (score.total - len(score.open)) // score.total
     yield (
         f"Of {score.total:,} changes, {score.found.total():,} are found and {score.spared:,} are harmless: "

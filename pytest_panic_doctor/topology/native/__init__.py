@@ -1,4 +1,6 @@
-"""The engine `native`: Vietoris-Rips persistence, H0 to H2, by one matching per edge. docs/engine.md has the proof.
+"""The engine `native`: Vietoris-Rips persistence, H0 to H2, by one matching per edge.
+
+docs/concepts/engine.md has the proof.
 
 The compiled half lies in `src`. Read it in this order: `distances`, `edges` (ranks), `links` (the sweep: components,
 apexes, critical simplices), `forest`, `cofacets`, `reduction` (H1 and H2), `rips` (all of it); `control` and `memory`
