@@ -19,7 +19,6 @@ from enum import Enum
 from pathlib import Path
 from secrets import token_hex
 
-from pytest_panic_doctor.compute.estimate import Estimate, Measured, estimate
 from pytest_panic_doctor.compute.ledger import Busy, Held, Identity, Ledger, LedgerFile, Waiting
 from pytest_panic_doctor.compute.memory import family, resident, started
 from pytest_panic_doctor.errors import Stopped
@@ -69,7 +68,7 @@ class Grant:
         self.budget = budget
         self.key = token_hex(8)
         self.held = held
-        self.measured: Measured | None = None
+        self.computed = False
         self._version = (0, 0)
 
     @property
@@ -157,12 +156,11 @@ class Grant:
             self._version = version
 
     def release(self) -> None:
-        """Give it back, and note what was measured."""
+        """Give it back, and count the diagram where it was `computed`."""
         with suppress(Stopped), self.budget.file.change() as ledger:
             ledger.waiting.pop(self.key, None)
             ledger.holders.pop(self.key, None)
-            if self.measured:
-                ledger.learn(self.measured)
+            ledger.done += self.computed
 
     @contextmanager
     def _change(self, seconds: float | None = None) -> Iterator[Ledger]:
@@ -283,14 +281,16 @@ class Budget:
         finally:
             grant.release()
 
-    def learn(self, measured: Measured) -> None:
-        """Note what a diagram really took, for the estimates of all workers."""
-        with self.file.change() as ledger:
-            ledger.learn(measured)
+    def most(self) -> int:
+        """Bytes that one child could have if no other were there."""
+        ledger = self.file.read()
+        children = {held.child for held in ledger.holders.values()}
+        return self.usable - sum(size for pid, size in self.sizes(ledger).items() if pid not in children)
 
-    def estimate(self, distinct: int) -> Estimate:
-        """What a diagram of `distinct` points will take."""
-        return estimate(distinct, self.file.read().measured)
+    def count(self) -> None:
+        """Count a diagram that was computed elsewhere."""
+        with self.file.change() as ledger:
+            ledger.done += 1
 
     def running(self) -> Sequence[Held]:
         """What runs now."""

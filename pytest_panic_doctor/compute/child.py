@@ -14,12 +14,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from pytest_panic_doctor.compute.memory import started
+from pytest_panic_doctor.compute.memory import resident, started
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +100,33 @@ def read_exactly(stream: BinaryIO, size: int) -> bytes:
     return data
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a computation may take that began at `begun` (monotonic, s): seconds, and bytes of this process."""
+
+    begun: float
+    timeout: float | None
+    memory: int | None
+
+    @classmethod
+    def of(cls, task: Mapping[str, object], begun: float) -> Limits:
+        """As the parent gives them; None where it gives none."""
+        timeout, memory = task.get("timeout"), task.get("memory")
+        return cls(
+            begun, None if timeout is None else float(str(timeout)), None if memory is None else int(str(memory))
+        )
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From now on."""
+        return None if self.timeout is None else self.timeout - (time.monotonic() - self.begun)
+
+    @property
+    def bytes_left(self) -> int | None:
+        """Beside what this process has now."""
+        return None if self.memory is None else self.memory - resident(os.getpid())
+
+
 class Service:
     """Computes what the parent sends, and says at each step what comes next."""
 
@@ -106,11 +134,12 @@ class Service:
         """The streams from and to the parent, and the process that the whole session ends with."""
         self.source, self.sink, self.threads = source, sink, threads
         self.controller, self.begun = controller, started(controller)
+        self.exact = False
 
     def serve(self, engine_name: str) -> None:
         """Until the parent closes the stream."""
         from pytest_panic_doctor.errors import DoctorError
-        from pytest_panic_doctor.topology import engines
+        from pytest_panic_doctor.topology import engines, native
 
         try:
             engine = engines.pick(engine_name)
@@ -125,6 +154,9 @@ class Service:
                 self.send({"kind": "unable", "text": str(error)})
             except ValueError as error:
                 self.send({"kind": "refused", "text": str(error)})
+            except native.LimitReached as reached:
+                limit = "timeout" if isinstance(reached, native.DeadlineReached) else "memory"
+                self.send({"kind": "ended", "limit": limit, "far": reached.far})
             give_back()
 
     def answer(self, engine: Engine) -> None:
@@ -140,12 +172,13 @@ class Service:
         task, (points,) = unpack(read_exactly(self.source, text_size), read_exactly(self.source, data_size))
         measured = forget_peak()
         begun = time.monotonic()
-        self.stage("merging")
         max_dim = int(str(task["max_dim"]))
         engine = engines.fitting(engine, max_dim)
+        self.exact = isinstance(engine, engines.Native)
+        self.stage("merging")
         diagram, merged = engines.compute(
             np.asarray(points, np.float32),
-            engine=Announced(engine, self),
+            engine=Announced(engine, self, Limits.of(task, begun)),
             max_dim=max_dim,
             threads=self.threads,
             tolerance=None if task["tolerance"] is None else float(str(task["tolerance"])),
@@ -174,11 +207,11 @@ class Service:
 
     def stage(self, name: str) -> None:
         """Say what comes next."""
-        self.send({"kind": "stage", "stage": name})
+        self.send({"kind": "stage", "stage": name, "exact": self.exact})
 
     @contextmanager
-    def telling(self, engine: Engine) -> Iterator[None]:
-        """Say every now and then how far the engine is, where it knows that: the doctor's own does."""
+    def telling(self, engine: Engine, limits: Limits) -> Iterator[None]:
+        """Tell the doctor's own engine its limits, and say every now and then how far it is. Others know of neither."""
         from pytest_panic_doctor.topology.engines import Native
         from pytest_panic_doctor.topology.native import Progress
 
@@ -186,12 +219,12 @@ class Service:
             yield
             return
         progress, ended = Progress(), threading.Event()
-        engine.progress = progress
+        engine.progress, engine.timeout, engine.memory = progress, limits.seconds_left, limits.bytes_left
 
         def tell() -> None:
             while not ended.wait(TELL):
                 if progress.to_do:
-                    self.send({"kind": "progress", "text": str(progress).removeprefix("in ")})
+                    self.send({"kind": "progress", "text": progress.place})
 
         teller = threading.Thread(target=tell, daemon=True)
         teller.start()
@@ -215,16 +248,16 @@ class Service:
 class Announced:
     """An engine that is announced before it begins. It computes all dimensions in one call, so that is what is said."""
 
-    def __init__(self, engine: Engine, service: Service) -> None:
-        """`service` announces `engine`."""
+    def __init__(self, engine: Engine, service: Service, limits: Limits) -> None:
+        """`service` announces `engine`, which has these limits."""
         self.name, self.version = engine.name, engine.version
-        self.as_they_are = getattr(engine, "as_they_are", False)
-        self._engine, self._service = engine, service
+        self.room = getattr(engine, "room", None)
+        self._engine, self._service, self._limits = engine, service, limits
 
     def bars(self, apart: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """What the engine computes."""
         self._service.stage(f"H0 to H{max_dim}")
-        with self._service.telling(self._engine):
+        with self._service.telling(self._engine, self._limits):
             return self._engine.bars(apart, max_dim, threads)
 
 

@@ -1,21 +1,17 @@
-"""The ledger of a memory budget: who runs, who waits, and what was measured, in one small JSON file under one lock."""
+"""The ledger of a memory budget: who runs, and who waits, in one small JSON file under one lock."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pytest_panic_doctor.compute.estimate import Measured
 from pytest_panic_doctor.compute.memory import started
 from pytest_panic_doctor.errors import Stopped
-
-KEPT = 200
-"""Measurements kept, the latest."""
 
 LOCK_POLL = 0.002
 """Seconds between two tries for the lock, which is held for a millisecond; filelock's own 0.05 would blind watchers."""
@@ -78,7 +74,6 @@ class Ledger:
     workers: dict[str, Identity] = field(default_factory=dict)
     holders: dict[str, Held] = field(default_factory=dict)
     waiting: dict[str, Waiting] = field(default_factory=dict)
-    measured: list[Measured] = field(default_factory=list)
     ticket: int = 0
     done: int = 0
 
@@ -91,7 +86,6 @@ class Ledger:
             {key: Identity(**each) for key, each in plain["workers"].items()},
             {key: Held(**{**each, "who": Identity(**each["who"])}) for key, each in plain["holders"].items()},
             {key: Waiting(Identity(**each["who"]), each["ticket"]) for key, each in plain["waiting"].items()},
-            [Measured(*each) for each in plain["measured"]],
             plain["ticket"],
             plain["done"],
         )
@@ -102,15 +96,8 @@ class Ledger:
         return ledger
 
     def to_json(self) -> str:
-        """As the file holds it; the measurements, the many, as plain lists."""
-        plain = asdict(replace(self, measured=[]))
-        plain["measured"] = [[each.distinct, each.seconds, each.peak] for each in self.measured[-KEPT:]]
-        return json.dumps(plain)
-
-    def learn(self, measured: Measured) -> None:
-        """Note what a diagram took."""
-        self.measured.append(measured)
-        self.done += 1
+        """As the file holds it."""
+        return json.dumps(asdict(self))
 
     def held(self, key: str) -> Held:
         """The grant of this key; raises `Stopped` where the ledger was cleared away from under its holder."""

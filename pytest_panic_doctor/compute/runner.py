@@ -14,14 +14,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_panic_doctor.compute import estimate
+from pytest_panic_doctor.compute.attempt import Attempt
 from pytest_panic_doctor.compute.budget import MARGIN, Answer, Budget, Grant
-from pytest_panic_doctor.compute.estimate import Measured
 from pytest_panic_doctor.compute.memory import resident
 from pytest_panic_doctor.compute.process import Child, ChildDied, uninterrupted
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.engines import would_compute
 
 FASTEST = 2e9
 """Bytes per second: the fastest growth of a child that was seen, 1.8e9, a little rounded up."""
@@ -35,6 +37,9 @@ REPORT = 0.5
 
 START = 120.0
 """Seconds after which a child that is not ready never will be; importing an engine takes 1 to 2 s."""
+
+GRACE = 0.5
+"""Seconds after which a child that ends a computation at its limits by itself is ended where it has not."""
 
 PATIENCE = 2.0
 """Seconds of waiting for room after which an idle child is ended: it holds room that others may wait for, and takes
@@ -119,39 +124,6 @@ class Outgrown(Exception):
     """The child has to make room for another one."""
 
 
-@dataclass(slots=True)
-class Attempt:
-    """A computation while it goes on: its child's stage and size (bytes), and when (monotonic, s) what was done.
-
-    `progress` is how far it is, such as `H2, column 1,204 of 1,862`; empty where the engine does not say.
-    """
-
-    begun: float
-    stage: str = "starting"
-    progress: str = ""
-    working: bool = False
-    size: int = 0
-    peak: int = 0
-    reported: float = 0.0
-    asked: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Since the child began to compute; before that, since it was to."""
-        return time.monotonic() - self.begun
-
-    def enter(self, stage: str) -> None:
-        """The child begins a stage; the first begins the time."""
-        if not self.working:
-            self.begun, self.working = time.monotonic(), True
-        self.stage, self.progress = stage, ""
-
-    @property
-    def place(self) -> str:
-        """Where it is, as exactly as is known."""
-        return self.progress or self.stage
-
-
 class Computer:
     """Computes diagrams one after another, in a child that lasts and is replaced when it dies. A context manager."""
 
@@ -200,11 +172,11 @@ class Computer:
         """
         try:
             distinct = len({point.tobytes() for point in task.points})
-            need = self.budget.estimate(distinct).memory
+            need = estimate.memory(distinct, would_compute(self.engine, task.max_dim), task.points.nbytes)
             idle = self._child.pid if self._child else 0
             with self.budget.admit(need, task.label, task.count, self._waiting, child=idle) as grant:
                 computed = self._persist(task, grant)
-                grant.measured = Measured(distinct, computed.seconds, computed.peak_memory)
+                grant.computed = True
         except ComputationFailed:
             raise
         except BaseException:
@@ -241,7 +213,9 @@ class Computer:
         try:
             child = self._warm()
             grant.attach(child.pid)
-            child.send({"max_dim": task.max_dim, "tolerance": task.tolerance}, task.points)
+            most = self.budget.most()
+            told = {"max_dim": task.max_dim, "tolerance": task.tolerance, "timeout": self.timeout, "memory": most}
+            child.send(told, task.points)
             header, arrays = self._result(child, task, grant, attempt)
         except BaseException as error:
             self.close()
@@ -252,6 +226,12 @@ class Computer:
             raise ComputationFailed(
                 f"{diagram_of(task.count)}: {header['text']}", "refused", attempt.seconds, attempt.peak
             )
+        if header["kind"] == "ended":
+            attempt.progress = str(header["far"])
+            if header["limit"] == "timeout":
+                raise self._late(task, attempt)
+            attempt.size = most
+            raise outgrew(task, attempt, grant)
         computed = Computed(
             Diagram(tuple(np.array(bars, np.float32) for bars in arrays)),
             int(str(header["distinct"])),
@@ -286,6 +266,7 @@ class Computer:
             header = frame[0]
             if header["kind"] == "stage":
                 attempt.enter(str(header["stage"]))
+                attempt.exact = bool(header["exact"])
             elif header["kind"] == "progress":
                 attempt.progress = str(header["text"])
             elif header["kind"] == "unable":
@@ -308,10 +289,13 @@ class Computer:
     def _check_time(self, task: Task, attempt: Attempt) -> None:
         if not attempt.working and attempt.seconds > START:
             raise ChildDied(f"did not start within {START:g} s")
-        if attempt.working and self.timeout is not None and attempt.seconds > self.timeout:
-            raise ComputationFailed(
-                late(task, self.timeout, attempt.progress), "timeout", attempt.seconds, attempt.peak
-            )
+        grace = GRACE if attempt.exact else 0.0
+        if attempt.working and self.timeout is not None and attempt.seconds > self.timeout + grace:
+            raise self._late(task, attempt)
+
+    def _late(self, task: Task, attempt: Attempt) -> ComputationFailed:
+        said = late(task, self.timeout or 0.0, attempt.progress)
+        return ComputationFailed(said, "timeout", attempt.seconds, attempt.peak)
 
     def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
         now = time.monotonic()

@@ -62,6 +62,8 @@ class Doctor:
     """Why the list of items cannot be believed, as a sentence; empty where it can."""
     scratch: str = ""
     """A folder that the processes of a session have in common, for its time; empty where nobody made one."""
+    engine: str = "native"
+    """The name of the engine that computes, where that is asked."""
     cluster: str = ""
     """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
     cores: int = 0

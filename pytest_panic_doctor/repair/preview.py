@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pytest_panic_doctor.compute.estimate import estimate
+from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
@@ -33,12 +33,14 @@ class Planner:
         *,
         embeds: bool = False,
         most: str | None = None,
+        engine: str = "native",
     ) -> None:
         """`kinds` as those of the settings; `tally` counts the rows of all items, each once.
 
         `embeds` says whether an embedding hook is there. Which models it knows is not asked: it might load them.
-        `most` is how much one quarantine may take, as `--doctor-max-quarantine` has it.
+        `most` is how much one quarantine may take, as `--doctor-max-quarantine` has it; `engine` would compute.
         """
+        self.engine = engine
         self.embeds = embeds
         self.most = most
         self.database = database
@@ -50,7 +52,8 @@ class Planner:
 
         Quarantine: `rows` and `bytes`, as the journal will have them if the item is repaired alone, and `bytes_high`
         where it depends on the embeddings' repair which diagram is kept. Compute: `points`, `distinct`, `seconds` and
-        `peak_memory` (bytes), middle of the estimate, and `seconds_high`. Embed: `outputs`, where a hook is there.
+        `seconds_high`, middle and upper end of the estimate, and `peak_memory` (bytes). Embed: `outputs`, where a hook
+        is there.
         """
         if rule.repair is None:
             return rule.remedy or "nothing repairs this", {}
@@ -96,11 +99,11 @@ class Planner:
         if damage := upstream.damage(db, run, model, replacing=replacing):
             return f"rows of its run are damaged: {damage}", {}
         distinct = len(np.unique(cloud.points, axis=0))
-        guess = estimate(distinct)
+        guess = estimate.estimate(distinct, self.engine)
         return "", {
             "points": len(cloud.points),
             "distinct": distinct,
             "seconds": round(guess.seconds, 2),
             "seconds_high": round(guess.seconds_high, 2),
-            "peak_memory": guess.memory,
+            "peak_memory": estimate.memory(distinct, self.engine, cloud.points.nbytes),
         }

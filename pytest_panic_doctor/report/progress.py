@@ -36,13 +36,13 @@ class Ahead:
     cluster: str = ""
 
 
-def expected(todo: Sequence[Todo], workers: int, cluster: str = "") -> Ahead:
+def expected(todo: Sequence[Todo], workers: int, cluster: str = "", engine: str = "native") -> Ahead:
     """What there is to compute. How many points are distinct is not known yet: half of them, or at worst all.
 
-    `cluster` says in words where, if not here; `workers` are its cores then.
+    `cluster` says in words where, if not here; `workers` are its cores then. `engine` computes.
     """
-    middle = sum(estimate(max(1, each.points // 2)).seconds for each in todo)
-    high = sum(estimate(each.points).seconds_high for each in todo)
+    middle = sum(estimate(max(1, each.points // 2), engine).seconds for each in todo)
+    high = sum(estimate(each.points, engine).seconds_high for each in todo)
     return Ahead(len(todo), sum(each.points for each in todo), middle, high, workers, cluster)
 
 

@@ -36,7 +36,7 @@ def progress(
         budget = ward.budget()
 
         def ahead() -> Ahead:
-            return expected(doctor.ahead(), doctor.workers)
+            return expected(doctor.ahead(), doctor.workers, engine=doctor.engine)
 
         def notes() -> list[str]:
             return [*status(), *ward.notes()]

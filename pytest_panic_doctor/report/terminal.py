@@ -72,7 +72,7 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
     lines += [f"doctor: {line}" for line in limits(doctor)]
     if doctor.todo:
         most = "at most " if doctor.chosen_with else ""
-        said = announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster))
+        said = announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster, doctor.engine))
         lines.append(f"doctor: {most}{said}")
     if cap:
         lines.append(f"doctor: {cap}")

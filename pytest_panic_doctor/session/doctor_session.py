@@ -34,7 +34,7 @@ from pytest_panic_doctor.session.items import DOCTOR, EXAMINER, JUDGE, DoctorFil
 from pytest_panic_doctor.session.outcome_hooks import ReportHooks
 from pytest_panic_doctor.session.selection import chosen_with, nothing_chosen
 from pytest_panic_doctor.session.signals import Ending
-from pytest_panic_doctor.topology.engines import instead, located
+from pytest_panic_doctor.topology.engines import instead, located, would_compute
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -102,16 +102,23 @@ class DoctorSession:
         config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
         config.stash[DOCTOR] = self.doctor
         self.doctor.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
+        settings = self.doctor.settings
+        if settings.plan or settings.fix:
+            self.doctor.engine = would_compute(self._engine(settings.engine), settings.max_dim)
         examiner = self.doctor.examiner()
         examiner.embedder = self._embed if self.doctor.embeds else None
-        if self.doctor.settings.plan:
+        if settings.plan:
             from pytest_panic_doctor.repair.journal.size import Tally
             from pytest_panic_doctor.repair.preview import Planner
 
             self.tally = Tally(Path(self.doctor.scratch, "tally.sqlite"))
-            chosen = self.doctor.settings
             examiner.planner = Planner(
-                self.doctor.database, chosen.kinds, self.tally, embeds=self.doctor.embeds, most=chosen.max_quarantine
+                self.doctor.database,
+                settings.kinds,
+                self.tally,
+                embeds=self.doctor.embeds,
+                most=settings.max_quarantine,
+                engine=self.doctor.engine,
             )
         config.stash[EXAMINER] = examiner
         config.stash[JUDGE] = Judge(self.doctor.settings)

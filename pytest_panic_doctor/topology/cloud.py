@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -74,9 +75,12 @@ def default_tolerance(points: Points) -> float:
     """
     if not len(points):
         return 0.0
-    centred = points - points.mean(axis=0, dtype=np.float64)
-    radius = float(np.sqrt(np.einsum("ij,ij->i", centred, centred).max()))
-    return ULPS * 2 * radius * float(np.finfo(np.float32).eps)
+    centre = points.mean(axis=0, dtype=np.float64)
+    farthest = 0.0
+    for start in range(0, len(points), BLOCK):
+        centred = points[start : start + BLOCK] - centre
+        farthest = max(farthest, float(squared(centred).max()))
+    return ULPS * 2 * math.sqrt(farthest) * float(np.finfo(np.float32).eps)
 
 
 def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
@@ -88,12 +92,17 @@ def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
     """
     if not len(points):
         return
-    exact = points.astype(np.float64)
-    exact -= exact.mean(axis=0)
-    squares = np.einsum("ij,ij->i", exact, exact)
+    centre = points.mean(axis=0, dtype=np.float64)
+    starts = range(0, len(points), BLOCK)
+    squares = np.concatenate([squared(points[start : start + BLOCK] - centre) for start in starts])
     close = CLOSE * 2 * float(np.sqrt(squares.max()))
-    for start in range(0, len(points), BLOCK):
-        block = exact[start : start + BLOCK] @ exact[start:].T
+    for start in starts:
+        rows_here = points[start : start + BLOCK] - centre
+        block = np.empty((len(rows_here), len(points) - start))
+        np.matmul(rows_here, rows_here.T, out=block[:, :BLOCK])
+        for left in starts[start // BLOCK + 1 :]:
+            columns_here = points[left : left + BLOCK] - centre
+            np.matmul(rows_here, columns_here.T, out=block[:, left - start : left - start + BLOCK])
         block *= -2
         block += squares[start : start + BLOCK, None]
         block += squares[None, start:]
@@ -105,8 +114,15 @@ def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
         rows, columns = np.nonzero(near)
         for part in range(0, len(rows), BLOCK * 16):
             here, there = rows[part : part + BLOCK * 16], columns[part : part + BLOCK * 16]
-            block[here, there] = np.linalg.norm(exact[start + here] - exact[start + there], axis=1)
+            apart = points[start + here].astype(np.float64) - points[start + there]
+            block[here, there] = np.sqrt(squared(apart))
         yield start, block
+
+
+def squared(vectors: Distances) -> Distances:
+    """The squared length of each row."""
+    lengths: Distances = np.einsum("ij,ij->i", vectors, vectors)
+    return lengths
 
 
 def distances(points: Points) -> Distances:
@@ -114,13 +130,18 @@ def distances(points: Points) -> Distances:
     return filled(points, np.empty((len(points), len(points))))
 
 
-def filtration(points: Points) -> Filtration:
-    """The same, rounded to float32 once computed. Raises `ValueError` where one exceeds float32."""
+def filtration(points: Points, room: Filtration | None = None) -> Filtration:
+    """The same, rounded to float32 once computed. Raises `ValueError` where one exceeds float32.
+
+    `room`, shape (m, s) with s >= m, is written to in its first m columns and returned; None: a new one with s = m.
+    """
+    count = len(points)
+    result = np.empty((count, count), np.float32) if room is None else room
     with np.errstate(over="ignore"):
-        apart = filled(points, np.empty((len(points), len(points)), np.float32))
+        apart = filled(points, result[:, :count])
     if not np.isfinite(apart.max(initial=0)):
         raise ValueError("the cloud is too wide: its distances exceed float32")
-    return apart
+    return result
 
 
 def filled(points: Points, result: NDArray[Real]) -> NDArray[Real]:
@@ -144,14 +165,11 @@ def merge(points: Points, tolerance: float | None = None) -> Merged:
     a chain of near points does not drift.
     """
     within = default_tolerance(points) if tolerance is None else tolerance
-    rows = np.ascontiguousarray(points) + np.float32(0)
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty(len(order), np.intp)
-    rank[order] = np.arange(len(order))
-    group = rank[group.ravel()]
-    distinct = points[first[order]]
+    first: dict[bytes, int] = {}
+    # The sum makes -0 into 0.
+    group = np.array([first.setdefault((row + np.float32(0)).tobytes(), len(first)) for row in points], np.intp)
+    first.clear()
+    distinct = points[np.unique(group, return_index=True)[1]]
     leaders, stands = lead(distinct, within) if within > 0 else (np.arange(len(distinct)),) * 2
     return Merged(distinct[leaders], stands[group], within)
 

@@ -6,10 +6,9 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec, module_from_spec
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,8 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology import native
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Filtration, Merged, Points, filtration, merge
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
-from pytest_panic_doctor.topology.truncation import end_early
-from pytest_panic_doctor.topology.vertex_order import cost_order
 
-NAMES = ("native", "gudhi", "giotto-ph")
+NAMES = (native.NAME, "gudhi", "giotto-ph")
 """The engines that come with the doctor, the preferred one first."""
 
 
@@ -42,12 +39,12 @@ class Engine(Protocol):
 class Native:
     """The doctor's own, in C++: docs/concepts/engine.md. One thread, H0 to H2."""
 
-    name = "native"
+    name = native.NAME
     version = native.VERSION
     highest = 2
     """The highest homology dimension that it computes; an engine without this attribute computes all."""
-    as_they_are = True
-    """It takes distances as they are; an engine without this attribute gets them `prepared`."""
+    room = staticmethod(native.room)
+    """Makes the matrix for the distances: so they need no other; an engine without this attribute gets one (m, m)."""
 
     def __init__(
         self, timeout: float | None = None, memory: int | None = None, progress: native.Progress | None = None
@@ -56,9 +53,19 @@ class Native:
         self.timeout, self.memory, self.progress = timeout, memory, progress
 
     def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """Raises `native.LimitReached`, and says how far it came; `threads` changes nothing."""
+        """Raises `native.LimitReached`, and says how far it came; `threads` changes nothing.
+
+        `apart` is a `room` with the distances in it, or, at the cost of another, a matrix of shape (m, m).
+        """
         del threads
-        return native.rips_bars(apart, max_dim, timeout=self.timeout, memory=self.memory, progress=self.progress)
+        return native.rips_bars(
+            apart,
+            max_dim,
+            timeout=self.timeout,
+            memory=self.memory,
+            progress=self.progress,
+            overwrite=native.is_room(apart),
+        )
 
 
 class GiottoPh:
@@ -67,99 +74,22 @@ class GiottoPh:
     name = "giotto-ph"
 
     def __init__(self) -> None:
-        """Load it: the compiled half alone, where it is of the version that was tried."""
+        """Import it."""
+        from importlib.metadata import version
+
+        from gph import ripser_parallel
+
         self.version = version("giotto-ph")
-        self._bars = of_kernel(kernel()) if self.version in KERNELS else of_wrapper
+        self._ripser = ripser_parallel
 
     def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """`threads` work in H1 and above, and hold the interpreter's lock meanwhile."""
-        return self._bars(apart, max_dim, threads)
+        """`threads` work in H1 and above, and hold the interpreter's lock meanwhile.
 
-
-class Results(Protocol):
-    """What giotto-ph's compiled half returns."""
-
-    def births_and_deaths_by_dim(self) -> list[NDArray[np.float32]]:
-        """Births and deaths in turn, by homology dimension."""
-
-
-class Kernel(Protocol):
-    """giotto-ph's compiled half."""
-
-    def rips_dm(
-        self,
-        condensed: NDArray[np.float32],
-        births: NDArray[np.float32],
-        modulus: int,
-        max_dim: int,
-        threshold: float,
-        threads: int,
-        generators: bool,
-        /,
-    ) -> Results:
-        """Bars of a dense distance matrix: its rows above the diagonal, one after the other."""
-
-
-COMPILED = "gph.modules.gph_ripser"
-KERNELS = ("0.2.4",)
-"""The versions of giotto-ph whose compiled half has this shape: the last one, of May 2024."""
-
-
-def kernel() -> Kernel:
-    """giotto-ph's `gph.modules.gph_ripser`, without `gph` itself.
-
-    `import gph` brings SciPy and scikit-learn, for forms of input that are not used here: 129 MB instead of 29 MB, for
-    each child, and a second instead of a tenth. It is loaded by its own name, for a second copy under another would
-    clash with it: `import gph` works before and after. `of_wrapper` goes through the front door; a test compares them.
-    """
-    if COMPILED not in sys.modules:
-        package = find_spec("gph")
-        assert package is not None
-        found = PathFinder.find_spec(
-            COMPILED, [f"{folder}/modules" for folder in package.submodule_search_locations or ()]
-        )
-        assert found is not None
-        assert found.loader is not None
-        sys.modules[COMPILED] = module_from_spec(found)
-        found.loader.exec_module(sys.modules[COMPILED])
-    return cast(Kernel, sys.modules[COMPILED])
-
-
-BarsOf = Callable[[Filtration, int, int], Sequence[NDArray[np.floating]]]
-
-
-def of_kernel(compiled: Kernel) -> BarsOf:
-    """Bars by giotto-ph's compiled half, as its own Python half calls it."""
-
-    def bars(apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        births = np.zeros(len(apart), np.float32)
-        radius = float(apart.max(axis=1).min())
-        found = compiled.rips_dm(above_diagonal(apart), births, 2, max_dim, radius, threads, False)
-        return [each.reshape(-1, 2) for each in found.births_and_deaths_by_dim()]
-
-    return bars
-
-
-def above_diagonal(apart: Filtration) -> NDArray[np.float32]:
-    """The entries above the diagonal, row by row, shape (m (m - 1) / 2,)."""
-    count = len(apart)
-    condensed = np.empty(count * (count - 1) // 2, np.float32)
-    start = 0
-    for row in range(count - 1):
-        stop = start + count - 1 - row
-        condensed[start:stop] = apart[row, row + 1 :]
-        start = stop
-    return condensed
-
-
-def of_wrapper(apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-    """Bars by giotto-ph's public function, which takes the enclosing radius as threshold by itself."""
-    from gph import ripser_parallel
-
-    found: Sequence[NDArray[np.floating]] = ripser_parallel(
-        apart, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False
-    )["dgms"]
-    return found
+        It takes the enclosing radius as threshold by itself.
+        """
+        computed = self._ripser(apart, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False)
+        found: Sequence[NDArray[np.floating]] = computed["dgms"]
+        return found
 
 
 COLLAPSED = 1_000
@@ -168,13 +98,15 @@ COLLAPSED = 1_000
 
 class Gudhi:
     """GUDHI's fork of Ripser. Edge collapse (Boissonnat, Pritam, SoCG 2020) pays for many points: at 2,500 distinct the
-    time stays the same, and the memory is a third; at 800 it costs more than it saves once the filtration ends early.
+    time stays the same, and the memory is a third.
     """
 
     name = "gudhi"
 
     def __init__(self) -> None:
         """Import it."""
+        from importlib.metadata import version
+
         from gudhi.sklearn.rips_persistence import RipsPersistence
 
         self.version = version("gudhi")
@@ -236,6 +168,14 @@ def located(name: str | None = None, max_dim: int = 2) -> str:
     return name
 
 
+def would_compute(name: str, max_dim: int) -> str:
+    """The name of the engine that would compute, for estimates: `native` where none is there, or a cluster is."""
+    try:
+        return located(name, max_dim)
+    except DoctorError:
+        return native.NAME
+
+
 def instead(name: str, max_dim: int) -> str | None:
     """A sentence where another engine takes the place of `native`, and why; None where none does."""
     if name not in ("auto", "native") or (found := located(name, max_dim)) == "native":
@@ -260,7 +200,7 @@ def imported(name: str) -> Engine:
     module, attribute = name.split(":", 1)
     try:
         engine: Engine = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, PackageNotFoundError) as error:
+    except (ImportError, AttributeError) as error:
         raise DoctorError(f"the engine {name} cannot be imported ({error}): correct its name") from error
     return engine
 
@@ -270,10 +210,10 @@ def compute(
 ) -> tuple[Diagram, Merged]:
     """The persistence diagram of a cloud, H0 to H`max_dim`, in this process.
 
-    `points` is float32, shape (n, d). Repeated points are merged, and the rest ordered for cost. One point, or all
-    equal, has one essential class in H0 and nothing else. Bars of no length are left out. Where `engine` does not
-    compute H`max_dim`, the next one does: see `fitting`. Raises `EmptyCloudError` for no point at all, and `ValueError`
-    for values that are not finite, or so large that their distances are not.
+    `points` is float32, shape (n, d). Repeated points are merged. One point, or all equal, has one essential class in
+    H0 and nothing else. Bars of no length are left out. Where `engine` does not compute H`max_dim`, the next one does:
+    see `fitting`. Raises `EmptyCloudError` for no point at all, and `ValueError` for values that are not finite, or so
+    large that their distances are not.
     """
     if not len(points):
         raise EmptyCloudError("a cloud without a point has no diagram")
@@ -284,18 +224,14 @@ def compute(
         essential = np.array([[0, np.inf]], np.float32)
         return Diagram((essential, *[in_order([])] * max_dim)), merged
     engine = fitting(engine, max_dim)
-    as_they_are = getattr(engine, "as_they_are", False)
-    apart = filtration(merged.points) if as_they_are else prepared(merged.points, max_dim)
-    found = engine.bars(apart, max_dim, threads)
+    found = engine.bars(distances_for(engine, merged.points), max_dim, threads)
     return Diagram(tuple(lasting(bars) for bars in found)), merged
 
 
-def prepared(points: Points, max_dim: int) -> Filtration:
-    """The distances of merged points in the order that costs least, ended as early as can be proved."""
-    apart = filtration(points)
-    end_early(apart, max_dim)
-    order = cost_order(apart)
-    return apart[np.ix_(order, order)]
+def distances_for(engine: Engine, points: Points) -> Filtration:
+    """The distances of merged points in a matrix as `engine` wants it. Raises `ValueError` where one is too large."""
+    room = getattr(engine, "room", None)
+    return filtration(points) if room is None else filtration(points, room(len(points)))
 
 
 def lasting(bars: NDArray[np.floating]) -> Bars:

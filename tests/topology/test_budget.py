@@ -21,7 +21,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_panic_doctor.compute.budget import MARGIN, STEP, Answer, Budget, Grant, headroom
-from pytest_panic_doctor.compute.estimate import CHILD, Measured, estimate
 from pytest_panic_doctor.compute.ledger import Identity
 from pytest_panic_doctor.compute.memory import resident, tree_resident
 from pytest_panic_doctor.errors import Stopped
@@ -308,9 +307,8 @@ def test_one_killed_while_it_writes_leaves_a_whole_ledger(room: Callable[[int], 
     budget = room(600)
     code = (
         "import sys; from pathlib import Path; from pytest_panic_doctor.compute.budget import Budget\n"
-        "from pytest_panic_doctor.compute.estimate import Measured\n"
         "budget = Budget(Path(sys.argv[1]), 10**9); print(flush=True)\n"
-        "while True: budget.learn(Measured(100, 1.0, 10**8))"
+        "while True: budget.count()"
     )
     for number in range(8):
         with subprocess.Popen(
@@ -396,32 +394,3 @@ def test_four_workers_that_all_want_too_much_come_to_an_end(tmp_path: Path) -> N
     assert results.failed == []
     assert results.done == [40, 40, 40, 40, 250, 260, 270, 280]
     assert results.most < limit
-
-
-def test_estimates_learn_from_all_workers(tmp_path: Path) -> None:
-    one, two = (Budget(tmp_path / "budget", 10**9) for _ in range(2))
-    before = one.estimate(1_000)
-    for distinct in (500, 700, 900):
-        own = estimate(distinct)
-        two.learn(Measured(distinct, 3 * own.seconds, CHILD + 3 * (own.memory - CHILD)))
-    after = one.estimate(1_000)
-    assert after.seconds == pytest.approx(3 * before.seconds, rel=0.01)
-    assert after.memory - CHILD == pytest.approx(3 * (before.memory - CHILD), rel=0.01)
-    assert one.finished() == 3
-
-
-@given(st.integers(1, 3_000), st.lists(st.tuples(st.integers(1, 3_000), st.floats(0, 1e5), st.integers(0, 10**11))))
-def test_an_estimate_is_sane_whatever_was_measured(distinct: int, known: list[tuple[int, float, int]]) -> None:
-    guess = estimate(distinct, [Measured(*each) for each in known])
-    assert 0 <= guess.seconds <= guess.seconds_high
-    assert CHILD <= guess.memory <= guess.memory_high
-
-
-def test_the_ledger_does_not_grow_for_ever(tmp_path: Path) -> None:
-    budget = Budget(tmp_path / "budget", 10**9)
-    with budget.file.change() as ledger:
-        ledger.measured = [Measured(number, 1.0, 10**8) for number in range(1_000)]
-    budget.learn(Measured(5_000, 1.0, 10**8))
-    assert [each.distinct for each in budget.file.read().measured][-1] == 5_000
-    assert len(budget.file.read().measured) <= 200
-    assert budget.finished() == 1

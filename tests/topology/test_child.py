@@ -21,10 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pytest_panic_doctor.compute.child import Limits
 from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.compute.process import Child, ChildDied
 from pytest_panic_doctor.topology import native
-from pytest_panic_doctor.topology.engines import BUILT_IN, pick
+from pytest_panic_doctor.topology.engines import pick
 
 Frame = tuple[dict[str, object], list[np.ndarray]]
 PROMISED = 1.0
@@ -40,7 +41,9 @@ def child_of(engine: str, threads: int = 1) -> Iterator[Child]:
         child.end()
 
 
-def frames(child: Child, until: tuple[str, ...] = ("done", "refused", "unable"), seconds: float = 30) -> list[Frame]:
+def frames(
+    child: Child, until: tuple[str, ...] = ("done", "refused", "unable", "ended"), seconds: float = 30
+) -> list[Frame]:
     """What the child says, up to the frame that ends a task."""
     said: list[Frame] = []
     deadline = time.monotonic() + seconds
@@ -140,13 +143,38 @@ def test_it_is_lean_and_its_threads_are_told() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
-@pytest.mark.parametrize("engine", ["native", "giotto-ph"])
-def test_an_idle_child_is_small(engine: str) -> None:
-    if not BUILT_IN[engine][0]():
-        pytest.skip(f"{engine} is not installed")
-    with child_of(engine) as child:
+@pytest.mark.skipif(not native.available(), reason="the engine native was not built")
+def test_an_idle_child_is_small() -> None:
+    with child_of("native") as child:
         task(child, order())
         assert psutil.Process(child.pid).memory_info().rss < 60e6
+
+
+@pytest.mark.skipif(not native.available(), reason="the engine native was not built")
+@pytest.mark.parametrize(("limit", "allowed"), [("timeout", 0.5), ("memory", 10_000_000)])
+def test_native_ends_at_its_limits_by_itself_and_the_child_goes_on(limit: str, allowed: float) -> None:
+    points = np.random.default_rng(0).normal(size=(200, 768))
+    hard = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    with child_of("native") as child:
+        task(child, order())
+        beside = psutil.Process(child.pid).memory_info().rss if limit == "memory" else 0
+        child.send(
+            {"max_dim": 2, "tolerance": None, limit: allowed if limit == "timeout" else int(beside + allowed)}, hard
+        )
+        header, _ = frames(child)[-1]
+        assert (header["kind"], header["limit"]) == ("ended", limit)
+        assert re.fullmatch(r"H[12], column [\d,]+ of [\d,]+", str(header["far"]))
+        assert kinds(task(child, order()))[-1] == "done"
+
+
+def test_limits_are_of_what_is_left() -> None:
+    limits = Limits.of({"timeout": 5.0, "memory": 10**12}, time.monotonic() - 2)
+    assert limits.seconds_left is not None
+    assert 2.5 < limits.seconds_left <= 3
+    assert limits.bytes_left is not None
+    assert 10**12 - 2e9 < limits.bytes_left < 10**12 - 1e6
+    none = Limits.of({"timeout": None}, time.monotonic())
+    assert (none.seconds_left, none.bytes_left) == (None, None)
 
 
 def test_what_native_does_not_compute_another_engine_does() -> None:

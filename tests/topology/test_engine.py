@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from itertools import combinations
 from typing import Any
 
@@ -16,22 +15,17 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology import engines, native, persistence_diagram
-from pytest_panic_doctor.topology.cloud import EmptyCloudError, Points, distances, h0_deaths
+from pytest_panic_doctor.topology.cloud import EmptyCloudError, Points, distances, filtration, h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.engines import (
     BUILT_IN,
-    KERNELS,
     NAMES,
     Engine,
     Gudhi,
     compute,
     instead,
-    kernel,
     located,
-    of_kernel,
-    of_wrapper,
     pick,
-    prepared,
 )
 
 INF = math.inf
@@ -236,34 +230,10 @@ def test_homology_is_that_over_two_elements(engine: Engine) -> None:
         assert_bars(in_order(found[dimension]), [(1, 2)])
 
 
-def test_the_compiled_half_of_giotto_ph_does_what_its_public_function_does() -> None:
-    pytest.importorskip("gph")
-    assert version("giotto-ph") in KERNELS, "another giotto-ph: compare its compiled half, then add it to KERNELS"
-    for points in (random_cloud(80, 10), tied_cloud()):
-        apart = prepared(points, 2)
-        lean, public = of_kernel(kernel())(apart, 2, 1), of_wrapper(apart, 2, 1)
-        assert [bars.tobytes() for bars in lean] == [bars.tobytes() for bars in public]
-
-
-@pytest.mark.parametrize("public", [False, True])
-def test_giotto_ph_is_loaded_without_what_it_does_not_need(public: bool) -> None:
-    """Each child would hold another 100 MB. Its public function still works afterwards."""
-    pytest.importorskip("gph")
-    script = (
-        "import sys, numpy; from pytest_panic_doctor.topology.engines import compute, pick\n"
-        f"{'import gph' if public else ''}\n"
-        "compute(numpy.eye(5, dtype='f4'), engine=pick('giotto-ph'))\n"
-        "print('scipy' in sys.modules, 'sklearn' in sys.modules)\n"
-        "import gph; print(len(gph.ripser_parallel(numpy.eye(5))['dgms'][0]))"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == [str(public)] * 2 + ["5"]
-
-
 def test_edge_collapse_changes_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gudhi")
     for points in (random_cloud(60, 11), tied_cloud()):
-        apart = prepared(points, 2)
+        apart = filtration(points)
         plain = [in_order(bars) for bars in Gudhi().bars(apart, 2, 1)]
         monkeypatch.setattr(engines, "COLLAPSED", 0)
         collapsed = [in_order(bars) for bars in Gudhi().bars(apart, 2, 1)]

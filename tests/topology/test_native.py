@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology import native
 from pytest_panic_doctor.topology.cloud import Filtration, filtration, h0_deaths, merge
-from pytest_panic_doctor.topology.native import DeadlineReached, MemoryReached, Progress, StopRequested, rips_bars
+from pytest_panic_doctor.topology.native import (
+    DeadlineReached,
+    MemoryReached,
+    Progress,
+    StopRequested,
+    need,
+    rips_bars,
+    room,
+)
 
 INF = math.inf
 KERNELS = ("baseline", "avx2", "avx512")
@@ -355,6 +363,51 @@ def test_the_matrix_is_only_read() -> None:
     apart.setflags(write=False)
     rips_bars(apart)
     assert (apart == before).all()
+
+
+def within_room(apart: Filtration) -> Filtration:
+    """A copy that may be computed over; what is beyond the last point is nothing that may be read."""
+    matrix = room(len(apart))
+    matrix[:] = np.nan
+    matrix[:, : len(apart)] = apart
+    return matrix
+
+
+@pytest.mark.parametrize("seed", range(3 * len(KINDS)))
+def test_over_the_distances_it_computes_the_same(seed: int) -> None:
+    apart = a_matrix(seed)
+    found = lasting(rips_bars(within_room(apart), overwrite=True))
+    assert [each.tolist() for each in found] == bars_of(apart)
+
+
+def test_only_a_room_is_written_over() -> None:
+    for unfit in (a_matrix(0, least=20, most=31), room(40)[:, :32], room(40)[:, 16:]):
+        with pytest.raises(ValueError, match=r"contiguous|another length|not aligned"):
+            rips_bars(unfit, overwrite=True)
+    shifted = np.zeros(16 * 16 + 1, np.float32)[1:].reshape(16, 16)
+    other = np.zeros(16 * 16 + 2, np.float32)[2:].reshape(16, 16)
+    for unfit in (shifted, other):
+        if unfit.ctypes.data % 64:
+            with pytest.raises(ValueError, match="not aligned"):
+                rips_bars(unfit, overwrite=True)
+    locked = within_room(a_matrix(0))
+    locked.setflags(write=False)
+    with pytest.raises((ValueError, BufferError), match=r"read-only|not writable"):
+        rips_bars(locked, overwrite=True)
+    assert not native.is_room(locked)
+
+
+@pytest.mark.parametrize("count", [400, 640, 1025])
+@pytest.mark.parametrize("width", [2, 40])
+def test_what_it_needs_is_known_beforehand(count: int, width: int) -> None:
+    """By its own count, to a hundredth, where there are hardly any columns; with all pairs for edges it is the most."""
+    apart = filtration(np.random.default_rng(count).normal(size=(count, width)).astype(np.float32))
+    edges = int((apart[np.triu_indices(count, 1)] <= apart.max(axis=1).min()).sum())
+    progress, matrix = Progress(), within_room(apart)
+    rips_bars(matrix, 1, overwrite=True, progress=progress)
+    columns = 300_000
+    assert 0.99 * need(count, edges) <= progress.peak + matrix.nbytes <= need(count, edges) * 1.01 + columns
+    assert need(count, edges) <= need(count)
 
 
 def test_near_equidistant_points() -> None:

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
+from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.estimate import Measured
 from pytest_panic_doctor.compute.process import ChildDied
 from pytest_panic_doctor.compute.ray import packing
 from pytest_panic_doctor.compute.ray.client import LOCAL, Answer, Link, where
@@ -35,6 +35,7 @@ from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import Before, Done, Place, Seen
 from pytest_panic_doctor.topology.cloud import merge
 from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.engines import would_compute
 from pytest_panic_doctor.topology.threads import one_thread
 
 POLL = 0.05
@@ -61,7 +62,7 @@ class Dispatcher:
         manner: Manner,
         wanted: Callable[[], bool],
     ) -> None:
-        """`database` and `writer` belong to the thread; `budget` is where measurements are kept for estimates."""
+        """`database` and `writer` belong to the thread; `budget` counts what is computed."""
         self.link, self.database, self.writer, self.desk, self.budget = link, database, writer, desk, budget
         self.place, self.manner, self.wanted = place, manner, wanted
         self.flights: dict[str, Flight] = {}
@@ -205,7 +206,9 @@ class Dispatcher:
         with one_thread():
             merged = merge(seen.cloud.points)
         distinct = len(merged.points)
-        memory = max(job.memory, packing.asked_for(self.budget.estimate(distinct).memory_high))
+        engine = would_compute(self.manner.engine, self.manner.max_dim)
+        need = estimate.memory(distinct, engine, merged.points.nbytes)
+        memory = max(job.memory, packing.asked_for(need))
         left = len(self.flights) + len(self._urgent) + len(self._ahead) + 1
         ask = Ask(packing.threads(self.link.nodes, left), min(memory, self._most()), merged.points.nbytes)
         order = Order(
@@ -256,7 +259,7 @@ class Dispatcher:
             float(str(header["seconds"])),
             int(str(header["peak"])),
         )
-        self.budget.learn(Measured(flight.distinct, computed.seconds, computed.peak_memory))
+        self.budget.count()
         done = recompute.done(flight.before.points, computed)
         # Before it is written, for an item may find it there in the same moment; without a row nobody asks for it.
         self.desk.record(job.rule, job.subject, done)

@@ -15,6 +15,8 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+NAME = "native"
+
 MOST_POINTS = 65_535
 """The most points that it takes."""
 
@@ -24,12 +26,20 @@ VERSION = "1"
 STOP, STAGE, DONE, TO_DO, BYTES, PEAK = range(6)
 """Places in the words that Python shares with the compiled half (`State` in src/control.hpp)."""
 
+LANES = 16
+"""Rows of ranks are a multiple of so many long, a cache line (`Edges::kLanes` in src/edges.hpp)."""
+
 STAGES = ("the ranks of the edges", "the links, edge", "H1, column", "H2, column")
 """What is gone through, stage by stage; of the first no progress is known."""
 
 
 class LimitReached(Exception):
     """A computation that was ended; the text says at which limit, and how far it came. Nothing of it is left."""
+
+    def __init__(self, happened: str, far: str) -> None:
+        """`far` is how far it came, such as `H2, column 1,204 of 1,862`."""
+        super().__init__(f"{happened} in {far}")
+        self.far = far
 
 
 class DeadlineReached(LimitReached):
@@ -90,6 +100,11 @@ class Progress:
         of = f" {min(self.done + 1, self.to_do):,} of {self.to_do:,}" if stage else ""
         return f"in {STAGES[stage]}{of}"
 
+    @property
+    def place(self) -> str:
+        """The same without its first word."""
+        return str(self).removeprefix("in ")
+
 
 def available() -> bool:
     """Whether the compiled half was built when the package was installed, and can be loaded here."""
@@ -108,6 +123,7 @@ def rips_bars(
     memory: int | None = None,
     progress: Progress | None = None,
     kernel: str | None = None,
+    overwrite: bool = False,
 ) -> tuple[NDArray[np.float32], ...]:
     """The bars of positive length of a Vietoris-Rips filtration, with coefficients in Z/2.
 
@@ -119,6 +135,7 @@ def rips_bars(
         memory: bytes that the computation may allocate, beside `distances`; None for no limit.
         progress: told how far it is, and asked whether to stop.
         kernel: `baseline`, `avx2` or `avx512`; None: the best that the processor has. The bars are the same.
+        overwrite: `distances` are all of a `room(m)`, shape (m, s), and are lost: this takes 4 m**2 bytes less.
 
     Returns:
         For each dimension, births and deaths: float32, shape (k, 2), in no order. The essential class of H0 is
@@ -140,10 +157,42 @@ def rips_bars(
         told.state,
         threading.current_thread() is threading.main_thread(),
         kernel,
+        overwrite,
     )
     if isinstance(found, int):
         raise reached(found, told, timeout, memory)
     return tuple(np.frombuffer(each, np.float32).reshape(-1, 2) for each in found[: max_dim + 1])
+
+
+def room(count: int) -> NDArray[np.float32]:
+    """A matrix in which the compiled half can compute, shape (m, s) with s >= m, not initialised.
+
+    The distances go to its first m columns; its rows begin on cache lines.
+    """
+    width = -(-count // LANES) * LANES
+    memory = np.empty(count * width + LANES, np.float32)
+    start = -memory.ctypes.data % (4 * LANES) // 4
+    return memory[start : start + count * width].reshape(count, width)
+
+
+def is_room(matrix: NDArray[np.float32]) -> bool:
+    """Whether a matrix is as `room` makes them."""
+    flags = matrix.flags
+    fits = matrix.ndim == 2 and matrix.shape[1] == -(-len(matrix) // LANES) * LANES
+    return fits and flags.c_contiguous and flags.writeable and matrix.ctypes.data % (4 * LANES) == 0
+
+
+def need(count: int, edges: int | None = None) -> int:
+    """The bytes of a computation up to its columns, which no formula foresees, its `room` included.
+
+    Args:
+        count: The number of points.
+        edges: The number of pairs no farther apart than the enclosing radius; None: all, which is the most.
+    """
+    pairs = count * (count - 1) // 2 if edges is None else edges
+    bits = -(-count // 512) * 64
+    # Ranks; length, ends, apex and a bit for each edge; neighbours of each vertex as bits.
+    return 4 * count * (-(-count // LANES) * LANES) + 10 * pairs + pairs // 8 + count * bits
 
 
 def as_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -158,8 +207,8 @@ def as_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
 def reached(limit: int, told: Progress, timeout: float | None, memory: int | None) -> LimitReached:
     """The exception for the number of a limit (`Limit` in src/control.hpp)."""
     if limit == 1:
-        return DeadlineReached(f"ended after {timeout:g} s, its limit, {told}")
+        return DeadlineReached(f"ended after {timeout:g} s, its limit,", told.place)
     if limit == 2:
         most = "all there is" if memory is None else f"{memory:,} bytes, its limit"
-        return MemoryReached(f"ended at {most}, {told}")
-    return StopRequested(f"stopped {told}")
+        return MemoryReached(f"ended at {most},", told.place)
+    return StopRequested("stopped", told.place)

@@ -11,6 +11,7 @@ def bars(
     state: NDArray[np.int64],
     signals: bool,
     kernel: str | None,
+    over: bool = False,
     /,
 ) -> tuple[bytes, bytes, bytes] | int:
     """Bars of H0 to H2 as bytes of float32 pairs, or the number of the limit that was reached."""

@@ -29,10 +29,7 @@ class Buffer {
   bool get(PyObject *object, int flags) { return PyObject_GetBuffer(object, &view_, flags) == 0; }
   const Py_buffer &view() const { return view_; }
 
-  template <class T>
-  bool aligned() const {
-    return reinterpret_cast<std::uintptr_t>(view_.buf) % alignof(T) == 0;
-  }
+  bool aligned(std::size_t bytes) const { return reinterpret_cast<std::uintptr_t>(view_.buf) % bytes == 0; }
 
  private:
   Py_buffer view_{};
@@ -83,12 +80,14 @@ struct Outcome {
   std::string unusable;
 };
 
-Outcome compute(const Py_buffer &matrix, int max_dim, const rips::Kernels &kernels, rips::Control &control) {
+// `over`: the ranks may be written over the distances.
+Outcome compute(const Py_buffer &matrix, bool over, int max_dim, const rips::Kernels &kernels, rips::Control &control) {
   Outcome outcome;
   try {
-    const rips::Distances distances(static_cast<const float *>(matrix.buf), static_cast<std::size_t>(matrix.shape[0]),
-                                    control);
-    outcome.diagram = rips::persistence(distances, max_dim, kernels, control);
+    auto *const memory = static_cast<std::byte *>(matrix.buf);
+    const rips::Distances distances(memory, static_cast<std::size_t>(matrix.shape[0]),
+                                    static_cast<std::size_t>(matrix.shape[1]), control);
+    outcome.diagram = rips::persistence(distances, over ? memory : nullptr, max_dim, kernels, control);
   } catch (const rips::Reached &reached) {
     outcome.limit = reached.limit;
   } catch (const rips::Unusable &why) {
@@ -117,23 +116,32 @@ PyObject *as_python(const Outcome &outcome) {
   return bars;
 }
 
+// What is wrong with the shape of a matrix, or with where it lies; empty where nothing is.
+std::string unfit(const Buffer &matrix, bool over) {
+  const Py_buffer &view = matrix.view();
+  if (view.ndim != 2) return "the distances are no square matrix";
+  if (!is_float32(view)) return "the distances are not float32 of this machine";
+  if (!matrix.aligned(over ? rips::kRowAlignment : alignof(float))) return "the distances are not aligned";
+  const auto count = static_cast<std::size_t>(view.shape[0]);
+  const std::size_t wanted = over ? rips::Edges::stride(count) : count;
+  if (static_cast<std::size_t>(view.shape[1]) == wanted) return {};
+  return over ? "the rows of the distances have another length than ranks need" : "the distances are no square matrix";
+}
+
 PyObject *bars(PyObject *, PyObject *arguments) {
   PyObject *matrix_object, *state_object;
-  int max_dim, signals;
+  int max_dim, signals, over = 0;
   double seconds;
   long long memory;
   const char *kernel;
-  if (!PyArg_ParseTuple(arguments, "OidLOpz:bars", &matrix_object, &max_dim, &seconds, &memory, &state_object, &signals,
-                        &kernel))
+  if (!PyArg_ParseTuple(arguments, "OidLOpz|p:bars", &matrix_object, &max_dim, &seconds, &memory, &state_object, &signals,
+                        &kernel, &over))
     return nullptr;
   Buffer matrix, state;
-  if (!matrix.get(matrix_object, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) return nullptr;
+  if (!matrix.get(matrix_object, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (over != 0 ? PyBUF_WRITABLE : 0))) return nullptr;
   if (!state.get(state_object, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)) return nullptr;
-  const Py_buffer &view = matrix.view();
-  if (view.ndim != 2 || view.shape[0] != view.shape[1]) return refuse("the distances are no square matrix");
-  if (!is_float32(view)) return refuse("the distances are not float32 of this machine");
-  if (!matrix.aligned<float>()) return refuse("the distances are not aligned");
-  if (state.view().len < static_cast<Py_ssize_t>(sizeof(rips::State)) || !state.aligned<rips::State>())
+  if (const std::string why = unfit(matrix, over != 0); !why.empty()) return refuse(why);
+  if (state.view().len < static_cast<Py_ssize_t>(sizeof(rips::State)) || !state.aligned(alignof(rips::State)))
     return refuse("the state is too short, or not aligned");
   if (max_dim < 0 || max_dim > 2) return refuse("the engine computes H0 to H2");
   const rips::Kernels *const kernels = rips::kernels(kernel);
@@ -145,14 +153,14 @@ PyObject *bars(PyObject *, PyObject *arguments) {
   {
     Unlocked unlocked;
     control.emplace(words, seconds, memory, signals != 0 ? Unlocked::interrupted : nullptr, &unlocked);
-    outcome = compute(view, max_dim, *kernels, *control);
+    outcome = compute(matrix.view(), over != 0, max_dim, *kernels, *control);
   }
   return as_python(outcome);
 }
 
 PyMethodDef methods[] = {
     {"bars", bars, METH_VARARGS,
-     "bars(distances, max_dim, seconds, memory, state, signals, kernel)\n--\n\n"
+     "bars(distances, max_dim, seconds, memory, state, signals, kernel, over=False)\n--\n\n"
      "Bars of H0 to H2 as bytes of float32 pairs, or the number of the limit that was reached."},
     {nullptr, nullptr, 0, nullptr},
 };

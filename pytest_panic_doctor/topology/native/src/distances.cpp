@@ -17,7 +17,8 @@ std::string entry(std::size_t row, std::size_t column) {
 
 }  // namespace
 
-Distances::Distances(const float *apart, std::size_t count, Control &control) : apart_(apart), count_(count) {
+Distances::Distances(const std::byte *apart, std::size_t count, std::size_t stride, Control &control)
+    : apart_(apart), count_(count), stride_(stride) {
   if (count == 0) throw Unusable("no points: a diagram needs at least one");
   if (count > kMostPoints) throw Unusable(std::to_string(count) + " points: the engine takes at most 65535");
   check(control);
@@ -31,10 +32,10 @@ void Distances::check(Control &control) const {
       for (std::size_t row = top; row < bottom; ++row) {
         const std::size_t right = std::min(left + kTile, row);
         for (std::size_t column = left; column < right; ++column) {
-          const auto bits = std::bit_cast<Length>(apart_[row * count_ + column]);
-          if ((bits & kNoSign) >= kInfinity) throw Unusable(entry(row, column) + " is NaN or infinity");
-          if (bits > kNegativeZero) throw Unusable(entry(row, column) + " is negative");
-          if ((*this)(column, row) != (bits & kNoSign))
+          const Length bits_here = bits(row, column);
+          if ((bits_here & kNoSign) >= kInfinity) throw Unusable(entry(row, column) + " is NaN or infinity");
+          if (bits_here > kNegativeZero) throw Unusable(entry(row, column) + " is negative");
+          if ((*this)(column, row) != (bits_here & kNoSign))
             throw Unusable("not symmetric: " + entry(row, column) + " differs from " + entry(column, row));
         }
       }

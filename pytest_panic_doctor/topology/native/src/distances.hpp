@@ -4,9 +4,9 @@
 // no mode of the processor (denormals as zero) can change an answer.
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <stdexcept>
 
 #include "control.hpp"
@@ -21,18 +21,19 @@ struct Unusable : std::invalid_argument {
 };
 
 // Invariant, from the constructor on: 1 to 65,535 points, symmetric, zeros on the diagonal, every entry finite and not
-// negative. Where another thread writes to the matrix meanwhile, answers are wrong, and nothing worse.
+// negative. Where another thread writes to the matrix meanwhile, answers are wrong, and nothing worse. Once the ranks are
+// written over the matrix, nothing may be asked of this.
 class Distances {
  public:
   static constexpr std::size_t kMostPoints = 65'535;
 
-  // `apart` has `count` x `count` entries, row by row. Throws Unusable.
-  Distances(const float *apart, std::size_t count, Control &control);
+  // `apart` has `count` rows, `stride` float32 apart from each other. Throws Unusable.
+  Distances(const std::byte *apart, std::size_t count, std::size_t stride, Control &control);
 
   std::size_t count() const { return count_; }
 
   Length operator()(std::size_t one, std::size_t other) const {
-    return std::bit_cast<Length>(apart_[one * count_ + other]) & kNoSign;
+    return bits(one, other) & kNoSign;
   }
 
  private:
@@ -40,8 +41,14 @@ class Distances {
 
   void check(Control &control) const;
 
-  const float *apart_;
-  std::size_t count_;
+  Length bits(std::size_t one, std::size_t other) const {
+    Length bits;
+    std::memcpy(&bits, apart_ + (one * stride_ + other) * sizeof bits, sizeof bits);
+    return bits;
+  }
+
+  const std::byte *apart_;
+  std::size_t count_, stride_;
 };
 
 }  // namespace rips

@@ -1,7 +1,8 @@
 #include "edges.hpp"
 
 #include <algorithm>
-#include <array>
+#include <bit>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -20,71 +21,94 @@ constexpr char kChanged[] = "the matrix was written to while it was read";
 
 std::size_t digit(Key key, int which) { return (key >> (32 + which * kBits)) & (kBins - 1); }
 
+// Memory that holds keys for a while, whatever it is otherwise: it is read and written as bytes.
+struct Scratch {
+  std::byte *memory;
+
+  Key operator[](std::size_t at) const {
+    Key key;
+    std::memcpy(&key, memory + at * sizeof key, sizeof key);
+    return key;
+  }
+  void put(std::size_t at, Key key) { std::memcpy(memory + at * sizeof key, &key, sizeof key); }
+};
+
 // Sorts by the upper 32 bits, and keeps the order of equal ones: one pass for each digit, least significant first, except
-// where all keys have the same.
-Block<Key> radix_sorted(Block<Key> keys, Control &control) {
+// where all keys have the same. `room` is as large as the keys; what is in it is lost.
+void radix_sort(Block<Key> &keys, std::byte *room, Control &control) {
   const std::size_t size = keys.size();
+  Scratch from{reinterpret_cast<std::byte *>(keys.data())}, to{room};
   Vector<std::size_t> counts(kDigits * kBins, 0, Counted<std::size_t>(control));
   for (std::size_t at = 0; at < size; ++at) {
     for (int which = 0; which < kDigits; ++which) ++counts[which * kBins + digit(keys[at], which)];
     if (at % kChunk == 0) control.look(kChunk);
   }
-  Block<Key> other(control, size);
   for (int which = 0; which < kDigits; ++which) {
     std::size_t *const starts = counts.data() + which * kBins;
     if (std::any_of(starts, starts + kBins, [size](std::size_t count) { return count == size; })) continue;
     std::exclusive_scan(starts, starts + kBins, starts, std::size_t{0});
     for (std::size_t at = 0; at < size; ++at) {
-      other[starts[digit(keys[at], which)]++] = keys[at];
+      const Key key = from[at];
+      to.put(starts[digit(key, which)]++, key);
       if (at % kChunk == 0) control.look(kChunk);
     }
-    std::swap(keys, other);
+    std::swap(from, to);
   }
-  return keys;
+  if (from.memory != room) return;
+  for (std::size_t at = 0; at < size; ++at) {
+    keys[at] = from[at];
+    if (at % kChunk == 0) control.look(kChunk);
+  }
 }
 
 }  // namespace
 
-Edges::Edges(const Distances &distances, Control &control)
-    : distances_(distances),
-      vertices_(distances.count()),
-      stride_((vertices_ + kLanes - 1) / kLanes * kLanes),
-      points_(vertices_, 0, Counted<Vertex>(control)),
-      ends_(control),
-      ranks_(control) {
-  number(control);
-  rank_all(radix_sorted(keys(control), control), control);
+Edges::Edges(const Distances &distances, std::byte *room, Control &control)
+    : vertices_(distances.count()),
+      stride_(stride(vertices_)),
+      keys_(keys(distances, by_centrality(distances, control), control)),
+      own_(control, room == nullptr ? vertices_ * stride_ : 0),
+      ranks_(room == nullptr ? own_.data() : reinterpret_cast<Rank *>(room)) {
+  // Each edge is two entries of the matrix, of four bytes: its key of eight fits.
+  radix_sort(keys_, reinterpret_cast<std::byte *>(ranks_), control);
+  rank_all(control);
 }
 
-void Edges::number(Control &control) {
-  Vector<double> total(vertices_, 0.0, Counted<double>(control));
-  for (std::size_t point = 0; point < vertices_; ++point) {
-    for (std::size_t other = 0; other < vertices_; ++other)
-      total[point] += std::bit_cast<float>(distances_(point, other));
-    control.look(vertices_);
+// The points, the most central one first.
+Vector<Vertex> Edges::by_centrality(const Distances &distances, Control &control) {
+  const std::size_t count = distances.count();
+  Vector<double> total(count, 0.0, Counted<double>(control));
+  for (std::size_t point = 0; point < count; ++point) {
+    for (std::size_t other = 0; other < count; ++other)
+      total[point] += std::bit_cast<float>(distances(point, other));
+    control.look(count);
   }
-  std::iota(points_.begin(), points_.end(), Vertex{0});
-  std::stable_sort(points_.begin(), points_.end(), [&](Vertex one, Vertex other) { return total[one] < total[other]; });
+  Vector<Vertex> points(count, 0, Counted<Vertex>(control));
+  std::iota(points.begin(), points.end(), Vertex{0});
+  std::stable_sort(points.begin(), points.end(), [&](Vertex one, Vertex other) { return total[one] < total[other]; });
+  return points;
 }
 
-Block<Edges::Key> Edges::keys(Control &control) const {
+// The edges in the order of their ends; `points` are the points that the vertices stand for.
+Block<Edges::Key> Edges::keys(const Distances &distances, const Vector<Vertex> &points, Control &control) {
+  const std::size_t count = distances.count();
   Length radius = std::numeric_limits<Length>::max();
-  for (std::size_t point = 0; point < vertices_; ++point) {
+  for (std::size_t point = 0; point < count; ++point) {
     Length farthest = 0;
-    for (std::size_t other = 0; other < vertices_; ++other) farthest = std::max(farthest, distances_(point, other));
+    for (std::size_t other = 0; other < count; ++other) farthest = std::max(farthest, distances(point, other));
     radius = std::min(radius, farthest);
-    control.look(vertices_);
+    control.look(count);
   }
   std::size_t size = 0;
-  for (std::size_t point = 0; point < vertices_; ++point) {
-    for (std::size_t other = 0; other < point; ++other) size += distances_(point, other) <= radius;
+  for (std::size_t point = 0; point < count; ++point) {
+    for (std::size_t other = 0; other < point; ++other) size += distances(point, other) <= radius;
     control.look(point);
   }
   Block<Key> found(control, size);
   std::size_t at = 0;
-  for (std::size_t high = 0; high < vertices_; ++high) {
+  for (std::size_t high = 0; high < count; ++high) {
     for (std::size_t low = 0; low < high; ++low) {
-      const Length apart = distances_(points_[high], points_[low]);
+      const Length apart = distances(points[high], points[low]);
       if (apart > radius) continue;
       if (at == size) throw Unusable(kChanged);
       found[at++] = Key{apart} << 32 | Key{high} << 16 | low;
@@ -95,16 +119,9 @@ Block<Edges::Key> Edges::keys(Control &control) const {
   return found;
 }
 
-void Edges::rank_all(Block<Key> sorted, Control &control) {
-  ends_ = Block<std::uint32_t>(control, sorted.size());
-  for (std::size_t at = 0; at < sorted.size(); ++at) {
-    ends_[at] = static_cast<std::uint32_t>(sorted[at]);
-    if (at % kChunk == 0) control.look(kChunk);
-  }
-  sorted.clear();
-  ranks_ = Block<Rank>(control, vertices_ * stride_);
+void Edges::rank_all(Control &control) {
   for (std::size_t vertex = 0; vertex < vertices_; ++vertex) {
-    std::fill_n(ranks_.data() + vertex * stride_, stride_, kNoEdge);
+    std::fill_n(ranks_ + vertex * stride_, stride_, kNoEdge);
     control.look(stride_);
   }
   for (Rank edge = 0; edge < count(); ++edge) {

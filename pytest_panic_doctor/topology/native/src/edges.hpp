@@ -27,41 +27,44 @@ struct Edge {
 // Vertices are the points numbered anew, the most central one first, so that the lowest vertices of a set are those that
 // are joined to most of it.
 //
+// The ranks may be written over the distances, of which nothing but the lengths of the edges is needed any more.
+//
 // Invariant: rank(x, y) = rank(y, x) = e if and only if {x, y} are the ends of edge e; else it is kNoEdge. Rows are
 // `stride` long, a multiple of 16, and what is beyond the last vertex is kNoEdge.
 class Edges {
  public:
   static constexpr std::size_t kLanes = 16;
 
-  Edges(const Distances &distances, Control &control);
+  // The length of the rows of ranks of so many vertices.
+  static std::size_t stride(std::size_t vertices) { return (vertices + kLanes - 1) / kLanes * kLanes; }
+
+  // `room` is where the ranks go: `count` rows of `stride(count)`, on a cache line; nullptr: memory of their own. It may
+  // be where the distances are.
+  Edges(const Distances &distances, std::byte *room, Control &control);
 
   std::size_t vertices() const { return vertices_; }
   std::size_t stride() const { return stride_; }
-  Rank count() const { return static_cast<Rank>(ends_.size()); }
+  Rank count() const { return static_cast<Rank>(keys_.size()); }
 
   Edge operator[](Rank edge) const {
-    const std::uint32_t ends = ends_[edge];
+    const Key ends = keys_[edge];
     return {static_cast<Vertex>(ends >> 16), static_cast<Vertex>(ends)};
   }
-  const Rank *row(Vertex vertex) const { return ranks_.data() + vertex * stride_; }
+  const Rank *row(Vertex vertex) const { return ranks_ + vertex * stride_; }
   Rank rank(Vertex one, Vertex other) const { return row(one)[other]; }
-  Length length(Rank edge) const {
-    const Edge ends = (*this)[edge];
-    return distances_(points_[ends.high], points_[ends.low]);
-  }
+  Length length(Rank edge) const { return static_cast<Length>(keys_[edge] >> 32); }
 
  private:
   using Key = std::uint64_t;  // length, then ends: 32 bits, 16, 16
 
-  void number(Control &control);
-  Block<Key> keys(Control &control) const;
-  void rank_all(Block<Key> sorted, Control &control);
+  static Vector<Vertex> by_centrality(const Distances &distances, Control &control);
+  static Block<Key> keys(const Distances &distances, const Vector<Vertex> &points, Control &control);
+  void rank_all(Control &control);
 
-  const Distances &distances_;
   std::size_t vertices_, stride_;
-  Vector<Vertex> points_;  // the point that each vertex stands for
-  Block<std::uint32_t> ends_;
-  Block<Rank> ranks_;
+  Block<Key> keys_;  // by rank
+  Block<Rank> own_;  // the ranks, where they have memory of their own
+  Rank *ranks_;
 };
 
 }  // namespace rips

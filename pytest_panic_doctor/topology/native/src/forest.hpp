@@ -39,7 +39,7 @@ class Forests {
   struct Slice {
     std::uint32_t begin, size;
   };
-  static constexpr std::size_t kMost = std::size_t{1} << 19;  // attached vertices that are remembered
+  static constexpr std::size_t kMost = std::size_t{1} << 17;  // attached vertices that are remembered
 
   void grow(Rank edge);
 

@@ -52,6 +52,9 @@ class Counted {
   Control *control_;
 };
 
+// A cache line, on which rows of ranks and of bits begin.
+constexpr std::size_t kRowAlignment = 64;
+
 template <class T>
 using Vector = std::vector<T, Counted<T>>;
 
@@ -68,7 +71,7 @@ Map<Key, Value> map_of(Control &control) {
 template <class T>
 class Block {
  public:
-  static constexpr std::align_val_t kAligned{64};
+  static constexpr std::align_val_t kAligned{kRowAlignment};
 
   explicit Block(Control &control) : control_(&control) {}
   Block(Control &control, std::size_t size) : control_(&control) {

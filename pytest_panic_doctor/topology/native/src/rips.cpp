@@ -26,10 +26,10 @@ void reduce_all(Reduction<Cofacets> &reduction, const Simplices &simplices, Bars
 
 }  // namespace
 
-Diagram persistence(const Distances &distances, int max_dim, const Kernels &kernels, Control &control) {
+Diagram persistence(const Distances &distances, std::byte *room, int max_dim, const Kernels &kernels, Control &control) {
   const Counted<Bar> counted(control);
   Diagram diagram{Bars(counted), Bars(counted), Bars(counted)};
-  const Edges edges(distances, control);
+  const Edges edges(distances, room, control);
   const Links links(edges, max_dim > 0, kernels, control);
   diagram[0] = components(edges, links, control);
   if (max_dim < 1) return diagram;

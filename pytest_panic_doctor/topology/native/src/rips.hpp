@@ -11,7 +11,8 @@ namespace rips {
 
 using Diagram = std::array<Bars, 3>;
 
-// Bars of positive length, in no particular order; dimensions above `max_dim` (0 to 2) stay empty. Throws Reached.
-Diagram persistence(const Distances &distances, int max_dim, const Kernels &kernels, Control &control);
+// Bars of positive length, in no particular order; dimensions above `max_dim` (0 to 2) stay empty. `room` as in Edges.
+// Throws Reached.
+Diagram persistence(const Distances &distances, std::byte *room, int max_dim, const Kernels &kernels, Control &control);
 
 }  // namespace rips

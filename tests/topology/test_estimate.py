@@ -1,0 +1,34 @@
+"""What a diagram will take: more points never less, and each engine by its own law."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_panic_doctor.compute.estimate import estimate, memory
+from pytest_panic_doctor.topology.engines import NAMES
+from pytest_panic_doctor.topology.native import need
+
+
+@given(st.integers(1, 65_534), st.sampled_from([*NAMES, "somebody:else"]))
+def test_more_points_take_more(distinct: int, engine: str) -> None:
+    less, more = estimate(distinct, engine), estimate(distinct + 1, engine)
+    assert 0 < less.seconds < less.seconds_high
+    assert less.seconds < more.seconds
+    assert memory(distinct, engine) <= memory(distinct + 1, engine)
+
+
+def test_memory_of_native_is_arithmetic_and_the_cloud_is_there_twice() -> None:
+    assert memory(2_000, "native", 10**6) - memory(1_000, "native") == need(2_000) - need(1_000) + 2 * 10**6
+    assert need(1_000, 400_000) == 4 * 1_000 * 1_008 + 10 * 400_000 + 400_000 // 8 + 1_000 * 128
+
+
+@pytest.mark.parametrize(
+    ("distinct", "engine", "seconds", "megabytes"),
+    [(1_124, "native", 0.27, 61), (2_500, "native", 1.7, 105), (1_124, "giotto-ph", 69, 488), (783, "gudhi", 19, 259)],
+)
+def test_it_is_near_what_was_measured(distinct: int, engine: str, seconds: float, megabytes: float) -> None:
+    """CPU seconds and peaks of whole processes (benchmarks/README.md)."""
+    assert estimate(distinct, engine).seconds == pytest.approx(seconds, rel=0.4)
+    assert memory(distinct, engine, distinct * 3072) == pytest.approx(megabytes * 1e6, rel=0.3)
