@@ -20,7 +20,7 @@ UNKNOWN = ("no such collation sequence", "no such function", "unknown function")
 """What SQLite says where an index needs something that this SQLite does not have: the file itself may be whole."""
 
 
-RESTORE = "restore the file from a backup (docs/concepts/repair.md says when REINDEX can help)"
+RESTORE = "restore the file from a backup (docs/how-to/damaged-files.md says when REINDEX can help)"
 
 ABSENT = "which this SQLite does not have"
 REMOVE = "remove what needs it with the program that made it, or use a Python whose SQLite has it"

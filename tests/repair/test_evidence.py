@@ -52,8 +52,8 @@ def untouched(built: Built, computer: Computer, rule: str, *said: str) -> None:
 
 
 def test_every_rule_with_a_repair_says_what_it_demands() -> None:
-    """A rule that is repaired needs its row in docs/concepts/repair.md, and there is no row of a rule that is not."""
-    text = (Path(__file__).parents[2] / "docs" / "concepts" / "repair.md").read_text()
+    """Each rule with a repair has its row in docs/reference/repair-conditions.md, and no other rule has one."""
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "repair-conditions.md").read_text()
     table = text.split("<!-- demands: ")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     assert sorted(rule for rule, _ in rows) == sorted(rule.id for rule in RULES.values() if rule.repair)

@@ -10,7 +10,6 @@ import pytest
 
 from pytest_panic_doctor.rules import DuplicateRule, registry
 from pytest_panic_doctor.rules.base import Finding, Rule, Scope, View, rule
-from pytest_panic_doctor.session.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -25,11 +24,6 @@ def test_every_rule_has_its_row(each: Rule) -> None:
 def test_no_row_is_of_a_rule_that_is_gone() -> None:
     rows = re.findall(r"^\| ([a-z]+-?[a-z]+) \| (?:database|experiment|run)", README, re.MULTILINE)
     assert sorted(rows) == sorted(registry())
-
-
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_every_option_has_its_row(option: object) -> None:
-    assert re.search(rf"^\| `{option.flag}[ `\[]", README, re.MULTILINE)  # type: ignore[attr-defined]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
