@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_panic_doctor.database.connection import Database, data_version
+from pytest_panic_doctor.database.connection import Database, Unreadable, data_version
 from pytest_panic_doctor.database.integrity import REMOVE, RESTORE, needing
 from pytest_panic_doctor.database.integrity import check as check_file
 from pytest_panic_doctor.database.room import Room, TooLarge, named, too_big
@@ -147,6 +147,9 @@ class Named:
         return tuple(self.kept)
 
 
+AS_BEFORE = "the file cannot be read, for the reason that the first such item gives"
+
+
 class Examiner:
     """Examines items of one database: with a surgeon under `--doctor-fix`, without one otherwise."""
 
@@ -184,6 +187,7 @@ class Examiner:
         self.chosen: frozenset[str] | None = None
         """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
         self._settled: set[tuple[str, Subject]] = set()
+        self._unreadable_since = ""
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
 
@@ -249,7 +253,18 @@ class Examiner:
         return Look((*seen, found))
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
-        """Examine one item; what was read of it must be whole, or nothing is said but that."""
+        """Examine one item; what was read of it must be whole, or nothing is said but that.
+
+        A file that cannot be read any more, as on a disk that is full, fails the item with the sentence that says why,
+        and all later ones with a short one: there may be a hundred thousand.
+        """
+        try:
+            return self._examine_verified(rule, subject)
+        except Unreadable as error:
+            known, self._unreadable_since = self._unreadable_since, str(error)
+            return Outcome("failed", error=AS_BEFORE if known == str(error) else str(error))
+
+    def _examine_verified(self, rule: Rule, subject: Subject) -> Outcome:
         if self.verification is None:
             return self._examine(rule, subject)
         doubt = self.verification.begin()
