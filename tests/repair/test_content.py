@@ -178,6 +178,19 @@ def test_a_before_image_that_is_another_now(patient: Patient, table: str, column
     assert set(after[table]) < set(before[table])
 
 
+def test_a_repair_without_an_intact_row_keeps_no_other_from_being_undone(patient: Patient) -> None:
+    before = patient.dump()
+    with closing(sqlite3.connect(repaired(patient))) as db, db:
+        (images,) = db.execute("SELECT images FROM layouts WHERE table_name = 'persistencediagram'").fetchone()
+        db.execute(f"UPDATE {images} SET diagram_data = x'00' WHERE id = ?", (DIAGRAM,))
+    notes: list[str] = []
+    done = undo(patient.path, "all:intact", note=notes.append)
+    assert [each.undoes for each in done] == [1]
+    assert notes == [f"Of repair 2 nothing can be put back: 1 row (persistencediagram {DIAGRAM})."]
+    after = patient.dump()
+    assert [table for table in before if after[table] != before[table]] == ["persistencediagram"]
+
+
 RECORDS = {
     "a change's key": "UPDATE changes SET key = 'x' WHERE id = 3",
     "a change's rowid": "UPDATE changes SET row = row + 1000 WHERE id = 3",

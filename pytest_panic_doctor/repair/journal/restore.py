@@ -25,7 +25,10 @@ from pytest_panic_doctor.repair.journal.verification import SHOWN
 
 
 class NotHere(RepairRefused):
-    """The file has nothing of the repair: all of its rows are as they were before it."""
+    """Nothing of a repair can be put back: the file has nothing of it, or the journal no intact row.
+
+    An undo of all repairs notes it and continues with the next.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
     stay[:] = [*damage.ids, *found.stay]
     if not found.parts:
         if stay:
-            raise RepairRefused(f"Of repair {repair.id} nothing can be put back: {count(len(stay))} ({named(stay)}).")
+            raise NotHere(f"Of repair {repair.id} nothing can be put back: {count(len(stay))} ({named(stay)}).")
         raise NotHere(
             f"Repair {repair.id} ({repair.rule}) is not in {real(journal.database).name} as it is now: its rows are as "
             "they were before it, as in an older copy; there was nothing to undo."
