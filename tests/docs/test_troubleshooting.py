@@ -19,6 +19,10 @@ ROOTS = {"DoctorError"}
 """What a user can cause, and all its subclasses."""
 
 
+OF_THE_CODE = {"A row of … is not added without an id."}
+"""What only a mistake in the code can cause."""
+
+
 @cache
 def trees() -> tuple[ast.Module, ...]:
     """The package's modules."""
@@ -105,6 +109,18 @@ def test_every_kind_of_error_that_a_user_can_cause_has_a_line(name: str) -> None
         assert any(name in ast.unparse(node).splitlines()[0] for node in error_classes().values())
         return
     assert any(is_of(quoted, text) for quoted in QUOTED for text in messages), messages
+
+
+@pytest.mark.parametrize("name", error_classes())
+def test_a_message_that_is_not_on_the_page_says_itself_what_to_do(name: str) -> None:
+    silent = [
+        text
+        for text in made(name)
+        if not any(is_of(quoted, text) for quoted in QUOTED)
+        and not re.search(r"[:;,] \w+", text)
+        and not text.strip(".").endswith("…")
+    ]
+    assert set(silent) <= OF_THE_CODE
 
 
 def test_a_message_that_the_code_does_not_have_is_seen() -> None:
