@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from databases import DEFAULT, Built
 
 from pytest_panic_doctor.database.connection import Database
@@ -15,7 +17,12 @@ RULES = DEFAULT
 
 def examine(built: Built, *deep: str) -> dict[str, list[Outcome]]:
     """The outcomes of all items, by rule: those of the deep rules among them that are named."""
-    database = Database(built.path)
+    return examine_file(built.path, *deep)
+
+
+def examine_file(path: Path, *deep: str) -> dict[str, list[Outcome]]:
+    """The same for a file that was made elsewhere."""
+    database = Database(path)
     rules = RULES | {name: registry()[name] for name in deep}
     examiner = Examiner(database, rules, kinds([], []))
     examiner.deep = bool(deep)

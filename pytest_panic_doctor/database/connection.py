@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from pytest_panic_doctor.database.generation import Generation, generation_of
 from pytest_panic_doctor.database.integrity import ABSENT, REMOVE, needed
 from pytest_panic_doctor.database.interrupts import heedful, heeding
 from pytest_panic_doctor.errors import DoctorError
@@ -89,7 +90,10 @@ class Database:
         """Told of each table that a statement will read, when it is made ready: SQLite's authorizer."""
         self.recover: Callable[[], None] | None = None
         """Lets SQLite roll back what a program left that died while it wrote; None where nothing may be written."""
+        self.generation: Generation | None = None
+        """Of which generation of the research tool the file is, once it was read; None: of none."""
         self._connection: sqlite3.Connection | None = None
+        self._prepared: sqlite3.Connection | None = None
         self._quiet = False
         self._opened: tuple[int, ...] = ()
         self._wal: bool | None = None
@@ -142,6 +146,7 @@ class Database:
             self.close()
         connection = self._connection or self._open()
         try:
+            self._prepare(connection)
             result = self._snapshot(connection, look)
         except sqlite3.DatabaseError as error:
             if str(error).startswith(UNDECODABLE) and connection.text_factory is str:
@@ -152,13 +157,26 @@ class Database:
             if not self._disturbed():
                 return result
         self.close()
-        return self._snapshot(self._open(), look)
+        connection = self._open()
+        self._prepare(connection)
+        return self._snapshot(connection, look)
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Tell of which generation the file is, and make the views by which rules read it: once for a connection."""
+        if self._prepared is db:
+            return
+        self.generation = generation_of(db)
+        if self.generation is not None and self.generation.needs_views:
+            db.execute("PRAGMA query_only = OFF")
+            self.generation.create_views(db)
+            db.execute("PRAGMA query_only = ON")
+        self._prepared = db
 
     def close(self) -> None:
         """Close the connection; the next read opens another."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._prepared = None
 
     def watch_again(self) -> None:
         """Make every statement ready anew, so that `watch` is told of those too that are kept."""
@@ -169,24 +187,27 @@ class Database:
         """Raise `Unreadable`, in one sentence, unless this is a trajectory database that can be read now."""
         self._wal = header(self.path)[19] == 2
         try:
-            tables, version = self.read(self._tables_and_version)
+            tables, version, refusal = self.read(self._tables_and_version)
         except sqlite3.DatabaseError as error:
             raise Unreadable(self.why(error)) from error
-        if not any(name in tables for name in KNOWN_TABLES):
+        known = self.generation
+        if known is None or not any(known.real_name(name) in tables for name in KNOWN_TABLES):
             raise Unreadable(
                 f"{self.path} is an SQLite database, but not a trajectory database (it has no table "
                 f"{', '.join(KNOWN_TABLES[:-1])} or {KNOWN_TABLES[-1]}): name another with --doctor-db PATH"
             )
+        if refusal:
+            raise Unreadable(f"{self.path} {refusal}")
         if version > KNOWN_USER_VERSION:
             raise Unreadable(
                 f"{self.path} has schema version {version}, newer than this doctor knows ({KNOWN_USER_VERSION}): "
                 "use a newer doctor"
             )
 
-    @staticmethod
-    def _tables_and_version(db: sqlite3.Connection) -> tuple[set[str], int]:
+    def _tables_and_version(self, db: sqlite3.Connection) -> tuple[set[str], int, str]:
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        return names, int(db.execute("PRAGMA user_version").fetchone()[0])
+        refusal = self.generation.refusal(db) if self.generation else ""
+        return names, int(db.execute("PRAGMA user_version").fetchone()[0]), refusal
 
     def why(self, error: sqlite3.DatabaseError) -> str:
         """What keeps SQLite from reading the file, in one sentence."""

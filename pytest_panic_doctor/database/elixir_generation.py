@@ -35,6 +35,14 @@ OLDEST = 4
 
 STAMPS = ("updated_at TEXT NOT NULL", "inserted_at TEXT NOT NULL")
 TIMES = (*STAMPS, "completed_at TEXT", "started_at TEXT NOT NULL")
+MAKERS = frozenset(
+    (
+        *("SD35Medium", "ZImageTurbo", "Flux2Klein", "Flux2Dev", "HunyuanImage", "GLMImage", "DummyT2I", "DummyT2I2"),
+        *("Moondream", "Qwen25VL", "Gemma3n", "Pixtral", "LLaMA32Vision", "Florence2", "DummyI2T", "DummyI2T2"),
+    )
+)
+"""The models that the tool of today can call; others were retired."""
+
 TYPE = "CASE {0} WHEN 'text' THEN 'TEXT' WHEN 'image' THEN 'IMAGE' ELSE '?' || {0} END"
 """Types are in lower case here; one that is in upper case is wrong, and stays unknown."""
 
@@ -86,7 +94,11 @@ def new_id() -> str:
     """A UUIDv7 of RFC 9562 as the tool makes it: milliseconds, 12 bits of their fraction, then chance."""
     millis, rest = divmod(time.time_ns(), 1_000_000)
     number = millis << 80 | 7 << 76 | (4096 * rest // 1_000_000) << 64 | 2 << 62 | randbits(62)
-    digits = f"{number:032x}"
+    return dashed(f"{number:032x}")
+
+
+def dashed(digits: str) -> str:
+    """An id as the tool writes it, of 32 hex digits."""
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
@@ -135,7 +147,7 @@ ELIXIR = Generation(
                 "run_number INTEGER NOT NULL",
             ),
             unique=((("experiment_id", "network", "initial_prompt", "run_number"), 4),),
-            sources={"seed": Source(None)},
+            sources={"seed": Source(None, "-1")},
         ),
         Table(
             "invocations",
@@ -152,7 +164,11 @@ ELIXIR = Generation(
                 "id TEXT NOT NULL",
             ),
             unique=((("run_id", "sequence_number"), 2),),
-            sources={"seed": Source(None), "output_image_data": Source("output_image"), "type": Source("type", TYPE)},
+            sources={
+                "seed": Source(None, "-1"),
+                "output_image_data": Source("output_image"),
+                "type": Source("type", TYPE),
+            },
         ),
         Table(
             "embeddings",
@@ -239,7 +255,12 @@ ELIXIR = Generation(
     id_form="a UUID in lower case, with dashes",
     stamped_on_insert=("inserted_at", "updated_at"),
     stamped_on_update=("updated_at",),
-    run_number="run_number",
-    numbers="num_runs",
+    seeded=False,
+    dashed_ids=True,
+    id_of=dashed,
+    image_formats=("AVIF", "WEBP"),
+    resume="mix experiment.resume",
+    makers=MAKERS,
+    retires_models=True,
     repairs=False,
 )

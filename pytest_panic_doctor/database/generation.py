@@ -4,7 +4,7 @@ Rules are written once, against the canonical tables, which are those of the Pyt
 (`schema.TABLES`). A file of another generation gets temporary views under their names when a connection opens:
 they live in SQLite's temporary schema, so that nothing is written to the file, and SQLite reads through them by the
 file's own indexes (https://www.sqlite.org/optoverview.html#flattening). A canonical column that a generation does not
-have is NULL in its view; a column that is its own stands behind the others, under its own name.
+have is a constant in its view; a column that is its own stands behind the others, under its own name.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Source:
     """Where a canonical column's value comes from.
 
     Attributes:
-        column: The column of the file's table; None where the generation has none: the value is NULL.
-        sql: An expression in which `{}` stands for that column; empty: the column as it is.
+        column: The column of the file's table; None where the generation has none.
+        sql: An expression in which `{0}` stands for that column; empty: the column as it is, or NULL without one.
     """
 
     column: str | None
@@ -100,7 +100,7 @@ class Table:
         for name in TABLES.get(self.canonical, ()):
             source = self.sources.get(name, Source(name))
             if source.column is None:
-                selected[name] = "NULL"
+                selected[name] = source.sql or "NULL"
             elif source.column in real:
                 stored = quoted(real[source.column])
                 selected[name] = source.sql.format(stored) if source.sql else stored
@@ -153,9 +153,15 @@ class Generation:
         id_form: How ids are written, for a sentence.
         stamped_on_insert: The columns in which the tool writes when a row was inserted, beside the others.
         stamped_on_update: The columns in which it writes when one was updated.
-        stops_early: Whether a run whose `seed` is not -1 ends at its first repeat.
-        run_number: The canonical column of `run` that tells runs of one network and prompt apart.
-        numbers: The column of `experimentconfig` that says which there are: a JSON list, or how many.
+        seeded: Whether runs have seeds. Where they have none, the views have -1, which means the same: no run ends
+            before its `max_length`.
+        dashed_ids: Whether ids are written with dashes.
+        id_of: Makes an id of 32 hex digits.
+        image_formats: What images are written as.
+        resume: The command that goes on with an experiment that is not finished; empty where the tool has none, and
+            what is missing of such an experiment is damage like any other.
+        makers: The models that its networks may be of now; empty where nobody asks.
+        retires_models: Whether all rows of a model may have been deleted on purpose.
         repairs: Whether the doctor can repair such a file.
     """
 
@@ -172,10 +178,25 @@ class Generation:
     id_form: str
     stamped_on_insert: tuple[str, ...] = ()
     stamped_on_update: tuple[str, ...] = ()
-    stops_early: bool = False
-    run_number: str = "seed"
-    numbers: str = "seeds"
+    seeded: bool = True
+    dashed_ids: bool = False
+    id_of: Callable[[str], str] = str
+    image_formats: tuple[str, ...] = ("WEBP",)
+    resume: str = ""
+    makers: frozenset[str] = frozenset()
+    retires_models: bool = False
     repairs: bool = True
+
+    def described(self, db: sqlite3.Connection) -> str:
+        """`the Elixir generation, schema 20260519233115`; empty for the one that was there first.
+
+        Args:
+            db: Any connection to a file of this generation.
+        """
+        if not self.needs_views:
+            return ""
+        version = self.schema_version(db)
+        return f"{self.name}, schema {version.name}{f', {version.note}' if version.note else ''}"
 
     def table(self, canonical: str) -> Table | None:
         """The table that rules know by this name; None where the generation has none."""

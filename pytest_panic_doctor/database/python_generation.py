@@ -146,5 +146,4 @@ PYTHON = Generation(
     stamp=stamp,
     id_pattern=re.compile(r"[0-9a-f]{32}"),
     id_form="32 hex digits in lower case, without dashes",
-    stops_early=True,
 )

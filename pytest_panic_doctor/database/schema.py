@@ -51,6 +51,7 @@ NOUNS: Mapping[str, str] = {
     "invocation": "invocation",
     "embedding": "embedding",
     "persistencediagram": "diagram",
+    "lyapunovresult": "Lyapunov result",
     "clusteringresult": "clustering result",
     "embeddingcluster": "cluster assignment",
 }
@@ -82,7 +83,8 @@ def lacks(db: sqlite3.Connection, said: str) -> bool:
     A name that is misspelt in a rule is not the file's fault.
     """
     what, _, name = said.partition(": ")
-    there = {table: columns_of(db, table) for table in TABLES}
+    known = known_columns(db)
+    there = {table: columns_of(db, table) for table in known}
     name = name.rpartition(".")[2]
     if what == "no such table":
         return not there.get(name, {name})
@@ -90,7 +92,18 @@ def lacks(db: sqlite3.Connection, said: str) -> bool:
         return False
     if name == "rowid":
         return not all(has_rowid(db, table) for table, columns in there.items() if columns)
-    return any(name in columns and name not in there[table] for table, columns in TABLES.items())
+    return any(name in columns and name not in there[table] for table, columns in known.items())
+
+
+def known_columns(db: sqlite3.Connection) -> dict[str, set[str]]:
+    """The columns of each table that rules know: the canonical ones, and those of the file's own generation."""
+    from pytest_panic_doctor.database.generation import generation_of
+
+    known = {table: set(columns) for table, columns in TABLES.items()}
+    generation = generation_of(db)
+    for table in generation.tables if generation else ():
+        known.setdefault(table.canonical, set()).update(column.name for column in table.columns)
+    return known
 
 
 def has_rowid(db: sqlite3.Connection, table: str) -> bool:

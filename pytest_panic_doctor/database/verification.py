@@ -19,7 +19,7 @@ from pytest_panic_doctor.database.files import as_file_name, whole
 from pytest_panic_doctor.database.integrity import Damage
 
 LISTING = ("experimentconfig", "run")
-"""The tables that make the list of items."""
+"""The tables that make the list of items, by the names that rules know."""
 
 WHOLE = "(file)"
 VOUCHING = ("index_list",)

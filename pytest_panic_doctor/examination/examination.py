@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
+from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import CONTROLLER, Room, TooLarge, room
-from pytest_panic_doctor.database.schema import TABLES
 from pytest_panic_doctor.database.verification import LISTING, Verification, verified_folder
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import manifest as manifests
@@ -77,6 +78,10 @@ class Doctor:
     """Whether the doctor itself wrote a row, as its journal has it."""
     embeds: bool = False
     """Whether anybody brings an embedding hook."""
+    repairable: bool = True
+    """Whether the doctor can repair a file of this generation."""
+    origin: str = ""
+    """Of which generation of the research tool the file is, and which schema it has; empty for the canonical one."""
     collected: frozenset[str] | None = None
     """The names of the items that are run, once pytest knows them."""
     database: Database = field(init=False)
@@ -252,6 +257,8 @@ class Doctor:
             "scratch": self.scratch,
             "chosen_with": list(self.chosen_with),
             "program": self.program,
+            "origin": self.origin,
+            "repairable": self.repairable,
         }
 
 
@@ -263,14 +270,18 @@ def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> D
     rules = known_rules(settings, extra)
     database = Database(settings.database)
     database.check_readable()
+    generation = database.generation or PYTHON
+    check_repairs(settings, generation)
+    settings = replace(settings, experiments=tuple(map(generation.id_of, settings.experiments)))
     space = room(settings.memory)
     database.largest = space.value
     try:
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
         database.read(lambda db: check_items(db, settings, chosen(settings, rules), space, workers))
         listed = database.read(lambda db: manifests.build(db, settings.experiments, space))
-        problems = database.read(lambda db: check_tables(db, LISTING)).problems
-        rows = database.read(lambda db: manifests.rows_by_table(db, TABLES))
+        problems = database.read(lambda db: check_tables(db, map(generation.real_name, LISTING))).problems
+        rows = database.read(lambda db: manifests.rows_by_table(db, [each.canonical for each in generation.tables]))
+        origin = database.read(generation.described)
     except sqlite3.DatabaseError as error:
         raise Unreadable(database.why(error)) from error
     finally:
@@ -280,7 +291,19 @@ def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> D
     if problems:
         state = "cannot be checked" if ABSENT in problems[0] else "is damaged"
         doubt = f"items may be missing: what lists them {state} ({problems[0]}): {remedy(problems[0])}"
-    return Doctor(settings, rules, listed, rows, deadline=deadline, doubt=doubt)
+    return Doctor(
+        settings, rules, listed, rows, deadline=deadline, doubt=doubt, origin=origin, repairable=generation.repairs
+    )
+
+
+def check_repairs(settings: Settings, generation: Generation) -> None:
+    """Raise `Unreadable` where a repair is asked for that cannot be done yet."""
+    flag = "--doctor-fix" if settings.fix else "--doctor-plan" if settings.plan else ""
+    if flag and not generation.repairs:
+        raise Unreadable(
+            f"{settings.database} is a database of {generation.name}, which this doctor examines and does not repair "
+            f"yet: leave {flag} away"
+        )
 
 
 def join(plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Written = never_written) -> Doctor:
@@ -298,6 +321,8 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Writt
         chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
         program=str(plain["program"]),
         written=written,
+        origin=str(plain["origin"]),
+        repairable=bool(plain["repairable"]),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pytest_panic_doctor.database.integrity import UNKNOWN
@@ -290,9 +290,15 @@ def experiment_ids(db: sqlite3.Connection) -> list[str]:
     return [str(row[0]) for row in db.execute("SELECT id FROM experimentconfig NOT INDEXED ORDER BY id")]
 
 
-def rows_by_table(db: sqlite3.Connection, tables: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+def rows_by_table(db: sqlite3.Connection, tables: Iterable[str]) -> dict[str, int]:
     """The number of rows of each table that exists, counted over the smallest index."""
-    there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    there = {
+        name
+        for (name,) in db.execute(
+            "SELECT name FROM main.sqlite_master WHERE type = 'table' "
+            "UNION ALL SELECT name FROM sqlite_temp_master WHERE type = 'view'"
+        )
+    }
     return {name: rows_of(db, name) for name in tables if name in there}
 
 

@@ -66,6 +66,8 @@ def header(doctor: Doctor, cap: str | None) -> list[str]:
         items = f"{doctor.shard.named}: {count:,} of {plural(whole, 'item')}"
     mode = MODES[doctor.settings.fix, doctor.settings.plan]
     lines = [f"doctor: {text.shown_path(doctor.settings)}, {format_size(path.stat().st_size)}, {mode}"]
+    if doctor.origin:
+        lines.append(f"doctor: a database of {doctor.origin}")
     lines += [f"doctor: {line}" for line in wrapped(rows)]
     off = f", {doctor.switched_off:,} more switched off by doctor_severity" if doctor.switched_off else ""
     lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {items}{off}")
@@ -232,10 +234,14 @@ def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
     """The one command to type next, if there is one."""
     path = text.short(doctor.settings.baseline) if doctor.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
-    able = not doctor.verification.damaged and any(
-        item.findings and not text.helpless(doctor.rules[item.rule], doctor, item.said)
-        for item in results.items
-        if item.outcome == "failed"
+    able = (
+        doctor.repairable
+        and not doctor.verification.damaged
+        and any(
+            item.findings and not text.helpless(doctor.rules[item.rule], doctor, item.said)
+            for item in results.items
+            if item.outcome == "failed"
+        )
     )
     if results.repairs:
         yield f"undo: {text.command(doctor.settings, '--doctor-undo', program=doctor.program)}"

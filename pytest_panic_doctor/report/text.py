@@ -90,7 +90,8 @@ def helpless(rule: Rule, doctor: Doctor, said: str) -> bool:
     no_hook = rule.repair is RepairKind.EMBED and not doctor.embeds
     lines = said.splitlines()
     untaken = bool(lines) and all(NOT_REPAIRED in line for line in lines)
-    return rule.repair is None or no_hook or untaken or bool(blockers(rule, said)) or KIND_KEY in said
+    nothing = rule.repair is None or not doctor.repairable
+    return nothing or no_hook or untaken or bool(blockers(rule, said)) or KIND_KEY in said
 
 
 def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
@@ -99,6 +100,8 @@ def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
         return "nothing repairs this before that is removed"
     if rule.repair is None:
         return f"nothing repairs this: {rule.remedy}" if rule.remedy else "nothing repairs this"
+    if not doctor.repairable:
+        return f"not repaired yet: this doctor only examines a database of {doctor.origin.split(',')[0]}"
     if rule.repair is RepairKind.EMBED and not doctor.embeds:
         return "repaired by --doctor-fix where a conftest.py brings an embedding hook (pytest_doctor_embed)"
     if said and all(helpless(rule, doctor, each) for each in said):
@@ -114,7 +117,8 @@ def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
 def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
     """What a person calls the run or the experiment that an item is about, cut short; empty for the whole database."""
     subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
-    label = labels.get(subject[:DASHED].replace("-", ""), "")
+    dashed = subject[:DASHED]
+    label = labels.get(dashed.replace("-", ""), "") or labels.get(dashed, "")
     return shorten(printable(label), LABEL_WIDTH)
 
 

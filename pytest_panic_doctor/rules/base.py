@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from pytest_panic_doctor.database.generation import Generation, generation_of
 from pytest_panic_doctor.database.integrity import Damage, check
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
 
 BUILT_IN = "built in"
@@ -164,6 +166,47 @@ class View:
             "run": self.subject.run,
             "model": self.subject.embedding_model,
         }
+
+    @property
+    def generation(self) -> Generation:
+        """Of which generation of the research tool the file is, whose tables these views are."""
+        if "generation" not in self.memo:
+            self.memo["generation"] = generation_of(self.db) or PYTHON
+        return self.memo["generation"]  # type: ignore[return-value]
+
+    def unfinished(self) -> str:
+        """Why nothing is wrong in what the subject's experiment lacks, as a clause; empty where it is finished.
+
+        Only where the research tool can go on with it: then what is missing is still to come.
+        """
+        if not self.generation.resume or self.subject.experiment is None:
+            return ""
+        known = ("unfinished", self.subject.experiment)
+        if known not in self.memo:
+            found = self.db.execute(
+                "SELECT started_at IS NULL FROM experimentconfig WHERE id = ? AND completed_at IS NULL",
+                (self.subject.experiment,),
+            ).fetchone()
+            command = f"{self.generation.resume} {self.subject.experiment}"
+            state = "has not been started" if found and found[0] else f"is not finished: {command}"
+            self.memo[known] = f"the experiment {state}" if found else ""
+        return str(self.memo[known])
+
+    def retired(self, model: str) -> bool:
+        """Whether no row in the whole file is by an embedding model: then all of them were deleted on purpose."""
+        if not self.generation.retires_models:
+            return False
+        known = ("retired", model)
+        if known not in self.memo:
+            self.memo[known] = not any(
+                self.scalar(
+                    f"SELECT EXISTS (SELECT 1 FROM {table.canonical} WHERE embedding_model = :name)", name=model
+                )
+                for table in self.generation.tables
+                if any(column.name == "embedding_model" for column in table.columns)
+                and self.db.execute(f"PRAGMA table_info({table.canonical})").fetchone()
+            )
+        return bool(self.memo[known])
 
     def kind(self) -> Kind | None:
         """What the subject's embedding model embeds; None where nobody has said."""

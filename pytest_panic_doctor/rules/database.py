@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_panic_doctor.database.generation import Table
 from pytest_panic_doctor.database.integrity import ABSENT, REMOVE
-from pytest_panic_doctor.database.schema import TABLES, UNIQUE, columns_of, has_rowid
+from pytest_panic_doctor.database.schema import columns_of, has_rowid
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
@@ -44,23 +45,34 @@ def schema(view: View) -> Iterator[Finding]:
 
     A missing UNIQUE constraint is worth a warning and no more: two of the three are added by migrations alone.
     """
-    for table, expected in TABLES.items():
-        columns = columns_of(view.db, table)
-        view.examined(1 if columns else 0, "table")
-        missing = [name for name in expected if name not in columns]
-        if not columns:
-            yield view.finding(f"table {table} does not exist", table=table, count=1)
-        elif missing:
-            noun = plural(len(missing), "column")
-            yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=table, count=len(missing))
-        elif problem := unlike_a_table(view, table):
-            yield view.finding(f"{table} {problem}: the rules about its rows cannot be asked", table=table, count=1)
-        else:
-            yield from wrong_ids(view, table)
-        for wanted in UNIQUE.get(table, ()):
-            if columns.issuperset(wanted) and not is_unique(view, table, wanted):
-                text = f"{table} has no UNIQUE ({', '.join(wanted)})"
-                yield view.finding(text, table=table, count=1, warning=True)
+    version = view.generation.schema_version(view.db)
+    if version.note:
+        yield view.finding(f"the schema ({version.name}) is {version.note}", count=1, warning=True)
+    for each in view.generation.tables:
+        if not version.number or each.since <= version.number:
+            yield from table_problems(view, each, version.number)
+
+
+def table_problems(view: View, described: Table, version: int) -> Iterator[Finding]:
+    """What is wrong with one table, by its name in the file; `version` is the schema's, 0: everything must be there."""
+    table, canonical = described.name, described.canonical
+    columns = columns_of(view.db, table)
+    view.examined(1 if columns else 0, "table")
+    expected = [each.name for each in described.columns if not version or each.since <= version]
+    missing = [name for name in expected if name not in columns]
+    if not columns:
+        yield view.finding(f"table {table} does not exist", table=canonical, count=1)
+    elif missing:
+        noun = plural(len(missing), "column")
+        yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=canonical, count=len(missing))
+    elif problem := unlike_a_table(view, table):
+        yield view.finding(f"{table} {problem}: the rules about its rows cannot be asked", table=canonical, count=1)
+    else:
+        yield from wrong_ids(view, canonical)
+    for wanted, since in described.unique:
+        if (not version or since <= version) and columns.issuperset(wanted) and not is_unique(view, table, wanted):
+            text = f"{table} has no UNIQUE ({', '.join(wanted)})"
+            yield view.finding(text, table=canonical, count=1, warning=True)
 
 
 def unlike_a_table(view: View, table: str) -> str:
@@ -94,7 +106,11 @@ def wrong_ids(view: View, table: str) -> Iterator[Finding]:
 
 
 def is_unique(view: View, table: str, columns: tuple[str, ...]) -> bool:
-    """Whether a UNIQUE index of `table` is exactly on `columns`, in any order, for all rows."""
+    """Whether a UNIQUE index of `table` is exactly on `columns`, in any order, for all rows.
+
+    `table` is its name in the file, or the one by which rules know it; `columns` are those of the file.
+    """
+    table = view.generation.real_name(table)
     for _, index, unique, _, partial in view.db.execute(f"PRAGMA index_list({table})").fetchall():
         if unique and not partial:
             names = {str(row[2]).lower() for row in view.db.execute("SELECT * FROM pragma_index_info(?)", (index,))}

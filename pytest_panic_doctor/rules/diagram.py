@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from pytest_panic_doctor.database import clouds, upstream
+from pytest_panic_doctor.database.generation import Codec
 from pytest_panic_doctor.database.spelling import alike
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NothingToLookAt, RepairKind, Scope, View, rule
 from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
-from pytest_panic_doctor.topology.payload import Payload, PayloadError, decode, problems, shortcomings
+from pytest_panic_doctor.topology.payload import Payload, PayloadError, problems, shortcomings
 from pytest_panic_doctor.topology.staleness import difference
 from pytest_panic_doctor.topology.threads import one_thread
 
@@ -141,7 +142,7 @@ def readings(view: View) -> Iterator[Reading]:
     for diagram in clouds.each_diagram(view.db, *subject_of(view)):
         if diagram.payload is None:
             continue
-        reading = read(diagram.id, diagram.payload)
+        reading = read(diagram.id, diagram.payload, view.generation.codec())
         size += sum(bars.nbytes for bars in reading.payload.diagram.bars) if reading.payload else 1
         kept = [*kept, reading] if size < KEPT else []
         yield reading
@@ -149,10 +150,10 @@ def readings(view: View) -> Iterator[Reading]:
         view.memo.update({"diagram read last": known, "diagrams read last": kept})
 
 
-def read(row_id: str, stored_payload: bytes) -> Reading:
+def read(row_id: str, stored_payload: bytes, codec: Codec) -> Reading:
     """What a payload holds, and what is wrong with it."""
     try:
-        payload = decode(stored_payload)
+        payload = codec.decode(stored_payload)
     except PayloadError as error:
         return Reading(row_id, None, (str(error),))
     return Reading(row_id, payload, tuple(problems(payload)), tuple(shortcomings(payload)))
@@ -172,6 +173,12 @@ def diagram_missing(view: View) -> Iterator[Finding]:
     view.examined(len(payloads), "persistencediagram")
     if any(payloads):
         return
+    if not payloads:
+        # One that is NULL stays so: the research tool makes none where there is a row.
+        if to_come := view.unfinished():
+            raise NothingToLookAt(f"the diagram may still come: {to_come}")
+        if view.retired(model):
+            raise NothingToLookAt(f"no row of the whole file is by {model} (see embedding-model)")
     kind = view.kind()
     count = clouds.invocation_count(view.db, run, kind) if kind else 0
     if kind and not count:

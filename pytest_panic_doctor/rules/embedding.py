@@ -79,6 +79,10 @@ def embedding_missing(view: View) -> Iterator[Finding]:
     # Without the constraint, two embeddings of one invocation could stand for one that is missing.
     if one_each(view) and counted(view, kind)[0] == there:
         return
+    if to_come := view.unfinished():
+        raise NothingToLookAt(f"embeddings may still come: {to_come}")
+    if view.retired(str(view.subject.embedding_model)):
+        raise NothingToLookAt(f"no row of the whole file is by {view.subject.embedding_model} (see embedding-model)")
     params = view.params | {"kind": kind}
     rows = Rows(
         "invocation",

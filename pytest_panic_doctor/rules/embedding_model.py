@@ -54,6 +54,13 @@ def embedding_model(view: View) -> Iterator[Finding]:
     for by, _, count in found:
         if by not in listed:
             others[str(by) if is_name(by) else "none"] += int(str(count))
+    for name in listed if not view.unfinished() else ():
+        if view.retired(name):
+            text = (
+                f"no row of the whole file is by {name}, which the experiment names: they were deleted, or never made"
+            )
+            experiment = str(view.subject.experiment)
+            yield view.finding(text, table="experimentconfig", ids=[experiment], count=1, warning=True)
     if others:
         rows = Rows(
             "embedding",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from hashlib import sha256
 from itertools import product
 from math import prod
@@ -17,6 +17,8 @@ Place = tuple[int, int, int] | bytes
 """A place in the product: the numbers of its network, seed and prompt; a hash of all three where it has none there."""
 
 COLUMNS = ("networks", "seeds", "prompts", "embedding_models")
+MOST_RUNS = 1_000_000
+"""Of a network and a prompt: a larger `num_runs` is none that anybody asked for."""
 SHOWN = 40
 LONGEST = 400
 """Characters of a network that are shown."""
@@ -50,8 +52,21 @@ def configuration(view: View, *columns: str) -> list[object] | None:
     return [view.space.parsed(value, column, experiment) for column, value in zip(columns, row, strict=True)]
 
 
+def numbers_column(view: View) -> str:
+    """The column that says how the runs of one network and prompt are numbered: by their seeds, or from 0."""
+    return "seeds" if view.generation.seeded else "num_runs"
+
+
+def number_of_run(view: View) -> str:
+    """The column of `run` that tells the runs of one network and prompt apart."""
+    return "seed" if view.generation.seeded else "run_number"
+
+
 def problem(column: str, text: object) -> str | None:
     """What is wrong with one list of an experiment's configuration, as the end of a sentence; None if nothing."""
+    if column == "num_runs":
+        fine = is_seed(text) and 0 < int(str(text)) <= MOST_RUNS
+        return None if fine else f"num_runs is {str(text)[:SHOWN]!r}, and must be a whole number above 0"
     value = loaded(text)
     fits, noun = KINDS[column]
     if isinstance(text, bytes):
@@ -92,12 +107,20 @@ def experiment_missing(view: View) -> Iterator[Finding]:
 )
 def experiment_config(view: View) -> Iterator[Finding]:
     """The JSON columns of one experiment."""
-    row = configuration(view, *COLUMNS, "max_length")
+    columns = [numbers_column(view) if name == "seeds" else name for name in COLUMNS]
+    row = configuration(view, *columns, "max_length")
     if row is None:
         raise NothingToLookAt("the experiment is gone since the examination began")
     view.examined(1, "experimentconfig")
     *lists, max_length = row
-    problems = [text for column, value in zip(COLUMNS, lists, strict=True) if (text := problem(column, value))]
+    problems = [text for column, value in zip(columns, lists, strict=True) if (text := problem(column, value))]
+    if not view.generation.seeded and not problems:
+        # Without seeds, runs of two equal places would have one number each: the file's own constraint refuses them.
+        for column in ("networks", "prompts"):
+            counted = Counter(map(json.dumps, as_list(lists[columns.index(column)])))
+            problems += [
+                f"{column} lists {name[:SHOWN]} {times:,} times" for name, times in counted.items() if times > 1
+            ]
     if not isinstance(max_length, int) or max_length <= 0:
         problems.append(f"max_length is {max_length!r}, and must be a whole number above 0")
     for text in problems:
@@ -112,13 +135,13 @@ def experiment_config(view: View) -> Iterator[Finding]:
 )
 def experiment_runs(view: View) -> Iterator[Finding]:
     """The runs that the configuration asks for, against those that are there."""
-    networks, seeds, prompts, max_length = (
-        configuration(view, "networks", "seeds", "prompts", "max_length") or [None] * 4
-    )
+    column = numbers_column(view)
+    row = configuration(view, "networks", column, "prompts", "max_length") or [None] * 4
+    networks, numbers, prompts, max_length = row
     bad = [
         text
-        for column, value in (("networks", networks), ("seeds", seeds), ("prompts", prompts))
-        if (text := problem(column, value))
+        for name, value in zip(("networks", column, "prompts"), row, strict=False)
+        if (text := problem(name, value))
     ]
     if bad:
         yield view.finding(
@@ -128,12 +151,23 @@ def experiment_runs(view: View) -> Iterator[Finding]:
             count=1,
         )
         return
-    asked = Asked(as_list(networks), as_list(seeds), as_list(prompts))
+    retired = list(networks_retired(view, as_list(networks)))
+    for network in retired:
+        text = f"the network {shown(network)} has no run, and holds a model that the research tool can no longer call"
+        yield view.finding(text, table="experimentconfig", ids=[str(view.subject.experiment)], count=1, warning=True)
+    seeded = view.generation.seeded
+    asked = Asked(
+        [network for network in as_list(networks) if network not in retired],
+        as_list(numbers) if seeded else list(range(int(str(numbers)))),
+        as_list(prompts),
+        "seed" if seeded else "run number",
+    )
     there: dict[Place, list[str]] = {}
     wrong_length: list[str] = []
     count = 0
     rows = view.db.execute(
-        "SELECT id, network, seed, initial_prompt, max_length FROM run WHERE experiment_id = :experiment ORDER BY id",
+        f"SELECT id, network, {number_of_run(view)}, initial_prompt, max_length FROM run "
+        "WHERE experiment_id = :experiment ORDER BY id",
         view.params,
     )
     for run_id, network, seed, prompt, length in rows:
@@ -142,11 +176,32 @@ def experiment_runs(view: View) -> Iterator[Finding]:
         if length != max_length:
             wrong_length.append(run_id)
     view.examined(count, "run")
-    yield from missing(view, asked, there)
+    lacking = asked.lacking(there)
+    to_come = view.unfinished() if lacking else ""
+    if not to_come:
+        yield from missing(view, asked, there)
     yield from unasked(view, asked, there)
     if wrong_length:
         text = f"{len(wrong_length):,} of {plural(count, 'run')} {'has' if len(wrong_length) == 1 else 'have'} "
         yield in_runs(view, f"{text}another max_length than the experiment's {max_length}", wrong_length)
+    if to_come:
+        raise NothingToLookAt(f"{plural(lacking, 'run')} may still come: {to_come}")
+
+
+def networks_retired(view: View, networks: list[object]) -> Iterator[object]:
+    """The networks with a model that the tool can no longer call, where the experiment has no run of them at all."""
+    makers = view.generation.makers
+    if not makers:
+        return
+    there = [
+        loaded(text)
+        for (text,) in view.db.execute(
+            "SELECT DISTINCT network FROM run WHERE experiment_id = :experiment", view.params
+        )
+    ]
+    for network in networks:
+        if isinstance(network, list) and not makers.issuperset(network) and network not in there:
+            yield network
 
 
 def as_list(text: object) -> list[object]:
@@ -158,8 +213,11 @@ def as_list(text: object) -> list[object]:
 class Asked:
     """The product networks x seeds x prompts, which is never written out: of 130 each it has two million places."""
 
-    def __init__(self, networks: list[object], seeds: list[object], prompts: list[object]) -> None:
-        """The lists of a configuration, which are known to be what they should be."""
+    def __init__(
+        self, networks: list[object], seeds: Sequence[object], prompts: list[object], noun: str = "seed"
+    ) -> None:
+        """The lists of a configuration, which are known to be what they should be; `noun` is what a seed is called."""
+        self.noun = noun
         counted = (
             Counter(json.dumps(network) for network in networks),
             Counter(int(str(seed)) for seed in seeds),
@@ -182,6 +240,10 @@ class Asked:
         """How many runs there should be at a place."""
         return 0 if isinstance(place, bytes) else prod(self.times[axis][place[axis]] for axis in range(3))
 
+    def lacking(self, there: Mapping[Place, Sized]) -> int:
+        """How many runs there are too few."""
+        return self.total - sum(min(len(ids), self.wanted(place)) for place, ids in there.items())
+
     def places(self) -> Iterator[tuple[int, int, int]]:
         """All of them, one after the other."""
         first, second, third = (range(len(each)) for each in self.values)
@@ -197,12 +259,18 @@ Key = tuple[str, object, object]
 """A network as JSON, a seed and a prompt."""
 
 
-def named(key: Key) -> str:
+def named(key: Key, noun: str) -> str:
     """One run's place in the product, for a sentence."""
     network, seed, prompt = key
     models = loaded(network)
-    walk = " → ".join(str(name) for name in models) if isinstance(models, list) else network
-    return f"{walk[:LONGEST]}, seed {str(seed)[:SHOWN]}, prompt {str(prompt)[:SHOWN]!r}"
+    walk = shown(models if isinstance(models, list) else network)
+    return f"{walk}, {noun} {str(seed)[:SHOWN]}, prompt {str(prompt)[:SHOWN]!r}"
+
+
+def shown(network: object) -> str:
+    """A network, for a sentence."""
+    walk = " → ".join(str(name) for name in network) if isinstance(network, list) else str(network)
+    return walk[:LONGEST]
 
 
 def in_runs(view: View, message: str, ids: list[str]) -> Finding:
@@ -215,7 +283,7 @@ def missing(view: View, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[
 
     All are counted by arithmetic, and 10,000 are named.
     """
-    lacking = asked.total - sum(min(len(ids), asked.wanted(place)) for place, ids in there.items())
+    lacking = asked.lacking(there)
     names = 0
     for place in asked.places():
         if not lacking or names == IDS_KEPT - 1:
@@ -224,7 +292,7 @@ def missing(view: View, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[
         count = wanted - len(there.get(place, ()))
         if count > 0:
             noun = "there is no run for" if count == wanted else f"{plural(count, 'run')} too few for"
-            yield lost(view, f"{noun} {named(asked.key(place))}", count)
+            yield lost(view, f"{noun} {named(asked.key(place), asked.noun)}", count)
             lacking -= count
             names += 1
     if lacking:
@@ -243,9 +311,10 @@ def unasked(view: View, asked: Asked, there: Mapping[Place, list[str]]) -> Itera
         if len(ids) <= wanted:
             continue
         ((network, seed, prompt),) = view.db.execute(
-            f"SELECT network, seed, substr(initial_prompt, 1, {SHOWN}) FROM run WHERE id = ?", (ids[0],)
+            f"SELECT network, {number_of_run(view)}, substr(initial_prompt, 1, {SHOWN}) FROM run WHERE id = ?",
+            (ids[0],),
         ).fetchmany(1)
-        key = named((json.dumps(loaded(network)), seed, prompt))
+        key = named((json.dumps(loaded(network)), seed, prompt), asked.noun)
         if wanted == 0:
             yield in_runs(view, f"{plural(len(ids), 'run')} that the experiment does not ask for: {key}", ids)
         else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_panic_doctor.database.schema import NOUNS, TABLES
+from pytest_panic_doctor.database.schema import NOUNS, TABLES, columns_of
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, Scope, View, rule
 
-MALFORMED = "(typeof(id) <> 'text' OR length(id) <> 32 OR trim(id, '0123456789abcdef') <> '')"
-"""An id that is no UUID as the research tool stores it, NULL among them: 32 hex digits in lower case."""
+DIGIT = "[0-9a-f]"
 
 SHOWN = 3
 
@@ -26,16 +25,30 @@ def id_format(view: View) -> Iterator[Finding]:
 
     The research tool asks for a row by 32 hex digits in lower case, so that it never finds one of another id.
     """
-    for table in TABLES:
-        rows = Rows(table, f"SELECT id FROM {table} WHERE {MALFORMED}")
-        noun = NOUNS[table]
+    malformed, form = malformed_id(view.generation.dashed_ids)
+    for table in view.generation.tables:
+        if not columns_of(view.db, table.canonical) and table.canonical not in TABLES:
+            continue  # An older schema has not every table.
+        rows = Rows(table.canonical, f"SELECT id FROM {table.canonical} WHERE {malformed}")
+        noun = NOUNS[table.canonical]
 
         def message(count: int, noun: str = noun) -> str:
             has = verb(count, "has an id that is", "have ids that are")
-            return f"{plural(count, noun)} {has} no UUID of 32 hex digits in lower case"
+            return f"{plural(count, noun)} {has} no UUID {form}"
 
         def details(rows: Rows = rows) -> str:
-            found = view.db.execute(f"SELECT quote(id) FROM {rows.table} WHERE {MALFORMED} LIMIT {SHOWN}")
+            found = view.db.execute(f"SELECT quote(id) FROM {rows.table} WHERE {malformed} LIMIT {SHOWN}")
             return ", ".join(str(text)[:60] for (text,) in found)
 
-        yield from view.offenders(rows, message, details, of=f"SELECT count(*) FROM {table}")
+        yield from view.offenders(rows, message, details, of=f"SELECT count(*) FROM {table.canonical}")
+
+
+def malformed_id(dashed: bool) -> tuple[str, str]:
+    """The SQL condition that an id is no UUID as the research tool stores it, or is NULL; and how it stores one."""
+    if not dashed:
+        return (
+            "(typeof(id) <> 'text' OR length(id) <> 32 OR trim(id, '0123456789abcdef') <> '')",
+            "of 32 hex digits in lower case",
+        )
+    pattern = "-".join(DIGIT * count for count in (8, 4, 4, 4, 12))
+    return f"(typeof(id) <> 'text' OR id NOT GLOB '{pattern}')", "in lower case with dashes"

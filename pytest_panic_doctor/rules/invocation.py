@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import PLAIN, are_surely_in_order, is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, NothingToLookAt, Scope, View, rule
 from pytest_panic_doctor.rules.repeat import early_stop
 
 OF_RUNS = (
@@ -109,6 +109,8 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
         "WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
         view.params,
     )
+    unfinished = view.unfinished()
+    to_come = 0
     for run, seed, max_length, count, distinct, low, high, whole in runs.fetchall():
         view.examined(1, "run")
         view.examined(count, "invocation")
@@ -116,12 +118,17 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
         in_order = count > 0 and count == distinct == whole and low == 0 and high == count - 1
         if in_order and count == length and seed == -1:
             continue
+        if unfinished and (in_order or not count) and count < length:
+            to_come += 1
+            continue
         if in_order and count <= length and seed != -1:
             problems = [clause] if (clause := early_stop(view.db, run, count, length)) else []
         else:
             problems = sequence_problems(view, run, seed, max_length)
         if problems:
             yield view.finding("; ".join(problems), table="run", ids=[run], run=run)
+    if to_come:
+        raise NothingToLookAt(f"{plural(to_come, 'run')} may still get longer: {unfinished}")
 
 
 NUMBERS = (
@@ -317,6 +324,8 @@ def invocation_model(view: View) -> Iterator[Finding]:
 )
 def invocation_seed(view: View) -> Iterator[Finding]:
     """The research tool gives a run's seed to every model that it calls."""
+    if not view.generation.seeded:
+        raise NothingToLookAt(f"{view.generation.name} of the research tool has no seeds")
     examined(view)
     if not any_is(view, WRONG_SEED):
         return

@@ -7,6 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 
+from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Scope, View, rule, spelled
 
@@ -15,6 +16,10 @@ HEADER = 16
 
 CHUNKS = (b"VP8 ", b"VP8L", b"VP8X")
 """With what a WEBP file begins after its frame (https://developers.google.com/speed/webp/docs/riff_container)."""
+
+
+AVIF = b"ftypavif"
+"""With what an AVIF file begins after the length of its first box (https://aomediacodec.github.io/av1-avif/)."""
 
 
 @rule(
@@ -31,7 +36,7 @@ def output_plausible(view: View) -> Iterator[Finding]:
     runs = view.db.execute("SELECT id FROM run WHERE experiment_id = :experiment ORDER BY rowid", view.params)
     for (run,) in runs.fetchall():
         images, texts = images_of(view.db, run), view.db.execute(TEXTS, (run,))
-        wrong = list(wrong_images(view.db, images))
+        wrong = list(wrong_images(view.db, images, view.generation))
         looked_at += len(images)
         for rowid, text in texts:
             looked_at += 1
@@ -79,20 +84,28 @@ def wrong_text(text: bytes) -> str:
     return "" if text and not text.isspace() else "blank"
 
 
-def wrong_images(db: sqlite3.Connection, images: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
-    """Rowid and fault of the images that are no whole WEBP file."""
+def wrong_images(
+    db: sqlite3.Connection, images: list[tuple[int, int]], generation: Generation
+) -> Iterator[tuple[int, str]]:
+    """Rowid and fault of the images that are no whole file of a format in which the research tool writes them."""
+    formats = generation.image_formats
     for rowid, length in images:
-        header = header_of(db, rowid)
-        if length < HEADER or header[:4] != b"RIFF" or header[8:12] != b"WEBP" or header[12:] not in CHUNKS:
-            yield rowid, "no WEBP file"
+        header = header_of(db, rowid, generation)
+        if "AVIF" in formats and header[4:12] == AVIF:
+            if not len(AVIF) < int.from_bytes(header[:4]) < length:
+                yield rowid, "of another length than its header says"
+        elif length < HEADER or header[:4] != b"RIFF" or header[8:12] != b"WEBP" or header[12:] not in CHUNKS:
+            yield rowid, f"no {' or '.join(formats)} file"
         elif struct.unpack("<I", header[4:8])[0] + 8 != length:
             yield rowid, "of another length than its header says"
 
 
-def header_of(db: sqlite3.Connection, rowid: int) -> bytes:
+def header_of(db: sqlite3.Connection, rowid: int, generation: Generation) -> bytes:
     """The first bytes of an image."""
+    table = generation.table("invocation")
+    column = table and table.column_of("output_image_data")
     try:
-        with db.blobopen("invocation", "output_image_data", rowid, readonly=True) as blob:
+        with db.blobopen(generation.real_name("invocation"), column or "", rowid, readonly=True) as blob:
             return blob.read(HEADER)
     except sqlite3.OperationalError:
         # Of a table with generated columns SQLite opens no blob.

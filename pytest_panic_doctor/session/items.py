@@ -113,7 +113,7 @@ class DoctorItem(pytest.Item):
             self.outcome = Outcome("skipped", note="not begun: the time of --doctor-budget was over", late=True)
             pytest.skip(self.outcome.note)
         try:
-            with calling("the examination", bug=True):
+            with calling("the examination", Unreadable, bug=True):
                 outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
                 self.outcome = self.config.stash[JUDGE].judge(rule.id, self.entry.name, outcome)
         except Misbehaved as raised:

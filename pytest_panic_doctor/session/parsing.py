@@ -18,8 +18,12 @@ from pytest_panic_doctor.formatting import install_extra
 RAY = "ray"
 """The engine's name that means: the first engine that is there, on Ray."""
 
-TEXT_MODELS = ("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "DummyText", "DummyText2")
-IMAGE_MODELS = ("NomicVision", "JinaClipVision", "DummyVision", "DummyVision2")
+TEXT_MODELS = (
+    *("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "Qwen3Embed", "ColNomic"),
+    *("DummyText", "DummyText2"),
+)
+IMAGE_MODELS = ("NomicVision", "JinaClipVision", "ColNomicVision", "DummyVision", "DummyVision2")
+"""The embedding models of both generations of the research tool."""
 
 
 def texts(value: object) -> list[str]:

@@ -215,7 +215,7 @@ def test_the_views_have_the_canonical_columns_and_the_files_rows(db: sqlite3.Con
 def test_what_a_view_makes_of_values(db: sqlite3.Connection) -> None:
     ELIXIR.create_views(db)
     assert db.execute("SELECT DISTINCT type FROM invocation ORDER BY 1").fetchall() == [("IMAGE",), ("TEXT",)]
-    assert db.execute("SELECT DISTINCT seed FROM invocation UNION SELECT seed FROM run").fetchall() == [(None,)]
+    assert db.execute("SELECT DISTINCT seed FROM invocation UNION SELECT seed FROM run").fetchall() == [(-1,)]
     assert db.execute("SELECT DISTINCT seeds FROM experimentconfig").fetchall() == [(None,)]
     same = (
         "SELECT count(*) FROM invocation v JOIN main.invocations t USING (id) WHERE output_image_data IS t.output_image"
@@ -279,6 +279,12 @@ def test_ids_are_spelt_and_ordered_as_the_tool_makes_them(generation: Generation
     assert len(set(ids)) == 200
     assert all(UUID(each).version == 7 for each in ids)
     assert all(UUID(each).variant == "specified in RFC 4122" for each in ids)
+
+
+def test_ids_are_made_of_digits() -> None:
+    digits = "019c381c0000700080000123456789ab"
+    assert PYTHON.id_of(digits) == digits
+    assert ELIXIR.id_of(digits) == str(UUID(digits))
 
 
 def test_the_elixir_id_holds_the_milliseconds() -> None:
