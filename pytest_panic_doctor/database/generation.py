@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_panic_doctor.database.schema import TABLES
@@ -200,7 +201,11 @@ class Generation:
 
     def table(self, canonical: str) -> Table | None:
         """The table that rules know by this name; None where the generation has none."""
-        return next((each for each in self.tables if each.canonical == canonical), None)
+        return self._by_canonical.get(canonical)
+
+    @cached_property
+    def _by_canonical(self) -> dict[str, Table]:
+        return {each.canonical: each for each in self.tables}
 
     def real_name(self, canonical: str) -> str:
         """The name in the file of the table that rules know by this name; any other name as it is."""

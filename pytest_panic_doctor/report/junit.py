@@ -81,6 +81,7 @@ def suite_properties(doctor: Doctor, results: Results, version: str) -> Mapping[
     """What is worth knowing of the whole examination."""
     plain = head(doctor, results, version)
     flat = {"doctor.version": plain["version"], "doctor.database": plain["database"]}
+    flat |= {"doctor.generation": doctor.origin} if doctor.origin else {}
     for group in ("rows", "totals", "rules"):
         counts = plain[group]
         if isinstance(counts, Mapping):

@@ -184,9 +184,11 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
                 f"{first.path} was made with the rule {name}, which is not known here: merge where the conftest.py or "
                 "plugin is that brings it"
             )
-    doctor = Doctor(settings, rules, listed, rows)
+    told = first.head
+    doctor = Doctor(settings, rules, listed, rows, origin=str(told.get("generation", "")))
+    doctor.repairable = bool(told.get("repairable", True))
     if [rule.id for rule in doctor.selected] != selected:
-        doctor = Doctor(replace(settings, rules=tuple(selected)), rules, listed, rows)
+        doctor = replace(doctor, settings=replace(settings, rules=tuple(selected)))
     lacking: dict[Path, tuple[Shard, int, int]] = {}
     for part in parts:
         mine = Share(listed, doctor.selected, part.shard, settings.fix)

@@ -115,6 +115,7 @@ def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
         "totals": results.totals(),
         "rules": {name: verdicts[name] for name in VERDICT_ORDER},
     }
+    plain |= {"generation": doctor.origin, "repairable": doctor.repairable} if doctor.origin else {}
     plain |= {"without_items": list(results.itemless)} if results.itemless else {}
     plain |= {"notes": results.notes} if results.notes else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})

@@ -27,7 +27,7 @@ def id_format(view: View) -> Iterator[Finding]:
     """
     malformed, form = malformed_id(view.generation.dashed_ids)
     for table in view.generation.tables:
-        if not columns_of(view.db, table.canonical) and table.canonical not in TABLES:
+        if table.canonical not in TABLES and not columns_of(view.db, table.canonical):
             continue  # An older schema has not every table.
         rows = Rows(table.canonical, f"SELECT id FROM {table.canonical} WHERE {malformed}")
         noun = NOUNS[table.canonical]

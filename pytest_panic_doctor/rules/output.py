@@ -89,8 +89,10 @@ def wrong_images(
 ) -> Iterator[tuple[int, str]]:
     """Rowid and fault of the images that are no whole file of a format in which the research tool writes them."""
     formats = generation.image_formats
+    table = generation.table("invocation")
+    column = table and table.column_of("output_image_data")
     for rowid, length in images:
-        header = header_of(db, rowid, generation)
+        header = header_of(db, rowid, generation.real_name("invocation"), column or "")
         if "AVIF" in formats and header[4:12] == AVIF:
             if not len(AVIF) < int.from_bytes(header[:4]) < length:
                 yield rowid, "of another length than its header says"
@@ -100,12 +102,10 @@ def wrong_images(
             yield rowid, "of another length than its header says"
 
 
-def header_of(db: sqlite3.Connection, rowid: int, generation: Generation) -> bytes:
-    """The first bytes of an image."""
-    table = generation.table("invocation")
-    column = table and table.column_of("output_image_data")
+def header_of(db: sqlite3.Connection, rowid: int, table: str, column: str) -> bytes:
+    """The first bytes of an image; table and column by their names in the file."""
     try:
-        with db.blobopen(generation.real_name("invocation"), column or "", rowid, readonly=True) as blob:
+        with db.blobopen(table, column, rowid, readonly=True) as blob:
             return blob.read(HEADER)
     except sqlite3.OperationalError:
         # Of a table with generated columns SQLite opens no blob.

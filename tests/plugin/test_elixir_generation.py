@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from elixir_files import elixir_file
+from packed import data_of
 from runs import Doctor, outcomes
 
 
@@ -86,6 +88,19 @@ def test_damage_that_sqlite_tells_of_is_told_of_the_files_own_tables(elixir: Pat
 
 
 @pytest.mark.usefixtures("elixir")
+@pytest.mark.usefixtures("elixir")
+def test_every_report_says_of_which_generation_the_file_is_and_draws_its_diagrams(doctor: Doctor) -> None:
+    pytest.importorskip("jinja2")
+    said = "the Elixir generation, schema 20260519233115"
+    assert doctor("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml").ret == 0
+    assert json.loads(Path("r.json").read_text())["doctor"]["generation"] == said
+    assert f'name="doctor.generation" value="{said}"' in Path("r.xml").read_text()
+    assert f"<dd>{said}</dd>" in Path("r.html").read_text()
+    diagrams = data_of(Path("r.html"))["diagrams"]
+    assert len(diagrams) == 32
+    assert {shot["problem"] for each in diagrams for shot in each["shots"]} == {""}
+
+
 def test_the_html_report_and_the_demanding_options_have_no_objection(doctor: Doctor) -> None:
     pytest.importorskip("jinja2")
     result = doctor("--doctor-report=r.html", "--doctor-deep", "--doctor-sample=1/2", "--doctor-shard=1/2", "-n2")

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.report.html.compression import packed
 from pytest_panic_doctor.report.html.plot_data import LONGEST, Picture, block, picture
 from pytest_panic_doctor.report.html.repaired import Before, Healed
@@ -61,7 +62,11 @@ class Diagrams:
         while some := list(islice(pairs, AT_ONCE)):
             for pair, rows in zip(some, self._stored(some), strict=True):
                 for place, row in enumerate(rows):
-                    self.pairs[pair].now.append(picture("duplicate" if place else "now", row.id, row.payload))
+                    self.pairs[pair].now.append(self._picture("duplicate" if place else "now", row.id, row.payload))
+
+    def _picture(self, what: str, row: str, payload: bytes | None) -> Picture:
+        # Of which generation the file is, its connection knows since it was read.
+        return picture(what, row, payload, (self.doctor.database.generation or PYTHON).codec())
 
     def _stored(self, pairs: Sequence[Pair]) -> list[list[clouds.StoredDiagram]]:
         def look(db: sqlite3.Connection) -> list[list[clouds.StoredDiagram]]:
@@ -84,7 +89,7 @@ class Diagrams:
         if pair is None or any(each.row == before.id for each in pair.before):
             return
         if before.there:
-            pair.before.append(picture("before" if before.kept else "removed", before.id, before.payload))
+            pair.before.append(self._picture("before" if before.kept else "removed", before.id, before.payload))
         else:
             pair.before.append(Picture("before", before.id, "it did not exist"))
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_panic_doctor.database.generation import Codec
 from pytest_panic_doctor.topology.diagram import Bars
-from pytest_panic_doctor.topology.payload import Payload, PayloadError, Provenance, decode
+from pytest_panic_doctor.topology.payload import Payload, PayloadError, Provenance
 
 STEPS = 1023
 LONGEST = (None, 1024, 512, 256, 128, 64, 32, 16)
@@ -50,12 +51,12 @@ class Picture:
     provenance: Provenance | None = None
 
 
-def picture(what: str, row: str, payload: bytes | None) -> Picture:
-    """The picture of a payload, which may be anything."""
+def picture(what: str, row: str, payload: bytes | None, codec: Codec) -> Picture:
+    """The picture of a payload, which may be anything; `codec` is that of the file's generation."""
     if payload is None:
         return Picture(what, row, "NULL: no payload is stored")
     try:
-        read = decode(payload)
+        read = codec.decode(payload)
     except PayloadError as error:
         return Picture(what, row, f"it {error}")
     return drawn(what, row, read)
