@@ -88,7 +88,6 @@ def test_damage_that_sqlite_tells_of_is_told_of_the_files_own_tables(elixir: Pat
 
 
 @pytest.mark.usefixtures("elixir")
-@pytest.mark.usefixtures("elixir")
 def test_every_report_says_of_which_generation_the_file_is_and_draws_its_diagrams(doctor: Doctor) -> None:
     pytest.importorskip("jinja2")
     said = "the Elixir generation, schema 20260519233115"
@@ -101,6 +100,7 @@ def test_every_report_says_of_which_generation_the_file_is_and_draws_its_diagram
     assert {shot["problem"] for each in diagrams for shot in each["shots"]} == {""}
 
 
+@pytest.mark.usefixtures("elixir")
 def test_the_html_report_and_the_demanding_options_have_no_objection(doctor: Doctor) -> None:
     pytest.importorskip("jinja2")
     result = doctor("--doctor-report=r.html", "--doctor-deep", "--doctor-sample=1/2", "--doctor-shard=1/2", "-n2")
