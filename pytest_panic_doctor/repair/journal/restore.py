@@ -18,7 +18,7 @@ from pytest_panic_doctor.repair.journal.journal import Intent, Journal, Repair
 from pytest_panic_doctor.repair.journal.locks import real
 from pytest_panic_doctor.repair.journal.recovery import Change, State, changes, states, tables_of
 from pytest_panic_doctor.repair.journal.seals import TOGETHER, Layout
-from pytest_panic_doctor.repair.journal.tables import Table, as_json, quoted, table_digests, writable
+from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, quoted, table_digests, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
 from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
 from pytest_panic_doctor.repair.journal.verification import SHOWN
@@ -135,6 +135,7 @@ def _found(
     ).fetchall()
     for (step,) in steps:
         for name in tables_of(journal, step):
+            check_name(name)
             if bad and _all_bad(journal, step, name, bad):
                 continue
             table = writable(database, name)

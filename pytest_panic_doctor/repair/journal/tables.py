@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 
 Value = int | float | str | bytes | None
@@ -56,6 +57,16 @@ class Table:
             f" WHEN 'null' THEN 0 ELSE 8 END"
             for c in map(quoted, self.columns)
         )
+
+
+def check_name(name: str) -> None:
+    """Raise RepairRefused for a name that is no UTF-8, as one in a damaged journal: SQLite cannot be asked for it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise RepairRefused(
+            f"The database has no ordinary table {printable(name)}: the doctor does not repair it."
+        ) from None
 
 
 def describe(connection: sqlite3.Connection, name: str, schema: str = "main") -> Table:
