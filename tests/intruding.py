@@ -81,7 +81,7 @@ def killed(path: Path, point: str, chance: random.Random) -> None:
     if point == "statement":
         arguments = [str(SURGEON), str(path), str(chance.randrange(STATEMENTS)), *chance.choice(([], ["after"]))]
     else:
-        arguments = [str(KILLED), str(path), chance.choice(("remove", "remove", "change", "add")), point]
+        arguments = [str(KILLED), str(path), chance.choice(("remove", "remove", "change", "add", "batch")), point]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE / "repair")])}
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in (-signal.SIGKILL, 0), done.stderr

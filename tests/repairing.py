@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 
 from databases import Built
 from filelock import FileLock
 
 from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.repairer import OperatingSurgeon
 from pytest_panic_doctor.repair.shared import Settled
@@ -35,14 +38,19 @@ def fix(
     most: str | None = None,
     hook: Embedder = no_hook,
     deep: Sequence[str] = (),
+    taken: Collection[str] = (),
 ) -> dict[str, list[Outcome]]:
     """The outcomes of all items, by rule, repaired in the manifest's order or against it.
 
-    `most` is what `--doctor-max-quarantine` says; `deep` names the deep rules that are asked too.
+    `most` is what `--doctor-max-quarantine` says; `deep` names the deep rules that are asked too. `taken` are names
+    that another worker holds, which lets go of them where it is waited for. With a computer of small clouds, the next
+    items are looked at too.
     """
     known = kinds(text_models, [])
 
-    def claim(name: str) -> FileLock:
+    def claim(name: str, *, wait: bool = True) -> AbstractContextManager[object]:
+        if not wait and name in taken:
+            raise TimeoutError
         return FileLock(built.path.with_name(f"{name}.lock"))
 
     database = Database(built.path, shared=True)
@@ -53,7 +61,10 @@ def fix(
     examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
     asked = [rule for rule in RULES.values() if not rule.deep or rule.id in deep]
-    for entry in list(database.read(manifests.build).entries(asked))[::order]:
+    entries = list(database.read(manifests.build).entries(asked))[::order]
+    if isinstance(computer, SmallFirst):
+        examiner.later = Lookahead(examiner, entries, lambda: True)
+    for entry in entries:
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
     writer.close()
     database.close()

@@ -155,7 +155,7 @@ def examine(
             lambda: computer,
             KINDS,
             hook,  # type: ignore[arg-type]
-            lambda _: nullcontext(),
+            lambda name, *, wait=True: nullcontext(),  # noqa: ARG005
             Settled(built.path.with_suffix(".settled")),
             running=running,
         )

@@ -287,10 +287,10 @@ class Budget:
         children = {held.child for held in ledger.holders.values()}
         return self.usable - sum(size for pid, size in self.sizes(ledger).items() if pid not in children)
 
-    def count(self) -> None:
-        """Count a diagram that was computed elsewhere."""
+    def count(self, diagrams: int = 1) -> None:
+        """Count diagrams that were computed without a grant."""
         with self.file.change() as ledger:
-            ledger.done += 1
+            ledger.done += diagrams
 
     def running(self) -> Sequence[Held]:
         """What runs now."""

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A diagram, and what it took: seconds of wall time, peak resident bytes of the child."""
+    """A diagram, and what it took: seconds of wall time, peak resident bytes of the process that computed."""
 
     diagram: Diagram
     distinct: int
@@ -150,7 +150,7 @@ class Computer:
         self._child: Child | None = None
         budget.enter()
 
-    def __enter__(self) -> Computer:
+    def __enter__(self) -> Self:
         """Nothing is started before the first task."""
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,8 +16,8 @@ from pytest_panic_doctor.database.room import Room, TooLarge, named, too_big
 from pytest_panic_doctor.database.schema import NOUNS, lacks
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, findings_of
-from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.rules.base import BUILT_IN, IDS_KEPT, Finding, Kind, NothingToLookAt, Rule, View, blockers
+from pytest_panic_doctor.examination.named_findings import Named
+from pytest_panic_doctor.rules.base import BUILT_IN, Finding, Kind, NothingToLookAt, Rule, View, blockers
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.database.verification import Verification
@@ -32,6 +32,8 @@ AcceptedBy = Literal["", "severity", "baseline"]
 
 UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
 UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
+
+AS_BEFORE = "the file cannot be read, for the reason that the first such item gives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Repaired:
     findings: tuple[Finding, ...] = ()
 
 
+Sick = tuple[Subject, tuple[Finding, ...]]
+"""A subject, and what a rule finds wrong in it."""
+
+
 class NotRepaired(Exception):
     """A repair that could not be done; the text is one sentence that says why and what would help."""
 
@@ -105,8 +111,10 @@ class NotRepaired(Exception):
 class Surgeon(Protocol):
     """What repairs, where repair was asked for."""
 
-    def operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
-        """Repair what the rule found; raises `NotRepaired`."""
+    def operate(
+        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[Sick] = ()
+    ) -> Repaired:
+        """Repair what the rule found, and with it, where that is cheaper, `later`; raises `NotRepaired`."""
 
     def remember(self, rule: Rule, subject: Subject, done: Repaired) -> None:
         """Keep what was done for this rule by an item of another one, for `repaired`."""
@@ -120,34 +128,6 @@ class Planner(Protocol):
 
     def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, Mapping[str, Number]]:
         """Why the item would stay sick, empty where it would not; and the measures of its repair."""
-
-
-class Named:
-    """The findings of one check: the first 10,000 by name, the others by their number."""
-
-    def __init__(self) -> None:
-        """None yet."""
-        self.kept: list[Finding] = []
-        self.findings = self.rows = 0
-
-    def add(self, found: Iterable[Finding]) -> None:
-        """Take all of them, one by one."""
-        for finding in found:
-            if len(self.kept) < IDS_KEPT or finding.warning:
-                self.kept.append(finding)
-            else:
-                self.findings += 1
-                self.rows += finding.count
-
-    def all(self, view: View) -> tuple[Finding, ...]:
-        """Those that were kept, and one more for the rest."""
-        if self.findings:
-            text = f"{plural(self.findings, 'more finding')}, of which none is named (at most {IDS_KEPT:,} are)"
-            return (*self.kept, view.finding(text, count=self.rows))
-        return tuple(self.kept)
-
-
-AS_BEFORE = "the file cannot be read, for the reason that the first such item gives"
 
 
 class Examiner:
@@ -186,7 +166,9 @@ class Examiner:
         """What tells which experiments are running; None: none is."""
         self.chosen: frozenset[str] | None = None
         """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
-        self._settled: set[tuple[str, Subject]] = set()
+        self.later: Callable[[Rule, Subject], Iterable[Sick]] = lambda rule, subject: ()  # noqa: ARG005
+        """What this process will find sick by the same rule, in the order of its items."""
+        self.settled: set[tuple[str, Subject]] = set()
         self._unreadable_since = ""
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
@@ -196,9 +178,15 @@ class Examiner:
 
         def check(db: sqlite3.Connection) -> Look:
             integrity = self.verification.integrity if self.verification else check_file
-            view = View(db, rule.id, subject, self.kinds, self._memo_of(db), integrity, space=self.space)
-            view = replace(view, embedder=self.embedder, least_cosine=self.least_cosine, deep=self.deep)
-            view = replace(view, timeout=self.timeout, release=partial(self.database.release, db))
+            view = View(
+                *(db, rule.id, subject, self.kinds, self._memo_of(db), integrity),
+                space=self.space,
+                embedder=self.embedder,
+                least_cosine=self.least_cosine,
+                deep=self.deep,
+                timeout=self.timeout,
+                release=partial(self.database.release, db),
+            )
             findings = Named()
             view.require_subject()
             raised: Misbehaved | None = None
@@ -298,15 +286,17 @@ class Examiner:
         warnings = tuple(finding for finding in look.findings if finding.warning)
         if look.raised:
             outcome = broken(look, look.raised)
-        elif look.wrong and (to_come := self._to_come(rule, subject, look.wrong)):
+        elif look.wrong and (to_come := self.to_come(rule, subject, look.wrong)):
             outcome = Outcome("skipped", note=to_come)
         elif look.wrong:
             outcome = self._treat(rule, subject, look.wrong)
         else:
             outcome = self._unharmed(rule, subject, look)
+        if not warnings and outcome.rows:
+            return outcome
         return replace(outcome, warnings=warnings, rows=outcome.rows or look.rows)
 
-    def _to_come(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> str:
+    def to_come(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> str:
         """Why nothing is sick in what is missing: the experiment is running."""
         running = self.running
         return self.database.read(lambda db: running.to_come(db, rule, subject.experiment, findings)) if running else ""
@@ -318,27 +308,27 @@ class Examiner:
             return Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
         uncounted = UNCOUNTED if rule.source == BUILT_IN and not look.rows else ""
         reason = look.nothing or uncounted
-        return Outcome("skipped", note=reason) if reason else Outcome("passed")
+        return Outcome("skipped", note=reason) if reason else Outcome("passed", rows=look.rows)
 
     def _settle(self, rule: Rule, subject: Subject) -> None:
         for name in rule.after:
             first = self.rules[name]
-            if (name, subject) in self._settled or self._left_out(name):
+            if (name, subject) in self.settled or self.left_out(name):
                 continue
             try:
                 look = self.look(first, subject)
                 if look.raised:
                     continue
                 if look.findings and self.surgeon and first.repair:
-                    done = self.surgeon.operate(first, subject, look.findings)
+                    done = self.surgeon.operate(first, subject, look.findings, self.later(first, subject))
                     self.surgeon.remember(first, subject, replace(done, findings=look.findings))
             except (NothingToLookAt, NotRepaired, Misbehaved, TooLarge):
                 # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
                 # this item needs of it, it looks at itself.
                 continue
-            self._settled.add((name, subject))
+            self.settled.add((name, subject))
 
-    def _left_out(self, name: str) -> bool:
+    def left_out(self, name: str) -> bool:
         return self.chosen is not None and name not in self.chosen
 
     def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
@@ -363,11 +353,11 @@ class Examiner:
         if rule.repair is None:
             return Outcome("failed", findings, note=f"nothing repairs this: {rule.remedy}" if rule.remedy else "")
         try:
-            repaired = self.surgeon.operate(rule, subject, findings)
+            repaired = self.surgeon.operate(rule, subject, findings, self.later(rule, subject))
             left = self.look(rule, subject)
         except NotRepaired as failure:
             note = f"not repaired: {failure}"
-            if left_out := list(filter(self._left_out, blockers(rule, note))):
+            if left_out := list(filter(self.left_out, blockers(rule, note))):
                 which = "that rule" if len(left_out) == 1 else "those rules"
                 note += f"; blocked by {' and '.join(left_out)}: run {which} too"
             return Outcome("failed", findings, note=note, measures=failure.measures)

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.memory import available
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import header
 from pytest_panic_doctor.database.files import whole
 from pytest_panic_doctor.database.integrity import Damage
@@ -117,16 +117,21 @@ class Ward:
         return found
 
     @contextmanager
-    def claim(self, name: str) -> Iterator[None]:
-        """Hold `name` against the other workers; freed by the kernel when its holder dies. Raises `Stopped`."""
+    def claim(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        """Hold `name` against the other workers; freed by the kernel when its holder dies.
+
+        Raises `Stopped`; where it is not to `wait`, TimeoutError where another worker holds the name.
+        """
         folder = self.scratch / "claims"
         folder.mkdir(exist_ok=True)
         lock = FileLock(folder / f"{name.replace(os.sep, '_')}.lock")
         while True:
             try:
-                lock.acquire(timeout=CLAIM_POLL)
+                lock.acquire(timeout=CLAIM_POLL if wait else 0)
                 break
             except Timeout:
+                if not wait:
+                    raise
                 if not self.wanted():
                     raise Stopped("the controller is gone") from None
         try:
@@ -208,13 +213,13 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
     """The surgeon of one process that runs items. `engine` finds an engine by the name that the user gave."""
     settings = doctor.settings
     doctor.database.recover = partial(ward.recover, settings.database)
-    made: list[Computer] = []
+    made: list[SmallFirst] = []
 
-    def computer() -> Computer:
+    def computer() -> SmallFirst:
         if not made:
             threads = max(1, (os.cpu_count() or 1) // max(1, doctor.workers))
             made.append(
-                Computer(
+                SmallFirst(
                     engine=engine(settings.engine),
                     threads=threads,
                     budget=ward.budget(),

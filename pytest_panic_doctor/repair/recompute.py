@@ -18,6 +18,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.files import as_file_name
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, indexed, problems
@@ -25,6 +26,7 @@ from pytest_panic_doctor.topology.staleness import difference
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.compute.runner import Computed, Computer
+    from pytest_panic_doctor.repair.journal.journal import Repair
     from pytest_panic_doctor.repair.journal.tables import Value
     from pytest_panic_doctor.repair.journal.writer import Writer
 
@@ -65,6 +67,7 @@ class Done:
     measures: Mapping[str, int | float | str]
 
 
+BY_ANOTHER = Done("another worker computed it", {})
 REWRITTEN = Done("rewrote the payload so that the research tool reads it; its bars are as they were", {})
 
 
@@ -140,19 +143,21 @@ def recompute(
     max_dim: int,
     *,
     exact: bool = False,
+    together: Callable[[Change], Repair | None] | None = None,
 ) -> Done:
     """Compute the diagram of a place and write it, unless somebody else did so meanwhile.
 
-    `exact`: compute it though the one that is there seems healthy, and write it where their bars differ.
+    `exact`: compute it though the one that is there seems healthy, and write it where their bars differ. `together`
+    writes the change, and others with it that later items would ask for.
     The transaction begins after the computation, and writes only if the cloud's fingerprint and the diagrams are still
     those that were seen. `claim` keeps two workers from computing the same diagram. Raises `RepairFailed` where the
     cloud is blocked, or changes faster than it can be computed.
     """
-    with claim(f"{as_file_name(str(subject.run))}-{as_file_name(str(subject.embedding_model))}"):
-        for _ in range(TRIES):
+    with claim(claimed(subject)):
+        for tried in range(TRIES):
             seen = database.read(lambda db: see(db, place(db)))
             if seen.healthy and not exact:
-                return Done("another worker computed it", {})
+                return BY_ANOTHER
             if not exact and (payload := readable(seen)):
                 if rewrite(writer, rule, subject, seen, payload):
                     return REWRITTEN
@@ -162,9 +167,15 @@ def recompute(
             computed = computer.compute(task(seen, max_dim))
             if exact and seen.healthy and alike(decode(seen.diagrams[0].payload or b"").diagram, computed.diagram):
                 return Done(f"its bars are those that {computed.engine} computes, so that it was kept", {})
-            if write(writer, rule, subject, seen.before, begun, computed, max_dim):
+            mine = change(rule, subject, seen.before, begun, computed, max_dim)
+            if together(mine) if together and not tried else writer.write([mine])[0]:
                 return done(len(seen.cloud.points), computed)
     raise RepairFailed(RESTLESS)
+
+
+def claimed(subject: Subject) -> str:
+    """The name by which a worker holds a diagram against the others."""
+    return f"{as_file_name(str(subject.run))}-{as_file_name(str(subject.embedding_model))}"
 
 
 def rewrite(writer: Writer, rule: str, subject: Subject, seen: Seen, payload: bytes) -> bool:
@@ -216,6 +227,11 @@ def write(
     writer: Writer, rule: str, subject: Subject, before: Before, begun: datetime, computed: Computed, max_dim: int
 ) -> bool:
     """Put the diagram in its place; False where the cloud or the diagrams are no longer those that were seen."""
+    return writer.write([change(rule, subject, before, begun, computed, max_dim)])[0] is not None
+
+
+def change(rule: str, subject: Subject, before: Before, begun: datetime, computed: Computed, max_dim: int) -> Change:
+    """What puts the diagram in its place, unless the cloud or the diagrams are no longer those that were seen."""
     provenance = Provenance(
         fingerprint=before.fingerprint,
         points=before.points,
@@ -240,9 +256,9 @@ def write(
     }
     table = "persistencediagram"
     if before.diagrams:
-        return writer.update(rule, subject, table, before.diagrams[0], values, unchanged) is not None
+        return Change(rule, subject, table, values, unchanged, before.diagrams[0])
     place = {"id": new_id(), "run_id": before.place.run, "embedding_model": before.place.model}
-    return writer.insert(rule, subject, table, place | values, unchanged) is not None
+    return Change(rule, subject, table, place | values, unchanged)
 
 
 def stamp(moment: datetime) -> str:

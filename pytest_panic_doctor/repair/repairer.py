@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.compute.runner import ComputationFailed
+from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Rows, Subject
-from pytest_panic_doctor.examination.examiner import NotRepaired, Repaired
+from pytest_panic_doctor.examination.examiner import NotRepaired, Repaired, Sick
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair import recompute, reembed
+from pytest_panic_doctor.repair.batch import Claim, Later, write_together
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import Taken, rows_by_table
 from pytest_panic_doctor.repair.quarantine_limit import asks, said
@@ -49,7 +50,7 @@ class OperatingSurgeon:
         computer: Callable[[], Computer],
         kinds: Mapping[str, Kind],
         embedder: Embedder,
-        claim: Callable[[str], AbstractContextManager[object]],
+        claim: Claim,
         settled: Settled,
         max_dim: int = 2,
         closing: Callable[[], object] = lambda: None,
@@ -83,15 +84,21 @@ class OperatingSurgeon:
         self._operations: Mapping[RepairKind, Operation] = {
             **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.KEEP_CURRENT: self._keep_current,
-            RepairKind.COMPUTE: self._compute,
             RepairKind.EMBED: self._embed,
         }
 
-    def operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
-        """Repair what the rule found; raises `NotRepaired`, which says why not in one sentence."""
+    def operate(
+        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[Sick] = ()
+    ) -> Repaired:
+        """Repair what the rule found; raises `NotRepaired`, which says why not in one sentence.
+
+        Small diagrams of `later` are computed and written with one that is small.
+        """
         if rule.repair is None:
             raise NotRepaired(rule.remedy or "nothing repairs this")
         try:
+            if rule.repair is RepairKind.COMPUTE:
+                return self._compute(rule, subject, later)
             return self._operations[rule.repair](rule, subject, findings)
         except RepairError as error:
             raise NotRepaired(str(error)) from error
@@ -162,22 +169,42 @@ class OperatingSurgeon:
         done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
         return Repaired(said_of(done, self.writer.database) if done else "another worker was faster")
 
-    def _compute(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
-        del findings
-        done = self.desk.order(rule.id, subject) if self.desk else self._compute_here(rule, subject)
+    def _compute(self, rule: Rule, subject: Subject, later: Iterable[Sick]) -> Repaired:
+        done = self.desk.order(rule.id, subject) if self.desk else self._compute_here(rule, subject, later)
+        if done is recompute.BY_ANOTHER and (by_another := self.repaired(rule, subject)):
+            return by_another
         return Repaired(done.sentence, done.measures)
 
-    def _compute_here(self, rule: Rule, subject: Subject) -> recompute.Done:
+    def _compute_here(self, rule: Rule, subject: Subject, later: Iterable[Sick]) -> recompute.Done:
+        computer = self.computer()
+        place = partial(place_of, kinds=self.kinds, running=self.running)
+        findings: dict[Subject, tuple[Finding, ...]] = {}
+
+        def subjects() -> Iterator[Subject]:
+            for each, found in later:
+                findings[each] = found
+                yield each
+
+        def keep(each: Subject, done: recompute.Done) -> None:
+            self.remember(rule, each, Repaired(done.sentence, done.measures, findings[each]))
+
         return recompute.recompute(
             self.database,
             self.writer,
-            self.computer(),
+            computer,
             self.claim,
             rule.id,
             subject,
-            lambda db: place_of(db, subject, self.kinds, self.running),
+            partial(place, subject=subject),
             self.max_dim,
             exact=rule.deep,
+            together=partial(
+                write_together,
+                self.writer,
+                Later(self.database, computer, self.claim, rule.id, subjects(), place, keep, self.max_dim),
+            )
+            if isinstance(computer, SmallFirst)
+            else None,
         )
 
     def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:

@@ -19,6 +19,7 @@ from pytest_panic_doctor.examination.acceptance import Judge
 from pytest_panic_doctor.examination.baseline import compare, save
 from pytest_panic_doctor.examination.examination import Doctor, begin, check_node, join
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, shown
+from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.examination.sharding import PAGES
 from pytest_panic_doctor.formatting import format_size, plural, printable
@@ -156,8 +157,14 @@ class DoctorSession:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """The rules of these items, and no others, are repaired: also by an item that needs them first."""
-        self.doctor.collect(item.name for item in session.items if isinstance(item, DoctorItem))
-        self.config.stash[EXAMINER].chosen = self.doctor.chosen_rules()
+        items = [item for item in session.items if isinstance(item, DoctorItem)]
+        self.doctor.collect(item.name for item in items)
+        examiner = self.config.stash[EXAMINER]
+        examiner.chosen = self.doctor.chosen_rules()
+        ends_early = any(self.config.getoption(name, 0) for name in ("maxfail", "stepwise"))
+        if self.surgeon and not ends_early:
+            # Where any item may be the last, nothing is repaired ahead of its own.
+            examiner.later = Lookahead(examiner, (item.entry for item in items), self.doctor.in_time)
 
     def workers_collected(self, nodeids: Iterable[str]) -> None:
         """The same in a controller that lets its workers collect; where a cluster computes, it may begin."""

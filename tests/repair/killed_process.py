@@ -1,6 +1,6 @@
 """Run as a process: begin one repair and die of SIGKILL in it, at a point between two commits.
 
-usage: killed_process.py DATABASE remove|change|add commit|mark      before the database's COMMIT, or after it
+usage: killed_process.py DATABASE remove|change|add|batch commit|mark      before the database's COMMIT, or after it
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from surgeon_process import NEW, NULL_DIAGRAM, ORPHANS
+from surgeon_process import NEW, NULL_DIAGRAM, ORPHANS, batch
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import Writer
@@ -45,6 +45,8 @@ def main() -> None:
     elif kind == "change":
         values = {"diagram_data": b"recomputed"}
         writer.update("diagram-valid", Subject(), "persistencediagram", NULL_DIAGRAM, values, lambda _: True)
+    elif kind == "batch":
+        writer.write(batch())
     else:
         writer.insert("diagram-missing", Subject(), "persistencediagram", NEW, lambda _: True)
 

@@ -12,6 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from batches import batch as batch
+
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import DoctorLock, Writer, finish, preflight, settle
 from pytest_panic_doctor.repair.journal import selection
@@ -59,6 +62,7 @@ def operate(writer: Writer) -> None:
         NEW,
         lambda db: not db.execute("SELECT 1 FROM persistencediagram WHERE id = ?", (NEW["id"],)).fetchone(),
     )
+    writer.write(batch())
 
 
 def dying(at: int, after: bool) -> type[sqlite3.Connection]:

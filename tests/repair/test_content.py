@@ -82,13 +82,13 @@ def test_the_same_row_again(patient: Patient) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["remove", "change", "add"])
+@pytest.mark.parametrize("kind", ["remove", "change", "add", "batch"])
 @pytest.mark.parametrize("point", ["commit", "mark"])
 def test_killed_between_two_commits(patient: Patient, kind: str, point: str) -> None:
     before = patient.dump()
     killed(patient, kind, point)
     patient.check_nothing_lost(before)
-    assert len(settle(patient.path)) == (point == "mark")
+    assert len(settle(patient.path)) == (point == "mark") * (4 if kind == "batch" else 1)
     patient.check_nothing_lost(before)
     assert (patient.dump() == before) is (point == "commit")
     undo(patient.path, "all")

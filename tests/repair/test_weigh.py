@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -82,10 +82,16 @@ def opened(built: Built, tally: Path) -> Iterator[tuple[Database, Planner, Opera
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
     settled = Settled(tally.with_suffix(".settled"))
-    surgeon = OperatingSurgeon(database, writer, never, KINDS, no_hook, nullcontext, settled)
+    surgeon = OperatingSurgeon(database, writer, never, KINDS, no_hook, unclaimed, settled)
     yield database, Planner(database, KINDS, Tally(tally)), surgeon
     surgeon.close()
     database.close()
+
+
+def unclaimed(name: str, *, wait: bool = True) -> AbstractContextManager[None]:
+    """There is no other worker."""
+    del name, wait
+    return nullcontext()
 
 
 def never() -> NoReturn:

@@ -212,9 +212,9 @@ class Journal:
         """Begin the transaction that will hold a step and its before-images."""
         self.connection.execute("BEGIN IMMEDIATE")
 
-    def secure(self, step: int | None = None) -> None:
-        """Seal the step and commit: from here on the before-images survive whatever happens."""
-        if step is not None:
+    def secure(self, *steps: int) -> None:
+        """Seal the steps and commit: from here on the before-images survive whatever happens."""
+        for step in steps:
             seals.seal_step(self.connection, step)
         self.connection.execute("COMMIT")
 
@@ -273,10 +273,11 @@ class Journal:
             ((digest, step, table, row) for row, digest in after),
         )
 
-    def applied(self, step: int, ended: float, rested: float) -> None:
-        """Mark a step whose transaction on the database is committed."""
+    def applied(self, steps: Iterable[int], ended: float, rested: float) -> None:
+        """Mark the steps of a transaction that is committed on the database."""
         self.connection.execute("BEGIN IMMEDIATE")
-        self.mark_applied(step)
+        for step in steps:
+            self.mark_applied(step)
         self.connection.execute("UPDATE pace SET ended = ?, rested = ?", (ended, rested))
         self.connection.execute("COMMIT")
 

@@ -118,7 +118,7 @@ def _settle(journal: Journal, step: int) -> bool:
             journal.mark_applied(step)
         else:
             journal.mark_abandoned(step)
-        journal.secure(step if whole else None)
+        journal.secure(*([step] if whole else []))
     except BaseException:
         if journal.connection.in_transaction:
             journal.connection.execute("ROLLBACK")

@@ -1,12 +1,13 @@
-"""One step: a short write transaction on the database, together with its record in the journal.
+"""A step: a short write transaction on the database, together with its record in the journal. One transaction may have
+several, each of a repair of its own: all of them are committed, or none.
 
 The order, and what a crash between two points leaves behind:
 
 1. the gate is taken, `wanted` asked, interrupted steps settled, others given their turn
 2. BEGIN IMMEDIATE on the database        (nothing)
-3. the step and its before-images are committed to the journal   (an open step, the rows unchanged: abandoned)
-4. COMMIT on the database                 (an open step, the rows changed: applied)
-5. the step is marked applied             (nothing is open)
+3. the steps and their before-images are committed to the journal   (open steps, the rows unchanged: abandoned)
+4. COMMIT on the database                 (open steps, the rows changed: applied)
+5. the steps are marked applied           (nothing is open)
 """
 
 from __future__ import annotations
@@ -51,19 +52,26 @@ class Step:
         self.database = database
         self.journal = journal
         self.number: int | None = None
+        """The step that is open now, the last of `numbers`."""
+        self.numbers: list[int] = []
         self.repair: int | None = None
         self.secured = False
 
     def begin(self, repair: int | Intent) -> int:
-        """Open the record: of a repair that exists, or of a new one. Returns the repair's id."""
-        self.journal.begin()
+        """Open the record: of a repair that exists, or of a new one. Returns the repair's id.
+
+        What is changed from here on belongs to it, until the next is begun.
+        """
+        if not self.numbers:
+            self.journal.begin()
         self.repair = repair if isinstance(repair, int) else self.journal.new_repair(repair)
         self.number = self.journal.new_step(self.repair)
+        self.numbers.append(self.number)
         return self.repair
 
     def secure(self) -> None:
-        """Make the record durable. Only after this may the transaction be committed."""
-        self.journal.secure(self.number)
+        """Make the records durable. Only after this may the transaction be committed."""
+        self.journal.secure(*self.numbers)
         self.secured = True
 
     def keep(self, table: Table, rowids: list[int]) -> None:
@@ -268,7 +276,7 @@ class Transactor:
                 raise
             return result
         self.held = time.monotonic() - began
-        self._mark(step.number, rested)
+        self._mark(step.numbers, rested)
         return result
 
     def _give_way(self, database: sqlite3.Connection, journal: Journal) -> float:
@@ -289,14 +297,14 @@ class Transactor:
             return False
         # What cannot be settled now, the next step or the next start settles: an open step says that it must be.
         with contextlib.suppress(sqlite3.Error):
-            return step.number in settle_open_steps(self._open()[1])
+            return set(step.numbers) <= set(settle_open_steps(self._open()[1]))
         return False
 
-    def _mark(self, step: int, rested: float) -> None:
-        """Mark a committed step. An error here loses nothing, so one more look at the rows may still put it right."""
+    def _mark(self, steps: list[int], rested: float) -> None:
+        """Mark committed steps. An error here loses nothing, so one more look at the rows may still put it right."""
         assert self._journal is not None
         try:
-            self._journal.applied(step, time.monotonic(), rested)
+            self._journal.applied(steps, time.monotonic(), rested)
         except sqlite3.Error:
             if not rolled_back(self._journal.connection):
                 self._drop()

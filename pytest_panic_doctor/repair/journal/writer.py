@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +14,27 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.journal import Intent, Repair
-from pytest_panic_doctor.repair.journal.selection import Batch, Selection
+from pytest_panic_doctor.repair.journal.selection import TARGET, Batch, Selection
+from pytest_panic_doctor.repair.journal.session_repairs import SessionRepairs
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, writable
 from pytest_panic_doctor.repair.journal.transaction import PATIENCE, Step, Transactor
 
 Guard = Callable[[sqlite3.Connection], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row that is added, or the row `id` whose columns are set, for `rule` and `subject`: a repair of its own.
+
+    `guard` is asked inside the transaction, with a connection that cannot write meanwhile.
+    """
+
+    rule: str
+    subject: Subject
+    table: str
+    values: Mapping[str, Value]
+    guard: Guard
+    id: str | None = None
 
 
 class Writer:
@@ -46,6 +64,7 @@ class Writer:
         self.database = database
         self.session = session
         self.space = space
+        self._made = SessionRepairs(database, session)
         self._transactor = Transactor(database, wanted, patience=patience, connection=connection)
 
     def quarantine(
@@ -91,51 +110,101 @@ class Writer:
 
         `guard` is asked inside the transaction, with a connection that cannot write meanwhile.
         """
-
-        def work(step: Step) -> int | None:
-            described = _checked(step.database, table, values)
-            if "id" in values:
-                raise RepairRefused(f"The id of a row of {table} is never changed: quarantine the row instead.")
-            found = step.database.execute(
-                f"SELECT {described.rowid} FROM main.{described.quoted} WHERE id = ? LIMIT 2", (id,)
-            ).fetchall()
-            if len(found) > 1:
-                raise RepairFailed(
-                    f"Table {table} has several rows with the id {id}: give each row its own id, then run again."
-                )
-            if not found or not _allowed(step.database, guard):
-                return None
-            check_fits(step.database, described, [found[0][0]], self.space)
-            repair = step.begin(Intent(self.session, rule, subject, "update"))
-            step.update(described, found[0][0], dict(values))
-            step.secure()
-            return repair
-
-        return self._repair(self._transactor.run(table, work))
+        return self.write([Change(rule, subject, table, values, guard, id)])[0]
 
     def insert(
         self, rule: str, subject: Subject, table: str, values: Mapping[str, Value], guard: Guard
     ) -> Repair | None:
         """Add a row with these values, among them its `id`; None where `guard` says no, asked as by `update`."""
+        return self.write([Change(rule, subject, table, values, guard)])[0]
 
-        def work(step: Step) -> int | None:
-            described = _checked(step.database, table, values)
-            if values.get("id") is None:
-                raise RepairRefused(f"A row of {table} is not added without an id.")
-            if not _allowed(step.database, guard):
-                return None
-            repair = step.begin(Intent(self.session, rule, subject, "insert"))
-            step.insert(described, dict(values))
+    def write(self, changes: Sequence[Change]) -> list[Repair | None]:
+        """Make changes of one table, several a transaction, each a repair of its own.
+
+        A transaction takes no further change once it has kept other programs from writing for `TARGET` seconds.
+
+        Args:
+            changes: No two of them of one row.
+
+        Returns:
+            The repair of each change; None where its guard said no or its row is gone, and, for all but the first,
+            where it was refused or could not be written.
+
+        Raises:
+            RepairError: The first change was refused, or its transaction failed: then nothing was written.
+        """
+        table, made = changes[0].table, list[int | None]()
+        while len(made) < len(changes):
+            try:
+                made += self._transactor.run(table, partial(self._make, changes[len(made) :]))
+            except RepairError:
+                if not made:
+                    raise
+                made += [None] * (len(changes) - len(made))
+        numbers = as_json(number for number in made if number is not None)
+        found = journals.read(self.database, "id IN (SELECT value FROM json_each(?))", (numbers,))
+        repairs = {repair.id: repair for repair in found}
+        return [None if number is None else repairs[number] for number in made]
+
+    def _make(self, changes: Sequence[Change], step: Step) -> list[int | None]:
+        """The repairs of the first of these changes, as many as the transaction may take."""
+        begun = time.monotonic()
+        made: list[int | None] = []
+        for change in changes:
+            try:
+                target = self._target(step.database, change)
+            except RepairError:
+                if not made:
+                    raise
+                target = None
+            made.append(None if target is None else self._change(step, change, *target))
+            if time.monotonic() - begun > TARGET:
+                break
+        if step.numbers:
             step.secure()
-            return repair
+        return made
 
-        return self._repair(self._transactor.run(table, work))
+    def _target(self, connection: sqlite3.Connection, change: Change) -> tuple[Table, int | None] | None:
+        """The table, and the rowid of the row that is changed; None where there is no such row or the guard says no."""
+        table, row = _checked(connection, change.table, change.values), None
+        if change.id is None:
+            if change.values.get("id") is None:
+                raise RepairRefused(f"A row of {table.name} is not added without an id.")
+        elif "id" in change.values:
+            raise RepairRefused(f"The id of a row of {table.name} is never changed: quarantine the row instead.")
+        else:
+            query = f"SELECT {table.rowid} FROM main.{table.quoted} WHERE id = ? LIMIT 2"
+            found = connection.execute(query, (change.id,)).fetchall()
+            if len(found) > 1:
+                raise RepairFailed(
+                    f"Table {table.name} has several rows with the id {change.id}: give each row its own id, then run "
+                    "again."
+                )
+            if not found:
+                return None
+            row = int(found[0][0])
+        if not _allowed(connection, change.guard):
+            return None
+        if row is not None:
+            check_fits(connection, table, [row], self.space)
+        return table, row
+
+    def _change(self, step: Step, change: Change, table: Table, row: int | None) -> int:
+        verb = "insert" if row is None else "update"
+        repair = step.begin(Intent(self.session, change.rule, change.subject, verb))
+        if row is None:
+            step.insert(table, dict(change.values))
+        else:
+            step.update(table, row, dict(change.values))
+        return repair
 
     def repaired(self, rule: str, subject: Subject) -> list[Repair]:
         """The repairs of this session, by whatever worker, for `rule` within `subject`, newest first.
 
         A part of `subject` that is None means any, so that an experiment's repairs include those of its runs.
         """
+        if not self._made.may_have(rule, subject):
+            return []
         return journals.read(
             self.database,
             "session = :session AND rule = :rule AND status = 'applied' AND undoes IS NULL"
@@ -152,6 +221,7 @@ class Writer:
 
     def close(self) -> None:
         """Close the connections; the writer can be used again."""
+        self._made.close()
         self._transactor.close()
 
     def _repair(self, repair: int | Intent | None) -> Repair | None:

@@ -1,0 +1,33 @@
+"""The findings of one check, of which no more are kept by name than a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, View
+
+
+class Named:
+    """The findings of one check: the first 10,000 by name, the others by their number."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.kept: list[Finding] = []
+        self.findings = self.rows = 0
+
+    def add(self, found: Iterable[Finding]) -> None:
+        """Take all of them, one by one."""
+        for finding in found:
+            if len(self.kept) < IDS_KEPT or finding.warning:
+                self.kept.append(finding)
+            else:
+                self.findings += 1
+                self.rows += finding.count
+
+    def all(self, view: View) -> tuple[Finding, ...]:
+        """Those that were kept, and one more for the rest."""
+        if self.findings:
+            text = f"{plural(self.findings, 'more finding')}, of which none is named (at most {IDS_KEPT:,} are)"
+            return (*self.kept, view.finding(text, count=self.rows))
+        return tuple(self.kept)

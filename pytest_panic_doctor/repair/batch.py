@@ -1,0 +1,107 @@
+"""Small diagrams that are computed and written several at a time, each a repair of its own.
+
+A diagram of 100 points is computed in milliseconds; a transaction waits for the disk several times. So whoever computes
+one that is small computes those of the next items too, and writes all of them together.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_panic_doctor.database.room import TooLarge
+from pytest_panic_doctor.repair import recompute
+from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, is_busy
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.compute.small import SmallFirst
+    from pytest_panic_doctor.database.connection import Database
+    from pytest_panic_doctor.database.subject import Subject
+    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.writer import Change, Writer
+    from pytest_panic_doctor.repair.recompute import Done, Place
+
+MOST = 32
+"""Diagrams of one batch, the one that was asked for included."""
+
+SECONDS = 1.0
+"""For so long further diagrams are begun."""
+
+
+class Claim(Protocol):
+    """Holds a name against the other workers."""
+
+    def __call__(self, name: str, *, wait: bool = True) -> AbstractContextManager[object]:
+        """A context manager that holds it; where it is not to `wait`, TimeoutError if another worker does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Diagrams that later items of one rule will ask for, and what is needed to compute them now.
+
+    `subjects` are asked for one by one, each only when it is its turn; `place` says where one's diagram belongs. `keep`
+    is told what was done for each. A diagram that cannot be made here, for whatever reason, is left to its own item,
+    which says why.
+    """
+
+    database: Database
+    computer: SmallFirst
+    claim: Claim
+    rule: str
+    subjects: Iterable[Subject]
+    place: Callable[[sqlite3.Connection, Subject], Place]
+    keep: Callable[[Subject, Done], object]
+    max_dim: int
+
+    def made(self, claims: ExitStack) -> Iterator[tuple[Change, Done]]:
+        """What is computed in the time that there is; the claims are held until all is written."""
+        begun, count = time.monotonic(), 1
+        for subject in self.subjects:
+            if made := self._one(subject, claims):
+                yield made
+                count += 1
+            if count >= MOST or time.monotonic() - begun > SECONDS:
+                return
+
+    def _one(self, subject: Subject, claims: ExitStack) -> tuple[Change, Done] | None:
+        """The diagram of one subject, None where it is left to its own item."""
+        try:
+            claims.enter_context(self.claim(recompute.claimed(subject), wait=False))
+            seen = self.database.read(lambda db: recompute.see(db, self.place(db, subject)))
+            if seen.healthy or recompute.readable(seen):
+                return None
+            recompute.check_computable(seen)
+        except (TimeoutError, RepairFailed, TooLarge, sqlite3.Error):
+            return None
+        begun = datetime.now()
+        computed = self.computer.compute_small(recompute.task(seen, self.max_dim))
+        if computed is None:
+            return None
+        change = recompute.change(self.rule, subject, seen.before, begun, computed, self.max_dim)
+        return change, recompute.done(len(seen.cloud.points), computed)
+
+
+def write_together(writer: Writer, later: Later, first: Change) -> Repair | None:
+    """Write `first`, and with it as many of `later` as are computed in time; returns the repair of `first`.
+
+    Raises `RepairError` where `first` could not be written.
+    """
+    with ExitStack() as claims:
+        made = list(later.made(claims))
+        try:
+            repairs = writer.write([first, *(change for change, _ in made)])
+        except RepairError as error:
+            if not made or (isinstance(error.__cause__, sqlite3.Error) and is_busy(error.__cause__)):
+                raise
+            # One of the others may be what the database refuses.
+            repairs = writer.write([first])
+        # While they are held: who waits for one of them asks what was done.
+        for (change, done), repair in zip(made, repairs[1:], strict=False):
+            if repair is not None:
+                later.keep(change.subject, done)
+    return repairs[0]
