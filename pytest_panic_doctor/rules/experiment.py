@@ -102,7 +102,8 @@ def experiment_missing(view: View) -> Iterator[Finding]:
 @rule(
     "experiment-config",
     scope=Scope.EXPERIMENT,
-    sentence="networks, seeds, prompts and embedding_models are non-empty lists of the right kind, and max_length > 0",
+    sentence="networks, seeds, prompts and embedding_models are non-empty lists of the right kind, and max_length "
+    "> 0 (Elixir: num_runs > 0 for seeds)",
     remedy="correct the experiment's row by hand",
 )
 def experiment_config(view: View) -> Iterator[Finding]:
@@ -130,7 +131,8 @@ def experiment_config(view: View) -> Iterator[Finding]:
 @rule(
     "experiment-runs",
     scope=Scope.EXPERIMENT,
-    sentence="there is one run per network x seed x prompt, no other, each with the experiment's max_length",
+    sentence="there is one run per network x seed x prompt, no other, each with the experiment's max_length "
+    "(Elixir: x run number for seed)",
     remedy="run the experiment again with the research tool",
 )
 def experiment_runs(view: View) -> Iterator[Finding]:

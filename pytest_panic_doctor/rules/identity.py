@@ -17,7 +17,8 @@ SHOWN = 3
 @rule(
     "id-format",
     scope=Scope.DATABASE,
-    sentence="every id is a UUID of 32 hex digits in lower case, without dashes",
+    sentence="every id is a UUID in lower case, with dashes in the Elixir generation and without in the Python "
+    "generation",
     remedy="correct the ids, and all that refers to them, by hand",
 )
 def id_format(view: View) -> Iterator[Finding]:

@@ -25,7 +25,8 @@ AVIF = b"ftypavif"
 @rule(
     "output-plausible",
     scope=Scope.EXPERIMENT,
-    sentence="every text is UTF-8 and not blank, every image a whole WEBP file by its header and length",
+    sentence="every text is UTF-8 and not blank, every image a whole WEBP file by its header and length (Elixir: "
+    "or an AVIF file by its header)",
     remedy="regenerate the run with the research tool",
 )
 def output_plausible(view: View) -> Iterator[Finding]:
