@@ -2,7 +2,7 @@
 
     python benchmarks/diagrams.py            # real clouds and made ones: about ten minutes
     python benchmarks/diagrams.py --long     # also the longest: a few minutes more
-    python benchmarks/diagrams.py --only looping
+    python benchmarks/diagrams.py --only looping --ways walked,engine
 
 Every computation is a fresh process, one thread unless --threads says more. Seconds are those of the processor from the
 vectors to the bars, imports excluded, which another program on the machine does not blur; elapsed ones with --threads.
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -88,7 +88,7 @@ class Cost:
 
     def __str__(self) -> str:
         """As a cell of the table."""
-        return f"{self.seconds:.1f} s, {self.peak / 1e6:,.0f} MB" if self.bars else f"ended at {self.seconds:.0f} s"
+        return f"{self.seconds:.2f} s, {self.peak / 1e6:,.0f} MB" if self.bars else f"ended at {self.seconds:.0f} s"
 
 
 def cloud(kind: str, count: int, data: Path) -> Points:
@@ -214,13 +214,13 @@ def ratio(other: Cost | None, engine: Cost) -> str:
     return f"{times:.1f}x, {engine.peak / other.peak:.2f}" if other.bars else f"> {times:.0f}x"
 
 
-def rows(cases: Sequence[Case], data: Path, threads: int) -> Iterator[list[str]]:
-    """The table, a case at a time."""
+def rows(cases: Sequence[Case], data: Path, threads: int, ways: Collection[str]) -> Iterator[list[str]]:
+    """The table, a case at a time; what is not among `ways` is not tried."""
     for case in cases:
         costs = {
             way: measure(case, way, data, threads)
             for way in WAYS
-            if (case.cap or way not in ("stored", "gudhi")) and not (case.long and way == "walked")
+            if way in ways and (case.cap or way not in ("stored", "gudhi")) and not (case.long and way == "walked")
         }
         engine = costs["engine"]
         assert engine.bars
@@ -280,6 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="also the longest cloud")
     parser.add_argument("--only", metavar="TEXT", default="", help="only clouds with this in their name")
+    parser.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}; engine is always one")
     parser.add_argument("--threads", type=int, default=1, help="threads of each computation (default: 1)")
     parser.add_argument("--data", type=Path, default=DATA, help="caption-trajectories.npz")
     chosen = parser.parse_args()
@@ -289,7 +290,7 @@ def main() -> None:
         cases = [each for each in cases if each.kind in MADE]
     line(HEAD)
     line(["---"] * len(HEAD))
-    for cells in rows(cases, chosen.data, chosen.threads):
+    for cells in rows(cases, chosen.data, chosen.threads, {*chosen.ways.split(","), "engine"}):
         line(cells)
     if not chosen.only:
         alone, together = throughput()

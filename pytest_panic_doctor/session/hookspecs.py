@@ -39,4 +39,4 @@ def pytest_doctor_outcome(item: Mapping[str, object]) -> None:
 
 @pytest.hookspec(firstresult=True)
 def pytest_doctor_engine(name: str) -> str | None:
-    """Where the engine called `name` is: `module:attribute` of an object that follows `topology.engine.Engine`."""
+    """Where the engine called `name` is: `module:attribute` of an object that follows `topology.engines.Engine`."""
