@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,12 @@ def shown(page: str) -> list[str]:
     return [
         line for line in lines if not COMMAND.match(line) and not re.match(r"(…|python3|\.|pip|ray|journal b)", line)
     ]
+
+
+def code(page: str) -> list[str]:
+    """The blocks of Python on a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [block for language, block in BLOCK.findall(text) if language == "python"]
 
 
 def run(folder: Path, *every: str) -> str:
@@ -98,6 +106,20 @@ def test_the_page_about_shards(sick: tuple[Path, str]) -> None:
     ]
     assert any("--doctor-merge 1.json 3.json" in command for command in every)
     assert missing("docs/how-to/shards.md", run(folder, *every)) == []
+
+
+def test_the_rule_of_ones_own(tmp_path: Path, sick: tuple[Path, str]) -> None:
+    shutil.copytree(sick[0], tmp_path, dirs_exist_ok=True)
+    rule, *_, listener = code("docs/how-to/own-rule.md")
+    (tmp_path / "conftest.py").write_text(f"{rule}\n\n{listener}", encoding="utf-8")
+    printed = run(tmp_path, "pytest --doctor-db doctor-demo/trajectory_data.sqlite -m caption-length")
+    assert "2 passed" in printed
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "how-to").glob("*.md")), ids=lambda page: page.stem)
+def test_the_code_of_a_page_can_be_parsed(page: Path) -> None:
+    for block in code(page.relative_to(ROOT).as_posix()):
+        ast.parse(textwrap.dedent(block))
 
 
 def test_a_line_that_nothing_prints_is_seen() -> None:
