@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)\s*", text, re.IGNORECASE)
     size = int(float(match[1]) * UNITS[match[2].upper()]) if match and match[2].upper() in UNITS else 0
     if size <= 0:
-        raise ValueError("that is no size: give one such as 4GB, 1.5GiB or 800MB")
+        raise ValueError("that is not a size: give one such as 4GB, 1.5GiB or 800MB")
     return size
 
 

@@ -23,6 +23,7 @@ for name, script in {
     "table_without_rowid": "ALTER TABLE embeddingcluster RENAME TO old; CREATE TABLE embeddingcluster (id PRIMARY KEY, "
     "embedding_id, clustering_result_id, medoid_embedding_id) WITHOUT ROWID; "
     "INSERT INTO embeddingcluster SELECT * FROM old",
+    "collation_of_its_own": "ALTER TABLE embeddingcluster ADD COLUMN word TEXT COLLATE NOCASE",
     "rowid_hidden_by_a_column": "ALTER TABLE embeddingcluster ADD COLUMN RowID",
     "id_a_blob": "UPDATE embeddingcluster SET id = x'00ff' WHERE rowid = 1",
 }.items():
@@ -321,7 +322,14 @@ for table, row in {"invocation": I3, "embedding": E3, "persistencediagram": D, "
             row,
             name=f"{table}_completed_early_{word}",
         )
-    for word, time in {"a_word": "'soon'", "now": "'now'", "a_number": "2460900.5", "month_13": "'2025-13-01'"}.items():
+    for word, time in {
+        "a_word": "'soon'",
+        "now": "'now'",
+        "a_number": "2460900.5",
+        "month_13": "'2025-13-01'",
+        "september_31": "'2025-09-31 09:00:00.000000'",
+        "before_a_nul": "started_at || char(0) || 'x'",
+    }.items():
         sql(
             "invocation-time",
             f"UPDATE {table} SET started_at = {time} WHERE id = '{row}'",

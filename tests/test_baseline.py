@@ -152,11 +152,11 @@ def test_what_severity_accepts_is_not_written_into_it() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no baseline"),
-        ("[]", "is no baseline"),
-        ("{}", "is no baseline"),
-        ('{"doctor_baseline": 1, "accepted": [{}]}', "is no baseline"),
-        ('{"doctor_baseline": 1, "accepted": 7}', "is no baseline"),
+        ("", "is not a baseline"),
+        ("[]", "is not a baseline"),
+        ("{}", "is not a baseline"),
+        ('{"doctor_baseline": 1, "accepted": [{}]}', "is not a baseline"),
+        ('{"doctor_baseline": 1, "accepted": 7}', "is not a baseline"),
         ('{"doctor_baseline": 2, "accepted": []}', "has format 2, and this doctor reads up to 1"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str, said: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("make", "said"), [("nothing", "is not there"), ("folder", "cannot be read")])
+@pytest.mark.parametrize(("make", "said"), [("nothing", "does not exist"), ("folder", "cannot be read")])
 def test_a_path_that_cannot_be_read_is_one_sentence(tmp_path: Path, make: str, said: str) -> None:
     path = tmp_path / "k.json"
     if make == "folder":

@@ -127,7 +127,7 @@ def test_ages() -> None:
 
 def test_the_ini_key_is_a_time_or_0() -> None:
     assert [at_rest(given) for given in ("", None, "0", "10m")] == [3600, 3600, 0, 600]
-    with pytest.raises(BadOption, match="doctor_running soon is no time"):
+    with pytest.raises(BadOption, match="doctor_running soon is not a time"):
         at_rest("soon")
 
 

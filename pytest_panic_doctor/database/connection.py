@@ -96,6 +96,8 @@ class Database:
         self._prepared: sqlite3.Connection | None = None
         self._quiet = False
         self._opened: tuple[int, ...] = ()
+        self.identity: tuple[int, int] | None = None
+        """Device and inode of the file, from the first look at it by any process of the session."""
         self._wal: bool | None = None
         self._text: Callable[[bytes], str] | type[str] = str
 
@@ -142,6 +144,7 @@ class Database:
         return None
 
     def _read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        self._check_same_file()
         if self._connection is not None and self._disturbed():
             self.close()
         connection = self._connection or self._open()
@@ -171,6 +174,20 @@ class Database:
             self.generation.create_views(db)
             db.execute("PRAGMA query_only = ON")
         self._prepared = db
+
+    def _check_same_file(self) -> None:
+        """Raise `Unreadable` where another file has the name now: what is open is not what the user means."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            found = None
+        else:
+            found = (stat.st_dev, stat.st_ino)
+        self.identity = self.identity or found
+        if found != self.identity:
+            if found is None:
+                raise Unreadable(f"{self.path} was removed after the examination began: run again")
+            raise Unreadable(f"{self.path} was replaced by another file after the examination began: run again")
 
     def close(self) -> None:
         """Close the connection; the next read opens another."""

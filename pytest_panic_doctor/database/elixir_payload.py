@@ -104,7 +104,7 @@ def map_of(payload: bytes) -> Mapping[Atom | bytes, Term]:
     try:
         found = erlang_terms.decode(payload)
     except ErlangTermError as error:
-        raise PayloadError(f"is torn: {error}") from error
+        raise PayloadError(f"is damaged: {error}") from error
     if not isinstance(found, Mapping):
         raise PayloadError("holds another term than the map that the research tool writes")
     return found
@@ -144,7 +144,7 @@ def float_of(value: Term, where: str) -> float:
         return NUMBERS[value]
     if type(value) is int and abs(value) < MOST_COUNT:
         return float(value)
-    raise PayloadError(f"holds a value in {where} that is no number")
+    raise PayloadError(f"holds a value in {where} that is not a number")
 
 
 def term_of(value: float) -> Term:

@@ -7,6 +7,7 @@ whole rows, that are there, seem to be gone. So it is `integrity_check` that is 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,8 +29,12 @@ REMOVE = "remove what needs it with the program that made it, or use a Python wh
 
 
 def remedy(problem: str) -> str:
-    """What to do about one problem."""
-    return REMOVE if ABSENT in problem else RESTORE
+    """What to do about one problem, which a sentence may hold."""
+    if ABSENT in problem:
+        return REMOVE
+    if OF_A_CONSTRAINT.search(problem):
+        return CORRECT
+    return REBUILD if OF_AN_INDEX.search(problem) else RESTORE
 
 
 def needed(error: sqlite3.Error) -> str:
@@ -53,6 +58,19 @@ def needing(db: sqlite3.Connection, error: sqlite3.Error) -> str:
         return ""
     kind, name, table = found
     return f"{kind} {name}{f' of {table}' if kind == 'index' else ''} needs {what}, {ABSENT}"
+
+
+OF_AN_INDEX = re.compile(
+    r"\b(missing from|wrong # of entries in|values differ from|end-of-record for row \S+ of) index\b"
+)
+REBUILD = "rebuild the index with REINDEX (docs/how-to/damaged-files.md), or restore the file from a backup"
+"""Where no more than an index is wrong."""
+
+OF_A_CONSTRAINT = re.compile(
+    r"\bnon-unique entry in index\b|\bCHECK constraint failed in\b|\b(NULL|[\w-]+) value in \S+\."
+)
+CORRECT = "correct by hand the rows that break the constraint, or restore the file from a backup"
+"""Where the pages are as they should be, and rows are not as their table demands."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,16 @@ YEAR = 5
 none there, and names no moment."""
 
 
+def day_is_real(column: str) -> str:
+    """The SQL condition that a time's month has its day: SQLite reads February 30 as March 2, Python refuses it."""
+    return f"(strftime('%d', substr({column}, 1, 10), '+0 days') IS substr({column}, 9, 2))"
+
+
 def is_no_time(column: str) -> str:
     """The SQL condition that `column` holds something that is no time: true or false, and false for NULL."""
     return (
         f"({column} IS NOT NULL AND (typeof({column}) <> 'text' OR instr({column}, '-') <> {YEAR} "
-        f"OR julianday({column}) IS NULL))"
+        f"OR julianday({column}) IS NULL OR instr({column}, char(0)) OR NOT {day_is_real(column)}))"
     )
 
 
@@ -35,17 +40,20 @@ def is_before(earlier: str, later: str) -> str:
     )
 
 
-def is_surely_before(earlier: str, later: str) -> str:
-    """The SQL condition that two texts are in order both as times and as texts: then `is_before` is false the other
-    way round. It costs half of that, and settles what the research tool wrote; it tells nothing where it is not true.
-    """
-    return f"(julianday({earlier}) <= julianday({later}) AND {earlier} <= {later})"
+def is_sure(column: str) -> str:
+    """The SQL condition that a text without NUL is a time as the research tool spells it."""
+    real = f"strftime('%d', {column}, '+0 days') = substr({column}, 9, 2)"
+    valid = f"CASE WHEN substr({column}, 9, 2) <= '28' THEN julianday({column}) > 0 ELSE {real} END"
+    return f"{column} LIKE '____-__-__ __:__:__.______' AND {valid}"
 
 
 def are_surely_in_order(before: str, start: str, end: str) -> str:
-    """The SQL condition that `start` and `end` are times in this order, and after `before`, where that is not NULL.
+    """The SQL condition that `start` and `end` are times as the research tool spells them, in this order.
 
+    They come after `before` too, where that is not NULL; that `before` is such a time is asked where it is a row's own.
+    Texts in this spelling are in the order of their times, so that they are compared as texts, and read as times once.
     Texts are told from numbers and blobs by their place in SQL's order of types.
     """
-    dated = f"instr({start}, '-') = {YEAR} AND instr({end}, '-') = {YEAR} AND {start} >= '' AND {end} < x''"
-    return f"({dated} AND {is_surely_before(start, end)} AND ({before} IS NULL OR {is_surely_before(before, start)}))"
+    ordered = f"{start} <= {end} AND {end} < x'' AND ({before} IS NULL OR {before} <= {start})"
+    whole = f"instr({start} || {end}, char(0)) = 0"
+    return f"CASE WHEN {ordered} AND {whole} THEN {is_sure(start)} AND {is_sure(end)} ELSE 0 END"

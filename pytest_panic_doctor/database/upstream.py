@@ -34,8 +34,8 @@ def damaged_types(db: sqlite3.Connection, run: str) -> str:
     query = f"SELECT count(*) FROM invocation i WHERE i.run_id = ? AND {DAMAGED_TYPE}"
     (count,) = db.execute(query, (run,)).fetchone()
     if count:
-        which = "1 invocation has a type that is none or contradicts its"
-        which = which if count == 1 else f"{count:,} invocations have a type that is none or contradicts their"
+        which = "1 invocation has a type that is invalid or contradicts its"
+        which = which if count == 1 else f"{count:,} invocations have a type that is invalid or contradicts their"
         return f"{which} output (invocation-output)"
     both = db.execute(
         "SELECT model FROM invocation WHERE run_id = ? GROUP BY model HAVING count(DISTINCT type) > 1 LIMIT 1", (run,)

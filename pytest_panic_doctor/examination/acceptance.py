@@ -43,7 +43,7 @@ class Judge:
 
     def _warned(self, rule: str, findings: tuple[Finding, ...]) -> str:
         said = self.severity.get(rule, "error")
-        count = sum(finding.count for finding in findings)
+        count = sum(max(1, finding.count) for finding in findings)
         if said == "warn":
             return "a warning by doctor_severity"
         if said.startswith("warn <= ") and count <= (most := int(said.removeprefix("warn <= "))):

@@ -102,12 +102,14 @@ def load(path: Path, space: Room = Room()) -> Known:  # noqa: B008
             identity = Identity(str(entry.get("table", "")), str(entry.get("id", "")), str(entry.get("message", "")))
             found.setdefault(name, set()).add(identity)
     except FileNotFoundError as error:
-        raise BadBaseline(f"--doctor-baseline {path} is not there: add --doctor-baseline-write to write it") from error
+        raise BadBaseline(
+            f"--doctor-baseline {path} does not exist: add --doctor-baseline-write to write it"
+        ) from error
     except OSError as error:
         raise BadBaseline(f"--doctor-baseline {path} cannot be read: {error.strerror}; give another file") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadBaseline(
-            f"--doctor-baseline {path} is no baseline: give another file, or move it away and write a new one"
+            f"--doctor-baseline {path} is not a baseline: give another file, or move it away and write a new one"
         ) from error
     return {name: frozenset(each) for name, each in found.items()}
 

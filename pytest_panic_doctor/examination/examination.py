@@ -84,12 +84,15 @@ class Doctor:
     """Of which generation of the research tool the file is, and which schema it has; empty for the canonical one."""
     collected: frozenset[str] | None = None
     """The names of the items that are run, once pytest knows them."""
+    file: tuple[int, int] | None = None
+    """Device and inode of the database, as `Database` has them."""
     database: Database = field(init=False)
     verification: Verification = field(init=False)
 
     def __post_init__(self) -> None:
         """Open nothing yet."""
         self.database = Database(self.settings.database, shared=self.settings.fix)
+        self.database.identity = self.file
         self.verification = Verification(self.database)
         self.labels = self.manifest.labels()
 
@@ -255,6 +258,7 @@ class Doctor:
             "deadline": self.deadline,
             "ward": self.ward,
             "scratch": self.scratch,
+            "file": list(self.file or ()),
             "chosen_with": list(self.chosen_with),
             "program": self.program,
             "origin": self.origin,
@@ -291,8 +295,9 @@ def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> D
     if problems:
         state = "cannot be checked" if ABSENT in problems[0] else "is damaged"
         doubt = f"items may be missing: what lists them {state} ({problems[0]}): {remedy(problems[0])}"
+    file, repairable = database.identity, generation.repairs
     return Doctor(
-        settings, rules, listed, rows, deadline=deadline, doubt=doubt, origin=origin, repairable=generation.repairs
+        settings, rules, listed, rows, deadline=deadline, doubt=doubt, origin=origin, repairable=repairable, file=file
     )
 
 
@@ -302,7 +307,7 @@ def check_repairs(settings: Settings, generation: Generation) -> None:
     if flag and not generation.repairs:
         raise Unreadable(
             f"{settings.database} is a database of {generation.name}, which this doctor examines and does not repair "
-            f"yet: leave {flag} away"
+            f"yet: leave out {flag}"
         )
 
 
@@ -321,6 +326,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Writt
         chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
         program=str(plain["program"]),
         written=written,
+        file=tuple(plain["file"]) or None,  # type: ignore[arg-type]
         origin=str(plain["origin"]),
         repairable=bool(plain["repairable"]),
     )
@@ -393,7 +399,7 @@ def check_node(name: str, doctor: Doctor) -> None:
     if name not in names and not any(each.split("[")[0] == name for each in names):
         if any(name in (each.name, each.rule) for each in doctor.manifest.entries(doctor.selected)):
             raise BadOption(
-                f"{doctor.settings.database.name}::{name} is not in {doctor.shard.named}: leave --doctor-shard away"
+                f"{doctor.settings.database.name}::{name} is not in {doctor.shard.named}: leave out --doctor-shard"
             )
         near = names if "[" in name else [rule.id for rule in doctor.selected]
         raise BadOption(f"{doctor.settings.database.name}::{name} names no item{did_you_mean(name, near)}")

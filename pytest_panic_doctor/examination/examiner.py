@@ -17,7 +17,17 @@ from pytest_panic_doctor.database.schema import NOUNS, lacks
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, findings_of
 from pytest_panic_doctor.examination.named_findings import Named
-from pytest_panic_doctor.rules.base import BUILT_IN, Finding, Kind, NothingToLookAt, Rule, View, blockers
+from pytest_panic_doctor.rules.base import (
+    BUILT_IN,
+    Finding,
+    Kind,
+    NotExaminable,
+    NothingToLookAt,
+    Rule,
+    View,
+    blockers,
+    remedy_of,
+)
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.database.verification import Verification
@@ -278,6 +288,8 @@ class Examiner:
             look = self.look(rule, subject)
         except NothingToLookAt as nothing:
             return Outcome("skipped", note=str(nothing))
+        except NotExaminable as reason:
+            return Outcome("failed", note=f"not examined: {reason}")
         except TooLarge as large:
             ids = (large.id,) if large.id else ()
             parts = (subject.experiment, subject.run, subject.embedding_model)
@@ -322,7 +334,7 @@ class Examiner:
                 if look.findings and self.surgeon and first.repair:
                     done = self.surgeon.operate(first, subject, look.findings, self.later(first, subject))
                     self.surgeon.remember(first, subject, replace(done, findings=look.findings))
-            except (NothingToLookAt, NotRepaired, Misbehaved, TooLarge):
+            except (NothingToLookAt, NotExaminable, NotRepaired, Misbehaved, TooLarge):
                 # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
                 # this item needs of it, it looks at itself.
                 continue
@@ -351,7 +363,8 @@ class Examiner:
         if self.surgeon is None:
             return Outcome("failed", findings)
         if rule.repair is None:
-            return Outcome("failed", findings, note=f"nothing repairs this: {rule.remedy}" if rule.remedy else "")
+            remedy = remedy_of(rule, [each.message for each in findings])
+            return Outcome("failed", findings, note=f"nothing repairs this: {remedy}" if remedy else "")
         try:
             repaired = self.surgeon.operate(rule, subject, findings, self.later(rule, subject))
             left = self.look(rule, subject)

@@ -61,7 +61,7 @@ def rule_of(name: str) -> str:
 class Run:
     """A run as the manifest knows it; `label` tells a person which one it is.
 
-    `length` is its `max_length`, 0 where that is no whole number: what the items' costs are told from.
+    `length` is its `max_length`, 0 where that is not a whole number: what the items' costs are told from.
     """
 
     id: str

@@ -73,7 +73,7 @@ def shard(text: str) -> Shard:
     """`2/3`; raises ValueError, with the end of a sentence, for anything that names no shard."""
     match = FORM.fullmatch(text.replace(" ", ""))
     if not match:
-        raise ValueError("is no K/N: give the shard's number and how many there are, e.g. 2/3")
+        raise ValueError("is not K/N: give the shard's number and how many there are, e.g. 2/3")
     number, of = int(match[1]), int(match[2])
     if number > of:
         raise ValueError(f"is beyond the last shard: there are {of:,}, so give 1/{of} to {of}/{of}")

@@ -34,7 +34,9 @@ def rows(table: str, pairs: Iterable[Pair]) -> Rows:
     """
     pairs = list(pairs)
     if odd := next((value for pair in pairs for value in pair if not isinstance(value, str)), ""):
-        raise RepairFailed(f"Table {table} has the id {odd!r}, which is no text: give its row an id, then run again.")
+        raise RepairFailed(
+            f"Table {table} has the id {odd!r}, which is not a text: give its row an id, then run again."
+        )
     return Rows(
         table,
         f"SELECT t.id FROM json_each(:pairs) p JOIN {table} t ON t.id = json_extract(p.value, '$[0]') "
@@ -109,7 +111,7 @@ def unsure(db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud, foun
     damage = upstream.damage(db, place.run, place.model, replacing=True)
     blocks = [*cloud.blocks, *filter(None, [damage])]
     if blocks and (found.valid or found.current):
-        return f"the diagrams differ, and which of them is right cannot be told: {'; '.join(blocks)}"
+        return f"the diagrams differ, and which of them is right is unknown: {'; '.join(blocks)}"
     return ""
 
 

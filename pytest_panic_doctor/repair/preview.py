@@ -15,9 +15,9 @@ from pytest_panic_doctor.examination.examiner import Number
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import Taken, Tally, weigh
 from pytest_panic_doctor.repair.quarantine_limit import asks
-from pytest_panic_doctor.repair.recompute import valid
-from pytest_panic_doctor.repair.targets import QUARANTINES, alternatives, removed, undecided, untaken
-from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule
+from pytest_panic_doctor.repair.recompute import readable, see, valid
+from pytest_panic_doctor.repair.targets import QUARANTINES, alternatives, place_of, removed, undecided, untaken
+from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, remedy_of
 
 NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
 
@@ -52,18 +52,18 @@ class Planner:
 
         Quarantine: `rows` and `bytes`, as the journal will have them if the item is repaired alone, and `bytes_high`
         where it depends on the embeddings' repair which diagram is kept. Compute: `points`, `distinct`, `seconds` and
-        `seconds_high`, middle and upper end of the estimate, and `peak_memory` (bytes). Embed: `outputs`, where a hook
-        is there.
+        `seconds_high`, middle and upper end of the estimate, and `peak_memory` (bytes); `rewritten`, where
+        nothing is computed. Embed: `outputs`, where a hook is there.
         """
         if rule.repair is None:
-            return rule.remedy or "nothing repairs this", {}
+            return remedy_of(rule, [each.message for each in findings]) or "nothing repairs this", {}
         if rule.repair is RepairKind.EMBED:
             count = sum(each.count for each in findings)
             return ("", {"outputs": count}) if self.embeds else (NO_HOOK, {"rows": count})
         try:
             if rule.repair in QUARANTINES:
                 return self._quarantine(rule, subject, findings)
-            return self.database.read(lambda db: self._compute(db, subject))
+            return self.database.read(lambda db: self._compute(db, rule, subject))
         except RepairError as error:
             return str(error), {}
 
@@ -75,7 +75,7 @@ class Planner:
             others = alternatives(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
             high = max((weigh(db, [each])[1] for each in others), default=0)
             taken = Taken(db, rows) if rows else None
-            return taken, high, asks(db, taken, self.most) if taken else ""
+            return taken, high, asks(db, taken, self.most, self.tally.besides(taken)) if taken else ""
 
         taken, high, large = self.database.read(look)
         if taken is None:
@@ -88,10 +88,12 @@ class Planner:
         measures: dict[str, Number] = {"rows": rows, "bytes": size}
         return "", measures | ({"bytes_high": high} if high > size else {})
 
-    def _compute(self, db: sqlite3.Connection, subject: Subject) -> tuple[str, dict[str, Number]]:
+    def _compute(self, db: sqlite3.Connection, rule: Rule, subject: Subject) -> tuple[str, dict[str, Number]]:
         run, model = str(subject.run), str(subject.embedding_model)
         width = clouds.width_of(db, str(subject.experiment), model)
         cloud = clouds.load(db, run, model, self.kinds.get(model), width)
+        if not rule.deep and readable(see(db, place_of(db, subject, self.kinds))):
+            return "", {"rewritten": 1}
         if not cloud.whole:
             unless = ", unless the embedding hook helps" if self.embeds else ""
             return f"blocked{unless}: {'; '.join(cloud.blocks)}", {}

@@ -16,6 +16,8 @@ MANY = 1_000
 MUCH = 1.0
 """Per cent of each table's rows that it may take unasked, however many they are."""
 
+NONE: Mapping[str, int] = {}
+
 WHOLE_RUNS = (
     "SELECT count(*), min(run_id) FROM (SELECT run_id FROM invocation WHERE rowid IN (SELECT value FROM json_each(?)) "
     "GROUP BY run_id HAVING count(*) > 1 AND min(sequence_number) = 0 AND max(sequence_number) = count(*) - 1 "
@@ -23,28 +25,33 @@ WHOLE_RUNS = (
 )
 
 
-def asks(db: sqlite3.Connection, taken: Taken, allowed: str | None) -> str:
+def asks(db: sqlite3.Connection, taken: Taken, allowed: str | None, before: Mapping[str, int] = NONE) -> str:
     """Why a quarantine is not done unasked, in one sentence with what to type; empty where it is.
 
     More than `MANY` rows that are more than `MUCH` of any table ask; and, whatever their number, invocations that are
-    all of a run: then it is the row above them that is lost. `allowed` is what `--doctor-max-quarantine` says.
+    all of a run: then it is the row above them that is lost. `allowed` is what `--doctor-max-quarantine` says. `before`
+    are the rows of each table that the session has quarantined already: all together are counted.
     """
     counts = taken.by_table
-    total = sum(counts.values())
+    every = {table: counts.get(table, 0) + before.get(table, 0) for table in {**counts, **before}}
+    total = sum(every.values())
+    what = said(counts) + (
+        f", beside {plural(sum(before.values()), 'row')} in this session" if any(before.values()) else ""
+    )
     if allowed is not None:
         limit = float(allowed.rstrip("%"))
-        if not (total > limit if not allowed.endswith("%") else beyond(db, counts, limit)):
+        if not (total > limit if not allowed.endswith("%") else beyond(db, every, limit, before)):
             return ""
-        return f"it would take {said(counts)}, more than --doctor-max-quarantine {allowed} allows; {consent(total)}"
+        return f"it would quarantine {what}, more than --doctor-max-quarantine {allowed} allows; {consent(total)}"
     whole, run = db.execute(WHOLE_RUNS, (json.dumps(taken.rows_of("invocation")),)).fetchone()
     if whole:
         runs = f"all of the run {run}" if whole == 1 else f"all of {whole:,} runs"
         return (
-            f"it would take {said(counts)}, {runs}: bring back the row that they belong to, or, if they are to go, "
-            f"{consent(total)}"
+            f"it would quarantine {what}, {runs}: bring back the row that they belong to, or, if they are to "
+            f"go, {consent(total)}"
         )
-    if total > MANY and beyond(db, counts, MUCH):
-        return f"it would take {said(counts)}; {consent(total)}"
+    if total > MANY and beyond(db, every, MUCH, before):
+        return f"it would quarantine {what}; {consent(total)}"
     return ""
 
 
@@ -53,12 +60,12 @@ def consent(total: int) -> str:
     return f"allow it with --doctor-max-quarantine {total}"
 
 
-def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float) -> bool:
-    """Whether of any table more than this part would go."""
+def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float, gone: Mapping[str, int] = NONE) -> bool:
+    """Whether of any table more than this part would go, where those that are `gone` are among the counted."""
     for table, count in counts.items():
         name = table.replace('"', '""')
         (total,) = db.execute(f'SELECT count(*) FROM "{name}"').fetchone()
-        if count * 100 > percent * total:
+        if count * 100 > percent * (total + gone.get(table, 0)):
             return True
     return False
 

@@ -160,13 +160,16 @@ class OperatingSurgeon:
         def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
             rows = removed(db, rule.repair, subject, findings, self.kinds, right)
             with Taken(db, rows) as taken:
-                return rows, asks(db, taken, self.most) if rows else untaken(findings)
+                return rows, asks(db, taken, self.most, before) if rows else untaken(findings)
 
-        rows, reason = self.database.read(look)
-        if reason:
-            raise NotRepaired(reason)
-        note = partial(self.note, rule.id)
-        done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
+        # One at a time, in whatever worker, so that what all have taken is known.
+        with self.claim("quarantine"):
+            before = self.writer.quarantined()
+            rows, reason = self.database.read(look)
+            if reason:
+                raise NotRepaired(reason)
+            note = partial(self.note, rule.id)
+            done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
         return Repaired(said_of(done, self.writer.database) if done else "another worker was faster")
 
     def _compute(self, rule: Rule, subject: Subject, later: Iterable[Sick]) -> Repaired:

@@ -41,9 +41,20 @@ def enrich(path: Path, family: str, doctor: Doctor, results: Results, version: s
             name = case.get("name", "")
             if name in by_name and case.get("classname", "").endswith(database):
                 complete(case, by_name[name], entries.get(name), family)
+        add_doubts(suite, results)
         prepend_properties(suite, suite_properties(doctor, results, version))
     with whole(path, like=doctor.settings.database) as partial:
         tree.write(partial, encoding="utf-8", xml_declaration=True)
+
+
+def add_doubts(suite: ElementTree.Element, results: Results) -> None:
+    """A failed testcase for each reason why a session without a failed item is not green all the same."""
+    for place, doubt in enumerate(results.doubts, 1):
+        name = {"classname": "doctor.session", "name": f"doubt {place}", "time": "0"}
+        case = ElementTree.SubElement(suite, "testcase", name)
+        ElementTree.SubElement(case, "failure", {"message": clean(doubt)}).text = clean(doubt)
+        for key in ("tests", "failures"):
+            suite.set(key, str(int(suite.get(key, "0")) + 1))
 
 
 def complete(case: ElementTree.Element, item: Result, entry: Entry | None, family: str) -> None:

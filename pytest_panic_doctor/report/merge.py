@@ -55,17 +55,17 @@ def read(path: Path) -> Part:
         raise NotMergeable(f"--doctor-merge {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise NotMergeable(
-            f"--doctor-merge {path} is no JSON report: give what --doctor-report wrote as .json"
+            f"--doctor-merge {path} is not a JSON report: give what --doctor-report wrote as .json"
         ) from error
     try:
         head, settings = plain["doctor"], plain["doctor"]["settings"]
         if not head["version"] or "shards" in head:
-            raise NotMergeable(f"--doctor-merge {path} was put together already: give the shards' own reports")
+            raise NotMergeable(f"--doctor-merge {path} is already merged: give the shards' own reports")
         here = shard(settings["shard"]) if settings["shard"] else WHOLE
         return Part(path, here, head, settings, tuple(map(result, plain["items"])))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise NotMergeable(
-            f"--doctor-merge {path} is no report of this doctor: give what --doctor-report wrote as .json"
+            f"--doctor-merge {path} is not a report of this doctor: give what --doctor-report wrote as .json"
         ) from error
 
 
@@ -73,7 +73,7 @@ def result(plain: Mapping[str, object]) -> Result:
     """One item, as `Result.as_dict` printed it."""
     found = from_plain(str(plain["nodeid"]), float(plain["duration"]), plain)  # type: ignore[arg-type]
     if "findings" not in plain or not isinstance(found.measures, Mapping):
-        raise TypeError("an item without findings, or whose measures are none")
+        raise TypeError("an item without findings, or whose measures are not numbers")
     for finding in (*found.findings, *found.accepted):
         if not isinstance(finding["ids"], list) or not isinstance(finding["count"], int):
             raise TypeError("a finding without ids or count")
@@ -95,15 +95,19 @@ def check(parts: Sequence[Part], version: str) -> None:
             )
         if part.shard.of != first.shard.of:
             raise NotMergeable(
-                f"{part.path} is {part.shard.named}, and {first.path} is {first.shard.named}: give those of one split"
+                f"{part.path} is {part.shard.named}, and {first.path} is {first.shard.named}: "
+                "give the reports of one split"
             )
         for name in sorted((part.settings.keys() | first.settings.keys()) - set(MAY_DIFFER)):
             if part.settings.get(name) != first.settings.get(name):
                 raise NotMergeable(
-                    f"{part.path} was made with another {name.replace('_', '-')} than {first.path}: run both alike"
+                    f"{part.path} was made with another {name.replace('_', '-')} than {first.path}: "
+                    "run both with the same options"
                 )
         if part.head.get("selected") != first.head.get("selected"):
-            raise NotMergeable(f"{part.path} was made with other rules than {first.path}: run both alike")
+            raise NotMergeable(
+                f"{part.path} was made with other rules than {first.path}: run both with the same options"
+            )
     for here, count in Counter(part.shard for part in parts).items():
         if count > 1:
             paths = " and ".join(str(part.path) for part in parts if part.shard == here)
@@ -137,7 +141,7 @@ class Merged:
     @property
     def healthy(self) -> bool:
         """Whether everything was examined, and nothing failed."""
-        return not (self.missing or self.lacking or self.results.totals()["failed"])
+        return not (self.missing or self.lacking or self.results.doubts or self.results.totals()["failed"])
 
     def more(self, parts: Sequence[Part]) -> dict[str, object]:
         """What the merged JSON report says beside what every report does."""
@@ -167,6 +171,15 @@ class Merged:
             )
 
 
+def doubts_of(parts: Iterable[Part]) -> list[str]:
+    """Why shards were not green though no item of theirs failed, each reason once."""
+    found: list[str] = []
+    for part in parts:
+        doubts = part.head.get("doubts", [])
+        found += map(str, doubts) if isinstance(doubts, list) else [f"{part.path}: {doubts}"]
+    return list(dict.fromkeys(found))
+
+
 def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rule]) -> Merged:
     """All parts as one session that writes `reports`; `extra` are the rules that plugins and conftest files bring."""
     first = parts[0]
@@ -177,7 +190,9 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
         rows = {str(table): int(count) for table, count in first.head["rows"].items()}  # type: ignore[attr-defined]
         settings = replace(Settings.from_dict(first.settings), shard=None, reports=tuple(reports))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise NotMergeable(f"{first.path} is no report of this doctor: run that shard again with this one") from error
+        raise NotMergeable(
+            f"{first.path} is not a report of this doctor: run that shard again with this one"
+        ) from error
     for name in selected:
         if name not in rules:
             raise NotMergeable(
@@ -196,7 +211,7 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
         found = {item_name(item.nodeid) for item in part.items}
         if strange := found - expected:
             raise NotMergeable(
-                f"{part.path} holds {min(strange)}, which is no item of {part.shard.named}: run it again"
+                f"{part.path} holds {min(strange)}, which is not an item of {part.shard.named}: run it again"
             )
         if left := len(expected - found):
             lacking[part.path] = part.shard, left, len(expected)
@@ -204,7 +219,7 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
     missing = tuple(Shard(number, first.shard.of) for number in range(1, first.shard.of + 1) if number not in given)
     place = {entry.name: index for index, entry in enumerate(doctor.entries())}
     items = sorted((item for part in parts for item in part.items), key=lambda item: place[item_name(item.nodeid)])
-    return Merged(doctor, Results(items, itemless=doctor.itemless), missing, lacking)
+    return Merged(doctor, Results(items, itemless=doctor.itemless, doubts=doubts_of(parts)), missing, lacking)
 
 
 def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:
@@ -215,13 +230,13 @@ def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule],
     """
     for path in reports:
         if os.path.realpath(path) in map(os.path.realpath, paths):
-            raise NotMergeable(f"--doctor-report {path} is one of the reports to be put together: name another")
+            raise NotMergeable(f"--doctor-report {path} is one of the reports to be merged: name another")
         check_output("--doctor-report", path)
     parts = [read(path) for path in paths]
     check(parts, version)
     merged = together(sorted(parts, key=lambda part: part.shard.number), reports, extra)
     doctor, results, said = merged.doctor, merged.results, list(merged.sentences())
-    what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} put together"
+    what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} merged"
     for path in reports:
         try:
             if path.suffix == ".json":

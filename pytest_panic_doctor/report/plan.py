@@ -37,11 +37,15 @@ def plan_lines(results: Results) -> Iterator[str]:
 
 def doable(item: Result) -> bool:
     """Whether an item would be repaired: then its repair has a size."""
-    return not item.measures.keys().isdisjoint(("points", "bytes", "outputs"))
+    return not item.measures.keys().isdisjoint(("points", "rewritten", "bytes", "outputs"))
 
 
 def doing(items: Sequence[Result], planned: Weight) -> str:
     """What would be done about the items of one rule; `planned` is what their quarantines take together."""
+    if again := [item for item in items if "rewritten" in item.measures]:
+        others = [item for item in items if "rewritten" not in item.measures]
+        rest = f", {doing(others, planned)}" if others else ""
+        return f"rewrite {plural(len(again), 'diagram')} without computing{rest}"
     if "points" in items[0].measures:
         points, seconds, high = (total(items, key) for key in ("points", "seconds", "seconds_high"))
         largest = max(number(item.measures, "peak_memory") for item in items)

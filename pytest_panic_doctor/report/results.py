@@ -58,6 +58,8 @@ class Results:
 
     itemless: Sequence[str] = ()
     """The selected rules for which the database has no subject."""
+    doubts: list[str] = field(default_factory=list)
+    """Why a session without a failed item is not green all the same, a sentence each."""
     misheard: Counter[str] = field(default_factory=Counter)
     """What `pytest_doctor_outcome` raised, and for how many items."""
 
@@ -73,7 +75,9 @@ class Results:
     @property
     def notes(self) -> list[str]:
         """What is to be said besides the items."""
-        return [f"{said} ({plural(count, 'item')}): no outcome depends on it" for said, count in self.misheard.items()]
+        return self.doubts + [
+            f"{said} ({plural(count, 'item')}): no outcome depends on it" for said, count in self.misheard.items()
+        ]
 
     def by_rule(self) -> dict[str, Counter[str]]:
         """How often each outcome, as it is shown, came for each rule; items that did not end are `unreached`."""
@@ -117,6 +121,7 @@ def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
     }
     plain |= {"generation": doctor.origin, "repairable": doctor.repairable} if doctor.origin else {}
     plain |= {"without_items": list(results.itemless)} if results.itemless else {}
+    plain |= {"doubts": results.doubts} if results.doubts else {}
     plain |= {"notes": results.notes} if results.notes else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
 

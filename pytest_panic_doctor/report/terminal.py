@@ -30,7 +30,7 @@ MODES = {(False, False): "examine, read only", (True, False): "examine and repai
 COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
 SHARES = (
     ("failed", "failed"),
-    ("late", "not begun"),
+    ("late", "not started"),
     ("unreached", "not reached"),
     ("fixed", "fixed"),
     ("warned", "warned"),
@@ -38,7 +38,7 @@ SHARES = (
 )
 LEFT = "left: the same command computes only those"
 FAILED = "not computed: the items above say why"
-BEYOND = "missing besides: this command did not choose them"
+BEYOND = "also missing: this command did not choose them"
 
 
 class Plain:
@@ -88,7 +88,7 @@ def limits(doctor: Doctor) -> Iterator[str]:
         taken, there = doctor.sample_size()
         yield f"sample {part} of {parts}: {taken:,} of {plural(there, 'item')} of expensive rules"
     if doctor.settings.budget:
-        yield f"no item is begun after {format_duration_exact(doctor.settings.budget)}"
+        yield f"no item is started after {format_duration_exact(doctor.settings.budget)}"
 
 
 def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:

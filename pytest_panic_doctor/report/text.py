@@ -12,7 +12,7 @@ from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, rule_of
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report.command_line import called
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, blockers
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, blockers, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Doctor
@@ -97,19 +97,20 @@ def helpless(rule: Rule, doctor: Doctor, said: str) -> bool:
 def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
     """What to do about a rule that is sick; `said` is what the findings of each of its sick items say."""
     if any(ABSENT in each for each in said):
-        return "nothing repairs this before that is removed"
+        return "nothing repairs this until that is removed"
     if rule.repair is None:
-        return f"nothing repairs this: {rule.remedy}" if rule.remedy else "nothing repairs this"
+        remedy = remedy_of(rule, [line for each in said for line in each.splitlines()])
+        return f"nothing repairs this: {remedy}" if remedy else "nothing repairs this"
     if not doctor.repairable:
         return f"not repaired yet: this doctor only examines a database of {doctor.origin.split(',')[0]}"
     if rule.repair is RepairKind.EMBED and not doctor.embeds:
-        return "repaired by --doctor-fix where a conftest.py brings an embedding hook (pytest_doctor_embed)"
+        return "repaired by --doctor-fix where a conftest.py provides an embedding hook (pytest_doctor_embed)"
     if said and all(helpless(rule, doctor, each) for each in said):
         if any(KIND_KEY in each for each in said):
             return f"blocked: say in {KIND_KEY} or doctor_image_models what the model embeds"
         first = list(dict.fromkeys(name for each in said for name in blockers(rule, each)))
         if not first:
-            return "nothing repairs this before what the findings name is put right"
+            return "nothing repairs this until what the findings name is corrected"
         return f"blocked by {' and '.join(first)}: repair {'that' if len(first) == 1 else 'those'} first"
     return f"next: {again(doctor, '--doctor-fix', rules=(rule.id,))}"
 

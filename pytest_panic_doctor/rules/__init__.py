@@ -45,14 +45,16 @@ def registry(extra: Iterable[Rule] = ()) -> dict[str, Rule]:
         by_id[each.id] = each
     for each in own:
         if lost := next((name for name in each.after if name not in by_id), None):
-            raise BadRule(f"the rule {each.id} of {each.source} comes after {lost!r}, and there is no such rule")
+            raise BadRule(f"the rule {each.id} of {each.source} comes after {lost!r}, which does not exist")
     return by_id
 
 
 def check(own: Rule) -> None:
     """Raise `BadRule` where a rule that somebody else brings has an id, a scope or a repair that is none."""
     if not isinstance(own.id, str) or not ID.fullmatch(own.id):
-        raise BadRule(f"a rule of {own.source} is called {own.id!r}: use letters, digits, - and _, a letter first")
+        raise BadRule(
+            f"a rule of {own.source} is called {own.id!r}: use letters, digits, - and _, starting with a letter"
+        )
     if own.scope not in ORDER:
         raise BadRule(f"the rule {own.id} of {own.source} has the scope {own.scope!r}: give one of Scope")
     if own.repair is not None and own.repair not in tuple(RepairKind):

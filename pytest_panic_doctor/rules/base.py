@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from pytest_panic_doctor.database import integrity as integrities
 from pytest_panic_doctor.database.generation import Generation, generation_of
 from pytest_panic_doctor.database.integrity import Damage, check
 from pytest_panic_doctor.database.python_generation import PYTHON
@@ -53,6 +54,10 @@ class NothingToLookAt(Exception):
     """Raised by a check that has nothing to judge; its text is the reason, and the item is skipped, never passed."""
 
 
+class NotExaminable(Exception):
+    """Raised where the subject of an item cannot be asked for; its text is the reason, and the item fails."""
+
+
 def sentence(rule: object, embedding_model: object, message: object) -> str:
     """`rule [embedding model]: message`."""
     where = f" [{embedding_model}]" if embedding_model else ""
@@ -64,7 +69,7 @@ class Finding:
     """One defect, or one kind of defect, in one subject.
 
     `message` is one sentence with the numbers. `ids` are the offending rows of `table` as stored (32 hex digits; as SQL
-    spells it what is no text), complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at
+    spells it what is not a text), complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at
     the moment of repair.
     """
 
@@ -218,9 +223,9 @@ class View:
         return int(value or 0)
 
     def require_subject(self) -> None:
-        """Raise `NothingToLookAt` unless the subject's experiment and run can be asked for by their ids.
+        """Raise `NotExaminable` unless the subject's experiment and run can be asked for by their ids.
 
-        An id that is no UTF-8 is another one once it is read: by it no row is found, and every rule would be content.
+        An id that is not UTF-8 is another one once it is read: by it no row is found, and every rule would be content.
         """
         for noun, table, row_id in (
             ("experiment", "experimentconfig", self.subject.experiment),
@@ -228,10 +233,10 @@ class View:
         ):
             if row_id is None or self.db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,)).fetchone():
                 continue
-            if self.db.text_factory is not str and "\\x" in row_id:
-                why = f"the id of the {noun} is no UTF-8, so that its rows cannot be asked for (see id-format)"
-                raise NothingToLookAt(why)
-            raise NothingToLookAt(f"the {noun} is gone since the examination began")
+            if "\\x" in row_id:
+                why = f"the id of the {noun} is not UTF-8, so that its rows cannot be queried (see id-format)"
+                raise NotExaminable(why)
+            raise NotExaminable(f"the {noun} was deleted after the examination began: run again")
 
     def finding(
         self,
@@ -315,6 +320,13 @@ class Rule:
     def marker(self) -> str:
         """The rule's pytest marker: its id as an identifier, so that `-m` can name it."""
         return self.id.replace("-", "_")
+
+
+def remedy_of(rule: Rule, found: Iterable[str]) -> str:
+    """What a person has to do where nothing repairs a rule; of `file-integrity`, what each of its findings asks for."""
+    if rule.id != "file-integrity":
+        return rule.remedy
+    return "; ".join(dict.fromkeys(map(integrities.remedy, found))) or rule.remedy
 
 
 def blockers(rule: Rule, text: str) -> list[str]:

@@ -132,10 +132,10 @@ def cluster_consistent(view: View) -> Iterator[Finding]:
     for result, model, algorithm, parameters, wrong_time, assigned in results:
         clauses = {
             "has no embedding model": not is_name(model),
-            "has an algorithm whose name is none": not ALGORITHM.fullmatch(str(algorithm or "")),
-            "has parameters that are no JSON object": not isinstance(parameters, str)
+            "has an algorithm whose name is invalid": not ALGORITHM.fullmatch(str(algorithm or "")),
+            "has parameters that are not a JSON object": not isinstance(parameters, str)
             or not isinstance(loaded(parameters), dict),
-            "has a time that is none, or completed or was created before it started": bool(wrong_time),
+            "has an invalid time, or completed or was created before it started": bool(wrong_time),
             "assigns no embedding": not assigned,
         }
         if wrong := [clause for clause, holds in clauses.items() if holds]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pytest_panic_doctor.database.generation import Table
@@ -66,7 +67,7 @@ def table_problems(view: View, described: Table, version: int) -> Iterator[Findi
         noun = plural(len(missing), "column")
         yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=canonical, count=len(missing))
     elif problem := unlike_a_table(view, table):
-        yield view.finding(f"{table} {problem}: the rules about its rows cannot be asked", table=canonical, count=1)
+        yield view.finding(f"{table} {problem}: the rules about its rows cannot be applied", table=canonical, count=1)
     else:
         yield from wrong_ids(view, canonical)
     for wanted, since in described.unique:
@@ -81,11 +82,13 @@ def unlike_a_table(view: View, table: str) -> str:
         "SELECT type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')", (table,)
     ).fetchone()
     if kind != "table" or str(sql).lstrip().upper().startswith("CREATE VIRTUAL"):
-        return "is no ordinary table"
+        return "is not an ordinary table"
     if any(str(row[1]).lower() == "rowid" for row in view.db.execute(f"PRAGMA table_xinfo({table})")):
         return "has a column that is called rowid"
     if not has_rowid(view.db, table):
         return "is WITHOUT ROWID"
+    if re.search(r"\bCOLLATE\s+(?![\"'`\[]?BINARY\b)", str(sql), re.IGNORECASE):
+        return "compares texts by another collation than BINARY"
     return ""
 
 
@@ -93,7 +96,7 @@ def wrong_ids(view: View, table: str) -> Iterator[Finding]:
     """Rows that nothing can name, for want of an id or because others have the same."""
     if nameless := sum(view.scalar(f"SELECT count(*) FROM {table} WHERE {each}") for each in NAMELESS):
         has = verb(nameless, "has", "have")
-        text = f"{plural(nameless, 'row')} of {table} {has} no id, or one that is no text, so nothing can name them"
+        text = f"{plural(nameless, 'row')} of {table} {has} no id, or one that is not a text, so nothing can name them"
         yield view.finding(text, table=table, count=nameless)
     if is_unique(view, table, ("id",)):
         return
@@ -217,7 +220,7 @@ def orphans(
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
     if there is None:
-        yield from evidence.left(view, rows, message, f"the references are spelt otherwise than the ids of {parent}")
+        yield from evidence.left(view, rows, message, f"the references are spelt differently from the ids of {parent}")
         return
     yield from view.offenders(rows, message, details)
     if there:

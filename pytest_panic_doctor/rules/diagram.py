@@ -52,7 +52,7 @@ def diagram_model(view: View) -> Iterator[Finding]:
     reasons = {
         NAMELESS: "a diagram that names no model may be one that is missing",
         MISSPELT: f"{', '.join(f'{name} may be {meant}' for name, meant in near.items())}, misspelt: correct the name",
-        EMBEDDED: "embeddings by that model are there: look whether embedding_models has lost it",
+        EMBEDDED: "embeddings by that model are there: check whether embedding_models has lost it",
     }
 
     def details(rows: Rows) -> str:
@@ -61,7 +61,7 @@ def diagram_model(view: View) -> Iterator[Finding]:
             "GROUP BY 1 ORDER BY 2 DESC",
             rows.params,
         ).fetchall()
-        return ", ".join(f"{count:,} of {model or 'none'}" for model, count in named[:5])
+        return ", ".join(f"{count:,} {f'of {model}' if model else 'without a model'}" for model, count in named[:5])
 
     def message(count: int) -> str:
         what = f"{plural(count, 'diagram')} {verb(count)}"
@@ -285,5 +285,5 @@ def diagram_current(view: View) -> Iterator[Finding]:
         raise NothingToLookAt("there is no diagram that reads (see diagram-missing, diagram-valid)")
     view.examined(count, "persistencediagram")
     if cloud is not None and unknown:
-        message = f"whether the diagram is current cannot be told: {'; '.join(cloud.blocks)}"
+        message = f"whether the diagram is current is unknown: {'; '.join(cloud.blocks)}"
         yield view.finding(message, table="persistencediagram", ids=unknown)

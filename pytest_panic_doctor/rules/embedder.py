@@ -200,7 +200,7 @@ def answer(vectors: object, model: str, count: int, width: int) -> NDArray[np.fl
     """
     if vectors is None:
         raise EmbedderFault(
-            f"no embedding hook is installed for {model}: bring one (pytest_doctor_embed) in a conftest.py"
+            f"no embedding hook is installed for {model}: add one (pytest_doctor_embed) to a conftest.py"
         )
     try:
         given = np.asarray(vectors)
@@ -208,11 +208,12 @@ def answer(vectors: object, model: str, count: int, width: int) -> NDArray[np.fl
             array = given.astype(np.float32) if given.dtype.kind in "fiu" else None
     except (TypeError, ValueError) as error:
         raise EmbedderFault(
-            f"the embedding hook returned something for {model} that is no array of numbers ({error}): correct it"
+            f"the embedding hook returned something for {model} that is not an array of numbers ({error}): correct it"
         ) from error
     if array is None:
         raise EmbedderFault(
-            f"the embedding hook returned something for {model} that is no array of numbers ({given.dtype}): correct it"
+            f"the embedding hook returned something for {model} that is not an array of numbers "
+            f"({given.dtype}): correct it"
         )
     if array.ndim != 2 or len(array) != count or array.shape[1] != (width or array.shape[1]):
         wanted = f"({count}, {width or 'width'})"

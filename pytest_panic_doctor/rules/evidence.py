@@ -58,8 +58,8 @@ def listed(there: dict[str, str]) -> dict[str, str | int | None]:
 
 
 def shown(there: dict[str, str]) -> str:
-    """`a is there as A, b as B and 3 more`."""
-    first = [f"{name} is there as {row_id}" for name, row_id in list(there.items())[:SHOWN]]
+    """`a exists as A, b as B and 3 more`."""
+    first = [f"{name} exists as {row_id}" for name, row_id in list(there.items())[:SHOWN]]
     more = f" and {len(there) - SHOWN:,} more" if len(there) > SHOWN else ""
     return ", ".join(first) + more
 

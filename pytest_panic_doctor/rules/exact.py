@@ -37,7 +37,7 @@ def diagram_exact(view: View) -> Iterator[Finding]:
         raise NothingToLookAt("there is no diagram that reads (see diagram-missing, diagram-valid)")
     cloud = cloud_of(view)
     if not cloud.whole:
-        raise NothingToLookAt(f"of which points it should be is not known: {'; '.join(cloud.blocks)}")
+        raise NothingToLookAt(f"its point cloud is unknown: {'; '.join(cloud.blocks)}")
     doubtful = [(row, payload) for row, payload in known if view.deep or not recheck.own(payload, cloud.points)]
     if doubtful:
         if why := recheck.computable():

@@ -77,7 +77,7 @@ def problem(column: str, text: object) -> str | None:
         return f"{column} is an empty list"
     wrong = [entry for entry in value if not fits(entry)]
     if wrong:
-        return f"{column} must be {noun}, but holds {json.dumps(wrong[0])[:SHOWN]}"
+        return f"{column} must hold {noun}, but holds {json.dumps(wrong[0])[:SHOWN]}"
     return None
 
 
@@ -111,7 +111,7 @@ def experiment_config(view: View) -> Iterator[Finding]:
     columns = [numbers_column(view) if name == "seeds" else name for name in COLUMNS]
     row = configuration(view, *columns, "max_length")
     if row is None:
-        raise NothingToLookAt("the experiment is gone since the examination began")
+        raise NothingToLookAt("the experiment was deleted after the examination began")
     view.examined(1, "experimentconfig")
     *lists, max_length = row
     problems = [text for column, value in zip(columns, lists, strict=True) if (text := problem(column, value))]
@@ -298,7 +298,7 @@ def missing(view: View, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[
             lacking -= count
             names += 1
     if lacking:
-        yield lost(view, f"{plural(lacking, 'more run')} of other places {verb(lacking)} lacking", lacking)
+        yield lost(view, f"{plural(lacking, 'more run')} {verb(lacking)} missing", lacking)
 
 
 def lost(view: View, message: str, count: int) -> Finding:

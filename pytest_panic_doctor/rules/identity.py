@@ -34,8 +34,8 @@ def id_format(view: View) -> Iterator[Finding]:
         noun = NOUNS[table.canonical]
 
         def message(count: int, noun: str = noun) -> str:
-            has = verb(count, "has an id that is", "have ids that are")
-            return f"{plural(count, noun)} {has} no UUID {form}"
+            has = verb(count, "has an id that is not a UUID", "have ids that are not UUIDs")
+            return f"{plural(count, noun)} {has} {form}"
 
         def details(rows: Rows = rows) -> str:
             found = view.db.execute(f"SELECT quote(id) FROM {rows.table} WHERE {malformed} LIMIT {SHOWN}")
@@ -45,7 +45,7 @@ def id_format(view: View) -> Iterator[Finding]:
 
 
 def malformed_id(dashed: bool) -> tuple[str, str]:
-    """The SQL condition that an id is no UUID as the research tool stores it, or is NULL; and how it stores one."""
+    """The SQL condition that an id is not a UUID as the research tool stores it, or is NULL; and how it stores one."""
     if not dashed:
         return (
             "(typeof(id) <> 'text' OR length(id) <> 32 OR trim(id, '0123456789abcdef') <> '')",

@@ -164,7 +164,7 @@ def sequence_problems(view: View, run: str, seed: int, max_length: object) -> li
     repeated = spans(view, "spans AS (SELECT number AS low, number AS high FROM good WHERE times > 1)", params)
     if repeated.count:
         what = plural(repeated.count, "sequence number")
-        problems.append(f"{what} {verb(repeated.count, 'stands', 'stand')} more than once: {repeated}")
+        problems.append(f"{what} {verb(repeated.count, 'occurs', 'occur')} more than once: {repeated}")
     problems += outside(view, params, max_length)
     return problems
 
@@ -272,7 +272,9 @@ def invocation_chain(view: View) -> Iterator[Finding]:
 
     yield from view.offenders(
         rows,
-        lambda count: f"{count:,} of {total(view)} {verb(count, 'does', 'do')} not take the one just before as input",
+        lambda count: (
+            f"{count:,} of {total(view)} {verb(count, 'does not take its', 'do not take their')} predecessor as input"
+        ),
         details,
     )
 
@@ -307,11 +309,11 @@ def invocation_model(view: View) -> Iterator[Finding]:
             f"SELECT model, count(*) FROM invocation WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT 5",
             rows.params,
         ).fetchall()
-        return ", ".join(f"{count:,} by {model or 'none'}" for model, count in found)
+        return ", ".join(f"{count:,} by {model or 'no model'}" for model, count in found)
 
     yield from view.offenders(
         rows,
-        lambda count: f"{count:,} of {total(view)} {verb(count, 'is', 'are')} by a model whose turn it was not",
+        lambda count: f"{count:,} of {total(view)} {verb(count, 'is', 'are')} by a model out of turn",
         details,
     )
 

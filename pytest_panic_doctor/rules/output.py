@@ -48,7 +48,7 @@ def output_plausible(view: View) -> Iterator[Finding]:
     view.examined(looked_at, "invocation")
     if kinds:
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-        message = f"{kinds.total():,} of {plural(looked_at, 'output')} cannot be one: {told}"
+        message = f"{kinds.total():,} of {plural(looked_at, 'output')} cannot be valid: {told}"
         yield view.finding(message, table="invocation", ids=ids, count=kinds.total())
 
 
@@ -79,7 +79,7 @@ def wrong_text(text: bytes) -> str:
     try:
         text.decode()
     except UnicodeDecodeError:
-        return "no UTF-8"
+        return "not UTF-8"
     if b"\0" in text:
         return "with a NUL character"
     return "" if text and not text.isspace() else "blank"
@@ -98,7 +98,7 @@ def wrong_images(
             if not len(AVIF) < int.from_bytes(header[:4]) < length:
                 yield rowid, "of another length than its header says"
         elif length < HEADER or header[:4] != b"RIFF" or header[8:12] != b"WEBP" or header[12:] not in CHUNKS:
-            yield rowid, f"no {' or '.join(formats)} file"
+            yield rowid, f"not a {' or '.join(formats)} file"
         elif struct.unpack("<I", header[4:8])[0] + 8 != length:
             yield rowid, "of another length than its header says"
 

@@ -14,7 +14,7 @@ HIGHEST = 2
 """The highest homology dimension that is computed again."""
 
 NOT_BUILT = (
-    "the engine native was not built when the doctor was installed, for lack of a C++20 compiler, and no other "
+    "the engine native was not built when the doctor was installed, since there was no C++20 compiler, and no other "
     "computes within an examination"
 )
 

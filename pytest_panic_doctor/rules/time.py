@@ -38,6 +38,8 @@ BEFORE_RUN = f"EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = r.id AND {BEF
 
 def unsure(view: View) -> bool:
     """Whether the times of any embedding of the experiment have to be looked at one by one: one pass for both rules."""
+    if any_is(view, UNSURE_TIME):
+        return True
     ((count,),) = view.once("embeddings at an unsure time", f"SELECT total({UNSURE_HERE}) FROM {EMBEDDINGS}")
     return bool(count)
 
@@ -45,7 +47,7 @@ def unsure(view: View) -> bool:
 @rule(
     "invocation-time",
     scope=Scope.EXPERIMENT,
-    sentence="every time is one, and nothing completed before it started",
+    sentence="every time is valid, and nothing completed before it started",
     remedy="correct the times by hand, or leave them",
 )
 def invocation_time(view: View) -> Iterator[Finding]:
@@ -67,8 +69,8 @@ def invocation_time(view: View) -> Iterator[Finding]:
 
 
 def odd_message(noun: str, count: int) -> str:
-    """`2 embeddings have a time that is none`."""
-    return f"{plural(count, noun)} {verb(count, 'has', 'have')} a time that is none"
+    """`2 embeddings have an invalid time`."""
+    return f"{plural(count, noun)} {verb(count, 'has', 'have')} an invalid time"
 
 
 def odd_details(view: View, rows: Rows) -> str:
@@ -83,7 +85,7 @@ def odd_details(view: View, rows: Rows) -> str:
             rows.params,
         )
     ]
-    return f"for instance {str(found[0][0])[:42]}" if found else "their ids are NULL"
+    return f"for example {str(found[0][0])[:42]}" if found else "their ids are NULL"
 
 
 def early_message(noun: str, count: int) -> str:

@@ -75,7 +75,7 @@ def listed_rules(given: object) -> list[Rule]:
     found = list(given)
     for each in found:
         if not isinstance(each, Rule):
-            raise BadRule(f"pytest_doctor_rules returned {shown(each)}, which is no rule: make one of it with @rule")
+            raise BadRule(f"pytest_doctor_rules returned {shown(each)}, which is not a rule: make it one with @rule")
     return found
 
 

@@ -21,6 +21,7 @@ from pytest_panic_doctor.examination.examination import Doctor, begin, check_nod
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, shown
 from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.examination.prerequisites import prerequisites
 from pytest_panic_doctor.examination.sharding import PAGES
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal
@@ -33,7 +34,7 @@ from pytest_panic_doctor.session import options
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.items import DOCTOR, EXAMINER, JUDGE, DoctorFile, DoctorItem
 from pytest_panic_doctor.session.outcome_hooks import ReportHooks
-from pytest_panic_doctor.session.selection import chosen_with, nothing_chosen
+from pytest_panic_doctor.session.selection import chosen_with, kept, nothing_chosen
 from pytest_panic_doctor.session.signals import Ending
 from pytest_panic_doctor.topology.engines import instead, located, would_compute
 
@@ -84,7 +85,7 @@ class DoctorSession:
         self.scratch: TemporaryDirectory[str] | None = None
         self.ending = Ending()
         if config.getoption("setuponly", False):
-            raise BadOption("--setup-only and --setup-plan examine nothing: leave them away, or give --collect-only")
+            raise BadOption("--setup-only and --setup-plan examine nothing: leave them out, or give --collect-only")
         rules = own_rules(config)
         try:
             if self.input is None:
@@ -214,7 +215,8 @@ class DoctorSession:
         doctor = begin(settings, rules, workers)
         doctor.written = written
         doctor.chosen_with = chosen_with(self.config, settings.database)
-        doctor.program, doctor.distributes = called(), self.config.pluginmanager.hasplugin("xdist")
+        program = (called(), *kept(self.config.invocation_params.args))
+        doctor.program, doctor.distributes = " ".join(program), self.config.pluginmanager.hasplugin("xdist")
         if self.treatment:
             doctor.scratch = str(self.treatment.ward.scratch)
             doctor.ward = self.treatment.ward.as_plain()
@@ -283,13 +285,13 @@ class DoctorSession:
             if not settings.ray and (said := instead(self._engine(settings.engine), settings.max_dim)):
                 lines.append(f"doctor: {said}")
             if settled := self.treatment.settled:
-                lines.append(f"doctor: settled {plural(len(settled), 'repair')} that an earlier run was interrupted in")
+                lines.append(f"doctor: completed {plural(len(settled), 'repair')} that an earlier run left unfinished")
         return lines
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> DoctorFile | None:
         """The database is a file of tests."""
         if options.absolute(file_path) == self.doctor.settings.database:
-            return DoctorFile.from_parent(parent, path=file_path)
+            return DoctorFile.at(parent, file_path)
         return None
 
     @pytest.hookimpl(tryfirst=True)
@@ -321,14 +323,15 @@ class DoctorSession:
             session.exitstatus = pytest.ExitCode.OK
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             self.notes += nothing_chosen(self.config, self.doctor.rules)
-        if self.input is None and not self.config.getoption("collectonly"):
+        if self.input is None and self.config.getoption("collectonly"):
+            self.results.doubts += [self.doctor.doubt] if self.doctor.doubt else []
+        elif self.input is None:
             ended = {item_name(item.nodeid) for item in self.results.items}
             self.results.unreached = self.doctor.to_run(distributed=self._distributes()) - ended
-            if self.results.unreached and session.exitstatus == pytest.ExitCode.OK:
-                # Workers died until there was none.
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._say_doubt(session)
-        self._compare(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
+            self._find_doubts()
+        self._agree(session)
+        ended_well = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        self._compare(complete=ended_well and not self.results.unreached)
         if self.treatment:
             self.results.repairs = self.treatment.repairs()
             self.notes += self.treatment.finish()
@@ -343,10 +346,18 @@ class DoctorSession:
         given = self.config.getoption("xmlpath", None)
         return path_of(given) if given else None
 
-    def _say_doubt(self, session: pytest.Session) -> None:
-        """Where items may be missing, no session ends well, whichever of the others were chosen."""
-        if self.doctor.doubt and self.input is None:
-            self.notes.append(self.doctor.doubt)
+    def _find_doubts(self) -> None:
+        """Why the session is not green though no item failed: items may be missing, or were not reached."""
+        doubts = [self.doctor.doubt] if self.doctor.doubt else []
+        if self.results.items:
+            doubts += prerequisites(self.doctor, self.config.stash[JUDGE])
+        if self.results.unreached and not self.results.totals()["failed"]:
+            doubts.append(f"{plural(len(self.results.unreached), 'item')} did not end, so nothing is known about them")
+        self.results.doubts += doubts
+
+    def _agree(self, session: pytest.Session) -> None:
+        """A session ends well only where no item failed and nothing is in doubt, whoever else set its status."""
+        if self.input is None and (self.results.doubts or self.results.totals()["failed"] or self.results.unreached):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _compare(self, *, complete: bool) -> None:
@@ -361,7 +372,7 @@ class DoctorSession:
                 save(settings.baseline, self.results.compared.accepted, settings.database)
                 self.results.compared.written = True
         elif settings.baseline_write:
-            self.notes.append("the baseline was not written: the examination did not come to its end")
+            self.notes.append("the baseline was not written: the examination did not finish")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The rules, worst first, and what to type next."""

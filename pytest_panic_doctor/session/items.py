@@ -43,6 +43,11 @@ def end_soon() -> None:
     timer.start()
 
 
+def shown(path: str) -> str:
+    """A path for a terminal, where pytest prints it as it is: what moves a cursor is replaced."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in path)
+
+
 class DataFolder(pytest.File):
     """A folder outside of the project, on the way to the database; pytest loads code from folders of tests alone."""
 
@@ -75,6 +80,14 @@ class Outside:
 
 class DoctorFile(pytest.File):
     """The database file."""
+
+    @classmethod
+    def at(cls, parent: pytest.Collector, path: Path) -> DoctorFile:
+        """The file at a path; where that could not be printed as it is, it has an id that can be."""
+        file: DoctorFile = cls.from_parent(parent, path=path)
+        if not file.nodeid.isprintable():
+            file = cls.from_parent(parent, path=path, nodeid=shown(file.nodeid))
+        return file
 
     def collect(self) -> Iterator[DoctorItem]:
         """One item an entry of the manifest."""
@@ -110,7 +123,7 @@ class DoctorItem(pytest.Item):
         doctor = self.config.stash[DOCTOR]
         rule = doctor.rules[self.entry.rule]
         if not doctor.in_time():
-            self.outcome = Outcome("skipped", note="not begun: the time of --doctor-budget was over", late=True)
+            self.outcome = Outcome("skipped", note="not started: the time of --doctor-budget was over", late=True)
             pytest.skip(self.outcome.note)
         try:
             with calling("the examination", Unreadable, bug=True):
@@ -140,4 +153,4 @@ class DoctorItem(pytest.Item):
 
     def reportinfo(self) -> tuple[str, int, str]:
         """Where the item is, for the heading of its failure."""
-        return str(self.path), 0, self.name
+        return shown(str(self.path)), 0, self.name

@@ -75,7 +75,8 @@ OPTIONS = (
         "max-quarantine",
         "text",
         "N|P%%",
-        "quarantine whole runs, and more than 1,000 rows and 1%% of a table: up to N rows, or P%% of each table",
+        "quarantine whole runs, and more than 1,000 rows and 1%% of a table: up to N rows a session, or P%% of each "
+        "table",
     ),
     Option("undo", "optional", "ID", "take repair ID back, or all; without ID, list the repairs"),
     Option("rule", "list", "ID", "examine this rule only; may be repeated"),
@@ -100,7 +101,7 @@ OPTIONS = (
     Option("baseline", "text", "FILE", "accept the findings that FILE lists, and fail on new ones only"),
     Option("baseline-write", "flag", "", "accept what is found now: write it to the file of --doctor-baseline"),
     Option("sample", "text", "K/N", "of the items of expensive rules, examine the K-th of N parts"),
-    Option("deep", "flag", "", "also examine what only embedding or computing again can tell"),
+    Option("deep", "flag", "", "also examine by embedding and computing again"),
     Option("budget", "text", "TIME", "start no item after this time, e.g. 20m; the rest is skipped, never passed"),
     Option(
         "ray",
@@ -207,7 +208,7 @@ def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
     values, from_line = read(source)
     database = values["db"]
     if values["demo"] and from_line["db"]:
-        raise BadOption(f"--doctor-demo builds a database of its own: leave --doctor-db {database} away")
+        raise BadOption(f"--doctor-demo builds a database of its own: leave out --doctor-db {database}")
     if values["demo"]:
         return absolute(invocation_dir / DEMO_DATABASE)
     folder = ini_dir if from_line["db"] in (None, False, []) else invocation_dir

@@ -45,7 +45,7 @@ def uuid(text: str) -> str:
     """A UUID as stored: 32 hex digits without dashes."""
     digits = text.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{32}", digits):
-        raise BadOption(f"--doctor-experiment {text} is no UUID: give 32 hex digits, with or without dashes")
+        raise BadOption(f"--doctor-experiment {text} is not a UUID: give 32 hex digits, with or without dashes")
     return digits
 
 
@@ -71,7 +71,7 @@ def whole(flag: str, value: object, least: int) -> int | None:
     if value is None:
         return None
     if not re.fullmatch(r"\d+", str(value)) or int(str(value)) < least:
-        raise BadOption(f"{flag} {value} is no whole number of at least {least}: give one, e.g. {flag} 2")
+        raise BadOption(f"{flag} {value} is not a whole number of at least {least}: give one, e.g. {flag} 2")
     return int(str(value))
 
 
@@ -86,7 +86,7 @@ def amount(flag: str, value: object) -> str | None:
     text = str(value).replace(" ", "").replace(",", "").replace("_", "")
     if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text) or (text.endswith("%") and float(text[:-1]) > 100):
         raise BadOption(
-            f"{flag} {value} is no number of rows and no percentage: give one, e.g. {flag} 5000 or {flag} 2%"
+            f"{flag} {value} is neither a number of rows nor a percentage: give one, e.g. {flag} 5000 or {flag} 2%"
         )
     return text
 
@@ -102,7 +102,7 @@ def duration(flag: str, value: object, *, unit: bool = False) -> float | None:
     whole_text = "".join(number + unit for number, unit in pieces)
     total = sum(float(number) * UNITS[unit] for number, unit in pieces)
     if whole_text not in (text, f"{text}s") or total <= 0:
-        raise BadOption(f"{flag} {value} is no time: give one such as 90s, 20m or 1h30m")
+        raise BadOption(f"{flag} {value} is not a time: give one such as 90s, 20m or 1h30m")
     return total
 
 
@@ -112,7 +112,7 @@ def part(flag: str, value: object) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(value))
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise BadOption(f"{flag} {value} is no part: give K/N with K from 1 to N, e.g. {flag} 2/7")
+        raise BadOption(f"{flag} {value} is not a part: give K/N with K from 1 to N, e.g. {flag} 2/7")
     return int(match[1]), int(match[2])
 
 
@@ -124,7 +124,7 @@ def severities(lines: Iterable[str]) -> dict[str, str]:
         said = re.sub(r"\s*<=\s*", " <= ", " ".join(said.split()))
         if not colon or not re.fullmatch(r"error|warn|off|warn <= \d+", said):
             raise BadOption(
-                f"doctor_severity {line!r} is no severity: give RULE: error, warn, off or warn <= COUNT, "
+                f"doctor_severity {line!r} is not a severity: give RULE: error, warn, off or warn <= COUNT, "
                 "e.g. embedding-missing: warn <= 10"
             )
         if name.strip() in found:
@@ -150,7 +150,7 @@ def cosine(value: object) -> float | None:
     except ValueError:
         number = -1
     if not 0 <= number <= 1:
-        raise BadOption(f"doctor_embed_cosine {value} is no cosine: give a number from 0 (no comparison) to 1")
+        raise BadOption(f"doctor_embed_cosine {value} is not a cosine: give a number from 0 (no comparison) to 1")
     return number
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,22 @@ def chosen_with(config: pytest.Config, database: Path) -> tuple[str, ...]:
     folder = config.invocation_params.dir
     words += [arg for arg in config.args if "::" in arg and absolute(folder / arg.split("::")[0]) == database]
     return tuple(map(typed, words))
+
+
+KEPT = ("-c", "--config-file", "--rootdir", "-p", "-o", "--override-ini", "--confcutdir")
+"""Options of pytest that say where and with which code it runs: what was typed is typed again."""
+
+
+def kept(args: Iterable[object]) -> Iterator[str]:
+    """Those of the words of a command line that are such options, with their values, as a shell takes them."""
+    words = iter(map(str, args))
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if flag in KEPT and not equals:
+            if (value := next(words, None)) is not None:
+                yield from (word, typed(value))
+        elif flag in KEPT[1:] or (word[:2] in KEPT and word[:2] != "--"):
+            yield typed(word)
 
 
 def nothing_chosen(config: pytest.Config, rules: Collection[str]) -> Iterator[str]:

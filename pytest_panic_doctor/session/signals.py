@@ -59,7 +59,7 @@ def interrupt_in_a_line() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> object:
         if issubclass(kind, KeyboardInterrupt):
-            return sys.stderr.write("doctor: interrupted before anything was begun\n")
+            return sys.stderr.write("doctor: interrupted before anything began\n")
         return before(kind, error, trace)
 
     if getattr(before, "__module__", "") != __name__:

@@ -88,10 +88,10 @@ def limit_workers(config: pytest.Config, settings: Settings) -> None:
         # xdist gives up after four deaths a worker, however far apart; see `XdistHooks.pytest_testnodedown`.
         option.maxworkerrestart = str(sys.maxsize)
     if option.dist == "each":
-        raise BadOption("--dist each would examine every item once a worker: leave it away, or give --dist worksteal")
+        raise BadOption("--dist each would examine every item once per worker: leave it out, or give --dist worksteal")
     if settings.fix and option.dist in REFUSED:
         raise BadOption(
-            f"--dist {option.dist} cannot be used with --doctor-fix: leave it away, or give --dist worksteal"
+            f"--dist {option.dist} cannot be used with --doctor-fix: leave it out, or give --dist worksteal"
         )
     if option.numprocesses in (None, 0):
         return

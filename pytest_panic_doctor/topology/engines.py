@@ -155,16 +155,18 @@ def located(name: str | None = None, max_dim: int = 2) -> str:
     assert name is not None
     if name == "native" and not native.available():
         raise DoctorError(
-            "the engine native was not built when the doctor was installed, for lack of a C++20 compiler: "
+            "the engine native was not built when the doctor was installed, since there was no C++20 compiler: "
             "install one and the doctor again, or give --doctor-engine auto"
         )
     if name in BUILT_IN:
         if not BUILT_IN[name][0]():
             raise DoctorError(f"the engine {name} is not installed: pip install {name}")
     elif ":" not in name:
-        raise DoctorError(f"there is no engine {name}: give {' or '.join(NAMES)}, or install the plugin that brings it")
+        raise DoctorError(
+            f"there is no engine {name}: give {' or '.join(NAMES)}, or install the plugin that provides it"
+        )
     elif not there(top := name.split(":")[0].split(".")[0]):
-        raise DoctorError(f"the engine {name} is not there: no module is called {top}")
+        raise DoctorError(f"the engine {name} does not exist: no module is called {top}")
     return name
 
 
@@ -182,7 +184,7 @@ def instead(name: str, max_dim: int) -> str | None:
         return None
     if max_dim > Native.highest:
         return f"diagrams are computed by {found}: native computes H0 to H{Native.highest}, and not H{max_dim}"
-    return f"diagrams are computed by {found}, slower: native was not built, for lack of a C++20 compiler"
+    return f"diagrams are computed by {found}, slower: native was not built, since there was no C++20 compiler"
 
 
 def fitting(engine: Engine, max_dim: int) -> Engine:

@@ -83,7 +83,8 @@ class Payload:
     """What a payload holds: bars of the right shape. `count` is `dgms_count`; None where the key is absent.
 
     `entropy` is as it is stored. `unindexed` are the arrays that have no first element, where the research tool takes
-    it: their shapes by name. `has_meta` tells whether there is a `doctor_meta`, were it one that no doctor wrote.
+    it: their shapes by name. `has_meta` tells whether there is a `doctor_meta`, were it one that the doctor did not
+    write.
     `others` are the arrays that neither the research tool nor the doctor writes.
     """
 
@@ -174,7 +175,7 @@ def decode(payload: bytes) -> Payload:
     except PayloadError:
         raise
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise PayloadError(f"is torn: {str(error).rstrip('.') or type(error).__name__}") from error
+        raise PayloadError(f"is damaged: {str(error).rstrip('.') or type(error).__name__}") from error
 
 
 def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -187,7 +188,7 @@ def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         name = info.filename.removesuffix(".npy")
         if name == info.filename:
             raise PayloadError(
-                f"holds {name[:LONGEST_NAME]!r}, which is no array, and which NumPy reads instead of one"
+                f"holds {name[:LONGEST_NAME]!r}, which is not an array, and which NumPy reads instead of one"
             )
         if name in members:
             raise PayloadError(f"holds {name[:LONGEST_NAME]} twice")
@@ -254,9 +255,9 @@ def array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic
             raise PayloadError(f"claims {size:,} bytes in {name}, more than any diagram has")
         data = member.read(size)
         if len(data) < size:
-            raise PayloadError(f"is torn: {name} has {len(data):,} bytes instead of {size:,}")
+            raise PayloadError(f"is damaged: {name} has {len(data):,} bytes instead of {size:,}")
         if member.read(1):  # Only at its end is a member's checksum compared.
-            raise PayloadError(f"is torn: {name} has more bytes than the {size:,} of its shape")
+            raise PayloadError(f"is damaged: {name} has more bytes than the {size:,} of its shape")
     return np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
@@ -273,13 +274,13 @@ def header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple
     except PayloadError:
         raise
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-        raise PayloadError(f"is torn: {name} is no NumPy array") from error
+        raise PayloadError(f"is damaged: {name} is not a NumPy array") from error
     if dtype.hasobject:
         raise PayloadError(f"holds a pickled object in {name}, which is never loaded")
     if fortran and not any_order and len(shape) > 1 and min(shape) > 1:
         raise PayloadError(f"holds {name} in column order, which the research tool never writes")
     if dtype.itemsize == 0 or any(type(length) is not int or length < 0 for length in shape):
-        raise PayloadError(f"is torn: {name} has the shape {shape} and the type {dtype}")
+        raise PayloadError(f"is damaged: {name} has the shape {shape} and the type {dtype}")
     return shape, dtype
 
 
@@ -321,7 +322,7 @@ def problems(payload: Payload) -> list[str]:
     dimensions = known.max_dim + 1 if known else DIMENSIONS
     found = []
     if payload.has_meta and known is None and META not in payload.unindexed:
-        found.append("holds a doctor_meta that no doctor wrote")
+        found.append("holds a doctor_meta that the doctor did not write")
     if beyond := [name for name in payload.others if name.startswith("dgms_")]:
         found.append(f"holds {', '.join(beyond)[:LONGEST_NAME]} beside {len(bars)} homology dimensions")
     if len(bars) != dimensions:
@@ -355,17 +356,23 @@ def wrong_bars(dimension: int, bars: Bars) -> list[str]:
         "with NaN": np.isnan(bars).any(axis=1),
         "born at infinity": np.isinf(birth),
         "born before 0": birth < 0,
-        "that die before they are born": death < birth,
+        "with a death before the birth": death < birth,
     }
-    found = [f"has {int(rows.sum()):,} bars in {name} {text}" for text, rows in counted.items() if rows.any()]
+    found = [f"has {counted_bars(int(rows.sum()))} in {name} {text}" for text, rows in counted.items() if rows.any()]
     if found:
         return found
     essential = int(np.isinf(death).sum())
     if essential != (dimension == 0):
-        found.append(f"has {essential:,} essential classes in {name} instead of {int(dimension == 0)}")
+        noun = "class" if essential == 1 else "classes"
+        found.append(f"has {essential:,} essential {noun} in {name} instead of {int(dimension == 0)}")
     if dimension == 0 and (birth != 0).any():
-        found.append(f"has {int((birth != 0).sum()):,} bars in H0 that are not born at 0")
+        found.append(f"has {counted_bars(int((birth != 0).sum()))} in H0 not born at 0")
     return found
+
+
+def counted_bars(count: int) -> str:
+    """`1 bar`, `2 bars`."""
+    return f"{count:,} bar{'' if count == 1 else 's'}"
 
 
 def wrong_entropy(payload: Payload) -> list[str]:
@@ -375,7 +382,7 @@ def wrong_entropy(payload: Payload) -> list[str]:
         return ["has no entropy"]
     if entropy.dtype.kind != "f" or entropy.shape != (len(payload.diagram.bars),):
         return [f"holds an entropy of shape {entropy.shape} and type {entropy.dtype}, not one number each"]
-    real = [persistent_entropy(bars) for bars in payload.diagram.bars]
+    real = [persistent_entropy(bars) + 0.0 for bars in payload.diagram.bars]
     return [
         f"has entropy {stored:.4f} in H{dimension}, and its bars have {ours:.4f}"
         for dimension, (stored, ours) in enumerate(zip(entropy.tolist(), real, strict=True))

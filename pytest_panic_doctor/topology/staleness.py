@@ -50,9 +50,8 @@ def impossible(payload: Payload, tree: Spanning, shortest: float, blur: float) -
     for dimension, bars in enumerate(payload.diagram.bars[1:], start=1):
         long = bars[bars[:, 1] - bars[:, 0] > shortest].astype(np.float64)
         if late := int((long[:, 1] > radius + slack).sum()):
-            return (
-                f"{late:,} of its {len(bars):,} bars in H{dimension} last beyond {radius:.4g}, where all points are one"
-            )
+            which = f"{late:,} of its {len(bars):,} bars in H{dimension}"
+            return f"{which} last beyond {radius:.4g}, the enclosing radius of the points"
         if there is None:
             continue
         near = (long / slack).astype(np.int64)

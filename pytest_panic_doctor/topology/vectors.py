@@ -27,7 +27,7 @@ class Flaw:
             case "null":
                 return "NULL"
             case "not a blob":
-                return f"{is_} no blob"
+                return f"{is_} not a blob"
             case "width":
                 return f"{has} {self.values:,} values instead of {width:,}"
             case "bytes":

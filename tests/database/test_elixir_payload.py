@@ -78,9 +78,9 @@ def replaced(key: Atom | bytes, value: Term | None) -> bytes:
 
 DGMS, ENTROPY, EDGES = Atom("dgms"), Atom("entropy"), Atom("num_edges")
 TORN: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "is torn: the blob does not start as an Erlang term"),
-    "an npz": (b"PK\3\4", "is torn: the blob does not start"),
-    "half": (encode(HEALTHY)[:40], "is torn: the compressed term does not inflate"),
+    "empty": (b"", "is damaged: the blob does not start as an Erlang term"),
+    "an npz": (b"PK\3\4", "is damaged: the blob does not start"),
+    "half": (encode(HEALTHY)[:40], "is damaged: the compressed term does not inflate"),
     "a list": (erlang_terms.encode([1.0]), "holds another term than the map"),
     "an atom": (erlang_terms.encode(Atom("nil")), "holds another term than the map"),
     "no dgms": (replaced(DGMS, None), "there is no key dgms"),
@@ -93,10 +93,10 @@ TORN: dict[str, tuple[bytes, str]] = {
     "a dimension of an atom": (replaced(DGMS, [[], Atom("nil"), []]), "no list of bars in H1"),
     "a bar of three": (replaced(DGMS, [[[0.0, 1.0, 2.0]], [], []]), "a bar in H0 that is not a birth and a death"),
     "a bar of an atom": (replaced(DGMS, [[], [], [Atom("nil")]]), "a bar in H2 that is not a birth and a death"),
-    "a birth of text": (replaced(DGMS, [[[b"0", 1.0]], [], []]), "a value in H0 that is no number"),
-    "a death of another atom": (replaced(DGMS, [[[0.0, Atom("infinity")]], [], []]), "a value in H0 that is no number"),
-    "a huge death": (replaced(DGMS, [[[0, 2**2000]], [], []]), "a value in H0 that is no number"),
-    "an entropy of text": (replaced(ENTROPY, [b"0", 0.0, 0.0]), "a value in entropy that is no number"),
+    "a birth of text": (replaced(DGMS, [[[b"0", 1.0]], [], []]), "a value in H0 that is not a number"),
+    "a death of another atom": (replaced(DGMS, [[[0.0, Atom("infinity")]], [], []]), "in H0 that is not a number"),
+    "a huge death": (replaced(DGMS, [[[0, 2**2000]], [], []]), "a value in H0 that is not a number"),
+    "an entropy of text": (replaced(ENTROPY, [b"0", 0.0, 0.0]), "a value in entropy that is not a number"),
     "an entropy of one": (replaced(ENTROPY, 0.0), "an entropy that is not a list"),
 }  # fmt: skip
 
@@ -110,15 +110,15 @@ def test_what_does_not_read_is_said_in_a_clause(blob: bytes, why: str) -> None:
 WRONG: dict[str, tuple[bytes, str]] = {
     "two dimensions": (replaced(DGMS, [[[0.0, Atom("inf")]], []]), "has 2 homology dimensions instead of 3"),
     "no essential class": (replaced(DGMS, [[[0.0, 1.0]], [], []]), "has 0 essential classes in H0 instead of 1"),
-    "NaN": (replaced(DGMS, [[[0.0, Atom("nan")]], [], []]), "has 1 bars in H0 with NaN"),
-    "born at infinity": (replaced(DGMS, [[[Atom("inf"), Atom("inf")]], [], []]), "has 1 bars in H0 born at infinity"),
-    "backwards": (replaced(DGMS, [[[0.0, Atom("-inf")]], [], []]), "has 1 bars in H0 that die before they are born"),
+    "NaN": (replaced(DGMS, [[[0.0, Atom("nan")]], [], []]), "has 1 bar in H0 with NaN"),
+    "born at infinity": (replaced(DGMS, [[[Atom("inf"), Atom("inf")]], [], []]), "has 1 bar in H0 born at infinity"),
+    "backwards": (replaced(DGMS, [[[0.0, Atom("-inf")]], [], []]), "has 1 bar in H0 with a death before the birth"),
     "beyond float32": (replaced(DGMS, [[[0.0, 1e300]], [], []]), "has entropy 0.6365 in H0, and its bars have"),
     "no entropy": (replaced(ENTROPY, None), "has no entropy"),
     "an entropy of two": (replaced(ENTROPY, [0.5, 0.5]), "holds an entropy of shape (2,)"),
     "another entropy": (replaced(ENTROPY, [9.0, 0.0, 0.0]), "has entropy 9.0000 in H0"),
-    "a meta of no doctor": (replaced(b"doctor_meta", b"{}"), "holds a doctor_meta that no doctor wrote"),
-    "a meta that is no text": (replaced(b"doctor_meta", 1), "holds a doctor_meta that no doctor wrote"),
+    "a meta of no doctor": (replaced(b"doctor_meta", b"{}"), "holds a doctor_meta that the doctor did not write"),
+    "a meta that is no text": (replaced(b"doctor_meta", 1), "holds a doctor_meta that the doctor did not write"),
 }
 
 
@@ -217,16 +217,16 @@ def test_the_lyapunov_results_of_the_reference_file_are_those_of_its_vectors(hea
 
 
 LYAPUNOV_WRONG: dict[str, tuple[bytes, str]] = {
-    "torn": (encode_lyapunov(CURVE)[:20], "is torn"),
+    "torn": (encode_lyapunov(CURVE)[:20], "is damaged"),
     "a diagram": (encode(HEALTHY), "lacks divergence_curve, exponent"),
     **{
         key: (erlang_terms.encode(values(encode_lyapunov(CURVE)) | {Atom(key): b"1"}), why)
         for key, why in {
             "divergence_curve": "holds a divergence_curve that is not a list",
-            "exponent": "a value in exponent that is no number",
+            "exponent": "a value in exponent that is not a number",
             "num_pairs": "no whole number under num_pairs",
             "num_timesteps": "no whole number under num_timesteps",
-            "r_squared": "a value in r_squared that is no number",
+            "r_squared": "a value in r_squared that is not a number",
         }.items()
     },
 }

@@ -217,7 +217,7 @@ REFUSED = {
     "improper": (b"\x83l\0\0\0\1a\1a\2", "proper list"),
     "infinity as a float": (b"\x83F" + struct.pack(">d", inf), "inf as a float"),
     "NaN as a float": (b"\x83F" + struct.pack(">d", nan), "nan as a float"),
-    "an atom that is no UTF-8": (b"\x83w\1\xff", "not UTF-8"),
+    "an atom that is not UTF-8": (b"\x83w\1\xff", "not UTF-8"),
     "a key twice": (b"\x83t\0\0\0\2w\1aa\1w\1aa\2", "same key twice"),
     "a number as a key": (b"\x83t\0\0\0\1a\1a\1", "neither an atom nor a binary"),
     "a list as a key": (b"\x83t\0\0\0\1ja\1", "neither an atom nor a binary"),

@@ -248,7 +248,7 @@ def test_a_refusal_reaches_the_user_of_pytest(tmp_path: Path) -> None:
 def test_demo_and_a_database_contradict_each_other(tmp_path: Path) -> None:
     done = run(tmp_path, "--doctor-demo", "--doctor-db", "x.sqlite")
     assert done.returncode == 4
-    assert "leave --doctor-db x.sqlite away" in done.stderr
+    assert "leave out --doctor-db x.sqlite" in done.stderr
 
 
 def test_what_it_replaces_is_said(tmp_path: Path) -> None:

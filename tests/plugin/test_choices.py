@@ -61,7 +61,7 @@ def test_a_rule_that_is_off_has_no_item_unless_it_is_named(
     ("line", "said"),
     [
         ("orphan-embeding: warn", "*orphan-embeding: there is no such rule: did you mean orphan-embedding?*"),
-        ("orphan-embedding: maybe", "*is no severity: give RULE: error, warn, off or warn <= COUNT*"),
+        ("orphan-embedding: maybe", "*is not a severity: give RULE: error, warn, off or warn <= COUNT*"),
     ],
 )
 @pytest.mark.usefixtures("sick")
@@ -141,13 +141,13 @@ def test_an_examination_that_did_not_end_writes_none(doctor: Doctor, sick: Built
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--doctor-baseline=nope.json"], "*nope.json is not there: add --doctor-baseline-write to write it*"),
-        (["--doctor-baseline=x.sqlite"], "*x.sqlite is no baseline*"),
+        (["--doctor-baseline=nope.json"], "*nope.json does not exist: add --doctor-baseline-write to write it*"),
+        (["--doctor-baseline=x.sqlite"], "*x.sqlite is not a baseline*"),
         (["--doctor-baseline-write"], "*needs the file to write: give --doctor-baseline FILE with it*"),
-        (["--doctor-sample=4/3"], "*--doctor-sample 4/3 is no part: give K/N*"),
-        (["--doctor-sample=banana"], "*--doctor-sample banana is no part: give K/N*"),
-        (["--doctor-budget=banana"], "*--doctor-budget banana is no time: give one such as 90s, 20m or 1h30m*"),
-        (["--doctor-budget=0"], "*--doctor-budget 0 is no time*"),
+        (["--doctor-sample=4/3"], "*--doctor-sample 4/3 is not a part: give K/N*"),
+        (["--doctor-sample=banana"], "*--doctor-sample banana is not a part: give K/N*"),
+        (["--doctor-budget=banana"], "*--doctor-budget banana is not a time: give one such as 90s, 20m or 1h30m*"),
+        (["--doctor-budget=0"], "*--doctor-budget 0 is not a time*"),
     ],
 )
 @pytest.mark.usefixtures("sick")
@@ -193,7 +193,7 @@ def test_after_its_time_no_item_is_begun(doctor: Doctor, sick: Built, pytester: 
     result = doctor("--doctor-budget=2s", "--doctor-report=r.json", str(sick.path))
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["doctor: no item is begun after 2 s", "not examined diagram-missing *4 of 4 items not begun"]
+        ["doctor: no item is started after 2 s", "not examined diagram-missing *4 of 4 items not started"]
     )
     found = items(pytester.path / "r.json")
     begun = [item for item in found.values() if not item.get("late")]

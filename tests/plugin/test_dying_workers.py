@@ -127,4 +127,4 @@ def test_an_item_is_not_examined_once_a_worker(doctor: Doctor, sick: Built) -> N
     assert sick.path.exists()
     result = doctor("-n2", "--dist=each")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --dist each would examine every item once a worker: leave it away, or *"])
+    result.stderr.fnmatch_lines(["ERROR: --dist each would examine every item once per worker: leave it out, or *"])

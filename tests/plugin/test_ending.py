@@ -107,7 +107,7 @@ def test_ctrl_c_before_a_session_ends_in_a_line(tmp_path: Path) -> None:
     process = begun(tmp_path, "before", "--doctor-rules")
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert out.strip().splitlines()[-1] == "doctor: interrupted before anything was begun"
+    assert out.strip().splitlines()[-1] == "doctor: interrupted before anything began"
     assert "Traceback" not in out
     assert process.returncode != 0
 

@@ -132,7 +132,7 @@ def collected(doctor: Doctor) -> list[str]:
     [
         (("--doctor-rule", "orphan-rum"), "did you mean orphan-run?"),
         (("--doctor-experiment", dashed(uid(1, 1))), f"did you mean {dashed(uid(1, 0))}?"),
-        (("--doctor-experiment", "banana"), "banana is no UUID"),
+        (("--doctor-experiment", "banana"), "banana is not a UUID"),
         (("x.sqlite::diagram-mising",), "names no item: did you mean diagram-missing"),
         (("--doctor-memory", "banana"), "--doctor-memory banana"),
         (("--doctor-plan", "--doctor-fix"), "give one of them"),

@@ -127,8 +127,8 @@ def test_an_embedding_hook_heals_vectors_and_then_the_diagram(
         ("return np.ones(8, np.float32)", "returned shape (8,)"),
         ("return np.full((len(outputs), 8), 1e300)", "the hook returns a vector that is zero or not finite"),
         ("return np.random.rand(len(outputs), 8)", "5 of 5 stored embeddings differ from what the hook makes of"),
-        ("return [[1.0] * 8, [1.0]]", "something for Nomic that is no array of numbers"),
-        ("return {}", "something for Nomic that is no array of numbers"),
+        ("return [[1.0] * 8, [1.0]]", "something for Nomic that is not an array of numbers"),
+        ("return {}", "something for Nomic that is not an array of numbers"),
     ],
 )
 def test_a_hook_that_returns_nonsense_is_refused(
@@ -340,8 +340,8 @@ def test_an_engine_that_is_not_there_is_named(doctor: Doctor, sick: Built) -> No
     plant(sick, "diagram_null")
     before = digests(sick.path.parent)
     for name, said in {
-        "nowhere:x": "the engine nowhere:x is not there: no module is called nowhere",
-        "banana": "there is no engine banana: give native or gudhi or giotto-ph, or install the plugin that brings it",
+        "nowhere:x": "the engine nowhere:x does not exist: no module is called nowhere",
+        "banana": "there is no engine banana: give native or gudhi or giotto-ph, or install the plugin that",
     }.items():
         for more in (["--doctor-fix", "-n2"], []):
             result = doctor(f"--doctor-engine={name}", *more)

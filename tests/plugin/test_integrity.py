@@ -288,3 +288,19 @@ def test_a_function_that_a_rule_misspells_is_its_own_fault(tmp_path: Path) -> No
         db.execute("SELECT germann(id) FROM run")
     assert not needing(db, raised.value)
     db.close()
+
+
+@pytest.mark.parametrize(
+    ("problem", "remedy"),
+    [
+        ("row 3 missing from index ix_run_experiment_id", integrity.REBUILD),
+        ("wrong # of entries in index sqlite_autoindex_run_1", integrity.REBUILD),
+        ("non-unique entry in index sqlite_autoindex_run_1", integrity.CORRECT),
+        ("NULL value in run.network", integrity.CORRECT),
+        ("CHECK constraint failed in run", integrity.CORRECT),
+        ("Tree 5 page 5: btreeInitPage() returns error code 11", integrity.RESTORE),
+        (f"index odd of run needs the function german(), {integrity.ABSENT}", integrity.REMOVE),
+    ],
+)
+def test_the_remedy_is_that_of_the_problem(problem: str, remedy: str) -> None:
+    assert integrity.remedy(f"SQLite's check says: {problem}") == remedy

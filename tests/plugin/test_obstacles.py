@@ -108,7 +108,7 @@ def test_a_report_that_cannot_be_written_is_said_and_is_not_green(
 def test_what_examines_nothing_is_refused(doctor: Doctor, option: str) -> None:
     result = doctor(option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --setup-only and --setup-plan examine nothing: leave them away, or *"])
+    result.stderr.fnmatch_lines(["ERROR: --setup-only and --setup-plan examine nothing: leave them out, or *"])
 
 
 @pytest.mark.parametrize("name", ["a[1].sqlite", "a::b.sqlite"])

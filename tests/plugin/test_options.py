@@ -77,7 +77,7 @@ def test_a_uuid_reads_with_dashes_and_without() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("doctor_experiment", ["not-a-uuid"], "not-a-uuid is no UUID"),
+        ("doctor_experiment", ["not-a-uuid"], "not-a-uuid is not a UUID"),
         ("doctor_memory", "banana", "--doctor-memory banana"),
         ("doctor_memory", "0GB", "--doctor-memory 0GB"),
         ("doctor_max_workers", "0", "--doctor-max-workers 0"),
@@ -229,4 +229,4 @@ def test_a_native_toml_file_has_typed_values(doctor: Doctor, pytester: pytest.Py
     (pytester.path / name).write_text(f"[{table}]\ndoctor_max_workers = 0\n")
     result = doctor()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --doctor-max-workers 0 is no whole number of at least 1*"])
+    result.stderr.fnmatch_lines(["ERROR: --doctor-max-workers 0 is not a whole number of at least 1*"])

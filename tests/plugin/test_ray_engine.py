@@ -155,7 +155,7 @@ def test_what_is_lost_again_and_again_fails_and_the_others_go_on(
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "not repaired: the diagram of 6 points was lost 4 times: its Ray worker died; look at the cluster, then "
+            "not repaired: the diagram of 6 points was lost 4 times: its Ray worker died; check the cluster, then "
             "run again"
         ]
     )

@@ -75,7 +75,7 @@ def test_what_is_left_is_said_as_it_is(doctor: Doctor, sick: Built, mode: tuple[
         [
             "doctor: at most 4 diagrams to compute, 24 points, *",
             "1 diagram of 6 points not computed: the items above say why",
-            "3 diagrams of 18 points missing besides: this command did not choose them",
+            "3 diagrams of 18 points also missing: this command did not choose them",
         ]
     )
     assert "the same command" not in result.stdout.str()

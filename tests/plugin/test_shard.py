@@ -104,14 +104,14 @@ def test_items_of_one_diagram_stay_together(made: Manifest, of: int) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("banana", "--doctor-shard banana is no K/N: give the shard's number and how many there are, e.g. 2/3"),
+        ("banana", "--doctor-shard banana is not K/N: give the shard's number and how many there are, e.g. 2/3"),
         ("4/3", "--doctor-shard 4/3 is beyond the last shard: there are 3, so give 1/3 to 3/3"),
-        ("0/3", "--doctor-shard 0/3 is no K/N"),
-        ("1/0", "--doctor-shard 1/0 is no K/N"),
-        ("-1/3", "-1/3 is no K/N"),
-        ("2", "--doctor-shard 2 is no K/N"),
-        ("1/3/5", "--doctor-shard 1/3/5 is no K/N"),
-        ("1/9999999", "--doctor-shard 1/9999999 is no K/N"),
+        ("0/3", "--doctor-shard 0/3 is not K/N"),
+        ("1/0", "--doctor-shard 1/0 is not K/N"),
+        ("-1/3", "-1/3 is not K/N"),
+        ("2", "--doctor-shard 2 is not K/N"),
+        ("1/3/5", "--doctor-shard 1/3/5 is not K/N"),
+        ("1/9999999", "--doctor-shard 1/9999999 is not K/N"),
     ],
 )
 def test_what_names_no_shard_is_said_in_one_sentence(sick: Built, doctor: Doctor, text: str, said: str) -> None:
@@ -167,4 +167,4 @@ def test_an_item_of_another_shard_typed_by_hand_is_named_as_such(sick: Built, do
     said = [doctor(f"--doctor-shard={number}/2", "x.sqlite::schema") for number in (1, 2)]
     assert sorted(run.ret for run in said) == [0, 4]
     refused = next(run for run in said if run.ret)
-    refused.stderr.fnmatch_lines(["*x.sqlite::schema is not in shard ? of 2: leave --doctor-shard away"])
+    refused.stderr.fnmatch_lines(["*x.sqlite::schema is not in shard ? of 2: leave out --doctor-shard"])

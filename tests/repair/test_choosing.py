@@ -103,7 +103,7 @@ def test_where_the_cloud_cannot_decide_nothing_goes(tmp_path: Path, computer: Co
             DAMAGES[name].plant(db, built)
     before = dump(built.path)
     outcome = of(fix(built, computer), "diagram-duplicate")
-    assert (outcome.word, "which of them is right cannot be told" in outcome.note) == ("failed", True)
+    assert (outcome.word, "which of them is right is unknown" in outcome.note) == ("failed", True)
     assert dump(built.path) == before
 
 

@@ -50,7 +50,7 @@ def test_a_large_quarantine_asks_and_says_what_to_type(tmp_path: Path, computer:
     outcome = of(fix(built, computer), "orphan-embedding")
     assert (outcome.word, outcome.note) == (
         "failed",
-        "not repaired: it would take 1,001 rows: 1,001 embeddings; allow it with --doctor-max-quarantine 1001",
+        "not repaired: it would quarantine 1,001 rows: 1,001 embeddings; allow it with --doctor-max-quarantine 1001",
     )
     assert dump(built.path) == before
 
@@ -94,7 +94,7 @@ def test_what_goes_along_counts_by_its_own_table(tmp_path: Path, computer: Compu
         db.execute("COMMIT")
     said = "1,502 rows: 1,500 cluster assignments, 1 embedding, 1 invocation"
     outcome = of(fix(built, computer), "orphan-invocation")
-    assert outcome.note == f"not repaired: it would take {said}; allow it with --doctor-max-quarantine 1502"
+    assert outcome.note == f"not repaired: it would quarantine {said}; allow it with --doctor-max-quarantine 1502"
     outcome = of(fix(built, computer, most="1502"), "orphan-invocation")
     assert (outcome.word, outcome.note) == ("fixed", f"quarantined {said} (repair 1)")
 
@@ -138,7 +138,7 @@ def test_what_the_option_may_say(given: str | None, value: str | None) -> None:
 
 @pytest.mark.parametrize("given", ["many", "-1", "1.5", "101%", "%", ""])
 def test_what_it_may_not(given: str) -> None:
-    with pytest.raises(BadOption, match=r"is no number of rows and no percentage: give one, e\.g\."):
+    with pytest.raises(BadOption, match=r"is neither a number of rows nor a percentage: give one, e\.g\."):
         amount("--doctor-max-quarantine", given)
 
 
@@ -250,3 +250,22 @@ def test_ids_that_differ_in_case_alone_are_two(tmp_path: Path, computer: Compute
         )
     assert of(fix(built, computer), "orphan-diagram").word == "fixed"
     assert built.diagram().encode() in [row[1] for row in dump(built.path)["persistencediagram"]]
+
+
+def test_all_that_a_session_takes_is_counted(tmp_path: Path, computer: Computer) -> None:
+    built = build(tmp_path / "x.sqlite")
+    orphans(built, 700)
+    with built.open() as db:
+        rows = ((f"{k:031x}a", f"e{k:031x}", TIME, LATER) for k in range(700))
+        db.executemany(
+            "INSERT INTO persistencediagram (id, run_id, started_at, completed_at, embedding_model) "
+            "VALUES (?, ?, ?, ?, 'Nomic')",
+            rows,
+        )
+    fixed = fix(built, computer)
+    assert of(fixed, "orphan-embedding").word == "fixed"
+    assert of(fixed, "orphan-diagram").note == (
+        "not repaired: it would quarantine 700 rows: 700 diagrams, beside 700 rows in this session; "
+        "allow it with --doctor-max-quarantine 1400"
+    )
+    assert of(fix(built, computer, most="1400"), "orphan-diagram").word == "fixed"

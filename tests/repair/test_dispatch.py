@@ -200,7 +200,7 @@ def test_what_is_lost_is_computed_again_three_times(ward: Ward) -> None:
     with pytest.raises(ComputationFailed) as caught:
         ward.order(1)
     assert str(caught.value) == (
-        "the diagram of 6 points was lost 4 times: its node died; look at the cluster, then run again"
+        "the diagram of 6 points was lost 4 times: its node died; check the cluster, then run again"
     )
     sent = len(ward.link.orders)
     with pytest.raises(ComputationFailed, match="was lost 4 times"):

@@ -131,11 +131,11 @@ def test_the_outputs_that_are_compared_are_different_ones(ward: Ward) -> None:
         (np.ones((4, 8)), r"returned shape \(4, 8\) for Nomic instead of \(5, 8\)"),
         (np.ones(8), r"returned shape \(8,\)"),
         (np.float32(1), r"returned shape \(\)"),
-        (np.ones((5, 8), complex), r"no array of numbers \(complex128\)"),
-        (np.full((5, 8), "1"), r"no array of numbers \(<U1\)"),
-        (np.ones((5, 8), bool), r"no array of numbers \(bool\)"),
-        ([[1.0] * 8, [1.0]], "no array of numbers"),
-        ({}, r"no array of numbers \(object\)"),
+        (np.ones((5, 8), complex), r"not an array of numbers \(complex128\)"),
+        (np.full((5, 8), "1"), r"not an array of numbers \(<U1\)"),
+        (np.ones((5, 8), bool), r"not an array of numbers \(bool\)"),
+        ([[1.0] * 8, [1.0]], "not an array of numbers"),
+        ({}, r"not an array of numbers \(object\)"),
         (None, "no embedding hook is installed for Nomic"),
     ],
 )
@@ -278,5 +278,5 @@ def test_the_least_cosine_is_the_users(ward: Ward) -> None:
 def test_the_ini_key_is_a_number_from_0_to_1() -> None:
     assert [cosine(given) for given in ("", None, "0", "0.95", "1")] == [None, None, 0, 0.95, 1]
     for wrong in ("-0.1", "1.5", "nan", "99%", "off"):
-        with pytest.raises(BadOption, match=r"doctor_embed_cosine .* is no cosine: give a number from 0"):
+        with pytest.raises(BadOption, match=r"doctor_embed_cosine .* is not a cosine: give a number from 0"):
             cosine(wrong)

@@ -69,7 +69,7 @@ def test_a_reference_that_is_only_misspelt_makes_no_orphan(
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute(SPELLINGS[spelling].format(table, column))
-    untouched(built, computer, rule, "not repaired: ", " is there as ", "correct the reference, or that id")
+    untouched(built, computer, rule, "not repaired: ", " exists as ", "correct the reference, or that id")
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -83,7 +83,7 @@ def test_a_parent_whose_id_is_misspelt_makes_no_orphans(
         db.execute(
             SPELLINGS[spelling].replace("rowid = 2", "rowid = 1 + (SELECT count(*) > 1 FROM {0})").format(parent, "id")
         )
-    untouched(built, computer, rule, " is there as ")
+    untouched(built, computer, rule, " exists as ")
 
 
 @pytest.mark.parametrize("number", [0, 5, 11], ids=["first", "amidst", "last"])

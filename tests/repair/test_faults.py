@@ -112,7 +112,7 @@ def failed(repair: Act, path: Path, connection: type[sqlite3.Connection]) -> Rep
 def test_each_statement_fails_once(
     make: Callable[..., Patient], faulty: Faulty, case: str, fault: str, every: str, memory: Path
 ) -> None:
-    """Whatever fails, the repair is there as a whole step or not at all, and an undo finds everything."""
+    """Whatever fails, the repair exists as a whole step or not at all, and an undo finds everything."""
     code, after, stride = FAULTS[fault]
     if every == "every":
         stride = 1

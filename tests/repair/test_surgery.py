@@ -140,7 +140,7 @@ def test_a_quarantined_run_takes_what_hangs_on_it(tmp_path: Path, computer: Comp
             "INSERT INTO persistencediagram SELECT x'00ff', started_at, completed_at, diagram_data, run_id, "
             "embedding_model FROM persistencediagram LIMIT 1",
             "diagram-duplicate",
-            "which is no text",
+            "which is not a text",
         ),
         (
             "ALTER TABLE persistencediagram RENAME TO old; CREATE TABLE persistencediagram AS SELECT * FROM old; "

@@ -170,7 +170,7 @@ def test_the_plan_says_where_another_diagram_may_be_kept(tmp_path: Path) -> None
     with opened(built, tmp_path / "tally") as (database, planner, surgeon):
         ((rule, subject, findings),) = sick_items(database)
         reason, measures = planner.plan(rule, subject, findings)
-        assert "which of them is right cannot be told: 1 of 6 vectors is unusable" in reason
+        assert "which of them is right is unknown: 1 of 6 vectors is unusable" in reason
         assert not measures
         planner.embeds = True  # only a hook can make the cloud whole
         _, measures = planner.plan(rule, subject, findings)

@@ -237,7 +237,7 @@ def test_declared_cascade_does_nothing(patient: Patient, writer: Writer) -> None
 def test_view_and_missing_table(patient: Patient, writer: Writer) -> None:
     patient.do("CREATE VIEW seen AS SELECT * FROM run")
     for table in ("seen", "nowhere"):
-        with pytest.raises(RepairRefused, match=f"no ordinary table {table}"):
+        with pytest.raises(RepairRefused, match=f"not an ordinary table {table}"):
             writer.quarantine("r", Subject(), Rows(table, f"SELECT id FROM {table}"))
 
 

@@ -106,7 +106,7 @@ def test_a_repaired_diagram_has_its_before(sick: Built) -> None:
     shots = {(each["run"], each["model"]): each["shots"] for each in data["diagrams"]}
     told = {pair: [(each["what"], each["problem"]) for each in those] for pair, those in shots.items()}
     assert told == {
-        (0, "Nomic"): [("now", ""), ("before", "it is torn: File is not a zip file")],
+        (0, "Nomic"): [("now", ""), ("before", "it is damaged: File is not a zip file")],
         (0, "NomicVision"): [("now", ""), ("before", "it did not exist")],
         (1, "Nomic"): [("now", ""), ("before", "NULL: no payload is stored")],
         (1, "NomicVision"): [("now", ""), ("before", "")],

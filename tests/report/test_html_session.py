@@ -46,7 +46,7 @@ def test_page_and_json_agree(
     assert letters.count("s") == told["doctor"]["totals"]["failed"]
     assert letters.count("f") == told["doctor"]["totals"]["fixed"]
     before = {shot["problem"] for each in data["diagrams"] for shot in each["shots"] if shot["what"] == "before"}
-    assert before == ({"it is torn: File is not a zip file"} if mode == ("--doctor-fix",) else set())
+    assert before == ({"it is damaged: File is not a zip file"} if mode == ("--doctor-fix",) else set())
     assert data["mode"] == (mode or ("--doctor-examine",))[0].removeprefix("--doctor-")
 
 

@@ -87,7 +87,7 @@ def test_the_merged_report_is_that_of_one_session(
     assert "." not in "".join(page["states"].values())
     run.stdout.fnmatch_lines(
         [
-            f"doctor: 3 reports of 3 shards put together, x.sqlite: {len(whole['items'])} items",
+            f"doctor: 3 reports of 3 shards merged, x.sqlite: {len(whole['items'])} items",
             "sick*orphan-embedding *1 of 1 item failed",
             f"{RULES} rules: * sick*",
         ]
@@ -112,7 +112,7 @@ def test_shards_may_have_run_on_machines_that_differ(merge: Callable[..., pytest
 
     run = merge("1", "2", "3", edits={"2": elsewhere})
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["doctor: 3 reports of 3 shards put together*"])
+    run.stdout.fnmatch_lines(["doctor: 3 reports of 3 shards merged*"])
 
 
 def test_a_missing_shard_is_named_everywhere(merge: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
@@ -145,23 +145,27 @@ def of_another(plain: dict[str, Any]) -> None:
     ("names", "edit", "said"),
     [
         (("1", "2", "2"), None, "shard 2 of 3 was given twice: *2.json and *2.json"),
-        (("1", "whole"), None, "*whole.json is shard 1 of 1, and *1.json is shard 1 of 3: give those of one split"),
+        (
+            ("1", "whole"),
+            None,
+            "*whole.json is shard 1 of 1, and *1.json is shard 1 of 3: give the reports of one split",
+        ),
         (("1", "2"), of_another, "*2.json is of another database than *1.json: their experiments or runs differ"),
         (("1", "2"), lambda plain: plain["doctor"].update(version="0.0.1"), "*2.json was written by version 0.0.1*"),
         (
             ("1", "2"),
             lambda plain: plain["doctor"]["settings"].update(fix=True),
-            "*2.json was made with another fix than *1.json: run both alike",
+            "*2.json was made with another fix than *1.json: run both with the same options",
         ),
         (
             ("1", "2"),
             lambda plain: plain["doctor"]["selected"].pop(),
             "*2.json was made with other rules than *1.json*",
         ),
-        (("1", "2"), renamed, "*2.json holds *x, which is no item of shard 2 of 3: run it again"),
-        (("1", "2"), lambda plain: plain.clear(), "*2.json is no report of this doctor: give what --doctor-report*"),
-        (("1", "2"), lambda plain: plain["items"].append({}), "*2.json is no report of this doctor*"),
-        (("1", "2"), lambda plain: plain["doctor"].update(shards={}), "*2.json was put together already: give the*"),
+        (("1", "2"), renamed, "*2.json holds *x, which is not an item of shard 2 of 3: run it again"),
+        (("1", "2"), lambda plain: plain.clear(), "*2.json is not a report of this doctor: give what --doctor-report*"),
+        (("1", "2"), lambda plain: plain["items"].append({}), "*2.json is not a report of this doctor*"),
+        (("1", "2"), lambda plain: plain["doctor"].update(shards={}), "*2.json is already merged: give the*"),
         (("1", "2", "absent"), None, "--doctor-merge *absent.json cannot be read: No such file or directory"),
     ],
 )
@@ -221,7 +225,7 @@ def test_repairs_of_shards_are_merged_too(pytester: pytest.Pytester) -> None:
     assert rule["outcomes"] == {"failed": 0, "fixed": 4, "warned": 0, "passed": 0, "skipped": 0}
     assert {each["measures"]["how"] for each in page["diagrams"]} == {"now"}
     shots = [shot["problem"] for each in page["diagrams"] for shot in each["shots"]]
-    assert shots == ["not drawn: reports were put together without the database"] * 4
+    assert shots == ["not drawn: reports were merged without the database"] * 4
 
 
 JSON = st.recursive(
@@ -240,7 +244,7 @@ def test_a_file_that_is_no_report_is_refused_whatever_it_holds(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(plain))
-    with pytest.raises(NotMergeable, match=r"is no |put together|written by"):
+    with pytest.raises(NotMergeable, match=r"is not |already merged|written by"):
         merge_reports([path], [], (), "0.1.0")
 
 
@@ -255,4 +259,4 @@ def test_what_was_accepted_and_what_was_not_begun_stays_so(merge: Callable[..., 
     edits: dict[str, Edit] = dict.fromkeys(("1", "2", "3"), accept)
     run = merge("1", "2", "3", edits=edits)
     assert run.ret == 0
-    run.stdout.fnmatch_lines(["not examined schema *1 of 1 item not begun", "warned       orphan-embedding *"])
+    run.stdout.fnmatch_lines(["not examined schema *1 of 1 item not started", "warned       orphan-embedding *"])

@@ -81,7 +81,7 @@ def further(number: str) -> str:
         (
             further("k / 2") + "UPDATE run SET max_length = 1000000000000000",
             f"{10**15 - MANY // 2 - 6:,} sequence numbers of 1,000,000,000,000,000 are missing: "
-            f"{MANY // 2 + 6:,}–999,999,999,999,999; {MANY // 2:,} sequence numbers stand more than once: "
+            f"{MANY // 2 + 6:,}–999,999,999,999,999; {MANY // 2:,} sequence numbers occur more than once: "
             f"6, 7, 8, 9, 10 and {MANY // 2 - 5:,} more",
         ),
     ],
@@ -236,7 +236,7 @@ def test_the_places_of_a_product_are_counted_and_not_written_out(tmp_path: Path)
     lost = [finding for finding in outcome.findings if finding.table == "experimentconfig"]
     assert sum(finding.count for finding in lost) == 130 * 129 * 128 - 1
     assert lost[0].message == "there is no run for m0, seed 0, prompt 'p0'"
-    assert lost[-1].message == f"{130 * 129 * 128 - IDS_KEPT:,} more runs of other places are lacking"
+    assert lost[-1].message == f"{130 * 129 * 128 - IDS_KEPT:,} more runs are missing"
     assert outcome.findings[-1].message == "1 more finding, of which none is named (at most 10,000 are)"
 
 

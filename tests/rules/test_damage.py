@@ -49,10 +49,10 @@ def test_damage_is_found_by_its_rule_with_its_ids(tmp_path: Path, name: str) -> 
         ("type_unknown", "has a missing or wrong output: 1 of an unknown type"),
         (
             "input_two_before",
-            "does not take the one just before as input: 1 whose input is another one of the same run",
+            "does not take its predecessor as input: 1 whose input is another one of the same run",
         ),
-        ("input_lost", "does not take the one just before as input: 1 whose input does not exist"),
-        ("first_with_an_input", "does not take the one just before as input: 1 at the start of a run, with an input"),
+        ("input_lost", "does not take its predecessor as input: 1 whose input does not exist"),
+        ("first_with_an_input", "does not take its predecessor as input: 1 at the start of a run, with an input"),
     ],
 )
 def test_a_finding_says_in_words_what_is_wrong(tmp_path: Path, name: str, said: str) -> None:

@@ -133,7 +133,7 @@ DAMAGES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         output("completed_at", "'2020-01-01T00:00:00.000000Z'", LAST),
         {"invocation-time"},
     ),
-    "a time that is none": ((f"UPDATE embeddings SET started_at = 'now' WHERE id = {VECTOR}",), {"invocation-time"}),
+    "an invalid time": ((f"UPDATE embeddings SET started_at = 'now' WHERE id = {VECTOR}",), {"invocation-time"}),
     "a run number that is none": ((f"UPDATE runs SET run_number = 7 WHERE id = {ONE}",), {"experiment-runs"}),
     "another length of a run": ((f"UPDATE runs SET max_length = 3 WHERE id = {ONE}",), {"experiment-runs"}),
     "no runs asked for": (("UPDATE experiments SET num_runs = 0",), {"experiment-config"}),

@@ -38,7 +38,7 @@ def test_a_hook_may_give_any_rules_or_none(given: object) -> None:
         (own, "return a list of rules"),
         ("own", "return a list"),
         (7, "return a list"),
-        ([own.check], "no rule: make one"),
+        ([own.check], "not a rule: make it one"),
     ],
     ids=["one rule", "text", "number", "undecorated"],
 )
@@ -55,7 +55,7 @@ def test_a_hook_that_gives_something_else_is_told_so(given: object, said: str) -
         ({"id": None}, "is called None"),
         ({"scope": "dataset"}, "the scope 'dataset'"),
         ({"repair": "magic"}, "the repair 'magic'"),
-        ({"after": ("schema", "nope")}, "comes after 'nope', and there is no such rule"),
+        ({"after": ("schema", "nope")}, "comes after 'nope', which does not exist"),
     ],
     ids=["no id", "odd id", "id None", "scope", "repair", "after"],
 )

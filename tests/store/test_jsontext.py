@@ -18,7 +18,7 @@ from pytest_panic_doctor.database.json_columns import loaded
         ("[" * 100_000, None),
         (7, None),
     ],
-    ids=["half", "half in a key", "pair", "bytes", "no UTF-8", "deep", "number"],
+    ids=["half", "half in a key", "pair", "bytes", "not UTF-8", "deep", "number"],
 )
 def test_what_is_loaded_can_be_written_anywhere(text: object, value: object) -> None:
     assert loaded(text) == value

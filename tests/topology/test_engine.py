@@ -296,7 +296,7 @@ def test_above_h2_the_next_engine_computes_and_that_is_said(name: str, monkeypat
 def test_an_engine_that_was_not_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "native")
     assert instead("auto", 2) == (
-        f"diagrams are computed by {located('auto')}, slower: native was not built, for lack of a C++20 compiler"
+        f"diagrams are computed by {located('auto')}, slower: native was not built, since there was no C++20 compiler"
     )
     with pytest.raises(DoctorError, match="native was not built when the doctor was installed"):
         located("native")

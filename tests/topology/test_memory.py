@@ -46,7 +46,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
     "text", ["banana", "", " ", "0GB", "0.1B", "-1GB", "GB", "1.GB", "4XB", "1e9", "4GB 2", "IB", "nan", "inf"]
 )
 def test_what_is_no_size_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^that is no size: give one such as 4GB, 1\.5GiB or 800MB$"):
+    with pytest.raises(ValueError, match=r"^that is not a size: give one such as 4GB, 1\.5GiB or 800MB$"):
         parse_size(text)
 
 

@@ -218,7 +218,7 @@ def test_uncompressed_payloads_and_float64_are_read() -> None:
 def test_provenance_that_is_not_the_doctors_is_none_and_named(meta: str) -> None:
     found = decode(saved(doctor_meta=np.array([meta])))
     assert found.provenance is None
-    assert problems(found) == ["holds a doctor_meta that no doctor wrote"]
+    assert problems(found) == ["holds a doctor_meta that the doctor did not write"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,9 @@ def test_provenance_that_is_not_the_doctors_is_none_and_named(meta: str) -> None
 )
 def test_provenance_that_cannot_be_is_none_and_named(change: dict[str, object]) -> None:
     meta = json.dumps(asdict(PROVENANCE) | change)
-    assert problems(decode(saved(doctor_meta=np.array([meta])))) == ["holds a doctor_meta that no doctor wrote"]
+    assert problems(decode(saved(doctor_meta=np.array([meta])))) == [
+        "holds a doctor_meta that the doctor did not write"
+    ]
 
 
 def test_bars_that_do_not_fit_their_checksum_are_named() -> None:
@@ -257,7 +259,7 @@ def test_a_pickle_is_named_wherever_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "clause"), [("dgms_0", "holds 'dgms_0', which is no array"), ("notes.txt", "holds 'notes.txt'")]
+    ("name", "clause"), [("dgms_0", "holds 'dgms_0', which is not an array"), ("notes.txt", "holds 'notes.txt'")]
 )
 def test_a_member_that_is_no_array_is_named(name: str, clause: str) -> None:
     with pytest.raises(PayloadError, match=clause):
@@ -280,13 +282,13 @@ def test_provenance_of_an_earlier_doctor_is_read() -> None:
         assert decode(saved(doctor_meta=meta)).provenance == PROVENANCE
 
 
-# What is torn
+# What is damaged
 
 
 def test_a_payload_torn_at_any_byte_is_torn() -> None:
     payload = encode(HEALTHY, PROVENANCE)
     for cut in range(len(payload)):
-        with pytest.raises(PayloadError, match="is torn"):
+        with pytest.raises(PayloadError, match="is damaged"):
             decode(payload[:cut])
 
 
@@ -340,7 +342,7 @@ def test_headers_are_read_or_refused(header: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("shape", ["(True, 2)", "(1, True)", "(False, 2)", "(True,)", "(-1, 2)"])
 def test_a_length_that_is_no_number_is_refused(shape: str) -> None:
-    with pytest.raises(PayloadError, match=r"is torn: .* has the shape"):
+    with pytest.raises(PayloadError, match=r"is damaged: .* has the shape"):
         decode(with_member(npy(described(shape), bytes(8))))
 
 
@@ -456,15 +458,15 @@ NAN = math.nan
         ({"dgms_count": np.array([2])}, ["says in dgms_count that it has 2 homology dimensions, and has 3"]),
         ({"dgms_count": None}, ["says in dgms_count that it has None"]),
         ({"dgms_count": np.array([3.0])}, ["says in dgms_count that it has None"]),
-        ({"dgms_1": in_order([[1, NAN], [1, 2]])}, ["has 1 bars in H1 with NaN"]),
-        ({"dgms_1": in_order([[2, 1], [3, 2], [1, 2]])}, ["has 2 bars in H1 that die before they are born"]),
-        ({"dgms_1": in_order([[-1, 2]])}, ["has 1 bars in H1 born before 0"]),
-        ({"dgms_2": in_order([[INF, INF]])}, ["has 1 bars in H2 born at infinity"]),
+        ({"dgms_1": in_order([[1, NAN], [1, 2]])}, ["has 1 bar in H1 with NaN"]),
+        ({"dgms_1": in_order([[2, 1], [3, 2], [1, 2]])}, ["has 2 bars in H1 with a death before the birth"]),
+        ({"dgms_1": in_order([[-1, 2]])}, ["has 1 bar in H1 born before 0"]),
+        ({"dgms_2": in_order([[INF, INF]])}, ["has 1 bar in H2 born at infinity"]),
         ({"dgms_0": in_order([[0, 1], [0, 2]])}, ["has 0 essential classes in H0 instead of 1"]),
         ({"dgms_0": in_order([[0, INF], [0, INF]])}, ["has 2 essential classes in H0 instead of 1"]),
-        ({"dgms_1": in_order([[1, INF]])}, ["has 1 essential classes in H1 instead of 0"]),
+        ({"dgms_1": in_order([[1, INF]])}, ["has 1 essential class in H1 instead of 0"]),
         ({"dgms_0": in_order([])}, ["has 0 essential classes in H0 instead of 1"]),
-        ({"dgms_0": in_order([[0.5, 1], [0, INF]])}, ["has 1 bars in H0 that are not born at 0"]),
+        ({"dgms_0": in_order([[0.5, 1], [0, INF]])}, ["has 1 bar in H0 not born at 0"]),
         ({"entropy": None}, ["has no entropy"]),
         (
             {"entropy": HEALTHY.entropy + np.array([0, 0.01, 0], np.float32)},

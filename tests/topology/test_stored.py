@@ -103,7 +103,7 @@ def test_an_unusable_vector_gives_way_to_an_older_one(db: sqlite3.Connection, fl
         (ZERO, "1 is zero"),
         (b"abc", "1 has 3 bytes instead of 16"),
         (vector(3, 5), "1 has 5 values instead of 4"),
-        ("text", "1 is no blob"),
+        ("text", "1 is not a blob"),
     ],
 )
 def test_an_unusable_vector_blocks_the_cloud(db: sqlite3.Connection, flawed: object, clause: str) -> None:

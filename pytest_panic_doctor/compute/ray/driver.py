@@ -184,7 +184,7 @@ LOSSES = {
 def how_lost(error: BaseException) -> str:
     """How a task was lost, as a clause: by the class of the error or the nearest above it that has words."""
     names = [each.__name__ for each in type(error).__mro__]
-    return next((LOSSES[name] for name in names if name in LOSSES), f"Ray said {names[0]}")
+    return next((LOSSES[name] for name in names if name in LOSSES), f"Ray reports {names[0]}")
 
 
 def last_line(error: BaseException) -> str:

@@ -114,7 +114,7 @@ class Dispatcher:
         except ChildDied as death:
             why = "its head does not answer" if "GCS" in str(death) else f"its driver {death}"
             self.desk.close(
-                RepairFailed(f"{where(self.link.address)} was lost: {why}; look at the cluster, then run again")
+                RepairFailed(f"{where(self.link.address)} was lost: {why}; check the cluster, then run again")
             )
         except BaseException as error:
             self.desk.close(RepairFailed(f"what computes on the cluster has failed: {error!r}"))
@@ -303,7 +303,7 @@ class Dispatcher:
             return
         times = f"{len(job.lost):,} times: {'; '.join(dict.fromkeys(job.lost))}"
         failure = ComputationFailed(
-            f"{flight.said} was lost {times}", "died", advice="look at the cluster, then run again"
+            f"{flight.said} was lost {times}", "died", advice="check the cluster, then run again"
         )
         self._conclude(job, failure, flight.before)
 

@@ -157,7 +157,7 @@ def recover(database: Path) -> None:
         _closing(database, lambda path, connection: [])  # noqa: ARG005 - opening is all
     except RepairFailed as failure:
         raise Unreadable(
-            f"{database} has a hot journal, left by a write that was not ended, and SQLite cannot roll it back now "
+            f"{database} has a hot journal, left by an unfinished write, and SQLite cannot roll it back now "
             f"({failure.__cause__ or failure}): make room on its disk, then run again"
         ) from failure
 
@@ -208,5 +208,5 @@ def _closing(database: Path, work: Callable[[Path, sqlite3.Connection], list[int
                 connection.close()
         except sqlite3.Error as error:
             raise RepairFailed(
-                f"{path} and its journal could not be brought together: SQLite says «{error}»; run again."
+                f"{path} and its journal could not be combined: SQLite says «{error}»; run again."
             ) from error

@@ -113,7 +113,8 @@ def _check_place(journal: Journal, repair: Repair, table: Table, layout: Layout 
     """Raise RepairRefused where a later repair stands on these rows, or other rows have taken their place."""
     if (later := blocking(journal.connection, repair.id, [change.id for change in found])) is not None:
         raise RepairRefused(
-            f"Repair {later} stands on rows of {table.name} that repair {repair.id} changed: undo repair {later} first."
+            f"Repair {later} depends on rows of {table.name} that repair {repair.id} changed: "
+            f"undo repair {later} first."
         )
     gone = [change for change in found if change.after is None]
     if gone and layout is not None:
@@ -167,7 +168,7 @@ def _check_columns(table: Table, layout: Layout | None) -> None:
     if layout is not None and layout.columns != table.columns:
         raise RepairRefused(
             f"Table {table.name} has other columns than when it was repaired: "
-            "bring its schema back, then undo, then migrate again."
+            "restore its schema, then undo, then migrate again."
         )
 
 

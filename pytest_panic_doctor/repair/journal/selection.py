@@ -110,7 +110,7 @@ class Selection:
             except RepairRefused as error:
                 query = f"SELECT EXISTS (SELECT 1 FROM main.{quoted(each.child)} WHERE {condition})"
                 if connection.execute(query, every).fetchone()[0]:
-                    raise RepairRefused(f"Rows of {each.child} hang on what would be quarantined. {error}") from error
+                    raise RepairRefused(f"Rows of {each.child} depend on what would be quarantined. {error}") from error
                 return None
         return self._tables[each.child]
 
@@ -275,7 +275,7 @@ def check_left(
     if left is not None:
         raise RepairFailed(
             f"Row {left[0]} of {each.child} names by {each.column} a row that would be quarantined, and would be left "
-            "without it: put that right first."
+            "without it: correct that first."
         )
 
 
@@ -285,7 +285,7 @@ def _check_once(connection: sqlite3.Connection, table: Table) -> None:
     ).fetchone()
     if again is not None:
         raise RepairFailed(
-            f"Table {table.name} has several rows with the id {again[0]}, which could not be told apart in the journal:"
+            f"Table {table.name} has several rows with the id {again[0]}, which the journal could not distinguish:"
             " give each row its own id, then run again."
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -79,7 +80,7 @@ class Tally:
         self.path = path
 
     def add(self, rule: str, taken: Taken) -> None:
-        """Add what an item of `rule` would take; rows that another item of it would take too stay one."""
+        """Add what an item of `rule` would take; rows that another item of it would quarantine too stay one."""
         db = taken.connection
         db.execute("ATTACH ? AS session", (str(self.path),))
         db.execute("PRAGMA session.synchronous = OFF")
@@ -99,6 +100,15 @@ class Tally:
         with closing(sqlite3.connect(self.path)) as db:
             query = "SELECT rule, count(*), sum(bytes) FROM planned GROUP BY rule"
             return {rule: (int(rows), int(size)) for rule, rows, size in db.execute(query)}
+
+    def besides(self, taken: Taken) -> dict[str, int]:
+        """How many rows of each table were added so far and are not among `taken`."""
+        if not self.path.exists():
+            return {}
+        own = set(taken.connection.execute("SELECT tbl, row FROM taken"))
+        with closing(sqlite3.connect(self.path)) as db:
+            planned = set(db.execute("SELECT DISTINCT tbl, row FROM planned")) - own
+        return Counter(str(table).lower() for table, _ in planned)
 
     def total(self) -> Weight:
         """The weight of all rules together: a row that several would take is taken once."""

@@ -79,7 +79,7 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         (name,),
     ).fetchone()
     if found is None or found[0] != "table" or str(found[1]).lstrip().upper().startswith("CREATE VIRTUAL"):
-        raise RepairRefused(f"The database has no ordinary table {name}: the doctor does not repair it.")
+        raise RepairRefused(f"The database has not an ordinary table {name}: the doctor does not repair it.")
     columns = tuple(row[1] for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quoted(name)})") if row[6] == 0)
     lower = {column.lower() for column in columns}
     rowid = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in lower), None)

@@ -16,6 +16,7 @@ from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed,
 from pytest_panic_doctor.repair.journal.journal import Intent, Repair
 from pytest_panic_doctor.repair.journal.selection import TARGET, Batch, Selection
 from pytest_panic_doctor.repair.journal.session_repairs import SessionRepairs
+from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, writable
 from pytest_panic_doctor.repair.journal.transaction import PATIENCE, Step, Transactor
 
@@ -218,6 +219,15 @@ class Writer:
                 "model": subject.embedding_model,
             },
         )
+
+    def quarantined(self) -> dict[str, int]:
+        """How many rows of each table this session has quarantined, in whatever worker; names in lower case."""
+        done = journals.read(
+            self.database,
+            "session = :session AND verb = 'quarantine' AND status = 'applied' AND undoes IS NULL",
+            {"session": self.session},
+        )
+        return rows_by_table(self.database, [repair.id for repair in done]) if done else {}
 
     def close(self) -> None:
         """Close the connections; the writer can be used again."""

@@ -17,7 +17,7 @@ from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.run_locations import NOWHERE, Placer, Places
 from pytest_panic_doctor.report.results import Results, shortened, sickest, verdict
-from pytest_panic_doctor.rules.base import Rule, Scope
+from pytest_panic_doctor.rules.base import Rule, Scope, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Doctor
@@ -138,7 +138,7 @@ class Contents:
             "order": self.order[rule.id],
             "sentence": rule.sentence,
             "repair": str(rule.repair) if rule.repair else "",
-            "remedy": rule.remedy,
+            "remedy": remedy_of(rule, [line for each in said for line in each.splitlines()]),
             "source": rule.source,
             "verdict": verdict(outcomes),
             "outcomes": {word: outcomes.get(word, 0) for word in LETTERS}

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.report.html.compression import packed
 from pytest_panic_doctor.report.html.plot_data import LONGEST, Picture, block, picture
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 AT_ONCE = 32
 """Pairs whose payloads are read in one short transaction."""
 
-UNDRAWN = "not drawn: reports were put together without the database"
+UNDRAWN = "not drawn: reports were merged without the database"
 
 Measures = dict[str, object]
 
@@ -74,13 +75,13 @@ class Diagrams:
 
         try:
             return self.doctor.database.read(look)
-        except sqlite3.DatabaseError:
+        except (Unreadable, sqlite3.DatabaseError):
             return [self._one(pair) for pair in pairs]
 
     def _one(self, pair: Pair) -> list[clouds.StoredDiagram]:
         try:
             return self.doctor.database.read(lambda db: clouds.diagrams(db, *pair))
-        except sqlite3.DatabaseError as error:
+        except (Unreadable, sqlite3.DatabaseError) as error:
             self.pairs[pair].now.append(Picture("now", "", f"SQLite cannot read it: {error}"))
             return []
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.connection import Database, Unreadable
 
 LOOKUPS = 100_000
 """Rows that are looked up for one report: each is two or three pages of the file, read in no order."""
@@ -67,7 +67,7 @@ class Placer:
 
         try:
             return self.database.read(look)
-        except sqlite3.DatabaseError:
+        except (Unreadable, sqlite3.DatabaseError):
             # The rule that says what SQLite cannot read has an item of its own; these rows are placed nowhere.
             return Counter()
 

@@ -16,7 +16,7 @@ from pytest_panic_doctor.session.demo.build import DEFECTS, build, former
 def natural(text: str) -> int:
     """A whole number of at least 0."""
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 0: give one, e.g. 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0: give one, e.g. 1")
     return int(text)
 
 

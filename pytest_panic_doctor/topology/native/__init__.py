@@ -198,9 +198,9 @@ def need(count: int, edges: int | None = None) -> int:
 def as_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
     """The same; raises `ValueError` where it is no float32 array that the compiled half can read as it lies there."""
     if not isinstance(distances, np.ndarray):
-        raise ValueError("the distances are no array")
+        raise ValueError("the distances are not an array")
     if distances.dtype != np.float32 or not distances.flags.c_contiguous or not distances.flags.aligned:
-        raise ValueError("the distances are no contiguous, aligned array of float32")
+        raise ValueError("the distances are not a contiguous, aligned array of float32")
     return distances
 
 

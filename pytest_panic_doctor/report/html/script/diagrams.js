@@ -32,7 +32,7 @@ function diagramButton(run, model) {
 function drawDiagrams() {
   const section = byId("diagrams");
   if (!report.diagrams.length) {
-    section.append(el("p", {class: "note"}, report.merged ? "Reports were put together without the database: the diagrams are drawn in each shard's own page." : "No rule about diagrams was examined."));
+    section.append(el("p", {class: "note"}, report.merged ? "Reports were merged without the database: the diagrams are drawn in each shard's own page." : "No rule about diagrams was examined."));
     return;
   }
   const search = el("input", {type: "search", placeholder: "prompt, network or id", "aria-label": "Filter the diagrams by text", autocomplete: "off"});
