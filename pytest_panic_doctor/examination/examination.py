@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import time
@@ -24,7 +23,7 @@ from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
 from pytest_panic_doctor.examination.scheduling import Pair, Todo, dealt, todo
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.examination.sharding import WHOLE, Shard, Share, shard
+from pytest_panic_doctor.examination.sharding import WHOLE, Shard, Share, sampled, shard
 from pytest_panic_doctor.formatting import did_you_mean, format_size
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule, Scope
@@ -374,14 +373,6 @@ def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
         if name not in rules:
             raise BadOption(f"doctor_severity names {name}: there is no such rule{did_you_mean(name, rules)}")
     return rules
-
-
-def sampled(entry: Entry, part: int, parts: int) -> bool:
-    """Whether an item is in one of `parts` samples: by its subject, so that the items of one diagram stay together,
-    and whatever else the database gains or loses, each subject is in exactly one of them."""
-    subject = entry.subject
-    text = f"{subject.experiment} {subject.run} {subject.embedding_model}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % parts == part - 1
 
 
 def check_experiments(settings: Settings, there: list[str]) -> None:

@@ -12,6 +12,7 @@ shares then differ by no more than one unit, so that they are within 10 % of eve
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -183,3 +184,11 @@ class Share:
     def of(self, entries: Iterable[Entry]) -> Iterable[Entry]:
         """Those of the items that are of this shard, in their order."""
         return entries if self._whole else filter(self.has, entries)
+
+
+def sampled(entry: Entry, part: int, parts: int) -> bool:
+    """Whether an item is in one of `parts` samples: by its subject, so that the items of one diagram stay together,
+    and whatever else the database gains or loses, each subject is in exactly one of them."""
+    subject = entry.subject
+    text = f"{subject.experiment} {subject.run} {subject.embedding_model}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % parts == part - 1

@@ -10,8 +10,8 @@ from databases import RULES, Built, build, dump
 from runs import CTRL_C, Doctor, items, outcomes
 
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examination import sampled
 from pytest_panic_doctor.examination.manifest import Entry
+from pytest_panic_doctor.examination.sharding import sampled
 
 
 def severity(pytester: pytest.Pytester, *lines: str) -> None:
