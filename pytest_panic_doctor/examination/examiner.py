@@ -286,10 +286,9 @@ class Examiner:
             if self.surgeon:
                 self._settle(rule, subject)
             look = self.look(rule, subject)
-        except NothingToLookAt as nothing:
-            return Outcome("skipped", note=str(nothing))
-        except NotExaminable as reason:
-            return Outcome("failed", note=f"not examined: {reason}")
+        except (NothingToLookAt, NotExaminable) as why:
+            skipped = isinstance(why, NothingToLookAt)
+            return Outcome("skipped", note=str(why)) if skipped else Outcome("failed", note=f"not examined: {why}")
         except TooLarge as large:
             ids = (large.id,) if large.id else ()
             parts = (subject.experiment, subject.run, subject.embedding_model)
