@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -98,6 +99,21 @@ def test_every_report_says_of_which_generation_the_file_is_and_draws_its_diagram
     diagrams = data_of(Path("r.html"))["diagrams"]
     assert len(diagrams) == 32
     assert {shot["problem"] for each in diagrams for shot in each["shots"]} == {""}
+
+
+def test_the_rule_of_the_documentation_works_on_it_too(elixir: Path, doctor: Doctor) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "own-rule.md"
+    block = re.search(r"```python\n(# conftest\.py\n.*?)```", page.read_text(), re.DOTALL)
+    assert block
+    (elixir.parent / "conftest.py").write_text(block[1])
+    result = doctor("--doctor-rule=caption-length", "--doctor-report=r.json")
+    assert result.ret == 0
+    assert set(outcomes(Path("r.json")).values()) == {"passed"}
+    with closing(sqlite3.connect(elixir)) as db, db:
+        db.execute("UPDATE invocations SET output_text = 'short' WHERE type = 'text' AND rowid % 3 = 0")
+    result = doctor("--doctor-rule=caption-length")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*captions of fewer than three words: *"])
 
 
 @pytest.mark.usefixtures("elixir")

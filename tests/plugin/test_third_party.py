@@ -196,7 +196,7 @@ def test_its_embedder_and_its_engine_are_used(
 
 
 def test_the_rule_of_the_documentation_works_as_it_stands(doctor: Doctor, sick: Built) -> None:
-    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "own-rule.md"
     block = re.search(r"```python\n(# conftest\.py\n.*?)```", page.read_text(), re.DOTALL)
     assert block
     (sick.path.parent / "conftest.py").write_text(block[1])
