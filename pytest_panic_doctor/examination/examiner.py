@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_panic_doctor.database.connection import Database, Unreadable, data_version
+from pytest_panic_doctor.database.connection import Database, data_version
 from pytest_panic_doctor.database.integrity import REMOVE, RESTORE, needing
 from pytest_panic_doctor.database.integrity import check as check_file
 from pytest_panic_doctor.database.room import Room, TooLarge, named, too_big
@@ -42,8 +42,6 @@ AcceptedBy = Literal["", "severity", "baseline"]
 
 UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
 UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
-
-AS_BEFORE = "the file cannot be read, for the reason that the first such item gives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +177,6 @@ class Examiner:
         self.later: Callable[[Rule, Subject], Iterable[Sick]] = lambda rule, subject: ()  # noqa: ARG005
         """What this process will find sick by the same rule, in the order of its items."""
         self.settled: set[tuple[str, Subject]] = set()
-        self._unreadable_since = ""
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
 
@@ -251,18 +248,7 @@ class Examiner:
         return Look((*seen, found))
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
-        """Examine one item; what was read of it must be whole, or nothing is said but that.
-
-        A file that cannot be read any more, as on a disk that is full, fails the item with the sentence that says why,
-        and all later ones with a short one: there may be a hundred thousand.
-        """
-        try:
-            return self._examine_verified(rule, subject)
-        except Unreadable as error:
-            known, self._unreadable_since = self._unreadable_since, str(error)
-            return Outcome("failed", error=AS_BEFORE if known == str(error) else str(error))
-
-    def _examine_verified(self, rule: Rule, subject: Subject) -> Outcome:
+        """Examine one item; what was read of it must be whole, or nothing is said but that."""
         if self.verification is None:
             return self._examine(rule, subject)
         doubt = self.verification.begin()
