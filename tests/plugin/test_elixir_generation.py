@@ -52,8 +52,8 @@ def test_no_repair_is_begun_yet(flag: str, elixir: Path, doctor: Doctor) -> None
     before = elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))
     result = doctor(flag)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    said = "*is a database of the Elixir generation, which this doctor examines and does not repair yet: leave"
-    result.stderr.fnmatch_lines([f"{said} {flag} away"])
+    said = "*is a database of the Elixir generation, which this doctor examines and does not repair yet: leave out"
+    result.stderr.fnmatch_lines([f"{said} {flag}"])
     assert (elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))) == before
 
 
