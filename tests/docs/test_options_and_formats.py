@@ -60,9 +60,9 @@ def test_every_key_of_an_item_in_the_json_report_is_named() -> None:
 
 
 def test_every_key_of_the_head_of_the_json_report_is_named() -> None:
-    results = Results(compared=Comparison(), itemless=["schema"], misheard=Counter({"x": 1}))
+    results = Results(compared=Comparison(), itemless=["schema"], misheard=Counter({"x": 1}), doubts=["x"])
     plain = head(Doctor(Settings(Path("x.sqlite")), registry(), Manifest(()), {}, origin="x"), results, "1")
-    assert {"generation", "without_items", "notes", "baseline"} <= set(plain) <= set(cells(REPORTS))
+    assert {"generation", "doubts", "without_items", "notes", "baseline"} <= set(plain) <= set(cells(REPORTS))
     row = next(each for each in REPORTS.splitlines() if each.startswith("| `baseline` |"))
     assert set(Comparison().as_plain()) <= set(re.findall(r"`([^`]+)`", row))
 
