@@ -25,11 +25,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from hammering import DOCTOR, HAMMER, SURGEON, fill, start
-from intruding import Blow, intrude
-from killing import command, essence, sick, strike
-from patients import Patient, build
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from concurrent_writers import DOCTOR, HAMMER, SURGEON, fill, start
+from intruders import Blow, intrude
+from kill_harness import command, essence, sick, strike
+from small_database import Patient, build
 
 
 def kills(folder: Path, args: argparse.Namespace) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from runs import ALONE
+from pytest_runs import ALONE
 
 if TYPE_CHECKING:
-    from clusters import Running
+    from ray_cluster import Running
 
 # pytest reads this too where somebody runs the demo in this folder, and has installed the package alone.
 if find_spec("hypothesis"):
@@ -50,7 +50,7 @@ def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyte
 @pytest.fixture(scope="session")
 def running() -> Iterator[Running]:
     """Three nodes, one core each, the last of which has the most memory. Who kills it puts another in its place."""
-    from clusters import cluster, node
+    from ray_cluster import cluster, node
 
     with cluster(node(1, 500), node(1, 500), node(1, 1000)) as it:
         yield it

@@ -6,7 +6,7 @@ import ast
 import re
 
 import pytest
-from damages import DAMAGES
+from defects import DAMAGES
 from messages import BANNED, KINDS, Message, banned, documented, found, literal, messages, page, sections, sources
 
 from pytest_panic_doctor.rules import registry

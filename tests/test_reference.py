@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from databases import dump
-from independent import h_bars
-from runs import ALONE, items
+from pytest_runs import ALONE, items
+from reference_homology import h_bars
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.topology.cloud import h0_deaths

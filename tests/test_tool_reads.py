@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tool
+import research_tool
 from databases import Built
 from numpy.typing import NDArray
-from repairing import fix
+from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import Computer
@@ -53,9 +53,9 @@ def copied(shared_data: Path, name: str, folder: Path) -> tuple[Path, Path]:
 
 def test_the_reader_reads_what_the_tool_wrote_and_finds_what_it_did_not(shared_data: Path, tmp_path: Path) -> None:
     path, _ = copied(shared_data, "reference-healthy.sqlite", tmp_path)
-    assert tool.unread(path) == []
+    assert research_tool.unread(path) == []
     early, _ = copied(shared_data, "reference-early-stops.sqlite", tmp_path)
-    assert tool.unread(early) == []
+    assert research_tool.unread(early) == []
     wrong = {
         "invocation": ("type", "Text"),
         "run": ("id", "06B05171-0000-7000-8000-000000000000"),
@@ -68,7 +68,9 @@ def test_the_reader_reads_what_the_tool_wrote_and_finds_what_it_did_not(shared_d
         for table, (column, value) in wrong.items():
             db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = (SELECT min(rowid) FROM {table})", (value,))
         db.commit()
-    assert sorted(each.split(" ")[0] for each in tool.unread(path)) == sorted(f"{t}.{c}" for t, (c, _) in wrong.items())
+    assert sorted(each.split(" ")[0] for each in research_tool.unread(path)) == sorted(
+        f"{t}.{c}" for t, (c, _) in wrong.items()
+    )
 
 
 @pytest.mark.parametrize("name", ["reference-sick.sqlite", "reference-early-stops.sqlite"])
@@ -94,20 +96,20 @@ def test_a_repaired_file(shared_data: Path, tmp_path: Path, computer: Computer, 
     assert any(outcome.word == "fixed" for outcome in found["diagram-missing"])
     if "early" in name:
         assert {outcome.word for outcome in found["embedding-missing"]} >= {"fixed"}
-    assert tool.unread(path, before) == []
-    new = set(tool.rows(path, "persistencediagram")) - set(tool.rows(before, "persistencediagram"))
+    assert research_tool.unread(path, before) == []
+    new = set(research_tool.rows(path, "persistencediagram")) - set(research_tool.rows(before, "persistencediagram"))
     assert new
     for row in new:
         payload = dict(row)["diagram_data"]
         assert isinstance(payload, bytes)
-        assert '"bars_sha256"' in str(tool.read_payload(payload)["doctor"])
+        assert '"bars_sha256"' in str(research_tool.read_payload(payload)["doctor"])
 
 
 def test_the_demo_repaired(demo: Path, tmp_path: Path, computer: Computer) -> None:
     path = tmp_path / "x.sqlite"
     shutil.copy(demo, path)
     assert any(outcome.word == "fixed" for outcome in fix(Built(path), computer)["diagram-valid"])
-    assert tool.unread(path) == []
+    assert research_tool.unread(path) == []
 
 
 def test_what_benchmarks_build(tmp_path: Path) -> None:
@@ -118,4 +120,4 @@ def test_what_benchmarks_build(tmp_path: Path) -> None:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     path = module.build(tmp_path / "x.sqlite", module.Shape(runs=1, length=12))
-    assert tool.unread(path) == []
+    assert research_tool.unread(path) == []

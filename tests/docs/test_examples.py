@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from runs import ALONE
+from pytest_runs import ALONE
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

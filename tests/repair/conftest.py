@@ -12,12 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from patients import Patient, build
+from small_database import Patient, build
 
 from pytest_panic_doctor.repair import Writer
 
 REPOSITORY = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("surgeon_process.py")
+SCRIPT = Path(__file__).with_name("repair_process.py")
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def make() -> Callable[..., Patient]:
 
 @pytest.fixture
 def surgeon() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `surgeon_process.py`, which does a fixed list of repairs, in a process of its own."""
+    """Runs `repair_process.py`, which does a fixed list of repairs, in a process of its own."""
 
     def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from surgeon_process import NEW, NULL_DIAGRAM, ORPHANS, batch
+from repair_process import NEW, NULL_DIAGRAM, ORPHANS, batch
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import Writer

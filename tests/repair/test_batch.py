@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair.journal.selection import TARGET
 from pytest_panic_doctor.repair.journal.writer import Change
 
 if TYPE_CHECKING:
-    from patients import Patient
+    from small_database import Patient
 
 
 @pytest.fixture(autouse=True)

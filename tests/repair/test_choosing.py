@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged_blobs import invented
-from damages import DAMAGES
 from databases import LATER, TIME, Built, build, dump, payload, vectors
-from repairing import fix
+from defective_payloads import invented
+from defects import DAMAGES
+from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import Computer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from databases import LATER, TIME, Built, build, dump, uid
-from repairing import fix
+from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import Computer

@@ -18,7 +18,7 @@ from pytest_panic_doctor.repair import RepairError, RepairRefused, Writer, repai
 from pytest_panic_doctor.repair.journal import seals
 
 if TYPE_CHECKING:
-    from patients import Patient
+    from small_database import Patient
 
 REPOSITORY = Path(__file__).parents[2]
 ORPHAN = f"{2:04x}{3:028x}"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from damages import DAMAGES
 from databases import Built, build, dump
-from repairing import fix
+from defects import DAMAGES
+from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import Computer

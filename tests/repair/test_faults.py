@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair import RepairError, RepairFailed, Writer, repair
 from pytest_panic_doctor.repair.journal import locks, selection, transaction
 
 if TYPE_CHECKING:
-    from patients import Patient
+    from small_database import Patient
 
 Faulty = Callable[..., type[sqlite3.Connection]]
 

@@ -15,7 +15,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import RepairError, Writer, preflight, repairs, undo
 
 if TYPE_CHECKING:
-    from patients import Dump, Patient
+    from small_database import Dump, Patient
 
 PAGE = 4096
 DIAGRAM = f"{5:04x}{0:028x}"

@@ -15,7 +15,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import DoctorLock, RepairRefused, Writer, preflight, repairs, settle, undo
 
 if TYPE_CHECKING:
-    from patients import Dump, Patient
+    from small_database import Dump, Patient
 
 ORPHANS = Rows(
     "run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)"

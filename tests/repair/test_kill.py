@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from intruding import intrude
+from intruders import intrude
 
 from pytest_panic_doctor.repair import repairs, undo
 
 if TYPE_CHECKING:
-    from patients import Patient
+    from small_database import Patient
 
 Surgeon = Callable[..., "subprocess.CompletedProcess[str]"]
 MODES = ("delete", "wal")
@@ -67,7 +67,7 @@ def test_killed_at_random_times(sick: Patient, surgeon: Surgeon, mode: str) -> N
     original = sick.dump()
     _, other = healed(sick, surgeon)
     moments = random.Random(mode)
-    script = [sys.executable, str(Path(__file__).with_name("surgeon_process.py")), str(sick.path)]
+    script = [sys.executable, str(Path(__file__).with_name("repair_process.py")), str(sick.path)]
     for _ in range(8):
         process = subprocess.Popen(
             script, env={"PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.DEVNULL

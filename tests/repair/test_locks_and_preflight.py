@@ -34,7 +34,7 @@ from pytest_panic_doctor.repair import (
 from pytest_panic_doctor.repair import preflight as preflight_function
 
 if TYPE_CHECKING:
-    from patients import Patient
+    from small_database import Patient
 
 ORPHANS = Rows(
     "run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)"

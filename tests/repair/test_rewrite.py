@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-import tool
+import research_tool
 from databases import ENGINE, Built, build, dump, npz, vectors
 
 from pytest_panic_doctor.compute.runner import Computer
@@ -102,14 +102,14 @@ GENERATORS = {
 def test_its_form_is_mended_and_nothing_is_computed(built: Built, changes: dict[str, object]) -> None:
     old = scalar_meta(**changes)
     with pytest.raises(IndexError):
-        tool.read_payload(old)
+        research_tool.read_payload(old)
     store(built, old)
     before = dump(built.path)
     assert any("the research tool cannot read it" in clause for clause in problems(decode(old)))
     assert "rewrote" in repair(built).sentence
     new = stored(built)
     assert problems(decode(new)) == []
-    read = tool.read_payload(new)
+    read = research_tool.read_payload(new)
     for dimension, bars in enumerate(decode(old).diagram.bars):
         assert read["dgms"][dimension].tobytes() == bars.tobytes()  # type: ignore[union-attr]
     assert decode(new).provenance == decode(old).provenance

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hammering import DOCTOR, HAMMER, SURGEON, fill, start
+from concurrent_writers import DOCTOR, HAMMER, SURGEON, fill, start
 
 from pytest_panic_doctor.repair import repairs
 
 if TYPE_CHECKING:
-    from patients import Patient
+    from small_database import Patient
 
 MEGABYTE = 2**20
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from databases import MODELS, Built, build, dump
-from repairing import fix
+from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import Child

@@ -19,7 +19,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import Repair, RepairError, RepairRefused, Writer, repairs, undo
 
 if TYPE_CHECKING:
-    from patients import Dump, Patient
+    from small_database import Dump, Patient
 
 DIAGRAM = f"{5:04x}{0:028x}"
 ORPHAN = f"{2:04x}{3:028x}"

@@ -18,7 +18,7 @@ from pytest_panic_doctor.repair.journal import selection, transaction
 from pytest_panic_doctor.repair.journal.locks import ALONE, IN_COMPANY, Gate, Manners, pause
 
 if TYPE_CHECKING:
-    from patients import Patient
+    from small_database import Patient
 
 ORPHAN = f"{2:04x}{3:028x}"
 ALL_RUNS = Rows("run", "SELECT id FROM run")

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damages import plant
 from databases import Built, build
+from defects import plant
+from html_payload import data_of
 from hypothesis import given
 from hypothesis import strategies as st
-from packed import data_of
 from reports import HOSTILE, examined, make_hostile, page
 
 from pytest_panic_doctor.errors import DoctorError

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damages import DAMAGES
 from databases import RULES, build
+from defects import DAMAGES
 from reports import HOSTILE, make_hostile, one_sick_run, page, some_diagram
 
 from pytest_panic_doctor.report.html import write_html

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 from databases import RULES, Built, build
-from packed import data_of
+from html_payload import data_of
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from damages import DAMAGES
 from databases import COUNT, DEFAULT, Built, build, uid
+from defects import DAMAGES
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
 from pytest_panic_doctor.examination.manifest import dashed

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from databases import RULES, Built, build
+from html_payload import data_of
 from hypothesis import given
 from hypothesis import strategies as st
-from packed import data_of
-from runs import ALONE
+from pytest_runs import ALONE
 
 from pytest_panic_doctor.report.merge import NotMergeable
 from pytest_panic_doctor.report.merge import merge as merge_reports

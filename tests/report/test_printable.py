@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from databases import Built, build
+from pytest_runs import findings, items
 from reports import examined
-from runs import findings, items
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import DoctorError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from damages import DAMAGES, Planted
 from databases import COUNT, build, webp
-from examining import RULES, examine
+from defects import DAMAGES, Planted
+from examine_item import RULES, examine
 
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests

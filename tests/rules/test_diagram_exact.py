@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged_blobs import invented
 from databases import ENGINE, WIDTH, Built, build, dump, payload, uid, vectors
-from examining import examine
-from repairing import fix
+from defective_payloads import invented
+from examine_item import examine
+from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import Computer

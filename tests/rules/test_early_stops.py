@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from databases import DEFAULT, uid
 from mutations import InMemory, early_stops
-from pictures import picture
+from page_images import picture
 
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject

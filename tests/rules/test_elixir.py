@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from elixir_files import SCHEMAS, elixir_file
-from examining import examine_file
+from examine_item import examine_file
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
 from pytest_panic_doctor.database.subject import Subject

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from databases import build
-from examining import RULES, examine
+from examine_item import RULES, examine
 
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Rows, Subject

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import build
-from examining import examine
+from examine_item import examine
 
 GONE = "f" * 32
 COLUMNS = {

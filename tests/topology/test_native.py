@@ -352,7 +352,7 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     np.save(tmp_path / "apart.npy", hard())
-    script = INTERRUPTED.format(tests=str(Path(__file__).parents[1]), path=str(tmp_path / "apart.npy"))
+    script = INTERRUPTED.format(tests=str(Path(__file__).parents[1] / "support"), path=str(tmp_path / "apart.npy"))
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["interrupted", "True"]
 

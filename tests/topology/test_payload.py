@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tool
+import research_tool
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -135,7 +135,7 @@ def test_equal_diagrams_are_equal_bytes() -> None:
 
 
 def test_the_research_tool_reads_it() -> None:
-    read = tool.read_payload(encode(HEALTHY, PROVENANCE))
+    read = research_tool.read_payload(encode(HEALTHY, PROVENANCE))
     assert json.loads(str(read.pop("doctor"))) == asdict(replace(PROVENANCE, bars_sha256=HEALTHY.sha256))
     assert sorted(read) == ["dgms", "entropy"]
     for bars, expected in zip(read["dgms"], HEALTHY.bars, strict=True):
@@ -153,7 +153,7 @@ def test_what_has_no_first_element_is_named_where_the_tool_takes_it(name: str, v
     changes = GENERATORS | {name: value} if name.startswith("gens") else {name: value}
     payload = saved(**changes)
     with pytest.raises(IndexError):
-        tool.read_payload(payload)
+        research_tool.read_payload(payload)
     (clause,) = problems(decode(payload))
     if name == "dgms_count" and np.size(value) == 0:
         assert clause == "says in dgms_count that it has None homology dimensions, and has 3"
@@ -167,7 +167,7 @@ def test_only_what_has_no_dimension_is_given_one() -> None:
     before, after = members(payload), members(mended)
     assert list(before) == list(after)
     assert {name for name in before if before[name] != after[name]} == {"doctor_meta.npy", "dgms_count.npy"}
-    assert tool.read_payload(mended)["doctor"] == "abc"
+    assert research_tool.read_payload(mended)["doctor"] == "abc"
     assert indexed(mended) == mended
     assert indexed(saved()) == saved()
 

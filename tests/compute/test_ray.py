@@ -1,0 +1,150 @@
+"""A real cluster of several nodes on this machine: what a task answers, and what is seen of nodes that come and go."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_engines import order as hostile_order
+from ray_cluster import Running, node
+
+from pytest_panic_doctor.compute.ray.client import Answer, Link, NoCluster, said_of
+from pytest_panic_doctor.compute.ray.packing import asked_for
+from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.topology.cloud import Points, merge
+from pytest_panic_doctor.topology.engines import compute, pick
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
+
+ENGINE = pick()
+
+
+@pytest.fixture
+def link(running: Running, tmp_path: Path) -> Iterator[Link]:
+    """Joined to it."""
+    joined = Link(running.address, 10**9, tmp_path)
+    yield joined
+    joined.close()
+
+
+def ordered(engine: str = "auto", *, stored: int = 3, memory: int = 0, timeout: float | None = None) -> Order:
+    return Order("run model", stored, 2, engine, 1, memory or asked_for(80_000_000), timeout)
+
+
+def answers(link: Link, count: int, seconds: float = 30) -> dict[str, Answer]:
+    """What comes back, by key."""
+    found: dict[str, Answer] = {}
+    deadline = time.monotonic() + seconds
+    while len(found) < count and time.monotonic() < deadline:
+        if answer := link.receive(0.1):
+            found[str(answer[0]["key"])] = answer
+    return found
+
+
+def cloud(seed: int, count: int = 80) -> Points:
+    """A loop with noise, of which a third returns exactly."""
+    random = np.random.default_rng(seed)
+    points = random.normal(scale=0.1, size=(count, 16))
+    turn = random.uniform(0, 2 * np.pi, count)
+    points[:, 0] += np.cos(turn)
+    points[:, 1] += np.sin(turn)
+    points[2 * count // 3 :] = points[: count - 2 * count // 3]
+    return points.astype(np.float32)
+
+
+def test_the_bars_are_those_of_this_machine(link: Link) -> None:
+    assert said_of(link.nodes) == "a Ray cluster of 3 nodes, 3 cores"
+    clouds = {str(seed): cloud(seed) for seed in range(5)} | {"one": np.ones((7, 16), np.float32)}
+    for key, points in clouds.items():
+        link.submit(key, ordered(stored=len(points)), merge(points).points)
+    found = answers(link, len(clouds))
+    assert found.keys() == clouds.keys()
+    for key, (header, bars) in found.items():
+        expected, _ = compute(clouds[key], engine=ENGINE)
+        assert (header["engine"], header["version"]) == (ENGINE.name, ENGINE.version)
+        for mine, theirs in zip(bars, expected.bars, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("engine", "cloud", "timeout", "kind", "said"),
+    [
+        ("hostile:hold", hostile_order(60, 50), 1.0, "timeout", "was ended after 1 s, its limit"),
+        ("hostile:eat", hostile_order(900, 1), None, "memory", "MB, its limit, after "),
+        ("hostile:crash", hostile_order(), None, "died", "its computation died of SIGSEGV twice, at "),
+        ("hostile:refuse", hostile_order(), None, "refused", "the cloud is not to my taste"),
+        (
+            "nowhere:x",
+            hostile_order(),
+            None,
+            "refused",
+            "the engine nowhere:x is not there: no module is called nowhere",
+        ),
+    ],
+)
+def test_what_fails_says_so_as_on_one_machine(
+    link: Link, engine: str, cloud: Points, timeout: float | None, kind: str, said: str
+) -> None:
+    link.submit("1", ordered(engine, stored=2_423, timeout=timeout), cloud)
+    header, bars = answers(link, 1)["1"]
+    assert (header["kind"], header["why"], bars) == ("failed", kind, [])
+    assert said in str(header["happened"])
+    assert kind == "refused" or str(header["happened"]).startswith("the diagram of 2,423 points")
+
+
+def test_a_node_with_another_doctor_is_refused(link: Link) -> None:
+    link.submit("1", replace(ordered(), doctor="0.0.1"), cloud(1))
+    header, _ = answers(link, 1)["1"]
+    assert header["why"] == "refused"
+    assert re.fullmatch(r"the node \S+ has pytest-panic-doctor \S+ and not 0\.0\.1", str(header["happened"]))
+
+
+def test_a_task_that_was_taken_back_does_not_answer(link: Link) -> None:
+    link.submit("1", ordered("hostile:hold"), hostile_order(100, 50))
+    assert not answers(link, 1, seconds=0.5)
+    link.cancel("1")
+    link.submit("2", ordered("hostile:hold"), hostile_order())
+    assert answers(link, 2, seconds=5).keys() == {"2"}
+
+
+def test_nodes_are_seen_to_go_and_to_come(running: Running, link: Link) -> None:
+    link.submit("1", ordered("hostile:hold", memory=800_000_000), hostile_order(60, 50))
+    assert not answers(link, 1, seconds=1.5)
+    running.kill_last()
+    header, _ = answers(link, 1)["1"]
+    assert (header["kind"], header["text"]) in (("lost", "its node died"), ("lost", "its Ray worker died"))
+    wait_for(link, "a Ray cluster of 2 nodes, 2 cores")
+    running.add(node(1, 1000))
+    wait_for(link, "a Ray cluster of 3 nodes, 3 cores")
+    link.submit("2", ordered(memory=800_000_000), cloud(1))
+    assert answers(link, 1)["2"][0]["kind"] == "done"
+
+
+def wait_for(link: Link, said: str) -> None:
+    deadline = time.monotonic() + 20
+    while said_of(link.nodes) != said and time.monotonic() < deadline:
+        link.receive(0.1)
+    assert said_of(link.nodes) == said
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "head", ":"])
+def test_what_is_no_cluster_is_one_sentence(address: str, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(NoCluster, match=f"^the Ray cluster at {address} can(not| not) be .*: correct --doctor-ray"):
+        Link(address, 10**9, tmp_path)
+    assert time.monotonic() - begun < 40
+
+
+def test_one_that_takes_the_connection_and_says_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    monkeypatch.setattr("pytest_panic_doctor.compute.ray.client.CONNECT", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(NoCluster, match=r"did not answer within 3 s"):
+        Link(f"127.0.0.1:{mute.getsockname()[1]}", 10**9, tmp_path)

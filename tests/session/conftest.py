@@ -1,0 +1,34 @@
+"""Real pytest runs in a folder of their own."""
+
+from __future__ import annotations
+
+import pytest
+from databases import Built, build
+from pytest_runs import Doctor
+
+
+@pytest.fixture
+def sick(pytester: pytest.Pytester) -> Built:
+    """A database in the current folder, healthy until a test plants something."""
+    return build(pytester.path / "x.sqlite")
+
+
+@pytest.fixture
+def doctor(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """Run pytest in a process of its own, on x.sqlite, with more arguments."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*args: object, database: str | None = "x.sqlite") -> pytest.RunResult:
+        named = ["--doctor-db", database] if database else []
+        return pytester.runpytest_subprocess(*named, *map(str, args), timeout=120)
+
+    return run
+
+
+@pytest.fixture(params=[(), ("-n", "0"), ("-n", "2")], ids=["plain", "n0", "n2"])
+def mode(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Without xdist's distribution, with none, and with two workers."""
+    chosen: tuple[str, ...] = request.param
+    return chosen

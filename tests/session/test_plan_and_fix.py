@@ -1,0 +1,120 @@
+"""What `--doctor-plan` prints is what `--doctor-fix` then does, by the journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from databases import LENGTH, Built, build, uid
+from defects import plant
+from pytest_runs import Doctor, items
+
+from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.formatting import format_size
+from pytest_panic_doctor.repair.journal.undo import repairs
+from pytest_panic_doctor.report.plan import plan_lines
+from pytest_panic_doctor.report.results import Results
+
+OWN = """
+from pytest_panic_doctor import RepairKind, Rows, Scope, rule
+
+
+@rule("odd", scope=Scope.RUN_MODEL, sentence="items that share rows", repair=RepairKind.QUARANTINE)
+def odd(view):
+    for number in (3, 5):
+        rows = Rows(
+            "invocation",
+            f"SELECT id FROM invocation WHERE run_id = :run AND sequence_number IN ({number}, 7)",
+            view.params,
+        )
+        yield from view.offenders(rows, lambda count: f"{count} odd ones")
+
+
+@rule("seven", scope=Scope.DATABASE, sentence="rows that another rule takes too", repair=RepairKind.QUARANTINE)
+def seven(view):
+    rows = Rows("invocation", "SELECT id FROM invocation WHERE sequence_number = 7", {})
+    yield from view.offenders(rows, lambda count: f"{count} sevens")
+
+
+def pytest_doctor_rules():
+    return [odd, seven]
+"""
+
+
+@pytest.fixture
+def shared(pytester: pytest.Pytester) -> Built:
+    """Rows that findings, items and rules share, and a cluster of one run whose medoid is in the other."""
+    pytester.makeconftest(OWN)
+    built = build(pytester.path / "x.sqlite", runs=2)
+    with built.open() as db:
+        for k in range(1, LENGTH, 2):
+            row = (f"{k:032x}", built.embedding(k, run=1), uid(6, 0), built.embedding(3))
+            db.execute("INSERT INTO embeddingcluster VALUES (?, ?, ?, ?)", row)
+    return built
+
+
+def weighed(rule: str, rows: int, size: int) -> str:
+    return f"would fix    {rule:<21} quarantine {rows} rows, {format_size(size)}"
+
+
+def test_rows_that_items_share_are_planned_once(
+    doctor: Doctor, shared: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+) -> None:
+    planned = doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json", *mode)
+    measured = [item["measures"] for item in items(pytester.path / "r.json").values()]
+    alone = [int(each["rows"]) for each in measured if isinstance(each, dict)]
+    doctor("--doctor-fix", "--doctor-rule=odd", *mode)
+    done = repairs(shared.path)
+    rows, size = sum(each.rows for each in done), sum(each.bytes for each in done)
+    planned.stdout.fnmatch_lines([weighed("odd", rows, size)])
+    assert len(alone) == 4
+    assert sum(alone) > rows
+
+
+def test_an_item_that_is_repaired_alone_takes_what_was_planned(
+    doctor: Doctor, shared: Built, pytester: pytest.Pytester
+) -> None:
+    doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json")
+    name, item = next(iter(items(pytester.path / "r.json").items()))
+    doctor(f"x.sqlite::{name}", "--doctor-fix")
+    done = Counter(rows=sum(each.rows for each in repairs(shared.path)))
+    done["bytes"] = sum(each.bytes for each in repairs(shared.path))
+    assert item["measures"] == done
+
+
+def test_rows_that_rules_share_are_said_in_all(doctor: Doctor, shared: Built) -> None:
+    planned = doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-rule=seven")
+    doctor("--doctor-fix", "--doctor-rule=odd", "--doctor-rule=seven")
+    done = repairs(shared.path)
+    rows, size = sum(each.rows for each in done), sum(each.bytes for each in done)
+    planned.stdout.fnmatch_lines([f"{weighed('in all', rows, size)}: some for several rules"])
+
+
+def test_accepted_findings_are_planned_as_they_are_repaired(
+    doctor: Doctor, sick: Built, pytester: pytest.Pytester
+) -> None:
+    plant(sick, "embedding_of_lost_invocation")
+    pytester.makeini("[pytest]\ndoctor_severity = orphan-embedding: warn")
+    result = doctor("--doctor-plan")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["would fix    orphan-embedding      quarantine 1 row, *"])
+    doctor("--doctor-fix")
+    assert [each.rule for each in repairs(sick.path)] == ["orphan-embedding"]
+
+
+def test_what_is_done_comes_before_what_stays() -> None:
+    def result(rule: str, note: str = "", **measures: float) -> Result:
+        return Result(f"x::{rule}", rule, "failed", 0.1, note=note, measures=measures)
+
+    stays = [result("b", "no hook", rows=3)] * 3
+    compute = result("a", points=6, seconds=0.2, seconds_high=0.4, peak_memory=1e6)
+    slow = result("c", points=6, seconds=8, seconds_high=30, peak_memory=1e6)
+    lines = list(plan_lines(Results([*stays, compute, slow, result("a", "blocked")])))
+    assert [line.split()[:3] for line in lines] == [
+        ["would", "fix", "a"],
+        ["would", "fix", "c"],
+        ["would", "stay", "b"],
+        ["would", "stay", "a"],
+    ]
+    assert "about 1 s on 1 core" in lines[0]
+    assert "about 8 s (up to 30 s) on 1 core" in lines[1]
