@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import create_engine
 
 from pytest_panic_doctor.session.demo.models import Base
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.cloud import h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 from pytest_panic_doctor.topology.payload import encode
@@ -24,7 +24,7 @@ from pytest_panic_doctor.topology.payload import encode
 WIDTH = 768
 NETWORK = ["FluxDev", "Moondream"]
 MODELS = ("Nomic", "JinaClip", "NomicVision")
-KINDS = kinds([], [])
+KINDS = model_types([], [])
 LOOP = 4
 """One in so many captions repeats an earlier one, to the bit."""
 

@@ -31,7 +31,7 @@ from pytest_panic_doctor.database.schema import TABLES
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 VECTORS = ("embedding-vector",)
 PAYLOADS = ("diagram-valid", "diagram-current")
@@ -69,7 +69,7 @@ def timed(path: Path) -> Times:
     """Every item in this process, the file read once before."""
     rules = {name: rule for name, rule in registry().items() if not rule.deep}
     database = Database(path)
-    examiner = Examiner(database, rules, kinds([], []))
+    examiner = Examiner(database, rules, model_types([], []))
     times = Times(rows=database.read(lambda db: manifests.rows_by_table(db, TABLES)))
     times.quick_check = min(quick_check(database) for _ in range(4))
     for entry in database.read(manifests.build).entries(rules.values()):
@@ -77,7 +77,7 @@ def timed(path: Path) -> Times:
         outcome = examiner.examine(rules[entry.rule], entry.subject)
         times.rules[entry.rule] = times.rules.get(entry.rule, 0.0) + time.process_time() - begun
         times.items[entry.rule] += 1
-        if outcome.word == "failed":
+        if outcome.status == "failed":
             raise SystemExit(f"{entry.name}: {outcome.findings[0].sentence}")
     database.close()
     return times

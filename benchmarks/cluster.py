@@ -24,16 +24,16 @@ import psutil
 from build import Shape, build
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.ray.client import Answer
+from pytest_panic_doctor.compute.ray.client import ClientAnswer
 from pytest_panic_doctor.compute.ray.packing import Node
-from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
-from pytest_panic_doctor.repair.cluster.job import Manner
-from pytest_panic_doctor.repair.cluster.requests import Desk
+from pytest_panic_doctor.repair.cluster.job import ComputeOptions
+from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.recompute import Place
+from pytest_panic_doctor.repair.recompute import DiagramTarget
 from pytest_panic_doctor.topology.cloud import Points
 
 COUNT = 40
@@ -51,7 +51,7 @@ class Instant:
         self.hold = hold
         self.flights: deque[tuple[str, int]] = deque()
 
-    def submit(self, key: str, order: Order, points: Points) -> None:
+    def submit(self, key: str, order: TaskSpec, points: Points) -> None:
         """Note a task; its points are let go of."""
         del order
         self.flights.append((key, len(points)))
@@ -59,7 +59,7 @@ class Instant:
     def cancel(self, key: str) -> None:
         """Nothing is ever cancelled."""
 
-    def receive(self, seconds: float) -> Answer | None:
+    def receive(self, seconds: float) -> ClientAnswer | None:
         """The oldest answer, once enough are in flight."""
         if len(self.flights) < self.hold:
             time.sleep(min(seconds, 0.001))
@@ -92,10 +92,10 @@ def fed(folder: Path, points: int) -> str:
         link,  # type: ignore[arg-type]
         Database(path, shared=True),
         Writer(path, "session", lambda: True),
-        Desk(folder / f"desk-{points}", lambda: True),
+        DiagramRequests(folder / f"desk-{points}", lambda: True),
         Budget(folder / f"budget-{points}", 10**11),
-        lambda _, subject: Place(str(subject.run), "Nomic", "TEXT", 768),
-        Manner(2, "auto", None, None),
+        lambda _, subject: DiagramTarget(str(subject.run), "Nomic", "TEXT", 768),
+        ComputeOptions(2, "auto", None, None),
         lambda: True,
     )
     dispatcher.prefetch(subjects, {})
@@ -105,7 +105,7 @@ def fed(folder: Path, points: int) -> str:
         time.sleep(0.01)
     sent, grown = time.monotonic() - begun, psutil.Process().memory_info().rss - before
     link.hold, begun = 1, time.monotonic()
-    while dispatcher.flights:
+    while dispatcher.submitted:
         time.sleep(0.01)
     back = time.monotonic() - begun
     dispatcher.close()

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.cloud import Points, h0_deaths, merge
-from pytest_panic_doctor.topology.engines import compute, pick
+from pytest_panic_doctor.topology.engines import compute, load_engine
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "caption-trajectories.npz"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -152,7 +152,7 @@ def one(way: str, points: Points, threads: int) -> tuple[float, int, list[NDArra
     """Seconds, distinct points and bars of one computation in this process."""
     clock = time.process_time if threads == 1 else time.perf_counter
     if way in ("engine", "gudhi"):
-        engine = pick("gudhi" if way == "gudhi" else None)
+        engine = load_engine("gudhi" if way == "gudhi" else None)
         begun = clock()
         diagram, merged = compute(points, engine=engine, threads=threads)
         return clock() - begun, len(merged.points), list(diagram.bars)
@@ -253,7 +253,7 @@ HEAD = [
 def middling(seed: int) -> int:
     """One of many clouds of a usual size; the number of its bars."""
     points = unit(random_walk(450 + seed))
-    return sum(map(len, compute(points, engine=pick())[0].bars))
+    return sum(map(len, compute(points, engine=load_engine())[0].bars))
 
 
 def throughput(count: int = 20) -> tuple[float, float]:

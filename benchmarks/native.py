@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 from matrices import KINDS, Random, a_matrix, bars_of_gudhi, differences, lasting, symmetric
 
 from pytest_panic_doctor.topology.cloud import Filtration, filtration, merge
-from pytest_panic_doctor.topology.engines import pick
+from pytest_panic_doctor.topology.engines import load_engine
 from pytest_panic_doctor.topology.native import LimitReached, rips_bars, room
 
 HOSTILE = (np.nan, np.inf, -np.inf, -1.0, -0.0, 0.0, 1e-45, 1e-38, 3.4e38, 1.0)
@@ -103,7 +103,7 @@ def clock(data: Path) -> None:
     """One run: CPU seconds of native and of GUDHI, from the merged vectors."""
     from diagrams import CASES, cloud
 
-    other = pick("gudhi")
+    other = load_engine("gudhi")
     print("| cloud | GUDHI | native | ratio |\n|---|---|---|---|")
     for case in CASES:
         points = merge(cloud(case.kind, case.count, data)).points

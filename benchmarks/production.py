@@ -255,7 +255,7 @@ def by_doctor(path: Path, names: Sequence[str]) -> None:
     examiner = Examiner(database, rules, KINDS)
     chosen = [rule for rule in rules.values() if rule.id in names]
     for entry in database.read(manifests.build).entries(chosen):
-        if examiner.examine(rules[entry.rule], entry.subject).word == "failed":
+        if examiner.examine(rules[entry.rule], entry.subject).status == "failed":
             raise SystemExit(f"{entry.name} failed on a healthy database")
     database.close()
 

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from concurrent_writers import DOCTOR, HAMMER, SURGEON, fill, start
 from intruders import Blow, intrude
 from kill_harness import command, essence, sick, strike
-from small_database import Patient, build
+from small_database import SmallDatabase, build
 
 
 def kills(folder: Path, args: argparse.Namespace) -> None:
@@ -77,8 +77,8 @@ def writers(folder: Path, args: argparse.Namespace) -> None:
     for mode in ("delete", "wal"):
         path = folder / f"writers-{mode}.sqlite"
         build(path, journal_mode=mode)
-        patient = Patient(path)
-        fill(patient, args.rows)
+        small_database = SmallDatabase(path)
+        fill(small_database, args.rows)
         hammers = [start(HAMMER, path, who, args.rows / 2_000) for who in "ab"]
         for hammer in hammers:
             assert hammer.stdout is not None
@@ -88,12 +88,12 @@ def writers(folder: Path, args: argparse.Namespace) -> None:
             hammer.stdin.flush()
         begun = time.monotonic()
         doctors = [start(DOCTOR, path, half) for half in (0, 1)]
-        taken = sum(int(doctor.communicate()[0]) for doctor in doctors)
+        taken = sum(int(examination.communicate()[0]) for examination in doctors)
         seconds = time.monotonic() - begun
         told = [hammer.communicate()[0].split() for hammer in hammers]
         written, worst = sum(int(each[0]) for each in told), max(float(each[1]) for each in told)
         assert taken == args.rows
-        assert patient.values("SELECT count(*) FROM run WHERE network = '[]'") == [written]
+        assert small_database.values("SELECT count(*) FROM run WHERE network = '[]'") == [written]
         print(f"{mode:<14}{written:>14,}{worst:>10.2f} s{taken:>13,}{seconds:>6.1f} s", flush=True)
 
 
@@ -101,7 +101,7 @@ def rows(folder: Path, args: argparse.Namespace) -> None:
     """`--rows` embeddings of 3,072 bytes, quarantined, undone, and the undo undone."""
     path = folder / "rows.sqlite"
     build(path)
-    fill(Patient(path), args.rows)
+    fill(SmallDatabase(path), args.rows)
     done = json.loads(start(SURGEON, path).communicate()[0])
     assert done["rows"] == [args.rows] * 3
     print(

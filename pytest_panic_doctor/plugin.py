@@ -11,7 +11,7 @@ import pytest
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import printable, typed
-from pytest_panic_doctor.report.command_line import called
+from pytest_panic_doctor.report.command_line import pytest_command
 from pytest_panic_doctor.session import options
 from pytest_panic_doctor.session.signals import interrupt_in_a_line
 
@@ -85,7 +85,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     Of the folder of a database that is foreign, named by a node id, no conftest.py is loaded.
     """
     given = early_config.known_args_namespace.file_or_dir
-    if options.asked(EarlyOptions(early_config)):
+    if options.is_requested(EarlyOptions(early_config)):
         early_config.pluginmanager.register(Commands(), "panic-doctor-commands")
         interrupt_in_a_line()
         foreign = foreign_args(early_config, EarlyOptions(early_config), given) or []
@@ -114,19 +114,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Begin a session where one is asked for."""
     if config.getoption("help") or config.getoption("version"):
         return
-    if not options.asked(config):
+    if not options.is_requested(config):
         if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
-            config.pluginmanager.register(Hint(databases[0].split("::")[0]), "panic-doctor-hint")
+            config.pluginmanager.register(UsageHint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
     from pytest_panic_doctor.session.doctor_session import DoctorSession
-    from pytest_panic_doctor.session.items import Outside
+    from pytest_panic_doctor.session.items import ForeignFolderHook
 
     with usage_errors():
         by_name = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else ()
         foreign = foreign_args(config, config, by_name)
         session = DoctorSession(config)
         if foreign is not None:
-            config.pluginmanager.register(Outside(session.doctor.settings.database), "panic-doctor-outside")
+            config.pluginmanager.register(
+                ForeignFolderHook(session.examination.settings.database), "panic-doctor-outside"
+            )
         config.stash[SESSION] = session
         config.pluginmanager.register(session, "panic-doctor-session")
 
@@ -162,7 +164,7 @@ def is_database(path: Path) -> bool:
         return False
 
 
-class Hint:
+class UsageHint:
     """For who names a database and no option: unless another plugin knows what to do with it."""
 
     def __init__(self, database: str) -> None:
@@ -172,7 +174,7 @@ class Hint:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Where nothing was collected, say how the database is examined."""
         if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-            command = f"{called()} --doctor-db {typed(self.database)}"
+            command = f"{pytest_command()} --doctor-db {typed(self.database)}"
             terminalreporter.write_line(f"doctor: to examine this database, type {command}", yellow=True)
 
 

@@ -29,7 +29,7 @@ def one_each() -> list[str]:
 
 def test_every_rule_is_listed_with_its_remedy(listed: dict[str, str]) -> None:
     for rule in registry().values():
-        assert f"{rule.id}: {rule.sentence}; remedy: {rule.remedy}" in listed["rules"]
+        assert f"{rule.id}: {rule.description}; remedy: {rule.manual_fix}" in listed["rules"]
 
 
 def test_every_rule_that_has_damage_is_listed_with_a_finding(listed: dict[str, str]) -> None:

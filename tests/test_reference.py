@@ -95,7 +95,7 @@ def test_the_new_diagrams_are_those_of_an_independent_implementation(fixed: Path
         ("06b05170fe3e7a8fb98e2a523d52099f", "Nomic"),
     ):
         kind = "IMAGE" if model == "NomicVision" else "TEXT"
-        points = clouds.load(db, run_id, model, kind, 768).points
+        points = clouds.load_cloud(db, run_id, model, kind, 768).points
         (diagram,) = clouds.diagrams(db, run_id, model)
         assert diagram.payload is not None
         arrays = np.load(io.BytesIO(diagram.payload), allow_pickle=False)

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.session.demo.build import build as build_demo
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
-    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
+    with DiagramRunner(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
 
 
@@ -74,7 +74,7 @@ def test_the_reader_reads_what_the_tool_wrote_and_finds_what_it_did_not(shared_d
 
 
 @pytest.mark.parametrize("name", ["reference-sick.sqlite", "reference-early-stops.sqlite"])
-def test_a_repaired_file(shared_data: Path, tmp_path: Path, computer: Computer, name: str) -> None:
+def test_a_repaired_file(shared_data: Path, tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     path, before = copied(shared_data, name, tmp_path)
     with closing(sqlite3.connect(path)) as db:
         known: dict[str | bytes, NDArray[np.float32]] = {
@@ -92,10 +92,10 @@ def test_a_repaired_file(shared_data: Path, tmp_path: Path, computer: Computer, 
     def hook(model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
         return np.stack([known[output] for output in outputs]) if model == "DummyText" else None
 
-    found = fix(Built(path), computer, hook=hook)
-    assert any(outcome.word == "fixed" for outcome in found["diagram-missing"])
+    found = fix(Built(path), runner, hook=hook)
+    assert any(outcome.status == "fixed" for outcome in found["diagram-missing"])
     if "early" in name:
-        assert {outcome.word for outcome in found["embedding-missing"]} >= {"fixed"}
+        assert {outcome.status for outcome in found["embedding-missing"]} >= {"fixed"}
     assert research_tool.unread(path, before) == []
     new = set(research_tool.rows(path, "persistencediagram")) - set(research_tool.rows(before, "persistencediagram"))
     assert new
@@ -105,10 +105,10 @@ def test_a_repaired_file(shared_data: Path, tmp_path: Path, computer: Computer, 
         assert '"bars_sha256"' in str(research_tool.read_payload(payload)["doctor"])
 
 
-def test_the_demo_repaired(demo: Path, tmp_path: Path, computer: Computer) -> None:
+def test_the_demo_repaired(demo: Path, tmp_path: Path, runner: DiagramRunner) -> None:
     path = tmp_path / "x.sqlite"
     shutil.copy(demo, path)
-    assert any(outcome.word == "fixed" for outcome in fix(Built(path), computer)["diagram-valid"])
+    assert any(outcome.status == "fixed" for outcome in fix(Built(path), runner)["diagram-valid"])
     assert research_tool.unread(path) == []
 
 

@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from secrets import token_hex
 
-from pytest_panic_doctor.compute.ledger import Busy, Held, Identity, Ledger, LedgerFile, Waiting
+from pytest_panic_doctor.compute.ledger import Lease, Ledger, LedgerFile, LedgerLockedError, ProcessIdentity, Waiting
 from pytest_panic_doctor.compute.memory import family, resident, started
 from pytest_panic_doctor.errors import Stopped
 
@@ -41,7 +41,7 @@ STEP = 32_000_000
 MARGIN = 16_000_000
 """Bytes that are left to a child above what it has, where its unused grant is taken for another."""
 
-STRANGERS = 2.0
+UNREGISTERED_INTERVAL = 2.0
 """Seconds for which the processes that nobody entered into the ledger are taken as known: to find them takes ms."""
 
 
@@ -50,7 +50,7 @@ def headroom(limit: int) -> int:
     return int(max(HEADROOM * limit, min(SURGE, MOST_HEADROOM * limit)))
 
 
-class Answer(Enum):
+class GrowthDecision(Enum):
     """What a child that asks for more gets to hear."""
 
     GRANTED = "it may grow"
@@ -63,7 +63,7 @@ class Answer(Enum):
 class Grant:
     """What one child may grow to."""
 
-    def __init__(self, budget: Budget, held: Held) -> None:
+    def __init__(self, budget: Budget, held: Lease) -> None:
         """Made by `Budget.admit`."""
         self.budget = budget
         self.key = token_hex(8)
@@ -84,7 +84,7 @@ class Grant:
                 ledger.ticket += 1
                 self.held.ticket = ledger.ticket
             ledger.holders.pop(self.key, None)
-            ledger.waiting[self.key] = Waiting(self.held.who, self.held.ticket)
+            ledger.waiting[self.key] = Waiting(self.held.owner, self.held.ticket)
             admitted = self._admit(ledger, size, alone)
         while not admitted:
             waiting(self, time.monotonic() - begun)
@@ -104,7 +104,7 @@ class Grant:
         granted = max(0, room) if alone or size > room else size
         self.held = replace(self.held, grant=granted, since=time.time(), ended=False)
         if self.held.child:
-            ledger.processes[str(self.held.child)] = Identity.of(self.held.child)
+            ledger.processes[str(self.held.child)] = ProcessIdentity.of(self.held.child)
         del ledger.waiting[self.key]
         ledger.holders[self.key] = self.held
         return True
@@ -119,17 +119,17 @@ class Grant:
         if child != self.held.child:
             with self._change() as ledger:
                 self.held.child = child
-                ledger.processes[str(child)] = Identity.of(child)
+                ledger.processes[str(child)] = ProcessIdentity.of(child)
 
-    def grow(self, size: int) -> Answer:
+    def grow(self, size: int) -> GrowthDecision:
         """Ask for more than the `size` bytes that the child has now."""
         try:
             with self._change(PROMPTLY) as ledger:
                 return self._grow(ledger, size, self.held.grant)
-        except Busy:
-            return Answer.WAIT if size > self.bytes else Answer.KEPT
+        except LedgerLockedError:
+            return GrowthDecision.WAIT if size > self.bytes else GrowthDecision.KEPT
 
-    def report(self, size: int, stage: str) -> Answer:
+    def report(self, size: int, stage: str) -> GrowthDecision:
         """Note what the child has now and does, for whoever shows the progress; look whether all is within the limit.
 
         Other processes grow too, a worker that loads a cloud for one: then the child that was admitted last has to go.
@@ -137,11 +137,11 @@ class Grant:
         try:
             with self._change(PROMPTLY) as ledger:
                 self.held.resident, self.held.stage = size, stage
-                if self.budget.real(ledger) <= self.budget.bearable:
-                    return Answer.KEPT
+                if self.budget.total_resident(ledger) <= self.budget.hard_limit:
+                    return GrowthDecision.KEPT
                 return self._grow(ledger, size, 0)
-        except Busy:
-            return Answer.KEPT
+        except LedgerLockedError:
+            return GrowthDecision.KEPT
 
     @property
     def ended(self) -> bool:
@@ -168,32 +168,32 @@ class Grant:
             self.held = ledger.held(self.key)
             yield ledger
 
-    def _grow(self, ledger: Ledger, size: int, kept: int) -> Answer:
+    def _grow(self, ledger: Ledger, size: int, kept: int) -> GrowthDecision:
         # Up to `kept` bytes nobody has to go for it.
         held = self.held
         if held.ended:
-            return Answer.YIELD
+            return GrowthDecision.YIELD
         others = [each for key, each in ledger.holders.items() if key != self.key and not each.ended]
         room = self.budget.room(ledger, held.child, self.key, promised=False) - MARGIN * len(others)
         if room > size + MARGIN:
             held.grant = min(room, size + max(STEP, size // 8))
             self.budget.balance(ledger)
-            return Answer.GRANTED
+            return GrowthDecision.GRANTED
         if size <= kept:
-            return Answer.KEPT
+            return GrowthDecision.KEPT
         last = max((held, *others), key=lambda each: each.ticket)
         if last is not held:
             last.ended = True
             self._end(ledger, last)
-            return Answer.WAIT
+            return GrowthDecision.WAIT
         if others:
             last.ended = True
-            return Answer.YIELD
+            return GrowthDecision.YIELD
         dying = [each for each in ledger.holders.values() if each.ended and started(each.child)]
-        return Answer.WAIT if dying else Answer.FULL
+        return GrowthDecision.WAIT if dying else GrowthDecision.FULL
 
     @staticmethod
-    def _end(ledger: Ledger, held: Held) -> None:
+    def _end(ledger: Ledger, held: Lease) -> None:
         # By this process and not by the child's own worker: the memory is back in milliseconds, whatever that one does.
         child = ledger.processes.get(str(held.child))
         if child and child.alive:
@@ -211,26 +211,26 @@ class Budget:
         """Every process of the session makes its own; it is in the ledger from then on."""
         self.limit = limit
         self.usable = limit - headroom(limit)
-        self.bearable = limit - headroom(limit) // 2
+        self.hard_limit = limit - headroom(limit) // 2
         self.file = LedgerFile(directory)
-        self._strangers: tuple[float, tuple[int, ...]] = (-STRANGERS, ())
+        self._unregistered: tuple[float, tuple[int, ...]] = (-UNREGISTERED_INTERVAL, ())
         self.add(os.getpid())
 
     def add(self, pid: int) -> None:
         """Count a process and all below it."""
         with self.file.change() as ledger:
-            ledger.processes[str(pid)] = Identity.of(pid)
+            ledger.processes[str(pid)] = ProcessIdentity.of(pid)
 
     def sizes(self, ledger: Ledger) -> dict[int, int]:
         """Resident bytes of everything that counts, by process id."""
         known = [each.pid for each in ledger.processes.values()]
-        then, strangers = self._strangers
-        if time.monotonic() - then > STRANGERS:
+        then, strangers = self._unregistered
+        if time.monotonic() - then > UNREGISTERED_INTERVAL:
             strangers = tuple(set(family(known)) - set(known))
-            self._strangers = (time.monotonic(), strangers)
+            self._unregistered = (time.monotonic(), strangers)
         return {pid: resident(pid) for pid in {*known, *strangers}}
 
-    def real(self, ledger: Ledger) -> int:
+    def total_resident(self, ledger: Ledger) -> int:
         """Bytes that everything together has now."""
         return sum(self.sizes(ledger).values())
 
@@ -249,7 +249,7 @@ class Budget:
     def balance(self, ledger: Ledger) -> None:
         """Take unused grants back, of those admitted last first, until everything fits again."""
         sizes = self.sizes(ledger)
-        over = self.real(ledger) - self.usable
+        over = self.total_resident(ledger) - self.usable
         over += sum(max(0, held.grant - sizes.get(held.child, 0)) for held in ledger.holders.values())
         for held in sorted(ledger.holders.values(), key=lambda each: -each.ticket):
             spare = held.grant - sizes.get(held.child, 0) - MARGIN
@@ -274,7 +274,7 @@ class Budget:
         With `alone` it waits for that. `waiting` is called between two looks, with the grant and the seconds waited;
         what it raises ends the wait. `child` is a process that is there already and will be used.
         """
-        grant = Grant(self, Held(Identity.of(os.getpid()), 0, child, size, label, points, time.time()))
+        grant = Grant(self, Lease(ProcessIdentity.of(os.getpid()), 0, child, size, label, points, time.time()))
         try:
             grant.wait(waiting, alone=alone)
             yield grant
@@ -292,7 +292,7 @@ class Budget:
         with self.file.change() as ledger:
             ledger.done += diagrams
 
-    def running(self) -> Sequence[Held]:
+    def running(self) -> Sequence[Lease]:
         """What runs now."""
         return list(self.file.read().holders.values())
 
@@ -303,7 +303,7 @@ class Budget:
     def enter(self) -> None:
         """Say that this process computes."""
         with self.file.change() as ledger:
-            ledger.workers[str(os.getpid())] = Identity.of(os.getpid())
+            ledger.workers[str(os.getpid())] = ProcessIdentity.of(os.getpid())
 
     def workers(self) -> int:
         """How many processes compute."""

@@ -38,7 +38,7 @@ TELL = 0.2
 """Seconds between two words of how far a computation is."""
 
 
-def arm(lifeline: int, pid: int) -> None:
+def kill_on_pipe_close(lifeline: int, pid: int) -> None:
     """Make the kernel kill process `pid` when the other end of the pipe `lifeline` is closed (fcntl(2), F_SETSIG).
 
     The parent does this as soon as the process is there, so that it dies even while its interpreter is starting.
@@ -51,7 +51,7 @@ def arm(lifeline: int, pid: int) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def die_with(parent: int, lifeline: int, *, by_thread: bool) -> None:
+def exit_with_parent(parent: int, lifeline: int, *, by_thread: bool) -> None:
     """End this process with its parent, and at once where that is gone already.
 
     `lifeline` is a pipe that the parent holds open and never writes to. `by_thread`: the thread of the parent that
@@ -82,7 +82,7 @@ def guard(lifeline: int) -> None:
     os._exit(0)
 
 
-def own_streams() -> tuple[BinaryIO, BinaryIO]:
+def take_over_stdio() -> tuple[BinaryIO, BinaryIO]:
     """The streams from and to the parent; what a library prints from now on goes to stderr, what it reads is empty."""
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -127,7 +127,7 @@ class Limits:
         return None if self.memory is None else self.memory - resident(os.getpid())
 
 
-class Service:
+class ChildServer:
     """Computes what the parent sends, and says at each step what comes next."""
 
     def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int, controller: int) -> None:
@@ -142,7 +142,7 @@ class Service:
         from pytest_panic_doctor.topology import engines, native
 
         try:
-            engine = engines.pick(engine_name)
+            engine = engines.load_engine(engine_name)
         except DoctorError as error:
             self.send({"kind": "unable", "text": str(error)})
             return
@@ -157,7 +157,7 @@ class Service:
             except native.LimitReached as reached:
                 limit = "timeout" if isinstance(reached, native.DeadlineReached) else "memory"
                 self.send({"kind": "ended", "limit": limit, "far": reached.far})
-            give_back()
+            trim_heap()
 
     def answer(self, engine: Engine) -> None:
         """Read one task, compute, and send the bars."""
@@ -178,7 +178,7 @@ class Service:
         self.stage("merging")
         diagram, merged = engines.compute(
             np.asarray(points, np.float32),
-            engine=Announced(engine, self, Limits.of(task, begun)),
+            engine=ReportingEngine(engine, self, Limits.of(task, begun)),
             max_dim=max_dim,
             threads=self.threads,
             tolerance=None if task["tolerance"] is None else float(str(task["tolerance"])),
@@ -245,10 +245,10 @@ class Service:
                 sent += self.sink.write(piece[sent:]) or 0
 
 
-class Announced:
+class ReportingEngine:
     """An engine that is announced before it begins. It computes all dimensions in one call, so that is what is said."""
 
-    def __init__(self, engine: Engine, service: Service, limits: Limits) -> None:
+    def __init__(self, engine: Engine, service: ChildServer, limits: Limits) -> None:
         """`service` announces `engine`, which has these limits."""
         self.name, self.version = engine.name, engine.version
         self.room = getattr(engine, "room", None)
@@ -261,25 +261,25 @@ class Announced:
             return self._engine.bars(apart, max_dim, threads)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Hand the heap's free pages back to the system, where the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
-def main(orders: str) -> None:
+def run_child(orders: str) -> None:
     """`orders` is JSON: parent, controller, by_thread, lifeline, threads, engine, and where modules may lie."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = json.loads(orders)
-    die_with(told["parent"], told["lifeline"], by_thread=told["by_thread"])
-    source, sink = own_streams()
+    exit_with_parent(told["parent"], told["lifeline"], by_thread=told["by_thread"])
+    source, sink = take_over_stdio()
     # Behind its own: a test folder with a file select.py must not take the place of the standard library's.
     sys.path.extend(folder for folder in told["path"] if folder not in sys.path)
     for name in LIMITED:
         os.environ[name] = str(told["threads"])
-    Service(source, sink, told["threads"], told["controller"]).serve(told["engine"])
+    ChildServer(source, sink, told["threads"], told["controller"]).serve(told["engine"])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    run_child(sys.argv[1])

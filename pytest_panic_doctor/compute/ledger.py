@@ -17,19 +17,19 @@ LOCK_POLL = 0.002
 """Seconds between two tries for the lock, which is held for a millisecond; filelock's own 0.05 would blind watchers."""
 
 
-class Busy(Exception):
+class LedgerLockedError(Exception):
     """The ledger's lock is another's for longer than one can wait: it may be held still."""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """A process, told by its start from a later one that gets the same number."""
 
     pid: int
     started: float
 
     @classmethod
-    def of(cls, pid: int) -> Identity:
+    def of(cls, pid: int) -> ProcessIdentity:
         """The process that has this number now."""
         return cls(pid, started(pid))
 
@@ -40,13 +40,13 @@ class Identity:
 
 
 @dataclass(slots=True)
-class Held:
+class Lease:
     """A grant: its worker, the child that may grow to `grant` bytes, and what it computes since when (epoch, s).
 
     `ended`: the child had to make room, and its worker begins again when it can run alone.
     """
 
-    who: Identity
+    owner: ProcessIdentity
     ticket: int
     child: int
     grant: int
@@ -62,7 +62,7 @@ class Held:
 class Waiting:
     """One who waits for room; the lowest ticket is served first."""
 
-    who: Identity
+    owner: ProcessIdentity
     ticket: int
 
 
@@ -70,9 +70,9 @@ class Waiting:
 class Ledger:
     """Everything that the processes of a session share about memory."""
 
-    processes: dict[str, Identity] = field(default_factory=dict)
-    workers: dict[str, Identity] = field(default_factory=dict)
-    holders: dict[str, Held] = field(default_factory=dict)
+    processes: dict[str, ProcessIdentity] = field(default_factory=dict)
+    workers: dict[str, ProcessIdentity] = field(default_factory=dict)
+    holders: dict[str, Lease] = field(default_factory=dict)
     waiting: dict[str, Waiting] = field(default_factory=dict)
     ticket: int = 0
     done: int = 0
@@ -82,24 +82,24 @@ class Ledger:
         """The inverse of `to_json`, without those who died meanwhile."""
         plain = json.loads(text)
         ledger = cls(
-            {key: Identity(**each) for key, each in plain["processes"].items()},
-            {key: Identity(**each) for key, each in plain["workers"].items()},
-            {key: Held(**{**each, "who": Identity(**each["who"])}) for key, each in plain["holders"].items()},
-            {key: Waiting(Identity(**each["who"]), each["ticket"]) for key, each in plain["waiting"].items()},
+            {key: ProcessIdentity(**each) for key, each in plain["processes"].items()},
+            {key: ProcessIdentity(**each) for key, each in plain["workers"].items()},
+            {key: Lease(**{**each, "who": ProcessIdentity(**each["who"])}) for key, each in plain["holders"].items()},
+            {key: Waiting(ProcessIdentity(**each["who"]), each["ticket"]) for key, each in plain["waiting"].items()},
             plain["ticket"],
             plain["done"],
         )
         ledger.processes = {key: each for key, each in ledger.processes.items() if each.alive}
         ledger.workers = {key: each for key, each in ledger.workers.items() if each.alive}
-        ledger.holders = {key: each for key, each in ledger.holders.items() if each.who.alive}
-        ledger.waiting = {key: each for key, each in ledger.waiting.items() if each.who.alive}
+        ledger.holders = {key: each for key, each in ledger.holders.items() if each.owner.alive}
+        ledger.waiting = {key: each for key, each in ledger.waiting.items() if each.owner.alive}
         return ledger
 
     def to_json(self) -> str:
         """As the file holds it."""
         return json.dumps(asdict(self))
 
-    def held(self, key: str) -> Held:
+    def held(self, key: str) -> Lease:
         """The grant of this key; raises `Stopped` where the ledger was cleared away from under its holder."""
         try:
             return self.holders[key]
@@ -128,7 +128,7 @@ class LedgerFile:
         try:
             lock = self._lock.acquire(-1 if seconds is None else seconds, poll_interval=LOCK_POLL)
         except Timeout:
-            raise Busy from None
+            raise LedgerLockedError from None
         with lock:
             ledger = self.read()
             yield ledger

@@ -29,7 +29,7 @@ STDERR_KEPT = 4_000
 ROOT = Path(child.__file__).parents[2]
 """The folder that the package lies in."""
 
-LAST_WORDS = 5.0
+EXIT_TIMEOUT = 5.0
 """Seconds for which a child that closed its stream is given to end."""
 
 
@@ -38,7 +38,7 @@ class ChildDied(Exception):
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
+def defer_sigint() -> Iterator[None]:
     """Ctrl-C is heard at the end and not within: a process is not started without anybody knowing its name.
 
     By its handler and not by a signal mask: another thread, one of BLAS for instance, would take the signal, and Python
@@ -65,7 +65,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
 
 
-class Spoken:
+class PipedProcess:
     """A process of this package, and the streams to it."""
 
     def __init__(self, module: str, orders: Header, *, lifeline: int | None = None, apart: bool = False) -> None:
@@ -106,7 +106,7 @@ class Spoken:
 
     def receive(self, seconds: float) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
         """The next frame, if it is whole within `seconds`; raises `ChildDied`."""
-        frame = self._whole()
+        frame = self._complete_frame()
         if frame:
             return frame
         for key, _ in self.selector.select(seconds):
@@ -115,22 +115,22 @@ class Spoken:
             else:
                 piece = self.stdout.read(1 << 20)
                 if piece == b"":
-                    raise ChildDied(self.epitaph())
+                    raise ChildDied(self.describe_exit())
                 self.incoming += piece or b""
-        return self._whole()
+        return self._complete_frame()
 
     def _write(self) -> None:
         try:
             sent = os.write(self.stdin.fileno(), self.outgoing[0])
         except BrokenPipeError:
-            raise ChildDied(self.epitaph()) from None
+            raise ChildDied(self.describe_exit()) from None
         self.outgoing[0] = self.outgoing[0][sent:]
         if not self.outgoing[0]:
             self.outgoing.popleft()
         if not self.outgoing:
             self.selector.unregister(self.stdin)
 
-    def _whole(self) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
+    def _complete_frame(self) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
         if len(self.incoming) < LENGTHS.size:
             return None
         text_size, data_size = LENGTHS.unpack_from(self.incoming)
@@ -141,10 +141,10 @@ class Spoken:
         del self.incoming[:end]
         return frame
 
-    def epitaph(self) -> str:
+    def describe_exit(self) -> str:
         """How it ended: by which signal, or with which last line on stderr."""
         try:
-            status = self.process.wait(LAST_WORDS)
+            status = self.process.wait(EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             return "closed its stream and went on"
         if status < 0:
@@ -166,7 +166,7 @@ class Spoken:
             stream.close()
 
 
-class Child(Spoken):
+class Child(PipedProcess):
     """The process that computes, on this machine."""
 
     def __init__(self, engine: str, threads: int, controller: int | None = None) -> None:
@@ -183,7 +183,7 @@ class Child(Spoken):
         self.paused = False
         try:
             super().__init__(child.__name__, orders, lifeline=lifeline)
-            child.arm(lifeline, self.process.pid)
+            child.kill_on_pipe_close(lifeline, self.process.pid)
         except BaseException:
             os.close(self.lifeline)
             raise

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.attempt import Attempt
-from pytest_panic_doctor.compute.budget import MARGIN, Answer, Budget, Grant
+from pytest_panic_doctor.compute.budget import MARGIN, Budget, Grant, GrowthDecision
 from pytest_panic_doctor.compute.memory import resident
-from pytest_panic_doctor.compute.process import Child, ChildDied, uninterrupted
+from pytest_panic_doctor.compute.process import Child, ChildDied, defer_sigint
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.topology.cloud import Points
@@ -41,7 +41,7 @@ START = 120.0
 GRACE = 0.5
 """Seconds after which a child that ends a computation at its limits by itself is ended where it has not."""
 
-PATIENCE = 2.0
+LEDGER_TIMEOUT = 2.0
 """Seconds of waiting for room after which an idle child is ended: it holds room that others may wait for, and takes
 less than that to start again."""
 
@@ -120,11 +120,11 @@ class ComputationFailed(Exception):
         )
 
 
-class Outgrown(Exception):
+class PreemptedError(Exception):
     """The child has to make room for another one."""
 
 
-class Computer:
+class DiagramRunner:
     """Computes diagrams one after another, in a child that lasts and is replaced when it dies. A context manager."""
 
     def __init__(
@@ -145,7 +145,7 @@ class Computer:
         self.threads = threads
         self.budget = budget
         self.timeout = timeout
-        self.wanted = wanted
+        self.is_active = wanted
         self.controller = controller
         self._child: Child | None = None
         budget.enter()
@@ -175,7 +175,7 @@ class Computer:
             need = estimate.memory(distinct, would_compute(self.engine, task.max_dim), task.points.nbytes)
             idle = self._child.pid if self._child else 0
             with self.budget.admit(need, task.label, task.count, self._waiting, child=idle) as grant:
-                computed = self._persist(task, grant)
+                computed = self._run_with_retries(task, grant)
                 grant.computed = True
         except ComputationFailed:
             raise
@@ -185,33 +185,33 @@ class Computer:
             raise
         return computed
 
-    def _persist(self, task: Task, grant: Grant) -> Computed:
+    def _run_with_retries(self, task: Task, grant: Grant) -> Computed:
         deaths: list[tuple[str, Attempt]] = []
         while True:
             attempt = Attempt(time.monotonic(), reported=time.monotonic())
             try:
                 return self._attempt(task, grant, attempt)
-            except Outgrown:
+            except PreemptedError:
                 grant.wait(self._waiting, alone=True)
             except ChildDied as death:
                 deaths.append((str(death), attempt))
                 if len(deaths) == 2:
-                    raise died(task, deaths) from None
+                    raise crash_failure(task, deaths) from None
                 grant.wait(self._waiting, alone=True)
 
     def _waiting(self, grant: Grant, seconds: float) -> None:
         self._check_wanted()
-        if seconds > PATIENCE and self._child:
+        if seconds > LEDGER_TIMEOUT and self._child:
             self.close()
             grant.held.child = 0
 
     def _check_wanted(self) -> None:
-        if not self.wanted():
+        if not self.is_active():
             raise Stopped("no longer wanted")
 
     def _attempt(self, task: Task, grant: Grant, attempt: Attempt) -> Computed:
         try:
-            child = self._warm()
+            child = self._start_child()
             grant.attach(child.pid)
             most = self.budget.most()
             told = {"max_dim": task.max_dim, "tolerance": task.tolerance, "timeout": self.timeout, "memory": most}
@@ -220,18 +220,18 @@ class Computer:
         except BaseException as error:
             self.close()
             if isinstance(error, ChildDied) and grant.ended:
-                raise Outgrown from None
+                raise PreemptedError from None
             raise
         if header["kind"] == "refused":
             raise ComputationFailed(
-                f"{diagram_of(task.count)}: {header['text']}", "refused", attempt.seconds, attempt.peak
+                f"{describe_diagram(task.count)}: {header['text']}", "refused", attempt.seconds, attempt.peak
             )
         if header["kind"] == "ended":
             attempt.progress = str(header["far"])
             if header["limit"] == "timeout":
                 raise self._late(task, attempt)
             attempt.size = most
-            raise outgrew(task, attempt, grant)
+            raise out_of_memory_failure(task, attempt, grant)
         computed = Computed(
             Diagram(tuple(np.array(bars, np.float32) for bars in arrays)),
             int(str(header["distinct"])),
@@ -245,11 +245,11 @@ class Computer:
             self.close()
         return computed
 
-    def _warm(self) -> Child:
+    def _start_child(self) -> Child:
         """The child: the one that is there, or a new one."""
         if self._child is None or self._child.process.poll() is not None:
             self.close()
-            with uninterrupted():
+            with defer_sigint():
                 self._child = Child(self.engine, self.threads, self.controller)
         return self._child
 
@@ -260,7 +260,7 @@ class Computer:
         pause = LOOK_SOON
         while True:
             frame = child.receive(pause)
-            pause = self._look(child, task, grant, attempt)
+            pause = self._poll(child, task, grant, attempt)
             if frame is None:
                 continue
             header = frame[0]
@@ -274,7 +274,7 @@ class Computer:
             elif header["kind"] != "ready":
                 return frame
 
-    def _look(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> float:
+    def _poll(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> float:
         """Look at the child once; returns the seconds until the next look."""
         self._check_wanted()
         attempt.size = resident(child.pid)
@@ -282,7 +282,7 @@ class Computer:
         self._check_time(task, attempt)
         grant.refresh()
         if grant.held.ended:
-            raise Outgrown
+            raise PreemptedError
         self._check_room(child, task, grant, attempt)
         return min(LOOK_LATE, max(LOOK_SOON, (grant.bytes - MARGIN - attempt.size) / FASTEST))
 
@@ -294,7 +294,7 @@ class Computer:
             raise self._late(task, attempt)
 
     def _late(self, task: Task, attempt: Attempt) -> ComputationFailed:
-        said = late(task, self.timeout or 0.0, attempt.progress)
+        said = timeout_message(task, self.timeout or 0.0, attempt.progress)
         return ComputationFailed(said, "timeout", attempt.seconds, attempt.peak)
 
     def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
@@ -303,35 +303,36 @@ class Computer:
         if over:
             # First of all: to ask takes time, and the ledger's lock.
             child.pause()
-        answer = Answer.KEPT
+        answer = GrowthDecision.KEPT
         if now - attempt.reported > REPORT:
             attempt.reported = now
             answer = grant.report(attempt.size, attempt.stage)
         soon = attempt.size + MARGIN > grant.bytes and now - attempt.asked > LOOK_LATE
-        if answer is Answer.KEPT and (over or soon):
+        if answer is GrowthDecision.KEPT and (over or soon):
             attempt.asked = now
             answer = grant.grow(attempt.size)
-        if answer is Answer.YIELD:
-            raise Outgrown
-        if answer is Answer.FULL:
-            raise outgrew(task, attempt, grant)
-        if answer is Answer.WAIT:
+        if answer is GrowthDecision.YIELD:
+            raise PreemptedError
+        if answer is GrowthDecision.FULL:
+            raise out_of_memory_failure(task, attempt, grant)
+        if answer is GrowthDecision.WAIT:
             child.pause()
             attempt.asked = attempt.reported = 0.0
         else:
             child.resume()
 
 
-def diagram_of(points: int) -> str:
+def describe_diagram(points: int) -> str:
     """`the diagram of 2,423 points`."""
     return f"the diagram of {points:,} point{'s' if points != 1 else ''}"
 
 
-def outgrew(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
+def out_of_memory_failure(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
     """The failure of a diagram that ran alone and reached the limit."""
     fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
     return ComputationFailed(
-        f"{diagram_of(task.count)} reached {format_size(attempt.size)}, its limit, after {attempt.seconds:,.0f} s in "
+        f"{describe_diagram(task.count)} reached {format_size(attempt.size)}, its limit, "
+        f"after {attempt.seconds:,.0f} s in "
         f"{attempt.place}",
         "memory",
         attempt.seconds,
@@ -350,20 +351,21 @@ def more_memory(reached: int, limit: int) -> str:
     return f"{next(size for size in (power, 1.5 * power, 2 * power) if size >= least and size % 1 == 0):g}GB"
 
 
-def late(task: Task, timeout: float, progress: str = "") -> str:
+def timeout_message(task: Task, timeout: float, progress: str = "") -> str:
     """The sentence of a diagram that took too long; `progress` is how far it came, where that is known."""
     steps = (10, 30, 60, 120, 300, 600, 1800)
     longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
-    said = f"{diagram_of(task.count)} was ended after {timeout:g} s, its limit{f', in {progress}' if progress else ''}"
+    where = f", in {progress}" if progress else ""
+    said = f"{describe_diagram(task.count)} was ended after {timeout:g} s, its limit{where}"
     return f"{said}; give it more with --doctor-timeout {longer:g}"
 
 
-def died(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
+def crash_failure(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
     """The failure of a diagram whose child died by itself, and once more when it ran alone."""
     how = [said for said, _ in deaths]
     last = deaths[-1][1]
     return ComputationFailed(
-        f"{diagram_of(task.count)}: its computation "
+        f"{describe_diagram(task.count)}: its computation "
         f"{f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
         f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.place}",
         "died",

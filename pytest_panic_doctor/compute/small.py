@@ -12,9 +12,9 @@ from contextlib import suppress
 from functools import cache
 
 from pytest_panic_doctor.compute.memory import resident
-from pytest_panic_doctor.compute.runner import Computed, Computer, Task
+from pytest_panic_doctor.compute.runner import Computed, DiagramRunner, Task
 from pytest_panic_doctor.errors import DoctorError, Stopped
-from pytest_panic_doctor.topology.engines import Native, compute, located
+from pytest_panic_doctor.topology.engines import Native, compute, resolve_engine
 from pytest_panic_doctor.topology.native import LimitReached
 from pytest_panic_doctor.topology.threads import one_thread
 
@@ -32,14 +32,14 @@ COUNT = 0.25
 """Seconds between two entries in the ledger of how many were computed."""
 
 
-class SmallFirst(Computer):
-    """Computes small clouds in this process, and all others as any `Computer` does."""
+class SmallFirst(DiagramRunner):
+    """Computes small clouds in this process, and all others as any `DiagramRunner` does."""
 
     _computed = 0
     _counted = -COUNT
 
     def compute(self, task: Task) -> Computed:
-        """The diagram of a cloud; raises as `Computer.compute`."""
+        """The diagram of a cloud; raises as `DiagramRunner.compute`."""
         return self.compute_small(task) or super().compute(task)
 
     def compute_small(self, task: Task) -> Computed | None:
@@ -47,7 +47,7 @@ class SmallFirst(Computer):
 
         Raises `Stopped` where nothing is wanted any longer.
         """
-        if not self.wanted():
+        if not self.is_active():
             raise Stopped("no longer wanted")
         if not by_native(self.engine, task.max_dim) or (computed := in_process(task, self.timeout)) is None:
             return None
@@ -73,7 +73,7 @@ class SmallFirst(Computer):
 def by_native(engine: str, max_dim: int) -> bool:
     """Whether the doctor's own engine is what this name comes to."""
     try:
-        return located(engine, max_dim) == Native.name
+        return resolve_engine(engine, max_dim) == Native.name
     except DoctorError:
         return False
 

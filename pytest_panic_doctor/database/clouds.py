@@ -12,8 +12,8 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.database.room import COPIES, Room
-from pytest_panic_doctor.topology.vectors import VALUE_BYTES, Flaw, flaws, usable
+from pytest_panic_doctor.database.room import COPIES, MemoryRoom
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects, usable
 
 NEWEST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
 """The order in which rows that should be one are preferred: finished, then latest, then by id, which is a UUIDv7."""
@@ -64,7 +64,7 @@ class StoredCloud:
     blocks: tuple[str, ...]
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether every invocation of the model's type has a usable vector."""
         return not self.blocks
 
@@ -145,13 +145,13 @@ def commonest_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
     return next((int(size) // VALUE_BYTES for size, _ in lengths if size and size % VALUE_BYTES == 0), 0)
 
 
-def load(
+def load_cloud(
     db: sqlite3.Connection,
     run: str,
     model: str,
     kind: str | None,
     width: int,
-    space: Room = Room(),  # noqa: B008
+    space: MemoryRoom = MemoryRoom(),  # noqa: B008
 ) -> StoredCloud:
     """The cloud of (run, embedding model) in one query, over the indexes on run and invocation.
 
@@ -161,7 +161,7 @@ def load(
     if kind is None:
         block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
         return StoredCloud(np.empty((0, width), np.float32), 0, (block,))
-    rows = read(db, f"{UNORDERED}", (model, run, kind), space)
+    rows = read_embeddings(db, f"{UNORDERED}", (model, run, kind), space)
     if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
         # SQLite would sort rows together with their vectors, 3 KB a piece.
         rows.sort(key=itemgetter(3, 0))
@@ -169,13 +169,17 @@ def load(
         if (points := usable(vectors, width)) is not None:
             return StoredCloud(points, len(rows), ())
     else:
-        rows = read(
+        rows = read_embeddings(
             db, f"{UNORDERED} ORDER BY i.sequence_number, i.rowid, {NEWEST_EMBEDDING}", (model, run, kind), space
         )
-    return chosen([[row[2] for row in group if row[1] is not None] for _, group in groupby(rows, itemgetter(0))], width)
+    return choose_vectors(
+        [[row[2] for row in group if row[1] is not None] for _, group in groupby(rows, itemgetter(0))], width
+    )
 
 
-def read(db: sqlite3.Connection, query: str, parameters: tuple[str, str, str], space: Room) -> list[Row]:
+def read_embeddings(
+    db: sqlite3.Connection, query: str, parameters: tuple[str, str, str], space: MemoryRoom
+) -> list[Row]:
     """The rows of `UNORDERED`; raises `TooLarge` where they do not fit into `space`."""
     cursor = db.execute(query, parameters)
     rows: list[Row] = []
@@ -190,12 +194,12 @@ def read(db: sqlite3.Connection, query: str, parameters: tuple[str, str, str], s
     return rows
 
 
-def chosen(candidates: Sequence[Sequence[object]], width: int) -> StoredCloud:
+def choose_vectors(candidates: Sequence[Sequence[object]], width: int) -> StoredCloud:
     """The cloud of the newest usable of each invocation's vectors, and what blocks it."""
     first = [vectors[0] if vectors else None for vectors in candidates]
-    flawed = dict(flaws(first, width))
+    flawed = dict(find_defects(first, width))
     for index in [index for index in flawed if len(candidates[index]) > 1]:
-        usable = set(range(len(candidates[index]))) - dict(flaws(candidates[index], width)).keys()
+        usable = set(range(len(candidates[index]))) - dict(find_defects(candidates[index], width)).keys()
         if usable:
             first[index] = candidates[index][min(usable)]
             del flawed[index]
@@ -206,7 +210,7 @@ def chosen(candidates: Sequence[Sequence[object]], width: int) -> StoredCloud:
     return StoredCloud(points, len(candidates), tuple(blocks(len(candidates), missing, unusable, width)))
 
 
-def blocks(count: int, missing: int, unusable: Counter[Flaw], width: int) -> Iterator[str]:
+def blocks(count: int, missing: int, unusable: Counter[VectorDefect], width: int) -> Iterator[str]:
     """What makes a cloud incomplete or unusable, with the rule that says so."""
     if missing:
         has = "has" if missing == 1 else "have"

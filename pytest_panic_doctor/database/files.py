@@ -18,14 +18,14 @@ LONGEST = 60
 """Characters of a name that may be part of a file's name, of which there may be several."""
 
 
-def as_file_name(name: str) -> str:
+def safe_file_name(name: str) -> str:
     """A part of a file's name that stands for `name`, whatever its characters and its length."""
     safe = quote(name, safe="")
     return safe if len(safe) <= LONGEST else hashlib.sha256(safe.encode()).hexdigest()[:LONGEST]
 
 
 @contextmanager
-def whole(path: Path, like: Path | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, like: Path | None = None) -> Iterator[Path]:
     """A path to write to, whose file takes the place of `path` at the end, and is gone where that fails.
 
     A file that was there keeps its mode, its group and, where that is allowed, its owner; where `path` is a symbolic

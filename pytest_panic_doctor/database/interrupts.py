@@ -15,14 +15,14 @@ STEPS = 100_000
 """Instructions of SQLite's virtual machine, or rows of a check, between two such moments: 1 to 20 ms."""
 
 
-def moment() -> int:
+def _continue() -> int:
     """Go on: a signal that came meanwhile has been handled on the way into this function."""
     return 0
 
 
 def heedful(connection: sqlite3.Connection) -> None:
     """Let signals in while a statement of this connection runs."""
-    connection.set_progress_handler(moment, STEPS)
+    connection.set_progress_handler(_continue, STEPS)
 
 
 @contextmanager

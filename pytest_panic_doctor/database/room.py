@@ -55,7 +55,7 @@ class TooLarge(DoctorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MemoryRoom:
     """`bytes` that may be held at once; `limit` is what all processes together may have, `given` if by the user."""
 
     bytes: int = 512_000_000
@@ -123,7 +123,7 @@ def next_size(size: float) -> float:
     return next(each for each in (power, 2 * power, 5 * power, 10 * power) if each >= size)
 
 
-def room(memory: int | None, workers: int = 1, *, beside: bool = False) -> Room:
+def memory_room(memory: int | None, workers: int = 1, *, beside: bool = False) -> MemoryRoom:
     """What this process may hold beside what it has.
 
     Args:
@@ -134,7 +134,7 @@ def room(memory: int | None, workers: int = 1, *, beside: bool = False) -> Room:
     limit = memory or int(SHARE * available())
     own = resident(os.getpid()) if memory else 0
     each = (limit - (CONTROLLER if beside else 0)) // max(1, workers) - own
-    return Room(max(LEAST, each), limit, memory is not None)
+    return MemoryRoom(max(LEAST, each), limit, memory is not None)
 
 
 def too_big(error: sqlite3.Error) -> bool:
@@ -142,7 +142,7 @@ def too_big(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "") == TOO_BIG
 
 
-def named(db: sqlite3.Connection, space: Room, experiment: str | None = None) -> TooLarge:
+def name_too_large(db: sqlite3.Connection, space: MemoryRoom, experiment: str | None = None) -> TooLarge:
     """The refusal of the first value above the limit: in the rows of one experiment, or of all.
 
     Texts are opened and not read: SQLite tells the length of a blob without reading it, of a text only so.

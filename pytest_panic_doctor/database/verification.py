@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.files import as_file_name, whole
+from pytest_panic_doctor.database.files import atomic_write, safe_file_name
 from pytest_panic_doctor.database.integrity import Damage
 
 LISTING = ("experimentconfig", "run")
@@ -143,7 +143,7 @@ def found_once(folder: Path, name: str, find: Callable[[], Damage]) -> Damage:
     """What `find` finds, in one process of all that share `folder`; the others wait for it, and read it there."""
     from filelock import FileLock
 
-    kept = folder / f"{as_file_name(name)}.json"
+    kept = folder / f"{safe_file_name(name)}.json"
     with FileLock(kept.with_suffix(".lock")):
         if kept.exists():
             return stored(kept)
@@ -154,7 +154,7 @@ def found_once(folder: Path, name: str, find: Callable[[], Damage]) -> Damage:
 
 def keep(path: Path, found: Damage) -> None:
     """Write down what was found, whole or not at all."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(found.as_plain()))
 
 

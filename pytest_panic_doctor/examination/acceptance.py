@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pytest_panic_doctor.database.room import room
+from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.examination.baseline import Known, load, of, split
 from pytest_panic_doctor.examination.examiner import Outcome
 from pytest_panic_doctor.examination.settings import Settings
@@ -16,7 +16,7 @@ NOTHING: Known = {}
 TOO_MANY = "not accepted: it has more rows than it names"
 
 
-class Judge:
+class AcceptancePolicy:
     """Turns a failed outcome into a passed one where what is left is accepted; it never hides it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -24,24 +24,28 @@ class Judge:
         self.severity: Mapping[str, str] = settings.severity
         self.writing = settings.baseline_write
         there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
-        self.known: Known = load(settings.baseline, room(settings.memory)) if settings.baseline and there else NOTHING
+        self.known: Known = (
+            load(settings.baseline, memory_room(settings.memory)) if settings.baseline and there else NOTHING
+        )
 
-    def judge(self, rule: str, name: str, outcome: Outcome) -> Outcome:
+    def apply(self, rule: str, name: str, outcome: Outcome) -> Outcome:
         """The outcome of the item called `name`, after severity and baseline."""
-        if outcome.word != "failed" or not outcome.findings or outcome.error:
+        if outcome.status != "failed" or not outcome.findings or outcome.error:
             # A check that did not come to its end may have more to find than what is accepted.
             return outcome
-        if warned := self._warned(rule, outcome.findings):
-            note = joined(warned, outcome.note)
-            return replace(outcome, word="passed", findings=(), accepted=outcome.findings, by="severity", note=note)
-        new, old = self._divided(name, outcome.findings)
+        if warned := self._accepted_by_severity(rule, outcome.findings):
+            note = join_notes(warned, outcome.note)
+            return replace(
+                outcome, status="passed", findings=(), accepted=outcome.findings, accepted_by="severity", note=note
+            )
+        new, old = self._split_by_baseline(name, outcome.findings)
         if new:
-            note = joined(TOO_MANY if self.writing else "", outcome.note)
-            return replace(outcome, findings=new, accepted=old, by="baseline" if old else "", note=note)
-        note = joined("accepted by the baseline", outcome.note)
-        return replace(outcome, word="passed", findings=(), accepted=old, by="baseline", note=note)
+            note = join_notes(TOO_MANY if self.writing else "", outcome.note)
+            return replace(outcome, findings=new, accepted=old, accepted_by="baseline" if old else "", note=note)
+        note = join_notes("accepted by the baseline", outcome.note)
+        return replace(outcome, status="passed", findings=(), accepted=old, accepted_by="baseline", note=note)
 
-    def _warned(self, rule: str, findings: tuple[Finding, ...]) -> str:
+    def _accepted_by_severity(self, rule: str, findings: tuple[Finding, ...]) -> str:
         said = self.severity.get(rule, "error")
         count = sum(max(1, finding.count) for finding in findings)
         if said == "warn":
@@ -50,7 +54,9 @@ class Judge:
             return f"a warning by doctor_severity: {plural(count, 'row')}, up to {most:,} allowed"
         return ""
 
-    def _divided(self, name: str, findings: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    def _split_by_baseline(
+        self, name: str, findings: tuple[Finding, ...]
+    ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
         new: list[Finding] = []
         old: list[Finding] = []
         for finding in findings:
@@ -65,6 +71,6 @@ def accepted(finding: Finding) -> tuple[Finding | None, Finding | None]:
     return (None, finding) if of(finding) else (finding, None)
 
 
-def joined(*notes: str) -> str:
+def join_notes(*notes: str) -> str:
     """Notes as one, those that are empty left out."""
     return "; ".join(filter(None, notes))

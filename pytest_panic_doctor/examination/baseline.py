@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.database.files import whole
-from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.database.files import atomic_write
+from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding
@@ -84,7 +84,7 @@ def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None,
     )
 
 
-def load(path: Path, space: Room = Room()) -> Known:  # noqa: B008
+def load(path: Path, space: MemoryRoom = MemoryRoom()) -> Known:  # noqa: B008
     """Read a file; raises `BadBaseline`, also where it does not fit into `space`."""
     try:
         if (size := path.stat().st_size) > space.json:
@@ -122,7 +122,7 @@ def save(path: Path, known: Known, like: Path | None = None) -> None:
         for each in sorted(known[name])
     ]
     text = f'{{"doctor_baseline": {FORMAT},\n"accepted": [\n' + ",\n".join(lines) + "\n]}\n"
-    with whole(path, like) as partial:
+    with atomic_write(path, like) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -162,7 +162,7 @@ def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None
         name = item_name(result.nodeid)
         if result.outcome == "skipped" or (result.outcome == "failed" and not result.findings) or result.error:
             continue
-        if result.by == "severity":
+        if result.accepted_by == "severity":
             continue
         findings = (*result.accepted, *(() if result.outcome == "fixed" else result.findings))
         parts = [of_plain(each) for each in findings]

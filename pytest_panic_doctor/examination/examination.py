@@ -14,16 +14,16 @@ from pytest_panic_doctor.database.connection import Database, Unreadable
 from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
-from pytest_panic_doctor.database.room import CONTROLLER, Room, TooLarge, room
+from pytest_panic_doctor.database.room import CONTROLLER, MemoryRoom, TooLarge, memory_room
 from pytest_panic_doctor.database.verification import LISTING, Verification, verified_folder
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
-from pytest_panic_doctor.examination.scheduling import Pair, Todo, dealt, todo
+from pytest_panic_doctor.examination.scheduling import MissingDiagram, Pair, distribute, missing_diagrams
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.examination.sharding import WHOLE, Shard, Share, sampled, shard
+from pytest_panic_doctor.examination.sharding import NO_SHARDING, Shard, ShardSelection, parse_shard, sampled
 from pytest_panic_doctor.formatting import did_you_mean, format_size
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule, Scope
@@ -43,7 +43,7 @@ SHARDS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 100, 200, 500, 1000)
 
 
 @dataclass
-class Doctor:
+class Examination:
     """A session. The controller makes it from the database, a worker from what the controller hands over."""
 
     settings: Settings
@@ -52,11 +52,11 @@ class Doctor:
     rows: Mapping[str, int] = field(default_factory=dict)
     controller: int = field(default_factory=os.getpid)
     workers: int = 1
-    todo: Sequence[Todo] = ()
+    missing_diagrams: Sequence[MissingDiagram] = ()
     """The diagrams that are absent or NULL when a repair begins."""
     deadline: float | None = None
     """When no further item is begun, in seconds of `time.time`; None: never."""
-    ward: dict[str, str | int] = field(default_factory=dict)
+    repair_run: dict[str, str | int] = field(default_factory=dict)
     """What a repairing session shares among its processes; empty where nothing is repaired."""
     doubt: str = ""
     """Why the list of items cannot be believed, as a sentence; empty where it can."""
@@ -67,7 +67,7 @@ class Doctor:
     cluster: str = ""
     """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
     cores: int = 0
-    chosen_with: Sequence[str] = ()
+    chosen_by: Sequence[str] = ()
     """How the user chose among the items by pytest's own means, in words of the command line."""
     program: str = "pytest"
     """How pytest was called, in words of the command line."""
@@ -96,10 +96,10 @@ class Doctor:
         self.labels = self.manifest.labels()
 
     @property
-    def space(self) -> Room:
+    def space(self) -> MemoryRoom:
         """What a check of this process may hold in memory at once."""
         beside = os.getpid() != self.controller
-        return room(self.settings.memory, self.workers if beside else 1, beside=beside)
+        return memory_room(self.settings.memory, self.workers if beside else 1, beside=beside)
 
     def examiner(self) -> Examiner:
         """What examines items in this process."""
@@ -112,13 +112,13 @@ class Doctor:
     @property
     def selected(self) -> list[Rule]:
         """The rules that have items: those that were named, or all that are not switched off."""
-        return chosen(self.settings, self.rules)
+        return selected_rules(self.settings, self.rules)
 
     @property
     def itemless(self) -> tuple[str, ...]:
         """The selected rules that have no item, since the database has no subject for them; none where some of the
         items were chosen by hand."""
-        if self.chosen_with:
+        if self.chosen_by:
             return ()
         here = dict.fromkeys(Scope, False) | {Scope.DATABASE: True}
         for each in self.manifest.experiments:
@@ -175,22 +175,22 @@ class Doctor:
         mine = frozenset(map(rule_of, self.collected))
         return mine | (chosen - {entry.rule for entry in self.entries()})
 
-    def computing(self) -> dict[Pair, list[str]]:
+    def items_by_diagram(self) -> dict[Pair, list[str]]:
         """The places whose diagram is computed if it is absent, and the items that see to it."""
         found: dict[Pair, list[str]] = {}
         if MISSING in self.chosen_rules():
             for entry in self.entries():
                 if (self.collected is None or entry.name in self.collected) and (
-                    MISSING in (entry.rule, *self.rules[entry.rule].after)
+                    MISSING in (entry.rule, *self.rules[entry.rule].requires)
                 ):
                     pair = str(entry.subject.run), str(entry.subject.embedding_model)
                     found.setdefault(pair, []).append(entry.name)
         return found
 
-    def ahead(self) -> list[Todo]:
+    def planned(self) -> list[MissingDiagram]:
         """Those of the absent diagrams that the collected items compute."""
-        computing = self.computing()
-        return [each for each in self.todo if each.pair in computing]
+        computing = self.items_by_diagram()
+        return [each for each in self.missing_diagrams if each.pair in computing]
 
     def in_sample(self, entry: Entry) -> bool:
         """Whether an item is looked at: one of a cheap rule always, one of an expensive rule in its turn."""
@@ -221,30 +221,30 @@ class Doctor:
     @property
     def shard(self) -> Shard:
         """Which of how many shards this session is."""
-        return shard(self.settings.shard) if self.settings.shard else WHOLE
+        return parse_shard(self.settings.shard) if self.settings.shard else NO_SHARDING
 
     @cached_property
-    def share(self) -> Share:
+    def share(self) -> ShardSelection:
         """The part of all items that this session examines; no order of the items changes it."""
-        return Share(self.manifest, self.selected, self.shard, self.settings.fix)
+        return ShardSelection(self.manifest, self.selected, self.shard, self.settings.fix)
 
-    def due(self) -> list[Todo]:
+    def missing_now(self) -> list[MissingDiagram]:
         """The diagrams of this session's share that are absent or NULL now; none where no rule computes them."""
         if not any(rule.id == MISSING for rule in self.selected):
             return []
-        found = self.database.read(lambda db: todo(db, self.manifest, self.settings.kinds))
-        return [each for each in found if self.share.looks_at(each.subject)]
+        found = self.database.read(lambda db: missing_diagrams(db, self.manifest, self.settings.kinds))
+        return [each for each in found if self.share.includes(each.subject)]
 
-    def largest_first(self, workers: int) -> None:
+    def schedule_largest_first(self, workers: int) -> None:
         """Look what there is to compute, and order the items so that every worker begins with its largest diagrams."""
         self.workers = workers
-        self.todo = self.due()
+        self.missing_diagrams = self.missing_now()
         each = sum(1 for rule in self.selected if rule.scope is Scope.RUN_MODEL)
-        if each and self.todo:
-            mine = filter(self.share.looks_at, self.manifest.diagram_subjects())
+        if each and self.missing_diagrams:
+            mine = filter(self.share.includes, self.manifest.diagram_subjects())
             pairs = [(str(one.run), str(one.embedding_model)) for one in mine]
             before = sum(1 for _ in self.entries()) - each * len(pairs)
-            order = dealt(pairs, [one.pair for one in self.todo], before, each, workers)
+            order = distribute(pairs, [one.pair for one in self.missing_diagrams], before, each, workers)
             self.manifest = replace(self.manifest, order=tuple(order))
 
     def for_worker(self) -> dict[str, object]:
@@ -255,17 +255,17 @@ class Doctor:
             "controller": self.controller,
             "workers": self.workers,
             "deadline": self.deadline,
-            "ward": self.ward,
+            "ward": self.repair_run,
             "scratch": self.scratch,
             "file": list(self.file or ()),
-            "chosen_with": list(self.chosen_with),
+            "chosen_with": list(self.chosen_by),
             "program": self.program,
             "origin": self.origin,
             "repairable": self.repairable,
         }
 
 
-def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> Doctor:
+def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> Examination:
     """A session of the controller with so many xdist workers, 0 without: looks at the database once.
 
     Raises `Unreadable`, `BadOption` and `TooLarge`, in one sentence.
@@ -276,11 +276,11 @@ def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> D
     generation = database.generation or PYTHON
     check_repairs(settings, generation)
     settings = replace(settings, experiments=tuple(map(generation.id_of, settings.experiments)))
-    space = room(settings.memory)
+    space = memory_room(settings.memory)
     database.largest = space.value
     try:
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
-        database.read(lambda db: check_items(db, settings, chosen(settings, rules), space, workers))
+        database.read(lambda db: check_items(db, settings, selected_rules(settings, rules), space, workers))
         listed = database.read(lambda db: manifests.build(db, settings.experiments, space))
         problems = database.read(lambda db: check_tables(db, map(generation.real_name, LISTING))).problems
         rows = database.read(lambda db: manifests.rows_by_table(db, [each.canonical for each in generation.tables]))
@@ -295,7 +295,7 @@ def begin(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> D
         state = "cannot be checked" if ABSENT in problems[0] else "is damaged"
         doubt = f"items may be missing: what lists them {state} ({problems[0]}): {remedy(problems[0])}"
     file, repairable = database.identity, generation.repairs
-    return Doctor(
+    return Examination(
         settings, rules, listed, rows, deadline=deadline, doubt=doubt, origin=origin, repairable=repairable, file=file
     )
 
@@ -310,19 +310,21 @@ def check_repairs(settings: Settings, generation: Generation) -> None:
         )
 
 
-def join(plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Written = never_written) -> Doctor:
+def from_worker_input(
+    plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Written = never_written
+) -> Examination:
     """The session that the controller handed to a worker."""
     settings = Settings.from_dict(plain["settings"])  # type: ignore[arg-type]
-    return Doctor(
+    return Examination(
         settings,
         known_rules(settings, extra),
         Manifest.from_plain(plain["manifest"]),  # type: ignore[arg-type]
         controller=int(str(plain["controller"])),
         workers=int(str(plain["workers"])),
         deadline=plain["deadline"],  # type: ignore[arg-type]
-        ward=plain["ward"],  # type: ignore[arg-type]
+        repair_run=plain["ward"],  # type: ignore[arg-type]
         scratch=str(plain["scratch"]),
-        chosen_with=plain["chosen_with"],  # type: ignore[arg-type]
+        chosen_by=plain["chosen_with"],  # type: ignore[arg-type]
         program=str(plain["program"]),
         written=written,
         file=tuple(plain["file"]) or None,  # type: ignore[arg-type]
@@ -331,7 +333,7 @@ def join(plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Writt
     )
 
 
-def chosen(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
+def selected_rules(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
     """The rules that have items: those that were named, or all that are not switched off.
 
     A deep rule has items with `--doctor-deep` too, and where a sample of them is asked for.
@@ -345,9 +347,11 @@ def chosen(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
     ]
 
 
-def check_items(db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: Room, workers: int) -> None:
+def check_items(
+    db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: MemoryRoom, workers: int
+) -> None:
     """Raise `TooLarge` where pytest cannot hold as many items as there are, before it tries."""
-    mine = shard(settings.shard) if settings.shard else WHOLE
+    mine = parse_shard(settings.shard) if settings.shard else NO_SHARDING
     runs, items = manifests.counted(db, settings.experiments, rules, space)
     need = RUN_BYTES * runs * (1 + workers) + items // mine.of * (ITEM_BYTES + WORKER_ITEM_BYTES * max(0, workers - 1))
     fits = space.bytes - CONTROLLER * bool(workers) * workers
@@ -384,13 +388,14 @@ def check_experiments(settings: Settings, there: list[str]) -> None:
             raise BadOption(f"--doctor-experiment {manifests.dashed(name)}: the database has no such experiment{hint}")
 
 
-def check_node(name: str, doctor: Doctor) -> None:
+def check_node(name: str, examination: Examination) -> None:
     """Raise `BadOption` where a node id typed by hand names no item; `name` is what follows `::`."""
-    names = [entry.name for entry in doctor.entries()]
+    names = [entry.name for entry in examination.entries()]
     if name not in names and not any(each.split("[")[0] == name for each in names):
-        if any(name in (each.name, each.rule) for each in doctor.manifest.entries(doctor.selected)):
+        if any(name in (each.name, each.rule) for each in examination.manifest.entries(examination.selected)):
             raise BadOption(
-                f"{doctor.settings.database.name}::{name} is not in {doctor.shard.named}: leave out --doctor-shard"
+                f"{examination.settings.database.name}::{name} is not in {examination.shard.named}: "
+                "leave out --doctor-shard"
             )
-        near = names if "[" in name else [rule.id for rule in doctor.selected]
-        raise BadOption(f"{doctor.settings.database.name}::{name} names no item{did_you_mean(name, near)}")
+        near = names if "[" in name else [rule.id for rule in examination.selected]
+        raise BadOption(f"{examination.settings.database.name}::{name} names no item{did_you_mean(name, near)}")

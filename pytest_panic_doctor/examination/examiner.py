@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pytest_panic_doctor.database.connection import Database, data_version
 from pytest_panic_doctor.database.integrity import REMOVE, RESTORE, needing
 from pytest_panic_doctor.database.integrity import check as check_file
-from pytest_panic_doctor.database.room import Room, TooLarge, named, too_big
+from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, name_too_large, too_big
 from pytest_panic_doctor.database.schema import NOUNS, lacks
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, findings_of
-from pytest_panic_doctor.examination.named_findings import Named
+from pytest_panic_doctor.examination.named_findings import KeptFindings
 from pytest_panic_doctor.rules.base import (
     BUILT_IN,
     Finding,
     Kind,
+    NotApplicable,
     NotExaminable,
-    NothingToLookAt,
     Rule,
-    View,
-    blockers,
+    RuleContext,
+    blocking_rules,
     remedy_of,
 )
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.running import Running
     from pytest_panic_doctor.rules.embedder import Embedder
 
-Word = Literal["passed", "failed", "skipped", "fixed"]
+Status = Literal["passed", "failed", "skipped", "fixed"]
 Counts = Mapping[str, int]
 """Rows that were looked at, by table; empty where a rule of one's own does not count them."""
 Number = int | float | str
@@ -56,14 +56,14 @@ class Outcome:
     and `bug`: it was raised by the doctor itself.
     """
 
-    word: Word
+    status: Status
     findings: tuple[Finding, ...] = ()
     note: str = ""
     warnings: tuple[Finding, ...] = ()
     measures: Mapping[str, Number] = field(default_factory=dict)
     accepted: tuple[Finding, ...] = ()
-    by: AcceptedBy = ""
-    late: bool = False
+    accepted_by: AcceptedBy = ""
+    not_started: bool = False
     rows: Counts = field(default_factory=dict)
     error: str = ""
     trace: str = ""
@@ -71,7 +71,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CheckResult:
     """What one check found, the rows that it looked at, and what it raised before its end, if it did."""
 
     findings: tuple[Finding, ...]
@@ -95,7 +95,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
+class RepairResult:
     """What a repair did: a sentence, its measures, and, where it was settled for another item, what it repaired."""
 
     note: str
@@ -103,11 +103,11 @@ class Repaired:
     findings: tuple[Finding, ...] = ()
 
 
-Sick = tuple[Subject, tuple[Finding, ...]]
+SubjectFindings = tuple[Subject, tuple[Finding, ...]]
 """A subject, and what a rule finds wrong in it."""
 
 
-class NotRepaired(Exception):
+class RepairNotPossible(Exception):
     """A repair that could not be done; the text is one sentence that says why and what would help."""
 
     def __init__(self, sentence: str, measures: Mapping[str, Number] | None = None) -> None:
@@ -116,18 +116,18 @@ class NotRepaired(Exception):
         self.measures = measures or {}
 
 
-class Surgeon(Protocol):
+class Repairer(Protocol):
     """What repairs, where repair was asked for."""
 
-    def operate(
-        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[Sick] = ()
-    ) -> Repaired:
-        """Repair what the rule found, and with it, where that is cheaper, `later`; raises `NotRepaired`."""
+    def repair(
+        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[SubjectFindings] = ()
+    ) -> RepairResult:
+        """Repair what the rule found, and with it, where that is cheaper, `later`; raises `RepairNotPossible`."""
 
-    def remember(self, rule: Rule, subject: Subject, done: Repaired) -> None:
+    def record_result(self, rule: Rule, subject: Subject, done: RepairResult) -> None:
         """Keep what was done for this rule by an item of another one, for `repaired`."""
 
-    def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
+    def find_result(self, rule: Rule, subject: Subject) -> RepairResult | None:
         """What this session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
 
 
@@ -146,9 +146,9 @@ class Examiner:
         database: Database,
         rules: Mapping[str, Rule],
         kinds: Mapping[str, Kind],
-        surgeon: Surgeon | None = None,
+        repairer: Repairer | None = None,
         planner: Planner | None = None,
-        space: Room = Room(),  # noqa: B008
+        space: MemoryRoom = MemoryRoom(),  # noqa: B008
     ) -> None:
         """`rules` are all rules, also those that no item was made for: a repair may need them first.
 
@@ -159,7 +159,7 @@ class Examiner:
         self.space = space
         self.rules = rules
         self.kinds = kinds
-        self.surgeon = surgeon
+        self.repairer = repairer
         self.planner = planner
         self.verification: Verification | None = None
         """What knows whether the file is whole; None: nobody asked."""
@@ -172,20 +172,20 @@ class Examiner:
         """Seconds that the computation of one diagram may take."""
         self.running: Running | None = None
         """What tells which experiments are running; None: none is."""
-        self.chosen: frozenset[str] | None = None
+        self.repairable_rules: frozenset[str] | None = None
         """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
-        self.later: Callable[[Rule, Subject], Iterable[Sick]] = lambda rule, subject: ()  # noqa: ARG005
+        self.later: Callable[[Rule, Subject], Iterable[SubjectFindings]] = lambda rule, subject: ()  # noqa: ARG005
         """What this process will find sick by the same rule, in the order of its items."""
         self.settled: set[tuple[str, Subject]] = set()
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
 
-    def look(self, rule: Rule, subject: Subject) -> Look:
-        """What one check finds; raises `NothingToLookAt`, and `TooLarge` where it does not fit into the memory."""
+    def look(self, rule: Rule, subject: Subject) -> CheckResult:
+        """What one check finds; raises `NotApplicable`, and `TooLarge` where it does not fit into the memory."""
 
-        def check(db: sqlite3.Connection) -> Look:
+        def check(db: sqlite3.Connection) -> CheckResult:
             integrity = self.verification.integrity if self.verification else check_file
-            view = View(
+            context = RuleContext(
                 *(db, rule.id, subject, self.kinds, self._memo_of(db), integrity),
                 space=self.space,
                 embedder=self.embedder,
@@ -194,30 +194,30 @@ class Examiner:
                 timeout=self.timeout,
                 release=partial(self.database.release, db),
             )
-            findings = Named()
-            view.require_subject()
+            findings = KeptFindings()
+            context.require_subject()
             raised: Misbehaved | None = None
             absent = ""
             try:
-                with checking(rule, NothingToLookAt, TooLarge, sqlite3.DatabaseError):
-                    findings.add(findings_of(rule, rule.check(view)))
+                with checking(rule, NotApplicable, TooLarge, sqlite3.DatabaseError):
+                    findings.add(findings_of(rule, rule.check(context)))
             except Misbehaved as error:
                 raised = error
-            except NothingToLookAt as nothing:
+            except NotApplicable as nothing:
                 if not findings.kept:
                     raise
                 absent = str(nothing)
             except sqlite3.DatabaseError:
-                seen[:] = findings.all(view)
+                seen[:] = findings.all(context)
                 raise
-            return Look(findings.all(view), view.looked_at, raised, absent)
+            return CheckResult(findings.all(context), context.looked_at, raised, absent)
 
         seen: list[Finding] = []
         try:
             return self.database.read(check)
         except sqlite3.DatabaseError as error:
             if too_big(error):
-                raise self.database.read(lambda db: named(db, self.space, subject.experiment)) from error
+                raise self.database.read(lambda db: name_too_large(db, self.space, subject.experiment)) from error
             return self._unreadable(rule, subject, error, seen)
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
@@ -229,23 +229,25 @@ class Examiner:
             self._memo, self._memo_state = {}, state
         return self._memo
 
-    def _unreadable(self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError, seen: list[Finding]) -> Look:
+    def _unreadable(
+        self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError, seen: list[Finding]
+    ) -> CheckResult:
         """What a check comes to that SQLite ended; `seen` is what it had found by then."""
         name = getattr(error, "sqlite_errorname", "")
         lacking = self.rules.get("schema") is not rule and self.database.read(lambda db: lacks(db, str(error)))
         if lacking and not seen:
-            raise NothingToLookAt(f"{error} (see schema)") from error
+            raise NotApplicable(f"{error} (see schema)") from error
         absent = "" if lacking else self.database.read(lambda db: needing(db, error))
         if lacking or not (absent or name.startswith(UNREADABLE)):
             try:
                 with checking(rule):
                     raise error
             except Misbehaved as raised:
-                return Look(tuple(seen), raised=raised)
-        hint = REMOVE if absent else see(rule, name)
+                return CheckResult(tuple(seen), raised=raised)
+        hint = REMOVE if absent else advice_for(rule, name)
         message = f"SQLite cannot read what this rule looks at: {absent or error} ({hint})"
         found = Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1)
-        return Look((*seen, found))
+        return CheckResult((*seen, found))
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
         """Examine one item; what was read of it must be whole, or nothing is said but that."""
@@ -269,11 +271,11 @@ class Examiner:
         order and every number of workers ends in the same state and in the same outcomes.
         """
         try:
-            if self.surgeon:
-                self._settle(rule, subject)
+            if self.repairer:
+                self._repair_prerequisites(rule, subject)
             look = self.look(rule, subject)
-        except (NothingToLookAt, NotExaminable) as why:
-            skipped = isinstance(why, NothingToLookAt)
+        except (NotApplicable, NotExaminable) as why:
+            skipped = isinstance(why, NotApplicable)
             return Outcome("skipped", note=str(why)) if skipped else Outcome("failed", note=f"not examined: {why}")
         except TooLarge as large:
             ids = (large.id,) if large.id else ()
@@ -282,11 +284,11 @@ class Examiner:
             return Outcome("failed", (finding,), note="not repaired: what was not examined is not changed")
         warnings = tuple(finding for finding in look.findings if finding.warning)
         if look.raised:
-            outcome = broken(look, look.raised)
+            outcome = unfinished_outcome(look, look.raised)
         elif look.wrong and (to_come := self.to_come(rule, subject, look.wrong)):
             outcome = Outcome("skipped", note=to_come)
         elif look.wrong:
-            outcome = self._treat(rule, subject, look.wrong)
+            outcome = self._repair(rule, subject, look.wrong)
         else:
             outcome = self._unharmed(rule, subject, look)
         if not warnings and outcome.rows:
@@ -298,17 +300,17 @@ class Examiner:
         running = self.running
         return self.database.read(lambda db: running.to_come(db, rule, subject.experiment, findings)) if running else ""
 
-    def _unharmed(self, rule: Rule, subject: Subject, look: Look) -> Outcome:
+    def _unharmed(self, rule: Rule, subject: Subject, look: CheckResult) -> Outcome:
         """What an item without a finding comes to: it passes only where something was looked at."""
-        earlier = self.surgeon.repaired(rule, subject) if self.surgeon else None
+        earlier = self.repairer.find_result(rule, subject) if self.repairer else None
         if earlier:
             return Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
         uncounted = UNCOUNTED if rule.source == BUILT_IN and not look.rows else ""
         reason = look.nothing or uncounted
         return Outcome("skipped", note=reason) if reason else Outcome("passed", rows=look.rows)
 
-    def _settle(self, rule: Rule, subject: Subject) -> None:
-        for name in rule.after:
+    def _repair_prerequisites(self, rule: Rule, subject: Subject) -> None:
+        for name in rule.requires:
             first = self.rules[name]
             if (name, subject) in self.settled or self.left_out(name):
                 continue
@@ -316,60 +318,62 @@ class Examiner:
                 look = self.look(first, subject)
                 if look.raised:
                     continue
-                if look.findings and self.surgeon and first.repair:
-                    done = self.surgeon.operate(first, subject, look.findings, self.later(first, subject))
-                    self.surgeon.remember(first, subject, replace(done, findings=look.findings))
-            except (NothingToLookAt, NotExaminable, NotRepaired, Misbehaved, TooLarge):
+                if look.findings and self.repairer and first.repair:
+                    done = self.repairer.repair(first, subject, look.findings, self.later(first, subject))
+                    self.repairer.record_result(first, subject, replace(done, findings=look.findings))
+            except (NotApplicable, NotExaminable, RepairNotPossible, Misbehaved, TooLarge):
                 # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
                 # this item needs of it, it looks at itself.
                 continue
             self.settled.add((name, subject))
 
     def left_out(self, name: str) -> bool:
-        return self.chosen is not None and name not in self.chosen
+        return self.repairable_rules is not None and name not in self.repairable_rules
 
-    def _treat(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+    def _repair(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
         """What an item with findings comes to; they are kept, whatever is raised on the way to their repair."""
         what = "planning the repair" if self.planner else "the repair"
         try:
             with calling(what, TooLarge, bug=True):
-                return self._operate(rule, subject, findings)
+                return self._run_repairer(rule, subject, findings)
         except TooLarge as large:
             return Outcome("failed", findings, f"not repaired: {large}")
         except Misbehaved as raised:
             return Outcome("failed", findings, f"not repaired: {raised}", trace=raised.trace, bug=raised.bug)
 
-    def _operate(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
+    def _run_repairer(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
         if self.planner and self.verification and (refusal := self.verification.refusal):
             return Outcome("failed", findings, f"not planned: {refusal}")
         if self.planner:
             note, measures = self.planner.plan(rule, subject, findings)
             return Outcome("failed", findings, note, measures=measures)
-        if self.surgeon is None:
+        if self.repairer is None:
             return Outcome("failed", findings)
         if rule.repair is None:
             remedy = remedy_of(rule, [each.message for each in findings])
             return Outcome("failed", findings, note=f"nothing repairs this: {remedy}" if remedy else "")
         try:
-            repaired = self.surgeon.operate(rule, subject, findings, self.later(rule, subject))
+            repaired = self.repairer.repair(rule, subject, findings, self.later(rule, subject))
             left = self.look(rule, subject)
-        except NotRepaired as failure:
+        except RepairNotPossible as failure:
             note = f"not repaired: {failure}"
-            if left_out := list(filter(self.left_out, blockers(rule, note))):
+            if left_out := list(filter(self.left_out, blocking_rules(rule, note))):
                 which = "that rule" if len(left_out) == 1 else "those rules"
                 note += f"; blocked by {' and '.join(left_out)}: run {which} too"
             return Outcome("failed", findings, note=note, measures=failure.measures)
-        except NothingToLookAt:
+        except NotApplicable:
             return Outcome("fixed", findings, repaired.note, measures=repaired.measures)
         if left.raised:
-            return replace(broken(left, left.raised), note=f"checked again after the repair ({repaired.note})")
+            return replace(
+                unfinished_outcome(left, left.raised), note=f"checked again after the repair ({repaired.note})"
+            )
         if left.wrong:
             note = f"still sick after the repair ({repaired.note})"
             return Outcome("failed", left.wrong, note=note, measures=repaired.measures, rows=left.rows)
         return Outcome("fixed", findings, repaired.note, measures=repaired.measures, rows=left.rows)
 
 
-def see(rule: Rule, name: str) -> str:
+def advice_for(rule: Rule, name: str) -> str:
     """What to do about an error of SQLite, which calls it `name`, that ended the check of a rule."""
     if "BUSY" in name or "LOCKED" in name:
         return "another program holds it: run again"
@@ -381,6 +385,6 @@ def checking(rule: Rule, *through: type[BaseException]) -> AbstractContextManage
     return calling(f"the rule {rule.id} of {rule.source}", *through, bug=rule.source == BUILT_IN)
 
 
-def broken(look: Look, raised: Misbehaved) -> Outcome:
+def unfinished_outcome(look: CheckResult, raised: Misbehaved) -> Outcome:
     """What an item comes to whose check did not come to its end: sick with what it had found. Nothing is repaired."""
     return Outcome("failed", look.wrong, error=str(raised), trace=raised.trace, bug=raised.bug, rows=look.rows)

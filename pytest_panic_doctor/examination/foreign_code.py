@@ -111,10 +111,10 @@ def findings_of(rule: Rule, given: object) -> Iterator[Finding]:
     """What a check returned or yields, one by one; raises `Misbehaved` for what is no finding."""
     whose = f"the rule {rule.id} of {rule.source}"
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
-        raise Misbehaved(f"{whose} returned {shown(given)}, which is not a list of findings: yield view.finding(…)")
+        raise Misbehaved(f"{whose} returned {shown(given)}, which is not a list of findings: yield context.finding(…)")
     for each in given:
         if not isinstance(each, Finding):
-            raise Misbehaved(f"{whose} yielded {shown(each)}, which is not a finding: yield view.finding(…)")
+            raise Misbehaved(f"{whose} yielded {shown(each)}, which is not a finding: yield context.finding(…)")
         for name, kinds in FIELDS.items():
             value = getattr(each, name)
             if not isinstance(value, kinds) or (name == "ids" and not all(isinstance(one, str) for one in each.ids)):

@@ -12,10 +12,10 @@ from itertools import islice
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.room import TooLarge
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Examiner, Sick
+from pytest_panic_doctor.examination.examiner import Examiner, SubjectFindings
 from pytest_panic_doctor.examination.foreign_code import Misbehaved
 from pytest_panic_doctor.examination.manifest import Entry
-from pytest_panic_doctor.rules.base import Finding, NothingToLookAt, RepairKind, Rule
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, Rule
 
 FARTHEST = 64
 """Items of the same rule that are looked at ahead of their turn, at most."""
@@ -40,7 +40,7 @@ class Lookahead:
                 places.setdefault(entry.subject, len(places))
         self._subjects: Mapping[str, list[Subject]] = {rule: list(places) for rule, places in self._places.items()}
 
-    def __call__(self, rule: Rule, subject: Subject) -> Iterator[Sick]:
+    def __call__(self, rule: Rule, subject: Subject) -> Iterator[SubjectFindings]:
         """The subjects of the next items of `rule` that are sick and can be repaired now, each with its findings."""
         place = self._places.get(rule.id, {}).get(subject)
         if place is None:
@@ -58,12 +58,12 @@ class Lookahead:
         """What the rule finds that is repaired at once; nothing where something else has to be done or said first."""
         examiner = self._examiner
         try:
-            if not all(self._healthy(name, subject) for name in rule.after):
+            if not all(self._healthy(name, subject) for name in rule.requires):
                 return ()
             look = examiner.look(rule, subject)
             if look.raised or (look.wrong and examiner.to_come(rule, subject, look.wrong)):
                 return ()
-        except (NothingToLookAt, TooLarge, Misbehaved, Unreadable):
+        except (NotApplicable, TooLarge, Misbehaved, Unreadable):
             return ()
         return look.wrong
 
@@ -74,7 +74,7 @@ class Lookahead:
             return True
         try:
             look = examiner.look(examiner.rules[name], subject)
-        except NothingToLookAt:
+        except NotApplicable:
             return True
         if look.findings or look.raised:
             return False

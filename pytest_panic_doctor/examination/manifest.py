@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pytest_panic_doctor.database.integrity import UNKNOWN
 from pytest_panic_doctor.database.json_columns import is_name, loaded
-from pytest_panic_doctor.database.room import Room, named, too_big
+from pytest_panic_doctor.database.room import MemoryRoom, name_too_large, too_big
 from pytest_panic_doctor.database.schema import columns_of
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.formatting import distinct
@@ -175,7 +175,7 @@ def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[
             yield entry(rule, subject)
 
 
-def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: Room = Room()) -> Manifest:  # noqa: B008
+def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: MemoryRoom = MemoryRoom()) -> Manifest:  # noqa: B008
     """The manifest of the database, or of those of its experiments that are named; in the order of their ids.
 
     The tables themselves are read, and no index: one that is damaged would leave items out.
@@ -187,10 +187,10 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: Room
     except sqlite3.DataError as error:
         if not too_big(error):
             raise
-        raise named(db, space) from error
+        raise name_too_large(db, space) from error
 
 
-def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Room) -> Manifest:
+def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: MemoryRoom) -> Manifest:
     """The same, where every value can be read."""
     try:
         lists = ", ".join(
@@ -225,7 +225,7 @@ def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Room)
 
 
 def counted(
-    db: sqlite3.Connection, experiments: tuple[str, ...], rules: Iterable[Rule], space: Room
+    db: sqlite3.Connection, experiments: tuple[str, ...], rules: Iterable[Rule], space: MemoryRoom
 ) -> tuple[int, int]:
     """How many runs and items there are: of the database, or of those of its experiments that are named.
 
@@ -246,7 +246,7 @@ def counted(
     except sqlite3.DataError as error:
         if not too_big(error):
             raise
-        raise named(db, space) from error
+        raise name_too_large(db, space) from error
     except sqlite3.OperationalError:
         return 0, 0  # A table or a column is missing: see `build`.
     models, runs, pairs, number = map(int, found)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, View
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext
 
 
-class Named:
+class KeptFindings:
     """The findings of one check: the first 10,000 by name, the others by their number."""
 
     def __init__(self) -> None:
@@ -25,9 +25,9 @@ class Named:
                 self.findings += 1
                 self.rows += finding.count
 
-    def all(self, view: View) -> tuple[Finding, ...]:
+    def all(self, context: RuleContext) -> tuple[Finding, ...]:
         """Those that were kept, and one more for the rest."""
         if self.findings:
             text = f"{plural(self.findings, 'more finding')}, of which none is named (at most {IDS_KEPT:,} are)"
-            return (*self.kept, view.finding(text, count=self.rows))
+            return (*self.kept, context.finding(text, count=self.rows))
         return tuple(self.kept)

@@ -9,40 +9,40 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.connection import Unreadable
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.acceptance import Judge
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.rules.base import Rule
 
 DECISIVE = ("schema", "experiment-config")
 """A table that is none, a row without an id, or a list that is none leave out items, and no other rule says so."""
 
 
-def prerequisites(doctor: Doctor, judge: Judge) -> Iterator[str]:
+def prerequisites(examination: Examination, policy: AcceptancePolicy) -> Iterator[str]:
     """What those of these rules find that have no item in this session, a sentence each, unless it is accepted.
 
     Args:
         doctor: The session, after its items have ended.
         judge: What accepts findings by severity and baseline.
     """
-    elsewhere = doctor.chosen_rules()
+    elsewhere = examination.chosen_rules()
     rules = [
         rule
-        for name, rule in doctor.rules.items()
-        if name in DECISIVE and name not in elsewhere and doctor.settings.severity.get(name) != "off"
+        for name, rule in examination.rules.items()
+        if name in DECISIVE and name not in elsewhere and examination.settings.severity.get(name) != "off"
     ]
     if not rules:
         return
     try:
-        yield from found(doctor, judge, rules)
+        yield from found(examination, policy, rules)
     except (Unreadable, sqlite3.Error) as error:
         yield f"whether items are missing is unknown: {error}"
 
 
-def found(doctor: Doctor, judge: Judge, rules: Iterable[Rule]) -> Iterator[str]:
+def found(examination: Examination, policy: AcceptancePolicy, rules: Iterable[Rule]) -> Iterator[str]:
     """What these rules find, a sentence each; raises what keeps the database from being read."""
-    examiner = doctor.examiner()
-    for entry in doctor.manifest.entries(rules):
-        outcome = judge.judge(entry.rule, entry.name, examiner.examine(doctor.rules[entry.rule], entry.subject))
-        if outcome.word == "failed":
+    examiner = examination.examiner()
+    for entry in examination.manifest.entries(rules):
+        outcome = policy.apply(entry.rule, entry.name, examiner.examine(examination.rules[entry.rule], entry.subject))
+        if outcome.status == "failed":
             said = outcome.findings[0].message if outcome.findings else outcome.note or outcome.error
             yield f"items may be missing or cannot be judged: {entry.name}: {said}; examine {entry.rule} too"

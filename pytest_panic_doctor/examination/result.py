@@ -25,20 +25,20 @@ class Result:
     warnings: tuple[str, ...] = ()
     measures: Mapping[str, object] = field(default_factory=dict)
     accepted: tuple[Mapping[str, object], ...] = ()
-    by: str = ""
-    late: bool = False
+    accepted_by: str = ""
+    not_started: bool = False
     rows: Mapping[str, int] = field(default_factory=dict)
     """How many rows of each table were looked at; empty where nobody counted."""
     error: str = ""
 
     @property
-    def shown(self) -> str:
+    def display_outcome(self) -> str:
         """The outcome as people are shown it: one that passed with accepted findings is `warned`, one that was not
         begun in time is `late`."""
-        return "late" if self.late else "warned" if self.accepted and self.outcome == "passed" else self.outcome
+        return "late" if self.not_started else "warned" if self.accepted and self.outcome == "passed" else self.outcome
 
     @property
-    def said(self) -> str:
+    def messages(self) -> str:
         """What its findings say, without where they are, a line each."""
         return "\n".join(str(finding["message"]) for finding in self.findings)
 
@@ -56,7 +56,12 @@ class Result:
             "warnings": list(self.warnings),
             "measures": dict(self.measures),
         }
-        optional |= {"accepted": list(self.accepted), "by": self.by, "late": self.late, "rows": dict(self.rows)}
+        optional |= {
+            "accepted": list(self.accepted),
+            "by": self.accepted_by,
+            "late": self.not_started,
+            "rows": dict(self.rows),
+        }
         optional |= {"error": self.error}
         return plain | {key: value for key, value in optional.items() if value}
 
@@ -66,15 +71,15 @@ def to_plain(rule: str, outcome: Outcome) -> dict[str, object]:
 
     pytest keeps every report to the end, so that what is empty is left out.
     """
-    plain: dict[str, object] = {"rule": rule, "outcome": outcome.word}
+    plain: dict[str, object] = {"rule": rule, "outcome": outcome.status}
     more: dict[str, object] = {
         "findings": [finding.as_dict() for finding in outcome.findings],
         "note": outcome.note,
         "warnings": [finding.sentence for finding in outcome.warnings],
         "measures": dict(outcome.measures),
         "accepted": [finding.as_dict() for finding in outcome.accepted],
-        "by": outcome.by,
-        "late": outcome.late,
+        "by": outcome.accepted_by,
+        "late": outcome.not_started,
         "rows": dict(outcome.rows),
         "error": outcome.error,
     }
@@ -95,12 +100,12 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
         tuple(plain.get("accepted", ())),  # type: ignore[arg-type]
         str(plain.get("by", "")),
         bool(plain.get("late")),
-        shared(tuple(plain.get("rows", NOTHING).items())),  # type: ignore[attr-defined]
+        shared_counts(tuple(plain.get("rows", NOTHING).items())),  # type: ignore[attr-defined]
         str(plain.get("error", "")),
     )
 
 
 @cache
-def shared(rows: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+def shared_counts(rows: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
     """Counts as one object for all items that have the same: most diagrams' are."""
     return dict(rows)

@@ -15,7 +15,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Todo:
+class MissingDiagram:
     """A diagram that is absent or NULL, and the number of points of its cloud."""
 
     subject: Subject
@@ -27,11 +27,11 @@ class Todo:
         return str(self.subject.run), str(self.subject.embedding_model)
 
 
-def todo(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -> list[Todo]:
+def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -> list[MissingDiagram]:
     """The diagrams that are absent or NULL, those of the most points first. No payload and no vector is read."""
     has = "typeof(diagram_data) <> 'null'"
     there = set(db.execute(f"SELECT DISTINCT run_id, embedding_model FROM persistencediagram WHERE {has}"))
-    found: list[Todo] = []
+    found: list[MissingDiagram] = []
     counts: dict[str, dict[str, int]] = {}
     for subject in manifest.diagram_subjects():
         run, model = str(subject.run), str(subject.embedding_model)
@@ -42,11 +42,11 @@ def todo(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -
                 db.execute("SELECT type, count(*) FROM invocation WHERE run_id = ? GROUP BY type", (run,))
             )
         if (points := counts[run].get(kinds[model], 0)) >= LEAST_POINTS:
-            found.append(Todo(subject, points))
+            found.append(MissingDiagram(subject, points))
     return sorted(found, key=lambda each: -each.points)
 
 
-def dealt(pairs: Sequence[Pair], first: Iterable[Pair], before: int, each: int, workers: int) -> list[Pair]:
+def distribute(pairs: Sequence[Pair], first: Iterable[Pair], before: int, each: int, workers: int) -> list[Pair]:
     """`pairs` in an order in which every worker begins with its share of `first`, which come largest first.
 
     xdist's worksteal gives each worker one contiguous share of all items, and lets the idle steal from the end of

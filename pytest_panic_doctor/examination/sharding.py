@@ -67,10 +67,10 @@ class Shard:
         return f"shard {self.number:,} of {self.of:,}"
 
 
-WHOLE = Shard(1, 1)
+NO_SHARDING = Shard(1, 1)
 
 
-def shard(text: str) -> Shard:
+def parse_shard(text: str) -> Shard:
     """`2/3`; raises ValueError, with the end of a sentence, for anything that names no shard."""
     match = FORM.fullmatch(text.replace(" ", ""))
     if not match:
@@ -147,37 +147,37 @@ def costs(manifest: Manifest, rules: Sequence[Rule], fix: bool) -> dict[Unit, fl
     return found
 
 
-def dealt(found: Mapping[Unit, float], of: int) -> dict[Unit, int]:
+def assign_shards(found: Mapping[Unit, float], of: int) -> dict[Unit, int]:
     """The shard of each unit, largest first, each to the shard that has least; in the same way for the same units."""
     loads = [(0.0, number) for number in range(1, of + 1)]
     chosen: dict[Unit, int] = {}
-    for key in sorted(found, key=lambda each: (-found[each], order(each))):
+    for key in sorted(found, key=lambda each: (-found[each], tie_break(each))):
         load, number = loads[0]
         chosen[key] = number
         heapq.heapreplace(loads, (load + found[key], number))
     return chosen
 
 
-def order(key: Unit) -> tuple[str, str, str, str]:
+def tie_break(key: Unit) -> tuple[str, str, str, str]:
     """What units of equal cost are told apart by, whatever the order of the manifest."""
     subject, name = key
     return subject.experiment or "", subject.run or "", subject.embedding_model or "", name
 
 
-class Share:
+class ShardSelection:
     """The items of one shard."""
 
     def __init__(self, manifest: Manifest, rules: Sequence[Rule], mine: Shard, fix: bool) -> None:
         """`rules` are those that have items; `fix` as in the settings. Costs nothing for the only shard."""
-        self._whole = mine == WHOLE
-        chosen = {} if self._whole else dealt(costs(manifest, rules, fix), mine.of)
+        self._whole = mine == NO_SHARDING
+        chosen = {} if self._whole else assign_shards(costs(manifest, rules, fix), mine.of)
         self._units = {key for key, number in chosen.items() if number == mine.number}
 
     def has(self, entry: Entry) -> bool:
         """Whether an item is of this shard."""
         return self._whole or unit(entry) in self._units
 
-    def looks_at(self, subject: Subject) -> bool:
+    def includes(self, subject: Subject) -> bool:
         """Whether the items of a subject, other than the whole database, are of this shard."""
         return self._whole or (subject, "") in self._units
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.database.subject import Subject
     from pytest_panic_doctor.repair.journal.journal import Repair
     from pytest_panic_doctor.repair.journal.writer import Change, Writer
-    from pytest_panic_doctor.repair.recompute import Done, Place
+    from pytest_panic_doctor.repair.recompute import DiagramTarget, RepairSummary
 
 MOST = 32
 """Diagrams of one batch, the one that was asked for included."""
@@ -50,15 +50,15 @@ class Later:
     """
 
     database: Database
-    computer: SmallFirst
+    runner: SmallFirst
     claim: Claim
     rule: str
     subjects: Iterable[Subject]
-    place: Callable[[sqlite3.Connection, Subject], Place]
-    keep: Callable[[Subject, Done], object]
+    place: Callable[[sqlite3.Connection, Subject], DiagramTarget]
+    keep: Callable[[Subject, RepairSummary], object]
     max_dim: int
 
-    def made(self, claims: ExitStack) -> Iterator[tuple[Change, Done]]:
+    def made(self, claims: ExitStack) -> Iterator[tuple[Change, RepairSummary]]:
         """What is computed in the time that there is; the claims are held until all is written."""
         begun, count = time.monotonic(), 1
         for subject in self.subjects:
@@ -68,22 +68,22 @@ class Later:
             if count >= MOST or time.monotonic() - begun > SECONDS:
                 return
 
-    def _one(self, subject: Subject, claims: ExitStack) -> tuple[Change, Done] | None:
+    def _one(self, subject: Subject, claims: ExitStack) -> tuple[Change, RepairSummary] | None:
         """The diagram of one subject, None where it is left to its own item."""
         try:
             claims.enter_context(self.claim(recompute.claimed(subject), wait=False))
-            seen = self.database.read(lambda db: recompute.see(db, self.place(db, subject)))
+            seen = self.database.read(lambda db: recompute.snapshot(db, self.place(db, subject)))
             if seen.healthy or recompute.readable(seen):
                 return None
             recompute.check_computable(seen)
         except (TimeoutError, RepairFailed, TooLarge, sqlite3.Error):
             return None
         begun = datetime.now()
-        computed = self.computer.compute_small(recompute.task(seen, self.max_dim))
+        computed = self.runner.compute_small(recompute.task(seen, self.max_dim))
         if computed is None:
             return None
         change = recompute.change(self.rule, subject, seen.before, begun, computed, self.max_dim)
-        return change, recompute.done(len(seen.cloud.points), computed)
+        return change, recompute.computed_result(len(seen.cloud.points), computed)
 
 
 def write_together(writer: Writer, later: Later, first: Change) -> Repair | None:

@@ -19,27 +19,34 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.memory import available
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import header
-from pytest_panic_doctor.database.files import whole
+from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.database.integrity import Damage
 from pytest_panic_doctor.database.interrupts import heeding
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.database.verification import WHOLE, found_once, verified_folder
 from pytest_panic_doctor.errors import Stopped
-from pytest_panic_doctor.examination.examination import Doctor
+from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.foreign_code import calling
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.repair.cluster.requests import Desk
+from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.journal import Repair
-from pytest_panic_doctor.repair.journal.locks import DoctorLock
-from pytest_panic_doctor.repair.journal.preflight import ROLLED_BACK, check_room, finish, preflight, recover, settle
-from pytest_panic_doctor.repair.journal.size import weigh
+from pytest_panic_doctor.repair.journal.locks import RepairLock
+from pytest_panic_doctor.repair.journal.preflight import (
+    ROLLED_BACK,
+    check_room,
+    finish,
+    preflight,
+    recover,
+    roll_back_hot_journal,
+)
+from pytest_panic_doctor.repair.journal.size import quarantine_size
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.reembed import Trust
-from pytest_panic_doctor.repair.repairer import OperatingSurgeon
-from pytest_panic_doctor.repair.shared import Settled
-from pytest_panic_doctor.rules.base import RepairKind, Scope, View
+from pytest_panic_doctor.repair.repairer import DatabaseRepairer
+from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.rules.base import RepairKind, RuleContext, Scope
 from pytest_panic_doctor.rules.embedder import Embedder
 
 SHARE = 0.8
@@ -53,7 +60,7 @@ CLAIM_POLL = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Ward:
+class RepairRun:
     """What all processes of one repairing session share: its id, a scratch folder, and a memory limit in bytes."""
 
     session: str
@@ -71,11 +78,11 @@ class Ward:
         }
 
     @classmethod
-    def from_plain(cls, plain: dict[str, str | int]) -> Ward:
+    def from_plain(cls, plain: dict[str, str | int]) -> RepairRun:
         """The inverse."""
         return cls(str(plain["session"]), Path(str(plain["scratch"])), int(plain["memory"]), int(plain["controller"]))
 
-    def wanted(self) -> bool:
+    def is_active(self) -> bool:
         """Whether the controller is still there: a worker that outlives it must not write again."""
         there = os.getpid() == self.controller or os.getppid() == self.controller
         return there and not self.stop_file.exists()
@@ -92,23 +99,23 @@ class Ward:
 
     def recover(self, database: Path) -> None:
         """Let SQLite do that. Raises `Unreadable` where it cannot."""
-        recover(database)
+        roll_back_hot_journal(database)
         self.rolled_back.touch()
 
     def budget(self) -> Budget:
         """The ledger of memory that all workers share."""
         return Budget(self.scratch / "budget", self.memory)
 
-    def note(self, rule: str, done: int, found: int) -> None:
+    def report_progress(self, rule: str, done: int, found: int) -> None:
         """Note how far a large quarantine is, for whoever shows the progress; nothing once it is done."""
         path = self.scratch / f"quarantine-{os.getpid()}"
         if done >= found:
             path.unlink(missing_ok=True)
             return
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(f"{rule}: {done:,} of {found:,} rows quarantined")
 
-    def notes(self) -> list[str]:
+    def progress_notes(self) -> list[str]:
         """How far the large quarantines are that run now."""
         found = []
         for path in self.scratch.glob("quarantine-*[0-9]"):
@@ -117,7 +124,7 @@ class Ward:
         return found
 
     @contextmanager
-    def claim(self, name: str, *, wait: bool = True) -> Iterator[None]:
+    def lock_target(self, name: str, *, wait: bool = True) -> Iterator[None]:
         """Hold `name` against the other workers; freed by the kernel when its holder dies.
 
         Raises `Stopped`; where it is not to `wait`, TimeoutError where another worker holds the name.
@@ -132,7 +139,7 @@ class Ward:
             except Timeout:
                 if not wait:
                     raise
-                if not self.wanted():
+                if not self.is_active():
                     raise Stopped("the controller is gone") from None
         try:
             yield
@@ -140,7 +147,7 @@ class Ward:
             lock.release()
 
 
-class Treatment:
+class RepairController:
     """The controller's part: the doctor's lock from the first look to the last write, and the ward."""
 
     def __init__(self, settings: Settings) -> None:
@@ -150,44 +157,49 @@ class Treatment:
         """
         self.database = settings.database
         header(self.database)
-        self.lock = DoctorLock(self.database)
+        self.lock = RepairLock(self.database)
         self.lock.acquire()
         try:
             self.warnings = preflight(self.database, needed_bytes=0)
-            self.settled = settle(self.database)
+            self.recovered = recover(self.database)
         except BaseException:
             self.lock.release()
             raise
         memory = settings.memory or int(SHARE * available())
         scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-"))
-        self.ward = Ward(token_hex(8), scratch, memory, os.getpid())
+        self.run = RepairRun(token_hex(8), scratch, memory, os.getpid())
         found_once(verified_folder(scratch), WHOLE, Damage)
 
-    def check_room(self, doctor: Doctor) -> None:
+    def check_room(self, examination: Examination) -> None:
         """Look whether the disk has room for the new diagrams, and for the before-images of every orphan.
 
         Raises `RepairRefused`, in one sentence. What else is quarantined is not known before it is looked for; a disk
         that fills up then ends a repair, and loses nothing.
         """
         names = [
-            rule for rule in doctor.selected if rule.repair is RepairKind.QUARANTINE and rule.scope is Scope.DATABASE
+            rule
+            for rule in examination.selected
+            if rule.repair is RepairKind.QUARANTINE and rule.scope is Scope.DATABASE
         ]
 
         def weight(db: sqlite3.Connection) -> int:
             size = 0
             for rule in names:
-                view = View(db, rule.id, Subject(), doctor.settings.kinds)
+                context = RuleContext(db, rule.id, Subject(), examination.settings.kinds)
                 # A rule that cannot be asked repairs nothing; its item asks again, and says why.
                 with suppress(Exception), heeding(), calling(f"the rule {rule.id}", sqlite3.Error):
-                    size += weigh(db, [finding.rows for finding in rule.check(view) if finding.rows])[1]
+                    size += quarantine_size(db, [finding.rows for finding in rule.check(context) if finding.rows])[1]
             return size
 
-        check_room(self.database.resolve(), doctor.database.read(weight) + DIAGRAM_BYTES * len(doctor.todo))
+        check_room(
+            self.database.resolve(),
+            examination.database.read(weight) + DIAGRAM_BYTES * len(examination.missing_diagrams),
+        )
 
     def repairs(self) -> list[Repair]:
         """What this session has done, newest first; nothing where the journal cannot be read now."""
         try:
-            return [each for each in repairs(self.database) if each.session == self.ward.session]
+            return [each for each in repairs(self.database) if each.session == self.run.session]
         except RepairError:
             return []
 
@@ -196,7 +208,7 @@ class Treatment:
 
         A checkpoint that has to wait loses nothing.
         """
-        told = [ROLLED_BACK] if self.ward.rolled_back.exists() else []
+        told = [ROLLED_BACK] if self.run.rolled_back.exists() else []
         try:
             finish(self.database)
         except RepairError as error:
@@ -206,26 +218,28 @@ class Treatment:
     def close(self) -> None:
         """Let go of the lock, and clear the scratch folder."""
         self.lock.release()
-        shutil.rmtree(self.ward.scratch, ignore_errors=True)
+        shutil.rmtree(self.run.scratch, ignore_errors=True)
 
 
-def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[str], str]) -> OperatingSurgeon:
+def make_repairer(
+    examination: Examination, repair_run: RepairRun, embedder: Embedder, engine: Callable[[str], str]
+) -> DatabaseRepairer:
     """The surgeon of one process that runs items. `engine` finds an engine by the name that the user gave."""
-    settings = doctor.settings
-    doctor.database.recover = partial(ward.recover, settings.database)
+    settings = examination.settings
+    examination.database.recover = partial(repair_run.recover, settings.database)
     made: list[SmallFirst] = []
 
-    def computer() -> SmallFirst:
+    def runner() -> SmallFirst:
         if not made:
-            threads = max(1, (os.cpu_count() or 1) // max(1, doctor.workers))
+            threads = max(1, (os.cpu_count() or 1) // max(1, examination.workers))
             made.append(
                 SmallFirst(
                     engine=engine(settings.engine),
                     threads=threads,
-                    budget=ward.budget(),
+                    budget=repair_run.budget(),
                     timeout=settings.timeout,
-                    wanted=ward.wanted,
-                    controller=ward.controller,
+                    wanted=repair_run.is_active,
+                    controller=repair_run.controller,
                 )
             )
         return made[0]
@@ -234,19 +248,19 @@ def surgeon(doctor: Doctor, ward: Ward, embedder: Embedder, engine: Callable[[st
         for each in made:
             each.close()
 
-    return OperatingSurgeon(
-        doctor.database,
-        Writer(settings.database, ward.session, ward.wanted, space=doctor.space),
-        computer,
+    return DatabaseRepairer(
+        examination.database,
+        Writer(settings.database, repair_run.session, repair_run.is_active, space=examination.space),
+        runner,
         settings.kinds,
         embedder,
-        ward.claim,
-        Settled(ward.scratch / "settled"),
+        repair_run.lock_target,
+        ResultStore(repair_run.scratch / "settled"),
         settings.max_dim,
-        note=ward.note,
+        note=repair_run.report_progress,
         closing=close,
-        desk=Desk(ward.scratch, ward.wanted) if settings.ray else None,
+        requests=DiagramRequests(repair_run.scratch, repair_run.is_active) if settings.ray else None,
         trust=Trust(settings.embed_cosine),
-        running=doctor.running,
+        running=examination.running,
         most=settings.max_quarantine,
     )

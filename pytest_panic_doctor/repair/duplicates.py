@@ -14,11 +14,11 @@ import numpy as np
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
-from pytest_panic_doctor.repair.recompute import Place, current_and_valid, valid
+from pytest_panic_doctor.repair.recompute import DiagramTarget, current_and_valid, valid
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import decode
-from pytest_panic_doctor.topology.vectors import flaws
+from pytest_panic_doctor.topology.vectors import find_defects
 
 ROUNDING = 1e-4
 """How far apart, in parts of their length, vectors may be that another batch or machine made of one output."""
@@ -45,7 +45,7 @@ def rows(table: str, pairs: Iterable[Pair]) -> Rows:
     )
 
 
-def lesser_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> list[Pair]:
+def surplus_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> list[Pair]:
     """All but the newest usable embedding of each invocation, or all but the newest where none is usable.
 
     `offenders` finds all embeddings of invocations that have several by one model; `width` in values. None of an
@@ -63,14 +63,14 @@ def lesser_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> li
         members: list[tuple[str, object]] = []
         newest: bytes | None = None
         for _, _, row_id, vector in group:
-            usable = not list(flaws([vector], width))
+            usable = not list(find_defects([vector], width))
             if usable and newest is not None and differ(newest, vector):
                 unsure.append(invocation)
                 break
             newest = vector if usable and newest is None else newest
             members.append((row_id, usable))
         else:
-            pairs += against_best(members)
+            pairs += pair_with_best(members)
     if unsure and not pairs:
         which = f"of invocation {unsure[0]}" if len(unsure) == 1 else f"of {len(unsure):,} invocations"
         raise RepairFailed(
@@ -93,7 +93,7 @@ class Doubt:
     valid: bool
 
 
-def doubt(db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud) -> Doubt:
+def doubt(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud) -> Doubt:
     """Compare the diagrams of a place; one is in memory beside the first of its kind."""
     firsts: dict[str, Diagram] = {}
     differing = dict.fromkeys(("current", "valid"), False)
@@ -106,7 +106,7 @@ def doubt(db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud) -> Do
     return Doubt("current" in firsts and differing["current"], "current" not in firsts and differing["valid"])
 
 
-def unsure(db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud, found: Doubt) -> str:
+def unsure(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud, found: Doubt) -> str:
     """Why it cannot be told which of several diagrams is right, as a sentence; empty where the cloud can decide."""
     damage = upstream.damage(db, place.run, place.model, replacing=True)
     blocks = [*cloud.blocks, *filter(None, [damage])]
@@ -115,35 +115,35 @@ def unsure(db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud, foun
     return ""
 
 
-def lesser_diagrams(db: sqlite3.Connection, place: Place, right: Diagram | None = None) -> list[Pair]:
+def surplus_diagrams(db: sqlite3.Connection, place: DiagramTarget, right: Diagram | None = None) -> list[Pair]:
     """All but the newest diagram that is valid and current; failing that valid; failing that with a payload.
 
     `right`, where it was computed: of the current ones the newest with its bars comes first.
     """
-    return list(against_best(ranked_diagrams(db, place, load(db, place), right)))
+    return list(pair_with_best(ranked_diagrams(db, place, load_target_cloud(db, place), right)))
 
 
-def other_choices(db: sqlite3.Connection, place: Place) -> list[list[Pair]]:
+def surplus_if_other(db: sqlite3.Connection, place: DiagramTarget) -> list[list[Pair]]:
     """What would go instead if another valid diagram turned out to be current; none where that is decided.
 
     It is decided where the cloud is whole, and those that are current have the same bars. Where it is blocked no
     diagram is current, but once its embeddings are repaired any valid one may be.
     """
-    cloud = load(db, place)
-    if cloud.whole and not doubt(db, place, cloud).current:
+    cloud = load_target_cloud(db, place)
+    if cloud.complete and not doubt(db, place, cloud).current:
         return []
     ranked = ranked_diagrams(db, place, cloud)
-    able = [row_id for row_id, (_, current, sound, _) in ranked if (current if cloud.whole else sound)]
+    able = [row_id for row_id, (_, current, sound, _) in ranked if (current if cloud.complete else sound)]
     return [[(row_id, best) for row_id, _ in ranked if row_id != best] for best in able[1:]]
 
 
-def load(db: sqlite3.Connection, place: Place) -> clouds.StoredCloud:
+def load_target_cloud(db: sqlite3.Connection, place: DiagramTarget) -> clouds.StoredCloud:
     """The cloud of a place."""
-    return clouds.load(db, place.run, place.model, place.kind, place.width)
+    return clouds.load_cloud(db, place.run, place.model, place.kind, place.width)
 
 
 def ranked_diagrams(
-    db: sqlite3.Connection, place: Place, cloud: clouds.StoredCloud, right: Diagram | None = None
+    db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud, right: Diagram | None = None
 ) -> list[tuple[str, tuple[bool, bool, bool, bool]]]:
     """The diagrams of a place, newest first, each with what speaks for it, the strongest first: whether it is current
     and has the bars of `right`; is current and valid; is valid; has a payload."""
@@ -155,7 +155,7 @@ def ranked_diagrams(
     return found
 
 
-def against_best(members: Iterable[tuple[str, object]]) -> Iterable[Pair]:
+def pair_with_best(members: Iterable[tuple[str, object]]) -> Iterable[Pair]:
     """Each member but the best against the best; members come newest first, and the first of equals is the best."""
     ordered = sorted(members, key=lambda member: member[1], reverse=True)  # type: ignore[arg-type,return-value]
     return ((row_id, ordered[0][0]) for row_id, _ in ordered[1:])

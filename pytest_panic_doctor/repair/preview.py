@@ -13,10 +13,17 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Number
 from pytest_panic_doctor.repair.journal.errors import RepairError
-from pytest_panic_doctor.repair.journal.size import Taken, Tally, weigh
-from pytest_panic_doctor.repair.quarantine_limit import asks
-from pytest_panic_doctor.repair.recompute import readable, see, valid
-from pytest_panic_doctor.repair.targets import QUARANTINES, alternatives, place_of, removed, undecided, untaken
+from pytest_panic_doctor.repair.journal.size import QuarantinePreview, SessionTotals, quarantine_size
+from pytest_panic_doctor.repair.quarantine_limit import limit_exceeded
+from pytest_panic_doctor.repair.recompute import readable, snapshot, valid
+from pytest_panic_doctor.repair.targets import (
+    QUARANTINES,
+    diagram_target,
+    not_repairable_reason,
+    other_choices,
+    rows_to_quarantine,
+    undecided,
+)
 from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, remedy_of
 
 NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
@@ -29,7 +36,7 @@ class Planner:
         self,
         database: Database,
         kinds: Mapping[str, Kind],
-        tally: Tally,
+        totals: SessionTotals,
         *,
         embeds: bool = False,
         most: str | None = None,
@@ -45,7 +52,7 @@ class Planner:
         self.most = most
         self.database = database
         self.kinds = kinds
-        self.tally = tally
+        self.totals = totals
 
     def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
         """Why the item would stay sick, empty where it would not; and the measures of its repair.
@@ -68,22 +75,22 @@ class Planner:
             return str(error), {}
 
     def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
-        def look(db: sqlite3.Connection) -> tuple[Taken | None, int, str]:
+        def look(db: sqlite3.Connection) -> tuple[QuarantinePreview | None, int, str]:
             if rule.repair is RepairKind.KEEP_CURRENT and not self.embeds:
                 undecided(db, subject, self.kinds)
-            rows = removed(db, rule.repair, subject, findings, self.kinds)
-            others = alternatives(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
-            high = max((weigh(db, [each])[1] for each in others), default=0)
-            taken = Taken(db, rows) if rows else None
-            return taken, high, asks(db, taken, self.most, self.tally.besides(taken)) if taken else ""
+            rows = rows_to_quarantine(db, rule.repair, subject, findings, self.kinds)
+            others = other_choices(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
+            high = max((quarantine_size(db, [each])[1] for each in others), default=0)
+            taken = QuarantinePreview(db, rows) if rows else None
+            return taken, high, limit_exceeded(db, taken, self.most, self.totals.besides(taken)) if taken else ""
 
         taken, high, large = self.database.read(look)
         if taken is None:
-            return untaken(findings), {}
+            return not_repairable_reason(findings), {}
         with taken:
             if large:
                 return large, {}
-            self.tally.add(rule.id, taken)
+            self.totals.add(rule.id, taken)
             rows, size = taken.weight
         measures: dict[str, Number] = {"rows": rows, "bytes": size}
         return "", measures | ({"bytes_high": high} if high > size else {})
@@ -91,10 +98,10 @@ class Planner:
     def _compute(self, db: sqlite3.Connection, rule: Rule, subject: Subject) -> tuple[str, dict[str, Number]]:
         run, model = str(subject.run), str(subject.embedding_model)
         width = clouds.width_of(db, str(subject.experiment), model)
-        cloud = clouds.load(db, run, model, self.kinds.get(model), width)
-        if not rule.deep and readable(see(db, place_of(db, subject, self.kinds))):
+        cloud = clouds.load_cloud(db, run, model, self.kinds.get(model), width)
+        if not rule.deep and readable(snapshot(db, diagram_target(db, subject, self.kinds))):
             return "", {"rewritten": 1}
-        if not cloud.whole:
+        if not cloud.complete:
             unless = ", unless the embedding hook helps" if self.embeds else ""
             return f"blocked{unless}: {'; '.join(cloud.blocks)}", {}
         replacing = any(valid(each.payload) for each in clouds.diagrams(db, run, model))

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.repair.journal.size import Taken
+from pytest_panic_doctor.repair.journal.size import QuarantinePreview
 
-MANY = 1_000
+FREE_ROWS = 1_000
 """Rows that a quarantine may take unasked, with all that goes along."""
 
-MUCH = 1.0
+FREE_PERCENT = 1.0
 """Per cent of each table's rows that it may take unasked, however many they are."""
 
 NONE: Mapping[str, int] = {}
@@ -25,7 +25,9 @@ WHOLE_RUNS = (
 )
 
 
-def asks(db: sqlite3.Connection, taken: Taken, allowed: str | None, before: Mapping[str, int] = NONE) -> str:
+def limit_exceeded(
+    db: sqlite3.Connection, taken: QuarantinePreview, allowed: str | None, before: Mapping[str, int] = NONE
+) -> str:
     """Why a quarantine is not done unasked, in one sentence with what to type; empty where it is.
 
     More than `MANY` rows that are more than `MUCH` of any table ask; and, whatever their number, invocations that are
@@ -35,27 +37,29 @@ def asks(db: sqlite3.Connection, taken: Taken, allowed: str | None, before: Mapp
     counts = taken.by_table
     every = {table: counts.get(table, 0) + before.get(table, 0) for table in {**counts, **before}}
     total = sum(every.values())
-    what = said(counts) + (
+    what = describe_counts(counts) + (
         f", beside {plural(sum(before.values()), 'row')} in this session" if any(before.values()) else ""
     )
     if allowed is not None:
         limit = float(allowed.rstrip("%"))
         if not (total > limit if not allowed.endswith("%") else beyond(db, every, limit, before)):
             return ""
-        return f"it would quarantine {what}, more than --doctor-max-quarantine {allowed} allows; {consent(total)}"
+        return (
+            f"it would quarantine {what}, more than --doctor-max-quarantine {allowed} allows; {allowing_option(total)}"
+        )
     whole, run = db.execute(WHOLE_RUNS, (json.dumps(taken.rows_of("invocation")),)).fetchone()
     if whole:
         runs = f"all of the run {run}" if whole == 1 else f"all of {whole:,} runs"
         return (
             f"it would quarantine {what}, {runs}: bring back the row that they belong to, or, if they are to "
-            f"go, {consent(total)}"
+            f"go, {allowing_option(total)}"
         )
-    if total > MANY and beyond(db, every, MUCH, before):
-        return f"it would quarantine {what}; {consent(total)}"
+    if total > FREE_ROWS and beyond(db, every, FREE_PERCENT, before):
+        return f"it would quarantine {what}; {allowing_option(total)}"
     return ""
 
 
-def consent(total: int) -> str:
+def allowing_option(total: int) -> str:
     """What to type."""
     return f"allow it with --doctor-max-quarantine {total}"
 
@@ -70,7 +74,7 @@ def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float, go
     return False
 
 
-def said(counts: Mapping[str, int]) -> str:
+def describe_counts(counts: Mapping[str, int]) -> str:
     """`2,400 rows: 1,200 invocations, 1,199 embeddings, 1 run`."""
     parts = [
         plural(count, NOUNS[table]) if table in NOUNS else f"{plural(count, 'row')} of {table}"

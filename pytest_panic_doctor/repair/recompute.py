@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.compute.runner import Task
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.files import as_file_name
+from pytest_panic_doctor.database.files import safe_file_name
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, indexed, problems
-from pytest_panic_doctor.topology.staleness import difference
+from pytest_panic_doctor.topology.staleness import why_stale
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.compute.runner import Computed, Computer
+    from pytest_panic_doctor.compute.runner import Computed, DiagramRunner
     from pytest_panic_doctor.repair.journal.journal import Repair
     from pytest_panic_doctor.repair.journal.tables import Value
     from pytest_panic_doctor.repair.journal.writer import Writer
@@ -33,20 +33,22 @@ if TYPE_CHECKING:
 TRIES = 3
 """How often a diagram is computed again because its embeddings changed meanwhile."""
 
-RESTLESS = f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest"
+EMBEDDINGS_KEEP_CHANGING = (
+    f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest"
+)
 
 
-Busy = Callable[[sqlite3.Connection], str]
+BusyCheck = Callable[[sqlite3.Connection], str]
 """Why nothing is written now, as a clause; empty where nothing is in the way."""
 
 
-def never(_: sqlite3.Connection) -> str:
+def never_busy(_: sqlite3.Connection) -> str:
     """Nothing is in the way."""
     return ""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DiagramTarget:
     """Where a diagram belongs: its run and embedding model, what the model embeds, and the width of its vectors.
 
     `busy` says why nothing is written there now, as a clause; empty where nothing is in the way.
@@ -56,19 +58,19 @@ class Place:
     model: str
     kind: str | None
     width: int
-    busy: Busy = field(default=never, compare=False, repr=False)
+    is_running: BusyCheck = field(default=never_busy, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class RepairSummary:
     """What was computed, as a sentence and as numbers."""
 
     sentence: str
     measures: Mapping[str, int | float | str]
 
 
-BY_ANOTHER = Done("another worker computed it", {})
-REWRITTEN = Done("rewrote the payload so that the research tool reads it; its bars are as they were", {})
+BY_ANOTHER = RepairSummary("another worker computed it", {})
+REWRITTEN = RepairSummary("rewrote the payload so that the research tool reads it; its bars are as they were", {})
 
 
 def valid(payload: bytes | None) -> bool:
@@ -83,24 +85,24 @@ def valid(payload: bytes | None) -> bool:
 
 def current_and_valid(payload: bytes | None, cloud: clouds.StoredCloud) -> bool:
     """Whether a payload is a valid diagram of this very cloud."""
-    return payload is not None and cloud.whole and valid(payload) and not difference(decode(payload), cloud.points)
+    return payload is not None and cloud.complete and valid(payload) and not why_stale(decode(payload), cloud.points)
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class Precondition:
     """A place as it was seen, without the cloud: its fingerprint, its points, and the ids of the diagrams there."""
 
-    place: Place
+    target: DiagramTarget
     fingerprint: str
     points: int
     diagrams: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class DiagramSnapshot:
     """The cloud and the diagrams of a place at one moment, and why nothing is written there now, where that is so."""
 
-    place: Place
+    target: DiagramTarget
     cloud: clouds.StoredCloud
     diagrams: tuple[clouds.StoredDiagram, ...]
     forbidden: str
@@ -108,10 +110,10 @@ class Seen:
     busy: str = ""
 
     @property
-    def before(self) -> Before:
+    def before(self) -> Precondition:
         """What has to be the same when the diagram is written."""
-        return Before(
-            self.place,
+        return Precondition(
+            self.target,
             fingerprint(self.cloud.points),
             len(self.cloud.points),
             tuple(diagram.id for diagram in self.diagrams),
@@ -123,28 +125,28 @@ class Seen:
         return len(self.diagrams) == 1 and current_and_valid(self.diagrams[0].payload, self.cloud)
 
 
-def see(db: sqlite3.Connection, place: Place) -> Seen:
+def snapshot(db: sqlite3.Connection, place: DiagramTarget) -> DiagramSnapshot:
     """Look at a place."""
-    cloud = clouds.load(db, place.run, place.model, place.kind, place.width)
+    cloud = clouds.load_cloud(db, place.run, place.model, place.kind, place.width)
     diagrams = tuple(clouds.diagrams(db, place.run, place.model))
     replacing = any(valid(each.payload) for each in diagrams)
     damage = upstream.damage(db, place.run, place.model, replacing=replacing)
-    return Seen(place, cloud, diagrams, damage, place.busy(db))
+    return DiagramSnapshot(place, cloud, diagrams, damage, place.is_running(db))
 
 
 def recompute(
     database: Database,
     writer: Writer,
-    computer: Computer,
+    runner: DiagramRunner,
     claim: Callable[[str], AbstractContextManager[object]],
     rule: str,
     subject: Subject,
-    place: Callable[[sqlite3.Connection], Place],
+    place: Callable[[sqlite3.Connection], DiagramTarget],
     max_dim: int,
     *,
     exact: bool = False,
     together: Callable[[Change], Repair | None] | None = None,
-) -> Done:
+) -> RepairSummary:
     """Compute the diagram of a place and write it, unless somebody else did so meanwhile.
 
     `exact`: compute it though the one that is there seems healthy, and write it where their bars differ. `together`
@@ -155,7 +157,7 @@ def recompute(
     """
     with claim(claimed(subject)):
         for tried in range(TRIES):
-            seen = database.read(lambda db: see(db, place(db)))
+            seen = database.read(lambda db: snapshot(db, place(db)))
             if seen.healthy and not exact:
                 return BY_ANOTHER
             if not exact and (payload := readable(seen)):
@@ -164,35 +166,35 @@ def recompute(
                 continue
             check_computable(seen)
             begun = datetime.now()
-            computed = computer.compute(task(seen, max_dim))
+            computed = runner.compute(task(seen, max_dim))
             if exact and seen.healthy and alike(decode(seen.diagrams[0].payload or b"").diagram, computed.diagram):
-                return Done(f"its bars are those that {computed.engine} computes, so that it was kept", {})
+                return RepairSummary(f"its bars are those that {computed.engine} computes, so that it was kept", {})
             mine = change(rule, subject, seen.before, begun, computed, max_dim)
             if together(mine) if together and not tried else writer.write([mine])[0]:
-                return done(len(seen.cloud.points), computed)
-    raise RepairFailed(RESTLESS)
+                return computed_result(len(seen.cloud.points), computed)
+    raise RepairFailed(EMBEDDINGS_KEEP_CHANGING)
 
 
 def claimed(subject: Subject) -> str:
     """The name by which a worker holds a diagram against the others."""
-    return f"{as_file_name(str(subject.run))}-{as_file_name(str(subject.embedding_model))}"
+    return f"{safe_file_name(str(subject.run))}-{safe_file_name(str(subject.embedding_model))}"
 
 
-def rewrite(writer: Writer, rule: str, subject: Subject, seen: Seen, payload: bytes) -> bool:
+def rewrite(writer: Writer, rule: str, subject: Subject, seen: DiagramSnapshot, payload: bytes) -> bool:
     """Write the only diagram's payload anew, computing nothing; False where something changed since it was seen."""
 
     def unchanged(db: sqlite3.Connection) -> bool:
-        now = see(db, seen.place)
+        now = snapshot(db, seen.target)
         return not now.busy and now.before == seen.before and now.diagrams == seen.diagrams
 
     values: dict[str, Value] = {"diagram_data": payload}
     return writer.update(rule, subject, "persistencediagram", seen.diagrams[0].id, values, unchanged) is not None
 
 
-def readable(seen: Seen) -> bytes | None:
+def readable(seen: DiagramSnapshot) -> bytes | None:
     """The payload in the form that the research tool reads, where nothing else is wrong with it; None otherwise."""
     stored_payload = seen.diagrams[0].payload if len(seen.diagrams) == 1 else None
-    if not stored_payload or not seen.cloud.whole or seen.busy:
+    if not stored_payload or not seen.cloud.complete or seen.busy:
         return None
     try:
         payload = indexed(stored_payload)
@@ -201,11 +203,11 @@ def readable(seen: Seen) -> bytes | None:
     return payload if payload != stored_payload and current_and_valid(payload, seen.cloud) else None
 
 
-def check_computable(seen: Seen) -> None:
+def check_computable(seen: DiagramSnapshot) -> None:
     """Raise `RepairFailed`, in one sentence, where no diagram can be computed from the cloud, or none be replaced."""
     if seen.busy:
         raise RepairFailed(seen.busy)
-    if not seen.cloud.whole:
+    if not seen.cloud.complete:
         raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
     if seen.forbidden:
         raise RepairFailed(f"rows of its run are damaged: {seen.forbidden}")
@@ -218,19 +220,21 @@ def check_computable(seen: Seen) -> None:
         raise RepairFailed(f"there are {len(seen.diagrams):,} diagrams instead of 1 (diagram-duplicate)")
 
 
-def task(seen: Seen, max_dim: int) -> Task:
+def task(seen: DiagramSnapshot, max_dim: int) -> Task:
     """The computation of what was seen."""
-    return Task(seen.cloud.points, label=f"{seen.place.run} {seen.place.model}", max_dim=max_dim)
+    return Task(seen.cloud.points, label=f"{seen.target.run} {seen.target.model}", max_dim=max_dim)
 
 
-def write(
-    writer: Writer, rule: str, subject: Subject, before: Before, begun: datetime, computed: Computed, max_dim: int
+def write_diagram(
+    writer: Writer, rule: str, subject: Subject, before: Precondition, begun: datetime, computed: Computed, max_dim: int
 ) -> bool:
     """Put the diagram in its place; False where the cloud or the diagrams are no longer those that were seen."""
     return writer.write([change(rule, subject, before, begun, computed, max_dim)])[0] is not None
 
 
-def change(rule: str, subject: Subject, before: Before, begun: datetime, computed: Computed, max_dim: int) -> Change:
+def change(
+    rule: str, subject: Subject, before: Precondition, begun: datetime, computed: Computed, max_dim: int
+) -> Change:
     """What puts the diagram in its place, unless the cloud or the diagrams are no longer those that were seen."""
     provenance = Provenance(
         fingerprint=before.fingerprint,
@@ -246,22 +250,22 @@ def change(rule: str, subject: Subject, before: Before, begun: datetime, compute
     )
 
     def unchanged(db: sqlite3.Connection) -> bool:
-        now = see(db, before.place)
-        return not now.busy and now.cloud.whole and now.before == before
+        now = snapshot(db, before.target)
+        return not now.busy and now.cloud.complete and now.before == before
 
     values: dict[str, Value] = {
-        "started_at": stamp(begun),
-        "completed_at": stamp(datetime.now()),
+        "started_at": format_time(begun),
+        "completed_at": format_time(datetime.now()),
         "diagram_data": encode(computed.diagram, provenance),
     }
     table = "persistencediagram"
     if before.diagrams:
         return Change(rule, subject, table, values, unchanged, before.diagrams[0])
-    place = {"id": new_id(), "run_id": before.place.run, "embedding_model": before.place.model}
+    place = {"id": new_id(), "run_id": before.target.run, "embedding_model": before.target.model}
     return Change(rule, subject, table, place | values, unchanged)
 
 
-def stamp(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     """A time as the database stores it: naive, with microseconds."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
 
@@ -278,10 +282,10 @@ def new_id() -> str:
     return f"{sixteens:08x}{high:04x}{0x7000 | low:04x}{0x8000 | randbits(14):04x}{randbits(48):012x}"
 
 
-def done(points: int, computed: Computed) -> Done:
+def computed_result(points: int, computed: Computed) -> RepairSummary:
     """What was computed of `points` stored points, in words and numbers."""
     bars = " + ".join(f"{len(each):,}" for each in computed.diagram.bars)
-    return Done(
+    return RepairSummary(
         f"computed from {points:,} points, {computed.distinct:,} of them distinct: {bars} bars",
         {
             "points": points,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
-from pytest_panic_doctor.repair.recompute import Busy, never, new_id, stamp
+from pytest_panic_doctor.repair.recompute import BusyCheck, format_time, never_busy, new_id
 from pytest_panic_doctor.rules import embedder as hooks
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, Embedder, EmbedderFault
-from pytest_panic_doctor.topology.vectors import flaws
+from pytest_panic_doctor.topology.vectors import find_defects
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal.writer import Writer
@@ -25,7 +25,7 @@ SAMPLE = 5
 ENOUGH = 3
 """Fewer than these are no comparison: others of the model, from other experiments, are taken."""
 
-NAMED = 3
+INVOCATIONS_NAMED = 3
 """Rows that a sentence names at most."""
 
 FINDS = {"embedding-missing": "embedding", "embedding-vector": "vector"}
@@ -37,7 +37,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Lacking:
+class MissingEmbedding:
     """An invocation whose embedding is missing (`embedding` None) or unusable."""
 
     invocation: str
@@ -49,26 +49,26 @@ class Lacking:
         return "embedding" if self.embedding is None else "vector"
 
 
-def lacking(db: sqlite3.Connection, subject: Subject, kind: str, width: int) -> list[Lacking]:
+def missing_embeddings(db: sqlite3.Connection, subject: Subject, kind: str, width: int) -> list[MissingEmbedding]:
     """The invocations of `kind`, in the subject's runs, without a usable vector, in sequence order."""
     runs = db.execute(
         "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY id",
         {"experiment": subject.experiment, "run": subject.run},
     ).fetchall()
-    return [each for (run,) in runs for each in lacking_in_run(db, run, str(subject.embedding_model), kind, width)]
+    return [each for (run,) in runs for each in missing_in_run(db, run, str(subject.embedding_model), kind, width)]
 
 
-def lacking_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[Lacking]:
+def missing_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[MissingEmbedding]:
     """The same for one run, whose vectors are in memory at a time."""
     rows = db.execute(
         "SELECT i.id, e.id, e.vector FROM invocation i LEFT JOIN embedding e ON e.invocation_id = i.id "
         "AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ? ORDER BY i.sequence_number",
         (model, run, kind),
     ).fetchall()
-    unusable = dict(flaws([vector for _, _, vector in rows], width))
+    unusable = dict(find_defects([vector for _, _, vector in rows], width))
     for index, (invocation, embedding, _) in enumerate(rows):
         if index in unusable:
-            yield Lacking(invocation, embedding)
+            yield MissingEmbedding(invocation, embedding)
 
 
 def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes | None:
@@ -123,15 +123,17 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
-class Hook:
+class EmbeddingHook:
     """An embedding hook, what is known of it, and what says why nothing is written now."""
 
     embedder: Embedder
     trust: Trust
-    busy: Busy = never
+    busy: BusyCheck = never_busy
 
 
-def embed(database: Database, writer: Writer, hook: Hook, rule: str, subject: Subject, kinds: Mapping[str, str]) -> str:
+def embed(
+    database: Database, writer: Writer, hook: EmbeddingHook, rule: str, subject: Subject, kinds: Mapping[str, str]
+) -> str:
     """Embed what lacks a usable vector and write it, batch by batch; what cannot be embedded is left, and named.
 
     Returns:
@@ -148,9 +150,9 @@ def embed(database: Database, writer: Writer, hook: Hook, rule: str, subject: Su
             f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
         )
 
-    def look(db: sqlite3.Connection) -> tuple[int, list[Lacking]]:
+    def look(db: sqlite3.Connection) -> tuple[int, list[MissingEmbedding]]:
         width = hooks.width_of(db, model, str(subject.experiment))
-        found = lacking(db, subject, kind, width)
+        found = missing_embeddings(db, subject, kind, width)
         return width, [each for each in found if FINDS.get(rule, each.lacks) == each.lacks]
 
     width, wanted = database.read(look)
@@ -162,7 +164,7 @@ def embed(database: Database, writer: Writer, hook: Hook, rule: str, subject: Su
         compared = hook.trust.check(database, hook.embedder, subject, kind, width)
         for start in range(0, len(wanted), BATCH):
             begun = datetime.now()
-            batch, outputs = there(database, wanted[start : start + BATCH], kind, lost)
+            batch, outputs = available_outputs(database, wanted[start : start + BATCH], kind, lost)
             if not batch:
                 continue
             vectors = hooks.answer(hook.embedder(model, outputs), model, len(batch), width)
@@ -171,11 +173,11 @@ def embed(database: Database, writer: Writer, hook: Hook, rule: str, subject: Su
             refused += [batch[place].invocation for place in sorted(unusable)]
             for place in set(range(len(batch))) - unusable:
                 vector = vectors[place].astype("<f4").tobytes()
-                done += put(writer, rule, subject, batch[place], vector, begun, hook.busy)
+                done += write_vector(writer, rule, subject, batch[place], vector, begun, hook.busy)
             check_at_rest(database, hook, done)
     except EmbedderFault as fault:
         raise RepairFailed(str(fault)) from fault
-    left = "; ".join(said_of_left(model, lost, refused))
+    left = "; ".join(describe_left(model, lost, refused))
     if not done and left:
         raise RepairFailed(left)
     if not done:
@@ -183,15 +185,15 @@ def embed(database: Database, writer: Writer, hook: Hook, rule: str, subject: Su
     return f"embedded {done:,} {'output' if done == 1 else 'outputs'} again; {compared}" + (f"; {left}" if left else "")
 
 
-def check_at_rest(database: Database, hook: Hook, done: int) -> None:
+def check_at_rest(database: Database, hook: EmbeddingHook, done: int) -> None:
     """Raise `RepairFailed` where nothing may be written now; `done` is how many outputs were embedded before."""
     if clause := database.read(hook.busy):
         raise RepairFailed(f"{clause}; {done:,} outputs were embedded before" if done else clause)
 
 
-def there(
-    database: Database, wanted: Sequence[Lacking], kind: str, lost: list[str]
-) -> tuple[list[Lacking], list[str | bytes]]:
+def available_outputs(
+    database: Database, wanted: Sequence[MissingEmbedding], kind: str, lost: list[str]
+) -> tuple[list[MissingEmbedding], list[str | bytes]]:
     """Those of some invocations whose outputs are there, with these; the others are added to `lost`."""
     found = database.read(lambda db: [output(db, each.invocation, kind) for each in wanted])
     lost += [each.invocation for each, value in zip(wanted, found, strict=True) if value is None]
@@ -199,7 +201,7 @@ def there(
     return batch, [value for value in found if value is not None]
 
 
-def said_of_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> Iterator[str]:
+def describe_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> Iterator[str]:
     """What could not be embedded and why, a clause a kind."""
     if refused:
         count = len(refused)
@@ -207,25 +209,27 @@ def said_of_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> Ite
         is_ = "is" if count == 1 else "are"
         yield (
             f"the embedding hook returned {what} for {model} that {is_} zero or not finite, or too large, "
-            f"of {named(refused)}: correct it"
+            f"of {name_invocations(refused)}: correct it"
         )
     if lost:
         has = "has lost its output" if len(lost) == 1 else "have lost their outputs"
-        yield f"{named(lost)} {has}, so nothing can be embedded: regenerate the run"
+        yield f"{name_invocations(lost)} {has}, so nothing can be embedded: regenerate the run"
 
 
-def named(invocations: Sequence[str]) -> str:
+def name_invocations(invocations: Sequence[str]) -> str:
     """`invocation 06b0…`, `invocations 06b0…, 06b1… and 7 more`."""
-    more = f" and {len(invocations) - NAMED:,} more" if len(invocations) > NAMED else ""
-    return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:NAMED])}{more}"
+    more = f" and {len(invocations) - INVOCATIONS_NAMED:,} more" if len(invocations) > INVOCATIONS_NAMED else ""
+    return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:INVOCATIONS_NAMED])}{more}"
 
 
-def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: bytes, begun: datetime, busy: Busy) -> bool:
+def write_vector(
+    writer: Writer, rule: str, subject: Subject, lack: MissingEmbedding, vector: bytes, begun: datetime, busy: BusyCheck
+) -> bool:
     """Write one vector in the place of an unusable one, or as a new embedding; False where it is there meanwhile."""
     model = str(subject.embedding_model)
     values: dict[str, int | float | str | bytes | None] = {
-        "started_at": stamp(begun),
-        "completed_at": stamp(datetime.now()),
+        "started_at": format_time(begun),
+        "completed_at": format_time(datetime.now()),
         "vector": vector,
     }
     if lack.embedding is not None:
@@ -233,7 +237,7 @@ def put(writer: Writer, rule: str, subject: Subject, lack: Lacking, vector: byte
 
         def still_unusable(db: sqlite3.Connection) -> bool:
             row = db.execute("SELECT vector FROM embedding WHERE id = ?", (old,)).fetchone()
-            return row is not None and bool(list(flaws([row[0]], len(vector) // 4))) and not busy(db)
+            return row is not None and bool(list(find_defects([row[0]], len(vector) // 4))) and not busy(db)
 
         return writer.update(rule, subject, "embedding", old, values, still_unusable) is not None
 

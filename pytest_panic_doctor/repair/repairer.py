@@ -12,14 +12,21 @@ from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Rows, Subject
-from pytest_panic_doctor.examination.examiner import NotRepaired, Repaired, Sick
+from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult, SubjectFindings
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair import recompute, reembed
 from pytest_panic_doctor.repair.batch import Claim, Later, write_together
 from pytest_panic_doctor.repair.journal.errors import RepairError
-from pytest_panic_doctor.repair.journal.size import Taken, rows_by_table
-from pytest_panic_doctor.repair.quarantine_limit import asks, said
-from pytest_panic_doctor.repair.targets import QUARANTINES, busy_with, place_of, removed, undecided, untaken
+from pytest_panic_doctor.repair.journal.size import QuarantinePreview, rows_by_table
+from pytest_panic_doctor.repair.quarantine_limit import describe_counts, limit_exceeded
+from pytest_panic_doctor.repair.targets import (
+    QUARANTINES,
+    busy_with,
+    diagram_target,
+    not_repairable_reason,
+    rows_to_quarantine,
+    undecided,
+)
 from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.diagram import Diagram
@@ -28,34 +35,34 @@ from pytest_panic_doctor.topology.payload import decode
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_panic_doctor.compute.runner import Computer
+    from pytest_panic_doctor.compute.runner import DiagramRunner
     from pytest_panic_doctor.examination.running import Running
-    from pytest_panic_doctor.repair.cluster.requests import Desk
+    from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
     from pytest_panic_doctor.repair.journal.journal import Repair
     from pytest_panic_doctor.repair.journal.writer import Writer
     from pytest_panic_doctor.repair.reembed import Trust
-    from pytest_panic_doctor.repair.shared import Settled
+    from pytest_panic_doctor.repair.shared import ResultStore
     from pytest_panic_doctor.rules.embedder import Embedder
 
-Operation = Callable[[Rule, Subject, tuple[Finding, ...]], Repaired]
+Operation = Callable[[Rule, Subject, tuple[Finding, ...]], RepairResult]
 
 
-class OperatingSurgeon:
-    """Repairs through one `Writer`, computes through one `Computer` that is made when first needed."""
+class DatabaseRepairer:
+    """Repairs through one `Writer`, computes through one `DiagramRunner` that is made when first needed."""
 
     def __init__(
         self,
         database: Database,
         writer: Writer,
-        computer: Callable[[], Computer],
+        runner: Callable[[], DiagramRunner],
         kinds: Mapping[str, Kind],
         embedder: Embedder,
         claim: Claim,
-        settled: Settled,
+        settled: ResultStore,
         max_dim: int = 2,
         closing: Callable[[], object] = lambda: None,
         note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
-        desk: Desk | None = None,
+        requests: DiagramRequests | None = None,
         trust: Trust | None = None,
         running: Running | None = None,
         most: str | None = None,
@@ -69,15 +76,15 @@ class OperatingSurgeon:
         """
         self.database = database
         self.writer = writer
-        self.computer = computer
+        self.runner = runner
         self.kinds = kinds
         self.embedder = embedder
-        self.claim = claim
-        self.settled = settled
+        self.lock_target = claim
+        self.results = settled
         self.max_dim = max_dim
         self.closing = closing
         self.note = note
-        self.desk = desk
+        self.requests = requests
         self.trust = trust or reembed.Trust()
         self.running = running
         self.most = most
@@ -87,40 +94,40 @@ class OperatingSurgeon:
             RepairKind.EMBED: self._embed,
         }
 
-    def operate(
-        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[Sick] = ()
-    ) -> Repaired:
-        """Repair what the rule found; raises `NotRepaired`, which says why not in one sentence.
+    def repair(
+        self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[SubjectFindings] = ()
+    ) -> RepairResult:
+        """Repair what the rule found; raises `RepairNotPossible`, which says why not in one sentence.
 
         Small diagrams of `later` are computed and written with one that is small.
         """
         if rule.repair is None:
-            raise NotRepaired(rule.remedy or "nothing repairs this")
+            raise RepairNotPossible(rule.manual_fix or "nothing repairs this")
         try:
             if rule.repair is RepairKind.COMPUTE:
                 return self._compute(rule, subject, later)
             return self._operations[rule.repair](rule, subject, findings)
         except RepairError as error:
-            raise NotRepaired(str(error)) from error
+            raise RepairNotPossible(str(error)) from error
         except ComputationFailed as error:
-            raise NotRepaired(str(error), {"seconds": error.seconds, "peak_memory": error.peak_memory}) from error
+            raise RepairNotPossible(str(error), {"seconds": error.seconds, "peak_memory": error.peak_memory}) from error
 
-    def remember(self, rule: Rule, subject: Subject, done: Repaired) -> None:
+    def record_result(self, rule: Rule, subject: Subject, done: RepairResult) -> None:
         """Keep what was done for this rule by an item of another one."""
-        self.settled.keep(rule.id, subject, done)
+        self.results.save(rule.id, subject, done)
 
-    def repaired(self, rule: Rule, subject: Subject) -> Repaired | None:
+    def find_result(self, rule: Rule, subject: Subject) -> RepairResult | None:
         """What this session has done for this rule within this subject, in whatever worker."""
         done = self.writer.repaired(rule.id, subject)
         if not done:
             return None
-        if self.desk and (computed := self.desk.recorded(rule.id, subject)):
-            return Repaired(computed.sentence, computed.measures)
-        settled = list(self.settled.within(rule.id, subject))
+        if self.requests and (computed := self.requests.recorded(rule.id, subject)):
+            return RepairResult(computed.sentence, computed.measures)
+        settled = list(self.results.find(rule.id, subject))
         if len(settled) == 1:
             return settled[0]
-        return Repaired(
-            said_of(done, self.writer.database),
+        return RepairResult(
+            describe_repairs(done, self.writer.database),
             findings=tuple(finding for each in settled for finding in each.findings),
         )
 
@@ -129,58 +136,62 @@ class OperatingSurgeon:
         self.closing()
         self.writer.close()
 
-    def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+    def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
         """Keep one of several diagrams; where more than one is current and their bars differ, the cloud decides."""
         if not self.database.read(lambda db: undecided(db, subject, self.kinds)):
             return self._quarantine(rule, subject, findings)
 
-        def see(db: sqlite3.Connection) -> recompute.Seen:
-            return recompute.see(db, place_of(db, subject, self.kinds, self.running))
+        def see(db: sqlite3.Connection) -> recompute.DiagramSnapshot:
+            return recompute.snapshot(db, diagram_target(db, subject, self.kinds, self.running))
 
         begun = datetime.now()
         seen = self.database.read(see)
         if seen.busy:
-            raise NotRepaired(seen.busy)
-        computed = self.computer().compute(recompute.task(seen, EVERY))
+            raise RepairNotPossible(seen.busy)
+        computed = self.runner().compute(recompute.task(seen, EVERY))
         done = self._quarantine(rule, subject, findings, computed.diagram)
         left = self.database.read(see)
         how = "the one that is kept has the bars of the cloud, computed again"
         if len(left.diagrams) == 1 and not alike(decode(left.diagrams[0].payload or b"").diagram, computed.diagram):
             same = left.before.fingerprint == seen.before.fingerprint
-            if not same or not recompute.write(
+            if not same or not recompute.write_diagram(
                 self.writer, rule.id, subject, left.before, begun, computed, self.max_dim
             ):
-                raise NotRepaired(recompute.RESTLESS)
+                raise RepairNotPossible(recompute.EMBEDDINGS_KEEP_CHANGING)
             how = "none had the bars of the cloud, so the one that is kept was computed anew"
-        return Repaired(f"{done.note}; {how}", recompute.done(len(seen.cloud.points), computed).measures)
+        return RepairResult(f"{done.note}; {how}", recompute.computed_result(len(seen.cloud.points), computed).measures)
 
     def _quarantine(
         self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], right: Diagram | None = None
-    ) -> Repaired:
+    ) -> RepairResult:
         def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
-            rows = removed(db, rule.repair, subject, findings, self.kinds, right)
-            with Taken(db, rows) as taken:
-                return rows, asks(db, taken, self.most, before) if rows else untaken(findings)
+            rows = rows_to_quarantine(db, rule.repair, subject, findings, self.kinds, right)
+            with QuarantinePreview(db, rows) as taken:
+                return rows, limit_exceeded(db, taken, self.most, before) if rows else not_repairable_reason(findings)
 
         # One at a time, in whatever worker, so that what all have taken is known.
-        with self.claim("quarantine"):
+        with self.lock_target("quarantine"):
             before = self.writer.quarantined()
             rows, reason = self.database.read(look)
             if reason:
-                raise NotRepaired(reason)
+                raise RepairNotPossible(reason)
             note = partial(self.note, rule.id)
             done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
-        return Repaired(said_of(done, self.writer.database) if done else "another worker was faster")
+        return RepairResult(describe_repairs(done, self.writer.database) if done else "another worker was faster")
 
-    def _compute(self, rule: Rule, subject: Subject, later: Iterable[Sick]) -> Repaired:
-        done = self.desk.order(rule.id, subject) if self.desk else self._compute_here(rule, subject, later)
-        if done is recompute.BY_ANOTHER and (by_another := self.repaired(rule, subject)):
+    def _compute(self, rule: Rule, subject: Subject, later: Iterable[SubjectFindings]) -> RepairResult:
+        done = (
+            self.requests.submit_and_wait(rule.id, subject)
+            if self.requests
+            else self._compute_here(rule, subject, later)
+        )
+        if done is recompute.BY_ANOTHER and (by_another := self.find_result(rule, subject)):
             return by_another
-        return Repaired(done.sentence, done.measures)
+        return RepairResult(done.sentence, done.measures)
 
-    def _compute_here(self, rule: Rule, subject: Subject, later: Iterable[Sick]) -> recompute.Done:
-        computer = self.computer()
-        place = partial(place_of, kinds=self.kinds, running=self.running)
+    def _compute_here(self, rule: Rule, subject: Subject, later: Iterable[SubjectFindings]) -> recompute.RepairSummary:
+        runner = self.runner()
+        place = partial(diagram_target, kinds=self.kinds, running=self.running)
         findings: dict[Subject, tuple[Finding, ...]] = {}
 
         def subjects() -> Iterator[Subject]:
@@ -188,14 +199,14 @@ class OperatingSurgeon:
                 findings[each] = found
                 yield each
 
-        def keep(each: Subject, done: recompute.Done) -> None:
-            self.remember(rule, each, Repaired(done.sentence, done.measures, findings[each]))
+        def keep(each: Subject, done: recompute.RepairSummary) -> None:
+            self.record_result(rule, each, RepairResult(done.sentence, done.measures, findings[each]))
 
         return recompute.recompute(
             self.database,
             self.writer,
-            computer,
-            self.claim,
+            runner,
+            self.lock_target,
             rule.id,
             subject,
             partial(place, subject=subject),
@@ -204,17 +215,17 @@ class OperatingSurgeon:
             together=partial(
                 write_together,
                 self.writer,
-                Later(self.database, computer, self.claim, rule.id, subjects(), place, keep, self.max_dim),
+                Later(self.database, runner, self.lock_target, rule.id, subjects(), place, keep, self.max_dim),
             )
-            if isinstance(computer, SmallFirst)
+            if isinstance(runner, SmallFirst)
             else None,
         )
 
-    def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Repaired:
+    def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
         del findings
         busy = busy_with(self.running, subject)
-        hook = reembed.Hook(self.embedder, self.trust, busy)
-        return Repaired(reembed.embed(self.database, self.writer, hook, rule.id, subject, self.kinds))
+        hook = reembed.EmbeddingHook(self.embedder, self.trust, busy)
+        return RepairResult(reembed.embed(self.database, self.writer, hook, rule.id, subject, self.kinds))
 
 
 EVERY = 2
@@ -223,11 +234,11 @@ EVERY = 2
 VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}
 
 
-def said_of(repairs: Sequence[Repair], database: Path) -> str:
+def describe_repairs(repairs: Sequence[Repair], database: Path) -> str:
     """`quarantined 3 rows: 2 embeddings, 1 run (repair 12)`: what was done, and the id that --doctor-undo takes."""
     ids = ", ".join(str(repair.id) for repair in repairs[:3])
     more = f" and {len(repairs) - 3:,} more" if len(repairs) > 3 else ""
     verbs = list(dict.fromkeys(VERBS[repair.verb] for repair in repairs))
     counts = rows_by_table(database, [repair.id for repair in repairs]) if verbs == [VERBS["quarantine"]] else {}
-    rows = said(counts) if counts else plural(sum(repair.rows for repair in repairs), "row")
+    rows = describe_counts(counts) if counts else plural(sum(repair.rows for repair in repairs), "row")
     return f"{' and '.join(verbs)} {rows} (repair {ids}{more})"

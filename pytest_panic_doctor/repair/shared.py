@@ -7,34 +7,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_panic_doctor.database.files import as_file_name, whole
+from pytest_panic_doctor.database.files import atomic_write, safe_file_name
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Repaired
+from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.rules.base import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ResultStore:
     """A folder of the session's scratch space: a file for each (rule, subject) that was repaired ahead of its item."""
 
     folder: Path
 
-    def keep(self, rule: str, subject: Subject, done: Repaired) -> None:
+    def save(self, rule: str, subject: Subject, done: RepairResult) -> None:
         """Write down what was done, whole or not at all."""
         path = self.folder / rule / self._name(subject)
         path.parent.mkdir(parents=True, exist_ok=True)
         findings = [finding.as_dict() for finding in done.findings]
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(json.dumps({"note": done.note, "measures": dict(done.measures), "findings": findings}))
 
-    def within(self, rule: str, subject: Subject) -> Iterator[Repaired]:
+    def find(self, rule: str, subject: Subject) -> Iterator[RepairResult]:
         """What was done for `rule` within `subject`; a part of it that is None means any."""
         for path in sorted((self.folder / rule).glob(self._name(subject, missing="*"))):
             plain = json.loads(path.read_text())
             findings = tuple(Finding(**{**each, "ids": tuple(each["ids"])}) for each in plain["findings"])
-            yield Repaired(plain["note"], plain["measures"], findings)
+            yield RepairResult(plain["note"], plain["measures"], findings)
 
     def _name(self, subject: Subject, missing: str = "") -> str:
         parts = (subject.experiment, subject.run, subject.embedding_model)
-        named = ",".join(missing if part is None else as_file_name(part) for part in parts)
+        named = ",".join(missing if part is None else safe_file_name(part) for part in parts)
         return f"{named}.json"

@@ -11,7 +11,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair import duplicates
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
-from pytest_panic_doctor.repair.recompute import Busy, Place, never
+from pytest_panic_doctor.repair.recompute import BusyCheck, DiagramTarget, never_busy
 from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, Kind, RepairKind
 from pytest_panic_doctor.topology.diagram import Diagram
 
@@ -20,13 +20,13 @@ QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CU
 NO_ROWS = "the rule names no rows to quarantine"
 
 
-def untaken(findings: Iterable[Finding]) -> str:
+def not_repairable_reason(findings: Iterable[Finding]) -> str:
     """Why a repair takes none of the rows of these findings."""
     reasons = [each.message.partition(NOT_REPAIRED)[2] for each in findings]
     return "; ".join(dict.fromkeys(filter(None, reasons))) or NO_ROWS
 
 
-def removed(
+def rows_to_quarantine(
     db: sqlite3.Connection,
     kind: RepairKind | None,
     subject: Subject,
@@ -39,12 +39,12 @@ def removed(
     `right` is the diagram as the cloud has it, where that had to decide.
     """
     if kind is RepairKind.KEEP_CURRENT:
-        pairs = duplicates.lesser_diagrams(db, place_of(db, subject, kinds), right)
+        pairs = duplicates.surplus_diagrams(db, diagram_target(db, subject, kinds), right)
         return [duplicates.rows("persistencediagram", pairs)]
     found = [finding.rows for finding in findings if finding.rows]
     if kind is RepairKind.KEEP_NEWEST:
         width = clouds.width_of(db, str(subject.experiment), str(subject.embedding_model))
-        return [duplicates.rows("embedding", duplicates.lesser_embeddings(db, rows, width)) for rows in found]
+        return [duplicates.rows("embedding", duplicates.surplus_embeddings(db, rows, width)) for rows in found]
     return found
 
 
@@ -53,29 +53,29 @@ def undecided(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind
 
     Raises `RepairFailed`, in one sentence, where they differ and it cannot.
     """
-    place = place_of(db, subject, kinds)
-    cloud = duplicates.load(db, place)
+    place = diagram_target(db, subject, kinds)
+    cloud = duplicates.load_target_cloud(db, place)
     found = duplicates.doubt(db, place, cloud)
     if reason := duplicates.unsure(db, place, cloud, found):
         raise RepairFailed(reason)
     return found.current
 
 
-def alternatives(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> list[Rows]:
+def other_choices(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> list[Rows]:
     """What would go of a subject's diagrams instead, if its embeddings are repaired first; empty where that is sure."""
-    others = duplicates.other_choices(db, place_of(db, subject, kinds))
+    others = duplicates.surplus_if_other(db, diagram_target(db, subject, kinds))
     return [duplicates.rows("persistencediagram", pairs) for pairs in others]
 
 
-def place_of(
+def diagram_target(
     db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind], running: Running | None = None
-) -> Place:
+) -> DiagramTarget:
     """Where the diagram of a subject belongs."""
     run, model = str(subject.run), str(subject.embedding_model)
     busy = busy_with(running, subject)
-    return Place(run, model, kinds.get(model), clouds.width_of(db, str(subject.experiment), model), busy)
+    return DiagramTarget(run, model, kinds.get(model), clouds.width_of(db, str(subject.experiment), model), busy)
 
 
-def busy_with(running: Running | None, subject: Subject) -> Busy:
+def busy_with(running: Running | None, subject: Subject) -> BusyCheck:
     """What says why nothing is embedded or computed for a subject now."""
-    return partial(running.clause, experiment=subject.experiment) if running else never
+    return partial(running.clause, experiment=subject.experiment) if running else never_busy

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.database.connection import Unreadable
-from pytest_panic_doctor.database.files import check_writable, check_writable_in_place, made_like, whole
+from pytest_panic_doctor.database.files import atomic_write, check_writable, check_writable_in_place, made_like
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.result import Result
-from pytest_panic_doctor.repair.journal.journal import path_of as journal_of
+from pytest_panic_doctor.repair.journal.journal import journal_path as journal_of
 from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.junit import enrich
-from pytest_panic_doctor.report.results import Results, head, subjects
-from pytest_panic_doctor.report.text import short
+from pytest_panic_doctor.report.results import Results, json_head, json_subjects
+from pytest_panic_doctor.report.text import display_path
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.settings import Settings
 
 
@@ -34,22 +34,22 @@ ESCAPED = "backslashreplace"
 class ReportFiles:
     """The files that `--doctor-report` names."""
 
-    def __init__(self, doctor: Doctor, version: str, junit: Path | None = None, family: str = "") -> None:
+    def __init__(self, examination: Examination, version: str, junit: Path | None = None, family: str = "") -> None:
         """Open the `.jsonl` ones at once, so that each item's line is on disk when it ended.
 
         `junit` is the file that pytest writes, and `family` its `junit_family`.
         """
-        self.doctor = doctor
+        self.examination = examination
         self.version = version
         self.junit = junit
         self.family = family
         self.failed: dict[Path, str] = {}
         """What could not be written, a sentence each."""
         self._lines: dict[Path, TextIO] = {}
-        for path in doctor.settings.reports:
+        for path in examination.settings.reports:
             if path.suffix == ".jsonl":
                 with self.trying(path):
-                    made_like(path, doctor.settings.database)
+                    made_like(path, examination.settings.database)
                     self._lines[path] = path.open("w", encoding="utf-8", errors=ESCAPED)
 
     def add(self, result: Result) -> None:
@@ -69,19 +69,19 @@ class ReportFiles:
         for path, file in list(self._lines.items()):
             with self.trying(path):
                 file.close()
-        for path in self.doctor.settings.reports:
+        for path in self.examination.settings.reports:
             with self.trying(path):
                 if path.suffix == ".json":
-                    write_json(path, self.doctor, results, self.version)
+                    write_json(path, self.examination, results, self.version)
                 elif path.suffix == ".html":
                     if reporter and reporter.isatty and reporter.verbosity >= 0:
                         # The line of dots has no end yet, and under xdist the reporter does not know.
-                        reporter.write_line(f"\nwriting {short(path)} …")
-                    write_html(path, self.doctor, results, self.version)
+                        reporter.write_line(f"\nwriting {display_path(path)} …")
+                    write_html(path, self.examination, results, self.version)
         if self.junit and results.items and self.junit.is_file() and self.junit not in self.failed:
             with self.trying(self.junit):
-                enrich(self.junit, self.family, self.doctor, results, self.version)
-        results.written = [path for path in self.doctor.settings.reports if path not in self.failed]
+                enrich(self.junit, self.family, self.examination, results, self.version)
+        results.written = [path for path in self.examination.settings.reports if path not in self.failed]
 
     def junit_written(self) -> AbstractContextManager[None]:
         """Say it in a sentence where pytest cannot write its file."""
@@ -100,7 +100,8 @@ class ReportFiles:
                 raise
             self._lines.pop(path, None)
             self.failed[path] = (
-                f"{short(path)} could not be written ({getattr(error, 'strerror', None) or error}): make room for it, "
+                f"{display_path(path)} could not be written ({getattr(error, 'strerror', None) or error}): "
+                "make room for it, "
                 "or name another file, and run again"
             )
 
@@ -117,7 +118,7 @@ def check_outputs(settings: Settings, junit: Path | None) -> None:
     for flag, path in outputs:
         check_apart(flag, path, settings.database)
         if (other := seen.setdefault(os.path.realpath(path), flag)) != flag:
-            raise BadOption(f"{flag} {short(path)} is the file of {other} too: name another file")
+            raise BadOption(f"{flag} {display_path(path)} is the file of {other} too: name another file")
         check_output(flag, path)
 
 
@@ -133,8 +134,8 @@ def check_output(flag: str, path: Path) -> None:
         else:
             check_writable(path)
     except OSError as error:
-        remedy = f"make {short(path.parent)} first" if not path.parent.exists() else "name another file"
-        raise BadOption(f"{flag} {short(path)} cannot be written ({error.strerror}): {remedy}") from error
+        remedy = f"make {display_path(path.parent)} first" if not path.parent.exists() else "name another file"
+        raise BadOption(f"{flag} {display_path(path)} cannot be written ({error.strerror}): {remedy}") from error
 
 
 def check_apart(flag: str, path: Path, database: Path) -> None:
@@ -142,7 +143,7 @@ def check_apart(flag: str, path: Path, database: Path) -> None:
     for other, what in ((database, "the database itself"), (journal_of(database), "the doctor's journal")):
         same = os.path.realpath(path) == os.path.realpath(other)
         if same or (os.path.exists(path) and os.path.exists(other) and path.samefile(other)):  # noqa: PTH110
-            raise BadOption(f"{flag} {short(path)} is {what}: name another file")
+            raise BadOption(f"{flag} {display_path(path)} is {what}: name another file")
 
 
 def write_lines(path: Path, results: Results) -> None:
@@ -152,16 +153,16 @@ def write_lines(path: Path, results: Results) -> None:
 
 
 def write_json(
-    path: Path, doctor: Doctor, results: Results, version: str, more: Mapping[str, object] | None = None
+    path: Path, examination: Examination, results: Results, version: str, more: Mapping[str, object] | None = None
 ) -> None:
     """The JSON report, item by item, so that its size costs no memory; `more` stands in its `doctor` part too."""
-    told = head(doctor, results, version) | {
-        "selected": [rule.id for rule in doctor.selected],
-        "experiments": subjects(doctor),
+    told = json_head(examination, results, version) | {
+        "selected": [rule.id for rule in examination.selected],
+        "experiments": json_subjects(examination),
     }
     told |= dict(more or {})
     with (
-        whole(path, like=doctor.settings.database) as partial,
+        atomic_write(path, like=examination.settings.database) as partial,
         partial.open("w", encoding="utf-8", errors=ESCAPED) as file,
     ):
         file.write('{"doctor": ' + json.dumps(told, ensure_ascii=False) + ',\n"items": [')

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from pytest_panic_doctor.database.files import whole
+from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import printable
-from pytest_panic_doctor.report.results import Results, head
+from pytest_panic_doctor.report.results import Results, json_head
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.manifest import Entry
 
 
@@ -30,20 +30,20 @@ def path_of(given: str) -> Path:
     return Path(os.path.normpath(os.path.abspath(os.path.expanduser(os.path.expandvars(given)))))  # noqa: PTH100, PTH111
 
 
-def enrich(path: Path, family: str, doctor: Doctor, results: Results, version: str) -> None:
+def enrich(path: Path, family: str, examination: Examination, results: Results, version: str) -> None:
     """Complete the JUnit file at `path`, whole or not at all; `family` is pytest's `junit_family`."""
     tree = ElementTree.parse(path)
     by_name = {item_name(item.nodeid): item for item in results.items}
-    entries = {entry.name: entry for entry in doctor.entries() if entry.name in by_name}
-    database = doctor.settings.database.name
+    entries = {entry.name: entry for entry in examination.entries() if entry.name in by_name}
+    database = examination.settings.database.name
     for suite in tree.iter("testsuite"):
         for case in suite.iter("testcase"):
             name = case.get("name", "")
             if name in by_name and case.get("classname", "").endswith(database):
                 complete(case, by_name[name], entries.get(name), family)
         add_doubts(suite, results)
-        prepend_properties(suite, suite_properties(doctor, results, version))
-    with whole(path, like=doctor.settings.database) as partial:
+        prepend_properties(suite, suite_properties(examination, results, version))
+    with atomic_write(path, like=examination.settings.database) as partial:
         tree.write(partial, encoding="utf-8", xml_declaration=True)
 
 
@@ -82,17 +82,17 @@ def item_properties(item: Result, entry: Entry | None) -> Iterator[tuple[str, ob
     yield "count", sum(int(str(finding["count"])) for finding in item.findings)
     if item.accepted:
         yield "accepted", sum(int(str(finding["count"])) for finding in item.accepted)
-        yield "accepted_by", item.by
+        yield "accepted_by", item.accepted_by
     yield from item.measures.items()
     if item.note:
         yield "note", item.note
 
 
-def suite_properties(doctor: Doctor, results: Results, version: str) -> Mapping[str, str]:
+def suite_properties(examination: Examination, results: Results, version: str) -> Mapping[str, str]:
     """What is worth knowing of the whole examination."""
-    plain = head(doctor, results, version)
+    plain = json_head(examination, results, version)
     flat = {"doctor.version": plain["version"], "doctor.database": plain["database"]}
-    flat |= {"doctor.generation": doctor.origin} if doctor.origin else {}
+    flat |= {"doctor.generation": examination.origin} if examination.origin else {}
     for group in ("rows", "totals", "rules"):
         counts = plain[group]
         if isinstance(counts, Mapping):

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examination.examination import Doctor
+from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, item_name
 from pytest_panic_doctor.examination.result import Result, from_plain
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.examination.sharding import WHOLE, Shard, Share, shard
+from pytest_panic_doctor.examination.sharding import NO_SHARDING, Shard, ShardSelection, parse_shard
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_json, write_lines
@@ -37,7 +37,7 @@ class NotMergeable(DoctorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShardReport:
     """One shard's report. `head` is its `doctor` part."""
 
     path: Path
@@ -47,7 +47,7 @@ class Part:
     items: tuple[Result, ...]
 
 
-def read(path: Path) -> Part:
+def read_shard_report(path: Path) -> ShardReport:
     """A JSON report; raises `NotMergeable` for anything else."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
@@ -61,8 +61,8 @@ def read(path: Path) -> Part:
         head, settings = plain["doctor"], plain["doctor"]["settings"]
         if not head["version"] or "shards" in head:
             raise NotMergeable(f"--doctor-merge {path} is already merged: give the shards' own reports")
-        here = shard(settings["shard"]) if settings["shard"] else WHOLE
-        return Part(path, here, head, settings, tuple(map(result, plain["items"])))
+        here = parse_shard(settings["shard"]) if settings["shard"] else NO_SHARDING
+        return ShardReport(path, here, head, settings, tuple(map(result, plain["items"])))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise NotMergeable(
             f"--doctor-merge {path} is not a report of this doctor: give what --doctor-report wrote as .json"
@@ -80,7 +80,7 @@ def result(plain: Mapping[str, object]) -> Result:
     return found
 
 
-def check(parts: Sequence[Part], version: str) -> None:
+def check_reports(parts: Sequence[ShardReport], version: str) -> None:
     """Raise `NotMergeable` unless all parts are of one database, one version and one way to look, each shard once."""
     first = parts[0]
     for part in parts:
@@ -130,10 +130,10 @@ def manifest(plain: Iterable[Mapping[str, object]]) -> Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedReport:
     """All parts together: `missing` are the shards that were not given, `lacking` the items that a shard's has not."""
 
-    doctor: Doctor
+    examination: Examination
     results: Results
     missing: tuple[Shard, ...]
     lacking: Mapping[Path, tuple[Shard, int, int]]
@@ -143,7 +143,7 @@ class Merged:
         """Whether everything was examined, and nothing failed."""
         return not (self.missing or self.lacking or self.results.doubts or self.results.totals()["failed"])
 
-    def more(self, parts: Sequence[Part]) -> dict[str, object]:
+    def more(self, parts: Sequence[ShardReport]) -> dict[str, object]:
         """What the merged JSON report says beside what every report does."""
         return {
             "shards": {
@@ -171,7 +171,7 @@ class Merged:
             )
 
 
-def doubts_of(parts: Iterable[Part]) -> list[str]:
+def doubts_of(parts: Iterable[ShardReport]) -> list[str]:
     """Why shards were not green though no item of theirs failed, each reason once."""
     found: list[str] = []
     for part in parts:
@@ -180,7 +180,7 @@ def doubts_of(parts: Iterable[Part]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rule]) -> Merged:
+def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterable[Rule]) -> MergedReport:
     """All parts as one session that writes `reports`; `extra` are the rules that plugins and conftest files bring."""
     first = parts[0]
     rules = registry(extra)
@@ -200,14 +200,16 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
                 "plugin is that brings it"
             )
     told = first.head
-    doctor = Doctor(settings, rules, listed, rows, origin=str(told.get("generation", "")))
-    doctor.repairable = bool(told.get("repairable", True))
-    if [rule.id for rule in doctor.selected] != selected:
-        doctor = replace(doctor, settings=replace(settings, rules=tuple(selected)))
+    examination = Examination(settings, rules, listed, rows, origin=str(told.get("generation", "")))
+    examination.repairable = bool(told.get("repairable", True))
+    if [rule.id for rule in examination.selected] != selected:
+        examination = replace(examination, settings=replace(settings, rules=tuple(selected)))
     lacking: dict[Path, tuple[Shard, int, int]] = {}
     for part in parts:
-        mine = Share(listed, doctor.selected, part.shard, settings.fix)
-        expected = {entry.name for entry in filter(doctor.in_sample, mine.of(listed.entries(doctor.selected)))}
+        mine = ShardSelection(listed, examination.selected, part.shard, settings.fix)
+        expected = {
+            entry.name for entry in filter(examination.in_sample, mine.of(listed.entries(examination.selected)))
+        }
         found = {item_name(item.nodeid) for item in part.items}
         if strange := found - expected:
             raise NotMergeable(
@@ -217,12 +219,14 @@ def together(parts: Sequence[Part], reports: Sequence[Path], extra: Iterable[Rul
             lacking[part.path] = part.shard, left, len(expected)
     given = {part.shard.number for part in parts}
     missing = tuple(Shard(number, first.shard.of) for number in range(1, first.shard.of + 1) if number not in given)
-    place = {entry.name: index for index, entry in enumerate(doctor.entries())}
+    place = {entry.name: index for index, entry in enumerate(examination.entries())}
     items = sorted((item for part in parts for item in part.items), key=lambda item: place[item_name(item.nodeid)])
-    return Merged(doctor, Results(items, itemless=doctor.itemless, doubts=doubts_of(parts)), missing, lacking)
+    return MergedReport(
+        examination, Results(items, itemless=examination.itemless, doubts=doubts_of(parts)), missing, lacking
+    )
 
 
-def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:
+def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:
     """Put the reports at `paths` together, write `reports`, and print what they come to.
 
     Returns the exit status: 0 where everything was examined and is healthy or fixed, else 1. Raises `NotMergeable`
@@ -232,24 +236,24 @@ def merge(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule],
         if os.path.realpath(path) in map(os.path.realpath, paths):
             raise NotMergeable(f"--doctor-report {path} is one of the reports to be merged: name another")
         check_output("--doctor-report", path)
-    parts = [read(path) for path in paths]
-    check(parts, version)
-    merged = together(sorted(parts, key=lambda part: part.shard.number), reports, extra)
-    doctor, results, said = merged.doctor, merged.results, list(merged.sentences())
+    parts = [read_shard_report(path) for path in paths]
+    check_reports(parts, version)
+    merged = combine(sorted(parts, key=lambda part: part.shard.number), reports, extra)
+    examination, results, said = merged.examination, merged.results, list(merged.sentences())
     what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} merged"
     for path in reports:
         try:
             if path.suffix == ".json":
-                write_json(path, doctor, results, version, merged.more(parts))
+                write_json(path, examination, results, version, merged.more(parts))
             elif path.suffix == ".jsonl":
                 write_lines(path, results)
             else:
-                write_html(path, doctor, results, version, [what, *said])
+                write_html(path, examination, results, version, [what, *said])
         except OSError as error:
             raise NotMergeable(f"{path} could not be written ({error.strerror}): make room for it") from error
-    print(f"doctor: {what}, {doctor.settings.database.name}: {plural(len(results.items), 'item')}")
+    print(f"doctor: {what}, {examination.settings.database.name}: {plural(len(results.items), 'item')}")
     if results.items:
-        terminal.verdict_lines(terminal.Plain(), results)
+        terminal.verdict_lines(terminal.PlainWriter(), results)
     for sentence in said:
         print(f"doctor: {sentence}")
     return 0 if merged.healthy else 1

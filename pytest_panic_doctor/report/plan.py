@@ -11,7 +11,7 @@ from pytest_panic_doctor.formatting import format_duration, format_size, plural
 from pytest_panic_doctor.report.results import Results
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.repair.journal.size import Weight
+    from pytest_panic_doctor.repair.journal.size import RowsAndBytes
 
 UNDECIDED = "if another diagram is current once its embeddings are repaired"
 
@@ -40,7 +40,7 @@ def doable(item: Result) -> bool:
     return not item.measures.keys().isdisjoint(("points", "rewritten", "bytes", "outputs"))
 
 
-def doing(items: Sequence[Result], planned: Weight) -> str:
+def doing(items: Sequence[Result], planned: RowsAndBytes) -> str:
     """What would be done about the items of one rule; `planned` is what their quarantines take together."""
     if again := [item for item in items if "rewritten" in item.measures]:
         others = [item for item in items if "rewritten" not in item.measures]
@@ -64,7 +64,7 @@ def up_to(middle: str, high: str) -> str:
     return middle if middle == high else f"{middle} (up to {high})"
 
 
-def quarantine(weight: Weight) -> str:
+def quarantine(weight: RowsAndBytes) -> str:
     """`quarantine 3 rows, 6 kB`."""
     rows, size = weight
     return f"quarantine {plural(rows, 'row')}, {format_size(size)}"

@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.compute.estimate import estimate
-from pytest_panic_doctor.examination.scheduling import Todo
+from pytest_panic_doctor.examination.scheduling import MissingDiagram
 from pytest_panic_doctor.formatting import format_duration, format_size, plural, printable, shorten
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pytest_panic_doctor.compute.ledger import Held
+    from pytest_panic_doctor.compute.ledger import Lease
 
 LIVE_EVERY = 0.5
 PLAIN_EVERY = 60.0
@@ -25,7 +25,7 @@ PLAIN_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class Forecast:
     """What there is to compute: diagrams, points, and seconds of computing at best and at worst."""
 
     diagrams: int
@@ -36,17 +36,17 @@ class Ahead:
     cluster: str = ""
 
 
-def expected(todo: Sequence[Todo], workers: int, cluster: str = "", engine: str = "native") -> Ahead:
+def expected(todo: Sequence[MissingDiagram], workers: int, cluster: str = "", engine: str = "native") -> Forecast:
     """What there is to compute. How many points are distinct is not known yet: half of them, or at worst all.
 
     `cluster` says in words where, if not here; `workers` are its cores then. `engine` computes.
     """
     middle = sum(estimate(max(1, each.points // 2), engine).seconds for each in todo)
     high = sum(estimate(each.points, engine).seconds_high for each in todo)
-    return Ahead(len(todo), sum(each.points for each in todo), middle, high, workers, cluster)
+    return Forecast(len(todo), sum(each.points for each in todo), middle, high, workers, cluster)
 
 
-def announcement(ahead: Ahead) -> str:
+def forecast_line(ahead: Forecast) -> str:
     """`38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)`."""
     what = f"{plural(ahead.diagrams, 'diagram')} to compute, {plural(ahead.points, 'point')}"
     low, high = (format_duration(seconds / ahead.workers) for seconds in (ahead.seconds, ahead.seconds_high))
@@ -54,8 +54,8 @@ def announcement(ahead: Ahead) -> str:
     return f"{what}, about {low} on {ahead.cluster or plural(ahead.workers, 'worker')}{bound}"
 
 
-def line(
-    running: Sequence[Held],
+def status_line(
+    running: Sequence[Lease],
     notes: Sequence[str],
     done: int,
     total: int,
@@ -86,10 +86,10 @@ class Progress:
         self,
         stream: TextIO | None,
         say: Callable[[str], None],
-        running: Callable[[], Sequence[Held]],
+        running: Callable[[], Sequence[Lease]],
         finished: Callable[[], int],
         notes: Callable[[], Sequence[str]],
-        ahead: Callable[[], Ahead],
+        ahead: Callable[[], Forecast],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`stream` is the terminal, None where there is none, and `say` prints a plain line then.
@@ -130,14 +130,14 @@ class Progress:
                 self._say(running, notes)
 
     @cached_property
-    def ahead(self) -> Ahead:
+    def ahead(self) -> Forecast:
         """What there is to compute."""
         return self._ask()
 
-    def _say(self, running: Sequence[Held], notes: Sequence[str]) -> None:
+    def _say(self, running: Sequence[Lease], notes: Sequence[str]) -> None:
         columns, rows = shutil.get_terminal_size()
         width = columns if self.stream else 10 * columns
-        text = line(running, notes, self.finished(), self.ahead.diagrams, self._left(), self.clock(), width)
+        text = status_line(running, notes, self.finished(), self.ahead.diagrams, self._left(), self.clock(), width)
         if self.stream is None:
             self.say(text)
             return

@@ -8,18 +8,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pytest_panic_doctor.report.progress import Ahead, Progress, expected
+from pytest_panic_doctor.report.progress import Forecast, Progress, expected
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_panic_doctor.examination.examination import Doctor
-    from pytest_panic_doctor.repair.controller import Ward
+    from pytest_panic_doctor.examination.examination import Examination
+    from pytest_panic_doctor.repair.controller import RepairRun
 
 
 @contextmanager
 def progress(
-    config: pytest.Config, doctor: Doctor, ward: Ward, status: Callable[[], Sequence[str]] = tuple
+    config: pytest.Config, examination: Examination, repair_run: RepairRun, status: Callable[[], Sequence[str]] = tuple
 ) -> Iterator[None]:
     """Watch the ledger and the notes of all workers while the items run; `status` says what a cluster does."""
     reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
@@ -33,13 +33,13 @@ def progress(
 
     with ExitStack() as stack:
         stream = terminal(stack) if reporter.isatty and os.environ.get("TERM", "dumb") != "dumb" else None
-        budget = ward.budget()
+        budget = repair_run.budget()
 
-        def ahead() -> Ahead:
-            return expected(doctor.ahead(), doctor.workers, engine=doctor.engine)
+        def ahead() -> Forecast:
+            return expected(examination.planned(), examination.workers, engine=examination.engine)
 
         def notes() -> list[str]:
-            return [*status(), *ward.notes()]
+            return [*status(), *repair_run.progress_notes()]
 
         stack.enter_context(Progress(stream, say, budget.running, budget.finished, notes, ahead))
         yield

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_panic_doctor.examination.baseline import Comparison
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.repair.journal.journal import Repair
-    from pytest_panic_doctor.repair.journal.size import Weight
+    from pytest_panic_doctor.repair.journal.size import RowsAndBytes
 
 NOTHING: Mapping[str, object] = {}
 SOON = 64
@@ -51,16 +51,16 @@ class Results:
     """The names of items that were to be run, and did not end: after -x, --maxfail or Ctrl-C."""
     written: Sequence[Path] = ()
     """The reports that could be written."""
-    planned: Mapping[str, Weight] = field(default_factory=dict)
+    planned: Mapping[str, RowsAndBytes] = field(default_factory=dict)
     """What would be quarantined for each rule, a row that several of its items would take once."""
-    planned_in_all: Weight = (0, 0)
+    planned_in_all: RowsAndBytes = (0, 0)
     """The same for all rules together."""
 
     itemless: Sequence[str] = ()
     """The selected rules for which the database has no subject."""
     doubts: list[str] = field(default_factory=list)
     """Why a session without a failed item is not green all the same, a sentence each."""
-    misheard: Counter[str] = field(default_factory=Counter)
+    listener_errors: Counter[str] = field(default_factory=Counter)
     """What `pytest_doctor_outcome` raised, and for how many items."""
 
     def add(self, result: Result) -> None:
@@ -76,14 +76,15 @@ class Results:
     def notes(self) -> list[str]:
         """What is to be said besides the items."""
         return self.doubts + [
-            f"{said} ({plural(count, 'item')}): no outcome depends on it" for said, count in self.misheard.items()
+            f"{said} ({plural(count, 'item')}): no outcome depends on it"
+            for said, count in self.listener_errors.items()
         ]
 
     def by_rule(self) -> dict[str, Counter[str]]:
         """How often each outcome, as it is shown, came for each rule; items that did not end are `unreached`."""
         counted: dict[str, Counter[str]] = {}
         for item in self.items:
-            counted.setdefault(item.rule, Counter())[item.shown] += 1
+            counted.setdefault(item.rule, Counter())[item.display_outcome] += 1
         for name in self.unreached:
             counted.setdefault(rule_of(name), Counter())["unreached"] += 1
         for name in self.itemless:
@@ -108,43 +109,43 @@ def verdict(outcomes: Mapping[str, int]) -> str:
     return "not examined"
 
 
-def head(doctor: Doctor, results: Results, version: str) -> dict[str, object]:
+def json_head(examination: Examination, results: Results, version: str) -> dict[str, object]:
     """The `doctor` part of the JSON report."""
     verdicts = results.verdicts()
     plain: dict[str, object] = {
         "version": version,
-        "database": str(doctor.settings.database),
-        "settings": doctor.settings.as_dict(),
-        "rows": dict(doctor.rows),
+        "database": str(examination.settings.database),
+        "settings": examination.settings.as_dict(),
+        "rows": dict(examination.rows),
         "totals": results.totals(),
         "rules": {name: verdicts[name] for name in VERDICT_ORDER},
     }
-    plain |= {"generation": doctor.origin, "repairable": doctor.repairable} if doctor.origin else {}
+    plain |= {"generation": examination.origin, "repairable": examination.repairable} if examination.origin else {}
     plain |= {"without_items": list(results.itemless)} if results.itemless else {}
     plain |= {"doubts": results.doubts} if results.doubts else {}
     plain |= {"notes": results.notes} if results.notes else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
 
 
-def subjects(doctor: Doctor) -> list[object]:
+def json_subjects(examination: Examination) -> list[object]:
     """The experiments and runs that items are made of, as the JSON report prints them: what a merger needs of them."""
     return [
         {
             "id": each.id,
-            "label": shortened(each.label),
+            "label": shorten_label(each.label),
             "embedding_models": list(each.embedding_models),
-            "runs": [{"id": run.id, "label": shortened(run.label), "length": run.length} for run in each.runs],
+            "runs": [{"id": run.id, "label": shorten_label(run.label), "length": run.length} for run in each.runs],
         }
-        for each in doctor.manifest.experiments
+        for each in examination.manifest.experiments
     ]
 
 
-def shortened(label: str) -> str:
+def shorten_label(label: str) -> str:
     """A prompt may be a whole page, and a JSON text may hold half of a surrogate pair."""
     return shorten(label, LABEL_LONGEST).encode("utf-8", "replace").decode()
 
 
-def sickest(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
+def worst_first(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
     """Rules by how many of their items failed, were not begun or reached, fixed, warned, skipped; the worst first."""
     words = ("failed", "late", "unreached", "fixed", "warned", "skipped")
     return sorted(counted, key=lambda pair: (*(-pair[1][word] for word in words), pair[0]))

@@ -34,8 +34,10 @@ def table(rules: Mapping[str, Rule]) -> Iterator[str]:
             rule.source,
         )
         yield "  ".join(cell.ljust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)).rstrip()
-        yield from textwrap.wrap(rule.sentence, WIDTH, initial_indent="  ", subsequent_indent="  ")
-        if rule.repair is None and rule.remedy:
-            yield from textwrap.wrap(f"no repair: {rule.remedy}", WIDTH, initial_indent="  ", subsequent_indent="  ")
+        yield from textwrap.wrap(rule.description, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        if rule.repair is None and rule.manual_fix:
+            yield from textwrap.wrap(
+                f"no repair: {rule.manual_fix}", WIDTH, initial_indent="  ", subsequent_indent="  "
+            )
     repairable = sum(1 for rule in rules.values() if rule.repair)
     yield f"{len(rules)} rules, {repairable} of them with a repair (--doctor-fix)"

@@ -12,18 +12,18 @@ from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import item_name, name_of
 from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable
-from pytest_panic_doctor.repair.repairer import said_of
+from pytest_panic_doctor.repair.repairer import describe_repairs
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.plan import plan_lines
-from pytest_panic_doctor.report.progress import announcement, expected
-from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, sickest, verdict
-from pytest_panic_doctor.rules.base import sentence
+from pytest_panic_doctor.report.progress import expected, forecast_line
+from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, verdict, worst_first
+from pytest_panic_doctor.rules.base import format_sentence
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_panic_doctor.examination.examination import Doctor
-    from pytest_panic_doctor.examination.scheduling import Todo
+    from pytest_panic_doctor.examination.examination import Examination
+    from pytest_panic_doctor.examination.scheduling import MissingDiagram
     from pytest_panic_doctor.repair.journal.journal import Repair
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
@@ -41,7 +41,7 @@ FAILED = "not computed: the items above say why"
 BEYOND = "also missing: this command did not choose them"
 
 
-class Plain:
+class PlainWriter:
     """Writes lines as pytest's terminal does, without colours: where there is no session."""
 
     def write(self, text: str, **markup: bool) -> None:
@@ -55,40 +55,47 @@ class Plain:
         print(printable(text))
 
 
-def header(doctor: Doctor, cap: str | None) -> list[str]:
+def header(examination: Examination, cap: str | None) -> list[str]:
     """The lines that pytest prints before it collects."""
-    path = doctor.settings.database
-    rows = [plural(count, NOUNS[table]) for table, count in doctor.rows.items()]
-    count = sum(1 for _ in doctor.entries())
+    path = examination.settings.database
+    rows = [plural(count, NOUNS[table]) for table, count in examination.rows.items()]
+    count = sum(1 for _ in examination.entries())
     items = plural(count, "item")
-    if doctor.settings.shard:
-        whole = sum(1 for _ in doctor.manifest.entries(doctor.selected))
-        items = f"{doctor.shard.named}: {count:,} of {plural(whole, 'item')}"
-    mode = MODES[doctor.settings.fix, doctor.settings.plan]
-    lines = [f"doctor: {text.shown_path(doctor.settings)}, {format_size(path.stat().st_size)}, {mode}"]
-    if doctor.origin:
-        lines.append(f"doctor: a database of {doctor.origin}")
+    if examination.settings.shard:
+        whole = sum(1 for _ in examination.manifest.entries(examination.selected))
+        items = f"{examination.shard.named}: {count:,} of {plural(whole, 'item')}"
+    mode = MODES[examination.settings.fix, examination.settings.plan]
+    lines = [f"doctor: {text.shown_path(examination.settings)}, {format_size(path.stat().st_size)}, {mode}"]
+    if examination.origin:
+        lines.append(f"doctor: a database of {examination.origin}")
     lines += [f"doctor: {line}" for line in wrapped(rows)]
-    off = f", {doctor.switched_off:,} more switched off by doctor_severity" if doctor.switched_off else ""
-    lines.append(f"doctor: {plural(len(doctor.selected), 'rule')}, {items}{off}")
-    lines += [f"doctor: {line}" for line in limits(doctor)]
-    if doctor.todo:
-        most = "at most " if doctor.chosen_with else ""
-        said = announcement(expected(doctor.todo, doctor.cores or doctor.workers, doctor.cluster, doctor.engine))
+    off = f", {examination.switched_off:,} more switched off by doctor_severity" if examination.switched_off else ""
+    lines.append(f"doctor: {plural(len(examination.selected), 'rule')}, {items}{off}")
+    lines += [f"doctor: {line}" for line in limits(examination)]
+    if examination.missing_diagrams:
+        most = "at most " if examination.chosen_by else ""
+        said = forecast_line(
+            expected(
+                examination.missing_diagrams,
+                examination.cores or examination.workers,
+                examination.cluster,
+                examination.engine,
+            )
+        )
         lines.append(f"doctor: {most}{said}")
     if cap:
         lines.append(f"doctor: {cap}")
     return list(map(printable, lines))
 
 
-def limits(doctor: Doctor) -> Iterator[str]:
+def limits(examination: Examination) -> Iterator[str]:
     """What this session leaves out by its options."""
-    if doctor.settings.sample:
-        part, parts = doctor.settings.sample
-        taken, there = doctor.sample_size()
+    if examination.settings.sample:
+        part, parts = examination.settings.sample
+        taken, there = examination.sample_size()
         yield f"sample {part} of {parts}: {taken:,} of {plural(there, 'item')} of expensive rules"
-    if doctor.settings.budget:
-        yield f"no item is started after {format_duration_exact(doctor.settings.budget)}"
+    if examination.settings.budget:
+        yield f"no item is started after {format_duration_exact(examination.settings.budget)}"
 
 
 def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:
@@ -103,42 +110,42 @@ def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iter
         yield line
 
 
-def summary(writer: pytest.TerminalReporter, doctor: Doctor, results: Results) -> None:
+def summary(writer: pytest.TerminalReporter, examination: Examination, results: Results) -> None:
     """The section at the end: rules that are not simply healthy, the count of each verdict, and what to type next."""
     ran = results.items or results.unreached
-    if not ran and not doctor.todo:
+    if not ran and not examination.missing_diagrams:
         return
     writer.section("doctor", sep="=")
     if ran:
-        verdict_lines(writer, results, done(doctor, results, said=True))
-    for line in besides(doctor, results):
+        verdict_lines(writer, results, done(examination, results, said=True))
+    for line in extra_repairs(examination, results):
         writer.line(line)
-    if doctor.settings.plan:
+    if examination.settings.plan:
         for line in plan_lines(results):
             writer.line(printable(line))
-    for line in baseline_lines(doctor, results):
+    for line in baseline_lines(examination, results):
         writer.line(printable(line))
-    for line in left_lines(doctor, results):
+    for line in remaining_lines(examination, results):
         writer.line(line)
     for path in results.written:
-        writer.line(f"{'report':<13}{text.short(path)}")
-    for line in next_lines(doctor, results):
+        writer.line(f"{'report':<13}{text.display_path(path)}")
+    for line in next_command(examination, results):
         writer.line(line)
 
 
 def verdict_lines(
-    writer: pytest.TerminalReporter | Plain, results: Results, repaired: Mapping[str, str] | None = None
+    writer: pytest.TerminalReporter | PlainWriter, results: Results, repaired: Mapping[str, str] | None = None
 ) -> None:
     """The rules that are not simply healthy, worst first, the warnings, and the count of each verdict.
 
     `repaired` says what was done for a rule.
     """
     counted = results.by_rule()
-    for name, outcomes in sickest(counted.items()):
+    for name, outcomes in worst_first(counted.items()):
         state = verdict(outcomes)
         if outcomes and (state != "healthy" or outcomes["skipped"]):
             writer.write(f"{state:<13}", **{COLOURS[state]: True})
-            writer.line(f"{name:<21} {shares(outcomes)}")
+            writer.line(f"{name:<21} {outcome_counts(outcomes)}")
             if what := (repaired or {}).get(name):
                 writer.line(f"{'':<13}{what}")
     if results.itemless:
@@ -159,17 +166,17 @@ def warnings(results: Results) -> list[str]:
 
     At most 20, and how many more there are.
     """
-    accepted = [finding for item in results.items if item.by == "severity" for finding in item.accepted]
+    accepted = [finding for item in results.items if item.accepted_by == "severity" for finding in item.accepted]
     accepted.sort(key=lambda finding: -int(str(finding["count"])))
     said = [warning for item in results.items for warning in item.warnings]
-    said += [sentence(each["rule"], each["embedding_model"], each["message"]) for each in accepted]
+    said += [format_sentence(each["rule"], each["embedding_model"], each["message"]) for each in accepted]
     more = [f"… and {len(said) - text.FINDINGS_SHOWN:,} more"] if len(said) > text.FINDINGS_SHOWN else []
     return said[: text.FINDINGS_SHOWN] + more
 
 
-def baseline_lines(doctor: Doctor, results: Results) -> Iterator[str]:
+def baseline_lines(examination: Examination, results: Results) -> Iterator[str]:
     """What is new, known and healed, beside the baseline; and what was written to it."""
-    compared, path = results.compared, doctor.settings.baseline
+    compared, path = results.compared, examination.settings.baseline
     if compared is None or path is None:
         return
     healed = [(name, each) for name, found in sorted(compared.healed.items()) for each in sorted(found)]
@@ -181,10 +188,10 @@ def baseline_lines(doctor: Doctor, results: Results) -> Iterator[str]:
         yield f"{'healed':<13}… and {len(healed) - text.FINDINGS_SHOWN:,} more"
     if compared.written:
         count = sum(len(found) for found in compared.accepted.values())
-        yield f"{'baseline':<13}{plural(count, 'finding')} written to {text.short(path)}"
+        yield f"{'baseline':<13}{plural(count, 'finding')} written to {text.display_path(path)}"
 
 
-def shares(outcomes: Counter[str]) -> str:
+def outcome_counts(outcomes: Counter[str]) -> str:
     """`3 of 12 items failed, 1 skipped`."""
     total = outcomes.total()
     first, *rest = [f"{outcomes[word]:,} {name}" for word, name in SHARES if outcomes[word]]
@@ -192,35 +199,35 @@ def shares(outcomes: Counter[str]) -> str:
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
 
 
-def done(doctor: Doctor, results: Results, *, said: bool) -> dict[str, str]:
+def done(examination: Examination, results: Results, *, said: bool) -> dict[str, str]:
     """What was done for each rule: `said` by items of its own that are fixed, or for items that do not say so."""
     fixed = {item_name(item.nodeid) for item in results.items if item.outcome == "fixed"}
     by_rule: dict[str, list[Repair]] = {}
     for repair in results.repairs:
-        rule = doctor.rules.get(repair.rule)
+        rule = examination.rules.get(repair.rule)
         if (rule is not None and name_of(rule, repair.subject) in fixed) is said:
             by_rule.setdefault(repair.rule, []).append(repair)
-    return {name: said_of(repairs, doctor.settings.database) for name, repairs in sorted(by_rule.items())}
+    return {name: describe_repairs(repairs, examination.settings.database) for name, repairs in sorted(by_rule.items())}
 
 
-def besides(doctor: Doctor, results: Results) -> Iterator[str]:
+def extra_repairs(examination: Examination, results: Results) -> Iterator[str]:
     """What was repaired on the way to something else, and is said by no item: its own was not reached, or is sick."""
-    for name, what in done(doctor, results, said=False).items():
+    for name, what in done(examination, results, said=False).items():
         yield f"{'also done':<13}{name:<21} {what}"
 
 
-def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:
+def remaining_lines(examination: Examination, results: Results) -> Iterator[str]:
     """After a repair: how many diagrams are still absent, and what would compute them."""
     try:
-        left = doctor.due() if doctor.todo else []
+        left = examination.missing_now() if examination.missing_diagrams else []
     except (Unreadable, sqlite3.Error):
         # The items have said so, and what is left is told by the next session.
         return
     if not left:
         return
-    ended = {item_name(item.nodeid) for item in results.items if not item.late}
-    computing = doctor.computing()
-    groups: dict[str, list[Todo]] = {}
+    ended = {item_name(item.nodeid) for item in results.items if not item.not_started}
+    computing = examination.items_by_diagram()
+    groups: dict[str, list[MissingDiagram]] = {}
     for each in left:
         names = computing.get(each.pair)
         groups.setdefault(BEYOND if names is None else FAILED if ended.intersection(names) else LEFT, []).append(each)
@@ -230,22 +237,23 @@ def left_lines(doctor: Doctor, results: Results) -> Iterator[str]:
             yield f"{what} {why}"
 
 
-def next_lines(doctor: Doctor, results: Results) -> Iterator[str]:
+def next_command(examination: Examination, results: Results) -> Iterator[str]:
     """The one command to type next, if there is one."""
-    path = text.short(doctor.settings.baseline) if doctor.settings.baseline else ""
+    path = text.display_path(examination.settings.baseline) if examination.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
     able = (
-        doctor.repairable
-        and not doctor.verification.damaged
+        examination.repairable
+        and not examination.verification.damaged
         and any(
-            item.findings and not text.helpless(doctor.rules[item.rule], doctor, item.said)
+            item.findings and not text.is_unrepairable(examination.rules[item.rule], examination, item.messages)
             for item in results.items
             if item.outcome == "failed"
         )
     )
     if results.repairs:
-        yield f"undo: {text.command(doctor.settings, '--doctor-undo', program=doctor.program)}"
-    if able and not doctor.settings.fix:
-        yield f"next: {text.again(doctor, '--doctor-fix -n 2' if doctor.distributes else '--doctor-fix')}"
+        yield f"undo: {text.command(examination.settings, '--doctor-undo', program=examination.program)}"
+    if able and not examination.settings.fix:
+        options = "--doctor-fix -n 2" if examination.distributes else "--doctor-fix"
+        yield f"next: {text.rerun_command(examination, options)}"
     elif not sick and results.compared and results.compared.healed and not results.compared.written:
-        yield f"next: {text.again(doctor, f'--doctor-baseline {path} --doctor-baseline-write')}"
+        yield f"next: {text.rerun_command(examination, f'--doctor-baseline {path} --doctor-baseline-write')}"

@@ -11,11 +11,11 @@ from pytest_panic_doctor.database.integrity import ABSENT
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, rule_of
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
-from pytest_panic_doctor.report.command_line import called
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, blockers, remedy_of
+from pytest_panic_doctor.report.command_line import pytest_command
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, blocking_rules, remedy_of
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.examiner import Outcome
     from pytest_panic_doctor.examination.settings import Settings
     from pytest_panic_doctor.rules.base import Rule
@@ -30,7 +30,7 @@ DASHED = 36
 """Characters of a UUID with dashes."""
 
 
-def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = False) -> str:
+def failure(outcome: Outcome, rule: Rule, examination: Examination, *, traces: bool = False) -> str:
     """The text of a failed item: its findings, worst first, what became of a repair, and what to type next.
 
     `traces`: with the traceback of what foreign code raised; that of a bug in the doctor is always there.
@@ -38,7 +38,7 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = Fals
     worst = sorted(outcome.findings, key=lambda finding: -finding.count)
     lines: list[str] = []
     for finding in worst[:FINDINGS_SHOWN]:
-        lines += [finding.sentence, *where(finding, doctor), *identified(finding)]
+        lines += [finding.sentence, *subject_lines(finding, examination), *row_lines(finding)]
     if len(worst) > FINDINGS_SHOWN:
         lines.append(
             f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})"
@@ -51,10 +51,10 @@ def failure(outcome: Outcome, rule: Rule, doctor: Doctor, *, traces: bool = Fals
         lines.append(outcome.trace if traces or outcome.bug else "(-vv shows the traceback)")
     if outcome.note or outcome.error:
         return "\n".join(lines)
-    if doctor.verification.damaged and rule.repair is not None:
-        lines.append(doctor.verification.refusal)
-    elif not doctor.settings.fix:
-        lines.append(next_step(rule, doctor, ["\n".join(finding.message for finding in outcome.findings)]))
+    if examination.verification.damaged and rule.repair is not None:
+        lines.append(examination.verification.refusal)
+    elif not examination.settings.fix:
+        lines.append(next_step(rule, examination, ["\n".join(finding.message for finding in outcome.findings)]))
     return "\n".join(lines)
 
 
@@ -66,15 +66,15 @@ def repaired(outcome: Outcome) -> str:
     return "\n".join(map(printable, [*found, outcome.note]))
 
 
-def where(finding: Finding, doctor: Doctor) -> Iterator[str]:
+def subject_lines(finding: Finding, examination: Examination) -> Iterator[str]:
     """The run and the experiment that a finding is about, by id and as a person knows them."""
     for noun, stored in (("run", finding.run), ("experiment", finding.experiment)):
         if stored:
-            label = doctor.labels.get(stored, "")
+            label = examination.labels.get(stored, "")
             yield f"  {noun:<10} {dashed(stored)}  {label}".rstrip()
 
 
-def identified(finding: Finding) -> Iterator[str]:
+def row_lines(finding: Finding) -> Iterator[str]:
     """The rows of a finding: at most 20 of them, two a line, the count exact."""
     if not finding.table or not finding.ids or finding.ids == (finding.run,) or finding.ids == (finding.experiment,):
         return
@@ -85,34 +85,34 @@ def identified(finding: Finding) -> Iterator[str]:
         yield f"    {'  '.join(shown[start : start + 2])}"
 
 
-def helpless(rule: Rule, doctor: Doctor, said: str) -> bool:
+def is_unrepairable(rule: Rule, examination: Examination, said: str) -> bool:
     """Whether --doctor-fix has no way to heal an item whose findings `said` this, a line each."""
-    no_hook = rule.repair is RepairKind.EMBED and not doctor.embeds
+    no_hook = rule.repair is RepairKind.EMBED and not examination.embeds
     lines = said.splitlines()
     untaken = bool(lines) and all(NOT_REPAIRED in line for line in lines)
-    nothing = rule.repair is None or not doctor.repairable
-    return nothing or no_hook or untaken or bool(blockers(rule, said)) or KIND_KEY in said
+    nothing = rule.repair is None or not examination.repairable
+    return nothing or no_hook or untaken or bool(blocking_rules(rule, said)) or KIND_KEY in said
 
 
-def next_step(rule: Rule, doctor: Doctor, said: Sequence[str]) -> str:
+def next_step(rule: Rule, examination: Examination, said: Sequence[str]) -> str:
     """What to do about a rule that is sick; `said` is what the findings of each of its sick items say."""
     if any(ABSENT in each for each in said):
         return "nothing repairs this until that is removed"
     if rule.repair is None:
         remedy = remedy_of(rule, [line for each in said for line in each.splitlines()])
         return f"nothing repairs this: {remedy}" if remedy else "nothing repairs this"
-    if not doctor.repairable:
-        return f"not repaired yet: this doctor only examines a database of {doctor.origin.split(',')[0]}"
-    if rule.repair is RepairKind.EMBED and not doctor.embeds:
+    if not examination.repairable:
+        return f"not repaired yet: this doctor only examines a database of {examination.origin.split(',')[0]}"
+    if rule.repair is RepairKind.EMBED and not examination.embeds:
         return "repaired by --doctor-fix where a conftest.py provides an embedding hook (pytest_doctor_embed)"
-    if said and all(helpless(rule, doctor, each) for each in said):
+    if said and all(is_unrepairable(rule, examination, each) for each in said):
         if any(KIND_KEY in each for each in said):
             return f"blocked: say in {KIND_KEY} or doctor_image_models what the model embeds"
-        first = list(dict.fromkeys(name for each in said for name in blockers(rule, each)))
+        first = list(dict.fromkeys(name for each in said for name in blocking_rules(rule, each)))
         if not first:
             return "nothing repairs this until what the findings name is corrected"
         return f"blocked by {' and '.join(first)}: repair {'that' if len(first) == 1 else 'those'} first"
-    return f"next: {again(doctor, '--doctor-fix', rules=(rule.id,))}"
+    return f"next: {rerun_command(examination, '--doctor-fix', rules=(rule.id,))}"
 
 
 def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
@@ -134,24 +134,24 @@ def looked_at(rows: Mapping[str, int]) -> str:
 def command(settings: Settings, *options: str, program: str = "") -> str:
     """The command line that examines the same database with other options; `program` is pytest, as it was called."""
     base = f"--doctor-db {shown_path(settings)}"
-    return " ".join((program or called(), base, *options))
+    return " ".join((program or pytest_command(), base, *options))
 
 
-def again(doctor: Doctor, *options: str, rules: Sequence[str] | None = None) -> str:
+def rerun_command(examination: Examination, *options: str, rules: Sequence[str] | None = None) -> str:
     """The command line that examines the same items with other options, or of them those of `rules`."""
-    settings = doctor.settings
+    settings = examination.settings
     named = settings.rules if rules is None else rules
     chosen = [f"--doctor-rule {name}" for name in named]
     chosen += [f"--doctor-experiment {dashed(each)}" for each in settings.experiments]
     chosen += [f"--doctor-sample {'/'.join(map(str, settings.sample))}"] if settings.sample else []
     chosen += [f"--doctor-shard {settings.shard}"] if settings.shard else []
     chosen += ["--doctor-deep"] if settings.deep else []
-    return command(settings, *options, *chosen, *chosen_words(doctor, rules), program=doctor.program)
+    return command(settings, *options, *chosen, *chosen_words(examination, rules), program=examination.program)
 
 
-def chosen_words(doctor: Doctor, rules: Sequence[str] | None) -> Iterator[str]:
+def chosen_words(examination: Examination, rules: Sequence[str] | None) -> Iterator[str]:
     """What the user chose by pytest's own means; of node ids, where `rules` are named, those of these rules alone."""
-    words = iter(doctor.chosen_with)
+    words = iter(examination.chosen_by)
     for word in words:
         if word in ("-k", "-m", "--deselect"):
             yield word
@@ -162,10 +162,10 @@ def chosen_words(doctor: Doctor, rules: Sequence[str] | None) -> Iterator[str]:
 
 def shown_path(settings: Settings) -> str:
     """The database's path, short where it lies below the current folder."""
-    return short(settings.database)
+    return display_path(settings.database)
 
 
-def short(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a person types it from the current folder."""
     relative = os.path.relpath(path)
     shown = min(relative, str(path), key=len)

@@ -16,7 +16,7 @@ NAMES_SHORTER_THAN = 64
 """Characters of a text that is worth keeping once: a rule, a phase, a worker; node ids are longer, and differ."""
 
 
-def lighten(report: pytest.TestReport, reporter: pytest.TerminalReporter | None, ours: bool) -> None:
+def trim_report(report: pytest.TestReport, reporter: pytest.TerminalReporter | None, ours: bool) -> None:
     """Forget a passed set-up or tear-down, and of a passed item of `ours` what only its own run needed."""
     if report.when != "call":
         silent = reporter.stats.get("") if reporter else None

@@ -44,7 +44,7 @@ def registry(extra: Iterable[Rule] = ()) -> dict[str, Rule]:
             raise DuplicateRule(f"two rules are called {each.id}: one is {by_id[each.id].source}, one is {each.source}")
         by_id[each.id] = each
     for each in own:
-        if lost := next((name for name in each.after if name not in by_id), None):
+        if lost := next((name for name in each.requires if name not in by_id), None):
             raise BadRule(f"the rule {each.id} of {each.source} comes after {lost!r}, which does not exist")
     return by_id
 

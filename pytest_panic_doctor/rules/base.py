@@ -18,7 +18,7 @@ BUILT_IN = "built in"
 """The source of a rule that comes with the doctor."""
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.database.room import Room
+    from pytest_panic_doctor.database.room import MemoryRoom
     from pytest_panic_doctor.rules.embedder import Embedder
 
 IDS_KEPT = 10_000
@@ -50,7 +50,7 @@ class RepairKind(StrEnum):
     EMBED = "embedding hook"
 
 
-class NothingToLookAt(Exception):
+class NotApplicable(Exception):
     """Raised by a check that has nothing to judge; its text is the reason, and the item is skipped, never passed."""
 
 
@@ -58,7 +58,7 @@ class NotExaminable(Exception):
     """Raised where the subject of an item cannot be asked for; its text is the reason, and the item fails."""
 
 
-def sentence(rule: object, embedding_model: object, message: object) -> str:
+def format_sentence(rule: object, embedding_model: object, message: object) -> str:
     """`rule [embedding model]: message`."""
     where = f" [{embedding_model}]" if embedding_model else ""
     return f"{rule}{where}: {message}"
@@ -87,7 +87,7 @@ class Finding:
     @property
     def sentence(self) -> str:
         """`rule [embedding model]: message`."""
-        return sentence(self.rule, self.embedding_model, self.message)
+        return format_sentence(self.rule, self.embedding_model, self.message)
 
     def as_dict(self) -> dict[str, object]:
         """The finding as the JSON report prints it."""
@@ -103,15 +103,15 @@ class Finding:
         }
 
 
-def all_room() -> Room:
+def all_room() -> MemoryRoom:
     """No limit but the machine's; imported here, since every project that has the plugin would load psutil for it."""
-    from pytest_panic_doctor.database.room import Room
+    from pytest_panic_doctor.database.room import MemoryRoom
 
-    return Room()
+    return MemoryRoom()
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class RuleContext:
     """What a check sees: one read-only snapshot of the database, and the subject that it is asked about.
 
     `subject` may be narrower than the rule's scope: before a diagram is computed, the embedding rules are asked about
@@ -127,7 +127,7 @@ class View:
     """What SQLite finds wrong with the file: asked once a session, however many ask."""
     looked_at: dict[str, int] = field(default_factory=dict)
     """How many rows of each table the check has said that it looked at."""
-    space: Room = field(default_factory=all_room)
+    space: MemoryRoom = field(default_factory=all_room)
     """What the check may hold in memory at once."""
     embedder: Embedder | None = None
     """The embedding hooks of this session; None where there is none."""
@@ -153,7 +153,7 @@ class View:
         """
         self.looked_at[what] = self.looked_at.get(what, 0) + count
 
-    def once(self, key: str, query: str) -> list[tuple[object, ...]]:
+    def cached_query(self, key: str, query: str) -> list[tuple[object, ...]]:
         """The rows of a query that several rules ask of the same subject's experiment and run, read once.
 
         What was read is forgotten as soon as anybody has written to the database.
@@ -250,12 +250,12 @@ class View:
         warning: bool = False,
     ) -> Finding:
         """A finding about this subject; `count` defaults to the number of ids."""
-        kept = tuple(spelled(value) for value in ids)
+        kept = tuple(format_id(value) for value in ids)
         return Finding(
             rule=self.rule,
             message=message,
             experiment=self.subject.experiment,
-            run=self.subject.run if run is None else spelled(run),
+            run=self.subject.run if run is None else format_id(run),
             embedding_model=self.subject.embedding_model,
             table=table,
             ids=kept[:IDS_KEPT],
@@ -264,7 +264,7 @@ class View:
             warning=warning,
         )
 
-    def offenders(
+    def finding_for_rows(
         self,
         rows: Rows,
         message: Callable[[int], str],
@@ -286,13 +286,13 @@ class View:
         for (row_id,) in self.db.execute(rows.sql, rows.params):
             count += 1
             if count <= IDS_KEPT:
-                ids.append(spelled(row_id))
+                ids.append(format_id(row_id))
         if count:
             text = message(count) + (f": {details()}" if details else "")
             yield self.finding(text, table=rows.table, ids=ids, count=count, rows=rows)
 
 
-Check = Callable[[View], Iterable[Finding]]
+Check = Callable[[RuleContext], Iterable[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,11 +307,11 @@ class Rule:
 
     id: str
     scope: Scope
-    sentence: str
+    description: str
     check: Check
     repair: RepairKind | None = None
-    remedy: str = ""
-    after: tuple[str, ...] = ()
+    manual_fix: str = ""
+    requires: tuple[str, ...] = ()
     expensive: bool = False
     source: str = BUILT_IN
     deep: bool = False
@@ -325,23 +325,23 @@ class Rule:
 def remedy_of(rule: Rule, found: Iterable[str]) -> str:
     """What a person has to do where nothing repairs a rule; of `file-integrity`, what each of its findings asks for."""
     if rule.id != "file-integrity":
-        return rule.remedy
-    return "; ".join(dict.fromkeys(map(integrities.remedy, found))) or rule.remedy
+        return rule.manual_fix
+    return "; ".join(dict.fromkeys(map(integrities.remedy, found))) or rule.manual_fix
 
 
-def blockers(rule: Rule, text: str) -> list[str]:
+def blocking_rules(rule: Rule, text: str) -> list[str]:
     """The rules that must be healthy first, where `text` says so: a clause about a block ends in its rule's name."""
-    return [name for name in rule.after if f"({name})" in text]
+    return [name for name in rule.requires if f"({name})" in text]
 
 
 def rule(
     id: str,  # noqa: A002 - the field's own word
     *,
     scope: Scope,
-    sentence: str,
+    description: str,
     repair: RepairKind | None = None,
-    remedy: str = "",
-    after: tuple[str, ...] = (),
+    manual_fix: str = "",
+    requires: tuple[str, ...] = (),
     expensive: bool = False,
     deep: bool = False,
 ) -> Callable[[Check], Rule]:
@@ -350,12 +350,12 @@ def rule(
     def wrap(check: Check) -> Rule:
         module = check.__module__
         source = BUILT_IN if module.startswith("pytest_panic_doctor.") else module
-        return Rule(id, scope, sentence, check, repair, remedy, after, expensive or deep, source, deep)
+        return Rule(id, scope, description, check, repair, manual_fix, requires, expensive or deep, source, deep)
 
     return wrap
 
 
-def spelled(value: object) -> str:
+def format_id(value: object) -> str:
     """An id for a finding: a text as it is, anything else as SQL spells it, so that nothing is taken for a text."""
     if isinstance(value, str):
         return value

@@ -10,7 +10,7 @@ from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
-from pytest_panic_doctor.rules.base import Finding, RepairKind, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import is_unique
 
 NAMES = {
@@ -34,22 +34,22 @@ def lost(noun: str) -> str:
 @rule(
     "orphan-cluster",
     scope=Scope.DATABASE,
-    sentence="every cluster assignment names an embedding, a clustering result and, unless an outlier, a medoid "
+    description="every cluster assignment names an embedding, a clustering result and, unless an outlier, a medoid "
     "that exist",
     repair=RepairKind.QUARANTINE,
 )
-def orphan_cluster(view: View) -> Iterator[Finding]:
+def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
     """Cluster assignments with a reference that dangles; each reference is looked up over its own index.
 
     One of which each such reference is there under another spelling is no orphan, and is not taken for one.
     """
-    view.examined(view.scalar("SELECT count(*) FROM embeddingcluster"), "embeddingcluster")
+    context.examined(context.scalar("SELECT count(*) FROM embeddingcluster"), "embeddingcluster")
     nouns = [
-        each for each in NAMES if view.scalar(f"SELECT EXISTS (SELECT 1 FROM embeddingcluster c WHERE {lost(each)})")
+        each for each in NAMES if context.scalar(f"SELECT EXISTS (SELECT 1 FROM embeddingcluster c WHERE {lost(each)})")
     ]
     if not nouns:
         return
-    found = [evidence.misspelt(view, "embeddingcluster", *NAMES[noun], lost(noun)) for noun in nouns]
+    found = [evidence.misspelt(context, "embeddingcluster", *NAMES[noun], lost(noun)) for noun in nouns]
     there = {name: row_id for each in found for name, row_id in (each or {}).items()}
     every = [f"SELECT c.rowid FROM embeddingcluster c WHERE {lost(noun)}" for noun in nouns]
     sure = [
@@ -61,14 +61,14 @@ def orphan_cluster(view: View) -> Iterator[Finding]:
     taken = " UNION ".join(sure) or "SELECT NULL"
 
     def message(count: int) -> str:
-        total = view.scalar("SELECT count(*) FROM embeddingcluster")
+        total = context.scalar("SELECT count(*) FROM embeddingcluster")
         return f"{count:,} of {plural(total, 'cluster assignment')} {verb(count, 'is an orphan', 'are orphans')}"
 
     def details() -> str:
         columns = ", ".join(f"({lost(noun)})" for noun in nouns)
         where = " OR ".join(f"({lost(noun)})" for noun in nouns)
         places = ", ".join(str(place + 1) for place in range(len(nouns)))
-        counts = view.db.execute(
+        counts = context.db.execute(
             f"SELECT {columns}, count(*) FROM embeddingcluster c WHERE {where} GROUP BY {places} ORDER BY {places}"
         ).fetchall()
         return ", ".join(
@@ -79,9 +79,9 @@ def orphan_cluster(view: View) -> Iterator[Finding]:
         )
 
     select = "SELECT id FROM embeddingcluster WHERE rowid IN"
-    yield from view.offenders(Rows("embeddingcluster", f"{select} ({taken})", params), message, details)
+    yield from context.finding_for_rows(Rows("embeddingcluster", f"{select} ({taken})", params), message, details)
     rest = Rows("embeddingcluster", f"{select} ({' UNION '.join(every)}) AND rowid NOT IN ({taken})", params)
-    yield from evidence.left(view, rest, message, f"{evidence.shown(there)}; correct the reference, or that id")
+    yield from evidence.left(context, rest, message, f"{evidence.shown(there)}; correct the reference, or that id")
 
 
 ALGORITHM = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -118,17 +118,18 @@ ELSEWHERE = (
 @rule(
     "cluster-consistent",
     scope=Scope.DATABASE,
-    sentence="a clustering result has valid parameters and times, and assigns embeddings of its own model once each, "
+    description="a clustering result has valid parameters and times, and assigns embeddings of its "
+    "own model once each, "
     "to medoids of their own clusters",
-    remedy="cluster again with the research tool",
+    manual_fix="cluster again with the research tool",
 )
-def cluster_consistent(view: View) -> Iterator[Finding]:
+def cluster_consistent(context: RuleContext) -> Iterator[Finding]:
     """That its parts fit each other: which cluster an embedding belongs to, only the clustering itself can tell."""
-    results = view.db.execute(
+    results = context.db.execute(
         f"SELECT id, embedding_model, algorithm, parameters, {WRONG_TIME}, EXISTS (SELECT 1 FROM embeddingcluster c "
         "WHERE c.clustering_result_id = r.id) FROM clusteringresult r ORDER BY id"
     ).fetchall()
-    view.examined(len(results), "clusteringresult")
+    context.examined(len(results), "clusteringresult")
     for result, model, algorithm, parameters, wrong_time, assigned in results:
         clauses = {
             "has no embedding model": not is_name(model),
@@ -140,21 +141,21 @@ def cluster_consistent(view: View) -> Iterator[Finding]:
         }
         if wrong := [clause for clause, holds in clauses.items() if holds]:
             text = f"a clustering result by {model} {'; '.join(wrong)}"
-            yield view.finding(text, table="clusteringresult", ids=[result], count=1)
-    if any(view.db.execute(OF_OTHER_MODEL, {"result": row[0], "used": row[1]}).fetchone()[0] for row in results):
-        yield from of_other_models(view)
-    yield from assigned_twice(view)
-    yield from medoids_elsewhere(view)
+            yield context.finding(text, table="clusteringresult", ids=[result], count=1)
+    if any(context.db.execute(OF_OTHER_MODEL, {"result": row[0], "used": row[1]}).fetchone()[0] for row in results):
+        yield from of_other_models(context)
+    yield from assigned_twice(context)
+    yield from medoids_elsewhere(context)
 
 
-def of_other_models(view: View) -> Iterator[Finding]:
+def of_other_models(context: RuleContext) -> Iterator[Finding]:
     """Assignments of embeddings by another model than the clustering's."""
     rows = Rows(
         "embeddingcluster",
         "SELECT c.id FROM embeddingcluster c JOIN clusteringresult r ON r.id = c.clustering_result_id "
         "JOIN embedding e ON e.id = c.embedding_id WHERE e.embedding_model IS NOT r.embedding_model",
     )
-    yield from view.offenders(
+    yield from context.finding_for_rows(
         rows,
         lambda count: (
             f"{plural(count, 'cluster assignment')} {verb(count, 'is of an embedding', 'are of embeddings')} by "
@@ -163,9 +164,9 @@ def of_other_models(view: View) -> Iterator[Finding]:
     )
 
 
-def assigned_twice(view: View) -> Iterator[Finding]:
+def assigned_twice(context: RuleContext) -> Iterator[Finding]:
     """Assignments of embeddings that one clustering assigns more than once."""
-    if is_unique(view, "embeddingcluster", ("embedding_id", "clustering_result_id")):
+    if is_unique(context, "embeddingcluster", ("embedding_id", "clustering_result_id")):
         return
     rows = Rows(
         "embeddingcluster",
@@ -173,18 +174,18 @@ def assigned_twice(view: View) -> Iterator[Finding]:
         "GROUP BY embedding_id, clustering_result_id HAVING count(*) > 1) twice ON twice.embedding_id = c.embedding_id "
         "AND twice.clustering_result_id = c.clustering_result_id",
     )
-    yield from view.offenders(
+    yield from context.finding_for_rows(
         rows, lambda count: f"{plural(count, 'cluster assignment')} of embeddings that a clustering assigns twice"
     )
 
 
-def medoids_elsewhere(view: View) -> Iterator[Finding]:
+def medoids_elsewhere(context: RuleContext) -> Iterator[Finding]:
     """Assignments to medoids that are of another cluster, or of none of this clustering."""
     rows = Rows(
         "embeddingcluster",
         f"SELECT c.id FROM embeddingcluster c WHERE (c.clustering_result_id, c.medoid_embedding_id) IN ({ELSEWHERE})",
     )
-    yield from view.offenders(
+    yield from context.finding_for_rows(
         rows,
         lambda count: (
             f"{plural(count, 'cluster assignment')} {verb(count, 'names', 'name')} a medoid that is not of its own "

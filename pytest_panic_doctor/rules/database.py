@@ -11,7 +11,7 @@ from pytest_panic_doctor.database.schema import columns_of, has_rowid
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
-from pytest_panic_doctor.rules.base import Finding, RepairKind, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, RepairKind, RuleContext, Scope, rule
 
 SHOWN = 5
 NAMELESS = ("id IS NULL", "id < ''", "id >= x''")
@@ -22,101 +22,103 @@ them without being read."""
 @rule(
     "file-integrity",
     scope=Scope.DATABASE,
-    sentence="SQLite's own check finds nothing wrong",
-    remedy="restore the file from a backup",
+    description="SQLite's own check finds nothing wrong",
+    manual_fix="restore the file from a backup",
 )
-def file_integrity(view: View) -> Iterator[Finding]:
+def file_integrity(context: RuleContext) -> Iterator[Finding]:
     """`PRAGMA integrity_check`: every page, and every index against its table, since the other rules read by index."""
-    view.examined(view.scalar("PRAGMA page_count"), "page")
-    for problem in view.integrity(view.db).problems:
+    context.examined(context.scalar("PRAGMA page_count"), "page")
+    for problem in context.integrity(context.db).problems:
         said = (
             f"{problem}, so it cannot be checked: {REMOVE}" if ABSENT in problem else f"SQLite's check says: {problem}"
         )
-        yield view.finding(said, count=1)
+        yield context.finding(said, count=1)
 
 
 @rule(
     "schema",
     scope=Scope.DATABASE,
-    sentence="every table and column exists (a missing UNIQUE constraint: a warning)",
-    remedy="migrate the file with the research tool",
+    description="every table and column exists (a missing UNIQUE constraint: a warning)",
+    manual_fix="migrate the file with the research tool",
 )
-def schema(view: View) -> Iterator[Finding]:
+def schema(context: RuleContext) -> Iterator[Finding]:
     """Tables and columns by name, in any case of letters.
 
     A missing UNIQUE constraint is worth a warning and no more: two of the three are added by migrations alone.
     """
-    version = view.generation.schema_version(view.db)
+    version = context.generation.schema_version(context.db)
     if version.note:
-        yield view.finding(f"the schema ({version.name}) is {version.note}", count=1, warning=True)
-    for each in view.generation.tables:
+        yield context.finding(f"the schema ({version.name}) is {version.note}", count=1, warning=True)
+    for each in context.generation.tables:
         if not version.number or each.since <= version.number:
-            yield from table_problems(view, each, version.number)
+            yield from table_problems(context, each, version.number)
 
 
-def table_problems(view: View, described: Table, version: int) -> Iterator[Finding]:
+def table_problems(context: RuleContext, described: Table, version: int) -> Iterator[Finding]:
     """What is wrong with one table, by its name in the file; `version` is the schema's, 0: everything must be there."""
     table, canonical = described.name, described.canonical
-    columns = columns_of(view.db, table)
-    view.examined(1 if columns else 0, "table")
+    columns = columns_of(context.db, table)
+    context.examined(1 if columns else 0, "table")
     expected = [each.name for each in described.columns if not version or each.since <= version]
     missing = [name for name in expected if name not in columns]
     if not columns:
-        yield view.finding(f"table {table} does not exist", table=canonical, count=1)
+        yield context.finding(f"table {table} does not exist", table=canonical, count=1)
     elif missing:
         noun = plural(len(missing), "column")
-        yield view.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=canonical, count=len(missing))
-    elif problem := unlike_a_table(view, table):
-        yield view.finding(f"{table} {problem}: the rules about its rows cannot be applied", table=canonical, count=1)
+        yield context.finding(f"table {table} lacks {noun}: {', '.join(missing)}", table=canonical, count=len(missing))
+    elif problem := unlike_a_table(context, table):
+        yield context.finding(
+            f"{table} {problem}: the rules about its rows cannot be applied", table=canonical, count=1
+        )
     else:
-        yield from wrong_ids(view, canonical)
+        yield from wrong_ids(context, canonical)
     for wanted, since in described.unique:
-        if (not version or since <= version) and columns.issuperset(wanted) and not is_unique(view, table, wanted):
+        if (not version or since <= version) and columns.issuperset(wanted) and not is_unique(context, table, wanted):
             text = f"{table} has no UNIQUE ({', '.join(wanted)})"
-            yield view.finding(text, table=canonical, count=1, warning=True)
+            yield context.finding(text, table=canonical, count=1, warning=True)
 
 
-def unlike_a_table(view: View, table: str) -> str:
+def unlike_a_table(context: RuleContext, table: str) -> str:
     """Why the rows of `table` cannot be told apart by rowid, as the rules and the repairs do; empty where they can."""
-    kind, sql = view.db.execute(
+    kind, sql = context.db.execute(
         "SELECT type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')", (table,)
     ).fetchone()
     if kind != "table" or str(sql).lstrip().upper().startswith("CREATE VIRTUAL"):
         return "is not an ordinary table"
-    if any(str(row[1]).lower() == "rowid" for row in view.db.execute(f"PRAGMA table_xinfo({table})")):
+    if any(str(row[1]).lower() == "rowid" for row in context.db.execute(f"PRAGMA table_xinfo({table})")):
         return "has a column that is called rowid"
-    if not has_rowid(view.db, table):
+    if not has_rowid(context.db, table):
         return "is WITHOUT ROWID"
     if re.search(r"\bCOLLATE\s+(?![\"'`\[]?BINARY\b)", str(sql), re.IGNORECASE):
         return "compares texts by another collation than BINARY"
     return ""
 
 
-def wrong_ids(view: View, table: str) -> Iterator[Finding]:
+def wrong_ids(context: RuleContext, table: str) -> Iterator[Finding]:
     """Rows that nothing can name, for want of an id or because others have the same."""
-    if nameless := sum(view.scalar(f"SELECT count(*) FROM {table} WHERE {each}") for each in NAMELESS):
+    if nameless := sum(context.scalar(f"SELECT count(*) FROM {table} WHERE {each}") for each in NAMELESS):
         has = verb(nameless, "has", "have")
         text = f"{plural(nameless, 'row')} of {table} {has} no id, or one that is not a text, so nothing can name them"
-        yield view.finding(text, table=table, count=nameless)
-    if is_unique(view, table, ("id",)):
+        yield context.finding(text, table=table, count=nameless)
+    if is_unique(context, table, ("id",)):
         return
     again = f"SELECT id, count(*) FROM {table} WHERE typeof(id) = 'text' GROUP BY id HAVING count(*) > 1 ORDER BY id"
-    found = view.db.execute(again).fetchall()
+    found = context.db.execute(again).fetchall()
     if found:
         rows = sum(count for _, count in found)
         text = f"{rows:,} rows of {table} have {plural(len(found), 'id')} between them, so an id does not name one row"
-        yield view.finding(text, table=table, ids=[row_id for row_id, _ in found], count=rows)
+        yield context.finding(text, table=table, ids=[row_id for row_id, _ in found], count=rows)
 
 
-def is_unique(view: View, table: str, columns: tuple[str, ...]) -> bool:
+def is_unique(context: RuleContext, table: str, columns: tuple[str, ...]) -> bool:
     """Whether a UNIQUE index of `table` is exactly on `columns`, in any order, for all rows.
 
     `table` is its name in the file, or the one by which rules know it; `columns` are those of the file.
     """
-    table = view.generation.real_name(table)
-    for _, index, unique, _, partial in view.db.execute(f"PRAGMA index_list({table})").fetchall():
+    table = context.generation.real_name(table)
+    for _, index, unique, _, partial in context.db.execute(f"PRAGMA index_list({table})").fetchall():
         if unique and not partial:
-            names = {str(row[2]).lower() for row in view.db.execute("SELECT * FROM pragma_index_info(?)", (index,))}
+            names = {str(row[2]).lower() for row in context.db.execute("SELECT * FROM pragma_index_info(?)", (index,))}
             if names == set(columns):
                 return True
     return False
@@ -125,52 +127,52 @@ def is_unique(view: View, table: str, columns: tuple[str, ...]) -> bool:
 @rule(
     "orphan-run",
     scope=Scope.DATABASE,
-    sentence="every run belongs to an experiment",
+    description="every run belongs to an experiment",
     repair=RepairKind.QUARANTINE,
 )
-def orphan_run(view: View) -> Iterator[Finding]:
+def orphan_run(context: RuleContext) -> Iterator[Finding]:
     """Runs whose experiment does not exist."""
-    yield from orphans(view, "run", "experiment_id", "experimentconfig", "an experiment")
+    yield from orphans(context, "run", "experiment_id", "experimentconfig", "an experiment")
 
 
 @rule(
     "orphan-invocation",
     scope=Scope.DATABASE,
-    sentence="every invocation belongs to a run",
+    description="every invocation belongs to a run",
     repair=RepairKind.QUARANTINE,
 )
-def orphan_invocation(view: View) -> Iterator[Finding]:
+def orphan_invocation(context: RuleContext) -> Iterator[Finding]:
     """Invocations whose run does not exist.
 
     One that stands before or after an invocation of a run that exists has lost its reference, and not its run.
     """
-    yield from orphans(view, "invocation", "run_id", "run", "a run", beside=NEIGHBOURS)
+    yield from orphans(context, "invocation", "run_id", "run", "a run", beside=NEIGHBOURS)
 
 
 @rule(
     "orphan-embedding",
     scope=Scope.DATABASE,
-    sentence="every embedding belongs to an invocation",
+    description="every embedding belongs to an invocation",
     repair=RepairKind.QUARANTINE,
 )
-def orphan_embedding(view: View) -> Iterator[Finding]:
+def orphan_embedding(context: RuleContext) -> Iterator[Finding]:
     """Embeddings whose invocation does not exist."""
-    yield from orphans(view, "embedding", "invocation_id", "invocation", "an invocation")
+    yield from orphans(context, "embedding", "invocation_id", "invocation", "an invocation")
 
 
 @rule(
     "orphan-diagram",
     scope=Scope.DATABASE,
-    sentence="every diagram belongs to a run",
+    description="every diagram belongs to a run",
     repair=RepairKind.QUARANTINE,
-    after=("orphan-invocation",),
+    requires=("orphan-invocation",),
 )
-def orphan_diagram(view: View) -> Iterator[Finding]:
+def orphan_diagram(context: RuleContext) -> Iterator[Finding]:
     """Diagrams whose run does not exist.
 
     Where invocations name the same run, it is that row which is lost, and not the diagram that is wrong.
     """
-    yield from orphans(view, "persistencediagram", "run_id", "run", "a run", noun="diagram", beside=OF_ITS_RUN)
+    yield from orphans(context, "persistencediagram", "run_id", "run", "a run", noun="diagram", beside=OF_ITS_RUN)
 
 
 NEIGHBOURS = (
@@ -186,7 +188,7 @@ OF_ITS_RUN = (
 
 
 def orphans(
-    view: View,
+    context: RuleContext,
     table: str,
     column: str,
     parent: str,
@@ -200,12 +202,12 @@ def orphans(
     offenders. Where the parent is there under another spelling, the row is no orphan, and is not taken for one; nor
     where `beside`, SQL about a row `c` and a reason, says that the rows beside it speak against it.
     """
-    total = view.scalar(f"SELECT count(*) FROM {table}")
-    view.examined(total, table)
+    total = context.scalar(f"SELECT count(*) FROM {table}")
+    context.examined(total, table)
     lost = f"NOT EXISTS (SELECT 1 FROM {parent} p WHERE p.id = c.{column})"
-    if not view.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
+    if not context.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
         return
-    there = evidence.misspelt(view, table, column, parent, lost)
+    there = evidence.misspelt(context, table, column, parent, lost)
     rows = evidence.taken(table, column, f"{lost} AND NOT {beside[0]}" if beside else lost, there)
 
     def message(count: int) -> str:
@@ -213,16 +215,18 @@ def orphans(
         return f"{count:,} of {plural(total, noun or table)} {does} not belong to {parent_noun} that exists"
 
     def details() -> str:
-        named = view.db.execute(
+        named = context.db.execute(
             f"SELECT {column}, count(*) FROM {table} WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT {SHOWN}",
             rows.params,
         ).fetchall()
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
     if there is None:
-        yield from evidence.left(view, rows, message, f"the references are spelt differently from the ids of {parent}")
+        yield from evidence.left(
+            context, rows, message, f"the references are spelt differently from the ids of {parent}"
+        )
         return
-    yield from view.offenders(rows, message, details)
+    yield from context.finding_for_rows(rows, message, details)
     if there:
         misspelt = Rows(
             table,
@@ -230,8 +234,8 @@ def orphans(
             evidence.listed(there),
         )
         reason = f"{evidence.shown(there)}; correct the reference, or that id"
-        yield from evidence.left(view, misspelt, message, reason)
+        yield from evidence.left(context, misspelt, message, reason)
     if beside:
         named = f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})" if there else ""
         rest = Rows(table, f"SELECT c.id FROM {table} c WHERE {lost} AND {beside[0]}{named}", evidence.listed(there))
-        yield from evidence.left(view, rest, message, beside[1])
+        yield from evidence.left(context, rest, message, beside[1])

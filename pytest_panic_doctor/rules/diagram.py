@@ -13,10 +13,10 @@ from pytest_panic_doctor.database.spelling import alike
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NothingToLookAt, RepairKind, Scope, View, rule
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
 from pytest_panic_doctor.topology.payload import Payload, PayloadError, problems, shortcomings
-from pytest_panic_doctor.topology.staleness import difference
+from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.threads import one_thread
 
 KEPT = 2**20
@@ -28,26 +28,26 @@ EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", 
 @rule(
     "diagram-model",
     scope=Scope.EXPERIMENT,
-    sentence="there is no diagram for an embedding model that the experiment does not use",
+    description="there is no diagram for an embedding model that the experiment does not use",
     repair=RepairKind.QUARANTINE,
 )
-def diagram_model(view: View) -> Iterator[Finding]:
+def diagram_model(context: RuleContext) -> Iterator[Finding]:
     """Diagrams of the experiment's runs whose model is not in `embedding_models`.
 
     A list that is damaged says nothing of what is used: by it, every diagram would be quarantined.
     """
-    text = embedding_models(view)
+    text = embedding_models(context)
     if wrong := problem("embedding_models", text):
-        raise NothingToLookAt(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
+        raise NotApplicable(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
     of = "FROM run r JOIN persistencediagram d ON d.run_id = r.id WHERE r.experiment_id = :experiment"
-    view.examined(view.scalar(f"SELECT count(*) {of}"), "persistencediagram")
+    context.examined(context.scalar(f"SELECT count(*) {of}"), "persistencediagram")
     used = [str(name) for name in as_list(text)]
     found = f"{of} AND (d.embedding_model IS NULL OR d.embedding_model NOT IN (SELECT value FROM json_each(:used)))"
-    params = view.params | {"used": json.dumps(used)}
-    models = [name for (name,) in view.db.execute(f"SELECT DISTINCT d.embedding_model {found}", params)]
+    params = context.params | {"used": json.dumps(used)}
+    models = [name for (name,) in context.db.execute(f"SELECT DISTINCT d.embedding_model {found}", params)]
     if not models:
         return
-    near = {str(name): meant for name in models if (meant := meant_by(name, used, view.kinds))}
+    near = {str(name): meant for name in models if (meant := meant_by(name, used, context.kinds))}
     params |= {"near": json.dumps(list(near))}
     reasons = {
         NAMELESS: "a diagram that names no model may be one that is missing",
@@ -56,7 +56,7 @@ def diagram_model(view: View) -> Iterator[Finding]:
     }
 
     def details(rows: Rows) -> str:
-        named = view.db.execute(
+        named = context.db.execute(
             f"SELECT embedding_model, count(*) FROM persistencediagram WHERE id IN ({rows.sql}) "
             "GROUP BY 1 ORDER BY 2 DESC",
             rows.params,
@@ -68,12 +68,12 @@ def diagram_model(view: View) -> Iterator[Finding]:
         return f"{what} of an embedding model that the experiment does not use"
 
     taken = Rows("persistencediagram", f"SELECT d.id {found} AND NOT ({' OR '.join(reasons)})", params)
-    yield from view.offenders(taken, message, partial(details, taken))
+    yield from context.finding_for_rows(taken, message, partial(details, taken))
     earlier: list[str] = []
     for speaks, reason in reasons.items():
         rest = "".join(f" AND NOT {each}" for each in earlier)
         rows = Rows("persistencediagram", f"SELECT d.id {found} AND {speaks}{rest}", params)
-        yield from evidence.left(view, rows, message, reason)
+        yield from evidence.left(context, rows, message, reason)
         earlier.append(speaks)
 
 
@@ -93,26 +93,26 @@ def meant_by(name: object, used: Iterable[str], known: Container[str]) -> str:
     return next((each for each in used if alike(name, each)), "")
 
 
-def embedding_models(view: View) -> object:
+def embedding_models(context: RuleContext) -> object:
     """The experiment's embedding models, as its row has them."""
-    row = configuration(view, "embedding_models")
+    row = configuration(context, "embedding_models")
     return row[0] if row else None
 
 
-def subject_of(view: View) -> tuple[str, str]:
+def subject_of(context: RuleContext) -> tuple[str, str]:
     """The run and the embedding model that a diagram item is about."""
-    return str(view.subject.run), str(view.subject.embedding_model)
+    return str(context.subject.run), str(context.subject.embedding_model)
 
 
-def cloud_of(view: View) -> clouds.StoredCloud:
+def cloud_of(context: RuleContext) -> clouds.StoredCloud:
     """The point cloud that the subject's diagram is of."""
-    run, model = subject_of(view)
-    experiment = str(view.subject.experiment)
+    run, model = subject_of(context)
+    experiment = str(context.subject.experiment)
     known = ("width", experiment, model)
-    if known not in view.memo:
-        view.memo[known] = clouds.width_of(view.db, experiment, model)
-    width: int = view.memo[known]  # type: ignore[assignment]
-    return clouds.load(view.db, run, model, view.kind(), width, view.space)
+    if known not in context.memo:
+        context.memo[known] = clouds.width_of(context.db, experiment, model)
+    width: int = context.memo[known]  # type: ignore[assignment]
+    return clouds.load_cloud(context.db, run, model, context.kind(), width, context.space)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,26 +128,26 @@ class Reading:
     short: tuple[str, ...] = ()
 
 
-def readings(view: View) -> Iterator[Reading]:
+def readings(context: RuleContext) -> Iterator[Reading]:
     """The subject's diagrams that are not NULL, the newest first, one in memory at a time.
 
     What was read of a small one is kept for the next rule that asks about it.
     """
-    known = ("diagram", *subject_of(view))
-    if known == view.memo.get("diagram read last"):
-        yield from view.memo["diagrams read last"]  # type: ignore[misc]
+    known = ("diagram", *subject_of(context))
+    if known == context.memo.get("diagram read last"):
+        yield from context.memo["diagrams read last"]  # type: ignore[misc]
         return
     size = 0
     kept: list[Reading] = []
-    for diagram in clouds.each_diagram(view.db, *subject_of(view)):
+    for diagram in clouds.each_diagram(context.db, *subject_of(context)):
         if diagram.payload is None:
             continue
-        reading = read(diagram.id, diagram.payload, view.generation.codec())
+        reading = read(diagram.id, diagram.payload, context.generation.codec())
         size += sum(bars.nbytes for bars in reading.payload.diagram.bars) if reading.payload else 1
         kept = [*kept, reading] if size < KEPT else []
         yield reading
     if size < KEPT:
-        view.memo.update({"diagram read last": known, "diagrams read last": kept})
+        context.memo.update({"diagram read last": known, "diagrams read last": kept})
 
 
 def read(row_id: str, stored_payload: bytes, codec: Codec) -> Reading:
@@ -162,103 +162,103 @@ def read(row_id: str, stored_payload: bytes, codec: Codec) -> Reading:
 @rule(
     "diagram-missing",
     scope=Scope.RUN_MODEL,
-    sentence="the diagram exists and is not NULL",
+    description="the diagram exists and is not NULL",
     repair=RepairKind.COMPUTE,
-    after=EMBEDDING_RULES,
+    requires=EMBEDDING_RULES,
 )
-def diagram_missing(view: View) -> Iterator[Finding]:
+def diagram_missing(context: RuleContext) -> Iterator[Finding]:
     """Presence alone: a payload counts as there when it is not NULL."""
-    run, model = subject_of(view)
-    payloads = clouds.has_payload(view.db, run, model)
-    view.examined(len(payloads), "persistencediagram")
+    run, model = subject_of(context)
+    payloads = clouds.has_payload(context.db, run, model)
+    context.examined(len(payloads), "persistencediagram")
     if any(payloads):
         return
     if not payloads:
         # One that is NULL stays so: the research tool makes none where there is a row.
-        if to_come := view.unfinished():
-            raise NothingToLookAt(f"the diagram may still come: {to_come}")
-        if view.retired(model):
-            raise NothingToLookAt(f"no row of the whole file is by {model} (see embedding-model)")
-    kind = view.kind()
-    count = clouds.invocation_count(view.db, run, kind) if kind else 0
+        if to_come := context.unfinished():
+            raise NotApplicable(f"the diagram may still come: {to_come}")
+        if context.retired(model):
+            raise NotApplicable(f"no row of the whole file is by {model} (see embedding-model)")
+    kind = context.kind()
+    count = clouds.invocation_count(context.db, run, kind) if kind else 0
     if kind and not count:
-        raise NothingToLookAt(f"the run has no {kind} invocation, so there is no point to compute a diagram from")
+        raise NotApplicable(f"the run has no {kind} invocation, so there is no point to compute a diagram from")
     if count and count < clouds.LEAST_POINTS:
-        raise NothingToLookAt(f"the run has {plural(count, 'point')}, and the research tool makes no diagram of one")
+        raise NotApplicable(f"the run has {plural(count, 'point')}, and the research tool makes no diagram of one")
     state = "is NULL" if payloads else "does not exist"
-    cloud = cloud_of(view)
+    cloud = cloud_of(context)
     message = f"the diagram of {plural(count, 'point')} {state}"
-    if not cloud.whole:
+    if not cloud.complete:
         message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks)}"
-    message += forbidden(view, replacing=False)
+    message += forbidden(context, replacing=False)
     if payloads:
-        ids = [diagram.id for diagram in clouds.diagrams(view.db, run, model)]
-        yield view.finding(message, table="persistencediagram", ids=ids)
+        ids = [diagram.id for diagram in clouds.diagrams(context.db, run, model)]
+        yield context.finding(message, table="persistencediagram", ids=ids)
     else:
-        yield view.finding(message, table="run", ids=[run])
+        yield context.finding(message, table="run", ids=[run])
 
 
 @rule(
     "diagram-duplicate",
     scope=Scope.RUN_MODEL,
-    sentence="the diagram exists once",
+    description="the diagram exists once",
     repair=RepairKind.KEEP_CURRENT,
-    after=(*EMBEDDING_RULES, "diagram-missing"),
+    requires=(*EMBEDDING_RULES, "diagram-missing"),
 )
-def diagram_duplicate(view: View) -> Iterator[Finding]:
+def diagram_duplicate(context: RuleContext) -> Iterator[Finding]:
     """All diagrams of a (run, embedding model) that has more than one."""
     where = "persistencediagram WHERE run_id = :run AND embedding_model = :model"
-    count = view.scalar(f"SELECT count(*) FROM {where}")
+    count = context.scalar(f"SELECT count(*) FROM {where}")
     if not count:
-        raise NothingToLookAt("there is no diagram (see diagram-missing)")
-    view.examined(count, "persistencediagram")
+        raise NotApplicable("there is no diagram (see diagram-missing)")
+    context.examined(count, "persistencediagram")
     if count > 1:
-        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {clouds.NEWEST}", view.params)
-        ids = [row_id for (row_id,) in view.db.execute(rows.sql, rows.params)]
-        yield view.finding(f"there are {count:,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
+        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {clouds.NEWEST}", context.params)
+        ids = [row_id for (row_id,) in context.db.execute(rows.sql, rows.params)]
+        yield context.finding(f"there are {count:,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
 
 
 @rule(
     "diagram-valid",
     scope=Scope.RUN_MODEL,
-    sentence="its payload reads without unpickling: three dimensions, shape (k, 2), no NaN, birth <= death, "
+    description="its payload reads without unpickling: three dimensions, shape (k, 2), no NaN, birth <= death, "
     "one essential H0 class, entropy and checksum that fit the bars",
     repair=RepairKind.COMPUTE,
-    after=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate"),
+    requires=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate"),
     expensive=True,
 )
-def diagram_valid(view: View) -> Iterator[Finding]:
+def diagram_valid(context: RuleContext) -> Iterator[Finding]:
     """Each payload, decoded with `allow_pickle=False`."""
     count = 0
-    for reading in readings(view):
+    for reading in readings(context):
         count += 1
         if reading.wrong:
             clauses = "; it ".join(reading.wrong)
-            message = f"the diagram is not valid: it {clauses}{forbidden(view, replacing=False)}"
-            yield view.finding(message, table="persistencediagram", ids=[reading.id])
+            message = f"the diagram is not valid: it {clauses}{forbidden(context, replacing=False)}"
+            yield context.finding(message, table="persistencediagram", ids=[reading.id])
         elif reading.short:
             message = f"the diagram is valid, but it {'; it '.join(reading.short)}"
-            yield view.finding(message, table="persistencediagram", ids=[reading.id], warning=True)
+            yield context.finding(message, table="persistencediagram", ids=[reading.id], warning=True)
     if not count:
-        raise NothingToLookAt("there is no diagram to validate (see diagram-missing)")
-    view.examined(count, "persistencediagram")
+        raise NotApplicable("there is no diagram to validate (see diagram-missing)")
+    context.examined(count, "persistencediagram")
 
 
-def forbidden(view: View, *, replacing: bool) -> str:
+def forbidden(context: RuleContext, *, replacing: bool) -> str:
     """Why no diagram of the subject's run may be computed though its cloud is whole, as the end of a message."""
-    found = upstream.damage(view.db, *subject_of(view), replacing=replacing)
+    found = upstream.damage(context.db, *subject_of(context), replacing=replacing)
     return f"{NOT_REPAIRED}{found}" if found else ""
 
 
 @rule(
     "diagram-current",
     scope=Scope.RUN_MODEL,
-    sentence="it is the diagram of the embeddings that are stored now",
+    description="it is the diagram of the embeddings that are stored now",
     repair=RepairKind.COMPUTE,
-    after=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate", "diagram-valid"),
+    requires=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate", "diagram-valid"),
     expensive=True,
 )
-def diagram_current(view: View) -> Iterator[Finding]:
+def diagram_current(context: RuleContext) -> Iterator[Finding]:
     """By an H0 pass, and by the fingerprint of the cloud where the diagram carries one.
 
     The finite deaths of H0 are the edge lengths of the cloud's minimum spanning tree, so that these alone tell whether
@@ -268,22 +268,22 @@ def diagram_current(view: View) -> Iterator[Finding]:
     cloud: clouds.StoredCloud | None = None
     unknown: list[str] = []
     count = 0
-    for reading in readings(view):
+    for reading in readings(context):
         if reading.payload is None or reading.wrong:
             continue
         count += 1
-        cloud = cloud or cloud_of(view)
-        if not cloud.whole:
+        cloud = cloud or cloud_of(context)
+        if not cloud.complete:
             unknown.append(reading.id)
             continue
         with one_thread():
-            clause = difference(reading.payload, cloud.points, view.space.bytes // 2)
+            clause = why_stale(reading.payload, cloud.points, context.space.bytes // 2)
         if clause:
-            message = f"the diagram is stale: {clause}{forbidden(view, replacing=True)}"
-            yield view.finding(message, table="persistencediagram", ids=[reading.id])
+            message = f"the diagram is stale: {clause}{forbidden(context, replacing=True)}"
+            yield context.finding(message, table="persistencediagram", ids=[reading.id])
     if not count:
-        raise NothingToLookAt("there is no diagram that reads (see diagram-missing, diagram-valid)")
-    view.examined(count, "persistencediagram")
+        raise NotApplicable("there is no diagram that reads (see diagram-missing, diagram-valid)")
+    context.examined(count, "persistencediagram")
     if cloud is not None and unknown:
         message = f"whether the diagram is current is unknown: {'; '.join(cloud.blocks)}"
-        yield view.finding(message, table="persistencediagram", ids=unknown)
+        yield context.finding(message, table="persistencediagram", ids=unknown)

@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.json_columns import loaded
-from pytest_panic_doctor.topology.vectors import VALUE_BYTES, flaws
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, find_defects
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -164,7 +164,12 @@ def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width:
     for invocation, embedding in (rows[place] for place in spread[:TRIED]):
         (vector,) = db.execute("SELECT vector FROM embedding WHERE id = ?", (embedding,)).fetchone() or (None,)
         (output,) = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone() or (None,)
-        if isinstance(output, wanted) and output and isinstance(vector, bytes) and not list(flaws([vector], width)):
+        if (
+            isinstance(output, wanted)
+            and output
+            and isinstance(vector, bytes)
+            and not list(find_defects([vector], width))
+        ):
             yield Known(embedding, invocation, np.frombuffer(vector, "<f4"), output)
 
 
@@ -227,4 +232,4 @@ def unusable(vectors: NDArray[np.float32]) -> list[int]:
     """The positions of the vectors that are zero, not finite, or too large to measure."""
     width = vectors.shape[1]
     assert vectors.dtype.itemsize == VALUE_BYTES
-    return sorted(place for place, _ in flaws([vector.astype("<f4").tobytes() for vector in vectors], width))
+    return sorted(place for place, _ in find_defects([vector.astype("<f4").tobytes() for vector in vectors], width))

@@ -11,10 +11,10 @@ from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
-from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NothingToLookAt, RepairKind, Scope, View, rule
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.embedding_model import by_model
-from pytest_panic_doctor.topology.vectors import VALUE_BYTES, Flaw, flaws
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects
 
 INVOCATIONS = (
     "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
@@ -25,65 +25,65 @@ EMBEDDINGS = (
 )
 
 
-def unknown_kind(view: View) -> Finding:
+def unknown_kind(context: RuleContext) -> Finding:
     """The finding for an embedding model of which nobody has said whether it embeds texts or images."""
-    model = view.subject.embedding_model
-    return view.finding(
+    model = context.subject.embedding_model
+    return context.finding(
         f"whether {model} embeds texts or images is not known, so it was not examined: name it in the ini key "
         "doctor_text_models or doctor_image_models",
         table="experimentconfig",
-        ids=[str(view.subject.experiment)],
+        ids=[str(context.subject.experiment)],
         count=1,
     )
 
 
-def one_each(view: View) -> bool:
+def one_each(context: RuleContext) -> bool:
     """Whether SQLite itself sees to it that no invocation has two embeddings by one model."""
-    return is_unique(view, "embedding", ("invocation_id", "embedding_model"))
+    return is_unique(context, "embedding", ("invocation_id", "embedding_model"))
 
 
-def counted(view: View, kind: str | None) -> tuple[int, int]:
+def counted(context: RuleContext, kind: str | None) -> tuple[int, int]:
     """How many embeddings of the subject's model are of outputs of `kind`, and how many of others.
 
     For all models of the experiment in one pass over the indexes, which settles a healthy database.
     """
-    rows = by_model(view)
-    mine = {found: int(str(count)) for model, found, count in rows if model == view.subject.embedding_model}
+    rows = by_model(context)
+    mine = {found: int(str(count)) for model, found, count in rows if model == context.subject.embedding_model}
     fit = mine.get(kind, 0)
     return fit, sum(mine.values()) - fit
 
 
-def of_kind(view: View, kind: str) -> int:
+def of_kind(context: RuleContext, kind: str) -> int:
     """How many invocations of `kind` there are."""
-    rows = view.once("invocations by type", f"SELECT i.type, count(*) FROM {INVOCATIONS} GROUP BY 1")
+    rows = context.cached_query("invocations by type", f"SELECT i.type, count(*) FROM {INVOCATIONS} GROUP BY 1")
     return sum(int(str(count)) for found, count in rows if found == kind)
 
 
 @rule(
     "embedding-missing",
     scope=Scope.EXPERIMENT_MODEL,
-    sentence="each invocation of the embedding model's type has an embedding",
+    description="each invocation of the embedding model's type has an embedding",
     repair=RepairKind.EMBED,
-    after=("embedding-type", "embedding-duplicate"),
+    requires=("embedding-type", "embedding-duplicate"),
 )
-def embedding_missing(view: View) -> Iterator[Finding]:
+def embedding_missing(context: RuleContext) -> Iterator[Finding]:
     """Invocations of the model's type without an embedding by it; only indexes and invocation rows are read."""
-    kind = view.kind()
+    kind = context.kind()
     if kind is None:
-        yield unknown_kind(view)
+        yield unknown_kind(context)
         return
-    there = of_kind(view, kind)
+    there = of_kind(context, kind)
     if not there:
-        raise NothingToLookAt(f"there is no {kind} invocation")
-    view.examined(there, "invocation")
+        raise NotApplicable(f"there is no {kind} invocation")
+    context.examined(there, "invocation")
     # Without the constraint, two embeddings of one invocation could stand for one that is missing.
-    if one_each(view) and counted(view, kind)[0] == there:
+    if one_each(context) and counted(context, kind)[0] == there:
         return
-    if to_come := view.unfinished():
-        raise NothingToLookAt(f"embeddings may still come: {to_come}")
-    if view.retired(str(view.subject.embedding_model)):
-        raise NothingToLookAt(f"no row of the whole file is by {view.subject.embedding_model} (see embedding-model)")
-    params = view.params | {"kind": kind}
+    if to_come := context.unfinished():
+        raise NotApplicable(f"embeddings may still come: {to_come}")
+    if context.retired(str(context.subject.embedding_model)):
+        raise NotApplicable(f"no row of the whole file is by {context.subject.embedding_model} (see embedding-model)")
+    params = context.params | {"kind": kind}
     rows = Rows(
         "invocation",
         f"SELECT i.id FROM {INVOCATIONS} AND i.type = :kind AND NOT EXISTS (SELECT 1 FROM embedding e "
@@ -94,69 +94,69 @@ def embedding_missing(view: View) -> Iterator[Finding]:
     def message(count: int) -> str:
         return f"{count:,} of {plural(there, f'{kind} invocation')} {verb(count, 'has', 'have')} no embedding"
 
-    yield from view.offenders(rows, message)
+    yield from context.finding_for_rows(rows, message)
 
 
 @rule(
     "embedding-duplicate",
     scope=Scope.EXPERIMENT_MODEL,
-    sentence="no invocation has two embeddings by the same embedding model",
+    description="no invocation has two embeddings by the same embedding model",
     repair=RepairKind.KEEP_NEWEST,
-    after=("embedding-type",),
+    requires=("embedding-type",),
 )
-def embedding_duplicate(view: View) -> Iterator[Finding]:
+def embedding_duplicate(context: RuleContext) -> Iterator[Finding]:
     """All embeddings of an invocation that has more than one by this model.
 
     Where the file has the UNIQUE constraint, SQLite itself vouches for it, and no row is read.
     """
-    view.examined(sum(counted(view, None)), "embedding")
-    if one_each(view):
+    context.examined(sum(counted(context, None)), "embedding")
+    if one_each(context):
         return
     rows = Rows(
         "embedding",
         "SELECT id FROM embedding WHERE embedding_model = :model AND invocation_id IN "
         f"(SELECT e.invocation_id FROM {EMBEDDINGS} GROUP BY e.invocation_id HAVING count(*) > 1)",
-        view.params,
+        context.params,
     )
 
     def message(count: int) -> str:
-        twice = view.scalar(f"SELECT count(DISTINCT invocation_id) FROM embedding WHERE id IN ({rows.sql})")
+        twice = context.scalar(f"SELECT count(DISTINCT invocation_id) FROM embedding WHERE id IN ({rows.sql})")
         return (
             f"{plural(twice, 'invocation')} {verb(twice, 'has', 'have')} {count:,} embeddings between them"
             if (twice > 1)
             else f"1 invocation has {count:,} embeddings"
         )
 
-    yield from view.offenders(rows, message)
+    yield from context.finding_for_rows(rows, message)
 
 
 @rule(
     "embedding-type",
     scope=Scope.EXPERIMENT_MODEL,
-    sentence="a text model embedded only text, an image model only images",
+    description="a text model embedded only text, an image model only images",
     repair=RepairKind.QUARANTINE,
 )
-def embedding_type(view: View) -> Iterator[Finding]:
+def embedding_type(context: RuleContext) -> Iterator[Finding]:
     """Embeddings of invocations of the other type."""
-    kind = view.kind()
+    kind = context.kind()
     if kind is None:
-        yield unknown_kind(view)
+        yield unknown_kind(context)
         return
-    fit, others = counted(view, kind)
-    view.examined(fit + others, "embedding")
+    fit, others = counted(context, kind)
+    context.examined(fit + others, "embedding")
     if not others:
         return
     other = "IMAGE" if kind == "TEXT" else "TEXT"
-    params = view.params | {"kind": kind, "other": other, "makers": json.dumps(makers(view, kind))}
+    params = context.params | {"kind": kind, "other": other, "makers": json.dumps(makers(context, kind))}
 
     def message(count: int) -> str:
-        total = view.scalar(f"SELECT count(*) FROM {EMBEDDINGS}")
+        total = context.scalar(f"SELECT count(*) FROM {EMBEDDINGS}")
         return f"{count:,} of {plural(total, 'embedding')} {verb(count)} of an output that is not {kind}"
 
     found = f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind AND"
-    yield from view.offenders(Rows("embedding", f"{found} {SURELY_OTHER}", params), message)
+    yield from context.finding_for_rows(Rows("embedding", f"{found} {SURELY_OTHER}", params), message)
     reason = "the type of those invocations, their output and their model disagree (see invocation-output)"
-    yield from evidence.left(view, Rows("embedding", f"{found} NOT {SURELY_OTHER}", params), message, reason)
+    yield from evidence.left(context, Rows("embedding", f"{found} NOT {SURELY_OTHER}", params), message, reason)
 
 
 SURELY_OTHER = (
@@ -167,9 +167,9 @@ SURELY_OTHER = (
 """An invocation `i` that is of the other type beyond doubt: its type says so, its output, and what its model makes."""
 
 
-def makers(view: View, kind: str) -> list[str]:
+def makers(context: RuleContext, kind: str) -> list[str]:
     """The models of which most invocations in the experiment are of `kind`."""
-    rows = view.once(
+    rows = context.cached_query(
         "types by model",
         f"SELECT i.model, i.type, count(*) FROM {INVOCATIONS} AND typeof(i.model) = 'text' GROUP BY 1, 2",
     )
@@ -180,11 +180,11 @@ def makers(view: View, kind: str) -> list[str]:
 
 
 @dataclass
-class Unusable:
+class UnusableVectors:
     """The unusable vectors met so far; ids up to what a finding keeps, counts exact. `sizes` counts all, in bytes."""
 
-    ids: dict[Flaw, list[str]] = field(default_factory=dict)
-    counts: Counter[Flaw] = field(default_factory=Counter)
+    ids: dict[VectorDefect, list[str]] = field(default_factory=dict)
+    counts: Counter[VectorDefect] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)
     runs: set[str] = field(default_factory=set)
     total: int = 0
@@ -194,7 +194,7 @@ class Unusable:
         whole = [(count, size) for size, count in self.sizes.items() if size and size % VALUE_BYTES == 0]
         return max(whole)[1] // VALUE_BYTES if whole else 0
 
-    def add(self, flaw: Flaw, row_id: str, run: str) -> None:
+    def add(self, flaw: VectorDefect, row_id: str, run: str) -> None:
         """Note one vector."""
         self.counts[flaw] += 1
         self.runs.add(run)
@@ -210,24 +210,24 @@ class Unusable:
         )
 
 
-def examine_vectors(view: View, width: int) -> Unusable:
+def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
     """All vectors of the subject, against a width in values."""
-    found = Unusable()
-    runs = view.db.execute(
+    found = UnusableVectors()
+    runs = context.db.execute(
         "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid",
-        view.params,
+        context.params,
     ).fetchall()
     for (run,) in runs:
-        cursor = view.db.execute(
+        cursor = context.db.execute(
             "SELECT e.id, e.vector FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
             "AND e.embedding_model = ? WHERE i.run_id = ?",
-            (view.subject.embedding_model, run),
+            (context.subject.embedding_model, run),
         )
         while rows := cursor.fetchmany(clouds.TOGETHER):
             found.total += len(rows)
             vectors = [vector for _, vector in rows]
             found.sizes.update(len(vector) for vector in vectors if isinstance(vector, bytes))
-            for index, flaw in flaws(vectors, width):
+            for index, flaw in find_defects(vectors, width):
                 found.add(flaw, rows[index][0], run)
     return found
 
@@ -235,25 +235,25 @@ def examine_vectors(view: View, width: int) -> Unusable:
 @rule(
     "embedding-vector",
     scope=Scope.EXPERIMENT_MODEL,
-    sentence="every vector is there, as wide as the embedding model's others, finite and not zero",
+    description="every vector is there, as wide as the embedding model's others, finite and not zero",
     repair=RepairKind.EMBED,
-    after=("embedding-type", "embedding-duplicate"),
+    requires=("embedding-type", "embedding-duplicate"),
     expensive=True,
 )
-def embedding_vector(view: View) -> Iterator[Finding]:
+def embedding_vector(context: RuleContext) -> Iterator[Finding]:
     """Every vector of the model in the experiment, run by run, so that one run's vectors are in memory at a time."""
-    experiment, model = str(view.subject.experiment), str(view.subject.embedding_model)
-    width = clouds.width_of(view.db, experiment, model)
-    found = examine_vectors(view, width)
-    commonest = width if view.subject.run else found.commonest_width()
+    experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
+    width = clouds.width_of(context.db, experiment, model)
+    found = examine_vectors(context, width)
+    commonest = width if context.subject.run else found.commonest_width()
     if commonest != width:
-        width, found = commonest, examine_vectors(view, commonest)
+        width, found = commonest, examine_vectors(context, commonest)
     if not found.total:
-        raise NothingToLookAt(f"{view.subject.embedding_model} has no embedding here")
-    view.examined(found.total, "embedding")
+        raise NotApplicable(f"{context.subject.embedding_model} has no embedding here")
+    context.examined(found.total, "embedding")
     count = found.counts.total()
     if count:
-        yield view.finding(
+        yield context.finding(
             f"{count:,} of {plural(found.total, 'vector')} {verb(count)} unusable: {found.clauses(width)}",
             table="embedding",
             ids=[row_id for ids in found.ids.values() for row_id in ids],

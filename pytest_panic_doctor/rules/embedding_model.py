@@ -10,7 +10,7 @@ from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.json_columns import is_name, loaded
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, NothingToLookAt, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.experiment import problem
 
 BY_MODEL = (
@@ -20,56 +20,56 @@ BY_MODEL = (
 """How many embeddings of each type of output an experiment has by each model: one pass over the indexes."""
 
 
-def by_model(view: View) -> list[tuple[object, ...]]:
+def by_model(context: RuleContext) -> list[tuple[object, ...]]:
     """The rows of `BY_MODEL`, read once for all rules and models of the experiment."""
-    return view.once("embeddings by model and type", BY_MODEL)
+    return context.cached_query("embeddings by model and type", BY_MODEL)
 
 
 @rule(
     "embedding-model",
     scope=Scope.EXPERIMENT,
-    sentence="the experiment lists each embedding model once, and every embedding is by one of them",
-    remedy="correct the experiment's row, or the embeddings, by hand",
+    description="the experiment lists each embedding model once, and every embedding is by one of them",
+    manual_fix="correct the experiment's row, or the embeddings, by hand",
 )
-def embedding_model(view: View) -> Iterator[Finding]:
+def embedding_model(context: RuleContext) -> Iterator[Finding]:
     """A list that is damaged says nothing of what is used."""
-    row = view.db.execute(
-        "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", view.params
+    row = context.db.execute(
+        "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", context.params
     ).fetchone()
     if wrong := problem("embedding_models", row[0] if row else None):
-        raise NothingToLookAt(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
+        raise NotApplicable(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
     value = loaded(row[0])
     listed = Counter(str(name) for name in value if isinstance(value, list)) if isinstance(value, list) else Counter()
     for name, times in listed.items():
         if times > 1:
-            yield view.finding(
+            yield context.finding(
                 f"embedding_models lists {name} {times:,} times",
                 table="experimentconfig",
-                ids=[str(view.subject.experiment)],
+                ids=[str(context.subject.experiment)],
                 count=1,
             )
-    found = by_model(view)
-    view.examined(sum(int(str(count)) for *_, count in found), "embedding")
+    found = by_model(context)
+    context.examined(sum(int(str(count)) for *_, count in found), "embedding")
     others: Counter[str] = Counter()
     for by, _, count in found:
         if by not in listed:
             others[str(by) if is_name(by) else "none"] += int(str(count))
-    for name in listed if not view.unfinished() else ():
-        if view.retired(name):
+    for name in listed if not context.unfinished() else ():
+        if context.retired(name):
             text = (
                 f"no row of the whole file is by {name}, which the experiment names: they were deleted, or never made"
             )
-            experiment = str(view.subject.experiment)
-            yield view.finding(text, table="experimentconfig", ids=[experiment], count=1, warning=True)
+            experiment = str(context.subject.experiment)
+            yield context.finding(text, table="experimentconfig", ids=[experiment], count=1, warning=True)
     if others:
         rows = Rows(
             "embedding",
             "SELECT e.id FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e ON e.invocation_id = i.id "
             "WHERE r.experiment_id = :experiment AND (e.embedding_model IS NULL "
             "OR e.embedding_model NOT IN (SELECT value FROM json_each(:used)))",
-            view.params | {"used": json.dumps(list(listed))},
+            context.params | {"used": json.dumps(list(listed))},
         )
-        yield from view.offenders(
+        yield from context.finding_for_rows(
             rows,
             lambda count: f"{plural(count, 'embedding')} {verb(count)} by a model that the experiment does not use",
             lambda: ", ".join(f"{count:,} by {name}" for name, count in others.most_common(5)),
@@ -79,25 +79,27 @@ def embedding_model(view: View) -> Iterator[Finding]:
 @rule(
     "embedding-width",
     scope=Scope.DATABASE,
-    sentence="an embedding model's vectors are equally wide in all experiments",
-    remedy="embed one of the experiments again with the research tool",
+    description="an embedding model's vectors are equally wide in all experiments",
+    manual_fix="embed one of the experiments again with the research tool",
 )
-def embedding_width(view: View) -> Iterator[Finding]:
+def embedding_width(context: RuleContext) -> Iterator[Finding]:
     """The commonest width in each experiment, of which `embedding-vector` looks at every vector."""
     widths: dict[str, Counter[int]] = {}
     experiments: dict[tuple[str, int], list[str]] = {}
-    for experiment, text in view.db.execute("SELECT id, embedding_models FROM experimentconfig ORDER BY id").fetchall():
+    for experiment, text in context.db.execute(
+        "SELECT id, embedding_models FROM experimentconfig ORDER BY id"
+    ).fetchall():
         models = loaded(text)
         for name in dict.fromkeys(filter(is_name, models if isinstance(models, list) else ())):
-            if width := clouds.width_of(view.db, experiment, name):
+            if width := clouds.width_of(context.db, experiment, name):
                 widths.setdefault(name, Counter())[width] += 1
                 experiments.setdefault((name, width), []).append(experiment)
-    view.examined(sum(each.total() for each in widths.values()), "embedding model in an experiment")
+    context.examined(sum(each.total() for each in widths.values()), "embedding model in an experiment")
     for name, counts in widths.items():
         usual = counts.most_common(1)[0][0]
         for width in sorted(counts.keys() - {usual}):
             ids = experiments[name, width]
-            yield view.finding(
+            yield context.finding(
                 f"{name} has {width:,} values in {plural(len(ids), 'experiment')} and {usual:,} in "
                 f"{counts[usual]:,} {verb(counts[usual], 'other', 'others')}",
                 table="experimentconfig",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pytest_panic_doctor.database.spelling import plainly, slips
 from pytest_panic_doctor.database.subject import Rows
-from pytest_panic_doctor.rules.base import IDS_KEPT, NOT_REPAIRED, Finding, View
+from pytest_panic_doctor.rules.base import IDS_KEPT, NOT_REPAIRED, Finding, RuleContext
 
 CLOSE_LOOKS = 1_000
 """Lost references that are looked at for a single wrong character; where there are more, no slip made them."""
@@ -16,7 +16,7 @@ CLOSE_LOOKS = 1_000
 SHOWN = 3
 
 
-def misspelt(view: View, table: str, column: str, parent: str, lost: str) -> dict[str, str] | None:
+def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: str) -> dict[str, str] | None:
     """The lost references of `table` whose row of `parent` is there under another spelling, each with that row's id.
 
     `lost` is the SQL for a row `c` of `table` whose reference finds nothing. None where there are too many to be named:
@@ -24,7 +24,7 @@ def misspelt(view: View, table: str, column: str, parent: str, lost: str) -> dic
     """
     lost_ones = f"SELECT DISTINCT c.{column} AS name FROM {table} c WHERE {lost} AND c.{column} IS NOT NULL"
     spelt = f"SELECT id, {plainly('id')} AS plain FROM {parent} WHERE id IS NOT NULL"
-    found = view.db.execute(
+    found = context.db.execute(
         f"SELECT CAST(l.name AS TEXT), CAST(p.id AS TEXT) FROM ({lost_ones}) l "
         f"JOIN ({spelt}) p ON p.plain = {plainly('l.name')} LIMIT ?",
         (IDS_KEPT + 1,),
@@ -32,12 +32,12 @@ def misspelt(view: View, table: str, column: str, parent: str, lost: str) -> dic
     if len(found) > IDS_KEPT:
         return None
     there = {str(name): str(row_id) for name, row_id in found}
-    names = view.db.execute(f"{lost_ones} AND typeof(c.{column}) = 'text' LIMIT ?", (CLOSE_LOOKS + 1,)).fetchall()
+    names = context.db.execute(f"{lost_ones} AND typeof(c.{column}) = 'text' LIMIT ?", (CLOSE_LOOKS + 1,)).fetchall()
     if len(names) <= CLOSE_LOOKS:
         for (name,) in names:
             near = json.dumps(list(slips(name)))
             query = f"SELECT p.id FROM json_each(?) j JOIN {parent} p ON p.id = j.value LIMIT 1"
-            for (row_id,) in view.db.execute(query, (near,)) if name not in there else ():
+            for (row_id,) in context.db.execute(query, (near,)) if name not in there else ():
                 there[name] = str(row_id)
     return there
 
@@ -64,7 +64,7 @@ def shown(there: dict[str, str]) -> str:
     return ", ".join(first) + more
 
 
-def left(view: View, rows: Rows, message: Callable[[int], str], reason: str) -> Iterator[Finding]:
+def left(context: RuleContext, rows: Rows, message: Callable[[int], str], reason: str) -> Iterator[Finding]:
     """A finding about rows that are wrong, or seem so, and that no repair takes; `reason` says why not."""
-    for finding in view.offenders(rows, lambda count: f"{message(count)}{NOT_REPAIRED}{reason}"):
+    for finding in context.finding_for_rows(rows, lambda count: f"{message(count)}{NOT_REPAIRED}{reason}"):
         yield replace(finding, rows=None)

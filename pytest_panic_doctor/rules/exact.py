@@ -7,7 +7,7 @@ from itertools import islice
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.rules import recheck
-from pytest_panic_doctor.rules.base import Finding, NothingToLookAt, RepairKind, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, cloud_of, forbidden, readings
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, EmbedderFault, compare, known_in_run
 from pytest_panic_doctor.rules.embedding import unknown_kind
@@ -22,45 +22,45 @@ SAMPLE = 20
 @rule(
     "diagram-exact",
     scope=Scope.RUN_MODEL,
-    sentence="its bars of H0, H1 and H2 are those of the embeddings that are stored now, computed again",
+    description="its bars of H0, H1 and H2 are those of the embeddings that are stored now, computed again",
     repair=RepairKind.COMPUTE,
-    after=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate", "diagram-valid", "diagram-current"),
+    requires=(*EMBEDDING_RULES, "diagram-missing", "diagram-duplicate", "diagram-valid", "diagram-current"),
     deep=True,
 )
-def diagram_exact(view: View) -> Iterator[Finding]:
+def diagram_exact(context: RuleContext) -> Iterator[Finding]:
     """Only computing again can tell that bars of H1 or H2 are wrong which the cloud might have.
 
-    What the doctor computed of this very cloud, and what its checksum fits, is computed again where `view.deep`.
+    What the doctor computed of this very cloud, and what its checksum fits, is computed again where `context.deep`.
     """
-    known = [(each.id, each.payload) for each in readings(view) if each.payload and not each.wrong]
+    known = [(each.id, each.payload) for each in readings(context) if each.payload and not each.wrong]
     if not known:
-        raise NothingToLookAt("there is no diagram that reads (see diagram-missing, diagram-valid)")
-    cloud = cloud_of(view)
-    if not cloud.whole:
-        raise NothingToLookAt(f"its point cloud is unknown: {'; '.join(cloud.blocks)}")
-    doubtful = [(row, payload) for row, payload in known if view.deep or not recheck.own(payload, cloud.points)]
+        raise NotApplicable("there is no diagram that reads (see diagram-missing, diagram-valid)")
+    cloud = cloud_of(context)
+    if not cloud.complete:
+        raise NotApplicable(f"its point cloud is unknown: {'; '.join(cloud.blocks)}")
+    doubtful = [(row, payload) for row, payload in known if context.deep or not recheck.own(payload, cloud.points)]
     if doubtful:
         if why := recheck.computable():
-            raise NothingToLookAt(why)
-        unless = forbidden(view, replacing=True)
-        view.release()
-        real = computed(view, cloud)
+            raise NotApplicable(why)
+        unless = forbidden(context, replacing=True)
+        context.release()
+        real = computed(context, cloud)
         for row, payload in doubtful:
             if clauses := "; ".join(clauses_of(payload.diagram, real)):
                 message = f"the diagram is not that of its {len(cloud.points):,} points: {clauses}{unless}"
-                yield view.finding(message, table="persistencediagram", ids=[row])
-    view.examined(len(known), "persistencediagram")
+                yield context.finding(message, table="persistencediagram", ids=[row])
+    context.examined(len(known), "persistencediagram")
 
 
-def computed(view: View, cloud: clouds.StoredCloud) -> Diagram:
-    """The diagram of a cloud; raises `NothingToLookAt` where that cannot be computed, and `TooLarge`."""
+def computed(context: RuleContext, cloud: clouds.StoredCloud) -> Diagram:
+    """The diagram of a cloud; raises `NotApplicable` where that cannot be computed, and `TooLarge`."""
     try:
-        return recheck.compute_again(cloud.points, view.space, view.timeout)
+        return recheck.compute_again(cloud.points, context.space, context.timeout)
     except DeadlineReached as late:
         why = f"its computation was {late}: give it more with --doctor-timeout"
-        raise NothingToLookAt(why) from late
+        raise NotApplicable(why) from late
     except ValueError as error:
-        raise NothingToLookAt(f"no diagram can be computed: {error}") from error
+        raise NotApplicable(f"no diagram can be computed: {error}") from error
 
 
 def clauses_of(stored_diagram: Diagram, real: Diagram) -> Iterator[str]:
@@ -74,35 +74,35 @@ def clauses_of(stored_diagram: Diagram, real: Diagram) -> Iterator[str]:
 @rule(
     "embedding-exact",
     scope=Scope.RUN_MODEL,
-    sentence="the embedding hook makes of the run's outputs the vectors that are stored (a sample)",
-    remedy="delete the embeddings that differ, or regenerate the run, with the research tool",
+    description="the embedding hook makes of the run's outputs the vectors that are stored (a sample)",
+    manual_fix="delete the embeddings that differ, or regenerate the run, with the research tool",
     deep=True,
 )
-def embedding_exact(view: View) -> Iterator[Finding]:
+def embedding_exact(context: RuleContext) -> Iterator[Finding]:
     """Only the embedder can tell that two vectors were swapped, or that an output was changed after it was embedded."""
-    run, model, kind = str(view.subject.run), str(view.subject.embedding_model), view.kind()
+    run, model, kind = str(context.subject.run), str(context.subject.embedding_model), context.kind()
     if kind is None:
-        yield unknown_kind(view)
+        yield unknown_kind(context)
         return
-    if view.embedder is None:
-        raise NothingToLookAt("no embedding hook is installed (pytest_doctor_embed), so nothing was embedded again")
-    if view.least_cosine == 0:
-        raise NothingToLookAt("doctor_embed_cosine is 0, so the hook's vectors are not compared with stored ones")
-    width = clouds.width_of(view.db, str(view.subject.experiment), model)
+    if context.embedder is None:
+        raise NotApplicable("no embedding hook is installed (pytest_doctor_embed), so nothing was embedded again")
+    if context.least_cosine == 0:
+        raise NotApplicable("doctor_embed_cosine is 0, so the hook's vectors are not compared with stored ones")
+    width = clouds.width_of(context.db, str(context.subject.experiment), model)
     # Outputs that repeat each other are all taken: each has a vector of its own.
-    samples = list(islice(known_in_run(view.db, run, model, kind, width), SAMPLE))
+    samples = list(islice(known_in_run(context.db, run, model, kind, width), SAMPLE))
     if not samples:
-        raise NothingToLookAt(f"the run has no usable embedding by {model} of an output that is there")
-    least = view.least_cosine or LEAST_COSINE
-    view.release()
+        raise NotApplicable(f"the run has no usable embedding by {model} of an output that is there")
+    least = context.least_cosine or LEAST_COSINE
+    context.release()
     try:
-        agreement = compare(view.embedder, model, samples)
+        agreement = compare(context.embedder, model, samples)
     except EmbedderFault as fault:
         if "no embedding hook is installed" in str(fault):
-            raise NothingToLookAt(str(fault)) from fault
-        yield view.finding(f"nothing was compared: {fault}", table="run", ids=[run])
+            raise NotApplicable(str(fault)) from fault
+        yield context.finding(f"nothing was compared: {fault}", table="run", ids=[run])
         return
-    view.examined(len(samples), "embedding")
+    context.examined(len(samples), "embedding")
     if clause := agreement.clause(least):
         ids = [samples[place].embedding for place in agreement.differing(least)]
-        yield view.finding(clause, table="embedding", ids=ids)
+        yield context.finding(clause, table="embedding", ids=ids)

@@ -11,7 +11,7 @@ from math import prod
 
 from pytest_panic_doctor.database.json_columns import is_name, loaded
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NothingToLookAt, Scope, View, rule
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RuleContext, Scope, rule
 
 Place = tuple[int, int, int] | bytes
 """A place in the product: the numbers of its network, seed and prompt; a hash of all three where it has none there."""
@@ -42,24 +42,26 @@ KINDS = {
 }
 
 
-def configuration(view: View, *columns: str) -> list[object] | None:
+def configuration(context: RuleContext, *columns: str) -> list[object] | None:
     """Columns of the experiment's row, None where it is gone; raises `TooLarge` where one is too long to be parsed."""
-    found = view.db.execute(f"SELECT {', '.join(columns)} FROM experimentconfig WHERE id = :experiment", view.params)
+    found = context.db.execute(
+        f"SELECT {', '.join(columns)} FROM experimentconfig WHERE id = :experiment", context.params
+    )
     row = found.fetchone()
     if row is None:
         return None
-    experiment = str(view.subject.experiment)
-    return [view.space.parsed(value, column, experiment) for column, value in zip(columns, row, strict=True)]
+    experiment = str(context.subject.experiment)
+    return [context.space.parsed(value, column, experiment) for column, value in zip(columns, row, strict=True)]
 
 
-def numbers_column(view: View) -> str:
+def numbers_column(context: RuleContext) -> str:
     """The column that says how the runs of one network and prompt are numbered: by their seeds, or from 0."""
-    return "seeds" if view.generation.seeded else "num_runs"
+    return "seeds" if context.generation.seeded else "num_runs"
 
 
-def number_of_run(view: View) -> str:
+def number_of_run(context: RuleContext) -> str:
     """The column of `run` that tells the runs of one network and prompt apart."""
-    return "seed" if view.generation.seeded else "run_number"
+    return "seed" if context.generation.seeded else "run_number"
 
 
 def problem(column: str, text: object) -> str | None:
@@ -84,15 +86,15 @@ def problem(column: str, text: object) -> str | None:
 @rule(
     "experiment-missing",
     scope=Scope.DATABASE,
-    sentence="the database has an experiment",
-    remedy="name the right database, or run an experiment with the research tool",
+    description="the database has an experiment",
+    manual_fix="name the right database, or run an experiment with the research tool",
 )
-def experiment_missing(view: View) -> Iterator[Finding]:
+def experiment_missing(context: RuleContext) -> Iterator[Finding]:
     """Without an experiment most rules have no item, and nothing that was examined says anything."""
-    count = view.scalar("SELECT count(*) FROM experimentconfig")
-    view.examined(count, "experimentconfig")
+    count = context.scalar("SELECT count(*) FROM experimentconfig")
+    context.examined(count, "experimentconfig")
     if not count:
-        yield view.finding(
+        yield context.finding(
             "there is no experiment, so nothing about runs, outputs, embeddings or diagrams could be examined",
             table="experimentconfig",
             count=1,
@@ -102,20 +104,20 @@ def experiment_missing(view: View) -> Iterator[Finding]:
 @rule(
     "experiment-config",
     scope=Scope.EXPERIMENT,
-    sentence="networks, seeds, prompts and embedding_models are non-empty lists of the right kind, and max_length "
+    description="networks, seeds, prompts and embedding_models are non-empty lists of the right kind, and max_length "
     "> 0 (Elixir: num_runs > 0 for seeds)",
-    remedy="correct the experiment's row by hand",
+    manual_fix="correct the experiment's row by hand",
 )
-def experiment_config(view: View) -> Iterator[Finding]:
+def experiment_config(context: RuleContext) -> Iterator[Finding]:
     """The JSON columns of one experiment."""
-    columns = [numbers_column(view) if name == "seeds" else name for name in COLUMNS]
-    row = configuration(view, *columns, "max_length")
+    columns = [numbers_column(context) if name == "seeds" else name for name in COLUMNS]
+    row = configuration(context, *columns, "max_length")
     if row is None:
-        raise NothingToLookAt("the experiment was deleted after the examination began")
-    view.examined(1, "experimentconfig")
+        raise NotApplicable("the experiment was deleted after the examination began")
+    context.examined(1, "experimentconfig")
     *lists, max_length = row
     problems = [text for column, value in zip(columns, lists, strict=True) if (text := problem(column, value))]
-    if not view.generation.seeded and not problems:
+    if not context.generation.seeded and not problems:
         # Without seeds, runs of two equal places would have one number each: the file's own constraint refuses them.
         for column in ("networks", "prompts"):
             counted = Counter(map(json.dumps, as_list(lists[columns.index(column)])))
@@ -125,20 +127,20 @@ def experiment_config(view: View) -> Iterator[Finding]:
     if not isinstance(max_length, int) or max_length <= 0:
         problems.append(f"max_length is {max_length!r}, and must be a whole number above 0")
     for text in problems:
-        yield view.finding(text, table="experimentconfig", ids=[str(view.subject.experiment)], count=1)
+        yield context.finding(text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1)
 
 
 @rule(
     "experiment-runs",
     scope=Scope.EXPERIMENT,
-    sentence="there is one run per network x seed x prompt, no other, each with the experiment's max_length "
+    description="there is one run per network x seed x prompt, no other, each with the experiment's max_length "
     "(Elixir: x run number for seed)",
-    remedy="run the experiment again with the research tool",
+    manual_fix="run the experiment again with the research tool",
 )
-def experiment_runs(view: View) -> Iterator[Finding]:
+def experiment_runs(context: RuleContext) -> Iterator[Finding]:
     """The runs that the configuration asks for, against those that are there."""
-    column = numbers_column(view)
-    row = configuration(view, "networks", column, "prompts", "max_length") or [None] * 4
+    column = numbers_column(context)
+    row = configuration(context, "networks", column, "prompts", "max_length") or [None] * 4
     networks, numbers, prompts, max_length = row
     bad = [
         text
@@ -146,18 +148,20 @@ def experiment_runs(view: View) -> Iterator[Finding]:
         if (text := problem(name, value))
     ]
     if bad:
-        yield view.finding(
+        yield context.finding(
             f"which runs there should be is unknown, since {bad[0]} (see experiment-config)",
             table="experimentconfig",
-            ids=[str(view.subject.experiment)],
+            ids=[str(context.subject.experiment)],
             count=1,
         )
         return
-    retired = list(networks_retired(view, as_list(networks)))
+    retired = list(networks_retired(context, as_list(networks)))
     for network in retired:
         text = f"the network {shown(network)} has no run, and holds a model that the research tool can no longer call"
-        yield view.finding(text, table="experimentconfig", ids=[str(view.subject.experiment)], count=1, warning=True)
-    seeded = view.generation.seeded
+        yield context.finding(
+            text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1, warning=True
+        )
+    seeded = context.generation.seeded
     asked = Asked(
         [network for network in as_list(networks) if network not in retired],
         as_list(numbers) if seeded else list(range(int(str(numbers)))),
@@ -167,38 +171,38 @@ def experiment_runs(view: View) -> Iterator[Finding]:
     there: dict[Place, list[str]] = {}
     wrong_length: list[str] = []
     count = 0
-    rows = view.db.execute(
-        f"SELECT id, network, {number_of_run(view)}, initial_prompt, max_length FROM run "
+    rows = context.db.execute(
+        f"SELECT id, network, {number_of_run(context)}, initial_prompt, max_length FROM run "
         "WHERE experiment_id = :experiment ORDER BY id",
-        view.params,
+        context.params,
     )
     for run_id, network, seed, prompt, length in rows:
         count += 1
         there.setdefault(asked.place(network, seed, prompt), []).append(run_id)
         if length != max_length:
             wrong_length.append(run_id)
-    view.examined(count, "run")
+    context.examined(count, "run")
     lacking = asked.lacking(there)
-    to_come = view.unfinished() if lacking else ""
+    to_come = context.unfinished() if lacking else ""
     if not to_come:
-        yield from missing(view, asked, there)
-    yield from unasked(view, asked, there)
+        yield from missing(context, asked, there)
+    yield from unasked(context, asked, there)
     if wrong_length:
         text = f"{len(wrong_length):,} of {plural(count, 'run')} {'has' if len(wrong_length) == 1 else 'have'} "
-        yield in_runs(view, f"{text}another max_length than the experiment's {max_length}", wrong_length)
+        yield in_runs(context, f"{text}another max_length than the experiment's {max_length}", wrong_length)
     if to_come:
-        raise NothingToLookAt(f"{plural(lacking, 'run')} may still come: {to_come}")
+        raise NotApplicable(f"{plural(lacking, 'run')} may still come: {to_come}")
 
 
-def networks_retired(view: View, networks: list[object]) -> Iterator[object]:
+def networks_retired(context: RuleContext, networks: list[object]) -> Iterator[object]:
     """The networks with a model that the tool can no longer call, where the experiment has no run of them at all."""
-    makers = view.generation.makers
+    makers = context.generation.makers
     if not makers:
         return
     there = [
         loaded(text)
-        for (text,) in view.db.execute(
-            "SELECT DISTINCT network FROM run WHERE experiment_id = :experiment", view.params
+        for (text,) in context.db.execute(
+            "SELECT DISTINCT network FROM run WHERE experiment_id = :experiment", context.params
         )
     ]
     for network in networks:
@@ -275,12 +279,12 @@ def shown(network: object) -> str:
     return walk[:LONGEST]
 
 
-def in_runs(view: View, message: str, ids: list[str]) -> Finding:
+def in_runs(context: RuleContext, message: str, ids: list[str]) -> Finding:
     """A finding about runs; it names the run where there is but one."""
-    return view.finding(message, table="run", ids=ids, run=ids[0] if len(ids) == 1 else None)
+    return context.finding(message, table="run", ids=ids, run=ids[0] if len(ids) == 1 else None)
 
 
-def missing(view: View, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[Finding]:
+def missing(context: RuleContext, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[Finding]:
     """One finding for each place that has too few runs; it names the experiment, which lacks them.
 
     All are counted by arithmetic, and 10,000 are named.
@@ -294,30 +298,30 @@ def missing(view: View, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[
         count = wanted - len(there.get(place, ()))
         if count > 0:
             noun = "there is no run for" if count == wanted else f"{plural(count, 'run')} too few for"
-            yield lost(view, f"{noun} {named(asked.key(place), asked.noun)}", count)
+            yield lost(context, f"{noun} {named(asked.key(place), asked.noun)}", count)
             lacking -= count
             names += 1
     if lacking:
-        yield lost(view, f"{plural(lacking, 'more run')} {verb(lacking)} missing", lacking)
+        yield lost(context, f"{plural(lacking, 'more run')} {verb(lacking)} missing", lacking)
 
 
-def lost(view: View, message: str, count: int) -> Finding:
+def lost(context: RuleContext, message: str, count: int) -> Finding:
     """A finding about runs that are not there."""
-    return view.finding(message, table="experimentconfig", ids=[str(view.subject.experiment)], count=count)
+    return context.finding(message, table="experimentconfig", ids=[str(context.subject.experiment)], count=count)
 
 
-def unasked(view: View, asked: Asked, there: Mapping[Place, list[str]]) -> Iterator[Finding]:
+def unasked(context: RuleContext, asked: Asked, there: Mapping[Place, list[str]]) -> Iterator[Finding]:
     """One finding for each place that has more runs than the configuration asks for."""
     for place, ids in there.items():
         wanted = asked.wanted(place)
         if len(ids) <= wanted:
             continue
-        ((network, seed, prompt),) = view.db.execute(
-            f"SELECT network, {number_of_run(view)}, substr(initial_prompt, 1, {SHOWN}) FROM run WHERE id = ?",
+        ((network, seed, prompt),) = context.db.execute(
+            f"SELECT network, {number_of_run(context)}, substr(initial_prompt, 1, {SHOWN}) FROM run WHERE id = ?",
             (ids[0],),
         ).fetchmany(1)
         key = named((json.dumps(loaded(network)), seed, prompt), asked.noun)
         if wanted == 0:
-            yield in_runs(view, f"{plural(len(ids), 'run')} that the experiment does not ask for: {key}", ids)
+            yield in_runs(context, f"{plural(len(ids), 'run')} that the experiment does not ask for: {key}", ids)
         else:
-            yield in_runs(view, f"{plural(len(ids), 'run')} instead of {wanted} for {key}", ids)
+            yield in_runs(context, f"{plural(len(ids), 'run')} instead of {wanted} for {key}", ids)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_panic_doctor.database.schema import NOUNS, TABLES, columns_of
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, RuleContext, Scope, rule
 
 DIGIT = "[0-9a-f]"
 
@@ -17,18 +17,18 @@ SHOWN = 3
 @rule(
     "id-format",
     scope=Scope.DATABASE,
-    sentence="every id is a UUID in lower case, with dashes in the Elixir generation and without in the Python "
+    description="every id is a UUID in lower case, with dashes in the Elixir generation and without in the Python "
     "generation",
-    remedy="correct the ids, and all that refers to them, by hand",
+    manual_fix="correct the ids, and all that refers to them, by hand",
 )
-def id_format(view: View) -> Iterator[Finding]:
+def id_format(context: RuleContext) -> Iterator[Finding]:
     """Every table's own ids, over their index. A reference that is written otherwise names no row: see the orphans.
 
     The research tool asks for a row by 32 hex digits in lower case, so that it never finds one of another id.
     """
-    malformed, form = malformed_id(view.generation.dashed_ids)
-    for table in view.generation.tables:
-        if table.canonical not in TABLES and not columns_of(view.db, table.canonical):
+    malformed, form = malformed_id(context.generation.dashed_ids)
+    for table in context.generation.tables:
+        if table.canonical not in TABLES and not columns_of(context.db, table.canonical):
             continue  # An older schema has not every table.
         rows = Rows(table.canonical, f"SELECT id FROM {table.canonical} WHERE {malformed}")
         noun = NOUNS[table.canonical]
@@ -38,10 +38,10 @@ def id_format(view: View) -> Iterator[Finding]:
             return f"{plural(count, noun)} {has} {form}"
 
         def details(rows: Rows = rows) -> str:
-            found = view.db.execute(f"SELECT quote(id) FROM {rows.table} WHERE {malformed} LIMIT {SHOWN}")
+            found = context.db.execute(f"SELECT quote(id) FROM {rows.table} WHERE {malformed} LIMIT {SHOWN}")
             return ", ".join(str(text)[:60] for (text,) in found)
 
-        yield from view.offenders(rows, message, details, of=f"SELECT count(*) FROM {table.canonical}")
+        yield from context.finding_for_rows(rows, message, details, of=f"SELECT count(*) FROM {table.canonical}")
 
 
 def malformed_id(dashed: bool) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import PLAIN, are_surely_in_order, is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, NothingToLookAt, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.repeat import early_stop
 
 OF_RUNS = (
@@ -59,7 +59,7 @@ class Judged:
     wrong: tuple[float, ...]
 
 
-def by_run(view: View) -> dict[str, Judged]:
+def by_run(context: RuleContext) -> dict[str, Judged]:
     """The runs of the experiment that have invocations; one pass settles all conditions for a healthy one."""
     sums = ", ".join(f"total({each})" for each in CONDITIONS)
     length = "length(i.completed_at)"
@@ -69,51 +69,51 @@ def by_run(view: View) -> dict[str, Judged]:
     )
     # Runs come in the order of their rowid, so that nothing is sorted, and no image goes into a sorter.
     query = f"SELECT r.id, count(*), {latest}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"
-    rows = view.once("invocations that are wrong", query)
+    rows = context.cached_query("invocations that are wrong", query)
     return {str(run): Judged(count, latest, tuple(wrong)) for run, count, latest, *wrong in rows}  # type: ignore[arg-type]
 
 
-def any_is(view: View, condition: str) -> bool:
+def any_is(context: RuleContext, condition: str) -> bool:
     """Whether any invocation of the experiment meets one of the `CONDITIONS`."""
     place = CONDITIONS.index(condition)
-    return any(run.wrong[place] for run in by_run(view).values())
+    return any(run.wrong[place] for run in by_run(context).values())
 
 
-def examined(view: View) -> None:
+def examined(context: RuleContext) -> None:
     """Say that all invocations of the experiment were looked at."""
-    view.examined(sum(run.count for run in by_run(view).values()), "invocation")
+    context.examined(sum(run.count for run in by_run(context).values()), "invocation")
 
 
-def total(view: View) -> str:
+def total(context: RuleContext) -> str:
     """`1,234 invocations`, for the end of «2 of …»."""
-    return plural(view.scalar(f"SELECT count(*) FROM {OF_RUNS}"), "invocation")
+    return plural(context.scalar(f"SELECT count(*) FROM {OF_RUNS}"), "invocation")
 
 
 @rule(
     "invocation-sequence",
     scope=Scope.EXPERIMENT,
-    sentence="each run's sequence numbers are 0 … max_length-1, each once (early stop as documented)",
-    remedy="regenerate the run with the research tool: numbers are never changed",
+    description="each run's sequence numbers are 0 … max_length-1, each once (early stop as documented)",
+    manual_fix="regenerate the run with the research tool: numbers are never changed",
 )
-def invocation_sequence(view: View) -> Iterator[Finding]:
+def invocation_sequence(context: RuleContext) -> Iterator[Finding]:
     """One aggregate a run; only a run whose aggregate is off is looked at row by row.
 
     A run whose seed is not -1 ends at its first repeat. Its images are compared only where it is shorter than it might
     be.
     """
-    view.examined(0, "run")
-    runs = view.db.execute(
+    context.examined(0, "run")
+    runs = context.db.execute(
         "SELECT r.id, r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
         "max(i.sequence_number), total(typeof(i.sequence_number) = 'integer') "
         "FROM run r LEFT JOIN invocation i ON i.run_id = r.id "
         "WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
-        view.params,
+        context.params,
     )
-    unfinished = view.unfinished()
+    unfinished = context.unfinished()
     to_come = 0
     for run, seed, max_length, count, distinct, low, high, whole in runs.fetchall():
-        view.examined(1, "run")
-        view.examined(count, "invocation")
+        context.examined(1, "run")
+        context.examined(count, "invocation")
         length = max_length if isinstance(max_length, int) else -1
         in_order = count > 0 and count == distinct == whole and low == 0 and high == count - 1
         if in_order and count == length and seed == -1:
@@ -122,13 +122,13 @@ def invocation_sequence(view: View) -> Iterator[Finding]:
             to_come += 1
             continue
         if in_order and count <= length and seed != -1:
-            problems = [clause] if (clause := early_stop(view.db, run, count, length)) else []
+            problems = [clause] if (clause := early_stop(context.db, run, count, length)) else []
         else:
-            problems = sequence_problems(view, run, seed, max_length)
+            problems = sequence_problems(context, run, seed, max_length)
         if problems:
-            yield view.finding("; ".join(problems), table="run", ids=[run], run=run)
+            yield context.finding("; ".join(problems), table="run", ids=[run], run=run)
     if to_come:
-        raise NothingToLookAt(f"{plural(to_come, 'run')} may still get longer: {unfinished}")
+        raise NotApplicable(f"{plural(to_come, 'run')} may still get longer: {unfinished}")
 
 
 NUMBERS = (
@@ -144,12 +144,12 @@ GAPS = (
 """The spans of numbers that are left out before each number and before the end."""
 
 
-def sequence_problems(view: View, run: str, seed: int, max_length: object) -> list[str]:
+def sequence_problems(context: RuleContext, run: str, seed: int, max_length: object) -> list[str]:
     """What is wrong with one run's numbers, as the clauses of a sentence; counted by SQLite, however many they are."""
     if not isinstance(max_length, int) or max_length <= 0:
         return [f"the run's max_length is {str(max_length)[:20]!r}, so its sequence numbers cannot be judged"]
     params: dict[str, str | int | None] = {"of": run, "length": max_length}
-    there, count, last = view.db.execute(
+    there, count, last = context.db.execute(
         f"WITH {NUMBERS} SELECT (SELECT count(*) FROM invocation WHERE run_id = :of), count(*), max(number) FROM good",
         params,
     ).fetchone()
@@ -158,28 +158,28 @@ def sequence_problems(view: View, run: str, seed: int, max_length: object) -> li
     end = max_length if seed == -1 else (-1 if last is None else last) + 1
     problems = []
     if count < end:
-        lost = spans(view, f"spans AS (SELECT * FROM ({GAPS}) WHERE high >= low)", params | {"end": end})
+        lost = spans(context, f"spans AS (SELECT * FROM ({GAPS}) WHERE high >= low)", params | {"end": end})
         what = plural(lost.count, "sequence number")
         problems.append(f"{what} of {max_length:,} {verb(lost.count)} missing: {lost}")
-    repeated = spans(view, "spans AS (SELECT number AS low, number AS high FROM good WHERE times > 1)", params)
+    repeated = spans(context, "spans AS (SELECT number AS low, number AS high FROM good WHERE times > 1)", params)
     if repeated.count:
         what = plural(repeated.count, "sequence number")
         problems.append(f"{what} {verb(repeated.count, 'occurs', 'occur')} more than once: {repeated}")
-    problems += outside(view, params, max_length)
+    problems += outside(context, params, max_length)
     return problems
 
 
-def outside(view: View, params: dict[str, str | int | None], max_length: int) -> list[str]:
+def outside(context: RuleContext, params: dict[str, str | int | None], max_length: int) -> list[str]:
     """The numbers that no invocation of the run can have, as one clause or none."""
     odd = (
         "SELECT DISTINCT sequence_number AS number FROM invocation WHERE run_id = :of AND NOT "
         "(typeof(sequence_number) = 'integer' AND sequence_number >= 0 AND sequence_number < :length)"
     )
-    count = view.scalar(f"SELECT count(*) FROM ({odd})", **params)
+    count = context.scalar(f"SELECT count(*) FROM ({odd})", **params)
     if not count:
         return []
     short = "CASE WHEN typeof(number) IN ('text', 'blob') THEN substr(number, 1, 20) ELSE number END"
-    first = view.db.execute(f"SELECT {short} FROM ({odd}) ORDER BY number LIMIT {RANGES_SHOWN}", params).fetchall()
+    first = context.db.execute(f"SELECT {short} FROM ({odd}) ORDER BY number LIMIT {RANGES_SHOWN}", params).fetchall()
     shown = ", ".join("NULL" if value is None else str(value)[:20] for (value,) in first)
     return [f"{plural(count, 'sequence number')} outside 0 … {max_length - 1:,}: {shown}"]
 
@@ -198,11 +198,11 @@ class Spans:
         return f"{shown} and {left:,} more" if left else shown
 
 
-def spans(view: View, query: str, params: dict[str, str | int | None]) -> Spans:
+def spans(context: RuleContext, query: str, params: dict[str, str | int | None]) -> Spans:
     """What a table expression `spans (low, high)` over the numbers of a run has."""
     source = f"WITH {NUMBERS}, {query}"
-    count = view.scalar(f"{source} SELECT total(high - low + 1) FROM spans", **params)
-    first = view.db.execute(
+    count = context.scalar(f"{source} SELECT total(high - low + 1) FROM spans", **params)
+    first = context.db.execute(
         f"{source} SELECT low, high FROM spans ORDER BY low LIMIT {RANGES_SHOWN}", params
     ).fetchall()
     return Spans(count, tuple(first))
@@ -211,15 +211,15 @@ def spans(view: View, query: str, params: dict[str, str | int | None]) -> Spans:
 @rule(
     "invocation-output",
     scope=Scope.EXPERIMENT,
-    sentence="each invocation has the output of its type and only that",
-    remedy="regenerate the run with the research tool",
+    description="each invocation has the output of its type and only that",
+    manual_fix="regenerate the run with the research tool",
 )
-def invocation_output(view: View) -> Iterator[Finding]:
+def invocation_output(context: RuleContext) -> Iterator[Finding]:
     """Presence alone: an image counts as there when it has a length, and its bytes stay on their pages."""
-    examined(view)
-    if not any_is(view, WRONG_OUTPUT):
+    examined(context)
+    if not any_is(context, WRONG_OUTPUT):
         return
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_OUTPUT}", view.params)
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_OUTPUT}", context.params)
 
     def details() -> str:
         kinds = {
@@ -230,12 +230,12 @@ def invocation_output(view: View) -> Iterator[Finding]:
             "of type IMAGE with a text": "i.type = 'IMAGE' AND i.output_text IS NOT NULL",
             "of an unknown type": "coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE')",
         }
-        counts = {noun: view.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {test}") for noun, test in kinds.items()}
+        counts = {noun: context.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {test}") for noun, test in kinds.items()}
         return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
 
-    yield from view.offenders(
+    yield from context.finding_for_rows(
         rows,
-        lambda count: f"{count:,} of {total(view)} {verb(count, 'has', 'have')} a missing or wrong output",
+        lambda count: f"{count:,} of {total(context)} {verb(count, 'has', 'have')} a missing or wrong output",
         details,
     )
 
@@ -243,15 +243,15 @@ def invocation_output(view: View) -> Iterator[Finding]:
 @rule(
     "invocation-chain",
     scope=Scope.EXPERIMENT,
-    sentence="each invocation's input is its predecessor in the same run",
-    remedy="regenerate the run with the research tool",
+    description="each invocation's input is its predecessor in the same run",
+    manual_fix="regenerate the run with the research tool",
 )
-def invocation_chain(view: View) -> Iterator[Finding]:
+def invocation_chain(context: RuleContext) -> Iterator[Finding]:
     """The input of 0 is NULL, that of k the invocation k-1 of the run."""
-    examined(view)
-    if not any_is(view, WRONG_INPUT):
+    examined(context)
+    if not any_is(context, WRONG_INPUT):
         return
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_INPUT}", view.params)
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_INPUT}", context.params)
 
     def details() -> str:
         kinds = {
@@ -265,15 +265,16 @@ def invocation_chain(view: View) -> Iterator[Finding]:
             "AND p.run_id IS i.run_id",
         }
         counts = {
-            noun: view.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {WRONG_INPUT} AND {test}")
+            noun: context.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {WRONG_INPUT} AND {test}")
             for noun, test in kinds.items()
         }
         return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
 
-    yield from view.offenders(
+    yield from context.finding_for_rows(
         rows,
         lambda count: (
-            f"{count:,} of {total(view)} {verb(count, 'does not take its', 'do not take their')} predecessor as input"
+            f"{count:,} of {total(context)} {verb(count, 'does not take its', 'do not take their')} "
+            "predecessor as input"
         ),
         details,
     )
@@ -282,38 +283,38 @@ def invocation_chain(view: View) -> Iterator[Finding]:
 @rule(
     "invocation-model",
     scope=Scope.EXPERIMENT,
-    sentence="each invocation's model is the one whose turn it is",
-    remedy="regenerate the run with the research tool",
+    description="each invocation's model is the one whose turn it is",
+    manual_fix="regenerate the run with the research tool",
 )
-def invocation_model(view: View) -> Iterator[Finding]:
+def invocation_model(context: RuleContext) -> Iterator[Finding]:
     """Invocation k uses `network[k % len(network)]`."""
-    examined(view)
+    examined(context)
     broken = Rows(
         "run",
         "SELECT id FROM run WHERE experiment_id = :experiment AND NOT "
         "CASE WHEN json_valid(network) THEN json_type(network) = 'array' AND json_array_length(network) > 0 ELSE 0 END",
-        view.params,
+        context.params,
     )
-    yield from view.offenders(
+    yield from context.finding_for_rows(
         broken,
         lambda count: f"{plural(count, 'run')} {verb(count, 'has', 'have')} no network, so no model has a turn",
     )
-    if not any_is(view, WRONG_MODEL):
+    if not any_is(context, WRONG_MODEL):
         return
     rows = Rows(
-        "invocation", f"SELECT i.id FROM {OF_RUNS} AND r.id NOT IN ({broken.sql}) AND {WRONG_MODEL}", view.params
+        "invocation", f"SELECT i.id FROM {OF_RUNS} AND r.id NOT IN ({broken.sql}) AND {WRONG_MODEL}", context.params
     )
 
     def details() -> str:
-        found = view.db.execute(
+        found = context.db.execute(
             f"SELECT model, count(*) FROM invocation WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT 5",
             rows.params,
         ).fetchall()
         return ", ".join(f"{count:,} by {model or 'no model'}" for model, count in found)
 
-    yield from view.offenders(
+    yield from context.finding_for_rows(
         rows,
-        lambda count: f"{count:,} of {total(view)} {verb(count, 'is', 'are')} by a model out of turn",
+        lambda count: f"{count:,} of {total(context)} {verb(count, 'is', 'are')} by a model out of turn",
         details,
     )
 
@@ -321,17 +322,17 @@ def invocation_model(view: View) -> Iterator[Finding]:
 @rule(
     "invocation-seed",
     scope=Scope.EXPERIMENT,
-    sentence="each invocation has its run's seed",
-    remedy="regenerate the run with the research tool",
+    description="each invocation has its run's seed",
+    manual_fix="regenerate the run with the research tool",
 )
-def invocation_seed(view: View) -> Iterator[Finding]:
+def invocation_seed(context: RuleContext) -> Iterator[Finding]:
     """The research tool gives a run's seed to every model that it calls."""
-    if not view.generation.seeded:
-        raise NothingToLookAt(f"{view.generation.name} of the research tool has no seeds")
-    examined(view)
-    if not any_is(view, WRONG_SEED):
+    if not context.generation.seeded:
+        raise NotApplicable(f"{context.generation.name} of the research tool has no seeds")
+    examined(context)
+    if not any_is(context, WRONG_SEED):
         return
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_SEED}", view.params)
-    yield from view.offenders(
-        rows, lambda count: f"{count:,} of {total(view)} {verb(count, 'has', 'have')} another seed than the run"
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_SEED}", context.params)
+    yield from context.finding_for_rows(
+        rows, lambda count: f"{count:,} of {total(context)} {verb(count, 'has', 'have')} another seed than the run"
     )

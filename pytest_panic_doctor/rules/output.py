@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Scope, View, rule, spelled
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext, Scope, format_id, rule
 
 HEADER = 16
 """Bytes that are read of an image. `blobopen` takes them from the row's own page, where `substr` reads all pages."""
@@ -25,31 +25,33 @@ AVIF = b"ftypavif"
 @rule(
     "output-plausible",
     scope=Scope.EXPERIMENT,
-    sentence="every text is UTF-8 and not blank, every image a whole WEBP file by its header and length (Elixir: "
+    description="every text is UTF-8 and not blank, every image a whole WEBP file by its header and length (Elixir: "
     "or an AVIF file by its header)",
-    remedy="regenerate the run with the research tool",
+    manual_fix="regenerate the run with the research tool",
 )
-def output_plausible(view: View) -> Iterator[Finding]:
+def output_plausible(context: RuleContext) -> Iterator[Finding]:
     """Texts are read, one at a time; of images the first 16 bytes: none is decoded."""
     ids: list[str] = []
     kinds: Counter[str] = Counter()
     looked_at = 0
-    runs = view.db.execute("SELECT id FROM run WHERE experiment_id = :experiment ORDER BY rowid", view.params)
+    runs = context.db.execute("SELECT id FROM run WHERE experiment_id = :experiment ORDER BY rowid", context.params)
     for (run,) in runs.fetchall():
-        images, texts = images_of(view.db, run), view.db.execute(TEXTS, (run,))
-        wrong = list(wrong_images(view.db, images, view.generation))
+        images, texts = images_of(context.db, run), context.db.execute(TEXTS, (run,))
+        wrong = list(wrong_images(context.db, images, context.generation))
         looked_at += len(images)
         for rowid, text in texts:
             looked_at += 1
             if fault := wrong_text(text):
                 wrong.append((rowid, fault))
         kinds.update(fault for _, fault in wrong)
-        ids += [spelled(row_id) for row_id in ids_of(view.db, [rowid for rowid, _ in wrong[: IDS_KEPT - len(ids)]])]
-    view.examined(looked_at, "invocation")
+        ids += [
+            format_id(row_id) for row_id in ids_of(context.db, [rowid for rowid, _ in wrong[: IDS_KEPT - len(ids)]])
+        ]
+    context.examined(looked_at, "invocation")
     if kinds:
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
         message = f"{kinds.total():,} of {plural(looked_at, 'output')} cannot be valid: {told}"
-        yield view.finding(message, table="invocation", ids=ids, count=kinds.total())
+        yield context.finding(message, table="invocation", ids=ids, count=kinds.total())
 
 
 TEXTS = (

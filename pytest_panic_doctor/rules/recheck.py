@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_panic_doctor.compute.runner import diagram_of
-from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.compute.runner import describe_diagram
+from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.topology.cloud import Points, fingerprint, merge
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.native import MemoryReached, available
@@ -35,7 +35,7 @@ def computable() -> str:
     return "" if available() else NOT_BUILT
 
 
-def compute_again(points: Points, space: Room, timeout: float | None = None) -> Diagram:
+def compute_again(points: Points, space: MemoryRoom, timeout: float | None = None) -> Diagram:
     """The diagram of a cloud, H0 to H2.
 
     Args:
@@ -57,7 +57,7 @@ def compute_again(points: Points, space: Room, timeout: float | None = None) -> 
         # What is merged once is not merged further.
         cloud = points if matrix(points) < space.bytes // 2 else merge(points).points
         left = space.bytes - matrix(cloud) - COPIES * points.nbytes
-        what = diagram_of(len(points))
+        what = describe_diagram(len(points))
         if left <= 0:
             raise space.too_large(f"what {what} needs", space.bytes - left, space.bytes)
         try:

@@ -8,7 +8,7 @@ from functools import partial
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import are_surely_in_order, is_before, is_no_time, is_plain
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.invocation import (
     EARLY,
     NO_TIME,
@@ -36,23 +36,23 @@ EXPERIMENT = "experimentconfig t WHERE t.id = :experiment"
 BEFORE_RUN = f"EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = r.id AND {BEFORE_OUTPUT})"
 
 
-def unsure(view: View) -> bool:
+def unsure(context: RuleContext) -> bool:
     """Whether the times of any embedding of the experiment have to be looked at one by one: one pass for both rules."""
-    if any_is(view, UNSURE_TIME):
+    if any_is(context, UNSURE_TIME):
         return True
-    ((count,),) = view.once("embeddings at an unsure time", f"SELECT total({UNSURE_HERE}) FROM {EMBEDDINGS}")
+    ((count,),) = context.cached_query("embeddings at an unsure time", f"SELECT total({UNSURE_HERE}) FROM {EMBEDDINGS}")
     return bool(count)
 
 
 @rule(
     "invocation-time",
     scope=Scope.EXPERIMENT,
-    sentence="every time is valid, and nothing completed before it started",
-    remedy="correct the times by hand, or leave them",
+    description="every time is valid, and nothing completed before it started",
+    manual_fix="correct the times by hand, or leave them",
 )
-def invocation_time(view: View) -> Iterator[Finding]:
+def invocation_time(context: RuleContext) -> Iterator[Finding]:
     """The experiment itself, its invocations, embeddings and diagrams, whatever the spelling of their times."""
-    examined(view)
+    examined(context)
     for noun, table, source, name in (
         ("experiment", "experimentconfig", EXPERIMENT, "t"),
         ("invocation", "invocation", OF_RUNS, "i"),
@@ -60,12 +60,14 @@ def invocation_time(view: View) -> Iterator[Finding]:
         ("diagram", "persistencediagram", DIAGRAMS, "t"),
     ):
         no_time, early = (NO_TIME, EARLY) if name == "i" else (NO_TIME_HERE, EARLY_HERE)
-        if (table == "invocation" and not any_is(view, UNSURE_TIME)) or (table == "embedding" and not unsure(view)):
+        if (table == "invocation" and not any_is(context, UNSURE_TIME)) or (
+            table == "embedding" and not unsure(context)
+        ):
             continue
-        odd = Rows(table, f"SELECT {name}.id FROM {source} AND {no_time}", view.params)
-        yield from view.offenders(odd, partial(odd_message, noun), partial(odd_details, view, odd))
-        wrong = Rows(table, f"SELECT {name}.id FROM {source} AND {early}", view.params)
-        yield from view.offenders(wrong, partial(early_message, noun))
+        odd = Rows(table, f"SELECT {name}.id FROM {source} AND {no_time}", context.params)
+        yield from context.finding_for_rows(odd, partial(odd_message, noun), partial(odd_details, context, odd))
+        wrong = Rows(table, f"SELECT {name}.id FROM {source} AND {early}", context.params)
+        yield from context.finding_for_rows(wrong, partial(early_message, noun))
 
 
 def odd_message(noun: str, count: int) -> str:
@@ -73,13 +75,13 @@ def odd_message(noun: str, count: int) -> str:
     return f"{plural(count, noun)} {verb(count, 'has', 'have')} an invalid time"
 
 
-def odd_details(view: View, rows: Rows) -> str:
+def odd_details(context: RuleContext, rows: Rows) -> str:
     """One of the values, so that a person sees of what kind they are."""
     columns = ("started_at", "completed_at")
     found = [
         row
         for column in columns
-        for row in view.db.execute(
+        for row in context.db.execute(
             f"SELECT quote(substr({column}, 1, 40)) FROM {rows.table} WHERE id IN ({rows.sql}) "
             f"AND {is_no_time(column)} LIMIT 1",
             rows.params,
@@ -96,41 +98,43 @@ def early_message(noun: str, count: int) -> str:
 @rule(
     "time-order",
     scope=Scope.EXPERIMENT,
-    sentence="no invocation starts before its input is complete, no embedding before its invocation, and no diagram "
+    description="no invocation starts before its input is complete, no embedding before its invocation, and no diagram "
     "before its run",
-    remedy="correct the times by hand, or leave them",
+    manual_fix="correct the times by hand, or leave them",
 )
-def time_order(view: View) -> Iterator[Finding]:
+def time_order(context: RuleContext) -> Iterator[Finding]:
     """Each step of the research tool waits for the one before. A clock that was set back breaks this too."""
-    examined(view)
-    if any_is(view, UNSURE_TIME):
-        rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {OUT_OF_ORDER}", view.params)
-        yield from view.offenders(
+    examined(context)
+    if any_is(context, UNSURE_TIME):
+        rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {OUT_OF_ORDER}", context.params)
+        yield from context.finding_for_rows(
             rows,
             lambda count: (
                 f"{plural(count, 'invocation')} started before {verb(count, 'its', 'their')} input was complete"
             ),
         )
-    if unsure(view):
-        rows = Rows("embedding", f"SELECT t.id FROM {EMBEDDINGS} AND {BEFORE_OUTPUT}", view.params)
-        yield from view.offenders(
+    if unsure(context):
+        rows = Rows("embedding", f"SELECT t.id FROM {EMBEDDINGS} AND {BEFORE_OUTPUT}", context.params)
+        yield from context.finding_for_rows(
             rows,
             lambda count: (
                 f"{plural(count, 'embedding')} started before {verb(count, 'its', 'their')} invocation was complete"
             ),
         )
-    if not diagrams_may_precede_runs(view):
+    if not diagrams_may_precede_runs(context):
         return
-    rows = Rows("persistencediagram", f"SELECT t.id FROM {DIAGRAMS} AND {BEFORE_RUN}", view.params)
-    yield from view.offenders(
+    rows = Rows("persistencediagram", f"SELECT t.id FROM {DIAGRAMS} AND {BEFORE_RUN}", context.params)
+    yield from context.finding_for_rows(
         rows, lambda count: f"{plural(count, 'diagram')} started before {verb(count, 'its', 'their')} run was complete"
     )
 
 
-def diagrams_may_precede_runs(view: View) -> bool:
+def diagrams_may_precede_runs(context: RuleContext) -> bool:
     """Whether any diagram's start is not, by the spelling alone, after the latest end of its run's invocations."""
-    latest = {run: judged.latest for run, judged in by_run(view).items()}
-    found = view.db.execute(f"SELECT t.run_id, t.started_at, {is_plain('t.started_at')} FROM {DIAGRAMS}", view.params)
+    latest = {run: judged.latest for run, judged in by_run(context).items()}
+    found = context.db.execute(
+        f"SELECT t.run_id, t.started_at, {is_plain('t.started_at')} FROM {DIAGRAMS}", context.params
+    )
     for run, started, plain in found:
         end = latest.get(str(run), "")
         if started is not None and end != "" and (end is None or not plain or started < end):

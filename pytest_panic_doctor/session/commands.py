@@ -16,7 +16,7 @@ from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.base import Rule
 from pytest_panic_doctor.session import options
-from pytest_panic_doctor.session.parsing import place
+from pytest_panic_doctor.session.parsing import resolve_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,24 +31,24 @@ DISTRIBUTION = "pytest-panic-doctor"
 
 def run(config: pytest.Config, settings: Settings) -> int | None:
     """Run the command that the options name and return the exit status; None where they name none."""
-    said, _ = options.read(config)
+    said, _ = options.option_values(config)
     if isinstance(names := said["merge"], list):
-        return merged(config, settings, names)
-    lines = chosen(config, settings, said)
+        return merge_lines(config, settings, names)
+    lines = option_lines(config, settings, said)
     if lines is None:
         return None
     for line in lines:
-        put(line)
+        write_line(line)
     return 0
 
 
-def put(line: str) -> None:
+def write_line(line: str) -> None:
     """Print a line; what the terminal's encoding has not is escaped, as pytest does it."""
     encoding = sys.stdout.encoding or "utf-8"
     print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def chosen(config: pytest.Config, settings: Settings, said: Mapping[str, object]) -> Iterator[str] | None:
+def option_lines(config: pytest.Config, settings: Settings, said: Mapping[str, object]) -> Iterator[str] | None:
     """The lines of the command that the options, which have `said` this, name."""
     if said["rules"]:
         from pytest_panic_doctor.report.rules import table
@@ -58,7 +58,7 @@ def chosen(config: pytest.Config, settings: Settings, said: Mapping[str, object]
     which = said["undo"]
     if which is None:
         return None
-    return undone(settings, str(which)) if which else listed(settings)
+    return undo_lines(settings, str(which)) if which else undo_list_lines(settings)
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:
@@ -79,15 +79,15 @@ def listed_rules(given: object) -> list[Rule]:
     return found
 
 
-def merged(config: pytest.Config, settings: Settings, names: Iterable[str]) -> int:
+def merge_lines(config: pytest.Config, settings: Settings, names: Iterable[str]) -> int:
     """Put the reports of shards together."""
-    from pytest_panic_doctor.report.merge import merge
+    from pytest_panic_doctor.report.merge import merge_reports
 
-    paths = [place(config.invocation_params.dir, name) for name in names]
-    return merge(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
+    paths = [resolve_path(config.invocation_params.dir, name) for name in names]
+    return merge_reports(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
 
 
-def listed(settings: Settings) -> Iterator[str]:
+def undo_list_lines(settings: Settings) -> Iterator[str]:
     """The repairs of a database, newest first."""
     from pytest_panic_doctor.database.connection import header
     from pytest_panic_doctor.repair.journal.undo import repairs
@@ -111,15 +111,15 @@ def listed(settings: Settings) -> Iterator[str]:
         yield "(another id takes that repair back, and all takes back every one)"
 
 
-def undone(settings: Settings, which: str) -> Iterator[str]:
+def undo_lines(settings: Settings, which: str) -> Iterator[str]:
     """Take one repair back, or all."""
     from pytest_panic_doctor.database.connection import header
-    from pytest_panic_doctor.database.room import room
+    from pytest_panic_doctor.database.room import memory_room
     from pytest_panic_doctor.repair.journal.undo import undo
 
     header(settings.database)
     left: list[str] = []
-    done: list[Repair] = undo(settings.database, which, note=left.append, space=room(settings.memory))
+    done: list[Repair] = undo(settings.database, which, note=left.append, space=memory_room(settings.memory))
     yield from left
     for repair in done:
         rows = plural(repair.rows, "row")

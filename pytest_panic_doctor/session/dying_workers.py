@@ -25,7 +25,7 @@ PAUSE = 1.0
 
 
 @dataclass(slots=True)
-class Reached:
+class WorkerProgress:
     """How far the workers are, as far as the controller has heard."""
 
     running: set[str] = field(default_factory=set)
@@ -39,7 +39,7 @@ class Reached:
         self.last[node] = nodeid
 
 
-def send_to_the_living(node: WorkerController) -> None:
+def ignore_send_errors(node: WorkerController) -> None:
     """Let no command to a dead worker end the session: the end of its output, which says that it died, is under way."""
     send = node.sendcommand
 
@@ -51,7 +51,7 @@ def send_to_the_living(node: WorkerController) -> None:
     node.sendcommand = sendcommand
 
 
-def start_again(manager: NodeManager) -> None:
+def restart_workers(manager: NodeManager) -> None:
     """Let a worker that dies while it starts be started again; pytest ends, in one sentence, where none can be."""
     setup_node = manager.setup_node
 
@@ -77,7 +77,7 @@ class SurvivingScheduling:
     A worker gets its first items when it has collected, and not before.
     """
 
-    def __init__(self, inner: Scheduling, reached: Reached) -> None:
+    def __init__(self, inner: Scheduling, reached: WorkerProgress) -> None:
         """`reached` is kept by whoever hears the workers."""
         self.inner = inner
         self.reached = reached

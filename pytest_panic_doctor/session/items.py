@@ -19,21 +19,21 @@ from pytest_panic_doctor.report import text
 from pytest_panic_doctor.session.options import absolute
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.acceptance import Judge
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.examiner import Examiner
     from pytest_panic_doctor.examination.manifest import Entry
 
-DOCTOR: pytest.StashKey[Doctor] = pytest.StashKey()
+EXAMINATION: pytest.StashKey[Examination] = pytest.StashKey()
 EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
-JUDGE: pytest.StashKey[Judge] = pytest.StashKey()
+ACCEPTANCE: pytest.StashKey[AcceptancePolicy] = pytest.StashKey()
 
 
-class Sick(Exception):
+class FindingsRemainError(Exception):
     """An item whose findings are left; carries the text that a person reads."""
 
 
-def end_soon() -> None:
+def exit_worker_soon() -> None:
     """End this worker a second from now, whatever other plugins still want to do: the user has pressed Ctrl-C.
 
     Its child is gone by now and no transaction is open, so there is nothing that it could still save.
@@ -65,7 +65,7 @@ class DataFolder(pytest.File):
                 yield from self.session.gethookproxy(path).pytest_collect_file(file_path=path, parent=self)
 
 
-class Outside:
+class ForeignFolderHook:
     """The hook that lets the folder of a database bring no code; registered where it is outside of the project."""
 
     def __init__(self, database: Path) -> None:
@@ -91,12 +91,12 @@ class DoctorFile(pytest.File):
 
     def collect(self) -> Iterator[DoctorItem]:
         """One item an entry of the manifest."""
-        doctor = self.config.stash[DOCTOR]
+        examination = self.config.stash[EXAMINATION]
         marks = {
             rule.id: [getattr(pytest.mark, name) for name in dict.fromkeys(("doctor", rule.id, rule.marker))]
-            for rule in doctor.selected
+            for rule in examination.selected
         }
-        for entry in doctor.entries():
+        for entry in examination.entries():
             # The id is given whole: pytest splits one that it reads (from the cache, from a report) at the bracket, and
             # an id made from a name alone would not be equal to it.
             nodeid = f"{self.nodeid}::{entry.name}"
@@ -104,7 +104,7 @@ class DoctorFile(pytest.File):
             for mark in marks[entry.rule]:
                 item.add_marker(mark)
             # One text an item, shared by all of its subject: -k looks for a word anywhere in it.
-            if label := doctor.labels.get(entry.subject.run or entry.subject.experiment or ""):
+            if label := examination.labels.get(entry.subject.run or entry.subject.experiment or ""):
                 item.extra_keyword_matches.add(label)
             yield item
 
@@ -119,35 +119,37 @@ class DoctorItem(pytest.Item):
         self.outcome: Outcome | None = None
 
     def runtest(self) -> None:
-        """Examine; raise `Sick` where findings are left, skip where there was nothing to look at."""
-        doctor = self.config.stash[DOCTOR]
-        rule = doctor.rules[self.entry.rule]
-        if not doctor.in_time():
-            self.outcome = Outcome("skipped", note="not started: the time of --doctor-budget was over", late=True)
+        """Examine; raise `FindingsRemainError` where findings are left, skip where there was nothing to look at."""
+        examination = self.config.stash[EXAMINATION]
+        rule = examination.rules[self.entry.rule]
+        if not examination.in_time():
+            self.outcome = Outcome(
+                "skipped", note="not started: the time of --doctor-budget was over", not_started=True
+            )
             pytest.skip(self.outcome.note)
         try:
             with calling("the examination", Unreadable, bug=True):
                 outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
-                self.outcome = self.config.stash[JUDGE].judge(rule.id, self.entry.name, outcome)
+                self.outcome = self.config.stash[ACCEPTANCE].apply(rule.id, self.entry.name, outcome)
         except Misbehaved as raised:
             self.outcome = Outcome("failed", error=str(raised), trace=raised.trace, bug=True)
         except Stopped as stopped:
             if hasattr(self.config, "workerinput"):
-                end_soon()
+                exit_worker_soon()
             pytest.exit(f"doctor: {stopped}", returncode=pytest.ExitCode.INTERRUPTED)
         except Unreadable as unreadable:
             # So it is for every other item: one sentence says it of all.
-            self.outcome = Outcome("skipped", note=str(unreadable), late=True)
+            self.outcome = Outcome("skipped", note=str(unreadable), not_started=True)
             self.session.shouldfail = f"doctor: {printable(str(unreadable))}"
-        if self.outcome.word == "failed":
+        if self.outcome.status == "failed":
             traces = self.config.get_verbosity() >= 2
-            raise Sick(text.failure(self.outcome, rule, doctor, traces=traces))
-        if self.outcome.word == "skipped":
+            raise FindingsRemainError(text.failure(self.outcome, rule, examination, traces=traces))
+        if self.outcome.status == "skipped":
             pytest.skip(printable(self.outcome.note))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> object:  # type: ignore[override]  # noqa: ARG002
         """The findings alone, without pytest's traceback."""
-        if isinstance(excinfo.value, Sick):
+        if isinstance(excinfo.value, FindingsRemainError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style="long")
 

@@ -13,22 +13,22 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.session.parsing import (
     RAY,
-    amount,
-    at_rest,
-    cluster,
-    cosine,
-    dimension,
-    duration,
-    kinds,
-    part,
-    place,
-    report,
-    severities,
-    shard,
-    size,
-    texts,
-    uuid,
-    whole,
+    model_types,
+    parse_cluster,
+    parse_cosine,
+    parse_dimension,
+    parse_duration,
+    parse_fraction,
+    parse_int,
+    parse_limit,
+    parse_memory,
+    parse_report,
+    parse_running,
+    parse_severities,
+    parse_shard_option,
+    parse_uuid,
+    resolve_path,
+    split_list,
 )
 
 if TYPE_CHECKING:
@@ -143,13 +143,13 @@ class Source(Protocol):
         """The ini file's value, None or empty where the key is absent."""
 
 
-def asked(source: Source) -> bool:
+def is_requested(source: Source) -> bool:
     """Whether the command line, or an ini key that asks for it, wants the doctor at all."""
     given = any(source.getoption(option.key) not in (None, False, []) for option in OPTIONS)
-    return given or asked_by_ini(source)
+    return given or is_requested_by_ini(source)
 
 
-def asked_by_ini(source: Source) -> bool:
+def is_requested_by_ini(source: Source) -> bool:
     """Whether an ini key asks for an examination by itself."""
     return any(option.asks and truthy(source.getini(option.key)) for option in OPTIONS)
 
@@ -167,52 +167,54 @@ def ini_folder(config: pytest.Config) -> Path:
 def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     """Read and check all options; raises `BadOption`. Paths on the command line are relative to `invocation_dir`,
     those of the ini file to `ini_dir`."""
-    values, from_line = read(source)
+    values, from_line = option_values(source)
     folder = {name: ini_dir if value in (None, False, []) else invocation_dir for name, value in from_line.items()}
     named = database_of(source, invocation_dir, ini_dir)
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
-    reports = tuple(report(place(folder["report"], text)) for text in texts(values["report"]))
+    reports = tuple(parse_report(resolve_path(folder["report"], text)) for text in split_list(values["report"]))
     if same := next((path for path in reports if path.resolve() == named.resolve()), None):
         raise BadOption(f"--doctor-report {same} is the database itself: name another file")
     return Settings(
         database=utf8(named),
         fix=bool(values["fix"]),
         plan=bool(values["plan"]),
-        rules=tuple(texts(values["rule"])),
-        experiments=tuple(uuid(text) for text in texts(values["experiment"])),
-        memory=size(values["memory"]),
-        max_workers=whole("--doctor-max-workers", values["max-workers"], least=1),
-        timeout=duration("--doctor-timeout", values["timeout"]),
-        baseline=absolute(place(folder["baseline"], str(values["baseline"]))) if values["baseline"] else None,
+        rules=tuple(split_list(values["rule"])),
+        experiments=tuple(parse_uuid(text) for text in split_list(values["experiment"])),
+        memory=parse_memory(values["memory"]),
+        max_workers=parse_int("--doctor-max-workers", values["max-workers"], least=1),
+        timeout=parse_duration("--doctor-timeout", values["timeout"]),
+        baseline=absolute(resolve_path(folder["baseline"], str(values["baseline"]))) if values["baseline"] else None,
         baseline_write=bool(values["baseline-write"]),
-        sample=part("--doctor-sample", values["sample"]),
+        sample=parse_fraction("--doctor-sample", values["sample"]),
         deep=bool(values["deep"]),
-        budget=duration("--doctor-budget", values["budget"], unit=True),
-        severity=severities(texts(source.getini("doctor_severity"))),
-        max_dim=dimension(values["max-dim"]),
+        budget=parse_duration("--doctor-budget", values["budget"], unit=True),
+        severity=parse_severities(split_list(source.getini("doctor_severity"))),
+        max_dim=parse_dimension(values["max-dim"]),
         engine="auto" if values["engine"] in (None, RAY) else str(values["engine"]),
-        ray=cluster(values["ray"], values["engine"]),
+        ray=parse_cluster(values["ray"], values["engine"]),
         reports=reports,
         demo=bool(values["demo"]),
-        max_quarantine=amount("--doctor-max-quarantine", values["max-quarantine"]),
-        shard=shard(values["shard"]),
-        kinds=kinds(texts(source.getini("doctor_text_models")), texts(source.getini("doctor_image_models"))),
-        embed_cosine=cosine(source.getini("doctor_embed_cosine")),
-        running=at_rest(source.getini("doctor_running")),
+        max_quarantine=parse_limit("--doctor-max-quarantine", values["max-quarantine"]),
+        shard=parse_shard_option(values["shard"]),
+        kinds=model_types(
+            split_list(source.getini("doctor_text_models")), split_list(source.getini("doctor_image_models"))
+        ),
+        embed_cosine=parse_cosine(source.getini("doctor_embed_cosine")),
+        running=parse_running(source.getini("doctor_running")),
     )
 
 
 def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
     """The database that is examined, its symbolic links kept; raises `BadOption`."""
-    values, from_line = read(source)
+    values, from_line = option_values(source)
     database = values["db"]
     if values["demo"] and from_line["db"]:
         raise BadOption(f"--doctor-demo builds a database of its own: leave out --doctor-db {database}")
     if values["demo"]:
         return absolute(invocation_dir / DEMO_DATABASE)
     folder = ini_dir if from_line["db"] in (None, False, []) else invocation_dir
-    return absolute(place(folder, str(database)) if database else invocation_dir / DEFAULT_DATABASE)
+    return absolute(resolve_path(folder, str(database)) if database else invocation_dir / DEFAULT_DATABASE)
 
 
 EXCLUSIVE = {
@@ -222,7 +224,7 @@ EXCLUSIVE = {
 }
 
 
-def settle_conflicts(values: dict[str, object], from_line: Mapping[str, object]) -> None:
+def resolve_conflicts(values: dict[str, object], from_line: Mapping[str, object]) -> None:
     """Of options that exclude each other, keep what the command line says; raises `BadOption` where that says both."""
     for pair, said in EXCLUSIVE.items():
         if all(values[name] is not None for name in pair):
@@ -232,7 +234,7 @@ def settle_conflicts(values: dict[str, object], from_line: Mapping[str, object])
             values[pair[0] if kept == [pair[1]] else pair[1]] = None
 
 
-def given(source: Source, option: Option) -> object:
+def option_value(source: Source, option: Option) -> object:
     """What an option says, on the command line or else in the ini file; None where neither has it."""
     value = source.getoption(option.key)
     if value not in (None, False, []):
@@ -261,11 +263,11 @@ def check_once(arguments: Sequence[object]) -> None:
                 raise BadOption(f"{option.flag} is given {len(said)} times ({', '.join(said)}): give it once")
 
 
-def read(source: Source) -> tuple[dict[str, object], dict[str, object]]:
+def option_values(source: Source) -> tuple[dict[str, object], dict[str, object]]:
     """What each option says, by its name, and what it says on the command line; raises `BadOption`."""
-    values = {option.name: given(source, option) for option in OPTIONS}
+    values = {option.name: option_value(source, option) for option in OPTIONS}
     from_line = {option.name: source.getoption(option.key) for option in OPTIONS}
-    settle_conflicts(values, from_line)
+    resolve_conflicts(values, from_line)
     return values, from_line
 
 

@@ -17,13 +17,13 @@ from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.result import from_plain, to_plain
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.report.trim import lighten
+from pytest_panic_doctor.report.trim import trim_report
 from pytest_panic_doctor.session.items import DoctorItem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.result import Result
 
 UNEXAMINED = "something else failed before the item began, so nothing is known about it"
@@ -41,11 +41,11 @@ class ReportHooks:
     """Registered in the controller and in every worker, where the doctor was asked for."""
 
     def __init__(
-        self, config: pytest.Config, doctor: Doctor, results: Results, ended: Callable[[Result], None] | None
+        self, config: pytest.Config, examination: Examination, results: Results, ended: Callable[[Result], None] | None
     ) -> None:
         """`ended` is called with each result, in the controller; None in a worker."""
         self.config = config
-        self.doctor = doctor
+        self.examination = examination
         self.results = results
         self.ended = ended
 
@@ -56,11 +56,11 @@ class ReportHooks:
         if not isinstance(item, DoctorItem):
             return report
         if report.when == "call" or not report.passed:
-            outcome = settled(item.outcome, report)
+            outcome = combined_outcome(item.outcome, report)
             report.doctor = to_plain(item.entry.rule, outcome)  # type: ignore[attr-defined]
-            if outcome.word == "fixed":
+            if outcome.status == "fixed":
                 report.sections.append(("fixed", text.repaired(outcome)))
-            agree(report, outcome.word, outcome.note or outcome.error)
+            agree(report, outcome.status, outcome.note or outcome.error)
         if report.when == "teardown":
             item.outcome = None
         return report
@@ -77,7 +77,7 @@ class ReportHooks:
         if self.config.get_verbosity() < 1:
             return state if state is FIXED else None
         category, letter, (word, colour) = state
-        label = text.label_of(report.nodeid, self.doctor.labels)
+        label = text.label_of(report.nodeid, self.examination.labels)
         rows = text.looked_at(plain.get("rows", {})) if report.passed or "rows" in plain else ""
         told = "; ".join(filter(None, (label, rows)))
         return category, letter, (f"{word} ({told})" if told else word, colour)
@@ -91,24 +91,24 @@ class ReportHooks:
             agree(report, result.outcome, result.note or result.error)
             self.results.add(result)
             self.ended(result)
-            self._tell(result)
+            self._notify(result)
         yield
         if self.ended and report.passed and self.config.getoption("durations", None) is None:
-            lighten(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
+            trim_report(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
 
-    def _tell(self, result: Result) -> None:
+    def _notify(self, result: Result) -> None:
         """Tell the listeners; one that raises changes no verdict, and is named at the end."""
         try:
             with calling("pytest_doctor_outcome"):
                 self.config.hook.pytest_doctor_outcome(item=result.as_dict())
         except Misbehaved as raised:
-            self.results.misheard[str(raised)] += 1
+            self.results.listener_errors[str(raised)] += 1
 
 
-def settled(outcome: Outcome | None, report: pytest.TestReport) -> Outcome:
+def combined_outcome(outcome: Outcome | None, report: pytest.TestReport) -> Outcome:
     """What an item comes to, `outcome` being what its examination said, if there was one."""
     if report.when == "teardown":
-        return replace(outcome or Outcome("failed"), word="failed", error=TORN_DOWN)
+        return replace(outcome or Outcome("failed"), status="failed", error=TORN_DOWN)
     if outcome is not None:
         return outcome
     if report.skipped:

@@ -26,13 +26,13 @@ IMAGE_MODELS = ("NomicVision", "JinaClipVision", "ColNomicVision", "DummyVision"
 """The embedding models of both generations of the research tool."""
 
 
-def texts(value: object) -> list[str]:
+def split_list(value: object) -> list[str]:
     """A repeatable option's values; commas separate them too."""
     entries = value if isinstance(value, list) else [value] if value else []
     return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
 
 
-def place(folder: Path, text: str) -> Path:
+def resolve_path(folder: Path, text: str) -> Path:
     """The file that a text names, `~` and `$VAR` expanded as pytest does it for `--junitxml`.
 
     A file whose name has these very characters is that file.
@@ -41,7 +41,7 @@ def place(folder: Path, text: str) -> Path:
     return named if os.path.lexists(named) else folder / os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
 
 
-def uuid(text: str) -> str:
+def parse_uuid(text: str) -> str:
     """A UUID as stored: 32 hex digits without dashes."""
     digits = text.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{32}", digits):
@@ -49,7 +49,7 @@ def uuid(text: str) -> str:
     return digits
 
 
-def size(value: object) -> int | None:
+def parse_memory(value: object) -> int | None:
     """A memory size in bytes; None where none was given."""
     if value is None:
         return None
@@ -66,7 +66,7 @@ def size(value: object) -> int | None:
     return given
 
 
-def whole(flag: str, value: object, least: int) -> int | None:
+def parse_int(flag: str, value: object, least: int) -> int | None:
     """A whole number of at least `least`; None where none was given."""
     if value is None:
         return None
@@ -79,7 +79,7 @@ HOUR = 3600.0
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def amount(flag: str, value: object) -> str | None:
+def parse_limit(flag: str, value: object) -> str | None:
     """`N` rows or `P%` of a table's, as `5000` or `2.5%`; None where none was given."""
     if value is None:
         return None
@@ -91,7 +91,7 @@ def amount(flag: str, value: object) -> str | None:
     return text
 
 
-def duration(flag: str, value: object, *, unit: bool = False) -> float | None:
+def parse_duration(flag: str, value: object, *, unit: bool = False) -> float | None:
     """`90s`, `20m`, `1h30m` or, unless a `unit` is demanded, a number of seconds; in seconds, None for none."""
     if value is None:
         return None
@@ -106,7 +106,7 @@ def duration(flag: str, value: object, *, unit: bool = False) -> float | None:
     return total
 
 
-def part(flag: str, value: object) -> tuple[int, int] | None:
+def parse_fraction(flag: str, value: object) -> tuple[int, int] | None:
     """`K/N` as numbers, 1 <= K <= N; None where none was given."""
     if value is None:
         return None
@@ -116,7 +116,7 @@ def part(flag: str, value: object) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def severities(lines: Iterable[str]) -> dict[str, str]:
+def parse_severities(lines: Iterable[str]) -> dict[str, str]:
     """What `doctor_severity` says of each rule: `error`, `warn`, `warn <= COUNT` or `off`."""
     found: dict[str, str] = {}
     for line in lines:
@@ -133,15 +133,15 @@ def severities(lines: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def dimension(value: object) -> int:
+def parse_dimension(value: object) -> int:
     """The highest homology dimension."""
-    number = whole("--doctor-max-dim", value, least=0)
+    number = parse_int("--doctor-max-dim", value, least=0)
     if number is not None and number > 2:
         raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
     return 2 if number is None else number
 
 
-def cosine(value: object) -> float | None:
+def parse_cosine(value: object) -> float | None:
     """The least cosine of a hook's vectors with stored ones; 0: they are not compared; None where none was given."""
     if value in (None, "", []):
         return None
@@ -154,26 +154,26 @@ def cosine(value: object) -> float | None:
     return number
 
 
-def at_rest(value: object) -> float:
+def parse_running(value: object) -> float:
     """Seconds without a new row after which an experiment that is not completed is no longer running; 0: none is."""
     if value in (None, "", []):
         return HOUR
-    return 0.0 if str(value).strip() == "0" else duration("doctor_running", value) or HOUR
+    return 0.0 if str(value).strip() == "0" else parse_duration("doctor_running", value) or HOUR
 
 
-def shard(value: object) -> str | None:
+def parse_shard_option(value: object) -> str | None:
     """Which share of the items, as `K/N`; None where none was given."""
     if value is None:
         return None
     from pytest_panic_doctor.examination import sharding
 
     try:
-        return str(sharding.shard(str(value)))
+        return str(sharding.parse_shard(str(value)))
     except ValueError as error:
         raise BadOption(f"--doctor-shard {value} {error}") from error
 
 
-def cluster(given: object, engine: object) -> str | None:
+def parse_cluster(given: object, engine: object) -> str | None:
     """The address of the Ray cluster, that of Ray's own RAY_ADDRESS where none was given; None: no Ray is wanted."""
     if given is None and engine != RAY:
         return None
@@ -183,7 +183,7 @@ def cluster(given: object, engine: object) -> str | None:
     return str(given or os.environ.get("RAY_ADDRESS") or "local")
 
 
-def report(path: Path) -> Path:
+def parse_report(path: Path) -> Path:
     """A report's path, whose suffix says its format."""
     if path.suffix not in REPORT_SUFFIXES:
         allowed = ", ".join(REPORT_SUFFIXES)
@@ -198,7 +198,7 @@ def report(path: Path) -> Path:
 REPORT_SUFFIXES = (".json", ".jsonl", ".html")
 
 
-def kinds(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:
+def model_types(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:
     """What each known embedding model embeds, those of the ini file included."""
     known: dict[str, Literal["TEXT", "IMAGE"]] = dict.fromkeys((*TEXT_MODELS, *text_models), "TEXT")
     for name in (*IMAGE_MODELS, *image_models):

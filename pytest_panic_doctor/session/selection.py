@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def chosen_with(config: pytest.Config, database: Path) -> tuple[str, ...]:
+def selection_arguments(config: pytest.Config, database: Path) -> tuple[str, ...]:
     """`-k`, `-m`, `--lf`, `--deselect` and node ids of the command line; what an ini file adds is added again."""
     given = [str(arg) for arg in config.invocation_params.args]
     words: list[str] = []

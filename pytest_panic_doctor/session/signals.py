@@ -21,7 +21,7 @@ LONGEST = 10.0
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
 
-class Ending:
+class TerminationSignals:
     """While it listens, these signals raise KeyboardInterrupt, once; a signal that the user has ignored stays so."""
 
     def __init__(self) -> None:

@@ -15,14 +15,14 @@ from pytest_panic_doctor.examination.examiner import Outcome
 from pytest_panic_doctor.examination.manifest import item_name, rule_of
 from pytest_panic_doctor.examination.result import to_plain
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.session.items import DOCTOR
+from pytest_panic_doctor.session.items import EXAMINATION
 
 if TYPE_CHECKING:
     from execnet import XSpec
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-    from pytest_panic_doctor.session.dying_workers import Reached
+    from pytest_panic_doctor.session.dying_workers import WorkerProgress
 
 WORKER_MEMORY = 250_000_000
 """Bytes that a worker and its idle child need between them, measured: below that a worker could not compute at all."""
@@ -47,19 +47,19 @@ class Limit:
 Provider = Callable[[Settings], Limit | None]
 
 
-def by_cores(_: Settings) -> Limit | None:
+def core_limit(_: Settings) -> Limit | None:
     """A worker computes, so more workers than cores only fight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Limit(cores, f"{cores} core{'s' if cores != 1 else ''}")
 
 
-def by_option(settings: Settings) -> Limit | None:
+def option_limit(settings: Settings) -> Limit | None:
     """`--doctor-max-workers`."""
     most = settings.max_workers
     return Limit(most, f"--doctor-max-workers {most}") if most else None
 
 
-def by_memory(settings: Settings) -> Limit | None:
+def memory_limit(settings: Settings) -> Limit | None:
     """As many workers as fit, with an idle child each, into the memory that was given."""
     from pytest_panic_doctor.compute.memory import available
     from pytest_panic_doctor.formatting import format_size
@@ -69,10 +69,10 @@ def by_memory(settings: Settings) -> Limit | None:
     return Limit(fit, f"{format_size(memory)} of memory for {fit:,}")
 
 
-PROVIDERS: tuple[Provider, ...] = (by_cores, by_option, by_memory)
+PROVIDERS: tuple[Provider, ...] = (core_limit, option_limit, memory_limit)
 
 
-def cap(settings: Settings) -> Limit:
+def worker_limit(settings: Settings) -> Limit:
     """The smallest of all limits, and its reason."""
     limits = [limit for provider in PROVIDERS if (limit := provider(settings))]
     return min(limits, key=lambda limit: limit.workers)
@@ -95,18 +95,18 @@ def limit_workers(config: pytest.Config, settings: Settings) -> None:
         )
     if option.numprocesses in (None, 0):
         return
-    limit = cap(settings)
+    limit = worker_limit(settings)
     option.maxprocesses = min(option.maxprocesses or limit.workers, limit.workers)
     if option.dist == "no" and not option.distload:
         option.dist = "worksteal"
 
 
-def said_of_workers(config: pytest.Config, settings: Settings) -> str | None:
+def describe_workers(config: pytest.Config, settings: Settings) -> str | None:
     """`2 workers (64 asked, 2 cores)` for the header; None where nothing is distributed."""
     asked = config.option.numprocesses
     if asked in (None, 0):
         return None
-    limit = cap(settings)
+    limit = worker_limit(settings)
     count = len(config.option.tx or ())
     noun = f"{count} worker{'s' if count != 1 else ''}"
     return f"{noun} ({asked} asked, {limit.reason})" if count < asked else f"{noun} ({asked} asked)"
@@ -117,11 +117,11 @@ class XdistHooks:
 
     def __init__(self, rules: Collection[str], collected: Callable[[Iterable[str]], None]) -> None:
         """`rules` are the ids of all rules; `collected` is told what the first worker collected, as all others do."""
-        from pytest_panic_doctor.session.dying_workers import Reached
+        from pytest_panic_doctor.session.dying_workers import WorkerProgress
 
         self.rules = rules
         self.collected = collected
-        self.reached: Reached = Reached()
+        self.reached: WorkerProgress = WorkerProgress()
         self._told = False
         self._deaths = 0
 
@@ -136,20 +136,20 @@ class XdistHooks:
     @pytest.hookimpl
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: Sequence[XSpec]) -> None:
         """Where a worker dies while it starts, start another."""
-        from pytest_panic_doctor.session.dying_workers import start_again
+        from pytest_panic_doctor.session.dying_workers import restart_workers
 
         del specs
-        start_again(config.pluginmanager.get_plugin("dsession").nodemanager)  # type: ignore[union-attr]
+        restart_workers(config.pluginmanager.get_plugin("dsession").nodemanager)  # type: ignore[union-attr]
 
     @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Hand the session to a worker, so that all collect the same items whatever happens to the database."""
-        from pytest_panic_doctor.session.dying_workers import send_to_the_living
+        from pytest_panic_doctor.session.dying_workers import ignore_send_errors
 
-        doctor = node.config.stash[DOCTOR]
-        doctor.workers = len(node.config.option.tx or ()) or 1
-        node.workerinput["doctor"] = doctor.for_worker()
-        send_to_the_living(node)
+        examination = node.config.stash[EXAMINATION]
+        examination.workers = len(node.config.option.tx or ()) or 1
+        node.workerinput["doctor"] = examination.for_worker()
+        ignore_send_errors(node)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_xdist_make_scheduler(self) -> Generator[None, Scheduling, Scheduling]:

@@ -51,14 +51,14 @@ def persistence_diagram(
     """
     import numpy as np
 
-    from pytest_panic_doctor.topology.engines import Native, compute, pick
+    from pytest_panic_doctor.topology.engines import Native, compute, load_engine
 
     cloud = np.asarray(points, np.float32)
     if cloud.ndim != 2:
         raise ValueError(f"the points have shape {cloud.shape}: give (n, d)")
     if max_dim < 0:
         raise ValueError(f"there is no H{max_dim}: give max_dim of 0 or more")
-    chosen = pick(engine, max_dim)
+    chosen = load_engine(engine, max_dim)
     if isinstance(chosen, Native):
         chosen = Native(timeout, memory)
     elif timeout is not None or memory is not None:

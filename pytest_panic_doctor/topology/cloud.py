@@ -44,7 +44,7 @@ class EmptyCloudError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedCloud:
     """A cloud without its repeats.
 
     `points` is float32, shape (m, d); `index`, shape (n,), names for each original point the row of `points` that
@@ -157,7 +157,7 @@ def filled(points: Points, result: NDArray[Real]) -> NDArray[Real]:
     return result
 
 
-def merge(points: Points, tolerance: float | None = None) -> Merged:
+def merge(points: Points, tolerance: float | None = None) -> MergedCloud:
     """One point for each group of repeats: the first of them in sequence order.
 
     Equal points fall together first; then each point that no earlier one stands for becomes a leader, and stands for
@@ -171,7 +171,7 @@ def merge(points: Points, tolerance: float | None = None) -> Merged:
     first.clear()
     distinct = points[np.unique(group, return_index=True)[1]]
     leaders, stands = lead(distinct, within) if within > 0 else (np.arange(len(distinct)),) * 2
-    return Merged(distinct[leaders], stands[group], within)
+    return MergedCloud(distinct[leaders], stands[group], within)
 
 
 def lead(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology import native
-from pytest_panic_doctor.topology.cloud import EmptyCloudError, Filtration, Merged, Points, filtration, merge
+from pytest_panic_doctor.topology.cloud import EmptyCloudError, Filtration, MergedCloud, Points, filtration, merge
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
 
 NAMES = (native.NAME, "gudhi", "giotto-ph")
@@ -134,17 +134,17 @@ BUILT_IN: dict[str, tuple[Callable[[], bool], Callable[[], Engine]]] = {
 INSTALL = "pip install giotto-ph (Python below 3.13) or gudhi"
 
 
-def pick(name: str | None = None, max_dim: int = 2) -> Engine:
+def load_engine(name: str | None = None, max_dim: int = 2) -> Engine:
     """The engine of this name, or of `module:attribute`; «auto» or None: the first that is installed.
 
     Where `native` is asked for more than it computes, the next takes its place. Raises `DoctorError`, in one sentence,
     where it is not there.
     """
-    found = located(name, max_dim)
-    return BUILT_IN[found][1]() if found in BUILT_IN else imported(found)
+    found = resolve_engine(name, max_dim)
+    return BUILT_IN[found][1]() if found in BUILT_IN else import_engine(found)
 
 
-def located(name: str | None = None, max_dim: int = 2) -> str:
+def resolve_engine(name: str | None = None, max_dim: int = 2) -> str:
     """The engine that `pick` would make, without importing it; raises `DoctorError` where it is not there."""
     high = max_dim > Native.highest
     if name in (None, "", "auto") or (name == "native" and high):
@@ -165,7 +165,7 @@ def located(name: str | None = None, max_dim: int = 2) -> str:
         raise DoctorError(
             f"there is no engine {name}: give {' or '.join(NAMES)}, or install the plugin that provides it"
         )
-    elif not there(top := name.split(":")[0].split(".")[0]):
+    elif not is_importable(top := name.split(":")[0].split(".")[0]):
         raise DoctorError(f"the engine {name} does not exist: no module is called {top}")
     return name
 
@@ -173,14 +173,14 @@ def located(name: str | None = None, max_dim: int = 2) -> str:
 def would_compute(name: str, max_dim: int) -> str:
     """The name of the engine that would compute, for estimates: `native` where none is there, or a cluster is."""
     try:
-        return located(name, max_dim)
+        return resolve_engine(name, max_dim)
     except DoctorError:
         return native.NAME
 
 
 def instead(name: str, max_dim: int) -> str | None:
     """A sentence where another engine takes the place of `native`, and why; None where none does."""
-    if name not in ("auto", "native") or (found := located(name, max_dim)) == "native":
+    if name not in ("auto", "native") or (found := resolve_engine(name, max_dim)) == "native":
         return None
     if max_dim > Native.highest:
         return f"diagrams are computed by {found}: native computes H0 to H{Native.highest}, and not H{max_dim}"
@@ -189,15 +189,15 @@ def instead(name: str, max_dim: int) -> str | None:
 
 def fitting(engine: Engine, max_dim: int) -> Engine:
     """The engine, or the next where it does not compute H`max_dim`."""
-    return engine if max_dim <= getattr(engine, "highest", max_dim) else pick("auto", max_dim)
+    return engine if max_dim <= getattr(engine, "highest", max_dim) else load_engine("auto", max_dim)
 
 
-def there(module: str) -> bool:
+def is_importable(module: str) -> bool:
     """Whether the child could import a module: it has the current folder on its path, which this process may not."""
     return module in sys.modules or bool(find_spec(module) or PathFinder.find_spec(module, [str(Path.cwd())]))
 
 
-def imported(name: str) -> Engine:
+def import_engine(name: str) -> Engine:
     """An engine that somebody else brings."""
     module, attribute = name.split(":", 1)
     try:
@@ -209,7 +209,7 @@ def imported(name: str) -> Engine:
 
 def compute(
     points: Points, *, engine: Engine, max_dim: int = 2, threads: int = 1, tolerance: float | None = None
-) -> tuple[Diagram, Merged]:
+) -> tuple[Diagram, MergedCloud]:
     """The persistence diagram of a cloud, H0 to H`max_dim`, in this process.
 
     `points` is float32, shape (n, d). Repeated points are merged. One point, or all equal, has one essential class in
@@ -227,7 +227,7 @@ def compute(
         return Diagram((essential, *[in_order([])] * max_dim)), merged
     engine = fitting(engine, max_dim)
     found = engine.bars(distances_for(engine, merged.points), max_dim, threads)
-    return Diagram(tuple(lasting(bars) for bars in found)), merged
+    return Diagram(tuple(drop_zero_length(bars) for bars in found)), merged
 
 
 def distances_for(engine: Engine, points: Points) -> Filtration:
@@ -236,7 +236,7 @@ def distances_for(engine: Engine, points: Points) -> Filtration:
     return filtration(points) if room is None else filtration(points, room(len(points)))
 
 
-def lasting(bars: NDArray[np.floating]) -> Bars:
+def drop_zero_length(bars: NDArray[np.floating]) -> Bars:
     """The bars that have a length in float32."""
     rounded = in_order(bars)
     return rounded[rounded[:, 0] < rounded[:, 1]]

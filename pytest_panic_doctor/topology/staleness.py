@@ -23,7 +23,7 @@ RESOLUTION = 1e-6
 """How exactly a birth or death is a distance, in parts of the cloud's radius: ten times the resolution of float32."""
 
 
-def difference(payload: Payload, points: Points, most: int = MATRIX) -> str:
+def why_stale(payload: Payload, points: Points, most: int = MATRIX) -> str:
     """How the diagram differs from that of `points`, as a clause; empty where nothing says that it is another's.
 
     By the fingerprint of the cloud, where the diagram carries one, and by what its bars must be: the finite deaths of

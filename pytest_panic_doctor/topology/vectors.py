@@ -14,7 +14,7 @@ VALUE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class VectorDefect:
     """Why a vector is unusable; `values` is the number of values of one whose width is wrong."""
 
     kind: Literal["null", "not a blob", "width", "bytes", "not finite", "too large", "zero"]
@@ -51,7 +51,7 @@ def usable(vectors: Sequence[object], width: int) -> NDArray[np.float32] | None:
     return block if ((norms > 0) & (norms < np.inf)).all() else None
 
 
-def flaws(vectors: Sequence[object], width: int) -> Iterator[tuple[int, Flaw]]:
+def find_defects(vectors: Sequence[object], width: int) -> Iterator[tuple[int, VectorDefect]]:
     """(index, flaw) of each unusable vector; `vectors` as SQLite returns them, `width` in values."""
     wanted = width * VALUE_BYTES
     good: list[int] = []
@@ -68,20 +68,20 @@ def flaws(vectors: Sequence[object], width: int) -> Iterator[tuple[int, Flaw]]:
         norms = np.einsum("ij,ij->i", block, block, dtype=np.float32)
     for row in np.flatnonzero(~((norms > 0) & np.isfinite(norms))):
         if not np.isfinite(block[row]).all():
-            yield good[row], Flaw("not finite")
+            yield good[row], VectorDefect("not finite")
         elif not np.isfinite(norms[row]):
             # Distances between such vectors may exceed float32, and then there is no diagram.
-            yield good[row], Flaw("too large")
+            yield good[row], VectorDefect("too large")
         elif not block[row].any():
-            yield good[row], Flaw("zero")
+            yield good[row], VectorDefect("zero")
 
 
-def shape_flaw(vector: object) -> Flaw:
+def shape_flaw(vector: object) -> VectorDefect:
     """The flaw of something that has not the right number of bytes."""
     if vector is None:
-        return Flaw("null")
+        return VectorDefect("null")
     if not isinstance(vector, bytes):
-        return Flaw("not a blob")
+        return VectorDefect("not a blob")
     if len(vector) % VALUE_BYTES:
-        return Flaw("bytes", len(vector))
-    return Flaw("width", len(vector) // VALUE_BYTES)
+        return VectorDefect("bytes", len(vector))
+    return VectorDefect("width", len(vector) // VALUE_BYTES)

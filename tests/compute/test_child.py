@@ -25,7 +25,7 @@ from pytest_panic_doctor.compute.child import Limits
 from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.compute.process import Child, ChildDied
 from pytest_panic_doctor.topology import native
-from pytest_panic_doctor.topology.engines import pick
+from pytest_panic_doctor.topology.engines import load_engine
 
 Frame = tuple[dict[str, object], list[np.ndarray]]
 PROMISED = 1.0
@@ -99,7 +99,7 @@ def test_it_serves_many_diagrams_and_says_what_comes_next() -> None:
         assert kinds(said)[0] == "merging"
 
 
-@pytest.mark.skipif(pick().name != "native", reason="the engine native was not built")
+@pytest.mark.skipif(load_engine().name != "native", reason="the engine native was not built")
 def test_it_says_how_far_it_is_and_ends_in_whole_frames() -> None:
     with child_of("native") as child:
         said = task(child, np.random.default_rng(0).normal(size=(1800, 3)).astype(np.float32), max_dim=2)
@@ -182,7 +182,7 @@ def test_what_native_does_not_compute_another_engine_does() -> None:
         pytest.skip("the engine native was not built")
     points = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     with child_of("native") as child:
-        for max_dim, name in ((2, "native"), (3, pick("auto", 3).name), (1, "native")):
+        for max_dim, name in ((2, "native"), (3, load_engine("auto", 3).name), (1, "native")):
             child.send({"max_dim": max_dim, "tolerance": None}, points)
             header, bars = frames(child)[-1]
             assert (header["kind"], header["engine"], len(bars)) == ("done", name, max_dim + 1)
@@ -216,7 +216,7 @@ def test_a_projects_folders_do_not_hide_the_standard_library(tmp_path: Path, mon
     ],
 )
 def test_how_it_died_is_told(engine: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.compute.process.LAST_WORDS", 2.0)
+    monkeypatch.setattr("pytest_panic_doctor.compute.process.EXIT_TIMEOUT", 2.0)
     with child_of(f"hostile:{engine}") as child, pytest.raises(ChildDied, match=words):
         task(child, order())
 

@@ -9,12 +9,12 @@ from pytest_panic_doctor.compute.budget import MARGIN, headroom
 from pytest_panic_doctor.compute.ray.packing import (
     FEWEST_WAITING,
     WORKER,
-    Ask,
     Node,
-    asked_for,
+    ResourceRequest,
     cores,
     fits,
-    room,
+    has_room,
+    memory_request,
     threads,
     waiting,
 )
@@ -23,39 +23,41 @@ GB = 10**9
 NODES = st.lists(
     st.builds(Node, st.integers(1, 64), st.integers(1, 64).map(lambda size: size * GB), st.just(10 * GB)), max_size=8
 )
-ASKS = st.lists(st.builds(Ask, st.integers(1, 4), st.integers(1, 32).map(lambda size: size * GB // 2)), max_size=80)
+ASKS = st.lists(
+    st.builds(ResourceRequest, st.integers(1, 4), st.integers(1, 32).map(lambda size: size * GB // 2)), max_size=80
+)
 
 
-def in_flight(nodes: list[Node], ask: Ask) -> int:
+def in_flight(nodes: list[Node], ask: ResourceRequest) -> int:
     """How many tasks are put in flight before the pressure comes back."""
-    flights: list[Ask] = []
-    while room(flights, nodes):
+    flights: list[ResourceRequest] = []
+    while has_room(flights, nodes):
         flights.append(ask)
     return len(flights)
 
 
 def test_the_number_in_flight_follows_the_cluster() -> None:
-    task, node = Ask(1, 2 * GB), Node(16, 64 * GB, 10 * GB)
+    task, node = ResourceRequest(1, 2 * GB), Node(16, 64 * GB, 10 * GB)
     assert in_flight([node], task) == 16 + 4
     assert in_flight([node] * 32, task) == 512 + 128
     assert in_flight([Node(1, 4 * GB, GB)], task) == 1 + FEWEST_WAITING
 
 
 def test_memory_bounds_it_where_cores_do_not() -> None:
-    assert in_flight([Node(16, 8 * GB, 10 * GB)] * 2, Ask(1, 3 * GB)) == 4 + 8
+    assert in_flight([Node(16, 8 * GB, 10 * GB)] * 2, ResourceRequest(1, 3 * GB)) == 4 + 8
 
 
 def test_a_full_object_store_bounds_it_too() -> None:
-    assert in_flight([Node(64, 999 * GB, 80_000_000)], Ask(1, GB, 10_000_000)) == 4
-    assert in_flight([Node(64, 999 * GB, 80_000_000)], Ask(1, GB, 10**9)) == 1
+    assert in_flight([Node(64, 999 * GB, 80_000_000)], ResourceRequest(1, GB, 10_000_000)) == 4
+    assert in_flight([Node(64, 999 * GB, 80_000_000)], ResourceRequest(1, GB, 10**9)) == 1
 
 
 def test_without_a_node_nothing_is_sent() -> None:
-    assert not room([], [])
+    assert not has_room([], [])
 
 
 @given(NODES, ASKS)
-def test_what_does_not_wait_fits_together(nodes: list[Node], asks: list[Ask]) -> None:
+def test_what_does_not_wait_fits_together(nodes: list[Node], asks: list[ResourceRequest]) -> None:
     left = waiting(asks, nodes)
     assert len(asks) - left <= cores(nodes)
     assert left == len(asks) if not nodes else left <= len(asks)
@@ -63,7 +65,7 @@ def test_what_does_not_wait_fits_together(nodes: list[Node], asks: list[Ask]) ->
 
 
 @given(NODES, ASKS, st.builds(Node, st.integers(1, 64), st.just(64 * GB), st.just(10 * GB)))
-def test_another_node_never_makes_one_wait(nodes: list[Node], asks: list[Ask], another: Node) -> None:
+def test_another_node_never_makes_one_wait(nodes: list[Node], asks: list[ResourceRequest], another: Node) -> None:
     assert waiting(asks, [*nodes, another]) <= waiting(asks, nodes)
 
 
@@ -75,5 +77,5 @@ def test_threads_are_for_the_end_when_cores_are_idle() -> None:
 
 @given(st.integers(40_000_000, 64 * GB))
 def test_what_is_asked_for_leaves_the_child_its_estimate(child: int) -> None:
-    memory = asked_for(child)
+    memory = memory_request(child)
     assert memory - headroom(memory) >= child + WORKER + MARGIN

@@ -13,32 +13,32 @@ import pytest
 from faulty_engines import order as hostile_order
 from ray_cluster import Running, node
 
-from pytest_panic_doctor.compute.ray.client import Answer, Link, NoCluster, said_of
-from pytest_panic_doctor.compute.ray.packing import asked_for
-from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterClient, ClusterUnavailableError, describe_nodes
+from pytest_panic_doctor.compute.ray.packing import memory_request
+from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.topology.cloud import Points, merge
-from pytest_panic_doctor.topology.engines import compute, pick
+from pytest_panic_doctor.topology.engines import compute, load_engine
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
 
-ENGINE = pick()
+ENGINE = load_engine()
 
 
 @pytest.fixture
-def link(running: Running, tmp_path: Path) -> Iterator[Link]:
+def link(running: Running, tmp_path: Path) -> Iterator[ClusterClient]:
     """Joined to it."""
-    joined = Link(running.address, 10**9, tmp_path)
+    joined = ClusterClient(running.address, 10**9, tmp_path)
     yield joined
     joined.close()
 
 
-def ordered(engine: str = "auto", *, stored: int = 3, memory: int = 0, timeout: float | None = None) -> Order:
-    return Order("run model", stored, 2, engine, 1, memory or asked_for(80_000_000), timeout)
+def ordered(engine: str = "auto", *, stored: int = 3, memory: int = 0, timeout: float | None = None) -> TaskSpec:
+    return TaskSpec("run model", stored, 2, engine, 1, memory or memory_request(80_000_000), timeout)
 
 
-def answers(link: Link, count: int, seconds: float = 30) -> dict[str, Answer]:
+def answers(link: ClusterClient, count: int, seconds: float = 30) -> dict[str, ClientAnswer]:
     """What comes back, by key."""
-    found: dict[str, Answer] = {}
+    found: dict[str, ClientAnswer] = {}
     deadline = time.monotonic() + seconds
     while len(found) < count and time.monotonic() < deadline:
         if answer := link.receive(0.1):
@@ -57,8 +57,8 @@ def cloud(seed: int, count: int = 80) -> Points:
     return points.astype(np.float32)
 
 
-def test_the_bars_are_those_of_this_machine(link: Link) -> None:
-    assert said_of(link.nodes) == "a Ray cluster of 3 nodes, 3 cores"
+def test_the_bars_are_those_of_this_machine(link: ClusterClient) -> None:
+    assert describe_nodes(link.nodes) == "a Ray cluster of 3 nodes, 3 cores"
     clouds = {str(seed): cloud(seed) for seed in range(5)} | {"one": np.ones((7, 16), np.float32)}
     for key, points in clouds.items():
         link.submit(key, ordered(stored=len(points)), merge(points).points)
@@ -88,7 +88,7 @@ def test_the_bars_are_those_of_this_machine(link: Link) -> None:
     ],
 )
 def test_what_fails_says_so_as_on_one_machine(
-    link: Link, engine: str, cloud: Points, timeout: float | None, kind: str, said: str
+    link: ClusterClient, engine: str, cloud: Points, timeout: float | None, kind: str, said: str
 ) -> None:
     link.submit("1", ordered(engine, stored=2_423, timeout=timeout), cloud)
     header, bars = answers(link, 1)["1"]
@@ -97,14 +97,14 @@ def test_what_fails_says_so_as_on_one_machine(
     assert kind == "refused" or str(header["happened"]).startswith("the diagram of 2,423 points")
 
 
-def test_a_node_with_another_doctor_is_refused(link: Link) -> None:
+def test_a_node_with_another_doctor_is_refused(link: ClusterClient) -> None:
     link.submit("1", replace(ordered(), doctor="0.0.1"), cloud(1))
     header, _ = answers(link, 1)["1"]
     assert header["why"] == "refused"
     assert re.fullmatch(r"the node \S+ has pytest-panic-doctor \S+ and not 0\.0\.1", str(header["happened"]))
 
 
-def test_a_task_that_was_taken_back_does_not_answer(link: Link) -> None:
+def test_a_task_that_was_taken_back_does_not_answer(link: ClusterClient) -> None:
     link.submit("1", ordered("hostile:hold"), hostile_order(100, 50))
     assert not answers(link, 1, seconds=0.5)
     link.cancel("1")
@@ -112,7 +112,7 @@ def test_a_task_that_was_taken_back_does_not_answer(link: Link) -> None:
     assert answers(link, 2, seconds=5).keys() == {"2"}
 
 
-def test_nodes_are_seen_to_go_and_to_come(running: Running, link: Link) -> None:
+def test_nodes_are_seen_to_go_and_to_come(running: Running, link: ClusterClient) -> None:
     link.submit("1", ordered("hostile:hold", memory=800_000_000), hostile_order(60, 50))
     assert not answers(link, 1, seconds=1.5)
     running.kill_last()
@@ -125,18 +125,20 @@ def test_nodes_are_seen_to_go_and_to_come(running: Running, link: Link) -> None:
     assert answers(link, 1)["2"][0]["kind"] == "done"
 
 
-def wait_for(link: Link, said: str) -> None:
+def wait_for(link: ClusterClient, said: str) -> None:
     deadline = time.monotonic() + 20
-    while said_of(link.nodes) != said and time.monotonic() < deadline:
+    while describe_nodes(link.nodes) != said and time.monotonic() < deadline:
         link.receive(0.1)
-    assert said_of(link.nodes) == said
+    assert describe_nodes(link.nodes) == said
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "head", ":"])
 def test_what_is_no_cluster_is_one_sentence(address: str, tmp_path: Path) -> None:
     begun = time.monotonic()
-    with pytest.raises(NoCluster, match=f"^the Ray cluster at {address} can(not| not) be .*: correct --doctor-ray"):
-        Link(address, 10**9, tmp_path)
+    with pytest.raises(
+        ClusterUnavailableError, match=f"^the Ray cluster at {address} can(not| not) be .*: correct --doctor-ray"
+    ):
+        ClusterClient(address, 10**9, tmp_path)
     assert time.monotonic() - begun < 40
 
 
@@ -145,6 +147,9 @@ def test_one_that_takes_the_connection_and_says_nothing_is_given_up(
 ) -> None:
     import socket
 
-    monkeypatch.setattr("pytest_panic_doctor.compute.ray.client.CONNECT", 3.0)
-    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(NoCluster, match=r"did not answer within 3 s"):
-        Link(f"127.0.0.1:{mute.getsockname()[1]}", 10**9, tmp_path)
+    monkeypatch.setattr("pytest_panic_doctor.compute.ray.client.CONNECT_TIMEOUT", 3.0)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        pytest.raises(ClusterUnavailableError, match=r"did not answer within 3 s"),
+    ):
+        ClusterClient(f"127.0.0.1:{mute.getsockname()[1]}", 10**9, tmp_path)

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from pytest_panic_doctor.compute.ray import client
-from pytest_panic_doctor.compute.ray.client import LOCAL, LONGEST_FOLDER, Link, NoCluster, folder_for_ray
+from pytest_panic_doctor.compute.ray.client import (
+    LOCAL,
+    LONGEST_FOLDER,
+    ClusterClient,
+    ClusterUnavailableError,
+    folder_for_ray,
+)
 
 
 @pytest.mark.parametrize("scratch", ["/tmp/panic-doctor-abcdefgh", "/t", "/" + "a" * (LONGEST_FOLDER - 5)])
@@ -33,7 +39,9 @@ def test_the_next_place_is_tried_and_none_is_one_sentence(monkeypatch: pytest.Mo
     monkeypatch.setattr(client, "SHORT_FOLDERS", ("/no-such-folder", "/tmp"))
     shutil.rmtree(folder_for_ray(long).parent)
     monkeypatch.setattr(client, "SHORT_FOLDERS", ("/no-such-folder", "/nor-this"))
-    with pytest.raises(NoCluster, match="/no-such-folder, /nor-this: set TMPDIR to a folder of at most 14 characters"):
+    with pytest.raises(
+        ClusterUnavailableError, match="/no-such-folder, /nor-this: set TMPDIR to a folder of at most 14 characters"
+    ):
         folder_for_ray(long)
 
 
@@ -42,7 +50,7 @@ def test_a_local_ray_begins_below_a_long_folder(tmp_path: Path, monkeypatch: pyt
     scratch = tmp_path / ("d" * 100)
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
-    joined = Link(LOCAL, 10**9, scratch)
+    joined = ClusterClient(LOCAL, 10**9, scratch)
     folder = joined._folder
     assert joined.nodes
     joined.close()

@@ -20,12 +20,19 @@ from faulty_engines import limit_for, order
 
 from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.attempt import Attempt
-from pytest_panic_doctor.compute.budget import Answer, Budget, Grant
+from pytest_panic_doctor.compute.budget import Budget, Grant, GrowthDecision
 from pytest_panic_doctor.compute.memory import tree_resident
-from pytest_panic_doctor.compute.runner import ComputationFailed, Computer, Task, died, late, more_memory
+from pytest_panic_doctor.compute.runner import (
+    ComputationFailed,
+    DiagramRunner,
+    Task,
+    crash_failure,
+    more_memory,
+    timeout_message,
+)
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.cloud import Points
-from pytest_panic_doctor.topology.engines import pick
+from pytest_panic_doctor.topology.engines import load_engine
 
 
 @pytest.fixture
@@ -70,21 +77,21 @@ def equidistant(count: int) -> Points:
     return np.asarray(points / np.linalg.norm(points, axis=1)[:, None], np.float32)
 
 
-def failure(computer: Computer, task: Task) -> ComputationFailed:
+def failure(runner: DiagramRunner, task: Task) -> ComputationFailed:
     with pytest.raises(ComputationFailed) as caught:
-        computer.compute(task)
+        runner.compute(task)
     return caught.value
 
 
 def test_one_warm_child_computes_many(budget: Budget) -> None:
-    with Computer(budget=budget) as computer:
+    with DiagramRunner(budget=budget) as runner:
         square = Task(np.array([[0, 0], [0, 1], [1, 0], [1, 1], [1, 1]], np.float32), max_dim=1)
         pids = set()
         for _ in range(3):
-            computed = computer.compute(square)
+            computed = runner.compute(square)
             np.testing.assert_allclose(computed.diagram.bars[1], [[1, np.sqrt(2)]], rtol=1e-6)
             assert computed.distinct == 4
-            assert (computed.engine, computed.engine_version) == (pick().name, pick().version)
+            assert (computed.engine, computed.engine_version) == (load_engine().name, load_engine().version)
             assert 10e6 < computed.peak_memory < 500e6
             assert 0 < computed.seconds < 60
             pids |= {each.pid for each in processes()}
@@ -96,54 +103,54 @@ def test_one_warm_child_computes_many(budget: Budget) -> None:
 def test_a_peak_between_two_looks_is_measured(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOK_SOON", "LOOK_LATE"):
         monkeypatch.setattr(f"pytest_panic_doctor.compute.runner.{name}", 5.0)
-    with Computer("hostile:gulp", budget=budget) as computer:
-        assert computer.compute(Task(order(300, 0.001))).peak_memory > 300e6
-        assert computer.compute(Task(order(1))).peak_memory < 100e6
+    with DiagramRunner("hostile:gulp", budget=budget) as runner:
+        assert runner.compute(Task(order(300, 0.001))).peak_memory > 300e6
+        assert runner.compute(Task(order(1))).peak_memory < 100e6
 
 
 def test_near_equidistant_points_end_at_the_timeout_and_others_go_on(budget: Budget) -> None:
-    with Computer(budget=budget, timeout=2) as computer:
-        computer.compute(Task(order()))
+    with DiagramRunner(budget=budget, timeout=2) as runner:
+        runner.compute(Task(order()))
         before = children()
         begun = time.monotonic()
-        failed = failure(computer, Task(equidistant(200)))
+        failed = failure(runner, Task(equidistant(200)))
         assert time.monotonic() - begun < 2 + 1
-        far = r", in H[12], column [\d,]+ of [\d,]+" if pick().name == "native" else ""
+        far = r", in H[12], column [\d,]+ of [\d,]+" if load_engine().name == "native" else ""
         said = f"the diagram of 200 points was ended after 2 s, its limit{far}; give it more with --doctor-timeout 30"
         assert re.fullmatch(said, str(failed))
         assert failed.kind == "timeout"
         assert 2 <= failed.seconds < 3
         # The doctor's own engine ends itself, and its child goes on.
-        assert children() == (before if pick().name == "native" else [])
-        assert computer.compute(Task(order())).distinct == 3
+        assert children() == (before if load_engine().name == "native" else [])
+        assert runner.compute(Task(order())).distinct == 3
 
 
 def test_the_time_begins_with_the_computation(budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sluggish.py").write_text("import time; time.sleep(1.5)\nfrom hostile import hold as engine\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with Computer("sluggish:engine", budget=budget, timeout=1) as computer:
-        assert computer.compute(Task(order())).distinct == 3
+    with DiagramRunner("sluggish:engine", budget=budget, timeout=1) as runner:
+        assert runner.compute(Task(order())).distinct == 3
 
 
 def test_a_child_that_never_starts_is_given_up(budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_panic_doctor.compute.runner.START", 0.5)
     (tmp_path / "stuck.py").write_text("import time; time.sleep(60)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with Computer("stuck:engine", budget=budget) as computer:
-        failed = failure(computer, Task(order()))
+    with DiagramRunner("stuck:engine", budget=budget) as runner:
+        failed = failure(runner, Task(order()))
     assert failed.kind == "died"
     assert "did not start within 0.5 s twice" in str(failed)
 
 
-@pytest.mark.skipif(pick().name != "native", reason="the engine native was not built")
+@pytest.mark.skipif(load_engine().name != "native", reason="the engine native was not built")
 def test_native_reaches_its_memory_by_itself_and_says_how_far_it_came(
     budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Computer(budget=budget) as computer:
-        computer.compute(Task(order()))
+    with DiagramRunner(budget=budget) as runner:
+        runner.compute(Task(order()))
         (child,) = processes()
         monkeypatch.setattr(budget, "most", lambda: child.memory_info().rss + 10_000_000)
-        failed = failure(computer, Task(equidistant(200)))
+        failed = failure(runner, Task(equidistant(200)))
         assert failed.kind == "memory"
         assert re.fullmatch(
             r"the diagram of 200 points reached \d+ MB, its limit, after \d+ s in H[12], column [\d,]+ of [\d,]+; "
@@ -157,8 +164,8 @@ def test_one_child_alone_may_have_what_others_compute_with(tight: Callable[[int]
     budget = tight(300)
     alone = budget.most()
     assert alone == pytest.approx(300e6, abs=20e6)
-    with Computer("hostile:hold", budget=budget) as computer:
-        thread = threading.Thread(target=lambda: computer.compute(Task(order(2, 1.5))))
+    with DiagramRunner("hostile:hold", budget=budget) as runner:
+        thread = threading.Thread(target=lambda: runner.compute(Task(order(2, 1.5))))
         thread.start()
         wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
         assert budget.most() == pytest.approx(alone, abs=10e6)
@@ -166,23 +173,23 @@ def test_one_child_alone_may_have_what_others_compute_with(tight: Callable[[int]
 
 
 def test_one_that_ends_itself_has_some_grace_and_no_more(budget: Budget) -> None:
-    with Computer(budget=budget, timeout=1) as computer:
+    with DiagramRunner(budget=budget, timeout=1) as runner:
         attempt = Attempt(time.monotonic() - 1.2, working=True, exact=True)
-        computer._check_time(Task(order()), attempt)
+        runner._check_time(Task(order()), attempt)
         attempt.exact = False
         with pytest.raises(ComputationFailed, match="ended after 1 s, its limit"):
-            computer._check_time(Task(order()), attempt)
+            runner._check_time(Task(order()), attempt)
         attempt.exact, attempt.begun = True, time.monotonic() - 2
         with pytest.raises(ComputationFailed, match="ended after 1 s, its limit"):
-            computer._check_time(Task(order()), attempt)
+            runner._check_time(Task(order()), attempt)
 
 
-@pytest.mark.skipif(pick().name != "native", reason="the engine native was not built")
+@pytest.mark.skipif(load_engine().name != "native", reason="the engine native was not built")
 @pytest.mark.parametrize("count", [100, 1_500])
 def test_a_child_needs_what_admission_reckons_with(budget: Budget, count: int) -> None:
     points = np.random.default_rng(0).normal(size=(count, 256)).astype(np.float32)
-    with Computer(budget=budget) as computer:
-        peak = computer.compute(Task(points, max_dim=1)).peak_memory
+    with DiagramRunner(budget=budget) as runner:
+        peak = runner.compute(Task(points, max_dim=1)).peak_memory
     assert 0.6 < peak / estimate.memory(count, "native", points.nbytes) < 1.05
 
 
@@ -190,7 +197,7 @@ def test_a_child_needs_what_admission_reckons_with(budget: Budget, count: int) -
     ("timeout", "longer"), [(0.5, 10), (5, 60), (60, 600), (100, 1800), (300, 3600), (3600, 36000)]
 )
 def test_a_longer_time_is_suggested(timeout: float, longer: int) -> None:
-    assert late(Task(order()), timeout).endswith(
+    assert timeout_message(Task(order()), timeout).endswith(
         f"after {timeout:g} s, its limit; give it more with --doctor-timeout {longer}"
     )
 
@@ -198,18 +205,20 @@ def test_a_longer_time_is_suggested(timeout: float, longer: int) -> None:
 def test_whoever_ends_it_says_how_far_it_came() -> None:
     attempt = Attempt(time.monotonic())
     attempt.enter("H0 to H2")
-    assert "after 0 s in H0 to H2; " in str(died(Task(order()), [("was killed", attempt)] * 2))
+    assert "after 0 s in H0 to H2; " in str(crash_failure(Task(order()), [("was killed", attempt)] * 2))
     attempt.progress = "H2, column 1,204 of 1,862"
-    assert "after 0 s in H2, column 1,204 of 1,862; " in str(died(Task(order()), [("was killed", attempt)] * 2))
+    assert "after 0 s in H2, column 1,204 of 1,862; " in str(
+        crash_failure(Task(order()), [("was killed", attempt)] * 2)
+    )
     attempt.enter("merging")
     assert attempt.place == "merging"
 
 
 def test_over_its_memory_alone_it_is_ended_and_its_memory_is_back(tight: Callable[[int], Budget]) -> None:
     budget = tight(250)
-    with Computer("hostile:eat", budget=budget) as computer:
+    with DiagramRunner("hostile:eat", budget=budget) as runner:
         before = tree_resident(os.getpid())
-        failed = failure(computer, Task(order(2_000, 20)))
+        failed = failure(runner, Task(order(2_000, 20)))
         assert children() == []
         assert tree_resident(os.getpid()) < before + 20e6
         match = re.fullmatch(
@@ -222,8 +231,8 @@ def test_over_its_memory_alone_it_is_ended_and_its_memory_is_back(tight: Callabl
         assert 200 < int(match[1]) < 270
         assert failed.peak_memory <= 270e6
         assert float(match[2]) * 1e9 >= 1.5 * budget.limit
-        # The same Computer goes on, and knows no grudge.
-        assert computer.compute(Task(order(60, 0.01))).distinct == 3
+        # The same DiagramRunner goes on, and knows no grudge.
+        assert runner.compute(Task(order(60, 0.01))).distinct == 3
 
 
 ANOTHER = """
@@ -241,20 +250,20 @@ def test_fewer_workers_are_suggested_where_there_are_more(tight: Callable[[int],
     budget = tight(250)
     command = [sys.executable, "-c", ANOTHER, str(budget.file.path.parent), str(budget.limit)]
     with (
-        Computer("hostile:eat", budget=budget) as computer,
+        DiagramRunner("hostile:eat", budget=budget) as runner,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as another,
     ):
         assert another.stdout
         another.stdout.readline()
-        assert str(failure(computer, Task(order(2_000, 20)))).endswith("GB, or fewer workers")
+        assert str(failure(runner, Task(order(2_000, 20)))).endswith("GB, or fewer workers")
         another.kill()
 
 
 def test_growing_as_fast_as_can_be_it_stays_within_the_limit(tight: Callable[[int], Budget]) -> None:
     budget = tight(400)
     worst = Sampled()
-    with Computer("hostile:gulp", budget=budget) as computer, worst:
-        assert failure(computer, Task(order(6_000, 20))).kind == "memory"
+    with DiagramRunner("hostile:gulp", budget=budget) as runner, worst:
+        assert failure(runner, Task(order(6_000, 20))).kind == "memory"
     assert worst.most < budget.limit
 
 
@@ -262,17 +271,17 @@ def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: p
     seen: list[str] = []
     grow = Grant.grow
 
-    def crowded(grant: Grant, size: int) -> Answer:
+    def crowded(grant: Grant, size: int) -> GrowthDecision:
         # As where another child was ended for this one, and is not gone yet.
         if len(seen) < 20:
             seen.append(psutil.Process(grant.held.child).status())
-            return Answer.WAIT
+            return GrowthDecision.WAIT
         return grow(grant, size)
 
     monkeypatch.setattr(Grant, "grow", crowded)
     monkeypatch.setattr("pytest_panic_doctor.compute.runner.REPORT", 1e9)
-    with Computer("hostile:eat", budget=budget) as computer:
-        assert computer.compute(Task(order(300, 0.01))).distinct == 3
+    with DiagramRunner("hostile:eat", budget=budget) as runner:
+        assert runner.compute(Task(order(300, 0.01))).distinct == 3
     assert seen[-10:] == [psutil.STATUS_STOPPED] * 10
 
 
@@ -303,9 +312,9 @@ def test_it_cannot_grow_while_somebody_keeps_the_ledger(tight: Callable[[int], B
         holder[0].kill()
 
     freezer = threading.Thread(target=freeze)
-    with Computer("hostile:eat", budget=budget) as computer, worst:
+    with DiagramRunner("hostile:eat", budget=budget) as runner, worst:
         freezer.start()
-        assert failure(computer, Task(order(4_000, 20))).kind == "memory"
+        assert failure(runner, Task(order(4_000, 20))).kind == "memory"
     freezer.join()
     holder[0].communicate()
     assert worst.most < budget.limit
@@ -357,8 +366,8 @@ def test_a_sensible_limit_is_suggested(reached: int, limit: int, more: str) -> N
     ],
 )
 def test_one_that_dies_is_tried_once_more_and_says_how(budget: Budget, engine: str, how: str) -> None:
-    with Computer(f"hostile:{engine}", budget=budget) as computer:
-        failed = failure(computer, Task(order()))
+    with DiagramRunner(f"hostile:{engine}", budget=budget) as runner:
+        failed = failure(runner, Task(order()))
         assert failed.kind == "died"
         assert re.fullmatch(
             rf"the diagram of 3 points: its computation {how}, at \d+ MB after \d s in H0 to H2; "
@@ -370,14 +379,17 @@ def test_one_that_dies_is_tried_once_more_and_says_how(budget: Budget, engine: s
 
 def test_one_that_died_once_is_computed(budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTILE_MARK", str(tmp_path / "mark"))
-    with Computer("hostile:crash_once", budget=budget) as computer:
-        assert computer.compute(Task(order())).distinct == 3
+    with DiagramRunner("hostile:crash_once", budget=budget) as runner:
+        assert runner.compute(Task(order())).distinct == 3
         assert (tmp_path / "mark").exists()
 
 
 def test_the_second_try_is_alone(tmp_path: Path, budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTILE_MARK", str(tmp_path / "mark"))
-    with Computer("hostile:hold", budget=budget) as other, Computer("hostile:crash_once", budget=budget) as computer:
+    with (
+        DiagramRunner("hostile:hold", budget=budget) as other,
+        DiagramRunner("hostile:crash_once", budget=budget) as runner,
+    ):
         ended: list[float] = []
 
         def occupy() -> None:
@@ -388,7 +400,7 @@ def test_the_second_try_is_alone(tmp_path: Path, budget: Budget, monkeypatch: py
         thread.start()
         wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
         begun = time.monotonic()
-        computer.compute(Task(order()))
+        runner.compute(Task(order()))
         assert begun < ended[0] < time.monotonic()
         thread.join()
 
@@ -410,25 +422,25 @@ def wait_until(happened: Callable[[], bool], seconds: float = 20) -> None:
     ],
 )
 def test_a_refusal_is_final_and_the_child_stays(budget: Budget, engine: str, points: Points, words: str) -> None:
-    with Computer(engine, budget=budget) as computer:
+    with DiagramRunner(engine, budget=budget) as runner:
         for _ in range(2):
-            failed = failure(computer, Task(points))
+            failed = failure(runner, Task(points))
             assert failed.kind == "refused"
             assert str(failed) == words
         assert len(children()) == 1
 
 
 def test_an_engine_that_is_not_there_is_one_sentence(budget: Budget) -> None:
-    with Computer("nowhere:engine", budget=budget) as computer:
-        failed = failure(computer, Task(order()))
+    with DiagramRunner("nowhere:engine", budget=budget) as runner:
+        failed = failure(runner, Task(order()))
     assert failed.kind == "refused"
     assert "nowhere:engine" in str(failed)
     assert "\n" not in str(failed)
 
 
 def test_one_that_has_to_make_room_begins_again_alone(budget: Budget) -> None:
-    with Computer("hostile:hold", budget=budget) as computer:
-        thread = threading.Thread(target=lambda: computer.compute(Task(order(2, 1.5), label="young")))
+    with DiagramRunner("hostile:hold", budget=budget) as runner:
+        thread = threading.Thread(target=lambda: runner.compute(Task(order(2, 1.5), label="young")))
         thread.start()
         wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
         (first,) = budget.running()
@@ -453,9 +465,9 @@ def test_no_longer_wanted_it_is_ended_at_once(budget: Budget) -> None:
             begun.append(time.monotonic())
         return not begun
 
-    with Computer("hostile:hold", budget=budget, wanted=wanted) as computer:
+    with DiagramRunner("hostile:hold", budget=budget, wanted=wanted) as runner:
         with pytest.raises(Stopped):
-            computer.compute(Task(order(1000, 60)))
+            runner.compute(Task(order(1000, 60)))
         assert time.monotonic() - begun[0] < 1
         assert children() == []
         assert budget.running() == []
@@ -464,20 +476,23 @@ def test_no_longer_wanted_it_is_ended_at_once(budget: Budget) -> None:
 def test_no_longer_wanted_while_it_waits(budget: Budget) -> None:
     with budget.admit(1, "other", 1, lambda *_: None, alone=True):
         begun = time.monotonic()
-        with Computer(budget=budget, wanted=lambda: time.monotonic() - begun < 0.3) as computer, pytest.raises(Stopped):
-            computer.compute(Task(order()))
+        with (
+            DiagramRunner(budget=budget, wanted=lambda: time.monotonic() - begun < 0.3) as runner,
+            pytest.raises(Stopped),
+        ):
+            runner.compute(Task(order()))
     assert budget.running() == []
 
 
 def test_an_idle_child_is_given_up_while_waiting(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.compute.runner.PATIENCE", 0.2)
-    with Computer(budget=budget) as computer:
-        computer.compute(Task(order()))
+    monkeypatch.setattr("pytest_panic_doctor.compute.runner.LEDGER_TIMEOUT", 0.2)
+    with DiagramRunner(budget=budget) as runner:
+        runner.compute(Task(order()))
         assert len(children()) == 1
         # So that the next is expected to need more than the idle child has already.
         monkeypatch.setattr("pytest_panic_doctor.compute.estimate.CHILD", 4_000_000_000)
         with budget.admit(1, "other", 1, lambda *_: None, alone=True):
-            waiting = threading.Thread(target=lambda: computer.compute(Task(order())))
+            waiting = threading.Thread(target=lambda: runner.compute(Task(order())))
             waiting.start()
             wait_until(lambda: children() == [])
         waiting.join()
@@ -485,12 +500,12 @@ def test_an_idle_child_is_given_up_while_waiting(budget: Budget, monkeypatch: py
 
 
 def test_a_child_that_keeps_its_heap_is_replaced(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Computer(budget=budget) as computer:
-        computer.compute(Task(order()))
+    with DiagramRunner(budget=budget) as runner:
+        runner.compute(Task(order()))
         before = children()
         assert len(before) == 1
         monkeypatch.setattr("pytest_panic_doctor.compute.runner.RECYCLE", 1)
-        computer.compute(Task(order()))
+        runner.compute(Task(order()))
         assert children() == []
 
 
@@ -500,10 +515,10 @@ from pathlib import Path
 import psutil
 from faulty_engines import order
 from pytest_panic_doctor.compute.budget import Answer, Budget, Grant
-from pytest_panic_doctor.compute.runner import Computer, Task
+from pytest_panic_doctor.compute.runner import DiagramRunner, Task
 
 budget = Budget(Path(sys.argv[1]), 4_000_000_000)
-computer = Computer("hostile:hold", budget=budget)
+computer = DiagramRunner("hostile:hold", budget=budget)
 if sys.argv[2] == "idle":
     computer.compute(Task(order()))
 print("begun", flush=True)
@@ -539,29 +554,29 @@ def test_ctrl_c_in_the_moment_of_the_start_leaves_no_child(budget: Budget, monke
             time.sleep(0.01)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    with Computer("hostile:hold", budget=budget) as computer:
+    with DiagramRunner("hostile:hold", budget=budget) as runner:
         with pytest.raises(KeyboardInterrupt):
-            computer.compute(Task(order(1000, 60)))
+            runner.compute(Task(order(1000, 60)))
         assert children() == []
         assert budget.running() == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_child_that_is_killed_from_outside_is_replaced(budget: Budget) -> None:
-    with Computer("hostile:hold", budget=budget) as computer:
-        computer.compute(Task(order()))
+    with DiagramRunner("hostile:hold", budget=budget) as runner:
+        runner.compute(Task(order()))
         (idle,) = processes()
         idle.kill()
-        assert computer.compute(Task(order())).distinct == 3
+        assert runner.compute(Task(order())).distinct == 3
 
 
 def test_a_session_whose_folder_is_gone_is_over(tmp_path: Path) -> None:
     budget = Budget(tmp_path / "budget", 4_000_000_000)
-    with Computer(budget=budget) as computer:
-        computer.compute(Task(order()))
+    with DiagramRunner(budget=budget) as runner:
+        runner.compute(Task(order()))
         for each in (tmp_path / "budget").iterdir():
             each.unlink()
         (tmp_path / "budget").rmdir()
         with pytest.raises(Stopped):
-            computer.compute(Task(order()))
+            runner.compute(Task(order()))
     assert not (tmp_path / "budget").exists()

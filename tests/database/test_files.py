@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 from user_files import LAB, ROOT_ONLY, as_second, mounted, shared
 
-from pytest_panic_doctor.database.files import as_file_name, check_writable, check_writable_in_place, made_like, whole
+from pytest_panic_doctor.database.files import (
+    atomic_write,
+    check_writable,
+    check_writable_in_place,
+    made_like,
+    safe_file_name,
+)
 
 
 def write(path: Path, text: str = "after", like: Path | None = None) -> None:
-    with whole(path, like) as partial:
+    with atomic_write(path, like) as partial:
         partial.write_text(text)
 
 
@@ -25,7 +31,7 @@ def mode(path: Path) -> int:
 def test_it_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("before")
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
@@ -37,7 +43,7 @@ def test_what_fails_leaves_no_part_behind(tmp_path: Path) -> None:
     path.write_text("before")
 
     def fail() -> None:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("half")
             raise ZeroDivisionError
 
@@ -49,10 +55,10 @@ def test_what_fails_leaves_no_part_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Nomic", "a/../b", "模型" * 100, "a\0b", "x" * 300, ".", "*?["])
 def test_any_name_can_be_part_of_a_file_name(tmp_path: Path, name: str) -> None:
-    path = tmp_path / f"{as_file_name(name)}-{as_file_name(name)}.json"
+    path = tmp_path / f"{safe_file_name(name)}-{safe_file_name(name)}.json"
     path.touch()
-    assert list(tmp_path.glob(f"{as_file_name(name)}-*.json")) == [path]
-    assert as_file_name(name) != as_file_name(name + "x")
+    assert list(tmp_path.glob(f"{safe_file_name(name)}-*.json")) == [path]
+    assert safe_file_name(name) != safe_file_name(name + "x")
 
 
 def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pytest_panic_doctor.examination.baseline import FORMAT, Comparison
-from pytest_panic_doctor.examination.examination import Doctor
+from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Manifest
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.journal.seals import SCHEMA_VERSION, make
-from pytest_panic_doctor.report.results import VERDICT_ORDER, WORST_FIRST, Results, head
+from pytest_panic_doctor.report.results import VERDICT_ORDER, WORST_FIRST, Results, json_head
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding
 from pytest_panic_doctor.session.options import EXTRA_KEYS, OPTIONS, Option
@@ -60,8 +60,8 @@ def test_every_key_of_an_item_in_the_json_report_is_named() -> None:
 
 
 def test_every_key_of_the_head_of_the_json_report_is_named() -> None:
-    results = Results(compared=Comparison(), itemless=["schema"], misheard=Counter({"x": 1}), doubts=["x"])
-    plain = head(Doctor(Settings(Path("x.sqlite")), registry(), Manifest(()), {}, origin="x"), results, "1")
+    results = Results(compared=Comparison(), itemless=["schema"], listener_errors=Counter({"x": 1}), doubts=["x"])
+    plain = json_head(Examination(Settings(Path("x.sqlite")), registry(), Manifest(()), {}, origin="x"), results, "1")
     assert {"generation", "doubts", "without_items", "notes", "baseline"} <= set(plain) <= set(cells(REPORTS))
     row = next(each for each in REPORTS.splitlines() if each.startswith("| `baseline` |"))
     assert set(Comparison().as_plain()) <= set(re.findall(r"`([^`]+)`", row))

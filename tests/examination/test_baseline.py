@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.database.room import Room
-from pytest_panic_doctor.examination.acceptance import Judge
+from pytest_panic_doctor.database.room import MemoryRoom
+from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
 from pytest_panic_doctor.examination.baseline import BadBaseline, Identity, compare, identities, load, of, save, split
 from pytest_panic_doctor.examination.examiner import Outcome
 from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
@@ -32,9 +32,9 @@ def result(outcome: Outcome, name: str = "r") -> Result:
 
 def judged(folder: Path, ids: frozenset[str], *, write: bool = False) -> Outcome:
     path = folder / "known.json"
-    judge = Judge(Settings(folder / "x.sqlite", baseline=path, baseline_write=write))
+    policy = AcceptancePolicy(Settings(folder / "x.sqlite", baseline=path, baseline_write=write))
     findings = rows(ids)
-    return judge.judge("r", "r", Outcome("failed" if findings else "passed", findings))
+    return policy.apply("r", "r", Outcome("failed" if findings else "passed", findings))
 
 
 @given(before=ROWS, after=ROWS)
@@ -43,10 +43,10 @@ def test_it_fails_on_what_is_new_and_says_what_has_healed(
 ) -> None:
     folder = tmp_path_factory.mktemp("baseline")
     first = judged(folder, before, write=True)
-    assert first.word == "passed"
+    assert first.status == "passed"
     save(folder / "known.json", compare({}, [result(first)], ["r"]).accepted)
     second = judged(folder, after)
-    assert second.word == ("failed" if after - before else "passed")
+    assert second.status == ("failed" if after - before else "passed")
     assert {each for finding in second.findings for each in finding.ids} == after - before
     assert {each for finding in second.accepted for each in finding.ids} == after & before
     assert sum(finding.count for finding in second.findings) == len(after - before)
@@ -87,14 +87,14 @@ def test_who_accepts_one_lack_of_a_subject_accepts_no_other(
     def lack(text: str) -> Outcome:
         return Outcome("failed", (Finding("r", text, experiment, run, table=table, ids=("a",), count=1),))
 
-    writing = Judge(Settings(tmp_path / "x", baseline=tmp_path / "k.json", baseline_write=True))
-    written = compare({}, [result(writing.judge("r", "r", lack("there is no run for an apple")))], ["r"])
+    writing = AcceptancePolicy(Settings(tmp_path / "x", baseline=tmp_path / "k.json", baseline_write=True))
+    written = compare({}, [result(writing.apply("r", "r", lack("there is no run for an apple")))], ["r"])
     save(tmp_path / "k.json", written.accepted)
-    judge = Judge(Settings(tmp_path / "x", baseline=tmp_path / "k.json"))
-    assert judge.judge("r", "r", lack("there is no run for an apple")).word == "passed"
-    worse = judge.judge("r", "r", lack("there is no run for a pear"))
-    assert worse.word == "failed"
-    assert compare(judge.known, [result(worse)], ["r"]).new == 1
+    policy = AcceptancePolicy(Settings(tmp_path / "x", baseline=tmp_path / "k.json"))
+    assert policy.apply("r", "r", lack("there is no run for an apple")).status == "passed"
+    worse = policy.apply("r", "r", lack("there is no run for a pear"))
+    assert worse.status == "failed"
+    assert compare(policy.known, [result(worse)], ["r"]).new == 1
 
 
 def test_a_row_that_is_wrong_itself_is_known_whatever_the_sentence_counts() -> None:
@@ -113,9 +113,9 @@ def test_more_rows_than_are_named_are_never_accepted(tmp_path: Path) -> None:
     ids = tuple(f"{number:032x}" for number in range(IDS_KEPT))
     flood = Finding("r", "many", table="embedding", ids=ids, count=IDS_KEPT + 1)
     assert identities("embedding", ids, IDS_KEPT + 1, "many") == frozenset()
-    judge = Judge(Settings(tmp_path / "x", baseline=tmp_path / "k.json", baseline_write=True))
-    outcome = judge.judge("r", "r", Outcome("failed", (flood,), note="not repaired: busy"))
-    assert (outcome.word, outcome.findings) == ("failed", (flood,))
+    policy = AcceptancePolicy(Settings(tmp_path / "x", baseline=tmp_path / "k.json", baseline_write=True))
+    outcome = policy.apply("r", "r", Outcome("failed", (flood,), note="not repaired: busy"))
+    assert (outcome.status, outcome.findings) == ("failed", (flood,))
     assert outcome.note == "not accepted: it has more rows than it names; not repaired: busy"
     known = {"r": frozenset({Identity("embedding", "x")})}
     compared = compare(known, [result(outcome)], ["r"])
@@ -145,7 +145,7 @@ def test_what_was_repaired_has_healed() -> None:
 
 
 def test_what_severity_accepts_is_not_written_into_it() -> None:
-    warned = Outcome("passed", accepted=rows(frozenset("a")), by="severity")
+    warned = Outcome("passed", accepted=rows(frozenset("a")), accepted_by="severity")
     assert compare({}, [result(warned)], ["r"]).accepted == {}
 
 
@@ -190,22 +190,26 @@ def test_a_path_that_cannot_be_read_is_one_sentence(tmp_path: Path, make: str, s
 )
 def test_severity_by_count(tmp_path: Path, said: str, count: int, word: str) -> None:
     findings = (Finding("r", "bad", table="run", ids=("a",), count=count),)
-    outcome = Judge(Settings(tmp_path / "x", severity={"r": said})).judge("r", "r", Outcome("failed", findings))
-    assert outcome.word == word
+    outcome = AcceptancePolicy(Settings(tmp_path / "x", severity={"r": said})).apply(
+        "r", "r", Outcome("failed", findings)
+    )
+    assert outcome.status == word
     assert (outcome.accepted if word == "passed" else outcome.findings) == findings
-    assert outcome.by == ("severity" if word == "passed" else "")
+    assert outcome.accepted_by == ("severity" if word == "passed" else "")
 
 
 @pytest.mark.parametrize("word", ["passed", "skipped", "fixed"])
 def test_what_did_not_fail_is_left_alone(tmp_path: Path, word: str) -> None:
     outcome = Outcome(word, rows(frozenset("a")))  # type: ignore[arg-type]
-    assert Judge(Settings(tmp_path / "x", severity={"r": "warn"})).judge("r", "r", outcome) is outcome
+    assert AcceptancePolicy(Settings(tmp_path / "x", severity={"r": "warn"})).apply("r", "r", outcome) is outcome
 
 
 def test_a_failure_without_findings_is_never_accepted(tmp_path: Path) -> None:
     outcome = Outcome("failed", note="nothing is known")
-    judge = Judge(Settings(tmp_path / "x", severity={"r": "warn"}, baseline=tmp_path / "k", baseline_write=True))
-    assert judge.judge("r", "r", outcome) is outcome
+    policy = AcceptancePolicy(
+        Settings(tmp_path / "x", severity={"r": "warn"}, baseline=tmp_path / "k", baseline_write=True)
+    )
+    assert policy.apply("r", "r", outcome) is outcome
 
 
 def test_the_file_is_written_a_finding_a_line(tmp_path: Path) -> None:
@@ -221,4 +225,4 @@ def test_a_baseline_that_does_not_fit_is_refused_before_it_is_read(tmp_path: Pat
     path = tmp_path / "known.json"
     path.write_bytes(b" " * 200_000)
     with pytest.raises(BadBaseline, match=r"known\.json is 200 kB, and --doctor-memory leaves 167 kB for it"):
-        load(path, Room(4_000_000, 300_000_000, given=True))
+        load(path, MemoryRoom(4_000_000, 300_000_000, given=True))

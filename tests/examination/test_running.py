@@ -15,7 +15,7 @@ import pytest
 from databases import LATER, LENGTH, TIME, Built, build, dump, uid
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computed, Computer, Task
+from pytest_panic_doctor.compute.runner import Computed, DiagramRunner, Task
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
@@ -24,13 +24,13 @@ from pytest_panic_doctor.examination.running import Running, moment, said, young
 from pytest_panic_doctor.repair.journal import journal
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import new_id
-from pytest_panic_doctor.repair.repairer import OperatingSurgeon
-from pytest_panic_doctor.repair.shared import Settled
+from pytest_panic_doctor.repair.repairer import DatabaseRepairer
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import at_rest, kinds
+from pytest_panic_doctor.session.parsing import model_types, parse_running
 
 RULES = registry()
-KINDS = kinds([], [])
+KINDS = model_types([], [])
 
 
 def stamp(seconds: float = 0) -> str:
@@ -126,37 +126,37 @@ def test_ages() -> None:
 
 
 def test_the_ini_key_is_a_time_or_0() -> None:
-    assert [at_rest(given) for given in ("", None, "0", "10m")] == [3600, 3600, 0, 600]
+    assert [parse_running(given) for given in ("", None, "0", "10m")] == [3600, 3600, 0, 600]
     with pytest.raises(BadOption, match="doctor_running soon is not a time"):
-        at_rest("soon")
+        parse_running("soon")
 
 
 Hook = Callable[[str, Sequence[str | bytes]], object]
 
 
 @pytest.fixture(scope="module")
-def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
-    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
+    with DiagramRunner(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
 
 
 def examine(
-    built: Built, computer: Computer | None = None, window: float = 3600, hook: Hook = embedders.embed
+    built: Built, runner: DiagramRunner | None = None, window: float = 3600, hook: Hook = embedders.embed
 ) -> dict[str, Outcome]:
     """The outcomes of the items about the first run's captions, repaired where there is a computer."""
     database, running = Database(built.path, shared=True), Running(built.path, window, journal.written)
     writer = Writer(built.path, "session", lambda: True)
     examiner = Examiner(database, RULES, KINDS)
     examiner.running = running
-    if computer:
-        examiner.surgeon = OperatingSurgeon(
+    if runner:
+        examiner.repairer = DatabaseRepairer(
             database,
             writer,
-            lambda: computer,
+            lambda: runner,
             KINDS,
             hook,  # type: ignore[arg-type]
             lambda name, *, wait=True: nullcontext(),  # noqa: ARG005
-            Settled(built.path.with_suffix(".settled")),
+            ResultStore(built.path.with_suffix(".settled")),
             running=running,
         )
     found = {}
@@ -177,11 +177,11 @@ def begin(built: Built) -> None:
 
 
 @pytest.mark.parametrize("repaired", [False, True], ids=["examined", "repaired"])
-def test_what_is_to_come_is_neither_sick_nor_green(built: Built, computer: Computer, repaired: bool) -> None:
+def test_what_is_to_come_is_neither_sick_nor_green(built: Built, runner: DiagramRunner, repaired: bool) -> None:
     begin(built)
     before = dump(built.path)
-    found = examine(built, computer if repaired else None)
-    assert {name: outcome.word for name, outcome in found.items()} == {
+    found = examine(built, runner if repaired else None)
+    assert {name: outcome.status for name, outcome in found.items()} == {
         "embedding-missing": "skipped",
         "embedding-vector": "failed",
         "diagram-missing": "skipped",
@@ -196,7 +196,7 @@ def test_what_is_to_come_is_neither_sick_nor_green(built: Built, computer: Compu
     assert dump(built.path) == before
 
 
-def test_a_stale_diagram_of_a_running_experiment_stays(built: Built, computer: Computer) -> None:
+def test_a_stale_diagram_of_a_running_experiment_stays(built: Built, runner: DiagramRunner) -> None:
     begin(built)
     other = "(SELECT diagram_data FROM persistencediagram WHERE id = ?)"
     do(
@@ -205,21 +205,21 @@ def test_a_stale_diagram_of_a_running_experiment_stays(built: Built, computer: C
         *(built.diagram(), TIME, LATER, built.diagram("Nomic", 1), built.run()),
     )
     before = dump(built.path)
-    found = examine(built, computer)["diagram-current"]
-    assert found.word == "failed"
+    found = examine(built, runner)["diagram-current"]
+    assert found.status == "failed"
     assert "is running" in found.note
     assert dump(built.path) == before
 
 
 @pytest.mark.parametrize("how", ["completed", "at rest", "told so"])
-def test_what_is_not_running_is_repaired(built: Built, computer: Computer, how: str) -> None:
+def test_what_is_not_running_is_repaired(built: Built, runner: DiagramRunner, how: str) -> None:
     begin(built)
     if how == "completed":
         do(built, "UPDATE experimentconfig SET completed_at = ?", stamp())
     if how == "at rest":
         do(built, "UPDATE invocation SET completed_at = ? WHERE completed_at > ?", LATER, LATER)
-    found = examine(built, computer, 0 if how == "told so" else 3600)
-    assert [outcome.word for outcome in found.values()] == ["fixed", "fixed", "fixed", "passed", "passed"]
+    found = examine(built, runner, 0 if how == "told so" else 3600)
+    assert [outcome.status for outcome in found.values()] == ["fixed", "fixed", "fixed", "passed", "passed"]
 
 
 ENGINE = """
@@ -243,14 +243,14 @@ print(len(missing))
 
 @pytest.mark.parametrize(("window", "status"), [(3600, 0), (0, 1)], ids=["left to it", "told otherwise"])
 def test_an_engine_beside_it_comes_to_its_end(
-    built: Built, computer: Computer, tmp_path: Path, window: float, status: int
+    built: Built, runner: DiagramRunner, tmp_path: Path, window: float, status: int
 ) -> None:
     begin(built)
     command = [sys.executable, "-c", ENGINE, str(built.path), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as engine:
         while not (tmp_path / "looked").exists():
             time.sleep(0.02)
-        examine(built, computer, window)
+        examine(built, runner, window)
         (tmp_path / "go").touch()
         out, err = engine.communicate(timeout=60)
     assert engine.returncode == status, err
@@ -258,7 +258,7 @@ def test_an_engine_beside_it_comes_to_its_end(
     assert out == ("" if status else "3\n")
 
 
-def test_an_engine_that_begins_while_the_hook_embeds_is_left_alone(built: Built, computer: Computer) -> None:
+def test_an_engine_that_begins_while_the_hook_embeds_is_left_alone(built: Built, runner: DiagramRunner) -> None:
     begin(built)
     do(built, "UPDATE invocation SET completed_at = ? WHERE completed_at > ?", LATER, LATER)
 
@@ -267,8 +267,8 @@ def test_an_engine_that_begins_while_the_hook_embeds_is_left_alone(built: Built,
         return embedders.embed(model, outputs)
 
     before = dump(built.path)
-    found = examine(built, computer, hook=hook)
-    assert found["embedding-missing"].word == "failed"
+    found = examine(built, runner, hook=hook)
+    assert found["embedding-missing"].status == "failed"
     assert "not repaired: experiment " in found["embedding-missing"].note
     after = dump(built.path)
     assert after.pop("experimentconfig") != before.pop("experimentconfig")
@@ -278,26 +278,26 @@ def test_an_engine_that_begins_while_the_hook_embeds_is_left_alone(built: Built,
 class Beside:
     """A computer beside which an engine begins."""
 
-    def __init__(self, computer: Computer, built: Built) -> None:
-        self.computer, self.built = computer, built
+    def __init__(self, runner: DiagramRunner, built: Built) -> None:
+        self.runner, self.built = runner, built
 
     def compute(self, task: Task) -> Computed:
-        computed = self.computer.compute(task)
+        computed = self.runner.compute(task)
         do(self.built, "UPDATE experimentconfig SET started_at = ?", stamp())
         return computed
 
 
-def test_an_engine_that_begins_while_a_diagram_is_computed_is_left_alone(built: Built, computer: Computer) -> None:
+def test_an_engine_that_begins_while_a_diagram_is_computed_is_left_alone(built: Built, runner: DiagramRunner) -> None:
     do(built, "DELETE FROM persistencediagram WHERE id = ?", built.diagram())
     before = dump(built.path)
-    found = examine(built, Beside(computer, built))  # type: ignore[arg-type]
-    assert found["diagram-missing"].word == "failed"
+    found = examine(built, Beside(runner, built))  # type: ignore[arg-type]
+    assert found["diagram-missing"].status == "failed"
     assert "not repaired: experiment " in found["diagram-missing"].note
     assert dump(built.path)["persistencediagram"] == before["persistencediagram"]
-    assert examine(built)["diagram-missing"].word == "skipped"
+    assert examine(built)["diagram-missing"].status == "skipped"
 
 
-def test_a_row_that_comes_between_look_and_write_is_not_written_twice(built: Built, computer: Computer) -> None:
+def test_a_row_that_comes_between_look_and_write_is_not_written_twice(built: Built, runner: DiagramRunner) -> None:
     do(built, "UPDATE experimentconfig SET completed_at = ?", LATER)
     do(built, "DELETE FROM embedding WHERE id = ?", built.embedding(7))
 
@@ -307,5 +307,8 @@ def test_a_row_that_comes_between_look_and_write_is_not_written_twice(built: Bui
         do(built, "INSERT OR IGNORE INTO embedding VALUES (?, ?, ?, ?, ?, ?)", *row)
         return embedders.embed(model, outputs)
 
-    found = examine(built, computer, hook=hook)
-    assert (found["embedding-missing"].word, found["embedding-missing"].note) == ("fixed", "another worker was faster")
+    found = examine(built, runner, hook=hook)
+    assert (found["embedding-missing"].status, found["embedding-missing"].note) == (
+        "fixed",
+        "another worker was faster",
+    )

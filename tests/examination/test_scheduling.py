@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.examination.scheduling import dealt
+from pytest_panic_doctor.examination.scheduling import distribute
 
 PAIRS = [(f"run{number}", model) for number in range(12) for model in ("A", "B")]
 
@@ -17,12 +17,12 @@ PAIRS = [(f"run{number}", model) for number in range(12) for model in ("A", "B")
     st.integers(1, 8),
 )
 def test_every_pair_comes_once(first: list[tuple[str, str]], before: int, each: int, workers: int) -> None:
-    assert sorted(dealt(PAIRS, first, before, each, workers)) == sorted(PAIRS)
+    assert sorted(distribute(PAIRS, first, before, each, workers)) == sorted(PAIRS)
 
 
 def test_each_worker_begins_with_its_largest() -> None:
     first = PAIRS[-4:]
-    order = dealt(PAIRS, first, 0, 4, 2)
+    order = distribute(PAIRS, first, 0, 4, 2)
     half = len(order) // 2
     assert order[:2] == [first[0], first[2]]
     assert order[half : half + 2] == [first[1], first[3]]

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from small_database import Patient, build
+from small_database import SmallDatabase, build
 
 from pytest_panic_doctor.repair import Writer
 
@@ -29,33 +29,33 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def patient(template: Path, tmp_path: Path) -> Patient:
+def small_database(template: Path, tmp_path: Path) -> SmallDatabase:
     """A copy of its own, in rollback journal mode."""
     path = tmp_path / template.name
     shutil.copy(template, path)
-    return Patient(path)
+    return SmallDatabase(path)
 
 
 @pytest.fixture
-def writer(patient: Patient) -> Iterator[Writer]:
+def writer(small_database: SmallDatabase) -> Iterator[Writer]:
     """A writer whose controller lives."""
-    with closing(Writer(patient.path, "session 1", lambda: True)) as made:
+    with closing(Writer(small_database.path, "session 1", lambda: True)) as made:
         yield made
 
 
 @pytest.fixture
-def make() -> Callable[..., Patient]:
+def make() -> Callable[..., SmallDatabase]:
     """Builds a database as `build` does."""
 
-    def made(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str = "delete") -> Patient:
+    def made(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str = "delete") -> SmallDatabase:
         build(path, lengths, journal_mode)
-        return Patient(path)
+        return SmallDatabase(path)
 
     return made
 
 
 @pytest.fixture
-def surgeon() -> Callable[..., subprocess.CompletedProcess[str]]:
+def repairer() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `repair_process.py`, which does a fixed list of repairs, in a process of its own."""
 
     def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -107,6 +107,6 @@ def failing(at: int, code: int, *, after: bool = False) -> type[sqlite3.Connecti
 
 
 @pytest.fixture(scope="session")
-def at() -> Callable[[Path], Patient]:
+def at() -> Callable[[Path], SmallDatabase]:
     """A file that a test has put there itself."""
-    return Patient
+    return SmallDatabase

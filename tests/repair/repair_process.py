@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from batches import batch as batch
 
 from pytest_panic_doctor.database.subject import Rows, Subject
-from pytest_panic_doctor.repair import DoctorLock, Writer, finish, preflight, settle
+from pytest_panic_doctor.repair import RepairLock, Writer, finish, preflight, recover
 from pytest_panic_doctor.repair.journal import selection
 
 ORPHANS = Rows(
@@ -94,9 +94,9 @@ def main() -> None:
     database = Path(sys.argv[1])
     at = int(sys.argv[2]) if len(sys.argv) > 2 else -1
     made = dying(at, sys.argv[3:] == ["after"])
-    with DoctorLock(database):
+    with RepairLock(database):
         preflight(database, 0)
-        settle(database)
+        recover(database)
         writer = Writer(database, "session", lambda: True, connection=made)
         operate(writer)
         writer.close()

@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair.journal.selection import TARGET
 from pytest_panic_doctor.repair.journal.writer import Change
 
 if TYPE_CHECKING:
-    from small_database import Patient
+    from small_database import SmallDatabase
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +28,16 @@ def patient_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "TARGET", 60.0)
 
 
-def committing(patient: Patient, seen: list[int]) -> type[sqlite3.Connection]:
+def committing(small_database: SmallDatabase, seen: list[int]) -> type[sqlite3.Connection]:
     """A connection class that counts the added diagrams which others see after each commit that changes them."""
 
     class Counting(sqlite3.Connection):
         def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
             result = super().execute(sql, parameters)  # type: ignore[arg-type]
             if sql == "COMMIT":
-                there = len(patient.values("SELECT 1 FROM persistencediagram WHERE embedding_model LIKE 'Model %'"))
+                there = len(
+                    small_database.values("SELECT 1 FROM persistencediagram WHERE embedding_model LIKE 'Model %'")
+                )
                 if there != (seen[-1] if seen else 0):
                     seen.append(there)
             return result
@@ -43,18 +45,18 @@ def committing(patient: Patient, seen: list[int]) -> type[sqlite3.Connection]:
     return Counting
 
 
-def written(patient: Patient, changes: list[Change]) -> tuple[list[bool], list[int]]:
+def written(small_database: SmallDatabase, changes: list[Change]) -> tuple[list[bool], list[int]]:
     """Whether each change was made, and how many added diagrams there were after each transaction."""
     seen: list[int] = []
-    with closing(Writer(patient.path, "s", lambda: True, connection=committing(patient, seen))) as made:
+    with closing(Writer(small_database.path, "s", lambda: True, connection=committing(small_database, seen))) as made:
         return [repair is not None for repair in made.write(changes)], seen
 
 
-def test_one_transaction_and_a_repair_each(patient: Patient) -> None:
-    made, seen = written(patient, batch())
+def test_one_transaction_and_a_repair_each(small_database: SmallDatabase) -> None:
+    made, seen = written(small_database, batch())
     assert made == [True] * 4
     assert seen == [3]
-    found = repairs(patient.path)
+    found = repairs(small_database.path)
     assert [(each.id, each.verb, each.rows, each.status) for each in found] == [
         (4, "insert", 1, "applied"),
         (3, "insert", 1, "applied"),
@@ -63,31 +65,31 @@ def test_one_transaction_and_a_repair_each(patient: Patient) -> None:
     ]
 
 
-def test_each_is_undone_by_its_id_and_all_together(patient: Patient) -> None:
-    before = patient.dump()
-    written(patient, batch())
-    undo(patient.path, "3")
-    left = {str(row["id"]) for row in ADDED} & set(patient.values("SELECT id FROM persistencediagram"))
+def test_each_is_undone_by_its_id_and_all_together(small_database: SmallDatabase) -> None:
+    before = small_database.dump()
+    written(small_database, batch())
+    undo(small_database.path, "3")
+    left = {str(row["id"]) for row in ADDED} & set(small_database.values("SELECT id FROM persistencediagram"))
     assert left == {"b" * 32, "d" * 32}
-    undo(patient.path, "2")
-    assert patient.values("SELECT diagram_data FROM persistencediagram WHERE id = ?", SECOND_DIAGRAM) != [
+    undo(small_database.path, "2")
+    assert small_database.values("SELECT diagram_data FROM persistencediagram WHERE id = ?", SECOND_DIAGRAM) != [
         b"recomputed too"
     ]
-    undo(patient.path, "all")
-    assert patient.dump() == before
+    undo(small_database.path, "all")
+    assert small_database.dump() == before
 
 
-def test_who_is_not_allowed_is_left_out(patient: Patient) -> None:
+def test_who_is_not_allowed_is_left_out(small_database: SmallDatabase) -> None:
     changes = batch()
     for place in (0, 2):
         changes[place] = changed(changes[place], guard=lambda _: False)
-    made, seen = written(patient, changes)
+    made, seen = written(small_database, changes)
     assert made == [False, True, False, True]
     assert seen == [1]
-    assert len(repairs(patient.path)) == 2
+    assert len(repairs(small_database.path)) == 2
 
 
-def test_a_guard_is_asked_within_the_transaction(patient: Patient) -> None:
+def test_a_guard_is_asked_within_the_transaction(small_database: SmallDatabase) -> None:
     """Each sees what those before it wrote, and cannot write itself."""
 
     def guard(db: sqlite3.Connection) -> bool:
@@ -97,39 +99,39 @@ def test_a_guard_is_asked_within_the_transaction(patient: Patient) -> None:
         return db.in_transaction
 
     there: list[int] = []
-    made, _ = written(patient, [changed(each, guard=guard) for each in batch()])
+    made, _ = written(small_database, [changed(each, guard=guard) for each in batch()])
     assert made == [True] * 4
     assert there == [0, 1, 1, 1]
 
 
-def test_what_is_refused_of_the_others_is_left_to_them(patient: Patient) -> None:
+def test_what_is_refused_of_the_others_is_left_to_them(small_database: SmallDatabase) -> None:
     changes = batch()
     changes[2] = changed(changes[2], values={"no_such_column": 1, "id": "x"})
-    made, _ = written(patient, changes)
+    made, _ = written(small_database, changes)
     assert made == [True, True, False, True]
 
 
-def test_nothing_is_written_where_the_first_is_refused(patient: Patient) -> None:
-    before, changes = patient.dump(), batch()
+def test_nothing_is_written_where_the_first_is_refused(small_database: SmallDatabase) -> None:
+    before, changes = small_database.dump(), batch()
     changes[0] = changed(changes[0], values={"no_such_column": 1, "id": "x"})
     with pytest.raises(RepairRefused, match="has no column no_such_column"):
-        written(patient, changes)
-    assert patient.dump() == before
-    assert repairs(patient.path) == []
+        written(small_database, changes)
+    assert small_database.dump() == before
+    assert repairs(small_database.path) == []
 
 
-def test_nothing_is_written_where_the_transaction_fails(patient: Patient) -> None:
+def test_nothing_is_written_where_the_transaction_fails(small_database: SmallDatabase) -> None:
     """The third has the id of the first: SQLite refuses it, and with it all of them."""
-    before, changes = patient.dump(), batch()
+    before, changes = small_database.dump(), batch()
     changes[2] = changed(changes[2], values=changes[0].values, guard=lambda _: True)
     with pytest.raises(RepairFailed, match="UNIQUE constraint failed"):
-        written(patient, changes)
-    assert patient.dump() == before
-    assert {each.status for each in repairs(patient.path)} <= {"abandoned"}
+        written(small_database, changes)
+    assert small_database.dump() == before
+    assert {each.status for each in repairs(small_database.path)} <= {"abandoned"}
 
 
 def test_other_programs_wait_for_no_more_than_one_that_is_slow(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch
+    small_database: SmallDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "TARGET", TARGET)
 
@@ -137,7 +139,7 @@ def test_other_programs_wait_for_no_more_than_one_that_is_slow(
         time.sleep(1.1 * TARGET)
         return guard(db)
 
-    made, seen = written(patient, [changed(each, guard=partial(slow, each.guard)) for each in batch()])
+    made, seen = written(small_database, [changed(each, guard=partial(slow, each.guard)) for each in batch()])
     assert made == [True] * 4
     assert seen == [1, 2, 3]
 
@@ -148,14 +150,14 @@ def changed(change: Change, **parts: object) -> Change:
     return Change(**{**plain, **parts})  # type: ignore[arg-type]
 
 
-def test_a_subject_is_found_whoever_repaired_it(patient: Patient) -> None:
+def test_a_subject_is_found_whoever_repaired_it(small_database: SmallDatabase) -> None:
     """Also what another process wrote after the first question; a part of a subject that is None means any."""
     subjects = [Subject("e", str(number), "m") for number in range(3)]
     changes = [changed(each, subject=subject) for each, subject in zip(batch(), subjects, strict=False)]
     with (
-        closing(Writer(patient.path, "s", lambda: True)) as asking,
-        closing(Writer(patient.path, "s", lambda: True)) as writing,
-        closing(Writer(patient.path, "other", lambda: True)) as other,
+        closing(Writer(small_database.path, "s", lambda: True)) as asking,
+        closing(Writer(small_database.path, "s", lambda: True)) as writing,
+        closing(Writer(small_database.path, "other", lambda: True)) as other,
     ):
         assert asking.repaired("diagram-missing", subjects[0]) == []
         writing.write(changes[:1])

@@ -13,8 +13,8 @@ from defects import DAMAGES
 from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computer
-from pytest_panic_doctor.examination.examiner import Outcome, Word
+from pytest_panic_doctor.compute.runner import DiagramRunner
+from pytest_panic_doctor.examination.examiner import Outcome, Status
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
@@ -27,9 +27,9 @@ ROW = "f" * 32
 
 
 @pytest.fixture(scope="module")
-def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
     """One warm child for all tests."""
-    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+    with DiagramRunner(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
 
 
@@ -49,51 +49,51 @@ def kept(built: Built) -> dict[str, bytes]:
 
 def of(outcomes: dict[str, list[Outcome]], rule: str) -> Outcome:
     """The outcome of the first item of a rule, which is that of the damaged place."""
-    return next(each for each in outcomes[rule] if each.word != "passed")
+    return next(each for each in outcomes[rule] if each.status != "passed")
 
 
 @pytest.mark.parametrize("time", [NEWER, "2020-01-01 00:00:00.000000"], ids=["newer", "older"])
 @pytest.mark.parametrize("where", ["first", "second"])
 def test_the_diagram_with_the_bars_of_the_cloud_is_kept(
-    tmp_path: Path, computer: Computer, where: str, time: str
+    tmp_path: Path, runner: DiagramRunner, where: str, time: str
 ) -> None:
     built = build(tmp_path / "x.sqlite")
     pair = (TRUE, invented(3, 5)) if where == "first" else (invented(3, 5), TRUE)
     put(built, *pair, time)
     before = dump(built.path)
-    outcomes = fix(built, computer)
+    outcomes = fix(built, runner)
     assert kept(built) == {built.diagram() if where == "first" else ROW: TRUE}
     note = of(outcomes, "diagram-duplicate").note
     assert note.endswith("; the one that is kept has the bars of the cloud, computed again")
-    assert not any(outcome.word == "failed" for rule in outcomes if "diagram" in rule for outcome in outcomes[rule])
+    assert not any(outcome.status == "failed" for rule in outcomes if "diagram" in rule for outcome in outcomes[rule])
     undo(built.path, "all")
     assert dump(built.path) == before
 
 
-def test_where_none_has_the_bars_of_the_cloud_it_is_computed_anew(tmp_path: Path, computer: Computer) -> None:
+def test_where_none_has_the_bars_of_the_cloud_it_is_computed_anew(tmp_path: Path, runner: DiagramRunner) -> None:
     built = build(tmp_path / "x.sqlite")
     put(built, invented(1, 2), invented(3, 5))
     before = dump(built.path)
-    outcomes = fix(built, computer)
+    outcomes = fix(built, runner)
     (data,) = kept(built).values()
     assert alike(decode(data).diagram, decode(TRUE).diagram)
     assert "computed anew" in of(outcomes, "diagram-duplicate").note
-    assert not any(outcome.word == "failed" for each in outcomes.values() for outcome in each)
+    assert not any(outcome.status == "failed" for each in outcomes.values() for outcome in each)
     undo(built.path, "all")
     assert dump(built.path) == before
 
 
-def test_equal_bars_need_no_computation(tmp_path: Path, computer: Computer) -> None:
+def test_equal_bars_need_no_computation(tmp_path: Path, runner: DiagramRunner) -> None:
     built = build(tmp_path / "x.sqlite")
     bars = [each + np.float32(1e-7) for each in decode(TRUE).diagram.bars]
     put(built, TRUE, encode(Diagram((decode(TRUE).diagram.bars[0], *bars[1:]))))
-    outcomes = fix(built, computer)
+    outcomes = fix(built, runner)
     assert list(kept(built)) == [ROW]
     assert "computed" not in of(outcomes, "diagram-duplicate").note
 
 
 @pytest.mark.parametrize("name", ["vector_null", "type", "truncated_tail"])
-def test_where_the_cloud_cannot_decide_nothing_goes(tmp_path: Path, computer: Computer, name: str) -> None:
+def test_where_the_cloud_cannot_decide_nothing_goes(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     built = build(tmp_path / "x.sqlite")
     put(built, TRUE, invented(3, 5))
     with built.open() as db:
@@ -102,8 +102,8 @@ def test_where_the_cloud_cannot_decide_nothing_goes(tmp_path: Path, computer: Co
         else:
             DAMAGES[name].plant(db, built)
     before = dump(built.path)
-    outcome = of(fix(built, computer), "diagram-duplicate")
-    assert (outcome.word, "which of them is right is unknown" in outcome.note) == ("failed", True)
+    outcome = of(fix(built, runner), "diagram-duplicate")
+    assert (outcome.status, "which of them is right is unknown" in outcome.note) == ("failed", True)
     assert dump(built.path) == before
 
 
@@ -118,22 +118,22 @@ def another(built: Built, invocation: int, factor: float, row: str, time: str = 
 
 @pytest.mark.parametrize("time", [NEWER, "2020-01-01 00:00:00.000000"], ids=["newer", "older"])
 def test_usable_embeddings_that_differ_are_not_told_by_their_date(
-    tmp_path: Path, computer: Computer, time: str
+    tmp_path: Path, runner: DiagramRunner, time: str
 ) -> None:
     built = build(tmp_path / "x.sqlite", older=True)
     another(built, 3, 0.01, ROW, time)
     before = {row[1] for row in dump(built.path)["embedding"]}
-    outcome = of(fix(built, computer), "embedding-duplicate")
-    assert outcome.word == "failed"
+    outcome = of(fix(built, runner), "embedding-duplicate")
+    assert outcome.status == "failed"
     assert f"usable embeddings of invocation {built.invocation(3)} differ, and nothing says which" in outcome.note
     assert {row[1] for row in dump(built.path)["embedding"]} == before
 
 
-def test_those_that_agree_are_repaired_beside_those_that_do_not(tmp_path: Path, computer: Computer) -> None:
+def test_those_that_agree_are_repaired_beside_those_that_do_not(tmp_path: Path, runner: DiagramRunner) -> None:
     built = build(tmp_path / "x.sqlite", older=True)
     another(built, 3, 0.01, ROW)
     another(built, 5, 1e-6, "d" * 32, LATER)
-    fix(built, computer)
+    fix(built, runner)
     left = {row[1] for row in dump(built.path)["embedding"]}
     assert {ROW.encode(), built.embedding(3).encode()} <= left
     assert len({b"d" * 32, built.embedding(5).encode()} & left) == 1
@@ -151,7 +151,7 @@ def test_bars_are_alike_but_for_rounding() -> None:
 
 
 @pytest.mark.parametrize("state", ["absent", "null", "there"])
-def test_of_a_single_point_no_diagram_is_missing_or_computed(tmp_path: Path, computer: Computer, state: str) -> None:
+def test_of_a_single_point_no_diagram_is_missing_or_computed(tmp_path: Path, runner: DiagramRunner, state: str) -> None:
     """The research tool demands two; one that is there is examined as any other."""
     built = build(tmp_path / "x.sqlite")
     rest = ", ".join(f"'{built.invocation(k)}'" for k in range(2, 12))
@@ -165,14 +165,14 @@ def test_of_a_single_point_no_diagram_is_missing_or_computed(tmp_path: Path, com
         if state == "absent":
             db.execute("DELETE FROM persistencediagram WHERE id = ?", (built.diagram(),))
     before = dump(built.path)["persistencediagram"]
-    outcomes = fix(built, computer)
-    word: Word = "passed" if state == "there" else "skipped"
-    assert [each.word for each in outcomes["diagram-missing"]].count(word) >= 1
+    outcomes = fix(built, runner)
+    word: Status = "passed" if state == "there" else "skipped"
+    assert [each.status for each in outcomes["diagram-missing"]].count(word) >= 1
     if state != "there":
         said = "the run has 1 point, and the research tool makes no diagram of one"
-        assert [each.note for each in outcomes["diagram-missing"] if each.word == "skipped"] == [said]
+        assert [each.note for each in outcomes["diagram-missing"] if each.status == "skipped"] == [said]
     for rule in ("diagram-valid", "diagram-current") if state == "there" else ():
-        assert outcomes[rule][0].word == "passed"
+        assert outcomes[rule][0].status == "passed"
     kept = [row for row in before if row[5:] == (built.run().encode(), b"Nomic")]
     assert [
         row for row in dump(built.path)["persistencediagram"] if row[5:] == (built.run().encode(), b"Nomic")

@@ -12,17 +12,17 @@ from databases import LATER, TIME, Built, build, dump, uid
 from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Outcome
 from pytest_panic_doctor.repair.journal.undo import undo
-from pytest_panic_doctor.session.parsing import amount
+from pytest_panic_doctor.session.parsing import parse_limit
 
 
 @pytest.fixture(scope="module")
-def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
     """One warm child for all tests."""
-    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+    with DiagramRunner(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
 
 
@@ -43,12 +43,12 @@ def of(outcomes: dict[str, list[Outcome]], rule: str) -> Outcome:
     return outcome
 
 
-def test_a_large_quarantine_asks_and_says_what_to_type(tmp_path: Path, computer: Computer) -> None:
+def test_a_large_quarantine_asks_and_says_what_to_type(tmp_path: Path, runner: DiagramRunner) -> None:
     built = build(tmp_path / "x.sqlite")
     orphans(built, 1_001)
     before = dump(built.path)
-    outcome = of(fix(built, computer), "orphan-embedding")
-    assert (outcome.word, outcome.note) == (
+    outcome = of(fix(built, runner), "orphan-embedding")
+    assert (outcome.status, outcome.note) == (
         "failed",
         "not repaired: it would quarantine 1,001 rows: 1,001 embeddings; allow it with --doctor-max-quarantine 1001",
     )
@@ -69,17 +69,17 @@ def test_a_large_quarantine_asks_and_says_what_to_type(tmp_path: Path, computer:
     ],
 )
 def test_the_option_allows_just_that(
-    tmp_path: Path, computer: Computer, count: int, most: str | None, word: str
+    tmp_path: Path, runner: DiagramRunner, count: int, most: str | None, word: str
 ) -> None:
     built = build(tmp_path / "x.sqlite")
     orphans(built, count)
-    outcome = of(fix(built, computer, most=most), "orphan-embedding")
-    assert outcome.word == word
+    outcome = of(fix(built, runner, most=most), "orphan-embedding")
+    assert outcome.status == word
     if word == "failed":
         assert f"more than --doctor-max-quarantine {most} allows; allow it with" in outcome.note
 
 
-def test_what_goes_along_counts_by_its_own_table(tmp_path: Path, computer: Computer) -> None:
+def test_what_goes_along_counts_by_its_own_table(tmp_path: Path, runner: DiagramRunner) -> None:
     """One clustering of another doctor's: few rows of it, and more than 1,000 of what hangs on them."""
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
@@ -93,13 +93,13 @@ def test_what_goes_along_counts_by_its_own_table(tmp_path: Path, computer: Compu
         db.executemany("INSERT INTO embeddingcluster VALUES (?, ?, ?, ?)", rows)
         db.execute("COMMIT")
     said = "1,502 rows: 1,500 cluster assignments, 1 embedding, 1 invocation"
-    outcome = of(fix(built, computer), "orphan-invocation")
+    outcome = of(fix(built, runner), "orphan-invocation")
     assert outcome.note == f"not repaired: it would quarantine {said}; allow it with --doctor-max-quarantine 1502"
-    outcome = of(fix(built, computer, most="1502"), "orphan-invocation")
-    assert (outcome.word, outcome.note) == ("fixed", f"quarantined {said} (repair 1)")
+    outcome = of(fix(built, runner, most="1502"), "orphan-invocation")
+    assert (outcome.status, outcome.note) == ("fixed", f"quarantined {said} (repair 1)")
 
 
-def test_a_whole_run_asks_however_short(tmp_path: Path, computer: Computer) -> None:
+def test_a_whole_run_asks_however_short(tmp_path: Path, runner: DiagramRunner) -> None:
     """Its invocations are all there: what is lost is the row above them, and they are good work."""
     for number, script in enumerate(
         (
@@ -113,17 +113,17 @@ def test_a_whole_run_asks_however_short(tmp_path: Path, computer: Computer) -> N
         with built.open() as db:
             db.executescript(script)
         before = dump(built.path)
-        outcomes = fix(built, computer)
+        outcomes = fix(built, runner)
         failed = of(outcomes, "orphan-run" if number else "orphan-invocation")
         assert (
             f"all of the run {built.run(1) if number else 'e' * 32}: bring back the row that they belong to"
             in failed.note
         )
-        assert failed.word == "failed"
+        assert failed.status == "failed"
         assert dump(built.path) == before
-        fixed = fix(built, computer, most="100%")
+        fixed = fix(built, runner, most="100%")
         assert not any(
-            outcome.word == "failed" for rule in fixed if rule.startswith("orphan") for outcome in fixed[rule]
+            outcome.status == "failed" for rule in fixed if rule.startswith("orphan") for outcome in fixed[rule]
         )
         undo(built.path, "all")
         assert dump(built.path) == before
@@ -133,13 +133,13 @@ def test_a_whole_run_asks_however_short(tmp_path: Path, computer: Computer) -> N
     ("given", "value"), [("5000", "5000"), ("5,000", "5000"), ("2%", "2%"), ("0.5 %", "0.5%"), (None, None)]
 )
 def test_what_the_option_may_say(given: str | None, value: str | None) -> None:
-    assert amount("--doctor-max-quarantine", given) == value
+    assert parse_limit("--doctor-max-quarantine", given) == value
 
 
 @pytest.mark.parametrize("given", ["many", "-1", "1.5", "101%", "%", ""])
 def test_what_it_may_not(given: str) -> None:
     with pytest.raises(BadOption, match=r"is neither a number of rows nor a percentage: give one, e\.g\."):
-        amount("--doctor-max-quarantine", given)
+        parse_limit("--doctor-max-quarantine", given)
 
 
 EXTRA = {
@@ -186,21 +186,21 @@ def dangling(path: Path) -> set[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("name", EXTRA)
-def test_rows_of_other_tables_go_along(tmp_path: Path, computer: Computer, name: str) -> None:
+def test_rows_of_other_tables_go_along(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     built = referred(tmp_path / "x.sqlite", EXTRA[name])
     before, loose = dump(built.path), dangling(built.path)
-    assert of(fix(built, computer), "orphan-embedding").word == "fixed"
+    assert of(fix(built, runner), "orphan-embedding").status == "fixed"
     assert dangling(built.path) < loose
     undo(built.path, "all")
     assert dump(built.path) == before
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_go_along_keeps_all_where_it_is(tmp_path: Path, computer: Computer, name: str) -> None:
+def test_what_cannot_go_along_keeps_all_where_it_is(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     built = referred(tmp_path / "x.sqlite", REFUSED[name])
     before = dump(built.path)
-    outcome = of(fix(built, computer), "orphan-embedding")
-    assert outcome.word == "failed"
+    outcome = of(fix(built, runner), "orphan-embedding")
+    assert outcome.status == "failed"
     assert "note" in outcome.note
     assert dump(built.path) == before
 
@@ -209,7 +209,7 @@ def test_what_cannot_go_along_keeps_all_where_it_is(tmp_path: Path, computer: Co
     "names", [("embedding",), ("embeddingcluster",), ("embedding", "embeddingcluster", "invocation")]
 )
 def test_children_go_with_their_parents_whatever_the_case(
-    tmp_path: Path, computer: Computer, names: tuple[str, ...]
+    tmp_path: Path, runner: DiagramRunner, names: tuple[str, ...]
 ) -> None:
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
@@ -218,7 +218,7 @@ def test_children_go_with_their_parents_whatever_the_case(
             db.execute(f'ALTER TABLE {name} RENAME TO "{name}_"')
             db.execute(f'ALTER TABLE "{name}_" RENAME TO "{name.title()}"')
     before = dump(built.path)
-    assert of(fix(built, computer, most="100%"), "orphan-run").word == "fixed"
+    assert of(fix(built, runner, most="100%"), "orphan-run").status == "fixed"
     after = {table.lower(): rows for table, rows in dump(built.path).items()}
     assert {table: len(after[table]) for table in ("run", "invocation", "embedding", "embeddingcluster")} == {
         "run": 1,
@@ -231,12 +231,12 @@ def test_children_go_with_their_parents_whatever_the_case(
     assert dump(built.path) == before
 
 
-def test_an_index_of_any_name_does_not_stop_a_quarantine(tmp_path: Path, computer: Computer) -> None:
+def test_an_index_of_any_name_does_not_stop_a_quarantine(tmp_path: Path, runner: DiagramRunner) -> None:
     built = referred(tmp_path / "x.sqlite", """CREATE UNIQUE INDEX "we""i'rd" ON embedding (id, vector)""")
-    assert of(fix(built, computer), "orphan-embedding").word == "fixed"
+    assert of(fix(built, runner), "orphan-embedding").status == "fixed"
 
 
-def test_ids_that_differ_in_case_alone_are_two(tmp_path: Path, computer: Computer) -> None:
+def test_ids_that_differ_in_case_alone_are_two(tmp_path: Path, runner: DiagramRunner) -> None:
     """Where a column compares without case, the one row that is an orphan goes, and not its namesake."""
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
@@ -248,11 +248,11 @@ def test_ids_that_differ_in_case_alone_are_two(tmp_path: Path, computer: Compute
             f"INSERT INTO persistencediagram SELECT upper(id), started_at, completed_at, diagram_data, '{'e' * 32}', "
             "'Gone' FROM persistencediagram WHERE rowid = 1"
         )
-    assert of(fix(built, computer), "orphan-diagram").word == "fixed"
+    assert of(fix(built, runner), "orphan-diagram").status == "fixed"
     assert built.diagram().encode() in [row[1] for row in dump(built.path)["persistencediagram"]]
 
 
-def test_all_that_a_session_takes_is_counted(tmp_path: Path, computer: Computer) -> None:
+def test_all_that_a_session_takes_is_counted(tmp_path: Path, runner: DiagramRunner) -> None:
     built = build(tmp_path / "x.sqlite")
     orphans(built, 700)
     with built.open() as db:
@@ -262,10 +262,10 @@ def test_all_that_a_session_takes_is_counted(tmp_path: Path, computer: Computer)
             "VALUES (?, ?, ?, ?, 'Nomic')",
             rows,
         )
-    fixed = fix(built, computer)
-    assert of(fixed, "orphan-embedding").word == "fixed"
+    fixed = fix(built, runner)
+    assert of(fixed, "orphan-embedding").status == "fixed"
     assert of(fixed, "orphan-diagram").note == (
         "not repaired: it would quarantine 700 rows: 700 diagrams, beside 700 rows in this session; "
         "allow it with --doctor-max-quarantine 1400"
     )
-    assert of(fix(built, computer, most="1400"), "orphan-diagram").word == "fixed"
+    assert of(fix(built, runner, most="1400"), "orphan-diagram").status == "fixed"

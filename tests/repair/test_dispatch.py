@@ -17,20 +17,20 @@ from databases import ENGINE, Built, build, npz, uid
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import ChildDied
-from pytest_panic_doctor.compute.ray.client import Answer
+from pytest_panic_doctor.compute.ray.client import ClientAnswer
 from pytest_panic_doctor.compute.ray.packing import FEWEST_WAITING, Node
-from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.cluster.dispatcher import RETRIES, Dispatcher
-from pytest_panic_doctor.repair.cluster.job import EXACT, INVALID, MISSING, STALE, Manner
-from pytest_panic_doctor.repair.cluster.requests import Desk, heard, told
+from pytest_panic_doctor.repair.cluster.job import EXACT, INVALID, MISSING, STALE, ComputeOptions
+from pytest_panic_doctor.repair.cluster.requests import DiagramRequests, from_dict, to_dict
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.recompute import Done, Place
+from pytest_panic_doctor.repair.recompute import DiagramTarget, RepairSummary
 from pytest_panic_doctor.topology.alike import alike
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
@@ -49,15 +49,15 @@ class Scripted:
 
     def __init__(self) -> None:
         self.nodes: tuple[Node, ...] = (NODE,)
-        self.orders: list[Order] = []
-        self.open: dict[str, tuple[Order, Points]] = {}
+        self.orders: list[TaskSpec] = []
+        self.open: dict[str, tuple[TaskSpec, Points]] = {}
         self.script: deque[dict[str, object]] = deque()
         self.cancelled: list[str] = []
         self.most = 0
         self.hold = False
         self.dead = False
 
-    def submit(self, key: str, order: Order, points: Points) -> None:
+    def submit(self, key: str, order: TaskSpec, points: Points) -> None:
         self.orders.append(order)
         self.open[key] = (order, points)
         self.most = max(self.most, len(self.open))
@@ -66,7 +66,7 @@ class Scripted:
         self.cancelled.append(key)
         del self.open[key]
 
-    def receive(self, seconds: float) -> Answer | None:
+    def receive(self, seconds: float) -> ClientAnswer | None:
         if self.dead:
             raise ChildDied("ended with «Failed to connect to GCS within 60 seconds»")
         if self.hold or not self.open:
@@ -81,7 +81,7 @@ class Scripted:
         return {**header, "key": key}, list(diagram.bars)
 
 
-class Ward:
+class RepairSetup:
     """A dispatcher at work on a database of ten runs without a diagram."""
 
     def __init__(self, folder: Path, most_memory: int | None = None) -> None:
@@ -89,15 +89,15 @@ class Ward:
         self.do("UPDATE persistencediagram SET diagram_data = NULL")
         self.link = Scripted()
         self.wanted = True
-        self.desk = Desk(folder / "ward", lambda: self.wanted)
+        self.requests = DiagramRequests(folder / "ward", lambda: self.wanted)
         self.dispatcher = Dispatcher(
             self.link,  # type: ignore[arg-type]
             Database(self.built.path, shared=True),
             Writer(self.built.path, "session", lambda: self.wanted),
-            self.desk,
+            self.requests,
             Budget(folder / "budget", 10**10),
             place,
-            Manner(2, "auto", None, most_memory),
+            ComputeOptions(2, "auto", None, most_memory),
             lambda: self.wanted,
         )
 
@@ -108,10 +108,10 @@ class Ward:
     @property
     def ordered(self) -> int:
         """How many orders wait for their answer."""
-        return sum(len(job.orders) for job in list(self.dispatcher._jobs.values()))
+        return sum(len(job.requests) for job in list(self.dispatcher._jobs.values()))
 
-    def order(self, run: int, rule: str = MISSING) -> Done:
-        return self.desk.order(rule, subject(self.built, run))
+    def order(self, run: int, rule: str = MISSING) -> RepairSummary:
+        return self.requests.submit_and_wait(rule, subject(self.built, run))
 
     def written(self) -> int:
         sql = "SELECT count(*) FROM persistencediagram WHERE diagram_data IS NOT NULL AND embedding_model = 'Nomic'"
@@ -126,9 +126,9 @@ class Ward:
         return found
 
 
-def place(db: sqlite3.Connection, subject: Subject) -> Place:
+def place(db: sqlite3.Connection, subject: Subject) -> DiagramTarget:
     del db
-    return Place(str(subject.run), str(subject.embedding_model), "TEXT", 8)
+    return DiagramTarget(str(subject.run), str(subject.embedding_model), "TEXT", 8)
 
 
 def subject(built: Built, run: int) -> Subject:
@@ -136,16 +136,16 @@ def subject(built: Built, run: int) -> Subject:
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Iterator[Ward]:
+def repair_run(tmp_path: Path) -> Iterator[RepairSetup]:
     """At work."""
-    it = Ward(tmp_path)
+    it = RepairSetup(tmp_path)
     it.dispatcher.start()
     yield it
     it.dispatcher.close()
 
 
-def subjects(ward: Ward, *, but: int = -1) -> list[Subject]:
-    return [subject(ward.built, run) for run in range(RUNS) if run != but]
+def subjects(repair_run: RepairSetup, *, but: int = -1) -> list[Subject]:
+    return [subject(repair_run.built, run) for run in range(RUNS) if run != but]
 
 
 def until(happened: Callable[[], bool], seconds: float = 20) -> None:
@@ -155,57 +155,59 @@ def until(happened: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_what_is_known_ahead_is_written_without_an_order(ward: Ward) -> None:
-    ward.dispatcher.prefetch(subjects(ward), {})
-    until(lambda: ward.written() == RUNS)
-    assert ward.rules() == {MISSING: RUNS}
-    done = ward.desk.recorded(MISSING, subject(ward.built, 3))
+def test_what_is_known_ahead_is_written_without_an_order(repair_run: RepairSetup) -> None:
+    repair_run.dispatcher.prefetch(subjects(repair_run), {})
+    until(lambda: repair_run.written() == RUNS)
+    assert repair_run.rules() == {MISSING: RUNS}
+    done = repair_run.requests.recorded(MISSING, subject(repair_run.built, 3))
     assert done
     assert done.measures["points"] == 6
-    assert ward.order(3) == done
-    assert len(ward.link.orders) == RUNS
+    assert repair_run.order(3) == done
+    assert len(repair_run.link.orders) == RUNS
 
 
-def test_no_more_is_in_flight_than_the_cluster_takes_and_no_point_is_kept(ward: Ward) -> None:
-    ward.link.hold = True
-    ward.dispatcher.prefetch(subjects(ward), {})
-    until(lambda: len(ward.link.open) == NODE.cores + FEWEST_WAITING)
+def test_no_more_is_in_flight_than_the_cluster_takes_and_no_point_is_kept(repair_run: RepairSetup) -> None:
+    repair_run.link.hold = True
+    repair_run.dispatcher.prefetch(subjects(repair_run), {})
+    until(lambda: len(repair_run.link.open) == NODE.cores + FEWEST_WAITING)
     time.sleep(0.2)
-    assert ward.link.most == NODE.cores + FEWEST_WAITING
-    assert ward.dispatcher.status() == ["4 in flight on 1 node, 2 cores"]
-    ward.link.nodes = (NODE, NODE, NODE)
-    until(lambda: len(ward.link.open) == 6 + FEWEST_WAITING)
-    for flight in list(ward.dispatcher.flights.values()):
-        assert not any(isinstance(getattr(flight, name), np.ndarray) for name in flight.__dataclass_fields__)
-    ward.link.hold = False
-    until(lambda: ward.written() == RUNS)
+    assert repair_run.link.most == NODE.cores + FEWEST_WAITING
+    assert repair_run.dispatcher.status() == ["4 in flight on 1 node, 2 cores"]
+    repair_run.link.nodes = (NODE, NODE, NODE)
+    until(lambda: len(repair_run.link.open) == 6 + FEWEST_WAITING)
+    for submitted_task in list(repair_run.dispatcher.submitted.values()):
+        assert not any(
+            isinstance(getattr(submitted_task, name), np.ndarray) for name in submitted_task.__dataclass_fields__
+        )
+    repair_run.link.hold = False
+    until(lambda: repair_run.written() == RUNS)
 
 
-def test_an_order_goes_before_what_is_known_ahead(ward: Ward) -> None:
-    ward.link.hold = True
-    ward.dispatcher.prefetch(subjects(ward), {})
-    until(lambda: len(ward.link.open) == 4)
-    ordering = threading.Thread(target=ward.order, args=(RUNS - 1,))
+def test_an_order_goes_before_what_is_known_ahead(repair_run: RepairSetup) -> None:
+    repair_run.link.hold = True
+    repair_run.dispatcher.prefetch(subjects(repair_run), {})
+    until(lambda: len(repair_run.link.open) == 4)
+    ordering = threading.Thread(target=repair_run.order, args=(RUNS - 1,))
     ordering.start()
-    until(lambda: ward.ordered == 1)
-    ward.link.hold = False
+    until(lambda: repair_run.ordered == 1)
+    repair_run.link.hold = False
     ordering.join()
-    assert ward.link.orders[4].label.startswith(ward.built.run(RUNS - 1))
+    assert repair_run.link.orders[4].label.startswith(repair_run.built.run(RUNS - 1))
 
 
-def test_what_is_lost_is_computed_again_three_times(ward: Ward) -> None:
-    ward.link.script.extend([{"kind": "lost", "text": "its node died"}] * RETRIES)
-    assert "computed from 6 points" in ward.order(0).sentence
-    ward.link.script.extend([{"kind": "lost", "text": "its node died"}] * (RETRIES + 1))
+def test_what_is_lost_is_computed_again_three_times(repair_run: RepairSetup) -> None:
+    repair_run.link.script.extend([{"kind": "lost", "text": "its node died"}] * RETRIES)
+    assert "computed from 6 points" in repair_run.order(0).sentence
+    repair_run.link.script.extend([{"kind": "lost", "text": "its node died"}] * (RETRIES + 1))
     with pytest.raises(ComputationFailed) as caught:
-        ward.order(1)
+        repair_run.order(1)
     assert str(caught.value) == (
         "the diagram of 6 points was lost 4 times: its node died; check the cluster, then run again"
     )
-    sent = len(ward.link.orders)
+    sent = len(repair_run.link.orders)
     with pytest.raises(ComputationFailed, match="was lost 4 times"):
-        ward.order(1)
-    assert len(ward.link.orders) == sent == 2 * (RETRIES + 1)
+        repair_run.order(1)
+    assert len(repair_run.link.orders) == sent == 2 * (RETRIES + 1)
 
 
 OUTGREW = {
@@ -218,11 +220,11 @@ OUTGREW = {
 }
 
 
-def test_what_outgrows_its_task_gets_twice_as_much_up_to_the_largest_node(ward: Ward) -> None:
-    ward.link.script.extend([OUTGREW] * 20)
+def test_what_outgrows_its_task_gets_twice_as_much_up_to_the_largest_node(repair_run: RepairSetup) -> None:
+    repair_run.link.script.extend([OUTGREW] * 20)
     with pytest.raises(ComputationFailed) as caught:
-        ward.order(0)
-    asked = [order.memory for order in ward.link.orders]
+        repair_run.order(0)
+    asked = [order.memory for order in repair_run.link.orders]
     assert asked == sorted(set(asked))
     assert asked[-1] == NODE.memory
     assert all(after in (2 * before, NODE.memory) for before, after in pairwise(asked))
@@ -233,154 +235,160 @@ def test_what_outgrows_its_task_gets_twice_as_much_up_to_the_largest_node(ward: 
 
 
 def test_the_memory_that_was_given_is_the_most(tmp_path: Path) -> None:
-    ward = Ward(tmp_path, most_memory=500_000_000)
-    ward.dispatcher.start()
-    ward.link.script.extend([OUTGREW] * 20)
+    repair_run = RepairSetup(tmp_path, most_memory=500_000_000)
+    repair_run.dispatcher.start()
+    repair_run.link.script.extend([OUTGREW] * 20)
     with pytest.raises(ComputationFailed, match=r"after 5 s in H0 to H2; give it more with --doctor-memory 12GB$"):
-        ward.order(0)
-    ward.dispatcher.close()
-    assert ward.link.orders[-1].memory == 500_000_000
+        repair_run.order(0)
+    repair_run.dispatcher.close()
+    assert repair_run.link.orders[-1].memory == 500_000_000
 
 
-def test_a_task_that_broke_says_what_to_install(ward: Ward) -> None:
-    ward.link.script.append({"kind": "broken", "text": "ModuleNotFoundError: No module named 'pytest_panic_doctor'"})
+def test_a_task_that_broke_says_what_to_install(repair_run: RepairSetup) -> None:
+    repair_run.link.script.append(
+        {"kind": "broken", "text": "ModuleNotFoundError: No module named 'pytest_panic_doctor'"}
+    )
     with pytest.raises(ComputationFailed, match=r"No module named .*; install the same pytest-panic-doctor, with its"):
-        ward.order(0)
+        repair_run.order(0)
 
 
-def test_embeddings_that_change_meanwhile_are_seen(ward: Ward) -> None:
-    ward.link.hold = True
-    ward.dispatcher.prefetch([subject(ward.built, 0)], {})
-    until(lambda: len(ward.link.open) == 1)
-    ward.do(
+def test_embeddings_that_change_meanwhile_are_seen(repair_run: RepairSetup) -> None:
+    repair_run.link.hold = True
+    repair_run.dispatcher.prefetch([subject(repair_run.built, 0)], {})
+    until(lambda: len(repair_run.link.open) == 1)
+    repair_run.do(
         "UPDATE embedding SET vector = (SELECT vector FROM embedding WHERE id = ?) WHERE id = ?", uid(4, 1), uid(4, 3)
     )
-    ward.link.hold = False
-    until(lambda: ward.written() == 1)
-    assert len(ward.link.orders) == 2
-    assert "5 of them distinct" in ward.order(0).sentence
+    repair_run.link.hold = False
+    until(lambda: repair_run.written() == 1)
+    assert len(repair_run.link.orders) == 2
+    assert "5 of them distinct" in repair_run.order(0).sentence
 
 
-def test_what_no_node_can_run_any_more_is_asked_for_anew(ward: Ward) -> None:
-    ward.link.hold = True
-    ward.dispatcher.prefetch([subject(ward.built, 0)], {})
-    until(lambda: len(ward.link.open) == 1)
-    small = ward.link.orders[0].memory - 1
-    ward.link.nodes = (Node(1, small, 80_000_000),)
-    until(lambda: len(ward.link.orders) == 2)
-    assert ward.link.cancelled == ["1"]
-    assert (ward.link.orders[1].memory, ward.link.orders[1].threads) == (small, 1)
+def test_what_no_node_can_run_any_more_is_asked_for_anew(repair_run: RepairSetup) -> None:
+    repair_run.link.hold = True
+    repair_run.dispatcher.prefetch([subject(repair_run.built, 0)], {})
+    until(lambda: len(repair_run.link.open) == 1)
+    small = repair_run.link.orders[0].memory - 1
+    repair_run.link.nodes = (Node(1, small, 80_000_000),)
+    until(lambda: len(repair_run.link.orders) == 2)
+    assert repair_run.link.cancelled == ["1"]
+    assert (repair_run.link.orders[1].memory, repair_run.link.orders[1].threads) == (small, 1)
 
 
-def test_a_cluster_without_nodes_is_given_up(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.repair.cluster.dispatcher.DESERTED", 0.3)
-    ward.link.hold = True
-    ward.dispatcher.prefetch(subjects(ward), {})
-    until(lambda: len(ward.link.open) == 4)
-    ward.link.nodes = ()
+def test_a_cluster_without_nodes_is_given_up(repair_run: RepairSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_panic_doctor.repair.cluster.dispatcher.NO_NODES_TIMEOUT", 0.3)
+    repair_run.link.hold = True
+    repair_run.dispatcher.prefetch(subjects(repair_run), {})
+    until(lambda: len(repair_run.link.open) == 4)
+    repair_run.link.nodes = ()
     with pytest.raises(RepairFailed, match=r"^the Ray cluster at head:6379 has no node left to compute on; add some"):
-        ward.order(0)
+        repair_run.order(0)
 
 
-def test_a_cluster_that_is_lost_answers_every_order(ward: Ward) -> None:
-    ward.link.dead = True
+def test_a_cluster_that_is_lost_answers_every_order(repair_run: RepairSetup) -> None:
+    repair_run.link.dead = True
     for run in (0, 1):
         with pytest.raises(RepairFailed, match="the Ray cluster at head:6379 was lost: its head does not answer; look"):
-            ward.order(run)
+            repair_run.order(run)
 
 
-def test_a_blocked_cloud_is_said_to_its_item_and_tried_again_once_one_is_whole(ward: Ward) -> None:
+def test_a_blocked_cloud_is_said_to_its_item_and_tried_again_once_one_is_whole(repair_run: RepairSetup) -> None:
     vectors: dict[int, tuple[bytes]] = {}
-    with ward.built.open() as db:
+    with repair_run.built.open() as db:
         for run in (0, 1):
             vectors[run] = db.execute(
-                "SELECT vector FROM embedding WHERE id = ?", (ward.built.embedding(1, run),)
+                "SELECT vector FROM embedding WHERE id = ?", (repair_run.built.embedding(1, run),)
             ).fetchone()
-            db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (ward.built.embedding(1, run),))
-    ward.dispatcher.prefetch(subjects(ward), {})
-    until(lambda: ward.written() == RUNS - 2)
+            db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (repair_run.built.embedding(1, run),))
+    repair_run.dispatcher.prefetch(subjects(repair_run), {})
+    until(lambda: repair_run.written() == RUNS - 2)
     with pytest.raises(RepairFailed, match="the point cloud is blocked: 1 of 6 vectors is unusable"):
-        ward.order(0)
+        repair_run.order(0)
     for run in (0, 1):
-        ward.do("UPDATE embedding SET vector = ? WHERE id = ?", *vectors[run], ward.built.embedding(1, run))
-    ward.order(0)
-    until(lambda: ward.written() == RUNS)
+        repair_run.do("UPDATE embedding SET vector = ? WHERE id = ?", *vectors[run], repair_run.built.embedding(1, run))
+    repair_run.order(0)
+    until(lambda: repair_run.written() == RUNS)
 
 
 @pytest.mark.parametrize("rule", [INVALID, STALE])
-def test_one_that_turns_out_sick_makes_it_look_at_the_others(ward: Ward, rule: str) -> None:
-    ward.dispatcher.prefetch(subjects(ward), {rule: subjects(ward)})
-    until(lambda: ward.written() == RUNS)
+def test_one_that_turns_out_sick_makes_it_look_at_the_others(repair_run: RepairSetup, rule: str) -> None:
+    repair_run.dispatcher.prefetch(subjects(repair_run), {rule: subjects(repair_run)})
+    until(lambda: repair_run.written() == RUNS)
     other = "SELECT diagram_data FROM persistencediagram WHERE run_id = ? AND embedding_model = 'Nomic'"
     payload = "x'00'" if rule == INVALID else f"({other})"
     sick = (2, 5, 7)
     for run in sick:
-        values: tuple[str, ...] = () if rule == INVALID else (ward.built.run(0),)
-        ward.do(
-            f"UPDATE persistencediagram SET diagram_data = {payload} WHERE id = ?", *values, ward.built.diagram(run=run)
+        values: tuple[str, ...] = () if rule == INVALID else (repair_run.built.run(0),)
+        repair_run.do(
+            f"UPDATE persistencediagram SET diagram_data = {payload} WHERE id = ?",
+            *values,
+            repair_run.built.diagram(run=run),
         )
-    ward.order(5, rule)
-    until(lambda: len(ward.link.orders) == RUNS + len(sick))
-    until(lambda: ward.rules() == {MISSING: RUNS, rule: len(sick)})
+    repair_run.order(5, rule)
+    until(lambda: len(repair_run.link.orders) == RUNS + len(sick))
+    until(lambda: repair_run.rules() == {MISSING: RUNS, rule: len(sick)})
 
 
-def test_a_payload_whose_form_alone_is_wrong_is_rewritten_and_not_sent(ward: Ward) -> None:
-    ward.dispatcher.prefetch(subjects(ward), {INVALID: subjects(ward)})
-    until(lambda: ward.written() == RUNS)
+def test_a_payload_whose_form_alone_is_wrong_is_rewritten_and_not_sent(repair_run: RepairSetup) -> None:
+    repair_run.dispatcher.prefetch(subjects(repair_run), {INVALID: subjects(repair_run)})
+    until(lambda: repair_run.written() == RUNS)
     sick = (2, 5)
     for run in sick:
-        with ward.built.open() as db:
-            row = (ward.built.diagram(run=run),)
+        with repair_run.built.open() as db:
+            row = (repair_run.built.diagram(run=run),)
             ((payload,),) = db.execute("SELECT diagram_data FROM persistencediagram WHERE id = ?", row)
             with np.load(io.BytesIO(payload)) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             arrays[META] = arrays[META].reshape(())
             db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (npz(**arrays), *row))
-    assert ward.order(5, INVALID) == recompute.REWRITTEN
-    until(lambda: ward.rules() == {MISSING: RUNS, INVALID: len(sick)})
-    assert len(ward.link.orders) == RUNS
+    assert repair_run.order(5, INVALID) == recompute.REWRITTEN
+    until(lambda: repair_run.rules() == {MISSING: RUNS, INVALID: len(sick)})
+    assert len(repair_run.link.orders) == RUNS
 
 
-def test_bars_that_only_computing_again_tells_are_computed_though_all_seems_healthy(ward: Ward) -> None:
-    ward.dispatcher.prefetch(subjects(ward), {})
-    until(lambda: ward.written() == RUNS)
+def test_bars_that_only_computing_again_tells_are_computed_though_all_seems_healthy(repair_run: RepairSetup) -> None:
+    repair_run.dispatcher.prefetch(subjects(repair_run), {})
+    until(lambda: repair_run.written() == RUNS)
     read = "SELECT diagram_data FROM persistencediagram WHERE id = ?"
-    row = (ward.built.diagram(run=5),)
-    with ward.built.open() as db:
+    row = (repair_run.built.diagram(run=5),)
+    with repair_run.built.open() as db:
         ((data,),) = db.execute(read, row)
         right = decode(data).diagram
         wrong = Diagram((right.bars[0], right.bars[1], in_order([right.bars[0][-2]])))
         db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (encode(wrong), *row))
-    assert ward.order(5, EXACT).sentence.startswith("computed from 6 points")
-    assert len(ward.link.orders) == RUNS + 1
-    assert ward.rules() == {MISSING: RUNS, EXACT: 1}
-    with ward.built.open() as db:
+    assert repair_run.order(5, EXACT).sentence.startswith("computed from 6 points")
+    assert len(repair_run.link.orders) == RUNS + 1
+    assert repair_run.rules() == {MISSING: RUNS, EXACT: 1}
+    with repair_run.built.open() as db:
         ((data,),) = db.execute(read, row)
     assert alike(decode(data).diagram, right)
 
 
-def test_who_waits_is_told_when_it_is_no_longer_wanted(ward: Ward) -> None:
-    ward.link.hold = True
-    ward.dispatcher.prefetch(subjects(ward), {})
-    until(lambda: len(ward.link.open) == 4)
-    ward.wanted = False
+def test_who_waits_is_told_when_it_is_no_longer_wanted(repair_run: RepairSetup) -> None:
+    repair_run.link.hold = True
+    repair_run.dispatcher.prefetch(subjects(repair_run), {})
+    until(lambda: len(repair_run.link.open) == 4)
+    repair_run.wanted = False
     with pytest.raises(Stopped):
-        ward.order(0)
-    ward.link.hold = False
-    assert ward.written() == 0
+        repair_run.order(0)
+    repair_run.link.hold = False
+    assert repair_run.written() == 0
 
 
 def test_answers_come_back_as_they_were_sent() -> None:
-    done = Done("computed", {"points": 6, "engine": "gudhi"})
-    assert heard(told(done)) == done
+    done = RepairSummary("computed", {"points": 6, "engine": "gudhi"})
+    assert from_dict(to_dict(done)) == done
     for failure in (ComputationFailed("it ended", "died", 1.5, 7, advice="try"), RepairFailed("no")):
         with pytest.raises(type(failure)) as caught:
-            heard(told(failure))
+            from_dict(to_dict(failure))
         assert str(caught.value) == str(failure)
         assert vars(caught.value) == vars(failure)
 
 
-def test_what_changed_is_a_fingerprint_and_ids(ward: Ward) -> None:
-    seen = Database(ward.built.path).read(lambda db: recompute.see(db, place(db, subject(ward.built, 0))))
+def test_what_changed_is_a_fingerprint_and_ids(repair_run: RepairSetup) -> None:
+    seen = Database(repair_run.built.path).read(
+        lambda db: recompute.snapshot(db, place(db, subject(repair_run.built, 0)))
+    )
     assert seen.before.points == 6
-    assert seen.before.diagrams == (ward.built.diagram(),)
+    assert seen.before.diagrams == (repair_run.built.diagram(),)

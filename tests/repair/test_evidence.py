@@ -11,7 +11,7 @@ from defects import DAMAGES
 from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.rules import registry
 
 RULES = registry()
@@ -32,19 +32,19 @@ SPELLINGS = {"upper": UPPER, "dashed": DASHED, "blob": BLOB, "one_letter": SLIP,
 
 
 @pytest.fixture(scope="module")
-def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
     """One warm child for all tests."""
-    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+    with DiagramRunner(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
 
 
-def untouched(built: Built, computer: Computer, rule: str, *said: str) -> None:
+def untouched(built: Built, runner: DiagramRunner, rule: str, *said: str) -> None:
     """Repair what can be: nothing is, and the items of `rule` that fail say why."""
     before = dump(built.path)
-    outcomes = fix(built, computer)
+    outcomes = fix(built, runner)
     assert dump(built.path) == before
-    assert not any(outcome.word == "fixed" for each in outcomes.values() for outcome in each)
-    failed = [outcome for outcome in outcomes[rule] if outcome.word == "failed"]
+    assert not any(outcome.status == "fixed" for each in outcomes.values() for outcome in each)
+    failed = [outcome for outcome in outcomes[rule] if outcome.status == "failed"]
     assert failed
     for outcome in failed:
         for part in said:
@@ -63,19 +63,19 @@ def test_every_rule_with_a_repair_says_what_it_demands() -> None:
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("rule", REFERENCES)
 def test_a_reference_that_is_only_misspelt_makes_no_orphan(
-    tmp_path: Path, computer: Computer, rule: str, spelling: str
+    tmp_path: Path, runner: DiagramRunner, rule: str, spelling: str
 ) -> None:
     table, column, _ = REFERENCES[rule]
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute(SPELLINGS[spelling].format(table, column))
-    untouched(built, computer, rule, "not repaired: ", " exists as ", "correct the reference, or that id")
+    untouched(built, runner, rule, "not repaired: ", " exists as ", "correct the reference, or that id")
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("rule", REFERENCES)
 def test_a_parent_whose_id_is_misspelt_makes_no_orphans(
-    tmp_path: Path, computer: Computer, rule: str, spelling: str
+    tmp_path: Path, runner: DiagramRunner, rule: str, spelling: str
 ) -> None:
     _, _, parent = REFERENCES[rule]
     built = build(tmp_path / "x.sqlite")
@@ -83,19 +83,17 @@ def test_a_parent_whose_id_is_misspelt_makes_no_orphans(
         db.execute(
             SPELLINGS[spelling].replace("rowid = 2", "rowid = 1 + (SELECT count(*) > 1 FROM {0})").format(parent, "id")
         )
-    untouched(built, computer, rule, " exists as ")
+    untouched(built, runner, rule, " exists as ")
 
 
 @pytest.mark.parametrize("number", [0, 5, 11], ids=["first", "amidst", "last"])
 def test_an_invocation_beside_others_of_a_run_has_only_lost_its_reference(
-    tmp_path: Path, computer: Computer, number: int
+    tmp_path: Path, runner: DiagramRunner, number: int
 ) -> None:
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE invocation SET run_id = ? WHERE id = ?", ("e" * 32, built.invocation(number)))
-    untouched(
-        built, computer, "orphan-invocation", "not repaired: the ones before or after belong to a run that exists"
-    )
+    untouched(built, runner, "orphan-invocation", "not repaired: the ones before or after belong to a run that exists")
 
 
 TYPES = {
@@ -125,22 +123,22 @@ TYPES = {
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_damaged_type_costs_nothing_that_hangs_on_it(tmp_path: Path, computer: Computer, name: str) -> None:
+def test_a_damaged_type_costs_nothing_that_hangs_on_it(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     script, rule = TYPES[name]
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.executescript(script)
-    untouched(built, computer, rule, "invocation-output")
+    untouched(built, runner, rule, "invocation-output")
 
 
 @pytest.mark.parametrize("name", ["gap", "truncated_tail", "first_gone", "early_stop_without_a_repeat"])
 def test_a_diagram_of_the_whole_run_is_not_replaced_by_one_of_the_rest(
-    tmp_path: Path, computer: Computer, name: str
+    tmp_path: Path, runner: DiagramRunner, name: str
 ) -> None:
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         DAMAGES[name].plant(db, built)
-    untouched(built, computer, "diagram-current", "rows of its run are damaged: ", "(invocation-sequence)")
+    untouched(built, runner, "diagram-current", "rows of its run are damaged: ", "(invocation-sequence)")
 
 
 MODELS = {
@@ -153,22 +151,22 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_diagram_is_not_taken_for_a_damaged_name(tmp_path: Path, computer: Computer, name: str) -> None:
+def test_a_diagram_is_not_taken_for_a_damaged_name(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute(MODELS[name])
-    untouched(built, computer, "diagram-model", "not repaired: ")
+    untouched(built, runner, "diagram-model", "not repaired: ")
 
 
-def test_what_is_sure_is_repaired_beside_what_is_not(tmp_path: Path, computer: Computer) -> None:
+def test_what_is_sure_is_repaired_beside_what_is_not(tmp_path: Path, runner: DiagramRunner) -> None:
     """One embedding is of an image beyond doubt, one of an invocation whose type is damaged: only the first goes."""
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         DAMAGES["text_model_on_an_image"].plant(db, built)
         db.execute("UPDATE invocation SET type = 'Text' WHERE id = ?", (built.invocation(3),))
-    outcomes = fix(built, computer)
+    outcomes = fix(built, runner)
     left = [row[1] for row in dump(built.path)["embedding"]]
     assert b"f" * 32 not in left
     assert built.embedding(3).encode() in left
-    (failed,) = [outcome for outcome in outcomes["embedding-type"] if outcome.word == "failed"]
+    (failed,) = [outcome for outcome in outcomes["embedding-type"] if outcome.status == "failed"]
     assert [finding.count for finding in failed.findings] == [1]

@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair import RepairError, RepairFailed, Writer, repair
 from pytest_panic_doctor.repair.journal import locks, selection, transaction
 
 if TYPE_CHECKING:
-    from small_database import Patient
+    from small_database import SmallDatabase
 
 Faulty = Callable[..., type[sqlite3.Connection]]
 
@@ -48,7 +48,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small quarantine has several transactions, with no pause for programs that are not there."""
     for bound in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
         monkeypatch.setattr(selection, bound, 12)
-    monkeypatch.setattr(transaction, "IN_COMPANY", locks.Manners(burst=0.0, rest=0.0))
+    monkeypatch.setattr(transaction, "CONTENDED", locks.WritePacing(write_for=0.0, yield_for=0.0))
     monkeypatch.setattr(transaction, "AGAIN", (0.0, 0.001))
 
 
@@ -110,25 +110,25 @@ def failed(repair: Act, path: Path, connection: type[sqlite3.Connection]) -> Rep
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("case", CASES)
 def test_each_statement_fails_once(
-    make: Callable[..., Patient], faulty: Faulty, case: str, fault: str, every: str, memory: Path
+    make: Callable[..., SmallDatabase], faulty: Faulty, case: str, fault: str, every: str, memory: Path
 ) -> None:
     """Whatever fails, the repair exists as a whole step or not at all, and an undo finds everything."""
     code, after, stride = FAULTS[fault]
     if every == "every":
         stride = 1
     repair, first = CASES[case]
-    patient = make(memory / "trajectory_data.sqlite", lengths=(2, 1, 1, 5))
-    original = patient.dump()
+    small_database = make(memory / "trajectory_data.sqlite", lengths=(2, 1, 1, 5))
+    original = small_database.dump()
     if first is not None:
-        first(patient.path, sqlite3.Connection)
-    sick = patient.dump()
+        first(small_database.path, sqlite3.Connection)
+    sick = small_database.dump()
     at, fired = 0, True
     while fired:
-        here = memory / str(at) / patient.path.name
+        here = memory / str(at) / small_database.path.name
         here.parent.mkdir()
-        for file in patient.path.parent.glob("trajectory_data.*"):
+        for file in small_database.path.parent.glob("trajectory_data.*"):
             shutil.copy(file, here.parent)
-        copy = type(patient)(here)
+        copy = type(small_database)(here)
         broken = faulty(at, code, after=after)
         failure = failed(repair, here, broken)
         assert failure is None or (str(failure).endswith(".") and "\n" not in str(failure))
@@ -145,7 +145,7 @@ def test_each_statement_fails_once(
 
 
 @pytest.mark.parametrize("commit", [3, 4], ids=["of the database", "of the mark in the journal"])
-def test_commit_that_happened_all_the_same(patient: Patient, commit: int) -> None:
+def test_commit_that_happened_all_the_same(small_database: SmallDatabase, commit: int) -> None:
     """An error after the commit: the rows are looked at, and the repair is what it is, applied."""
 
     class Late(sqlite3.Connection):
@@ -160,21 +160,21 @@ def test_commit_that_happened_all_the_same(patient: Patient, commit: int) -> Non
                 raise error
             return result
 
-    with closing(Writer(patient.path, "s", lambda: True, connection=Late)) as writer:
+    with closing(Writer(small_database.path, "s", lambda: True, connection=Late)) as writer:
         repair = writer.update("r", Subject(), "persistencediagram", DIAGRAM, {"diagram_data": b"new"}, lambda _: True)
     assert repair is not None
     assert (repair.status, repair.rows) == ("applied", 1)
-    assert patient.values("SELECT diagram_data FROM persistencediagram WHERE id = ?", DIAGRAM) == [b"new"]
+    assert small_database.values("SELECT diagram_data FROM persistencediagram WHERE id = ?", DIAGRAM) == [b"new"]
 
 
-def test_busy_once_is_no_failure(patient: Patient, faulty: Faulty) -> None:
+def test_busy_once_is_no_failure(small_database: SmallDatabase, faulty: Faulty) -> None:
     statements = faulty(-1, sqlite3.SQLITE_OK)
-    remove(patient.path, statements)
-    undo(patient.path, "all")
+    remove(small_database.path, statements)
+    undo(small_database.path, "all")
     for at in range(0, statements.count, 7):  # type: ignore[attr-defined]
-        remove(patient.path, faulty(at, sqlite3.SQLITE_BUSY))
-        assert patient.values("SELECT count(*) FROM run WHERE id = ?", f"{2:04x}{3:028x}") == [0]
-        undo(patient.path, "all")
+        remove(small_database.path, faulty(at, sqlite3.SQLITE_BUSY))
+        assert small_database.values("SELECT count(*) FROM run WHERE id = ?", f"{2:04x}{3:028x}") == [0]
+        undo(small_database.path, "all")
 
 
 def limited(pages: int) -> type[sqlite3.Connection]:
@@ -191,15 +191,15 @@ def limited(pages: int) -> type[sqlite3.Connection]:
 
 
 @pytest.mark.parametrize("pages", [3, 12, 18, 22, 26, 30])
-def test_full_journal(patient: Patient, pages: int) -> None:
-    original = patient.dump()
+def test_full_journal(small_database: SmallDatabase, pages: int) -> None:
+    original = small_database.dump()
     with pytest.raises(RepairFailed, match="Table run could not be written: the disk is full") as failure:
-        remove(patient.path, limited(pages))
-    patient.check_nothing_lost(original)
-    done = repairs(patient.path)
+        remove(small_database.path, limited(pages))
+    small_database.check_nothing_lost(original)
+    done = repairs(small_database.path)
     assert ("rows were quarantined as repair 1" in str(failure.value)) is bool(done)
-    undo(patient.path, "all")
-    assert patient.dump() == original
+    undo(small_database.path, "all")
+    assert small_database.dump() == original
 
 
 @pytest.fixture
@@ -216,10 +216,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_full_disk(patient: Patient, small_disk: Path) -> None:
-    path = small_disk / patient.path.name
-    shutil.copy(patient.path, path)
-    case = type(patient)(path)
+def test_full_disk(small_database: SmallDatabase, small_disk: Path) -> None:
+    path = small_disk / small_database.path.name
+    shutil.copy(small_database.path, path)
+    case = type(small_database)(path)
     original = case.dump()
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 80_000))
@@ -247,17 +247,17 @@ except RepairFailed as error:
 """
 
 
-def test_file_size_limit(patient: Patient) -> None:
+def test_file_size_limit(small_database: SmallDatabase) -> None:
     """A quota on the size of files: the database is larger already, and its journal cannot become so."""
-    original = patient.dump()
+    original = small_database.dump()
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED_PROCESS, str(patient.path)],
+        [sys.executable, "-c", LIMITED_PROCESS, str(small_database.path)],
         env={"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=True,
     )
     assert done.stdout.startswith("Table run could not be written: the disk"), done
-    patient.check_nothing_lost(original)
-    patient.journal_agrees()
-    assert patient.dump() == original
+    small_database.check_nothing_lost(original)
+    small_database.journal_agrees()
+    assert small_database.dump() == original

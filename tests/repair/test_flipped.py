@@ -15,7 +15,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import RepairError, Writer, preflight, repairs, undo
 
 if TYPE_CHECKING:
-    from small_database import Dump, Patient
+    from small_database import Dump, SmallDatabase
 
 PAGE = 4096
 DIAGRAM = f"{5:04x}{0:028x}"
@@ -25,15 +25,15 @@ ORPHANS = Rows(
 
 
 @pytest.fixture
-def operated(patient: Patient) -> tuple[Patient, Path, Dump]:
+def operated(small_database: SmallDatabase) -> tuple[SmallDatabase, Path, Dump]:
     """A database with three repairs; its journal, and all rows as they were."""
-    before = patient.dump()
-    with closing(Writer(patient.path, "s", lambda: True)) as writer:
+    before = small_database.dump()
+    with closing(Writer(small_database.path, "s", lambda: True)) as writer:
         writer.quarantine("orphan-run", Subject(), ORPHANS)
         values = {"diagram_data": b"recomputed"}
         writer.update("diagram-valid", Subject(), "persistencediagram", DIAGRAM, values, lambda _: True)
         writer.quarantine("r", Subject(), Rows("embedding", "SELECT id FROM embedding WHERE rowid % 3 = 0"))
-    return patient, patient.path.with_name("trajectory_data.doctor.sqlite"), before
+    return small_database, small_database.path.with_name("trajectory_data.doctor.sqlite"), before
 
 
 def places(size: int, seed: int, flips: int) -> list[tuple[int, int]]:
@@ -65,12 +65,14 @@ def attempt(path: Path, which: str, notes: list[str]) -> str:
 
 
 @pytest.mark.parametrize(("seed", "flips"), [(1, 24), pytest.param(2, 400, marks=pytest.mark.slow)])
-def test_wherever_a_bit_flips(operated: tuple[Patient, Path, Dump], tmp_path: Path, seed: int, flips: int) -> None:
-    patient, journal, before = operated
-    now, file = patient.dump(), patient.path.read_bytes()
+def test_wherever_a_bit_flips(
+    operated: tuple[SmallDatabase, Path, Dump], tmp_path: Path, seed: int, flips: int
+) -> None:
+    small_database, journal, before = operated
+    now, file = small_database.dump(), small_database.path.read_bytes()
     size, lost, refused = journal.stat().st_size, [], 0
     for number, (place, bit) in enumerate(places(size, seed, flips)):
-        here = type(patient)(tmp_path / str(number) / patient.path.name)
+        here = type(small_database)(tmp_path / str(number) / small_database.path.name)
         here.path.parent.mkdir()
         here.path.write_bytes(file)
         copy = here.path.with_name(journal.name)
@@ -95,47 +97,47 @@ def test_wherever_a_bit_flips(operated: tuple[Patient, Path, Dump], tmp_path: Pa
     assert sorted(lost)[len(lost) // 2] <= 1
 
 
-def check(patient: Patient, before: Dump, now: Dump, where: str) -> int:
+def check(small_database: SmallDatabase, before: Dump, now: Dump, where: str) -> int:
     """Every row is one that was there before or after the repairs; returns how many are not back."""
-    after = patient.dump()
+    after = small_database.dump()
     for table, rows in after.items():
         known = {data for _, data in [*before[table], *now[table]]}
         assert {data for _, data in rows} <= known, where
-    assert patient.values("PRAGMA integrity_check") == ["ok"], where
+    assert small_database.values("PRAGMA integrity_check") == ["ok"], where
     return sum(len({data for _, data in before[t]} - {data for _, data in rows}) for t, rows in after.items())
 
 
-def test_a_damaged_journal_begins_no_repair(operated: tuple[Patient, Path, Dump]) -> None:
-    patient, journal, _ = operated
+def test_a_damaged_journal_begins_no_repair(operated: tuple[SmallDatabase, Path, Dump]) -> None:
+    small_database, journal, _ = operated
     with closing(sqlite3.connect(journal)) as db:
         page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'changes_of_row'").fetchone()[0]
     flip(journal, (page - 1) * PAGE + PAGE - 3, 0)
     with pytest.raises(RepairError, match=r"journal .* is damaged \(integrity_check: .*\).*--doctor-undo all:intact"):
-        preflight(patient.path, 0)
+        preflight(small_database.path, 0)
 
 
-def test_salvaged_and_used_again(operated: tuple[Patient, Path, Dump]) -> None:
+def test_salvaged_and_used_again(operated: tuple[SmallDatabase, Path, Dump]) -> None:
     """The schema's page is gone: everything else is read without it, and what was damaged stays."""
-    patient, journal, before = operated
+    small_database, journal, before = operated
     data = journal.read_bytes()
     journal.write_bytes(bytes(PAGE) + data[PAGE:])
     with pytest.raises(RepairError, match="is not a doctor's journal"):
-        undo(patient.path, "all")
+        undo(small_database.path, "all")
     notes: list[str] = []
-    done = undo(patient.path, "all:intact", note=notes.append)
+    done = undo(small_database.path, "all:intact", note=notes.append)
     assert [each.undoes for each in done] == [3, 2, 1]
-    assert patient.dump() == before
+    assert small_database.dump() == before
     assert len(notes) == 1
     damaged = journal.with_name(f"{journal.name}.damaged-1")
     assert str(damaged.name) in notes[0]
     assert damaged.read_bytes()[PAGE:] == data[PAGE:]
-    assert preflight(patient.path, 0) == []
-    assert len(repairs(patient.path)) == 6
+    assert preflight(small_database.path, 0) == []
+    assert len(repairs(small_database.path)) == 6
 
 
 @pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
-def test_salvaged_in_another_encoding(tmp_path: Path, patient: Patient, encoding: str) -> None:
-    odd = type(patient)(tmp_path / "odd.sqlite")
+def test_salvaged_in_another_encoding(tmp_path: Path, small_database: SmallDatabase, encoding: str) -> None:
+    odd = type(small_database)(tmp_path / "odd.sqlite")
     with closing(sqlite3.connect(odd.path)) as db, db:
         db.execute(f"PRAGMA encoding = '{encoding}'")
         db.execute("CREATE TABLE run (id TEXT PRIMARY KEY, a, b, c, d, e)")

@@ -22,7 +22,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import Writer, preflight
 
 if TYPE_CHECKING:
-    from small_database import Patient
+    from small_database import SmallDatabase
 
 ENDLESS = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000000) SELECT {} FROM n WHERE i < 0"
@@ -47,34 +47,36 @@ def pressed(work: Callable[[], object]) -> float:
     return time.monotonic() - sent[0]
 
 
-def test_a_read_hears_it_and_the_next_read_is_as_before(patient: Patient) -> None:
-    with closing(Database(patient.path)) as database:
+def test_a_read_hears_it_and_the_next_read_is_as_before(small_database: SmallDatabase) -> None:
+    with closing(Database(small_database.path)) as database:
         assert pressed(lambda: database.read(lambda db: db.execute(ENDLESS.format("i")).fetchall())) < LONG
         assert database.read(lambda db: db.execute("SELECT count(*) FROM run").fetchone()) == (4,)
 
 
-def test_the_query_of_a_quarantine_hears_it_and_nothing_is_written(patient: Patient) -> None:
-    before = patient.dump()
+def test_the_query_of_a_quarantine_hears_it_and_nothing_is_written(small_database: SmallDatabase) -> None:
+    before = small_database.dump()
     endless = Rows("run", ENDLESS.format("'x' AS id"))
-    with closing(Writer(patient.path, "s", lambda: True)) as writer:
+    with closing(Writer(small_database.path, "s", lambda: True)) as writer:
         assert pressed(lambda: writer.quarantine("r", Subject(), endless)) < LONG
-        assert patient.dump() == before
+        assert small_database.dump() == before
         assert writer.quarantine("r", Subject(), Rows("run", "SELECT id FROM run WHERE 0")) is None
 
 
-def test_the_check_before_the_first_write_hears_it(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_before_the_first_write_hears_it(
+    small_database: SmallDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file is small, so the signal is raised where a real one would be let in."""
 
     def signalled() -> int:
         signal.raise_signal(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr(interrupts, "moment", signalled)
+    monkeypatch.setattr(interrupts, "_continue", signalled)
     monkeypatch.setattr(interrupts, "STEPS", 1)
     with pytest.raises(KeyboardInterrupt):
-        preflight(patient.path, 0)
+        preflight(small_database.path, 0)
     monkeypatch.undo()
-    assert preflight(patient.path, 0) == []
+    assert preflight(small_database.path, 0) == []
 
 
 def test_other_errors_stay_what_they_are() -> None:
@@ -83,18 +85,18 @@ def test_other_errors_stay_what_they_are() -> None:
         db.execute("SELECT 1 FROM absent")
 
 
-def test_a_whole_examination_hears_it(pytester: pytest.Pytester, patient: Patient, tmp_path: Path) -> None:
+def test_a_whole_examination_hears_it(pytester: pytest.Pytester, small_database: SmallDatabase, tmp_path: Path) -> None:
     pytester.makeconftest(
         "import pathlib, pytest_panic_doctor as d\n"
-        "@d.rule('endless', scope=d.Scope.DATABASE, sentence='it ends')\n"
-        "def endless(view):\n"
+        "@d.rule('endless', scope=d.Scope.DATABASE, description='it ends')\n"
+        "def endless(context):\n"
         f"    pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
-        f"    view.db.execute({ENDLESS.format('i')!r}).fetchall()\n"
+        f"    context.db.execute({ENDLESS.format('i')!r}).fetchall()\n"
         "    return ()\n"
         "def pytest_doctor_rules():\n"
         "    return [endless]\n"
     )
-    command = [sys.executable, "-m", "pytest", f"--doctor-db={patient.path}", "--doctor-rule=endless"]
+    command = [sys.executable, "-m", "pytest", f"--doctor-db={small_database.path}", "--doctor-rule=endless"]
     with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 60

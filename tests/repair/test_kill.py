@@ -18,7 +18,7 @@ from intruders import intrude
 from pytest_panic_doctor.repair import repairs, undo
 
 if TYPE_CHECKING:
-    from small_database import Patient
+    from small_database import SmallDatabase
 
 Surgeon = Callable[..., "subprocess.CompletedProcess[str]"]
 MODES = ("delete", "wal")
@@ -32,28 +32,28 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def sick(make: Callable[..., Patient], tmp_path: Path, mode: str) -> Patient:
+def sick(make: Callable[..., SmallDatabase], tmp_path: Path, mode: str) -> SmallDatabase:
     """A database with something for every kind of repair."""
     return make(tmp_path / "sick.sqlite", journal_mode=mode)
 
 
-def healed(sick: Patient, surgeon: Surgeon) -> tuple[int, Patient]:
+def healed(sick: SmallDatabase, repairer: Surgeon) -> tuple[int, SmallDatabase]:
     """The number of statements of an uninterrupted session, and what it leaves."""
     other = type(sick)(sick.path.with_name("healed.sqlite"))
     shutil.copy(sick.path, other.path)
-    done = surgeon(other.path)
+    done = repairer(other.path)
     assert done.returncode == 0, done.stderr
     return int(done.stdout), other
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_a_statement(sick: Patient, surgeon: Surgeon, moment: int) -> None:
+def test_killed_at_a_statement(sick: SmallDatabase, repairer: Surgeon, moment: int) -> None:
     original, schema = sick.dump(), sick.schema()
-    statements, other = healed(sick, surgeon)
-    killed = surgeon(sick.path, moment % statements, *(["after"] if moment % 2 else []))
+    statements, other = healed(sick, repairer)
+    killed = repairer(sick.path, moment % statements, *(["after"] if moment % 2 else []))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     sick.check_nothing_lost(original)
-    again = surgeon(sick.path)
+    again = repairer(sick.path)
     assert again.returncode == 0, again.stderr
     assert sick.dump() == other.dump()
     assert sick.schema() == schema
@@ -62,10 +62,10 @@ def test_killed_at_a_statement(sick: Patient, surgeon: Surgeon, moment: int) -> 
     assert sick.dump() == original
 
 
-def test_killed_at_random_times(sick: Patient, surgeon: Surgeon, mode: str) -> None:
+def test_killed_at_random_times(sick: SmallDatabase, repairer: Surgeon, mode: str) -> None:
     """One database, killed again and again until a session gets through."""
     original = sick.dump()
-    _, other = healed(sick, surgeon)
+    _, other = healed(sick, repairer)
     moments = random.Random(mode)
     script = [sys.executable, str(Path(__file__).with_name("repair_process.py")), str(sick.path)]
     for _ in range(8):
@@ -76,7 +76,7 @@ def test_killed_at_random_times(sick: Patient, surgeon: Surgeon, mode: str) -> N
         process.kill()
         process.wait()
         sick.check_nothing_lost(original)
-    assert surgeon(sick.path).returncode == 0
+    assert repairer(sick.path).returncode == 0
     assert sick.dump() == other.dump()
     assert {repair.status for repair in repairs(sick.path)} == {"applied"}
     undo(sick.path, "all")

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from databases import Built, build, dump, uid
 
-from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
-from pytest_panic_doctor.repair.journal.journal import read
+from pytest_panic_doctor.repair.journal.journal import read_repairs
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.repair.journal.writer import Writer
 
-ROOM = Room(40_000_000, 300_000_000, given=True)
+ROOM = MemoryRoom(40_000_000, 300_000_000, given=True)
 """Room for a row of 10 MB."""
 
 LARGE = 12_000_000
@@ -82,7 +82,7 @@ def test_a_large_row_is_not_put_back_and_stays_in_the_journal(built: Built) -> N
     with pytest.raises(RepairRefused, match=f"The row {uid(8, 1)} of invocation {SAID}"):
         undo(built.path, "all", space=ROOM)
     assert dump(built.path) == gone
-    assert [each.status for each in read(built.path, "1")] == ["applied"]
+    assert [each.status for each in read_repairs(built.path, "1")] == ["applied"]
     undo(built.path, "all")
     assert dump(built.path) == before
 

@@ -18,8 +18,8 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.reembed import Hook, Trust, embed
-from pytest_panic_doctor.session.parsing import cosine, kinds
+from pytest_panic_doctor.repair.reembed import EmbeddingHook, Trust, embed
+from pytest_panic_doctor.session.parsing import model_types, parse_cosine
 
 RULE = "lab-embedding"
 """A rule of one's own, whose repair embeds whatever lacks a vector."""
@@ -30,7 +30,7 @@ SHIFT = np.eye(8)[0] * 0.3
 Change = Callable[[Vectors, Sequence[str | bytes]], Vectors]
 
 
-class Ward:
+class RepairSetup:
     """A database of two runs, of which four captions have no usable vector; and a hook that counts its calls."""
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class Ward:
         subject = Subject(experiment or self.built.experiment, None if run is None else self.built.run(run), model)
         database = Database(self.built.path, shared=True)
         with closing(database), closing(Writer(self.built.path, "session", lambda: True)) as writer:
-            return embed(database, writer, Hook(self.hook, self.trust), rule, subject, kinds([], []))
+            return embed(database, writer, EmbeddingHook(self.hook, self.trust), rule, subject, model_types([], []))
 
     def stored(self, k: int, run: int = 0, model: str = "Nomic") -> bytes | None:
         with self.built.open() as db:
@@ -73,16 +73,16 @@ class Ward:
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Ward:
-    return Ward(tmp_path / "x.sqlite")
+def repair_run(tmp_path: Path) -> RepairSetup:
+    return RepairSetup(tmp_path / "x.sqlite")
 
 
-def test_a_hook_that_agrees_is_believed(ward: Ward) -> None:
-    assert ward.embed() == (
+def test_a_hook_that_agrees_is_believed(repair_run: RepairSetup) -> None:
+    assert repair_run.embed() == (
         "embedded 4 outputs again; the hook agrees with 5 stored embeddings (cosine 1.0000 at least)"
     )
     for k, run in ((3, 0), (7, 0), (5, 1), (9, 1)):
-        assert ward.stored(k, run) == ward.right(k, run)
+        assert repair_run.stored(k, run) == repair_run.right(k, run)
 
 
 WRONG: dict[str, tuple[Change, str]] = {
@@ -103,25 +103,27 @@ WRONG: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_hook_that_differs_writes_nothing_and_is_asked_once(ward: Ward, name: str) -> None:
-    ward.change, said = WRONG[name]
-    before = dump(ward.built.path)
+def test_a_hook_that_differs_writes_nothing_and_is_asked_once(repair_run: RepairSetup, name: str) -> None:
+    repair_run.change, said = WRONG[name]
+    before = dump(repair_run.built.path)
     for run in (None, 0, 1):
         with pytest.raises(RepairFailed) as refused:
-            ward.embed(run=run)
+            repair_run.embed(run=run)
         assert "of 5 stored embeddings differ from what the hook makes of the same outputs" in str(refused.value)
         assert said in str(refused.value)
         assert "(embedding 06b05171" in str(refused.value)
         assert str(refused.value).endswith("): correct the hook, or set doctor_embed_cosine")
-    assert len(ward.calls) == 1
-    assert dump(ward.built.path) == before
+    assert len(repair_run.calls) == 1
+    assert dump(repair_run.built.path) == before
 
 
-def test_the_outputs_that_are_compared_are_different_ones(ward: Ward) -> None:
-    ward.do("UPDATE invocation SET output_text = 'again' WHERE sequence_number > 4 AND run_id = ?", ward.built.run())
+def test_the_outputs_that_are_compared_are_different_ones(repair_run: RepairSetup) -> None:
+    repair_run.do(
+        "UPDATE invocation SET output_text = 'again' WHERE sequence_number > 4 AND run_id = ?", repair_run.built.run()
+    )
     with pytest.raises(RepairFailed, match="differ"):
-        ward.embed()
-    assert len(set(ward.calls[0])) == 5
+        repair_run.embed()
+    assert len(set(repair_run.calls[0])) == 5
 
 
 @pytest.mark.parametrize(
@@ -139,20 +141,20 @@ def test_the_outputs_that_are_compared_are_different_ones(ward: Ward) -> None:
         (None, "no embedding hook is installed for Nomic"),
     ],
 )
-def test_what_is_no_array_of_vectors_is_refused(ward: Ward, vectors: object, said: str) -> None:
-    ward.change = lambda right, outputs: vectors  # type: ignore[assignment,return-value]  # noqa: ARG005
-    before = dump(ward.built.path)
+def test_what_is_no_array_of_vectors_is_refused(repair_run: RepairSetup, vectors: object, said: str) -> None:
+    repair_run.change = lambda right, outputs: vectors  # type: ignore[assignment,return-value]  # noqa: ARG005
+    before = dump(repair_run.built.path)
     with pytest.raises(RepairFailed, match=said):
-        ward.embed()
-    assert dump(ward.built.path) == before
+        repair_run.embed()
+    assert dump(repair_run.built.path) == before
 
 
-def test_each_rule_repairs_what_it_finds_so_that_both_items_are_fixed(ward: Ward) -> None:
-    assert ward.embed(rule="embedding-missing").startswith("embedded 1 output again")
-    assert (ward.stored(3), ward.stored(9, 1)) == (None, ward.right(9, 1))
-    assert ward.embed(rule="embedding-missing") == "another worker was faster"
-    assert ward.embed(rule="embedding-vector").startswith("embedded 3 outputs again")
-    assert ward.stored(3) == ward.right(3)
+def test_each_rule_repairs_what_it_finds_so_that_both_items_are_fixed(repair_run: RepairSetup) -> None:
+    assert repair_run.embed(rule="embedding-missing").startswith("embedded 1 output again")
+    assert (repair_run.stored(3), repair_run.stored(9, 1)) == (None, repair_run.right(9, 1))
+    assert repair_run.embed(rule="embedding-missing") == "another worker was faster"
+    assert repair_run.embed(rule="embedding-vector").startswith("embedded 3 outputs again")
+    assert repair_run.stored(3) == repair_run.right(3)
 
 
 def spoilt(caption: str, value: float) -> Callable[[Vectors, Sequence[str | bytes]], Vectors]:
@@ -164,119 +166,121 @@ def spoilt(caption: str, value: float) -> Callable[[Vectors, Sequence[str | byte
 
 
 @pytest.mark.parametrize("value", [0, np.nan, np.inf, 1e300])
-def test_one_vector_that_is_none_costs_no_other_and_is_named(ward: Ward, value: float) -> None:
-    ward.change = spoilt("text 7 of an apple", value)
-    said = ward.embed()
+def test_one_vector_that_is_none_costs_no_other_and_is_named(repair_run: RepairSetup, value: float) -> None:
+    repair_run.change = spoilt("text 7 of an apple", value)
+    said = repair_run.embed()
     assert said.startswith("embedded 3 outputs again; ")
     assert said.endswith(
         "the embedding hook returned a vector for Nomic that is zero or not finite, or too large, "
-        f"of invocation {ward.built.invocation(7)}: correct it"
+        f"of invocation {repair_run.built.invocation(7)}: correct it"
     )
-    assert ward.stored(7) is None
-    assert ward.stored(3) == ward.right(3)
+    assert repair_run.stored(7) is None
+    assert repair_run.stored(3) == repair_run.right(3)
 
 
-def test_where_all_are_none_nothing_is_done(ward: Ward) -> None:
-    ward.do("UPDATE embedding SET vector = NULL WHERE invocation_id < ?", ward.built.invocation(0, run=1))
+def test_where_all_are_none_nothing_is_done(repair_run: RepairSetup) -> None:
+    repair_run.do("UPDATE embedding SET vector = NULL WHERE invocation_id < ?", repair_run.built.invocation(0, run=1))
 
     def change(right: Vectors, outputs: Sequence[str | bytes]) -> Vectors:
         right[[str(text).endswith("apple") for text in outputs]] = 0
         return right
 
-    ward.change = change
+    repair_run.change = change
     with pytest.raises(RepairFailed, match=r"returned 6 vectors for Nomic that are zero .* and 3 more: correct it"):
-        ward.embed(run=0)
+        repair_run.embed(run=0)
 
 
-def test_a_lost_output_costs_no_other(ward: Ward) -> None:
-    ward.do("UPDATE invocation SET output_text = NULL WHERE id = ?", ward.built.invocation(3))
-    said = ward.embed()
+def test_a_lost_output_costs_no_other(repair_run: RepairSetup) -> None:
+    repair_run.do("UPDATE invocation SET output_text = NULL WHERE id = ?", repair_run.built.invocation(3))
+    said = repair_run.embed()
     assert said.startswith("embedded 3 outputs again; ")
-    assert f"invocation {ward.built.invocation(3)} has lost its output" in said
-    assert ward.stored(7) == ward.right(7)
+    assert f"invocation {repair_run.built.invocation(3)} has lost its output" in said
+    assert repair_run.stored(7) == repair_run.right(7)
     with pytest.raises(RepairFailed, match="has lost its output, so nothing can be embedded"):
-        ward.embed()
+        repair_run.embed()
 
 
-def test_a_sample_of_which_the_hook_makes_nothing_tells_nothing(ward: Ward) -> None:
-    ward.embed()
-    sample = ward.calls[0]
-    ward.do("UPDATE embedding SET vector = NULL WHERE id = ?", ward.built.embedding(3))
-    ward.trust = Trust()
-    ward.change = spoilt(str(sample[0]), 0)
+def test_a_sample_of_which_the_hook_makes_nothing_tells_nothing(repair_run: RepairSetup) -> None:
+    repair_run.embed()
+    sample = repair_run.calls[0]
+    repair_run.do("UPDATE embedding SET vector = NULL WHERE id = ?", repair_run.built.embedding(3))
+    repair_run.trust = Trust()
+    repair_run.change = spoilt(str(sample[0]), 0)
     if sample[0] == "text 3 of an apple":
-        ward.change = spoilt(str(sample[1]), 0)
-    assert ward.embed().startswith("embedded 1 output again; the hook agrees")
+        repair_run.change = spoilt(str(sample[1]), 0)
+    assert repair_run.embed().startswith("embedded 1 output again; the hook agrees")
 
 
-def test_where_nothing_is_stored_it_is_said(ward: Ward) -> None:
-    ward.do("DELETE FROM embedding WHERE embedding_model = 'Nomic'")
-    assert ward.embed() == "embedded 12 outputs again; not compared, since no other embedding by Nomic is stored"
+def test_where_nothing_is_stored_it_is_said(repair_run: RepairSetup) -> None:
+    repair_run.do("DELETE FROM embedding WHERE embedding_model = 'Nomic'")
+    assert repair_run.embed() == "embedded 12 outputs again; not compared, since no other embedding by Nomic is stored"
 
 
-def another_experiment(ward: Ward) -> str:
+def another_experiment(repair_run: RepairSetup) -> str:
     """An experiment with one run, whose three captions have no embedding."""
     experiment, run = uid(1, 9), uid(2, 9)
-    ward.do(
+    repair_run.do(
         "INSERT INTO experimentconfig SELECT ?, networks, seeds, ?, embedding_models, 6, started_at, completed_at "
         "FROM experimentconfig",
         experiment,
         json.dumps(["an apple"]),
     )
-    ward.do("INSERT INTO run SELECT ?, network, seed, 6, 'an apple', ? FROM run LIMIT 1", run, experiment)
+    repair_run.do("INSERT INTO run SELECT ?, network, seed, 6, 'an apple', ? FROM run LIMIT 1", run, experiment)
     for k in range(1, 6, 2):
-        ward.do(
+        repair_run.do(
             "INSERT INTO invocation VALUES (?, ?, ?, 'Moondream', 'TEXT', -1, ?, ?, NULL, ?, NULL)",
             *(uid(3, 9000 + k), TIME, LATER, run, k, f"text {k} of an apple"),
         )
     return experiment
 
 
-def test_an_experiment_without_embeddings_is_compared_with_another_one(ward: Ward) -> None:
-    experiment = another_experiment(ward)
-    ward.change = lambda right, _: right[:, ::-1]
+def test_an_experiment_without_embeddings_is_compared_with_another_one(repair_run: RepairSetup) -> None:
+    experiment = another_experiment(repair_run)
+    repair_run.change = lambda right, _: right[:, ::-1]
     with pytest.raises(RepairFailed, match="5 of 5 stored embeddings differ"):
-        ward.embed(experiment=experiment)
-    ward.change, ward.trust = lambda right, _: right[:, :7], Trust()
+        repair_run.embed(experiment=experiment)
+    repair_run.change, repair_run.trust = lambda right, _: right[:, :7], Trust()
     with pytest.raises(RepairFailed, match=r"returned shape \(5, 7\) for Nomic instead of \(5, 8\)"):
-        ward.embed(experiment=experiment)
-    ward.change, ward.trust = lambda right, _: right, Trust()
-    assert "agrees with 5 stored embeddings" in ward.embed(experiment=experiment)
+        repair_run.embed(experiment=experiment)
+    repair_run.change, repair_run.trust = lambda right, _: right, Trust()
+    assert "agrees with 5 stored embeddings" in repair_run.embed(experiment=experiment)
 
 
-def test_a_damaged_stored_embedding_is_no_sample(ward: Ward) -> None:
+def test_a_damaged_stored_embedding_is_no_sample(repair_run: RepairSetup) -> None:
     for k, value in ((1, bytes(32)), (5, np.full(8, np.nan, "<f4").tobytes()), (9, b"short")):
-        ward.do("UPDATE embedding SET vector = ? WHERE id = ?", value, ward.built.embedding(k))
-    ward.do("UPDATE invocation SET output_text = NULL WHERE id = ?", ward.built.invocation(1, run=1))
-    assert "agrees with" in ward.embed(run=0)
-    assert ward.stored(9) == ward.right(9)
+        repair_run.do("UPDATE embedding SET vector = ? WHERE id = ?", value, repair_run.built.embedding(k))
+    repair_run.do("UPDATE invocation SET output_text = NULL WHERE id = ?", repair_run.built.invocation(1, run=1))
+    assert "agrees with" in repair_run.embed(run=0)
+    assert repair_run.stored(9) == repair_run.right(9)
 
 
-def test_images_are_compared_as_images(ward: Ward) -> None:
-    ward.do("UPDATE embedding SET vector = NULL WHERE id = ?", ward.built.embedding(4))
+def test_images_are_compared_as_images(repair_run: RepairSetup) -> None:
+    repair_run.do("UPDATE embedding SET vector = NULL WHERE id = ?", repair_run.built.embedding(4))
     by_image: dict[bytes, NDArray[np.float64]] = {}
     for run in (0, 1):
-        with ward.built.open() as db:
-            ids = [ward.built.invocation(k, run=run) for k in range(0, LENGTH, 2)]
+        with repair_run.built.open() as db:
+            ids = [repair_run.built.invocation(k, run=run) for k in range(0, LENGTH, 2)]
             images = [db.execute(OUTPUT, (each,)).fetchone()[0] for each in ids]
         by_image |= dict(zip(images, vectors(run, image=True).astype(np.float64), strict=True))
-    ward.change = lambda _, outputs: np.stack([by_image[bytes(image)] for image in outputs])  # type: ignore[arg-type]
-    ward.do("DELETE FROM embedding WHERE id > ? AND embedding_model = 'NomicVision'", ward.built.embedding(0, run=1))
-    assert "agrees with 5 stored embeddings" in ward.embed("NomicVision", run=0)
-    assert ward.stored(4, model="NomicVision") == vectors(0, image=True)[2].tobytes()
+    repair_run.change = lambda _, outputs: np.stack([by_image[bytes(image)] for image in outputs])  # type: ignore[arg-type]
+    repair_run.do(
+        "DELETE FROM embedding WHERE id > ? AND embedding_model = 'NomicVision'", repair_run.built.embedding(0, run=1)
+    )
+    assert "agrees with 5 stored embeddings" in repair_run.embed("NomicVision", run=0)
+    assert repair_run.stored(4, model="NomicVision") == vectors(0, image=True)[2].tobytes()
 
 
-def test_the_least_cosine_is_the_users(ward: Ward) -> None:
-    ward.change = lambda right, _: right + SHIFT
-    ward.trust = Trust(0.5)
-    assert "agrees" in ward.embed()
-    ward.do("UPDATE embedding SET vector = NULL WHERE id = ?", ward.built.embedding(3))
-    ward.trust, ward.change = Trust(0), WRONG["random"][0]
-    assert ward.embed() == "embedded 1 output again; not compared with stored ones (doctor_embed_cosine = 0)"
+def test_the_least_cosine_is_the_users(repair_run: RepairSetup) -> None:
+    repair_run.change = lambda right, _: right + SHIFT
+    repair_run.trust = Trust(0.5)
+    assert "agrees" in repair_run.embed()
+    repair_run.do("UPDATE embedding SET vector = NULL WHERE id = ?", repair_run.built.embedding(3))
+    repair_run.trust, repair_run.change = Trust(0), WRONG["random"][0]
+    assert repair_run.embed() == "embedded 1 output again; not compared with stored ones (doctor_embed_cosine = 0)"
 
 
 def test_the_ini_key_is_a_number_from_0_to_1() -> None:
-    assert [cosine(given) for given in ("", None, "0", "0.95", "1")] == [None, None, 0, 0.95, 1]
+    assert [parse_cosine(given) for given in ("", None, "0", "0.95", "1")] == [None, None, 0, 0.95, 1]
     for wrong in ("-0.1", "1.5", "nan", "99%", "off"):
         with pytest.raises(BadOption, match=r"doctor_embed_cosine .* is not a cosine: give a number from 0"):
-            cosine(wrong)
+            parse_cosine(wrong)

@@ -12,11 +12,11 @@ from defects import DAMAGES
 from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Outcome, Repaired
+from pytest_panic_doctor.examination.examiner import Outcome, RepairResult
 from pytest_panic_doctor.repair.journal.undo import repairs, undo
-from pytest_panic_doctor.repair.shared import Settled
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding
 
@@ -25,18 +25,18 @@ REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repaira
 
 
 @pytest.fixture(scope="module")
-def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
     """One warm child for all tests."""
-    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+    with DiagramRunner(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
 
 
 def words(outcomes: dict[str, list[Outcome]]) -> dict[str, list[str]]:
-    return {rule: sorted(outcome.word for outcome in found) for rule, found in sorted(outcomes.items())}
+    return {rule: sorted(outcome.status for outcome in found) for rule, found in sorted(outcomes.items())}
 
 
 @pytest.mark.parametrize("name", REPAIRABLE)
-def test_it_heals_in_any_order_and_comes_back(tmp_path: Path, computer: Computer, name: str) -> None:
+def test_it_heals_in_any_order_and_comes_back(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     damage = REPAIRABLE[name]
     found = {}
     for order in (1, -1):
@@ -44,11 +44,11 @@ def test_it_heals_in_any_order_and_comes_back(tmp_path: Path, computer: Computer
         with built.open() as db:
             damage.plant(db, built)
         before = dump(built.path)
-        found[order] = words(fix(built, computer, order, deep=[damage.rule]))
+        found[order] = words(fix(built, runner, order, deep=[damage.rule]))
         assert "fixed" in found[order][damage.rule]
         assert not any("failed" in each for each in found[order].values())
         after = dump(built.path)
-        again = words(fix(built, computer, order, deep=[damage.rule]))
+        again = words(fix(built, runner, order, deep=[damage.rule]))
         assert not any(set(each) & {"failed", "skipped"} for each in again.values())
         assert dump(built.path) == after
         undo(built.path, "all")
@@ -60,7 +60,7 @@ def test_it_heals_in_any_order_and_comes_back(tmp_path: Path, computer: Computer
     ("name", "rule"), [("diagram_null", "diagram-missing"), ("embedding_twice", "embedding-duplicate")]
 )
 def test_what_another_item_settled_is_said_as_if_it_had_not(
-    tmp_path: Path, computer: Computer, name: str, rule: str
+    tmp_path: Path, runner: DiagramRunner, name: str, rule: str
 ) -> None:
     """Against the order, the item of a later rule repairs it: the findings and the measures are those of this rule."""
     said = []
@@ -68,7 +68,7 @@ def test_what_another_item_settled_is_said_as_if_it_had_not(
         built = build(tmp_path / f"{order}.sqlite", older=True)
         with built.open() as db:
             DAMAGES[name].plant(db, built)
-        (fixed,) = [each for each in fix(built, computer, order)[rule] if each.word == "fixed"]
+        (fixed,) = [each for each in fix(built, runner, order)[rule] if each.status == "fixed"]
         found = [(finding.message, finding.ids, finding.count) for finding in fixed.findings]
         said.append((found, fixed.note, set(fixed.measures)))
     assert said[0] == said[1]
@@ -77,19 +77,19 @@ def test_what_another_item_settled_is_said_as_if_it_had_not(
 
 
 def test_settled_is_found_within_a_subject(tmp_path: Path) -> None:
-    settled = Settled(tmp_path)
+    settled = ResultStore(tmp_path)
     finding = Finding("r", "it is torn", "e", "1", "a-b", "embedding", ("x",), 1)
-    settled.keep("r", Subject("e", "1", "a-b"), Repaired("first", {"points": 6}, (finding,)))
-    settled.keep("r", Subject("e", "2", "b"), Repaired("second"))
-    settled.keep("r", Subject("e", "2", "B/[*]"), Repaired("third"))
-    assert list(settled.within("r", Subject("e", "1", "a-b"))) == [Repaired("first", {"points": 6}, (finding,))]
-    assert [each.note for each in settled.within("r", Subject("e", None, "b"))] == ["second"]
-    assert [each.note for each in settled.within("r", Subject("e", None, "B/[*]"))] == ["third"]
-    assert len(list(settled.within("r", Subject()))) == 3
-    assert list(settled.within("other", Subject())) == []
+    settled.save("r", Subject("e", "1", "a-b"), RepairResult("first", {"points": 6}, (finding,)))
+    settled.save("r", Subject("e", "2", "b"), RepairResult("second"))
+    settled.save("r", Subject("e", "2", "B/[*]"), RepairResult("third"))
+    assert list(settled.find("r", Subject("e", "1", "a-b"))) == [RepairResult("first", {"points": 6}, (finding,))]
+    assert [each.note for each in settled.find("r", Subject("e", None, "b"))] == ["second"]
+    assert [each.note for each in settled.find("r", Subject("e", None, "B/[*]"))] == ["third"]
+    assert len(list(settled.find("r", Subject()))) == 3
+    assert list(settled.find("other", Subject())) == []
 
 
-def test_all_damage_together_heals_in_any_order(tmp_path: Path, computer: Computer) -> None:
+def test_all_damage_together_heals_in_any_order(tmp_path: Path, runner: DiagramRunner) -> None:
     names = (
         "run_of_lost_experiment",
         "invocation_of_lost_run",
@@ -108,7 +108,7 @@ def test_all_damage_together_heals_in_any_order(tmp_path: Path, computer: Comput
                 DAMAGES[name].plant(db, built)
                 for table in ("run", "invocation", "embedding", "embeddingcluster", "persistencediagram"):
                     db.execute(f"UPDATE {table} SET id = ? WHERE id = ?", (f"{number:032x}", "f" * 32))
-        found.append(words(fix(built, computer, order)))
+        found.append(words(fix(built, runner, order)))
         state = dump(built.path)
         rows.append({table: [row[1] for row in state[table]] for table in state})
     assert rows[0] == rows[1]
@@ -116,12 +116,12 @@ def test_all_damage_together_heals_in_any_order(tmp_path: Path, computer: Comput
     assert not any("failed" in each for each in found[0].values())
 
 
-def test_a_quarantined_run_takes_what_hangs_on_it(tmp_path: Path, computer: Computer) -> None:
+def test_a_quarantined_run_takes_what_hangs_on_it(tmp_path: Path, runner: DiagramRunner) -> None:
     """Which has to be allowed where the run is whole: then it is its experiment that is lost."""
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE run SET experiment_id = 'lost' WHERE id = ?", (built.run(),))
-    fix(built, computer, most="100%")
+    fix(built, runner, most="100%")
     state = dump(built.path)
     assert {table: len(state[table]) for table in ("run", "invocation", "embedding", "persistencediagram")} == {
         "run": 1,
@@ -152,23 +152,23 @@ def test_a_quarantined_run_takes_what_hangs_on_it(tmp_path: Path, computer: Comp
     ids=["blob", "NULL"],
 )
 def test_a_row_that_cannot_be_named_is_left_with_a_sentence(
-    tmp_path: Path, computer: Computer, script: str, rule: str, said: str
+    tmp_path: Path, runner: DiagramRunner, script: str, rule: str, said: str
 ) -> None:
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.executescript(script)
     before = dump(built.path)
-    outcomes = fix(built, computer)
-    assert [said in outcome.note for outcome in outcomes[rule] if outcome.word == "failed"] == [True]
+    outcomes = fix(built, runner)
+    assert [said in outcome.note for outcome in outcomes[rule] if outcome.status == "failed"] == [True]
     assert dump(built.path) == before
 
 
-def test_an_embedding_model_of_any_name_is_repaired(tmp_path: Path, computer: Computer) -> None:
+def test_an_embedding_model_of_any_name_is_repaired(tmp_path: Path, runner: DiagramRunner) -> None:
     built = build(tmp_path / "x.sqlite")
     name = "模型" * 100
     with built.open() as db:
         db.execute("UPDATE embedding SET embedding_model = ? WHERE embedding_model = 'Nomic'", (name,))
         db.execute("UPDATE experimentconfig SET embedding_models = ?", (json.dumps([name]),))
         db.execute("DELETE FROM persistencediagram")
-    outcomes = fix(built, computer, text_models=[name])
+    outcomes = fix(built, runner, text_models=[name])
     assert words(outcomes)["diagram-missing"] == ["fixed", "fixed"]

@@ -13,7 +13,7 @@ import pytest
 import research_tool
 from databases import ENGINE, Built, build, dump, npz, vectors
 
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import recompute
@@ -67,15 +67,13 @@ def stored(built: Built) -> bytes:
     return payload
 
 
-def repair(built: Built) -> recompute.Done:
+def repair(built: Built) -> recompute.RepairSummary:
     subject = Subject(built.experiment, built.run(), "Nomic")
-    place = recompute.Place(built.run(), "Nomic", "TEXT", 8)
+    place = recompute.DiagramTarget(built.run(), "Nomic", "TEXT", 8)
     database = Database(built.path, shared=True)
     with closing(database), closing(Writer(built.path, "session", lambda: True)) as writer:
-        computer: Computer = NoComputer()  # type: ignore[assignment]
-        return recompute.recompute(
-            database, writer, computer, lambda _: nullcontext(), RULE, subject, lambda _: place, 2
-        )
+        runner: DiagramRunner = NoComputer()  # type: ignore[assignment]
+        return recompute.recompute(database, writer, runner, lambda _: nullcontext(), RULE, subject, lambda _: place, 2)
 
 
 GENERATORS = {

@@ -17,28 +17,28 @@ from defects import DAMAGES, plant
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from small_database import Patient, name
+from small_database import SmallDatabase, name
 
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.repair.journal.size import Tally, weigh
+from pytest_panic_doctor.repair.journal.size import SessionTotals, quarantine_size
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.preview import Planner
-from pytest_panic_doctor.repair.repairer import OperatingSurgeon
-from pytest_panic_doctor.repair.shared import Settled
+from pytest_panic_doctor.repair.repairer import DatabaseRepairer
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.repair.targets import NO_ROWS, QUARANTINES
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding, Rule
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 RULES = registry()
 QUARANTINED = {
     name: damage for name, damage in DAMAGES.items() if damage.repairable and RULES[damage.rule].repair in QUARANTINES
 }
-KINDS = kinds([], [])
+KINDS = model_types([], [])
 
 ROOTS = {
     "run": (2, 4),
@@ -58,12 +58,14 @@ def some(table: str) -> st.SearchStrategy[Rows]:
 
 @examples(max_examples=25, deadline=None)
 @given(found=st.lists(st.sampled_from(list(ROOTS)).flatmap(some), min_size=1, max_size=4))
-def test_rows_that_hang_on_several_weigh_once(template: Path, at: Callable[[Path], Patient], found: list[Rows]) -> None:
+def test_rows_that_hang_on_several_weigh_once(
+    template: Path, at: Callable[[Path], SmallDatabase], found: list[Rows]
+) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "x.sqlite")
         shutil.copy(template, path)
         with closing(at(path).connect()) as db:
-            planned = weigh(db, found)
+            planned = quarantine_size(db, found)
         with closing(Writer(path, "session", lambda: True)) as writer:
             for rows in found:
                 writer.quarantine("rule", Subject(), rows)
@@ -77,14 +79,14 @@ def journalled(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(built: Built, tally: Path) -> Iterator[tuple[Database, Planner, OperatingSurgeon]]:
+def opened(built: Built, totals: Path) -> Iterator[tuple[Database, Planner, DatabaseRepairer]]:
     """Who plans and who repairs."""
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
-    settled = Settled(tally.with_suffix(".settled"))
-    surgeon = OperatingSurgeon(database, writer, never, KINDS, no_hook, unclaimed, settled)
-    yield database, Planner(database, KINDS, Tally(tally)), surgeon
-    surgeon.close()
+    settled = ResultStore(totals.with_suffix(".settled"))
+    repairer = DatabaseRepairer(database, writer, never, KINDS, no_hook, unclaimed, settled)
+    yield database, Planner(database, KINDS, SessionTotals(totals)), repairer
+    repairer.close()
     database.close()
 
 
@@ -128,16 +130,16 @@ def test_the_plan_of_an_item_is_what_the_journal_has(tmp_path: Path, name: str) 
     built = build(tmp_path / "x.sqlite", older=QUARANTINED[name].older)
     plant(built, name)
     cluster_all(built)
-    with opened(built, tmp_path / "tally") as (database, planner, surgeon):
+    with opened(built, tmp_path / "tally") as (database, planner, repairer):
         ((rule, subject, findings),) = sick_items(database)
         assert rule.id == QUARANTINED[name].rule
         note, measures = planner.plan(rule, subject, findings)
         assert not note
         assert not repairs(built.path)
-        surgeon.operate(rule, subject, findings)
+        repairer.repair(rule, subject, findings)
         done = journalled(built.path)
         assert done == (measures["rows"], measures["bytes"])
-        assert planner.tally.by_rule() == {rule.id: done}
+        assert planner.totals.by_rule() == {rule.id: done}
         assert "bytes_high" not in measures
 
 
@@ -167,7 +169,7 @@ def test_the_plan_says_where_another_diagram_may_be_kept(tmp_path: Path) -> None
             )
         )
     kept_now, kept_then = sum(sizes.values()) - sizes[NEW], sum(sizes.values()) - sizes[built.diagram()]
-    with opened(built, tmp_path / "tally") as (database, planner, surgeon):
+    with opened(built, tmp_path / "tally") as (database, planner, repairer):
         ((rule, subject, findings),) = sick_items(database)
         reason, measures = planner.plan(rule, subject, findings)
         assert "which of them is right is unknown: 1 of 6 vectors is unusable" in reason
@@ -178,7 +180,7 @@ def test_the_plan_says_where_another_diagram_may_be_kept(tmp_path: Path) -> None
         assert measures["bytes_high"] == kept_then > kept_now
         with built.open() as db:
             db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (vector, built.embedding(3)))
-        surgeon.operate(rule, subject, findings)
+        repairer.repair(rule, subject, findings)
         assert journalled(built.path) == (2, kept_then)
 
 
@@ -194,4 +196,4 @@ def test_what_cannot_be_repaired_is_planned_to_stay(tmp_path: Path) -> None:
         note, measures = planner.plan(rule, subject, findings)
         assert "trigger mine" in note
         assert not measures
-        assert planner.tally.total() == (0, 0)
+        assert planner.totals.total() == (0, 0)

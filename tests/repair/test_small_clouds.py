@@ -16,13 +16,13 @@ from pytest_panic_doctor.compute.process import Child
 from pytest_panic_doctor.compute.runner import Task
 from pytest_panic_doctor.compute.small import MOST_POINTS, SmallFirst, in_process
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Outcome, Repaired, Sick
+from pytest_panic_doctor.examination.examiner import Outcome, RepairResult, SubjectFindings
 from pytest_panic_doctor.repair import Writer, batch, repairs, undo
 from pytest_panic_doctor.repair.journal import writer
 from pytest_panic_doctor.repair.journal.journal import Repair
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.repair.recompute import claimed
-from pytest_panic_doctor.repair.repairer import OperatingSurgeon
+from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.rules.base import Finding, Rule
 
 RUNS = 4
@@ -30,7 +30,7 @@ ALL = RUNS * len(MODELS)
 
 
 @pytest.fixture
-def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallFirst]:
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallFirst]:
     """One that may start no child."""
     monkeypatch.setattr(Child, "__init__", lambda *_: pytest.fail("a child was started"))
     with SmallFirst(budget=Budget(tmp_path / "budget", 4_000_000_000)) as made:
@@ -67,15 +67,15 @@ def transactions(path: Path) -> int:
 
 
 def of_missing(outcomes: dict[str, list[Outcome]]) -> list[str]:
-    return [outcome.word for outcome in outcomes["diagram-missing"]]
+    return [outcome.status for outcome in outcomes["diagram-missing"]]
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_all_in_one_transaction_and_each_says_what_was_done(
-    sick: Built, computer: SmallFirst, together: list[int], order: int
+    sick: Built, runner: SmallFirst, together: list[int], order: int
 ) -> None:
     before, count = dump(sick.path), transactions(sick.path)
-    outcomes = fix(sick, computer, order)
+    outcomes = fix(sick, runner, order)
     assert together == [ALL]
     assert transactions(sick.path) == count + 1
     assert of_missing(outcomes) == ["fixed"] * ALL
@@ -83,7 +83,7 @@ def test_all_in_one_transaction_and_each_says_what_was_done(
         assert [finding.message for finding in outcome.findings] == ["the diagram of 6 points is NULL"]
         assert outcome.note.startswith("computed from 6 points, 6 of them distinct: ")
         assert outcome.measures["engine"] == "native"
-    assert {outcome.word for outcome in outcomes["diagram-current"]} == {"passed"}
+    assert {outcome.status for outcome in outcomes["diagram-current"]} == {"passed"}
     done = repairs(sick.path)
     assert [(each.rule, each.rows) for each in done] == [("diagram-missing", 1)] * ALL
     assert len({each.subject for each in done}) == ALL
@@ -94,33 +94,33 @@ def test_all_in_one_transaction_and_each_says_what_was_done(
 
 
 def test_no_more_than_so_many(
-    sick: Built, computer: SmallFirst, together: list[int], monkeypatch: pytest.MonkeyPatch
+    sick: Built, runner: SmallFirst, together: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "MOST", 3)
-    assert of_missing(fix(sick, computer)) == ["fixed"] * ALL
+    assert of_missing(fix(sick, runner)) == ["fixed"] * ALL
     assert together == [3, 3, 2]
 
 
-def test_none_from_an_incomplete_cloud(sick: Built, computer: SmallFirst) -> None:
+def test_none_from_an_incomplete_cloud(sick: Built, runner: SmallFirst) -> None:
     """It is left to its own item, which says why; those behind it are not."""
     with sick.open() as db:
         db.execute("DELETE FROM embedding WHERE id = ?", (sick.embedding(3, 1),))
-    outcomes = fix(sick, computer)
+    outcomes = fix(sick, runner)
     assert sorted(of_missing(outcomes)) == ["failed"] + ["fixed"] * (ALL - 1)
-    (failed,) = [each for each in outcomes["diagram-missing"] if each.word == "failed"]
+    (failed,) = [each for each in outcomes["diagram-missing"] if each.status == "failed"]
     assert "1 of 6 invocations has no embedding (embedding-missing)" in failed.note
     assert len([each for each in repairs(sick.path) if each.rule == "diagram-missing"]) == ALL - 1
 
 
-def test_embeddings_are_repaired_by_their_own_items_first(sick: Built, computer: SmallFirst) -> None:
+def test_embeddings_are_repaired_by_their_own_items_first(sick: Built, runner: SmallFirst) -> None:
     """Of two embeddings that are equal one goes, before the diagram of its run is computed."""
     with sick.open() as db:
         row = db.execute("SELECT * FROM embedding WHERE id = ?", (sick.embedding(5, 2),)).fetchone()
         newer = ("f" * 32, row[1], "2099-01-01 00:00:00.000001", *row[3:])
         db.execute("INSERT INTO embedding VALUES (?, ?, ?, ?, ?, ?)", newer)
-    outcomes = fix(sick, computer)
+    outcomes = fix(sick, runner)
     assert of_missing(outcomes) == ["fixed"] * ALL
-    assert {outcome.word for outcome in outcomes["diagram-current"]} == {"passed"}
+    assert {outcome.status for outcome in outcomes["diagram-current"]} == {"passed"}
     rules = [each.rule for each in repairs(sick.path)]
     assert sorted(set(rules)) == ["diagram-missing", "embedding-duplicate"]
     quarantined = next(each for each in repairs(sick.path) if each.rule == "embedding-duplicate")
@@ -130,34 +130,38 @@ def test_embeddings_are_repaired_by_their_own_items_first(sick: Built, computer:
     assert (computed.rule, quarantined.id < computed.id) == ("diagram-missing", True)
 
 
-def test_what_another_worker_computes_is_left_to_it(sick: Built, computer: SmallFirst, together: list[int]) -> None:
+def test_what_another_worker_computes_is_left_to_it(sick: Built, runner: SmallFirst, together: list[int]) -> None:
     taken = claimed(Subject(sick.experiment, sick.run(1), "Nomic"))
-    assert of_missing(fix(sick, computer, taken=[taken])) == ["fixed"] * ALL
+    assert of_missing(fix(sick, runner, taken=[taken])) == ["fixed"] * ALL
     assert together == [ALL - 1, 1]
 
 
 def test_what_another_worker_has_computed_meanwhile_is_told_by_it(
-    sick: Built, computer: SmallFirst, monkeypatch: pytest.MonkeyPatch
+    sick: Built, runner: SmallFirst, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A check found it sick; when its claim is free, it is healthy, and what was done is known."""
-    told: list[Repaired] = []
-    operate = OperatingSurgeon.operate
+    told: list[RepairResult] = []
+    operate = DatabaseRepairer.repair
 
     def twice(
-        self: OperatingSurgeon, rule: Rule, subject: Subject, found: tuple[Finding, ...], later: Iterable[Sick] = ()
-    ) -> Repaired:
+        self: DatabaseRepairer,
+        rule: Rule,
+        subject: Subject,
+        found: tuple[Finding, ...],
+        later: Iterable[SubjectFindings] = (),
+    ) -> RepairResult:
         others = list(later)
         done = operate(self, rule, subject, found, others)
         told.extend(operate(self, rule, *other) for other in others)
         return done
 
-    monkeypatch.setattr(OperatingSurgeon, "operate", twice)
-    fix(sick, computer)
+    monkeypatch.setattr(DatabaseRepairer, "repair", twice)
+    fix(sick, runner)
     assert [(each.note[:22], each.measures["points"]) for each in told] == [("computed from 6 points", 6)] * (ALL - 1)
 
 
 def test_a_cloud_that_changes_meanwhile_is_computed_anew(
-    sick: Built, computer: SmallFirst, together: list[int], monkeypatch: pytest.MonkeyPatch
+    sick: Built, runner: SmallFirst, together: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its guard says no within the transaction; the others are written."""
     write = Writer.write
@@ -170,13 +174,13 @@ def test_a_cloud_that_changes_meanwhile_is_computed_anew(
         return write(self, changes)
 
     monkeypatch.setattr(Writer, "write", changed)
-    outcomes = fix(sick, computer)
+    outcomes = fix(sick, runner)
     assert of_missing(outcomes) == ["fixed"] * ALL
-    assert {outcome.word for outcome in outcomes["diagram-current"]} == {"passed"}
+    assert {outcome.status for outcome in outcomes["diagram-current"]} == {"passed"}
     assert together == [ALL, 1]
 
 
-def test_one_that_the_database_refuses_takes_nobody_along(sick: Built, computer: SmallFirst) -> None:
+def test_one_that_the_database_refuses_takes_nobody_along(sick: Built, runner: SmallFirst) -> None:
     """A CHECK that one row would break: it fails by name, and all others are repaired."""
     with sick.open() as db:
         db.execute(
@@ -189,9 +193,9 @@ def test_one_that_the_database_refuses_takes_nobody_along(sick: Built, computer:
             "CREATE INDEX refused ON persistencediagram (json(CASE WHEN diagram_data IS NOT NULL AND "
             f"run_id = '{sick.run(1)}' AND embedding_model = 'Nomic' THEN 'no JSON' ELSE '1' END))"
         )
-    outcomes = fix(sick, computer)
+    outcomes = fix(sick, runner)
     assert sorted(of_missing(outcomes)) == ["failed"] + ["fixed"] * (ALL - 1)
-    (failed,) = [each for each in outcomes["diagram-missing"] if each.word == "failed"]
+    (failed,) = [each for each in outcomes["diagram-missing"] if each.status == "failed"]
     assert "malformed JSON" in failed.note
 
 

@@ -19,7 +19,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import Repair, RepairError, RepairRefused, Writer, repairs, undo
 
 if TYPE_CHECKING:
-    from small_database import Dump, Patient
+    from small_database import Dump, SmallDatabase
 
 DIAGRAM = f"{5:04x}{0:028x}"
 ORPHAN = f"{2:04x}{3:028x}"
@@ -56,48 +56,50 @@ KINDS = [remove_run, remove_embeddings, change, add]
 
 
 @pytest.mark.parametrize("repair", KINDS)
-def test_each_kind_alone(patient: Patient, writer: Writer, repair: Callable[[Writer], Repair | None]) -> None:
-    before = patient.dump()
+def test_each_kind_alone(
+    small_database: SmallDatabase, writer: Writer, repair: Callable[[Writer], Repair | None]
+) -> None:
+    before = small_database.dump()
     done = repair(writer)
     assert done is not None
-    after = patient.dump()
+    after = small_database.dump()
     assert after != before
-    [taken_back] = undo(patient.path, done.id)
+    [taken_back] = undo(small_database.path, done.id)
     assert (taken_back.verb, taken_back.undoes, taken_back.rows) == ("undo", done.id, done.rows)
-    assert patient.dump() == before
-    [again] = undo(patient.path, taken_back.id)
-    assert patient.dump() == after
-    assert {found.id: found.status for found in repairs(patient.path)} == {
+    assert small_database.dump() == before
+    [again] = undo(small_database.path, taken_back.id)
+    assert small_database.dump() == after
+    assert {found.id: found.status for found in repairs(small_database.path)} == {
         done.id: "applied",
         taken_back.id: "undone",
         again.id: "applied",
     }
-    undo(patient.path, again.id)
-    assert patient.dump() == before
+    undo(small_database.path, again.id)
+    assert small_database.dump() == before
 
 
 @pytest.mark.parametrize("journal_mode", ["delete", "wal"])
-def test_all_together(make: Callable[..., Patient], tmp_path: Path, journal_mode: str) -> None:
-    patient = make(tmp_path / "t.sqlite", journal_mode=journal_mode)
-    before = patient.dump()
-    with closing(Writer(patient.path, "s", lambda: True)) as writer:
+def test_all_together(make: Callable[..., SmallDatabase], tmp_path: Path, journal_mode: str) -> None:
+    small_database = make(tmp_path / "t.sqlite", journal_mode=journal_mode)
+    before = small_database.dump()
+    with closing(Writer(small_database.path, "s", lambda: True)) as writer:
         for repair in KINDS:
             repair(writer)
-    after = patient.dump()
-    undos = undo(patient.path, "all")
+    after = small_database.dump()
+    undos = undo(small_database.path, "all")
     assert [each.undoes for each in undos] == [4, 3, 2, 1]
-    assert patient.dump() == before
-    assert undo(patient.path, "all") == []
+    assert small_database.dump() == before
+    assert undo(small_database.path, "all") == []
     for each in reversed(undos):
-        undo(patient.path, each.id)
-    assert patient.dump() == after
-    undo(patient.path, "all")
-    assert patient.dump() == before
+        undo(small_database.path, each.id)
+    assert small_database.dump() == after
+    undo(small_database.path, "all")
+    assert small_database.dump() == before
 
 
-def test_in_any_order(patient: Patient, writer: Writer) -> None:
+def test_in_any_order(small_database: SmallDatabase, writer: Writer) -> None:
     """Repairs of different rows: the oldest may go first, and rowids come back all the same."""
-    before = patient.dump()
+    before = small_database.dump()
     last = writer.quarantine(
         "diagram-model",
         Subject(),
@@ -106,16 +108,16 @@ def test_in_any_order(patient: Patient, writer: Writer) -> None:
     added = add(writer)
     assert last is not None
     assert added is not None
-    undo(patient.path, last.id)
-    undo(patient.path, added.id)
-    assert patient.dump() == before
+    undo(small_database.path, last.id)
+    undo(small_database.path, added.id)
+    assert small_database.dump() == before
 
 
-def test_listing(patient: Patient, writer: Writer) -> None:
-    assert repairs(patient.path) == []
+def test_listing(small_database: SmallDatabase, writer: Writer) -> None:
+    assert repairs(small_database.path) == []
     for repair in KINDS:
         repair(writer)
-    found = repairs(patient.path)
+    found = repairs(small_database.path)
     assert [(each.id, each.rule, each.verb) for each in found] == [
         (4, "diagram-missing", "insert"),
         (3, "diagram-valid", "update"),
@@ -150,73 +152,77 @@ CHANGES: dict[str, tuple[Callable[[Writer], Repair | None], str, str, str]] = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_refused_after_a_change(patient: Patient, writer: Writer, case: str) -> None:
+def test_refused_after_a_change(small_database: SmallDatabase, writer: Writer, case: str) -> None:
     repair, sql, row, table = CHANGES[case]
     done = repair(writer)
     assert done is not None
-    patient.do(sql, row)
-    now, known = patient.dump(), repairs(patient.path)
+    small_database.do(sql, row)
+    now, known = small_database.dump(), repairs(small_database.path)
     with pytest.raises(
         RepairRefused, match=rf"^1 row of {table} has changed since the repair \({row}\): put it back as"
     ):
-        undo(patient.path, done.id)
-    assert patient.dump() == now
-    assert repairs(patient.path) == known
+        undo(small_database.path, done.id)
+    assert small_database.dump() == now
+    assert repairs(small_database.path) == known
 
 
-def test_refused_where_a_successor_took_the_place(patient: Patient, writer: Writer) -> None:
+def test_refused_where_a_successor_took_the_place(small_database: SmallDatabase, writer: Writer) -> None:
     """An embedding was made anew for the same invocation: the old one has no place any more."""
     remove_embeddings(writer)
-    patient.do("INSERT INTO embedding VALUES ('new', 't', NULL, ?, 'Nomic', x'00')", f"{3:04x}{30:028x}")
-    now = patient.dump()
+    small_database.do("INSERT INTO embedding VALUES ('new', 't', NULL, ?, 'Nomic', x'00')", f"{3:04x}{30:028x}")
+    now = small_database.dump()
     with pytest.raises(
         RepairRefused, match=rf"other rows have the same invocation_id and embedding_model now \({LAST_EMBEDDING}\)"
     ):
-        undo(patient.path, 1)
-    assert patient.dump() == now
+        undo(small_database.path, 1)
+    assert small_database.dump() == now
 
 
-def test_newest_first_where_two_repairs_changed_a_row(patient: Patient, writer: Writer) -> None:
-    before = patient.dump()
+def test_newest_first_where_two_repairs_changed_a_row(small_database: SmallDatabase, writer: Writer) -> None:
+    before = small_database.dump()
     change(writer)
     writer.quarantine("diagram-model", Subject(), Rows("persistencediagram", "SELECT :id AS id", {"id": DIAGRAM}))
     with pytest.raises(RepairRefused, match="undo repair 2 first"):
-        undo(patient.path, 1)
-    undo(patient.path, 2)
-    undo(patient.path, 1)
-    assert patient.dump() == before
+        undo(small_database.path, 1)
+    undo(small_database.path, 2)
+    undo(small_database.path, 1)
+    assert small_database.dump() == before
 
 
-def test_all_stops_at_what_has_changed(patient: Patient, writer: Writer) -> None:
+def test_all_stops_at_what_has_changed(small_database: SmallDatabase, writer: Writer) -> None:
     change(writer)
     add(writer)
-    patient.do("UPDATE persistencediagram SET completed_at = 'x' WHERE id = ?", DIAGRAM)
+    small_database.do("UPDATE persistencediagram SET completed_at = 'x' WHERE id = ?", DIAGRAM)
     with pytest.raises(RepairRefused, match=r"has changed since .* Undone before that: 2"):
-        undo(patient.path, "all")
-    assert [(each.id, each.status) for each in repairs(patient.path)] == [(3, "applied"), (2, "undone"), (1, "applied")]
+        undo(small_database.path, "all")
+    assert [(each.id, each.status) for each in repairs(small_database.path)] == [
+        (3, "applied"),
+        (2, "undone"),
+        (1, "applied"),
+    ]
 
 
-def test_taken_rowid(patient: Patient, writer: Writer) -> None:
+def test_taken_rowid(small_database: SmallDatabase, writer: Writer) -> None:
     """SQLite gives the rowid of a quarantined last row to the next new row; both must live after the undo."""
-    before = patient.dump()["embedding"]
+    before = small_database.dump()["embedding"]
     remove_embeddings(writer)
-    patient.do("INSERT INTO embedding VALUES ('new', 't', NULL, 'somewhere', 'Nomic', x'00')")
-    assert patient.values("SELECT rowid FROM embedding WHERE id = 'new'") == [30]
-    [taken_back] = undo(patient.path, 1)
-    now = patient.dump()["embedding"]
+    small_database.do("INSERT INTO embedding VALUES ('new', 't', NULL, 'somewhere', 'Nomic', x'00')")
+    assert small_database.values("SELECT rowid FROM embedding WHERE id = 'new'") == [30]
+    [taken_back] = undo(small_database.path, 1)
+    now = small_database.dump()["embedding"]
     assert {data for _, data in before} < {data for _, data in now}
     assert [row for row in now if row[0] < 30] == before[:-1]
-    assert patient.values("SELECT rowid FROM embedding WHERE id = ?", LAST_EMBEDDING) == [31]
-    undo(patient.path, taken_back.id)
-    assert patient.values("SELECT count(*) FROM embedding") == [21]
-    undo(patient.path, repairs(patient.path)[0].id)
-    assert patient.values("SELECT count(*) FROM embedding") == [31]
+    assert small_database.values("SELECT rowid FROM embedding WHERE id = ?", LAST_EMBEDDING) == [31]
+    undo(small_database.path, taken_back.id)
+    assert small_database.values("SELECT count(*) FROM embedding") == [21]
+    undo(small_database.path, repairs(small_database.path)[0].id)
+    assert small_database.values("SELECT count(*) FROM embedding") == [31]
 
 
-def test_after_rowids_were_renumbered(patient: Patient, writer: Writer) -> None:
+def test_after_rowids_were_renumbered(small_database: SmallDatabase, writer: Writer) -> None:
     """As VACUUM may do, and as a dump and restore or a migration that copies a table does: a row is found by its id."""
-    patient.do("DELETE FROM persistencediagram WHERE rowid = 1")
-    before, row = patient.dump(), f"{5:04x}{2:028x}"
+    small_database.do("DELETE FROM persistencediagram WHERE rowid = 1")
+    before, row = small_database.dump(), f"{5:04x}{2:028x}"
     writer.update("r", Subject(), "persistencediagram", row, {"diagram_data": b"recomputed"}, lambda _: True)
     for repair in (remove_run, remove_embeddings, add):
         repair(writer)
@@ -228,19 +234,19 @@ def test_after_rowids_were_renumbered(patient: Patient, writer: Writer) -> None:
         "DROP TABLE kept",
         "VACUUM",
     ):
-        patient.do(sql)
-    assert patient.values("SELECT rowid FROM persistencediagram WHERE id = ?", row) == [2]
-    assert len(undo(patient.path, "all")) == 4
-    assert {t: {data for _, data in rows} for t, rows in patient.dump().items()} == {
+        small_database.do(sql)
+    assert small_database.values("SELECT rowid FROM persistencediagram WHERE id = ?", row) == [2]
+    assert len(undo(small_database.path, "all")) == 4
+    assert {t: {data for _, data in rows} for t, rows in small_database.dump().items()} == {
         t: {data for _, data in rows} for t, rows in before.items()
     }
 
 
-def test_other_schema_is_refused(patient: Patient, writer: Writer) -> None:
+def test_other_schema_is_refused(small_database: SmallDatabase, writer: Writer) -> None:
     remove_embeddings(writer)
-    patient.do("ALTER TABLE embedding ADD COLUMN colour")
+    small_database.do("ALTER TABLE embedding ADD COLUMN colour")
     with pytest.raises(RepairRefused, match="Table embedding has other columns"):
-        undo(patient.path, 1)
+        undo(small_database.path, 1)
 
 
 @pytest.mark.parametrize(
@@ -253,23 +259,23 @@ def test_other_schema_is_refused(patient: Patient, writer: Writer) -> None:
         (10**20, "There is no repair 10"),
     ],
 )
-def test_what_cannot_be_undone(patient: Patient, writer: Writer, which: int | str, sentence: str) -> None:
+def test_what_cannot_be_undone(small_database: SmallDatabase, writer: Writer, which: int | str, sentence: str) -> None:
     if which in (1, 10**20):  # the others without a journal
         add(writer)
-        undo(patient.path, 1)
-    before = patient.dump()
+        undo(small_database.path, 1)
+    before = small_database.dump()
     with pytest.raises(RepairRefused, match=sentence):
-        undo(patient.path, which)
-    assert patient.dump() == before
+        undo(small_database.path, which)
+    assert small_database.dump() == before
 
 
-def test_conflict_clauses_of_the_schema_do_nothing(patient: Patient, writer: Writer) -> None:
+def test_conflict_clauses_of_the_schema_do_nothing(small_database: SmallDatabase, writer: Writer) -> None:
     """A constraint ON CONFLICT REPLACE would delete another row on an insert, without a before-image."""
-    patient.do("CREATE TABLE greedy (id TEXT PRIMARY KEY, name UNIQUE ON CONFLICT REPLACE)")
-    patient.do("INSERT INTO greedy VALUES ('a', 'x')")
+    small_database.do("CREATE TABLE greedy (id TEXT PRIMARY KEY, name UNIQUE ON CONFLICT REPLACE)")
+    small_database.do("INSERT INTO greedy VALUES ('a', 'x')")
     with pytest.raises(RepairError, match="UNIQUE constraint failed"):
         writer.insert("r", Subject(), "greedy", {"id": "b", "name": "x"}, lambda _: True)
-    assert patient.values("SELECT id FROM greedy") == ["a"]
+    assert small_database.values("SELECT id FROM greedy") == ["a"]
 
 
 # --- properties
@@ -360,31 +366,31 @@ def perform(path: Path, writer: Writer, step: tuple[str, object, object]) -> Non
 @settings(max_examples=25)
 @given(steps=st.lists(STEP, min_size=1, max_size=7))
 def test_any_sequence_of_repairs_and_undos(
-    template: Path, at: Callable[[Path], Patient], steps: list[tuple[str, object, object]]
+    template: Path, at: Callable[[Path], SmallDatabase], steps: list[tuple[str, object, object]]
 ) -> None:
     """A refused undo changes nothing, and at the end undoing all that is applied leads back to the start."""
     with TemporaryDirectory() as place:
-        patient = at(Path(place) / template.name)
-        shutil.copy(template, patient.path)
-        before = patient.dump()
-        with closing(Writer(patient.path, "s", lambda: True)) as writer:
+        small_database = at(Path(place) / template.name)
+        shutil.copy(template, small_database.path)
+        before = small_database.dump()
+        with closing(Writer(small_database.path, "s", lambda: True)) as writer:
             for step in steps:
-                now = patient.dump()
+                now = small_database.dump()
                 try:
-                    perform(patient.path, writer, step)
+                    perform(small_database.path, writer, step)
                 except RepairRefused:
-                    assert patient.dump() == now
-        patient.check_nothing_lost(before)
-        undo(patient.path, "all")
-        assert patient.dump() == before
+                    assert small_database.dump() == now
+        small_database.check_nothing_lost(before)
+        undo(small_database.path, "all")
+        assert small_database.dump() == before
 
 
-def test_dump_sees_types(patient: Patient) -> None:
+def test_dump_sees_types(small_database: SmallDatabase) -> None:
     """The comparison that these tests stand on tells 1 from 1.0 and from '1', and a blob from the same text."""
-    patient.do("CREATE TABLE odd (id, value)")
+    small_database.do("CREATE TABLE odd (id, value)")
     seen: list[Dump] = []
     for value in (1, 1.0, "1", b"1", None, -0.0, 0.0):
-        patient.do("DELETE FROM odd")
-        patient.do("INSERT INTO odd VALUES ('a', ?)", value)
-        assert patient.dump() not in seen
-        seen.append(patient.dump())
+        small_database.do("DELETE FROM odd")
+        small_database.do("INSERT INTO odd VALUES ('a', ?)", value)
+        assert small_database.dump() not in seen
+        seen.append(small_database.dump())

@@ -15,7 +15,7 @@ from pytest_panic_doctor.report.results import Results
 def large_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """The page of 3,220 runs and 13,000 items, and what it was made from."""
     folder = tmp_path_factory.mktemp("large")
-    doctor, results = large(folder)
-    write_html(folder / "large.html", doctor, results, "0.1.0")
-    doctor.database.close()
+    examination, results = large(folder)
+    write_html(folder / "large.html", examination, results, "0.1.0")
+    examination.database.close()
     return folder / "large.html", results

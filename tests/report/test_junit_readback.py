@@ -23,9 +23,9 @@ DEADLY = """
 import os, signal
 import pytest_panic_doctor as d
 
-@d.rule("deadly", scope=d.Scope.RUN_MODEL, sentence="it kills its worker")
-def deadly(view):
-    if (view.subject.run, view.subject.embedding_model) == ("%s", "Nomic"):
+@d.rule("deadly", scope=d.Scope.RUN_MODEL, description="it kills its worker")
+def deadly(context):
+    if (context.subject.run, context.subject.embedding_model) == ("%s", "Nomic"):
         os.kill(os.getpid(), signal.SIGKILL)
     return ()
 

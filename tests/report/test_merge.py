@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pytest_runs import ALONE
 
 from pytest_panic_doctor.report.merge import NotMergeable
-from pytest_panic_doctor.report.merge import merge as merge_reports
+from pytest_panic_doctor.report.merge import merge_reports as merge_reports
 
 Edit = Callable[[dict[str, Any]], object]
 

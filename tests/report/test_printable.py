@@ -21,12 +21,12 @@ from pytest_panic_doctor.formatting import printable, typed
 from pytest_panic_doctor.plugin import usage_errors
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.junit import clean
-from pytest_panic_doctor.report.progress import line
+from pytest_panic_doctor.report.progress import status_line
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.report.text import short
+from pytest_panic_doctor.report.text import display_path
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Scope
-from pytest_panic_doctor.session.commands import put
+from pytest_panic_doctor.session.commands import write_line
 
 MARKS = ["\x1b[2K", "\x07", "\r", "\n", "\x00", "\u202e", "\u2066", "\ud800", "\u2028", "\x9b"]
 FORGED = "Nomic\x1b[2K\r\n30 rules: 30 healthy\u202e"
@@ -57,9 +57,9 @@ def test_names_of_items_are_printable_and_differ(scope: Scope) -> None:
 def test_every_way_to_the_terminal_escapes(mark: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(pytest.UsageError) as raised, usage_errors():
         raise DoctorError(f"{mark} is no rule")
-    lines = [str(raised.value), line([], [f"waiting{mark}"], 0, 1, None, time.time(), 200)]
-    put(f"repair{mark}")
-    terminal.Plain().line(f"rule{mark}")
+    lines = [str(raised.value), status_line([], [f"waiting{mark}"], 0, 1, None, time.time(), 200)]
+    write_line(f"repair{mark}")
+    terminal.PlainWriter().line(f"rule{mark}")
     lines += capsys.readouterr().out.split("\n")
     assert len(lines) == 5
     assert all(each.isprintable() for each in lines)
@@ -101,14 +101,16 @@ def forged(tmp_path: Path) -> Built:
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_line_of_a_session_is_forged(forged: Built) -> None:
-    doctor, results = examined(forged.path)
+    examination, results = examined(forged.path)
     healed = {f"rule[{FORGED}]": frozenset({Identity("run", FORGED, FORGED)})}
     results.compared = Comparison(healed=healed)
-    doctor.settings = doctor.settings.__class__(forged.path, baseline=forged.path.with_suffix(".json"), plan=True)
+    examination.settings = examination.settings.__class__(
+        forged.path, baseline=forged.path.with_suffix(".json"), plan=True
+    )
     writer = Lines()
-    terminal.summary(writer, doctor, results)  # type: ignore[arg-type]
-    lines = [*writer.text.split("\n"), *terminal.header(doctor, None)]
-    doctor.database.close()
+    terminal.summary(writer, examination, results)  # type: ignore[arg-type]
+    lines = [*writer.text.split("\n"), *terminal.header(examination, None)]
+    examination.database.close()
     assert any("healed" in each for each in lines)
     assert all(each.isprintable() for each in lines), [each for each in lines if not each.isprintable()]
     assert not any(each.startswith("30 rules: 30 healthy") for each in lines)
@@ -138,4 +140,4 @@ def test_a_shell_takes_it_back(text: str) -> None:
 @pytest.mark.parametrize("name", ["-dash.sqlite", "--doctor-fix", "-", "-n 2"])
 def test_no_path_is_taken_for_an_option(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert short(tmp_path / name) == typed(f"./{name}")
+    assert display_path(tmp_path / name) == typed(f"./{name}")

@@ -14,7 +14,7 @@ import pytest
 from databases import MODELS, build, uid
 
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.room import Room, TooLarge, room
+from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, memory_room
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examination import check_items
@@ -22,8 +22,8 @@ from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import parse_size
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Scope, View, rule
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext, Scope, rule
+from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import encode
 
@@ -44,7 +44,7 @@ def found(path: Path, statement: str, rule: str = "invocation-sequence") -> list
 def examine(path: Path, rule: str) -> list[Finding]:
     """The findings of all items of one rule."""
     database = Database(path)
-    examiner = Examiner(database, RULES, kinds([], []))
+    examiner = Examiner(database, RULES, model_types([], []))
     entries = list(database.read(manifests.build).entries([RULES[rule]]))
     outcomes = [examiner.examine(RULES[rule], entry.subject) for entry in entries]
     database.close()
@@ -94,25 +94,25 @@ def test_numbers_are_judged_in_time_that_grows_with_the_rows(tmp_path: Path, sta
     assert time.process_time() - begun < 2.0  # quadratic: 6 s for the first of these
 
 
-SMALL = Room(4_000_000, 300_000_000, given=True)
+SMALL = MemoryRoom(4_000_000, 300_000_000, given=True)
 """Room for a value of 1 MB, and for JSON of 166 kB."""
 
 LARGE = "CAST(zeroblob(2000000) AS TEXT)"
 
 
-def outcome_of(path: Path, rule: str, space: Room = SMALL) -> Outcome:
+def outcome_of(path: Path, rule: str, space: MemoryRoom = SMALL) -> Outcome:
     """The worst outcome of the items of one rule, which must not need more than `space`."""
     database = Database(path)
     entries = list(database.read(manifests.build).entries([RULES[rule]]))
     database.close()
-    examiner = Examiner(database, RULES, kinds([], []), space=space)
+    examiner = Examiner(database, RULES, model_types([], []), space=space)
     tracemalloc.start()
     outcomes = [examiner.examine(RULES[rule], entry.subject) for entry in entries]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     database.close()
     assert peak < space.bytes
-    return next((each for each in outcomes if each.word == "failed"), outcomes[0])
+    return next((each for each in outcomes if each.status == "failed"), outcomes[0])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_refused_by_name_before_it_is_read(
     with built.open() as db:
         db.executescript(statement)
     outcome = outcome_of(built.path, rule)
-    assert outcome.word == "failed"
+    assert outcome.status == "failed"
     (finding,) = outcome.findings
     size = (
         "200 kB, and --doctor-memory leaves 167 kB"
@@ -208,7 +208,7 @@ def test_items_that_pytest_cannot_hold_are_refused_before_they_are_made(
     size, _, more = given.partition(" ")
     settings = Settings(built.path, memory=parse_size(size), shard=more if "/" in more else None)
     database = Database(built.path)
-    space = replace(room(parse_size(size)), bytes=parse_size(size) - 80_000_000)
+    space = replace(memory_room(parse_size(size)), bytes=parse_size(size) - 80_000_000)
 
     def check() -> None:
         database.read(lambda db: check_items(db, settings, FEW, space, int(more == "-n")))
@@ -274,10 +274,10 @@ def test_what_stands_twice_in_a_list_is_asked_for_twice(
 
 
 def test_findings_beyond_those_that_are_named_are_counted(tmp_path: Path) -> None:
-    @rule("many", scope=Scope.DATABASE, sentence="there are few")
-    def many(view: View) -> Iterator[Finding]:
+    @rule("many", scope=Scope.DATABASE, description="there are few")
+    def many(context: RuleContext) -> Iterator[Finding]:
         for number in range(3 * IDS_KEPT):
-            yield view.finding(f"number {number}", count=2)
+            yield context.finding(f"number {number}", count=2)
 
     database = Database(build(tmp_path / "x.sqlite").path)
     outcome = Examiner(database, {"many": many}, {}).examine(many, Subject())
@@ -297,7 +297,7 @@ def test_a_cloud_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
             (uid(4, 1),),
         )
     outcome = outcome_of(built.path, "diagram-current", replace(SMALL, bytes=1_500_000))
-    assert outcome.word == "failed"
+    assert outcome.status == "failed"
     said = "is 3.8 MB, and --doctor-memory leaves 375 kB for it: give --doctor-memory 5GB"
     assert outcome.findings[0].message == f"not examined: the cloud of Nomic in run {uid(2, 0)} {said}"
 
@@ -312,4 +312,4 @@ def test_of_many_diagrams_of_one_place_one_is_in_memory_at_a_time(tmp_path: Path
         for number in range(20):
             db.execute(f"INSERT INTO persistencediagram {row}", (uid(8, number), payload, uid(5, 0)))
     for rule_id, word in (("diagram-valid", "passed"), ("diagram-current", "failed")):
-        assert outcome_of(built.path, rule_id, replace(SMALL, bytes=12_000_000)).word == word
+        assert outcome_of(built.path, rule_id, replace(SMALL, bytes=12_000_000)).status == word

@@ -12,14 +12,14 @@ from examine_item import RULES, examine
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
 @pytest.mark.parametrize("rule", RULES)
 def test_a_healthy_database_passes(tmp_path: Path, rule: str, older: bool) -> None:
     outcomes = examine(build(tmp_path / "x.sqlite", older=older))
-    assert {outcome.word for outcome in outcomes[rule]} == {"passed"}
+    assert {outcome.status for outcome in outcomes[rule]} == {"passed"}
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -29,7 +29,7 @@ def test_damage_is_found_by_its_rule_with_its_ids(tmp_path: Path, name: str) -> 
     with built.open() as db:
         ids = damage.plant(db, built)
     outcomes = examine(built, damage.rule)
-    failed = {rule for rule, found in outcomes.items() if any(outcome.word == "failed" for outcome in found)}
+    failed = {rule for rule, found in outcomes.items() if any(outcome.status == "failed" for outcome in found)}
     assert damage.rule in failed
     assert failed <= {damage.rule} | damage.also
     findings = [finding for outcome in outcomes[damage.rule] for finding in outcome.findings]
@@ -85,7 +85,7 @@ def test_a_torn_page_is_found(tmp_path: Path) -> None:
         file.seek(5 * 4096 + 8)
         file.write(b"\xff" * 4000)
     (outcome,) = examine(built)["file-integrity"]
-    assert outcome.word == "failed"
+    assert outcome.status == "failed"
 
 
 def test_an_unknown_embedding_model_is_not_passed_over(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_unknown_embedding_model_is_not_passed_over(tmp_path: Path) -> None:
             UPDATE persistencediagram SET embedding_model = 'Brandnew' WHERE embedding_model = 'Nomic'"""
         )
     outcomes = examine(built)
-    failed = {rule for rule, found in outcomes.items() if any(outcome.word == "failed" for outcome in found)}
+    failed = {rule for rule, found in outcomes.items() if any(outcome.status == "failed" for outcome in found)}
     assert {"embedding-missing", "embedding-type"} <= failed
     messages = [finding.message for outcome in outcomes["embedding-type"] for finding in outcome.findings]
     assert "doctor_text_models" in messages[0]
@@ -123,7 +123,7 @@ def test_no_rule_reads_an_image(tmp_path: Path) -> None:
     images = 12 * len(image)
     before = read_so_far()
     database = Database(built.path)
-    examiner = Examiner(database, RULES, kinds([], []))
+    examiner = Examiner(database, RULES, model_types([], []))
     for entry in database.read(manifests.build).entries(RULES.values()):
         if entry.rule != "file-integrity":
             examiner.examine(RULES[entry.rule], entry.subject)
@@ -147,7 +147,7 @@ def test_text_that_is_no_utf8_hides_no_item(tmp_path: Path) -> None:
         db.execute("DELETE FROM persistencediagram")
     outcomes = examine(built)
     assert sum(len(found) for found in outcomes.values()) == COUNT
-    assert [outcome.word for outcome in outcomes["diagram-missing"]] == ["failed"] * 4
+    assert [outcome.status for outcome in outcomes["diagram-missing"]] == ["failed"] * 4
 
 
 def test_an_index_that_does_not_fit_its_table_is_found(tmp_path: Path) -> None:
@@ -157,4 +157,4 @@ def test_an_index_that_does_not_fit_its_table_is_found(tmp_path: Path) -> None:
         (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_run_experiment_id'").fetchone()
         db.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = 'ix_persistencediagram_run_id'", (page,))
     (outcome,) = examine(built)["file-integrity"]
-    assert outcome.word == "failed"
+    assert outcome.status == "failed"

@@ -16,15 +16,15 @@ from examine_item import examine
 from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.room import Room, TooLarge
+from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.rules import recheck, registry
 from pytest_panic_doctor.rules.exact import diagram_exact
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.alike import alike, differences
 from pytest_panic_doctor.topology.cloud import Points, fingerprint
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
@@ -47,7 +47,7 @@ def judged(
 ) -> Outcome:
     """What the rule says of the texts of the first run."""
     database = Database(built.path)
-    examiner = Examiner(database, registry(), kinds([], []))
+    examiner = Examiner(database, registry(), model_types([], []))
     examiner.deep, examiner.timeout = deep, timeout
     outcome = examiner.examine(diagram_exact, SUBJECT)
     database.close()
@@ -92,15 +92,15 @@ def built(tmp_path: Path) -> Built:
 
 
 @pytest.fixture(scope="module")
-def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
     """One warm child for all tests."""
-    with Computer(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
+    with DiagramRunner(budget=Budget(tmp_path_factory.mktemp("budget"), 4_000_000_000)) as made:
         yield made
 
 
 def test_what_is_computed_again_is_healthy(built: Built) -> None:
     outcome = judged(built)
-    assert (outcome.word, outcome.rows) == ("passed", {"persistencediagram": 1})
+    assert (outcome.status, outcome.rows) == ("passed", {"persistencediagram": 1})
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_bars_that_are_not_those_of_the_cloud_are_found(built: Built, points: Po
         data = encode(Diagram((*decode(data).diagram.bars, in_order([]))))
     put(built, data, points)
     outcomes = examine(built, "diagram-exact")
-    failed = {rule for rule, each in outcomes.items() if any(outcome.word == "failed" for outcome in each)}
+    failed = {rule for rule, each in outcomes.items() if any(outcome.status == "failed" for outcome in each)}
     assert "diagram-exact" in failed
     assert failed <= {"diagram-exact", "diagram-current", "embedding-width"}
     (finding,) = (finding for outcome in outcomes["diagram-exact"] for finding in outcome.findings)
@@ -149,16 +149,16 @@ def test_fewer_dimensions_are_compared_as_far_as_they_go(built: Built) -> None:
     hexagon = polygon(True)
     right = decode(payload(hexagon)).diagram
     put(built, by_doctor(Diagram(right.bars[:2]), hexagon, 1), hexagon)
-    assert judged(built).word == "passed"
+    assert judged(built).status == "passed"
     put(built, by_doctor(Diagram((right.bars[0], in_order([]))), hexagon, 1), hexagon)
-    assert judged(built).word == "failed"
+    assert judged(built).status == "failed"
 
 
 def test_what_the_doctor_computed_is_computed_again_only_where_deep(built: Built) -> None:
     wrong = decode(invented(3, 5)).diagram
     put(built, by_doctor(wrong))
-    assert judged(built, deep=False).word == "passed"
-    assert judged(built, deep=True).word == "failed"
+    assert judged(built, deep=False).status == "passed"
+    assert judged(built, deep=True).status == "failed"
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,12 @@ def test_what_other_rules_say_is_skipped(built: Built, change: str, said: str) -
     with built.open() as db:
         db.execute(change)
     outcome = judged(built)
-    assert (outcome.word, said in outcome.note) == ("skipped", True)
+    assert (outcome.status, said in outcome.note) == ("skipped", True)
 
 
 def test_a_limit_of_time_skips_and_says_how_far_it_came(built: Built) -> None:
     outcome = judged(built, timeout=0.0)
-    assert outcome.word == "skipped"
+    assert outcome.status == "skipped"
     assert outcome.note.startswith("its computation was ended after 0 s, its limit, in ")
     assert outcome.note.endswith(": give it more with --doctor-timeout")
 
@@ -198,7 +198,7 @@ def test_a_limit_of_time_skips_and_says_how_far_it_came(built: Built) -> None:
 def test_a_deadline_is_kept() -> None:
     begun = time.monotonic()
     with pytest.raises(DeadlineReached, match=r"in H[12], column|in the links, edge"):
-        recheck.compute_again(HARD, Room(), 0.3)
+        recheck.compute_again(HARD, MemoryRoom(), 0.3)
     assert time.monotonic() - begun < 10
 
 
@@ -207,26 +207,26 @@ def test_a_deadline_is_kept() -> None:
 )
 def test_what_does_not_fit_is_refused_by_name(size: int, said: str) -> None:
     with pytest.raises(TooLarge, match=said) as refused:
-        recheck.compute_again(HARD, Room(size, size, given=True))
+        recheck.compute_again(HARD, MemoryRoom(size, size, given=True))
     assert "--doctor-memory leaves" in str(refused.value)
 
 
 def test_what_does_not_fit_is_not_examined_and_not_repaired(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recheck, "COPIES", 10**9)
     outcome = judged(built)
-    assert (outcome.word, outcome.findings[0].message.startswith("not examined: ")) == ("failed", True)
+    assert (outcome.status, outcome.findings[0].message.startswith("not examined: ")) == ("failed", True)
 
 
 def test_without_the_engine_it_is_skipped_with_the_reason(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recheck, "available", lambda: False)
     outcome = judged(built)
-    assert (outcome.word, outcome.note) == ("skipped", recheck.NOT_BUILT)
+    assert (outcome.status, outcome.note) == ("skipped", recheck.NOT_BUILT)
 
 
 def test_others_can_write_while_it_computes(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     real = recheck.compute_again
 
-    def meanwhile(points: Points, space: Room, timeout: float | None) -> Diagram:
+    def meanwhile(points: Points, space: MemoryRoom, timeout: float | None) -> Diagram:
         with sqlite3.connect(built.path, timeout=0) as db:
             db.execute("UPDATE run SET initial_prompt = initial_prompt")
         db.close()
@@ -235,31 +235,31 @@ def test_others_can_write_while_it_computes(built: Built, monkeypatch: pytest.Mo
     monkeypatch.setattr(recheck, "compute_again", meanwhile)
     with built.open() as db:
         db.execute("PRAGMA journal_mode = DELETE")
-    assert judged(built).word == "passed"
+    assert judged(built).status == "passed"
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["of the research tool", "of the doctor"])
-def test_its_repair_computes_and_comes_back(built: Built, computer: Computer, own: bool) -> None:
+def test_its_repair_computes_and_comes_back(built: Built, runner: DiagramRunner, own: bool) -> None:
     put(built, by_doctor(decode(invented(3, 5)).diagram) if own else invented(3, 5))
     before = dump(built.path)
     (outcome,) = (
-        each for each in fix(built, computer, deep=["diagram-exact"])["diagram-exact"] if each.word != "passed"
+        each for each in fix(built, runner, deep=["diagram-exact"])["diagram-exact"] if each.status != "passed"
     )
-    assert (outcome.word, outcome.note[:21]) == ("fixed", "computed from 6 points"[:21])
-    assert judged(built).word == "passed"
+    assert (outcome.status, outcome.note[:21]) == ("fixed", "computed from 6 points"[:21])
+    assert judged(built).status == "passed"
     undo(built.path, "all")
     assert dump(built.path) == before
 
 
 def test_bars_that_the_repairing_engine_makes_too_are_kept(
-    built: Built, computer: Computer, monkeypatch: pytest.MonkeyPatch
+    built: Built, runner: DiagramRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = decode(invented(3, 5)).diagram
     monkeypatch.setattr("pytest_panic_doctor.rules.recheck.compute_again", lambda *_: wrong)
     before = dump(built.path)
-    outcomes = fix(built, computer, deep=["diagram-exact"])["diagram-exact"]
+    outcomes = fix(built, runner, deep=["diagram-exact"])["diagram-exact"]
     assert "kept" in outcomes[0].note
-    assert outcomes[0].word == "failed"
+    assert outcomes[0].status == "failed"
     assert dump(built.path) == before
 
 
@@ -278,5 +278,5 @@ def test_rounding_and_order_make_no_difference(seed: int) -> None:
     points = random.normal(size=(60, 4)).astype(np.float32)
     diagram = compute(points, engine=ENGINE)[0]
     moved = Diagram(tuple(in_order(bars + random.uniform(-4e-5, 4e-5, bars.shape)) for bars in diagram.bars))
-    assert not list(differences(moved, recheck.compute_again(points, Room())))
+    assert not list(differences(moved, recheck.compute_again(points, MemoryRoom())))
     assert alike(moved, diagram)

@@ -19,14 +19,16 @@ from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.invocation import invocation_sequence
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 AT_TEXT, AT_IMAGE, WHOLE = uid(2, 0), uid(2, 1), uid(2, 2)
 
 
 def judged(db: sqlite3.Connection, experiment: int = 0) -> Outcome:
     """What `invocation-sequence` says of an experiment."""
-    return Examiner(InMemory(db), registry(), kinds([], [])).examine(invocation_sequence, Subject(uid(1, experiment)))
+    return Examiner(InMemory(db), registry(), model_types([], [])).examine(
+        invocation_sequence, Subject(uid(1, experiment))
+    )
 
 
 def put(db: sqlite3.Connection, run: int, k: int, output: str | bytes) -> None:
@@ -42,7 +44,7 @@ def cut(db: sqlite3.Connection, run: str, length: int) -> None:
 
 def test_stops_at_a_text_and_at_an_image_are_healthy() -> None:
     db = early_stops()
-    assert [judged(db, number).word for number in (0, 1)] == ["passed", "passed"]
+    assert [judged(db, number).status for number in (0, 1)] == ["passed", "passed"]
 
 
 SICK: dict[str, tuple[Callable[[sqlite3.Connection], None], str]] = {
@@ -84,7 +86,7 @@ def test_any_other_end_is_damage(name: str) -> None:
     damage, said = SICK[name]
     damage(db)
     outcome = judged(db)
-    assert outcome.word == "failed"
+    assert outcome.status == "failed"
     assert [said in finding.message for finding in outcome.findings] == [True]
 
 
@@ -100,11 +102,11 @@ def test_without_pillow_nobody_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     db = early_stops()
     monkeypatch.setitem(sys.modules, "PIL", None)
     outcome = judged(db)
-    assert outcome.word == "failed"
+    assert outcome.status == "failed"
     assert all(
         "cannot be compared without Pillow: install the extra images" in each.message for each in outcome.findings
     )
-    assert judged(db, 1).word == "passed"  # no image need be compared
+    assert judged(db, 1).status == "passed"  # no image need be compared
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def reference(shared_data: Path, tmp_path: Path) -> Path:
 def outcomes_of(path: Path, *rules: str) -> list[Outcome]:
     """The outcomes of all items, or of those of some rules."""
     database, known = Database(path), DEFAULT
-    examiner = Examiner(database, known, kinds([], []))
+    examiner = Examiner(database, known, model_types([], []))
     chosen = [known[rule] for rule in rules] or list(known.values())
     found = [
         examiner.examine(known[each.rule], each.subject) for each in database.read(manifests.build).entries(chosen)
@@ -130,7 +132,7 @@ def outcomes_of(path: Path, *rules: str) -> list[Outcome]:
 def test_what_the_research_tool_stopped_is_healthy(reference: Path) -> None:
     found = outcomes_of(reference)
     assert [outcome.findings for outcome in found if outcome.findings] == []
-    assert all(outcome.word == "passed" for outcome in outcomes_of(reference, "invocation-sequence"))
+    assert all(outcome.status == "passed" for outcome in outcomes_of(reference, "invocation-sequence"))
 
 
 @pytest.mark.parametrize("length", [3, 5, 21])

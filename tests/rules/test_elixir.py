@@ -15,7 +15,7 @@ from examine_item import examine_file
 from pytest_panic_doctor.database.connection import Database, Unreadable
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
-from pytest_panic_doctor.rules.base import Finding, Rule, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext, Scope, rule
 
 NO_SEEDS = "the Elixir generation of the research tool has no seeds"
 ONE = "(SELECT id FROM runs LIMIT 1)"
@@ -37,7 +37,7 @@ def damage(path: Path, *statements: str) -> Path:
 
 def with_word(outcomes: dict[str, list[Outcome]], word: str) -> dict[str, list[Outcome]]:
     """The outcomes of one kind, by rule."""
-    found = {name: [each for each in outcomes[name] if each.word == word] for name in outcomes}
+    found = {name: [each for each in outcomes[name] if each.status == word] for name in outcomes}
     return {name: those for name, those in found.items() if those}
 
 
@@ -207,7 +207,7 @@ def test_an_unfinished_experiment_is_not_sick_for_what_is_still_to_come(path: Pa
     assert with_word(outcomes, "failed") == {}
     assert warnings(outcomes) == []
     for name in ("invocation-sequence", "embedding-missing", "diagram-missing"):
-        notes = [each.note for each in outcomes[name] if each.word == "skipped"]
+        notes = [each.note for each in outcomes[name] if each.status == "skipped"]
         assert notes
         assert any(
             f"the experiment is not finished: mix experiment.resume {each}" in notes[0] for each in experiments(path)
@@ -278,7 +278,7 @@ def test_a_model_of_which_no_row_is_left_is_one_warning_for_each_experiment(path
     assert with_word(outcomes, "failed") == {}
     assert {each.rule for each in warnings(outcomes)} == {"embedding-model"}
     assert len(warnings(outcomes)) == 2
-    said = {each.note for each in outcomes["diagram-missing"] if each.word == "skipped"}
+    said = {each.note for each in outcomes["diagram-missing"] if each.status == "skipped"}
     assert said == {"no row of the whole file is by NomicVision (see embedding-model)"}
 
 
@@ -304,20 +304,20 @@ def test_a_network_without_runs_is_no_damage_where_its_model_was_retired(model: 
     outcomes = examine_file(
         damage(path, f"UPDATE experiments SET networks = json_insert(networks, '$[#]', json('{more}'))")
     )
-    assert {each.word for each in outcomes["experiment-runs"]} == {word}
+    assert {each.status for each in outcomes["experiment-runs"]} == {word}
     assert len(warnings(outcomes)) == (2 if word == "passed" else 0)
 
 
-@rule("own-texts", scope=Scope.EXPERIMENT, sentence="every text has a vowel")
-def own_rule(view: View) -> Iterator[Finding]:
+@rule("own-texts", scope=Scope.EXPERIMENT, description="every text has a vowel")
+def own_rule(context: RuleContext) -> Iterator[Finding]:
     """A rule of a user's, against the canonical tables."""
     query = (
         "SELECT i.id, i.seed, r.seed, i.output_image_data FROM run r JOIN invocation i ON i.run_id = r.id "
         "WHERE r.experiment_id = :experiment AND i.type = 'TEXT'"
     )
-    rows = view.db.execute(query, view.params).fetchall()
-    view.examined(len(rows), "invocation")
-    yield view.finding("looked", table="invocation", ids=[row[0] for row in rows])
+    rows = context.db.execute(query, context.params).fetchall()
+    context.examined(len(rows), "invocation")
+    yield context.finding("looked", table="invocation", ids=[row[0] for row in rows])
 
 
 def test_a_users_own_rule_works_on_it(path: Path) -> None:

@@ -15,7 +15,7 @@ from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
 from pytest_panic_doctor.rules.exact import embedding_exact
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 SUBJECT = Subject(uid(1, 0), uid(2, 0), "Nomic")
 SWAP = (
@@ -26,7 +26,7 @@ SWAP = (
 
 def judged(db: sqlite3.Connection, embedder: Embedder | None, least: float | None = None) -> Outcome:
     """What the rule says of the texts of the first run."""
-    examiner = Examiner(InMemory(db), registry(), kinds([], []))
+    examiner = Examiner(InMemory(db), registry(), model_types([], []))
     examiner.embedder, examiner.least_cosine = embedder, least
     return examiner.examine(embedding_exact, SUBJECT)
 
@@ -34,7 +34,7 @@ def judged(db: sqlite3.Connection, embedder: Embedder | None, least: float | Non
 def test_what_the_hook_makes_again_is_healthy() -> None:
     db = full_length()
     outcome = judged(db, embedder_of(db))
-    assert (outcome.word, outcome.rows) == ("passed", {"embedding": 6})
+    assert (outcome.status, outcome.rows) == ("passed", {"embedding": 6})
 
 
 def test_two_vectors_that_were_swapped_are_named() -> None:
@@ -80,7 +80,7 @@ def nobody(model: str, outputs: Sequence[str | bytes]) -> None:
 )
 def test_who_did_not_compare_is_not_healthy(hook: Embedder | None, least: float | None, word: str, said: str) -> None:
     outcome = judged(full_length(), hook, least)
-    assert outcome.word == word
+    assert outcome.status == word
     assert said in (outcome.note or outcome.findings[0].message)
 
 

@@ -14,7 +14,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.schema import TABLES
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 RULES = DEFAULT
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
@@ -53,9 +53,9 @@ def test_no_garbage_makes_a_rule_raise(place: tuple[str, str], value: object, as
         finally:
             db.close()
         database = Database(built.path)
-        examiner = Examiner(database, RULES, kinds([], []))
+        examiner = Examiner(database, RULES, model_types([], []))
         try:
             for entry in database.read(manifests.build).entries(RULES.values()):
-                assert examiner.examine(RULES[entry.rule], entry.subject).word in ("passed", "failed", "skipped")
+                assert examiner.examine(RULES[entry.rule], entry.subject).status in ("passed", "failed", "skipped")
         finally:
             database.close()

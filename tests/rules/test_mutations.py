@@ -21,7 +21,7 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 RULES = {name: rule for name, rule in registry().items() if name != "file-integrity"}
 """All rules, deep ones too. SQLite itself wrote every change, so that the file is whole."""
@@ -80,7 +80,7 @@ class Score:
 
 def first_rule(db: sqlite3.Connection, embedder: Embedder) -> str | None:
     """The first rule that fails, the expensive ones last; None where all is green."""
-    examiner = Examiner(InMemory(db), RULES, kinds([], []))
+    examiner = Examiner(InMemory(db), RULES, model_types([], []))
     examiner.embedder, examiner.least_cosine = embedder, ALIKE
     entries = examiner.database.read(manifests.build).entries(RULES.values())
 
@@ -93,10 +93,10 @@ def first_rule(db: sqlite3.Connection, embedder: Embedder) -> str | None:
 
 def fails(examiner: Examiner, entry: Entry) -> bool:
     """Whether an item fails."""
-    return examiner.examine(RULES[entry.rule], entry.subject).word == "failed"
+    return examiner.examine(RULES[entry.rule], entry.subject).status == "failed"
 
 
-def judge(db: sqlite3.Connection, embedder: Embedder, mutation: Mutation, score: Score) -> None:
+def policy(db: sqlite3.Connection, embedder: Embedder, mutation: Mutation, score: Score) -> None:
     """Make a change, ask the rules, and take it back."""
     db.text_factory = str
     db.execute("SAVEPOINT change")
@@ -127,7 +127,7 @@ def scored(every_row: bool = False) -> Score:
         assert first_rule(db, embedder) is None
         for table in TABLES:
             for mutation in list(mutations(db, table, every_row)):
-                judge(db, embedder, mutation, score)
+                policy(db, embedder, mutation, score)
         db.close()
     return score
 

@@ -11,13 +11,13 @@ import pytest
 from databases import build
 
 from pytest_panic_doctor.rules import BadRule, registry
-from pytest_panic_doctor.rules.base import Finding, Rule, Scope, View, rule
-from pytest_panic_doctor.session.commands import listed_rules, put
+from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext, Scope, rule
+from pytest_panic_doctor.session.commands import listed_rules, write_line
 
 
-@rule("own", scope=Scope.DATABASE, sentence="all is well")
-def own(view: View) -> list[Finding]:
-    del view
+@rule("own", scope=Scope.DATABASE, description="all is well")
+def own(context: RuleContext) -> list[Finding]:
+    del context
     return []
 
 
@@ -77,5 +77,5 @@ def test_a_hook_that_raises_is_named(pytester: pytest.Pytester) -> None:
 def test_what_the_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with (tmp_path / "out").open("w", encoding="ascii") as out:
         monkeypatch.setattr("sys.stdout", out)
-        put("0 … 7")
+        write_line("0 … 7")
     assert (tmp_path / "out").read_text() == "0 \\u2026 7\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_panic_doctor.rules import DuplicateRule, registry
-from pytest_panic_doctor.rules.base import Finding, Rule, Scope, View, rule
+from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext, Scope, rule
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -17,8 +17,8 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.parametrize("each", registry().values(), ids=lambda each: each.id)
 def test_every_rule_has_its_row(each: Rule) -> None:
-    repair = str(each.repair) if each.repair else f"none: {each.remedy}"
-    assert f"| {each.id} | {each.scope} | {each.sentence} | {repair} |" in README
+    repair = str(each.repair) if each.repair else f"none: {each.manual_fix}"
+    assert f"| {each.id} | {each.scope} | {each.description} | {repair} |" in README
 
 
 def test_no_row_is_of_a_rule_that_is_gone() -> None:
@@ -36,9 +36,9 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 def test_two_rules_of_one_name_fail() -> None:
-    @rule("schema", scope=Scope.DATABASE, sentence="another one")
-    def again(view: View) -> list[Finding]:
-        del view
+    @rule("schema", scope=Scope.DATABASE, description="another one")
+    def again(context: RuleContext) -> list[Finding]:
+        del context
         return []
 
     with pytest.raises(DuplicateRule, match="two rules are called schema"):
@@ -47,7 +47,7 @@ def test_two_rules_of_one_name_fail() -> None:
 
 def test_every_rule_says_what_repairs_it_or_what_a_person_can_do() -> None:
     for each in registry().values():
-        assert each.sentence
-        assert not each.sentence.endswith(".")
-        assert each.repair or each.remedy
-        assert set(each.after) <= set(registry())
+        assert each.description
+        assert not each.description.endswith(".")
+        assert each.repair or each.manual_fix
+        assert set(each.requires) <= set(registry())

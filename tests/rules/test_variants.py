@@ -15,7 +15,7 @@ from databases import DEFAULT, MODELS, Built, build, payload, uid, vectors
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 RULES = DEFAULT
 Variant = Callable[[sqlite3.Connection, Built], None]
@@ -155,7 +155,7 @@ def test_what_is_no_defect_is_not_found(tmp_path: Path, name: str, older: bool) 
     with built.open() as db:
         VARIANTS[name](db, built)
     database = Database(built.path)
-    examiner = Examiner(database, RULES, kinds([], []))
+    examiner = Examiner(database, RULES, model_types([], []))
     manifest = database.read(manifests.build)
     with built.open() as db:
         (runs,) = db.execute("SELECT count(*) FROM run").fetchone()
@@ -168,4 +168,4 @@ def test_what_is_no_defect_is_not_found(tmp_path: Path, name: str, older: bool) 
     assert found == {}
     # What is not there passes no rule about it.
     expected = {"passed", "skipped"} if name == "no_clustering" else {"passed"}
-    assert {outcome.word for outcome in outcomes.values()} == expected
+    assert {outcome.status for outcome in outcomes.values()} == expected

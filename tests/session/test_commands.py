@@ -11,11 +11,11 @@ import pytest
 from databases import Built, build
 from defects import plant
 
-from pytest_panic_doctor.examination.examination import begin
+from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import typed
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.report.command_line import called
+from pytest_panic_doctor.report.command_line import pytest_command
 
 SCRIPT = Path(sys.executable).with_name("pytest")
 MAIN = "/lib/pytest/__main__.py"
@@ -39,12 +39,12 @@ def test_the_way_that_pytest_was_called_is_kept(
     script: str, words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert called(script, words) == expected
+    assert pytest_command(script, words) == expected
 
 
 def test_what_the_path_finds_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(SCRIPT.parent))
-    assert called(str(SCRIPT), []) == "pytest"
+    assert pytest_command(str(SCRIPT), []) == "pytest"
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_what_the_path_finds_needs_no_folder(monkeypatch: pytest.MonkeyPatch) ->
 def test_of_the_selection_only_what_goes_together(
     tmp_path: Path, words: list[str], rules: tuple[str, ...] | None, kept: list[str]
 ) -> None:
-    doctor = begin(Settings(build(tmp_path / "x.sqlite").path))
-    doctor.chosen_with = words
-    assert list(text.chosen_words(doctor, rules)) == kept
+    examination = from_database(Settings(build(tmp_path / "x.sqlite").path))
+    examination.chosen_by = words
+    assert list(text.chosen_words(examination, rules)) == kept
 
 
 def test_deep_rules_are_asked_for_again(tmp_path: Path) -> None:
-    doctor = begin(Settings(build(tmp_path / "x.sqlite").path, deep=True))
-    assert text.again(doctor, "--doctor-fix").endswith("--doctor-fix --doctor-deep")
+    examination = from_database(Settings(build(tmp_path / "x.sqlite").path, deep=True))
+    assert text.rerun_command(examination, "--doctor-fix").endswith("--doctor-fix --doctor-deep")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from databases import DEFAULT, Built, dump
 from pytest_runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.examination.examination import begin
+from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.topology.payload import decode
 
@@ -20,7 +20,7 @@ RUNNING = ("runtests", "before an item", "item begun", "verdict told", "shutdown
 
 
 @pytest.fixture
-def dying(doctor: Doctor, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+def dying(examination: Doctor, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Run the doctor with workers that die: gw0 at the first moment, whoever takes its place at the second, …
 
     gw1 stays in its first item until all have died.
@@ -31,7 +31,7 @@ def dying(doctor: Doctor, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyP
 
     def run(moments: dict[str, str], *args: object) -> pytest.RunResult:
         monkeypatch.setenv("DYING", json.dumps(moments))
-        result = doctor("-p", "dying", "--doctor-report=r.json", *args)
+        result = examination("-p", "dying", "--doctor-report=r.json", *args)
         assert {path.name.removeprefix("died-") for path in pytester.path.glob("died-*")} == set(moments)
         assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
         return result
@@ -47,7 +47,7 @@ def one_after_another(*moments: str) -> dict[str, str]:
 def check(folder: Path, *, died: int) -> None:
     """Every item has one outcome, and as many failed, by name, as workers died of one."""
     report = json.loads((folder / "r.json").read_text())["items"]
-    names = [entry.name for entry in begin(Settings(folder / "x.sqlite")).entries()]
+    names = [entry.name for entry in from_database(Settings(folder / "x.sqlite")).entries()]
     assert sorted(item["nodeid"].removeprefix("x.sqlite::") for item in report) == sorted(names)
     failed = {name: item for name, item in items(folder / "r.json").items() if item["outcome"] == "failed"}
     assert len(failed) == died
@@ -123,8 +123,8 @@ def test_where_the_user_allows_no_other_the_rest_is_not_examined(dying: Doctor, 
     result.stdout.fnmatch_lines(["not examined *", f"{RULES} rules: 0 healthy, {RULES} not examined"])
 
 
-def test_an_item_is_not_examined_once_a_worker(doctor: Doctor, sick: Built) -> None:
+def test_an_item_is_not_examined_once_a_worker(examination: Doctor, sick: Built) -> None:
     assert sick.path.exists()
-    result = doctor("-n2", "--dist=each")
+    result = examination("-n2", "--dist=each")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --dist each would examine every item once per worker: leave it out, or *"])

@@ -15,9 +15,9 @@ import pytest
 from databases import build
 from kill_harness import sick
 from pytest_runs import ALONE
-from small_database import Patient
+from small_database import SmallDatabase
 
-from pytest_panic_doctor.session.signals import Ending
+from pytest_panic_doctor.session.signals import TerminationSignals
 
 PLUGIN = """
 import os, signal
@@ -84,8 +84,8 @@ def test_nothing_is_left_and_what_was_written_is_kept(
     built = sick(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (built.embedding(5, run=3),))
-    patient = Patient(built.path)
-    original = patient.dump()
+    small_database = SmallDatabase(built.path)
+    original = small_database.dump()
     process = begun(tmp_path, moment, "--doctor-report=r.json", *args)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
@@ -97,8 +97,8 @@ def test_nothing_is_left_and_what_was_written_is_kept(
     assert [each.name for each in (tmp_path / "scratch").iterdir() if "panic-doctor" in each.name] == []
     assert (tmp_path / "r.json").exists()
     assert "not examined" in out
-    patient.check_nothing_lost(original)
-    assert (patient.dump() != original) == ("--doctor-fix" in args)
+    small_database.check_nothing_lost(original)
+    assert (small_database.dump() != original) == ("--doctor-fix" in args)
 
 
 def test_ctrl_c_before_a_session_ends_in_a_line(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_ctrl_c_before_a_session_ends_in_a_line(tmp_path: Path) -> None:
 def test_a_signal_that_is_ignored_stays_so() -> None:
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    ending = Ending()
+    ending = TerminationSignals()
     try:
         ending.listen()
         os.kill(os.getpid(), signal.SIGHUP)
@@ -131,7 +131,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 def test_handlers_of_others_stay() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))  # noqa: ARG005
-    ending = Ending()
+    ending = TerminationSignals()
     try:
         ending.listen()
         os.kill(os.getpid(), signal.SIGTERM)

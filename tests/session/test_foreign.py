@@ -33,14 +33,14 @@ GIVES = {
     "None": "yield None",
     "a dictionary": "yield {'rule': 'own'}",
     "a number": "yield 7",
-    "a finding of numbers": "yield replace(view.finding('x', count=1), ids=(7,))",
-    "a finding without a message": "yield replace(view.finding('x', count=1), message=None)",
-    "a finding of many": "yield replace(view.finding('x', count=1), count='many')",
+    "a finding of numbers": "yield replace(context.finding('x', count=1), ids=(7,))",
+    "a finding without a message": "yield replace(context.finding('x', count=1), message=None)",
+    "a finding of many": "yield replace(context.finding('x', count=1), count='many')",
 }
 RETURNS = {
     "returns nothing": "None",
     "returns a text": "'wrong'",
-    "returns one finding": "view.finding('x', count=1)",
+    "returns one finding": "context.finding('x', count=1)",
     "returns a number": "3",
     "returns a dictionary": "{}",
 }
@@ -55,7 +55,7 @@ class Silent(Exception):
 
 RULES = []
 def own(name, check):
-    RULES.append(rule(name, scope=Scope.DATABASE, sentence="all is well")(check))
+    RULES.append(rule(name, scope=Scope.DATABASE, description="all is well")(check))
 
 def pytest_doctor_rules():
     return RULES
@@ -91,10 +91,10 @@ def five(folder: Path, result: pytest.RunResult) -> dict[str, dict[str, str]]:
     return {"json": described, "junit": junit, "terminal": terminal}
 
 
-def run(doctor: Doctor, built: Built, *args: str) -> dict[str, str]:
+def run(examination: Doctor, built: Built, *args: str) -> dict[str, str]:
     """What all five reports say, which is the same."""
     reports = ("--junitxml=r.xml", "--doctor-report=r.json", "--doctor-report=r.html", "-v", "-ojunit_family=xunit1")
-    result = doctor(*args, *reports)
+    result = examination(*args, *reports)
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
     said = five(built.path.parent, result)
     assert said["json"] == said["junit"] == said["terminal"]
@@ -103,7 +103,7 @@ def run(doctor: Doctor, built: Built, *args: str) -> dict[str, str]:
 
 @MODES
 def test_what_a_rule_raises_or_gives_is_one_failure(
-    doctor: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]
+    examination: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     built = build(pytester.path / "x.sqlite")
     lines = [HEAD]
@@ -112,15 +112,17 @@ def test_what_a_rule_raises_or_gives_is_one_failure(
         for when in ("before", "after"):
             name = f"own-{len(names)}"
             names[name] = f"{kind} {when}"
-            first = "yield view.finding('found before', count=1)" if when == "after" else "view.examined(1, 'run')"
-            lines.append(f"def c(view):\n    {first}\n    {code}\n    yield from ()\nown('{name}', c)")
+            first = (
+                "yield context.finding('found before', count=1)" if when == "after" else "context.examined(1, 'run')"
+            )
+            lines.append(f"def c(context):\n    {first}\n    {code}\n    yield from ()\nown('{name}', c)")
     for kind, value in RETURNS.items():
         name = f"own-{len(names)}"
         names[name] = kind
-        lines.append(f"def c(view):\n    return {value}\nown('{name}', c)")
+        lines.append(f"def c(context):\n    return {value}\nown('{name}', c)")
     pytester.makeconftest("\n".join(lines))
     chosen = [f"--doctor-rule={name}" for name in names]
-    said = run(doctor, built, *mode, *chosen, "--tb=long")
+    said = run(examination, built, *mode, *chosen, "--tb=long")
     assert said == dict.fromkeys(names, "failed")
     report = items(pytester.path / "r.json")
     for name, kind in names.items():
@@ -134,11 +136,11 @@ def test_what_a_rule_raises_or_gives_is_one_failure(
 
 
 STEPS = {
-    "finding": "yield view.finding('found', count=1)",
-    "warning": "yield view.finding('careful', count=1, warning=True)",
-    "some": "view.examined(2, 'run')",
-    "none": "view.examined(0, 'run')",
-    "nothing": "raise NothingToLookAt('nothing here')",
+    "finding": "yield context.finding('found', count=1)",
+    "warning": "yield context.finding('careful', count=1, warning=True)",
+    "some": "context.examined(2, 'run')",
+    "none": "context.examined(0, 'run')",
+    "nothing": "raise NotApplicable('nothing here')",
     **RAISES,
     **GIVES,
 }
@@ -168,40 +170,42 @@ def expected(program: list[str], severity: str) -> str:
 )
 @given(st.lists(st.tuples(PROGRAMS, st.sampled_from(["error", "warn"])), min_size=40, max_size=60))
 def test_five_reports_agree_on_whatever_others_do(
-    doctor: Doctor, sick: Built, mode: tuple[str, ...], programs: list[tuple[list[str], str]]
+    examination: Doctor, sick: Built, mode: tuple[str, ...], programs: list[tuple[list[str], str]]
 ) -> None:
-    lines = [HEAD, "from pytest_panic_doctor import NothingToLookAt"]
+    lines = [HEAD, "from pytest_panic_doctor import NotApplicable"]
     severities = ["[pytest]", "doctor_severity ="]
     for number, (program, severity) in enumerate(programs):
         body = "".join(f"    {STEPS[step]}\n" for step in program)
-        lines.append(f"def c(view):\n{body}    yield from ()\nown('own-{number}', c)")
+        lines.append(f"def c(context):\n{body}    yield from ()\nown('own-{number}', c)")
         severities.append(f"  own-{number}: {severity}")
     lines.append("def pytest_doctor_outcome(item):\n    if item['rule'] > 'own-3': pytest.exit('x', returncode=0)")
     folder = sick.path.parent
     (folder / "conftest.py").write_text("\n".join(lines))
     (folder / "pytest.ini").write_text("\n".join(severities))
-    said = run(doctor, sick, *mode, *(f"--doctor-rule=own-{number}" for number in range(len(programs))))
+    said = run(examination, sick, *mode, *(f"--doctor-rule=own-{number}" for number in range(len(programs))))
     assert said == {f"own-{number}": expected(*each) for number, each in enumerate(programs)}
 
 
-def test_a_traceback_is_there_for_who_asks(doctor: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_traceback_is_there_for_who_asks(examination: Doctor, pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite")
-    pytester.makeconftest(HEAD + "def c(view):\n    yield view.finding('found', count=1)\n    1 / 0\nown('own', c)")
-    short = doctor("--doctor-rule=own").stdout
+    pytester.makeconftest(
+        HEAD + "def c(context):\n    yield context.finding('found', count=1)\n    1 / 0\nown('own', c)"
+    )
+    short = examination("--doctor-rule=own").stdout
     short.no_fnmatch_line("*Traceback*")
     short.fnmatch_lines(["own: found", "not examined to the end: the rule own of conftest raised ZeroDivisionError*"])
     assert len(short.lines) < 40
-    doctor("--doctor-rule=own", "-vv").stdout.fnmatch_lines(["*Traceback*", "*ZeroDivisionError*"])
+    examination("--doctor-rule=own", "-vv").stdout.fnmatch_lines(["*Traceback*", "*ZeroDivisionError*"])
 
 
 @MODES
 def test_an_embedding_hook_that_skips_is_no_green(
-    doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     with sick.open() as db:
         db.execute("UPDATE embedding SET vector = NULL WHERE id IN (?, ?)", (sick.embedding(3), sick.embedding(4)))
     pytester.makeconftest(HEAD + f"def pytest_doctor_embed(embedding_model, outputs):\n    {RAISES['importorskip']}\n")
-    said = run(doctor, sick, *mode, "--doctor-fix", "--doctor-rule=embedding-vector")
+    said = run(examination, sick, *mode, "--doctor-fix", "--doctor-rule=embedding-vector")
     assert list(said.values()) == ["failed", "failed"]
     for item in items(pytester.path / "r.json").values():
         assert [finding["count"] for finding in findings(item)] == [1]
@@ -211,7 +215,7 @@ def test_an_embedding_hook_that_skips_is_no_green(
 
 @MODES
 def test_a_listener_that_raises_is_a_note(
-    doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     kinds = [
         f"if item['rule'] == '{rule}': {code.replace('; ', ' or ')}"
@@ -222,7 +226,7 @@ def test_a_listener_that_raises_is_a_note(
         )
     ]
     pytester.makeconftest(HEAD + "def pytest_doctor_outcome(item):\n" + "".join(f"    {each}\n" for each in kinds))
-    said = run(doctor, sick, *mode)
+    said = run(examination, sick, *mode)
     assert set(said.values()) == {"passed"}
     notes = json.loads((pytester.path / "r.json").read_text())["doctor"]["notes"]
     assert len(notes) == len(kinds)
@@ -233,11 +237,11 @@ def test_a_listener_that_raises_is_a_note(
 @pytest.mark.parametrize("hook", ["pytest_doctor_rules()", "pytest_doctor_engine(name)"])
 @pytest.mark.parametrize("kind", ["skip", "exit", "SystemExit", "no text"])
 def test_a_hook_that_raises_at_the_start_is_a_mistake_of_the_command(
-    doctor: Doctor, pytester: pytest.Pytester, hook: str, kind: str
+    examination: Doctor, pytester: pytest.Pytester, hook: str, kind: str
 ) -> None:
     build(pytester.path / "x.sqlite")
     pytester.makeconftest(HEAD.split("RULES")[0] + f"def {hook}:\n    {RAISES[kind]}\n")
-    result = doctor("--doctor-engine=mine", "--doctor-rule=schema")
+    result = examination("--doctor-engine=mine", "--doctor-rule=schema")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"{hook.split('(')[0]} raised " in result.stderr.str()
     assert "Traceback" not in result.stderr.str()
@@ -245,11 +249,11 @@ def test_a_hook_that_raises_at_the_start_is_a_mistake_of_the_command(
 
 @pytest.mark.parametrize("given", ["7", "''", "'a b'", "'x:'", "':y'", "['x:y']"])
 def test_an_engine_hook_that_gives_something_else_is_told_so(
-    doctor: Doctor, pytester: pytest.Pytester, given: str
+    examination: Doctor, pytester: pytest.Pytester, given: str
 ) -> None:
     build(pytester.path / "x.sqlite")
     pytester.makeconftest(f"def pytest_doctor_engine(name):\n    return {given}\n")
-    result = doctor("--doctor-engine=mine", "--doctor-rule=schema")
+    result = examination("--doctor-engine=mine", "--doctor-rule=schema")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "pytest_doctor_engine returned " in result.stderr.str()
 
@@ -263,31 +267,31 @@ MARKS = {
 @MODES
 @pytest.mark.parametrize("mark", MARKS)
 def test_a_mark_changes_no_verdict(
-    doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], mark: str
+    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], mark: str
 ) -> None:
     with sick.open() as db:
         db.execute("UPDATE run SET experiment_id = 'x' WHERE id = ?", (sick.run(),))
     pytester.makeconftest(
         f"import pytest\ndef pytest_collection_modifyitems(items):\n    for item in items:\n        {MARKS[mark]}\n"
     )
-    said = run(doctor, sick, *mode, "--doctor-rule=orphan-run", "--doctor-rule=schema")
+    said = run(examination, sick, *mode, "--doctor-rule=orphan-run", "--doctor-rule=schema")
     assert said == {"orphan-run": "failed", "schema": "passed"}
 
 
-def test_an_item_that_a_hook_skips_is_named(doctor: Doctor, pytester: pytest.Pytester) -> None:
+def test_an_item_that_a_hook_skips_is_named(examination: Doctor, pytester: pytest.Pytester) -> None:
     built = build(pytester.path / "x.sqlite")
     pytester.makeconftest(
         "import pytest\ndef pytest_runtest_setup(item):\n"
         "    if 'orphan' in item.name:\n        pytest.skip('not today')\n"
     )
-    said = run(doctor, built, "--doctor-rule=orphan-run", "--doctor-rule=schema")
+    said = run(examination, built, "--doctor-rule=orphan-run", "--doctor-rule=schema")
     assert said == {"orphan-run": "skipped", "schema": "passed"}
     assert items(pytester.path / "r.json")["orphan-run"]["note"] == "not today"
 
 
-def test_ctrl_c_in_foreign_code_ends_the_session(doctor: Doctor, pytester: pytest.Pytester) -> None:
+def test_ctrl_c_in_foreign_code_ends_the_session(examination: Doctor, pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite")
-    pytester.makeconftest(HEAD + "def c(view):\n    raise KeyboardInterrupt\n    yield\nown('own', c)")
-    result = doctor("--doctor-rule=own", "--doctor-rule=schema", "--doctor-report=r.json")
+    pytester.makeconftest(HEAD + "def c(context):\n    raise KeyboardInterrupt\n    yield\nown('own', c)")
+    result = examination("--doctor-rule=own", "--doctor-rule=schema", "--doctor-report=r.json")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert json.loads((pytester.path / "r.json").read_text())["doctor"]["rules"]["not examined"] == 1

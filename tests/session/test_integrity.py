@@ -14,13 +14,13 @@ from pytest_runs import Doctor, items, outcomes
 from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.integrity import needing
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examination.examination import begin
+from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair import RepairRefused, preflight
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
-KINDS = kinds((), ())
+KINDS = model_types((), ())
 
 
 def trees() -> Iterator[tuple[str, str, str]]:
@@ -50,14 +50,14 @@ def flip(path: Path, name: str, *, header: bool = False) -> None:
 
 def examined(path: Path, *rules: str, everything: bool = False) -> dict[str, list[Outcome]]:
     """The outcomes of the items of `rules`, all where none is named, by rule, as a session has them."""
-    doctor = begin(Settings(path, rules=rules, kinds=KINDS))
-    doctor.verification.everything = everything
-    examiner = Examiner(doctor.database, doctor.rules, KINDS)
-    examiner.verification = doctor.verification
+    examination = from_database(Settings(path, rules=rules, kinds=KINDS))
+    examination.verification.everything = everything
+    examiner = Examiner(examination.database, examination.rules, KINDS)
+    examiner.verification = examination.verification
     found: dict[str, list[Outcome]] = {}
-    for entry in doctor.entries():
-        found.setdefault(entry.rule, []).append(examiner.examine(doctor.rules[entry.rule], entry.subject))
-    doctor.database.close()
+    for entry in examination.entries():
+        found.setdefault(entry.rule, []).append(examiner.examine(examination.rules[entry.rule], entry.subject))
+    examination.database.close()
     return found
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_green_that_hangs_on_a_damaged_index(
     void = [outcome for outcome in said if outcome.note.startswith("not examined: table")]
     assert void
     assert all(f"table {table} is damaged" in outcome.note and not outcome.findings for outcome in void)
-    assert {rule for rule, each in found.items() if {outcome.word for outcome in each} != {"passed"}} == {
+    assert {rule for rule, each in found.items() if {outcome.status for outcome in each} != {"passed"}} == {
         "file-integrity",
         *(rule for rule, each in found.items() if any(outcome in void for outcome in each)),
     }
@@ -88,7 +88,7 @@ def test_nothing_is_green_that_hangs_on_a_damaged_page(tmp_path: Path, name: str
     with closing(sqlite3.connect(built.path)) as db:
         assert integrity.check(db).tables == {table}
     found = examined(built.path, everything=True)
-    assert {outcome.word for outcome in found["file-integrity"]} == {"failed"}
+    assert {outcome.status for outcome in found["file-integrity"]} == {"failed"}
     rule = {
         "experimentconfig": "experiment-config",
         "run": "experiment-runs",
@@ -105,7 +105,7 @@ def test_what_hangs_on_no_damaged_table_is_examined(tmp_path: Path) -> None:
     built = build(tmp_path / "x.sqlite")
     flip(built.path, "sqlite_autoindex_embedding_2")
     found = examined(built.path, everything=True)
-    words = {rule: {outcome.word for outcome in outcomes} for rule, outcomes in found.items()}
+    words = {rule: {outcome.status for outcome in outcomes} for rule, outcomes in found.items()}
     assert {rule for rule, each in words.items() if each == {"passed"}} == {
         *("orphan-run", "orphan-invocation", "orphan-diagram", "diagram-model", "diagram-valid"),
         *("experiment-config", "experiment-runs", "invocation-sequence", "invocation-output", "invocation-chain"),
@@ -126,7 +126,7 @@ def test_a_space_that_nobody_uses_damages_no_table(tmp_path: Path) -> None:
     assert damage.problems
     assert not damage.tables
     found = examined(built.path, everything=True)
-    assert {rule for rule, each in found.items() if {outcome.word for outcome in each} != {"passed"}} == {
+    assert {rule for rule, each in found.items() if {outcome.status for outcome in each} != {"passed"}} == {
         "file-integrity"
     }
     with pytest.raises(RepairRefused, match="never used"):
@@ -138,18 +138,18 @@ MODES = [(), ("-n2",)]
 
 @pytest.mark.parametrize("mode", MODES, ids=["plain", "n2"])
 def test_a_damaged_index_is_neither_repaired_nor_planned_through(
-    doctor: Doctor, sick: Built, mode: tuple[str, ...]
+    examination: Doctor, sick: Built, mode: tuple[str, ...]
 ) -> None:
     flip(sick.path, "sqlite_autoindex_run_1")
     before = sick.path.read_bytes()
-    fixed = doctor("--doctor-fix", "--doctor-rule", "orphan-invocation", *mode)
+    fixed = examination("--doctor-fix", "--doctor-rule", "orphan-invocation", *mode)
     assert fixed.ret == 4
     assert "restore the file from a backup" in fixed.stderr.str()
-    planned = doctor("--doctor-plan", *mode)
+    planned = examination("--doctor-plan", *mode)
     assert planned.ret == 1
     assert "would fix" not in planned.stdout.str()
     assert "table run is damaged" in planned.stdout.str()
-    seen = doctor("--doctor-rule", "orphan-invocation", *mode)
+    seen = examination("--doctor-rule", "orphan-invocation", *mode)
     assert seen.ret == 1
     assert "--doctor-fix" not in seen.stdout.str()
     assert "table run is damaged" in seen.stdout.str()
@@ -157,13 +157,13 @@ def test_a_damaged_index_is_neither_repaired_nor_planned_through(
     assert not sick.path.with_name("x.doctor.sqlite").exists()
 
 
-def test_another_items_advice_does_not_lead_into_a_damaged_file(doctor: Doctor, sick: Built) -> None:
+def test_another_items_advice_does_not_lead_into_a_damaged_file(examination: Doctor, sick: Built) -> None:
     """A defect in tables that are whole: it is found, and nobody is told to repair it in this file."""
     with sick.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = x'00' WHERE id = ?", (sick.diagram(),))
     flip(sick.path, "ix_embeddingcluster_embedding_id")
     for arguments in ((), ("--doctor-plan",)):
-        result = doctor(*arguments, "--doctor-report=r.json")
+        result = examination(*arguments, "--doctor-report=r.json")
         (item,) = [
             each for each in items(Path("r.json")).values() if each["rule"] == "diagram-valid" and each["findings"]
         ]
@@ -178,25 +178,25 @@ def test_another_items_advice_does_not_lead_into_a_damaged_file(doctor: Doctor, 
 )
 def test_a_damaged_index_does_not_decide_which_items_there_are(tmp_path: Path, name: str) -> None:
     built = build(tmp_path / "x.sqlite")
-    whole = begin(Settings(built.path, kinds=KINDS))
+    whole = from_database(Settings(built.path, kinds=KINDS))
     flip(built.path, name)
-    damaged = begin(Settings(built.path, kinds=KINDS))
+    damaged = from_database(Settings(built.path, kinds=KINDS))
     assert list(damaged.entries()) == list(whole.entries())
     assert not whole.doubt
     assert damaged.doubt.startswith("items may be missing: what lists them is damaged (")
 
 
-def test_no_selection_ends_well_where_items_may_be_missing(doctor: Doctor, sick: Built) -> None:
+def test_no_selection_ends_well_where_items_may_be_missing(examination: Doctor, sick: Built) -> None:
     """`orphan-cluster` reads neither table, and finds nothing wrong."""
     flip(sick.path, "ix_run_experiment_id")
-    result = doctor("--doctor-rule", "orphan-cluster", "--doctor-report=r.json")
+    result = examination("--doctor-rule", "orphan-cluster", "--doctor-report=r.json")
     assert outcomes(Path("r.json")) == {"orphan-cluster": "passed"}
     assert result.ret == 1
     result.stdout.fnmatch_lines(["doctor: items may be missing: what lists them is damaged*"])
 
 
 @pytest.mark.usefixtures("sick")
-def test_the_file_is_checked_once_for_all(doctor: Doctor, pytester: pytest.Pytester) -> None:
+def test_the_file_is_checked_once_for_all(examination: Doctor, pytester: pytest.Pytester) -> None:
     """By the first of two workers, for the other and for `file-integrity` too."""
     pytester.makeconftest(
         """
@@ -210,9 +210,9 @@ def test_the_file_is_checked_once_for_all(doctor: Doctor, pytester: pytest.Pytes
         integrity.check = noted
         """
     )
-    assert doctor("-n2").ret == 0
+    assert examination("-n2").ret == 0
     assert len(Path("checks").read_text().split()) == 1, "by one of the workers"
-    assert doctor("--doctor-fix", "-n2").ret == 0
+    assert examination("--doctor-fix", "-n2").ret == 0
     assert len(Path("checks").read_text().split()) == 2, "before the first write, and by nobody after"
 
 
@@ -252,9 +252,9 @@ def test_what_this_sqlite_does_not_have_is_named(tmp_path: Path, sql: str, what:
     before = built.path.read_bytes()
     with pytest.raises(RepairRefused) as refused:
         preflight(built.path, 0)
-    doubt = begin(Settings(built.path)).doubt
+    doubt = from_database(Settings(built.path)).doubt
     found = examined(built.path, everything=everything)
-    outcomes = [outcome for each in found.values() for outcome in each if outcome.word == "failed"]
+    outcomes = [outcome for each in found.values() for outcome in each if outcome.status == "failed"]
     assert not any(outcome.error for outcome in outcomes)
     said = [str(refused.value), doubt, *(outcome.note for outcome in outcomes)]
     said += [finding.message for outcome in outcomes for finding in outcome.findings]
@@ -264,10 +264,10 @@ def test_what_this_sqlite_does_not_have_is_named(tmp_path: Path, sql: str, what:
     assert built.path.read_bytes() == before
 
 
-def test_a_session_says_what_is_not_there(doctor: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_session_says_what_is_not_there(examination: Doctor, pytester: pytest.Pytester) -> None:
     with_what_is_not_there(pytester.path / "x.sqlite", ODD["expression"][0])
     for args in ((), ("--doctor-plan",), ("--doctor-fix",)):
-        done = doctor(*args, "-p", "no:xdist")
+        done = examination(*args, "-p", "no:xdist")
         text = done.stdout.str() + done.stderr.str()
         assert done.ret != 0
         assert "index odd of run needs the function german(), which this SQLite does not have" in text
@@ -279,7 +279,7 @@ def test_an_id_column_of_another_collation_is_no_traceback(tmp_path: Path) -> No
     table = "CREATE TABLE experimentconfig (id TEXT COLLATE GERMAN PRIMARY KEY, prompts, embedding_models)"
     built = with_what_is_not_there(tmp_path / "x.sqlite", f"DROP TABLE experimentconfig; {table}")
     with pytest.raises(DoctorError, match="needs the collation GERMAN, which this SQLite does not have"):
-        begin(Settings(built.path))
+        from_database(Settings(built.path))
 
 
 def test_a_function_that_a_rule_misspells_is_its_own_fault(tmp_path: Path) -> None:

@@ -35,19 +35,21 @@ def read(given: Given, line_dir: Path = Path("/line"), ini_dir: Path = Path("/in
 
 
 def test_nothing_given_asks_for_nothing() -> None:
-    assert not options.asked(Given())
+    assert not options.is_requested(Given())
 
 
 @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
 def test_every_option_on_the_command_line_asks(option: options.Option) -> None:
     value = {"flag": True, "list": ["x"]}.get(option.kind, "x")
-    assert options.asked(Given({option.key: value}))
+    assert options.is_requested(Given({option.key: value}))
 
 
 def test_ini_keys_that_only_tune_do_not_ask() -> None:
-    assert not options.asked(Given(ini={"doctor_memory": "4GB", "doctor_timeout": "5", "doctor_text_models": ["X"]}))
-    assert options.asked(Given(ini={"doctor_db": "x.sqlite"}))
-    assert not options.asked(Given(ini={"doctor_fix": "false"}))
+    assert not options.is_requested(
+        Given(ini={"doctor_memory": "4GB", "doctor_timeout": "5", "doctor_text_models": ["X"]})
+    )
+    assert options.is_requested(Given(ini={"doctor_db": "x.sqlite"}))
+    assert not options.is_requested(Given(ini={"doctor_fix": "false"}))
 
 
 def test_a_database_on_the_line_is_relative_to_where_pytest_was_called() -> None:
@@ -204,29 +206,31 @@ def test_the_same_value_twice_and_options_that_repeat_are_no_contradiction() -> 
     options.check_once(["--doctor-db", "a", "--doctor-db=a", "--doctor-rule=x", "--doctor-rule=y", "--doctor-fix"])
 
 
-def test_one_database_of_two_is_never_ignored(doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_one_database_of_two_is_never_ignored(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     build(pytester.path / "y.sqlite")
-    result = doctor("--doctor-db", "y.sqlite", "-n2")
+    result = examination("--doctor-db", "y.sqlite", "-n2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --doctor-db is given 2 times (x.sqlite, y.sqlite): give it once"])
     pytester.makeini("[pytest]\naddopts = --doctor-db=gone.sqlite\n")
     assert sick.path.exists()
-    assert doctor("--doctor-rule=schema").ret == 0, "what addopts gives is replaced"
+    assert examination("--doctor-rule=schema").ret == 0, "what addopts gives is replaced"
 
 
 @pytest.mark.skipif(pytest.version_tuple < (9, 2), reason="native TOML files with keys of several types are newer")
 @pytest.mark.parametrize(("name", "table"), [("pytest.toml", "pytest"), ("pyproject.toml", "tool.pytest")])
-def test_a_native_toml_file_has_typed_values(doctor: Doctor, pytester: pytest.Pytester, name: str, table: str) -> None:
+def test_a_native_toml_file_has_typed_values(
+    examination: Doctor, pytester: pytest.Pytester, name: str, table: str
+) -> None:
     build(pytester.path / "x.sqlite")
     (pytester.path / name).write_text(
         f"[{table}]\ndoctor_fix = true\ndoctor_plan = false\ndoctor_max_workers = 2\ndoctor_memory = '1GB'\n"
         "doctor_embed_cosine = 0.5\ndoctor_max_dim = 1\n"
     )
-    result = doctor("-n8", "--doctor-rule=schema", "--doctor-report=r.json")
+    result = examination("-n8", "--doctor-rule=schema", "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
     said = json.loads((pytester.path / "r.json").read_text())["doctor"]["settings"]
     assert [said[name] for name in ("fix", "plan", "max_workers", "max_dim")] == [True, False, 2, 1]
     (pytester.path / name).write_text(f"[{table}]\ndoctor_max_workers = 0\n")
-    result = doctor()
+    result = examination()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --doctor-max-workers 0 is not a whole number of at least 1*"])

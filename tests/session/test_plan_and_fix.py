@@ -19,21 +19,21 @@ OWN = """
 from pytest_panic_doctor import RepairKind, Rows, Scope, rule
 
 
-@rule("odd", scope=Scope.RUN_MODEL, sentence="items that share rows", repair=RepairKind.QUARANTINE)
-def odd(view):
+@rule("odd", scope=Scope.RUN_MODEL, description="items that share rows", repair=RepairKind.QUARANTINE)
+def odd(context):
     for number in (3, 5):
         rows = Rows(
             "invocation",
             f"SELECT id FROM invocation WHERE run_id = :run AND sequence_number IN ({number}, 7)",
-            view.params,
+            context.params,
         )
-        yield from view.offenders(rows, lambda count: f"{count} odd ones")
+        yield from context.finding_for_rows(rows, lambda count: f"{count} odd ones")
 
 
-@rule("seven", scope=Scope.DATABASE, sentence="rows that another rule takes too", repair=RepairKind.QUARANTINE)
-def seven(view):
+@rule("seven", scope=Scope.DATABASE, description="rows that another rule takes too", repair=RepairKind.QUARANTINE)
+def seven(context):
     rows = Rows("invocation", "SELECT id FROM invocation WHERE sequence_number = 7", {})
-    yield from view.offenders(rows, lambda count: f"{count} sevens")
+    yield from context.finding_for_rows(rows, lambda count: f"{count} sevens")
 
 
 def pytest_doctor_rules():
@@ -58,12 +58,12 @@ def weighed(rule: str, rows: int, size: int) -> str:
 
 
 def test_rows_that_items_share_are_planned_once(
-    doctor: Doctor, shared: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    examination: Doctor, shared: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
-    planned = doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json", *mode)
+    planned = examination("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json", *mode)
     measured = [item["measures"] for item in items(pytester.path / "r.json").values()]
     alone = [int(each["rows"]) for each in measured if isinstance(each, dict)]
-    doctor("--doctor-fix", "--doctor-rule=odd", *mode)
+    examination("--doctor-fix", "--doctor-rule=odd", *mode)
     done = repairs(shared.path)
     rows, size = sum(each.rows for each in done), sum(each.bytes for each in done)
     planned.stdout.fnmatch_lines([weighed("odd", rows, size)])
@@ -72,33 +72,33 @@ def test_rows_that_items_share_are_planned_once(
 
 
 def test_an_item_that_is_repaired_alone_takes_what_was_planned(
-    doctor: Doctor, shared: Built, pytester: pytest.Pytester
+    examination: Doctor, shared: Built, pytester: pytest.Pytester
 ) -> None:
-    doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json")
+    examination("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json")
     name, item = next(iter(items(pytester.path / "r.json").items()))
-    doctor(f"x.sqlite::{name}", "--doctor-fix")
+    examination(f"x.sqlite::{name}", "--doctor-fix")
     done = Counter(rows=sum(each.rows for each in repairs(shared.path)))
     done["bytes"] = sum(each.bytes for each in repairs(shared.path))
     assert item["measures"] == done
 
 
-def test_rows_that_rules_share_are_said_in_all(doctor: Doctor, shared: Built) -> None:
-    planned = doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-rule=seven")
-    doctor("--doctor-fix", "--doctor-rule=odd", "--doctor-rule=seven")
+def test_rows_that_rules_share_are_said_in_all(examination: Doctor, shared: Built) -> None:
+    planned = examination("--doctor-plan", "--doctor-rule=odd", "--doctor-rule=seven")
+    examination("--doctor-fix", "--doctor-rule=odd", "--doctor-rule=seven")
     done = repairs(shared.path)
     rows, size = sum(each.rows for each in done), sum(each.bytes for each in done)
     planned.stdout.fnmatch_lines([f"{weighed('in all', rows, size)}: some for several rules"])
 
 
 def test_accepted_findings_are_planned_as_they_are_repaired(
-    doctor: Doctor, sick: Built, pytester: pytest.Pytester
+    examination: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "embedding_of_lost_invocation")
     pytester.makeini("[pytest]\ndoctor_severity = orphan-embedding: warn")
-    result = doctor("--doctor-plan")
+    result = examination("--doctor-plan")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["would fix    orphan-embedding      quarantine 1 row, *"])
-    doctor("--doctor-fix")
+    examination("--doctor-fix")
     assert [each.rule for each in repairs(sick.path)] == ["orphan-embedding"]
 
 

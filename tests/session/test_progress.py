@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_panic_doctor.compute.ledger import Held, Identity
+from pytest_panic_doctor.compute.ledger import Lease, ProcessIdentity
 from pytest_panic_doctor.formatting import format_duration, format_duration_exact
-from pytest_panic_doctor.repair.controller import Ward
-from pytest_panic_doctor.report.progress import Ahead, Progress, announcement, line
+from pytest_panic_doctor.repair.controller import RepairRun
+from pytest_panic_doctor.report.progress import Forecast, Progress, forecast_line, status_line
 
-HELD = Held(
-    who=Identity(1, 0.0),
+HELD = Lease(
+    owner=ProcessIdentity(1, 0.0),
     ticket=1,
     child=2,
     grant=500_000_000,
@@ -27,31 +27,31 @@ HELD = Held(
 
 
 def test_the_announcement() -> None:
-    said = announcement(Ahead(38, 61_200, seconds=4800, seconds_high=14_400, workers=2))
+    said = forecast_line(Forecast(38, 61_200, seconds=4800, seconds_high=14_400, workers=2))
     assert said == "38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)"
 
 
 def test_the_announcement_names_the_cluster() -> None:
     cluster = "a Ray cluster of 3 nodes, 6 cores"
-    said = announcement(Ahead(38, 61_200, seconds=14_400, seconds_high=43_200, workers=6, cluster=cluster))
+    said = forecast_line(Forecast(38, 61_200, seconds=14_400, seconds_high=43_200, workers=6, cluster=cluster))
     assert (
         said == "38 diagrams to compute, 61,200 points, about 40 min on a Ray cluster of 3 nodes, 6 cores (up to 2 h)"
     )
 
 
 def test_the_line_fits_the_terminal() -> None:
-    said = line([HELD], ["orphan-run: 10 of 99 rows quarantined"], 3, 38, 2280.0, 412.0, 200)
+    said = status_line([HELD], ["orphan-run: 10 of 99 rows quarantined"], 3, 38, 2280.0, 412.0, 200)
     assert said == (
         "doctor: 3 of 38 diagrams, 38 min left | orphan-run: 10 of 99 rows quarantined | 2,423 points 5 min 412 MB"
     )
-    assert len(line([HELD] * 9, [], 3, 38, None, 412.0, 80)) == 80
+    assert len(status_line([HELD] * 9, [], 3, 38, None, 412.0, 80)) == 80
 
 
 def test_more_than_was_counted_is_never_a_smaller_total() -> None:
     """Invalid and stale diagrams are found on the way."""
-    assert line([], [], 2, 2, 0.0, 412.0, 200) == "doctor: 2 of 2 diagrams"
-    assert line([HELD], [], 2, 2, 9.0, 412.0, 200).startswith("doctor: 2 of at least 3 diagrams | ")
-    assert line([], [], 4, 2, 9.0, 412.0, 200) == "doctor: 4 of at least 4 diagrams"
+    assert status_line([], [], 2, 2, 0.0, 412.0, 200) == "doctor: 2 of 2 diagrams"
+    assert status_line([HELD], [], 2, 2, 9.0, 412.0, 200).startswith("doctor: 2 of at least 3 diagrams | ")
+    assert status_line([], [], 4, 2, 9.0, 412.0, 200) == "doctor: 4 of at least 4 diagrams"
 
 
 def test_times_as_a_person_says_them() -> None:
@@ -74,7 +74,7 @@ def test_a_time_that_was_given_is_said_as_it_is(seconds: float, said: str) -> No
 
 def test_a_terminal_gets_its_last_row_back() -> None:
     stream = io.StringIO()
-    ahead = Ahead(1, 2423, 60.0, 120.0, 1)
+    ahead = Forecast(1, 2423, 60.0, 120.0, 1)
     with Progress(stream, print, lambda: [HELD], lambda: 0, list, lambda: ahead):
         deadline = time.monotonic() + 10
         while "2,423 points" not in stream.getvalue() and time.monotonic() < deadline:
@@ -84,8 +84,8 @@ def test_a_terminal_gets_its_last_row_back() -> None:
 
 
 def test_notes_of_a_quarantine_come_and_go(tmp_path: Path) -> None:
-    ward = Ward("session", tmp_path, 1, os.getpid())
-    ward.note("orphan-embedding", 2_000, 100_000)
-    assert ward.notes() == ["orphan-embedding: 2,000 of 100,000 rows quarantined"]
-    ward.note("orphan-embedding", 100_000, 100_000)
-    assert ward.notes() == []
+    repair_run = RepairRun("session", tmp_path, 1, os.getpid())
+    repair_run.report_progress("orphan-embedding", 2_000, 100_000)
+    assert repair_run.progress_notes() == ["orphan-embedding: 2,000 of 100,000 rows quarantined"]
+    repair_run.report_progress("orphan-embedding", 100_000, 100_000)
+    assert repair_run.progress_notes() == []

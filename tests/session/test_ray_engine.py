@@ -79,7 +79,7 @@ def payloads(path: Path) -> dict[str, Payload]:
     return {name: decode(data) for name, data in rows}
 
 
-def check_all_are_there(built: Built, doctor: Doctor, before: object, runs: int = RUNS) -> None:
+def check_all_are_there(built: Built, examination: Doctor, before: object, runs: int = RUNS) -> None:
     """Every diagram once, with the bars of this machine; the journal takes all of it back."""
     whole = build(built.path.with_name("whole.sqlite"), runs=runs)
     expected, found = payloads(whole.path), payloads(built.path)
@@ -93,17 +93,17 @@ def check_all_are_there(built: Built, doctor: Doctor, before: object, runs: int 
     states = journal.execute("SELECT status, count(*) FROM repairs GROUP BY 1").fetchall()
     journal.close()
     assert states == [("applied", len(expected))]
-    assert doctor("--doctor-undo", "all").ret == 0
+    assert examination("--doctor-undo", "all").ret == 0
     assert dump(built.path) == before
 
 
 @pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "n2"])
 def test_all_diagrams_come_from_the_cluster(
-    doctor: Doctor, empty: Built, running: Running, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
+    examination: Doctor, empty: Built, running: Running, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
 ) -> None:
     before = dump(empty.path)
     monkeypatch.setenv("RAY_ADDRESS", running.address)
-    result = doctor("--doctor-fix", "--doctor-engine=ray", "--doctor-report=r.json", *mode)
+    result = examination("--doctor-fix", "--doctor-engine=ray", "--doctor-report=r.json", *mode)
     assert result.ret == 0, result.stdout.str()
     assert result.stderr.str() == ""
     result.stdout.fnmatch_lines(
@@ -117,10 +117,12 @@ def test_all_diagrams_come_from_the_cluster(
         measures = reported[name]["measures"]
         assert isinstance(measures, dict)
         assert measures.keys() == {"points", "distinct", "seconds", "peak_memory", "engine"}
-    check_all_are_there(empty, doctor, before)
+    check_all_are_there(empty, examination, before)
 
 
-def test_a_node_is_killed_in_mid_run(doctor: Doctor, empty: Built, running: Running, pytester: pytest.Pytester) -> None:
+def test_a_node_is_killed_in_mid_run(
+    examination: Doctor, empty: Built, running: Running, pytester: pytest.Pytester
+) -> None:
     without_diagrams(pytester.path, 5)
     before = dump(empty.path)
     command = [sys.executable, "-m", "pytest", "--doctor-db=x.sqlite", "--doctor-fix", "-p", "no:hypothesispytest"]
@@ -132,7 +134,7 @@ def test_a_node_is_killed_in_mid_run(doctor: Doctor, empty: Built, running: Runn
     running.add(node(1, 1000))
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
-    check_all_are_there(empty, doctor, before, runs=5)
+    check_all_are_there(empty, examination, before, runs=5)
 
 
 def written(built: Built) -> int:
@@ -148,10 +150,10 @@ def wait_for(happened: object, seconds: float = 40) -> None:
 
 
 def test_what_is_lost_again_and_again_fails_and_the_others_go_on(
-    doctor: Doctor, empty: Built, running: Running
+    examination: Doctor, empty: Built, running: Running
 ) -> None:
     merge_two_points(empty)
-    result = doctor("--doctor-fix", "--doctor-engine=engines:killer", f"--doctor-ray={running.address}")
+    result = examination("--doctor-fix", "--doctor-engine=engines:killer", f"--doctor-ray={running.address}")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
@@ -171,19 +173,19 @@ def merge_two_points(built: Built) -> None:
         )
 
 
-def test_what_outgrows_its_task_gets_more(doctor: Doctor, empty: Built, running: Running) -> None:
+def test_what_outgrows_its_task_gets_more(examination: Doctor, empty: Built, running: Running) -> None:
     only = f"x.sqlite::diagram-missing[{dashed(empty.run())}-Nomic]"
-    result = doctor("--doctor-fix", "--doctor-engine=engines:hungry", f"--doctor-ray={running.address}", only)
+    result = examination("--doctor-fix", "--doctor-engine=engines:hungry", f"--doctor-ray={running.address}", only)
     assert result.ret == 0, result.stdout.str()
     (payload,) = payloads(empty.path).values()
     assert payload.provenance
     assert payload.provenance.peak_memory > 280e6
 
 
-def test_what_outgrows_the_memory_given_says_so(doctor: Doctor, empty: Built, running: Running) -> None:
+def test_what_outgrows_the_memory_given_says_so(examination: Doctor, empty: Built, running: Running) -> None:
     only = f"x.sqlite::diagram-missing[{dashed(empty.run())}-Nomic]"
     ray = ("--doctor-engine=engines:hungry", f"--doctor-ray={running.address}")
-    result = doctor("--doctor-fix", "--doctor-memory=400MB", *ray, only)
+    result = examination("--doctor-fix", "--doctor-memory=400MB", *ray, only)
     assert result.ret == 1
     result.stdout.re_match_lines(
         [r"not repaired: the diagram of 6 points reached \d+ MB, its limit, after \d+ s in H0 to H2; give it more with"]
@@ -191,10 +193,10 @@ def test_what_outgrows_the_memory_given_says_so(doctor: Doctor, empty: Built, ru
     assert written(empty) == 0
 
 
-def test_a_timeout_is_the_same_sentence(doctor: Doctor, empty: Built, running: Running) -> None:
+def test_a_timeout_is_the_same_sentence(examination: Doctor, empty: Built, running: Running) -> None:
     merge_two_points(empty)
     ray = ("--doctor-engine=engines:endless", f"--doctor-ray={running.address}", "--doctor-timeout=1")
-    result = doctor("--doctor-fix", "--doctor-rule=diagram-missing", *ray)
+    result = examination("--doctor-fix", "--doctor-rule=diagram-missing", *ray)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["not repaired: the diagram of 6 points was ended after 1 s, its limit; give it more with --doctor-timeout 10"]
@@ -202,14 +204,16 @@ def test_a_timeout_is_the_same_sentence(doctor: Doctor, empty: Built, running: R
     result.stdout.fnmatch_lines(["*5 failed, 1 fixed in *"])
 
 
-def test_only_what_was_chosen_is_computed(doctor: Doctor, empty: Built, running: Running) -> None:
+def test_only_what_was_chosen_is_computed(examination: Doctor, empty: Built, running: Running) -> None:
     only = f"x.sqlite::diagram-missing[{dashed(empty.run(1))}-Nomic]"
-    result = doctor("--doctor-fix", "--doctor-engine=engines:slow", f"--doctor-ray={running.address}", only)
+    result = examination("--doctor-fix", "--doctor-engine=engines:slow", f"--doctor-ray={running.address}", only)
     assert result.ret == 0
     assert written(empty) == 1
 
 
-def test_the_outcomes_are_those_of_this_machine(doctor: Doctor, pytester: pytest.Pytester, running: Running) -> None:
+def test_the_outcomes_are_those_of_this_machine(
+    examination: Doctor, pytester: pytest.Pytester, running: Running
+) -> None:
     found = []
     for ray in ((), ("--doctor-engine=ray", f"--doctor-ray={running.address}", "-n2")):
         built = build(pytester.path / "x.sqlite", older=True, runs=4)
@@ -223,7 +227,7 @@ def test_the_outcomes_are_those_of_this_machine(doctor: Doctor, pytester: pytest
             db.execute(
                 f"UPDATE persistencediagram SET diagram_data = ({other}) WHERE run_id = ?", (uid(2, 0), uid(2, 1))
             )
-        doctor("--doctor-fix", "--doctor-report=r.json", *ray)
+        examination("--doctor-fix", "--doctor-report=r.json", *ray)
         found.append(outcomes(pytester.path / "r.json"))
         for sidecar in pytester.path.glob("x.doctor*"):
             sidecar.unlink()
@@ -256,12 +260,12 @@ def alive(process: psutil.Process) -> bool:
 
 
 def test_an_address_that_cannot_be_reached_is_a_usage_error(
-    doctor: Doctor, empty: Built, monkeypatch: pytest.MonkeyPatch
+    examination: Doctor, empty: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = dump(empty.path)
     for given in ("--doctor-ray=127.0.0.1:1", "--doctor-engine=ray"):
         monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-        result = doctor("--doctor-fix", given)
+        result = examination("--doctor-fix", given)
         assert result.ret == 4
         assert result.stderr.lines == [
             "ERROR: the Ray cluster at 127.0.0.1:1 cannot be reached (Connection refused): correct --doctor-ray, or "
@@ -272,11 +276,11 @@ def test_an_address_that_cannot_be_reached_is_a_usage_error(
 
 
 def test_without_ray_the_extra_is_named(
-    doctor: Doctor, empty: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    examination: Doctor, empty: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (pytester.path / "without_ray.py").write_text("import sys\nsys.modules['ray'] = None\n")
     monkeypatch.setenv("PYTHONPATH", os.fspath(pytester.path))
-    result = doctor("-p", "without_ray", "--doctor-fix", "--doctor-engine=ray")
+    result = examination("-p", "without_ray", "--doctor-fix", "--doctor-engine=ray")
     assert result.ret == 4
     assert result.stderr.lines == [
         "ERROR: --doctor-engine ray needs Ray, which is not installed: pip install '.[ray]' in the doctor's checkout",

@@ -14,7 +14,7 @@ from pytest_runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.examination import sharding
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
-from pytest_panic_doctor.examination.sharding import Shard, Share
+from pytest_panic_doctor.examination.sharding import Shard, ShardSelection
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Scope
 
@@ -48,7 +48,7 @@ def test_shards_are_disjoint_and_complete(made: Manifest, of: int, fix: bool) ->
     mine = [
         entry.name
         for number in range(1, of + 1)
-        for entry in Share(made, RULES, Shard(number, of), fix).of(made.entries(RULES))
+        for entry in ShardSelection(made, RULES, Shard(number, of), fix).of(made.entries(RULES))
     ]
     assert Counter(mine) == Counter(every)
 
@@ -57,7 +57,7 @@ def test_shards_are_disjoint_and_complete(made: Manifest, of: int, fix: bool) ->
 def test_shards_are_even_to_within_one_unit_and_so_to_ten_percent(made: Manifest, of: int, fix: bool) -> None:
     costs = sharding.costs(made, RULES, fix)
     loads = [0.0] * of
-    for unit, number in sharding.dealt(costs, of).items():
+    for unit, number in sharding.assign_shards(costs, of).items():
         loads[number - 1] += costs[unit]
     even, largest = sum(costs.values()) / of, max(costs.values())
     assert max(loads) - min(loads) <= largest + 1e-9
@@ -73,7 +73,7 @@ def test_a_database_like_productions_is_split_within_ten_percent(of: int, fix: b
     made = manifest([(("Nomic", "JinaClip"), lengths[start::4]) for start in range(4)])
     costs = sharding.costs(made, RULES, fix)
     loads = Counter[int]()
-    for unit, number in sharding.dealt(costs, of).items():
+    for unit, number in sharding.assign_shards(costs, of).items():
         loads[number] += costs[unit]  # type: ignore[assignment]
     even = loads.total() / of
     assert all(0.9 * even <= load <= 1.1 * even for load in loads.values())
@@ -85,7 +85,7 @@ def test_the_order_of_the_items_changes_no_share(made: Manifest, of: int, random
     random.shuffle(pairs)  # type: ignore[attr-defined]
     shuffled = replace(made, order=tuple(pairs))
     for number in range(1, of + 1):
-        one, two = (Share(each, RULES, Shard(number, of), False) for each in (made, shuffled))
+        one, two = (ShardSelection(each, RULES, Shard(number, of), False) for each in (made, shuffled))
         assert {entry.name for entry in one.of(made.entries(RULES))} == {
             entry.name for entry in two.of(shuffled.entries(RULES))
         }
@@ -95,7 +95,7 @@ def test_the_order_of_the_items_changes_no_share(made: Manifest, of: int, random
 def test_items_of_one_diagram_stay_together(made: Manifest, of: int) -> None:
     homes: dict[object, set[int]] = {}
     for number in range(1, of + 1):
-        for entry in Share(made, RULES, Shard(number, of), False).of(made.entries(RULES)):
+        for entry in ShardSelection(made, RULES, Shard(number, of), False).of(made.entries(RULES)):
             if registry()[entry.rule].scope is Scope.RUN_MODEL:
                 homes.setdefault(entry.subject, set()).add(number)
     assert all(len(each) == 1 for each in homes.values())
@@ -114,24 +114,24 @@ def test_items_of_one_diagram_stay_together(made: Manifest, of: int) -> None:
         ("1/9999999", "--doctor-shard 1/9999999 is not K/N"),
     ],
 )
-def test_what_names_no_shard_is_said_in_one_sentence(sick: Built, doctor: Doctor, text: str, said: str) -> None:
+def test_what_names_no_shard_is_said_in_one_sentence(sick: Built, examination: Doctor, text: str, said: str) -> None:
     assert sick.path.exists()
-    run = doctor(f"--doctor-shard={text}")
+    run = examination(f"--doctor-shard={text}")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"*{said}*"])
     assert "Traceback" not in run.stderr.str()
 
 
 def test_three_shards_examine_what_one_session_does(
-    sick: Built, doctor: Doctor, mode: tuple[str, ...], pytester: pytest.Pytester
+    sick: Built, examination: Doctor, mode: tuple[str, ...], pytester: pytest.Pytester
 ) -> None:
     with sick.open() as db:
         db.execute("DELETE FROM persistencediagram WHERE id = ?", (sick.diagram(),))
-    doctor("--doctor-report=whole.json")
+    examination("--doctor-report=whole.json")
     whole = outcomes(pytester.path / "whole.json")
     found: dict[str, str] = {}
     for number in (1, 2, 3):
-        run = doctor(f"--doctor-shard={number}/3", "--doctor-report=part.json", *mode)
+        run = examination(f"--doctor-shard={number}/3", "--doctor-report=part.json", *mode)
         part = outcomes(pytester.path / "part.json")
         run.stdout.fnmatch_lines(
             [f"doctor: {len(RULES)} rules, shard {number} of 3: {len(part)} of {len(whole)} items"]
@@ -144,13 +144,13 @@ def test_three_shards_examine_what_one_session_does(
     assert found == whole
 
 
-def test_a_shard_computes_its_own_diagrams_alone(pytester: pytest.Pytester, doctor: Doctor) -> None:
+def test_a_shard_computes_its_own_diagrams_alone(pytester: pytest.Pytester, examination: Doctor) -> None:
     built = build(pytester.path / "x.sqlite", runs=4)
     with built.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = NULL")
     left = 8
     for number in (1, 2):
-        run = doctor("--doctor-fix", f"--doctor-shard={number}/2", "--doctor-report=r.json", "-n2")
+        run = examination("--doctor-fix", f"--doctor-shard={number}/2", "--doctor-report=r.json", "-n2")
         found = [item for item in items(pytester.path / "r.json").values() if item["rule"] == "diagram-missing"]
         assert {item["outcome"] for item in found} == {"fixed"}
         run.stdout.fnmatch_lines([f"doctor: {len(found)} diagrams to compute, {6 * len(found)} points, about *"])
@@ -162,9 +162,9 @@ def test_a_shard_computes_its_own_diagrams_alone(pytester: pytest.Pytester, doct
     assert left == 0
 
 
-def test_an_item_of_another_shard_typed_by_hand_is_named_as_such(sick: Built, doctor: Doctor) -> None:
+def test_an_item_of_another_shard_typed_by_hand_is_named_as_such(sick: Built, examination: Doctor) -> None:
     assert sick.path.exists()
-    said = [doctor(f"--doctor-shard={number}/2", "x.sqlite::schema") for number in (1, 2)]
+    said = [examination(f"--doctor-shard={number}/2", "x.sqlite::schema") for number in (1, 2)]
     assert sorted(run.ret for run in said) == [0, 4]
     refused = next(run for run in said if run.ret)
     refused.stderr.fnmatch_lines(["*x.sqlite::schema is not in shard ? of 2: leave out --doctor-shard"])

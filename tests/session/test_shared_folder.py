@@ -15,7 +15,7 @@ from pytest_runs import ALONE
 from user_files import LAB, ROOT_ONLY, SECOND, as_second, shared
 
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
-from pytest_panic_doctor.repair.journal.locks import DoctorLock
+from pytest_panic_doctor.repair.journal.locks import RepairLock
 
 DOCTOR = ["-m", "pytest", *ALONE, "-p", "no:cacheprovider", "--doctor-db=x.sqlite"]
 
@@ -68,4 +68,4 @@ def test_a_lock_that_is_a_link_is_named(tmp_path: Path) -> None:
     built = build(tmp_path / "x.sqlite")
     (tmp_path / "x.doctor.lock").symlink_to("elsewhere")
     with pytest.raises(RepairRefused, match=r"x\.doctor\.lock is a symbolic link, which is not followed: delete it"):
-        DoctorLock(built.path).acquire()
+        RepairLock(built.path).acquire()

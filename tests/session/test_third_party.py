@@ -28,17 +28,17 @@ from pytest_panic_doctor import RepairKind, Rows, Scope, rule
 @rule(
     "caption-length",
     scope=Scope.EXPERIMENT,
-    sentence="every caption has at least three words",
+    description="every caption has at least three words",
     repair=RepairKind.QUARANTINE,
 )
-def caption_length(view):
+def caption_length(context):
     rows = Rows(
         "invocation",
         "SELECT i.id FROM run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment "
         "AND i.type = 'TEXT' AND length(i.output_text) - length(replace(i.output_text, ' ', '')) < 2",
-        view.params,
+        context.params,
     )
-    yield from view.offenders(rows, lambda count: f"captions of fewer than three words: {count:,}")
+    yield from context.finding_for_rows(rows, lambda count: f"captions of fewer than three words: {count:,}")
 
 
 def pytest_doctor_rules():
@@ -109,8 +109,8 @@ def plant(built: Built) -> None:
         db.execute("UPDATE invocation SET output_text = 'no' WHERE id = ?", (built.invocation(11),))
 
 
-def test_it_is_listed_with_where_it_comes_from(doctor: Doctor, brought: str) -> None:
-    result = doctor("--doctor-rules", database=None)
+def test_it_is_listed_with_where_it_comes_from(examination: Doctor, brought: str) -> None:
+    result = examination("--doctor-rules", database=None)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -121,10 +121,10 @@ def test_it_is_listed_with_where_it_comes_from(doctor: Doctor, brought: str) -> 
     )
 
 
-def test_it_is_in_every_report(doctor: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
+def test_it_is_in_every_report(examination: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
     plant(sick)
     reports = ("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml")
-    result = doctor(*reports, *(("-n2",) if brought == INSTALLED else ()))
+    result = examination(*reports, *(("-n2",) if brought == INSTALLED else ()))
     assert result.ret == 1
     said = "captions of fewer than three words: 1"
     result.stdout.fnmatch_lines([f"caption-length: {said}", f"{RULES + 1} rules: {RULES} healthy, 1 sick"])
@@ -153,21 +153,21 @@ def assert_in_html(path: Path, source: str, said: str) -> None:
     assert said in json.dumps(data)
 
 
-def test_it_is_repaired_and_undone(doctor: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
+def test_it_is_repaired_and_undone(examination: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
     plant(sick)
     before = dump(sick.path)
     workers = ("-n2",) if brought == CONFTEST else ()
-    result = doctor("--doctor-fix", "-m", "caption_length", *workers, "--doctor-report=r.json")
+    result = examination("--doctor-fix", "-m", "caption_length", *workers, "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
     assert outcomes(pytester.path / "r.json") == {f"caption-length[{dashed(sick.experiment)}]": "fixed"}
     with sick.open() as db:
         assert not db.execute("SELECT 1 FROM invocation WHERE id = ?", (sick.invocation(11),)).fetchone()
-    assert doctor("--doctor-undo", "all").ret == 0
+    assert examination("--doctor-undo", "all").ret == 0
     assert dump(sick.path) == before
 
 
 def test_its_embedder_and_its_engine_are_used(
-    doctor: Doctor, sick: Built, brought: str, pytester: pytest.Pytester
+    examination: Doctor, sick: Built, brought: str, pytester: pytest.Pytester
 ) -> None:
     assert brought
     with sick.open() as db:
@@ -177,7 +177,7 @@ def test_its_embedder_and_its_engine_are_used(
             vector = np.array([len(text), *range(1, WIDTH)], "<f4").tobytes()
             db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (vector, row_id))
         db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (sick.embedding(3),))
-    result = doctor("--doctor-fix", "--doctor-engine=lab", "-n2", "--doctor-report=r.json")
+    result = examination("--doctor-fix", "--doctor-engine=lab", "-n2", "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
     with sick.open() as db:
         (blob,) = db.execute("SELECT vector FROM embedding WHERE id = ?", (sick.embedding(3),)).fetchone()
@@ -195,11 +195,11 @@ def test_its_embedder_and_its_engine_are_used(
     assert (meta["engine"], meta["engine_version"]) == ("lab", "2.1")
 
 
-def test_the_rule_of_the_documentation_works_as_it_stands(doctor: Doctor, sick: Built) -> None:
+def test_the_rule_of_the_documentation_works_as_it_stands(examination: Doctor, sick: Built) -> None:
     page = Path(__file__).parents[2] / "docs" / "how-to" / "own-rule.md"
     block = re.search(r"```python\n(# conftest\.py\n.*?)```", page.read_text(), re.DOTALL)
     assert block
     (sick.path.parent / "conftest.py").write_text(block[1])
-    result = doctor()
+    result = examination()
     assert result.ret == 0
     result.stdout.fnmatch_lines([f"{RULES + 1} rules: {RULES + 1} healthy"])

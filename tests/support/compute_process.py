@@ -13,17 +13,17 @@ from pathlib import Path
 from faulty_engines import order
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import ComputationFailed, Computer, Task
+from pytest_panic_doctor.compute.runner import ComputationFailed, DiagramRunner, Task
 
 
 def main(folder: str, limit: str, engine: str, tasks: str, timeout: str = "") -> None:
     """Compute one after another."""
     budget = Budget(Path(folder), int(limit))
-    with Computer(engine, budget=budget, timeout=float(timeout) if timeout else None) as computer:
+    with DiagramRunner(engine, budget=budget, timeout=float(timeout) if timeout else None) as runner:
         print(json.dumps({"ready": True}), flush=True)
         for megabytes, seconds in json.loads(tasks):
             try:
-                computed = computer.compute(Task(order(megabytes, seconds), label=f"{megabytes:g}"))
+                computed = runner.compute(Task(order(megabytes, seconds), label=f"{megabytes:g}"))
                 result: dict[str, object] = {"done": megabytes, "peak": computed.peak_memory}
             except ComputationFailed as failure:
                 result = {"failed": megabytes, "kind": failure.kind, "text": str(failure)}

@@ -8,7 +8,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from small_database import Patient
+from small_database import SmallDatabase
 
 PACKAGE = str(Path(__file__).parents[2])
 
@@ -41,10 +41,10 @@ print(json.dumps({
 """
 
 
-def fill(patient: Patient, count: int) -> None:
+def fill(small_database: SmallDatabase, count: int) -> None:
     """`count` embeddings of 3,072 bytes by a text model, on images."""
     noise = random.Random(3)
-    with closing(patient.connect()) as db:
+    with closing(small_database.connect()) as db:
         db.execute("BEGIN")
         db.execute("DELETE FROM embedding")
         for number in range(count):

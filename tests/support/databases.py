@@ -18,10 +18,10 @@ import numpy as np
 
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Scope
-from pytest_panic_doctor.topology.engines import compute, pick
+from pytest_panic_doctor.topology.engines import compute, load_engine
 from pytest_panic_doctor.topology.payload import encode
 
-ENGINE = pick()
+ENGINE = load_engine()
 """Imported here, and not within a test: pytester takes back what a test imports, and NumPy cannot be loaded twice."""
 
 Vector = np.ndarray[tuple[int, ...], np.dtype[np.float32]]

@@ -10,7 +10,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 RULES = DEFAULT
 
@@ -24,7 +24,7 @@ def examine_file(path: Path, *deep: str) -> dict[str, list[Outcome]]:
     """The same for a file that was made elsewhere."""
     database = Database(path)
     rules = RULES | {name: registry()[name] for name in deep}
-    examiner = Examiner(database, rules, kinds([], []))
+    examiner = Examiner(database, rules, model_types([], []))
     examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
     for entry in database.read(manifests.build).entries(rules.values()):

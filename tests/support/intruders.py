@@ -12,9 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from small_database import Dump, Patient, name
+from small_database import Dump, SmallDatabase, name
 
-from pytest_panic_doctor.repair import RepairError, settle, undo
+from pytest_panic_doctor.repair import RepairError, recover, undo
 
 HERE = Path(__file__).parents[1]
 KILLED = HERE / "repair" / "killed_process.py"
@@ -49,30 +49,30 @@ def intrude(path: Path, template: Path, seed: int) -> Blow:
     for old in path.parent.glob(f"{path.stem}.*"):
         old.unlink()
     shutil.copy(template, path)
-    patient = Patient(path)
-    original = patient.dump()
+    small_database = SmallDatabase(path)
+    original = small_database.dump()
     point = chance.choice(("mark", "mark", "commit", "statement"))
     killed(path, point, chance)
-    patient.check_nothing_lost(original)
+    small_database.check_nothing_lost(original)
     reused = chance.choice(("nothing", *INTRUDERS))
-    gone = not patient.values("SELECT count(*) FROM run WHERE id = ?", ORPHAN)[0]
+    gone = not small_database.values("SELECT count(*) FROM run WHERE id = ?", ORPHAN)[0]
     if reused != "nothing" and gone:
-        patient.do(ROW, *INTRUDERS[reused])
+        small_database.do(ROW, *INTRUDERS[reused])
     flipped = chance.random() < 0.4 and flip(path.with_name(f"{path.stem}.doctor.sqlite"), chance)
     if not flipped:
-        settle(path)
-        patient.check_nothing_lost(original)
-    now = patient.dump()
+        recover(path)
+        small_database.check_nothing_lost(original)
+    now = small_database.dump()
     said = taken_back(path, "all")
     if reused == "the id" and gone:
         assert said or flipped, "a row of another program was taken for the removed one"
-        patient.do("DELETE FROM run WHERE initial_prompt = 'another row'")
+        small_database.do("DELETE FROM run WHERE initial_prompt = 'another row'")
         said = taken_back(path, "all")
     refused = bool(said)
     if refused:
         assert flipped, said
         said = taken_back(path, "all:intact")
-    check(patient, original, now, complete=not said)
+    check(small_database, original, now, complete=not said)
     return Blow(point, reused if gone else "nothing", flipped, refused)
 
 
@@ -111,12 +111,12 @@ def taken_back(path: Path, which: str) -> str:
     return " ".join(note for note in notes if "is not in" not in note)
 
 
-def check(patient: Patient, original: Dump, now: Dump, complete: bool) -> None:
+def check(small_database: SmallDatabase, original: Dump, now: Dump, complete: bool) -> None:
     """Nothing is there that never was; everything is back where nothing was said against it, and the file is whole."""
-    after = patient.dump()
+    after = small_database.dump()
     for table, rows in original.items():
         here, known = {data for _, data in after[table]}, {data for _, data in rows}
         assert here <= known | {data for _, data in now[table]}, table
         assert not complete or known <= here, table
-    with closing(patient.connect()) as db:
+    with closing(small_database.connect()) as db:
         assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"

@@ -17,7 +17,7 @@ import psutil
 from databases import Built, build, dump
 from defects import DAMAGES
 from pytest_runs import ALONE
-from small_database import Patient
+from small_database import SmallDatabase
 
 from pytest_panic_doctor.topology.payload import decode
 
@@ -100,8 +100,8 @@ def strike(path: Path, template: Path, expected: dict[str, list[Row]], seed: int
     for old in path.parent.glob(f"{path.stem}.*"):
         old.unlink()
     shutil.copy(template, path)
-    patient = Patient(path)
-    original = patient.dump()
+    small_database = SmallDatabase(path)
+    original = small_database.dump()
     target, after = chance.choice(TARGETS), chance.uniform(0.3, longest)
     # Small clouds are computed in the workers, several together, unless by an engine that has a child for itself.
     process = start(path, "giotto-ph" if target == "child" else "auto")
@@ -115,10 +115,10 @@ def strike(path: Path, template: Path, expected: dict[str, list[Row]], seed: int
     family = [psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []]
     process.wait(timeout=120)
     psutil.wait_procs([each for part in family for each in part], timeout=15)
-    patient.check_nothing_lost(original)
+    small_database.check_nothing_lost(original)
     again = subprocess.run(command(path), cwd=path.parent, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
-    patient.check_nothing_lost(original)
+    small_database.check_nothing_lost(original)
     assert essence(path) == expected
     return Verdict(target, after, running)
 

@@ -34,8 +34,8 @@ BANNED = re.compile(
 
 KINDS = {
     "usage errors": {"BadOption", "BadBaseline", "BadRule", "DuplicateRule", "NotMergeable", "NoCluster", "Unreadable"},
-    "repairs refused": {"NotRepaired", "RepairRefused", "RepairFailed", "RepairError", "NotPossible", "Stale"},
-    "items skipped": {"NothingToLookAt", "CannotTell", "NotExaminable"},
+    "repairs refused": {"RepairNotPossible", "RepairRefused", "RepairFailed", "RepairError", "NotPossible", "Stale"},
+    "items skipped": {"NotApplicable", "CannotTell", "NotExaminable"},
 }
 """Sections of what is raised, by the name of the exception."""
 
@@ -111,7 +111,7 @@ def page() -> Iterator[Message]:
 def rules() -> Iterator[str]:
     """What each rule says of itself."""
     for rule in registry().values():
-        yield f"{rule.id}: {rule.sentence}; remedy: {rule.remedy}"
+        yield f"{rule.id}: {rule.description}; remedy: {rule.manual_fix}"
 
 
 def found(names: Collection[str] | None = None) -> Iterator[str]:

@@ -9,18 +9,18 @@ from contextlib import AbstractContextManager
 from databases import Built
 from filelock import FileLock
 
-from pytest_panic_doctor.compute.runner import Computer
+from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.repairer import OperatingSurgeon
-from pytest_panic_doctor.repair.shared import Settled
+from pytest_panic_doctor.repair.repairer import DatabaseRepairer
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 
 RULES = registry()
 
@@ -32,7 +32,7 @@ def no_hook(model: str, outputs: Sequence[str | bytes]) -> None:
 
 def fix(
     built: Built,
-    computer: Computer,
+    runner: DiagramRunner,
     order: int = 1,
     text_models: Sequence[str] = (),
     most: str | None = None,
@@ -46,7 +46,7 @@ def fix(
     that another worker holds, which lets go of them where it is waited for. With a computer of small clouds, the next
     items are looked at too.
     """
-    known = kinds(text_models, [])
+    known = model_types(text_models, [])
 
     def claim(name: str, *, wait: bool = True) -> AbstractContextManager[object]:
         if not wait and name in taken:
@@ -55,14 +55,14 @@ def fix(
 
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
-    settled = Settled(built.path.with_suffix(".settled"))
-    surgeon = OperatingSurgeon(database, writer, lambda: computer, known, hook, claim, settled, most=most)
-    examiner = Examiner(database, RULES, known, surgeon)
+    settled = ResultStore(built.path.with_suffix(".settled"))
+    repairer = DatabaseRepairer(database, writer, lambda: runner, known, hook, claim, settled, most=most)
+    examiner = Examiner(database, RULES, known, repairer)
     examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
     asked = [rule for rule in RULES.values() if not rule.deep or rule.id in deep]
     entries = list(database.read(manifests.build).entries(asked))[::order]
-    if isinstance(computer, SmallFirst):
+    if isinstance(runner, SmallFirst):
         examiner.later = Lookahead(examiner, entries, lambda: True)
     for entry in entries:
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))

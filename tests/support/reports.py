@@ -10,52 +10,54 @@ from pathlib import Path
 import numpy as np
 from databases import Built
 
-from pytest_panic_doctor.examination.examination import Doctor, begin
+from pytest_panic_doctor.examination.examination import Examination, from_database
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
 from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.repair.controller import Treatment, Ward, surgeon
+from pytest_panic_doctor.repair.controller import RepairController, RepairRun, make_repairer
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import kinds
+from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
 from pytest_panic_doctor.topology.payload import encode
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">{{ 7*7 }} \u2028 & <b>"
 
 
-def examined(database: Path, *, fix: bool = False) -> tuple[Doctor, Results]:
+def examined(database: Path, *, fix: bool = False) -> tuple[Examination, Results]:
     """What a session comes to, in this process and without pytest."""
-    settings = Settings(database, fix=fix, kinds=kinds((), ()))
-    treatment = Treatment(settings) if fix else None
-    doctor = begin(settings)
-    examiner = Examiner(doctor.database, doctor.rules, settings.kinds)
-    if treatment:
-        doctor.ward = treatment.ward.as_plain()
-        doctor.largest_first(1)
-        examiner.surgeon = surgeon(doctor, Ward.from_plain(doctor.ward), lambda *_: None, lambda name: name)
+    settings = Settings(database, fix=fix, kinds=model_types((), ()))
+    repair_controller = RepairController(settings) if fix else None
+    examination = from_database(settings)
+    examiner = Examiner(examination.database, examination.rules, settings.kinds)
+    if repair_controller:
+        examination.repair_run = repair_controller.run.as_plain()
+        examination.schedule_largest_first(1)
+        examiner.repairer = make_repairer(
+            examination, RepairRun.from_plain(examination.repair_run), lambda *_: None, lambda name: name
+        )
     results = Results()
     try:
-        for entry in doctor.entries():
-            outcome = examiner.examine(doctor.rules[entry.rule], entry.subject)
+        for entry in examination.entries():
+            outcome = examiner.examine(examination.rules[entry.rule], entry.subject)
             nodeid = f"{database.name}::{entry.name}"
             results.items.append(from_plain(nodeid, 0.001, to_plain(entry.rule, outcome)))
     finally:
-        if treatment:
-            examiner.surgeon.close()  # type: ignore[union-attr]
-            treatment.finish()
-            treatment.close()
-    return doctor, results
+        if repair_controller:
+            examiner.repairer.close()  # type: ignore[union-attr]
+            repair_controller.finish()
+            repair_controller.close()
+    return examination, results
 
 
 def page(database: Path, *, fix: bool = False) -> Path:
     """The page beside a database that was examined."""
-    doctor, results = examined(database, fix=fix)
+    examination, results = examined(database, fix=fix)
     path = database.with_suffix(".html")
-    write_html(path, doctor, results, "0.1.0")
-    doctor.database.close()
+    write_html(path, examination, results, "0.1.0")
+    examination.database.close()
     return path
 
 
@@ -89,22 +91,22 @@ def many_runs(identifier: Iterator[str]) -> Manifest:
     )
 
 
-def large(folder: Path) -> tuple[Doctor, Results]:
+def large(folder: Path) -> tuple[Examination, Results]:
     """A session of 3,220 runs, each with its diagram, and 13,000 items, a third of which found something."""
     identifier = identifiers()
     manifest = many_runs(identifier)
     database = folder / "large.sqlite"
     store_diagrams(database, manifest, identifier)
-    doctor = Doctor(Settings(database, kinds=kinds((), ())), registry(()), manifest, {"run": 3_220})
-    results = [made_up(entry.name, entry.rule, place, identifier) for place, entry in enumerate(doctor.entries())]
-    return doctor, Results(results)
+    examination = Examination(Settings(database, kinds=model_types((), ())), registry(()), manifest, {"run": 3_220})
+    results = [made_up(entry.name, entry.rule, place, identifier) for place, entry in enumerate(examination.entries())]
+    return examination, Results(results)
 
 
-def one_sick_run(folder: Path) -> tuple[Doctor, Results]:
+def one_sick_run(folder: Path) -> tuple[Examination, Results]:
     """A session of 3,220 runs, of which only the 2,000th is sick, by one rule."""
     manifest = many_runs(identifiers())
     rules = ("invocation-sequence", "invocation-chain")
-    doctor = Doctor(Settings(folder / "gone.sqlite", rules=rules), registry(()), manifest)
+    examination = Examination(Settings(folder / "gone.sqlite", rules=rules), registry(()), manifest)
     runs = [(each.id, run.id) for each in manifest.experiments for run in each.runs]
     experiment, run = runs[2_000]
     finding = {
@@ -118,11 +120,11 @@ def one_sick_run(folder: Path) -> tuple[Doctor, Results]:
         "message": "1 sequence number of 80 is missing: 28",
     }
     results = Results()
-    for entry in doctor.entries():
+    for entry in examination.entries():
         sick = entry.rule == rules[0] and entry.subject.experiment == experiment
         word, found = ("failed", (finding,)) if sick else ("passed", ())
         results.items.append(Result(f"gone.sqlite::{entry.name}", entry.rule, word, 0.001, found))
-    return doctor, results
+    return examination, results
 
 
 def made_up(name: str, rule: str, place: int, identifier: Iterator[str]) -> Result:

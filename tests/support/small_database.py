@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_panic_doctor.repair import settle
+from pytest_panic_doctor.repair import recover
 
 TABLES = (
     "experimentconfig",
@@ -112,7 +112,7 @@ def build(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str
 
 
 @dataclass(frozen=True)
-class Patient:
+class SmallDatabase:
     """A database file, and what tests ask of it with connections of their own."""
 
     path: Path
@@ -187,8 +187,8 @@ class Patient:
 
     def journal_agrees(self) -> None:
         """After settling, no step is open, and a second look settles nothing more."""
-        settle(self.path)
-        assert settle(self.path) == []
+        recover(self.path)
+        assert recover(self.path) == []
 
 
 def typed(db: sqlite3.Connection, table: str, rowid: str) -> Iterator[tuple[object, ...]]:

@@ -24,8 +24,8 @@ from pytest_panic_doctor.topology.engines import (
     Gudhi,
     compute,
     instead,
-    located,
-    pick,
+    load_engine,
+    resolve_engine,
 )
 
 INF = math.inf
@@ -35,7 +35,7 @@ INF = math.inf
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine that comes with the doctor."""
     try:
-        return pick(request.param)
+        return load_engine(request.param)
     except DoctorError as missing:
         pytest.skip(str(missing))
 
@@ -164,7 +164,7 @@ def test_bars_are_those_of_a_simplex_tree(engine: Engine, points: Points) -> Non
 
 def test_engines_agree_on_captions(engine: Engine, shared_data: object) -> None:
     points = np.load(f"{shared_data}/caption-trajectories.npz")["wandering_vectors"][:150]
-    assert_same(diagram_of(points, engine), list(diagram_of(points, pick()).bars))
+    assert_same(diagram_of(points, engine), list(diagram_of(points, load_engine()).bars))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -254,7 +254,7 @@ def test_an_engine_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys.modules[__name__], "HANDMADE", Handmade(), raising=False)
     monkeypatch.setitem(sys.modules, "handmade_engine", sys.modules[__name__])
-    found = diagram_of(cloud([[0, 0], [3, 4]]), pick("handmade_engine:HANDMADE"))
+    found = diagram_of(cloud([[0, 0], [3, 4]]), load_engine("handmade_engine:HANDMADE"))
     assert_bars(found.bars[0], [(0, 5), (0, INF)])
     assert_bars(found.bars[2], [(5, 6), (6, 7)])
 
@@ -273,33 +273,34 @@ def test_the_first_engine_installed_is_taken(name: str | None, monkeypatch: pyte
     assert NAMES == ("native", "gudhi", "giotto-ph")
     for missing, best in enumerate(there):
         without(monkeypatch, *there[:missing])
-        assert located(name) == best
-        assert pick(name).name == best
+        assert resolve_engine(name) == best
+        assert load_engine(name).name == best
     without(monkeypatch, *NAMES)
     with pytest.raises(DoctorError, match="no engine for H2 is installed: pip install giotto-ph"):
-        pick(name)
+        load_engine(name)
 
 
 @pytest.mark.parametrize("name", ["auto", "native"])
 def test_above_h2_the_next_engine_computes_and_that_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    next_one = located(name, 3)
+    next_one = resolve_engine(name, 3)
     assert next_one in NAMES[1:]
     if native.available():
         assert instead(name, 2) is None
         assert instead(name, 3) == f"diagrams are computed by {next_one}: native computes H0 to H2, and not H3"
-    assert len(compute(random_cloud(12, 0), engine=pick(name, 3), max_dim=3)[0].bars) == 4
+    assert len(compute(random_cloud(12, 0), engine=load_engine(name, 3), max_dim=3)[0].bars) == 4
     without(monkeypatch, *NAMES[1:])
     with pytest.raises(DoctorError, match="no engine for H3"):
-        located(name, 3)
+        resolve_engine(name, 3)
 
 
 def test_an_engine_that_was_not_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "native")
     assert instead("auto", 2) == (
-        f"diagrams are computed by {located('auto')}, slower: native was not built, since there was no C++20 compiler"
+        f"diagrams are computed by {resolve_engine('auto')}, slower: native was not built, "
+        "since there was no C++20 compiler"
     )
     with pytest.raises(DoctorError, match="native was not built when the doctor was installed"):
-        located("native")
+        resolve_engine("native")
     assert instead(NAMES[1], 5) is None
     assert instead("somebody:else", 5) is None
 
@@ -307,7 +308,7 @@ def test_an_engine_that_was_not_built_is_said(monkeypatch: pytest.MonkeyPatch) -
 def test_a_diagram_for_whoever_only_wants_one() -> None:
     points = random_cloud(60, 12)
     found = persistence_diagram(points, engine="auto")
-    assert_same(found, list(diagram_of(points, pick()).bars))
+    assert_same(found, list(diagram_of(points, load_engine()).bars))
     assert len(persistence_diagram(points, 1, "auto").bars) == 2
     assert len(persistence_diagram(points.tolist(), 3, "auto").bars) == 4
     h0, h1, h2 = persistence_diagram([[0, 0], [3, 4]], engine="auto").bars
@@ -349,4 +350,4 @@ def test_the_package_is_light_to_import() -> None:
 @pytest.mark.parametrize("name", ["dionysus", "no_such_module:engine", "math:no_such_engine"])
 def test_an_engine_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(DoctorError, match=name):
-        pick(name)
+        load_engine(name)

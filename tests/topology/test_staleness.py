@@ -11,11 +11,11 @@ import pytest
 
 from pytest_panic_doctor.topology.cloud import Points, distances, fingerprint
 from pytest_panic_doctor.topology.diagram import Diagram, in_order
-from pytest_panic_doctor.topology.engines import compute, pick
+from pytest_panic_doctor.topology.engines import compute, load_engine
 from pytest_panic_doctor.topology.payload import Payload, Provenance, decode, encode
-from pytest_panic_doctor.topology.staleness import difference
+from pytest_panic_doctor.topology.staleness import why_stale
 
-ENGINE = pick()
+ENGINE = load_engine()
 PROVENANCE = Provenance("", 60, 60, 0.0, ENGINE.name, ENGINE.version, 2, 1.0, 1, "0.1.0")
 
 
@@ -38,8 +38,8 @@ def as_the_research_tool_has_it(points: Points) -> Payload:
 
 def test_a_diagram_is_of_its_own_cloud() -> None:
     points = trajectory()
-    assert difference(stored(points), points) == ""
-    assert difference(as_the_research_tool_has_it(points), points) == ""
+    assert why_stale(stored(points), points) == ""
+    assert why_stale(as_the_research_tool_has_it(points), points) == ""
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
@@ -50,7 +50,7 @@ def test_spurious_bars_of_repeats_are_no_difference(noise: float) -> None:
     lengths = payload.diagram.bars[0][:, 1]
     spurious = int((lengths < 1e-5).sum())
     assert spurious > 20 or not noise, "without spurious bars the test proves nothing"
-    assert difference(payload, again) == ""
+    assert why_stale(payload, again) == ""
 
 
 @pytest.mark.parametrize(("length", "same"), [(1e-8, True), (5e-5, True), (3e-4, False)])
@@ -58,7 +58,7 @@ def test_bars_below_a_ten_thousandth_are_not_compared(length: float, same: bool)
     points = trajectory()
     bars = compute(points, engine=ENGINE, max_dim=0)[0].bars[0]
     longer = in_order(np.concatenate((bars, [[0, length]] * 30)))
-    assert (difference(decode(encode(Diagram((longer,)))), points) == "") == same
+    assert (why_stale(decode(encode(Diagram((longer,)))), points) == "") == same
 
 
 def test_a_vector_that_changed_is_noticed() -> None:
@@ -67,7 +67,7 @@ def test_a_vector_that_changed_is_noticed() -> None:
     for row in range(len(points)):
         changed = points.copy()
         changed[row] = trajectory(1, seed=99)[0]
-        assert difference(payload, changed), row
+        assert why_stale(payload, changed), row
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-2])
@@ -80,47 +80,47 @@ def test_a_small_change_of_a_vector_is_noticed(size: float) -> None:
     for row, nearest in enumerate(apart.argmin(axis=1)):
         changed = points.copy()
         changed[row] += np.float32(size) * (points[row] - points[nearest])
-        assert "of its 59 bars in H0" in difference(payload, changed), row
+        assert "of its 59 bars in H0" in why_stale(payload, changed), row
 
 
 def test_a_point_more_or_less_is_noticed() -> None:
     points = trajectory()
     clause = "its H0 has 59 bars, and that of the embeddings stored now 58"
-    assert difference(stored(points), points[:-1]) == clause
-    assert difference(stored(points[:-1]), points) == "its H0 has 58 bars, and that of the embeddings stored now 59"
+    assert why_stale(stored(points), points[:-1]) == clause
+    assert why_stale(stored(points[:-1]), points) == "its H0 has 58 bars, and that of the embeddings stored now 59"
 
 
 def test_the_order_of_points_is_no_difference() -> None:
     points = trajectory()
-    assert difference(stored(points), points[::-1].copy()) == ""
+    assert why_stale(stored(points), points[::-1].copy()) == ""
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e4])
 def test_it_is_noticed_at_every_scale(scale: float) -> None:
     points = (trajectory() * np.float32(scale)).astype(np.float32)
     other = (trajectory(seed=1) * np.float32(scale)).astype(np.float32)
-    assert difference(stored(points), points) == ""
-    assert difference(as_the_research_tool_has_it(points), points) == ""
-    assert difference(stored(points), other)
+    assert why_stale(stored(points), points) == ""
+    assert why_stale(as_the_research_tool_has_it(points), points) == ""
+    assert why_stale(stored(points), other)
 
 
 def test_one_point_and_equal_points() -> None:
     one = trajectory(1)
-    assert difference(stored(one), one) == ""
-    assert difference(stored(one), np.repeat(one, 5, axis=0)) == ""
-    assert difference(stored(one), trajectory(2))
-    assert difference(stored(trajectory(2)), one)
+    assert why_stale(stored(one), one) == ""
+    assert why_stale(stored(one), np.repeat(one, 5, axis=0)) == ""
+    assert why_stale(stored(one), trajectory(2))
+    assert why_stale(stored(trajectory(2)), one)
 
 
 def test_a_fingerprint_tells_what_h0_cannot() -> None:
     points = trajectory()
     known = stored(points, replace(PROVENANCE, fingerprint=fingerprint(points)))
-    assert difference(known, points) == ""
+    assert why_stale(known, points) == ""
     clause = "the embeddings have changed since it was computed of 60 points"
-    assert difference(known, points[::-1].copy()) == clause
+    assert why_stale(known, points[::-1].copy()) == clause
     moved = points.copy()
     moved[7, 7] = np.nextafter(moved[7, 7], np.float32(2))
-    assert difference(known, moved) == clause
+    assert why_stale(known, moved) == clause
 
 
 def loop(count: int, seed: int = 0) -> Points:
@@ -146,8 +146,8 @@ def test_no_true_bar_is_called_impossible(count: int, scale: float) -> None:
         again = points[np.random.default_rng(seed).integers(0, count, 2 * count)]
         again += np.float32(1e-7 * scale) * np.random.default_rng(seed + 9).normal(size=again.shape).astype(np.float32)
         for cloud in (points, again):
-            assert difference(whole(cloud), cloud) == ""
-            assert difference(whole(cloud, known=True), cloud) == ""
+            assert why_stale(whole(cloud), cloud) == ""
+            assert why_stale(whole(cloud, known=True), cloud) == ""
 
 
 def test_no_true_bar_of_the_research_tool_is_called_impossible() -> None:
@@ -155,7 +155,7 @@ def test_no_true_bar_of_the_research_tool_is_called_impossible() -> None:
     for seed in range(6):
         points = np.repeat(loop(40, seed), 2, axis=0)
         bars = tuple(in_order(each) for each in ripser_parallel(points, maxdim=2)["dgms"])
-        assert difference(decode(encode(Diagram(bars))), points) == ""
+        assert why_stale(decode(encode(Diagram(bars))), points) == ""
 
 
 def with_bars(points: Points, known: bool, **changed: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Payload:
@@ -184,12 +184,12 @@ def test_bars_that_the_cloud_cannot_have_are_named(known: bool) -> None:
         ("in H1 last beyond", {"h1": np.concatenate((h1, [[h1[0, 0], 5]]))}),
         ("in H2 last beyond", {"h2": np.concatenate((h2, [[2, 9]]))}),
     ):
-        assert clause in difference(with_bars(points, known, **changed), points), clause
+        assert clause in why_stale(with_bars(points, known, **changed), points), clause
 
 
 def test_bars_beyond_a_cloud_of_one_or_of_equal_points_are_named() -> None:
     for points in (trajectory(1), np.repeat(trajectory(1), 5, axis=0)):
-        assert "in H1 last beyond 0" in difference(with_bars(points, False, h1=np.array([[0.1, 0.2]])), points)
+        assert "in H1 last beyond 0" in why_stale(with_bars(points, False, h1=np.array([[0.1, 0.2]])), points)
 
 
 def test_the_diagrams_of_the_research_tool_are_current(shared_data: Path) -> None:
@@ -211,5 +211,5 @@ def test_the_diagrams_of_the_research_tool_are_current(shared_data: Path) -> Non
     for mine in range(len(rows)):
         for other in range(len(rows)):
             points = np.frombuffer(clouds[other], np.float32).reshape(-1, 768)
-            differs = bool(difference(decode(rows[mine][2]), points))
+            differs = bool(why_stale(decode(rows[mine][2]), points))
             assert differs == (clouds[mine] != clouds[other])

@@ -17,9 +17,9 @@ import psutil
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute.memory import tree_resident
-from pytest_panic_doctor.compute.process import ChildDied, Spoken, uninterrupted
+from pytest_panic_doctor.compute.process import ChildDied, PipedProcess, defer_sigint
 from pytest_panic_doctor.compute.ray.packing import Node, cores
-from pytest_panic_doctor.compute.ray.task import Order
+from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology.cloud import Points
 
@@ -28,10 +28,10 @@ DRIVER = "pytest_panic_doctor.compute.ray.driver"
 LOCAL = "local"
 """Ray's own word for a cluster that is begun here and ends with its driver."""
 
-KNOCK = 5.0
+REACHABLE_TIMEOUT = 5.0
 """Seconds for which a cluster's address is given to take a connection."""
 
-CONNECT = 45.0
+CONNECT_TIMEOUT = 45.0
 """Seconds for which Ray is given to join a cluster or to begin one; 4 to 5 were seen."""
 
 GONE = 1.0
@@ -46,15 +46,15 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 AROUND_RAY = 600_000_000
 """Bytes that a local Ray's own processes have, measured: 540 MB."""
 
-Answer = tuple[dict[str, object], list[NDArray[np.float32]]]
+ClientAnswer = tuple[dict[str, object], list[NDArray[np.float32]]]
 """A header of the kind done, failed, lost or broken, with the key of its task; and the bars."""
 
 
-class NoCluster(DoctorError):
+class ClusterUnavailableError(DoctorError):
     """There is no cluster; the text is one sentence that says what to do."""
 
 
-class Link:
+class ClusterClient:
     """A connection to a cluster, through a process that speaks to Ray."""
 
     def __init__(self, address: str, memory: int, scratch: Path, wanted: Callable[[], bool] = lambda: True) -> None:
@@ -64,15 +64,15 @@ class Link:
         """
         self.address = address
         self.nodes: tuple[Node, ...] = ()
-        knock(address)
+        check_reachable(address)
         room = memory - AROUND_RAY - tree_resident(os.getpid())
         self._folder = folder_for_ray(scratch) if address == LOCAL else scratch / "ray"
         self._own = self._folder.parent != scratch
         orders = {"address": address, "memory": max(room, memory // 4), "folder": str(self._folder)}
-        with uninterrupted():
-            self._driver = Spoken(DRIVER, orders, apart=True)
+        with defer_sigint():
+            self._driver = PipedProcess(DRIVER, orders, apart=True)
         try:
-            self._join(time.monotonic() + CONNECT, wanted)
+            self._join(time.monotonic() + CONNECT_TIMEOUT, wanted)
         except BaseException:
             self.close()
             raise
@@ -82,7 +82,9 @@ class Link:
             try:
                 frame = self._driver.receive(0.2)
             except ChildDied as death:
-                raise NoCluster(f"{where(self.address)} cannot be used: its driver {death}") from None
+                raise ClusterUnavailableError(
+                    f"{describe_address(self.address)} cannot be used: its driver {death}"
+                ) from None
             if frame is None:
                 continue
             header = frame[0]
@@ -91,15 +93,19 @@ class Link:
             elif header["kind"] == "ready":
                 return
             else:
-                raise NoCluster(f"{where(self.address)} cannot be used ({header['text']}): {REMEDY}")
-        raise NoCluster(f"{where(self.address)} did not answer within {CONNECT:g} s: {REMEDY}")
+                raise ClusterUnavailableError(
+                    f"{describe_address(self.address)} cannot be used ({header['text']}): {REMEDY}"
+                )
+        raise ClusterUnavailableError(
+            f"{describe_address(self.address)} did not answer within {CONNECT_TIMEOUT:g} s: {REMEDY}"
+        )
 
     @property
     def busy(self) -> bool:
         """Whether something is still on its way to the driver."""
         return bool(self._driver.outgoing)
 
-    def submit(self, key: str, order: Order, points: Points) -> None:
+    def submit(self, key: str, order: TaskSpec, points: Points) -> None:
         """Hand merged points to the cluster; an answer comes with the same key."""
         self._driver.send({"kind": "submit", "key": key, "order": order.as_plain()}, points)
 
@@ -107,7 +113,7 @@ class Link:
         """Take a task back; no answer comes."""
         self._driver.send({"kind": "cancel", "key": key})
 
-    def receive(self, seconds: float) -> Answer | None:
+    def receive(self, seconds: float) -> ClientAnswer | None:
         """The next answer, if one comes within `seconds`; raises `ChildDied` where the cluster is lost."""
         frame = self._driver.receive(seconds)
         if frame is None:
@@ -134,7 +140,7 @@ class Link:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         deadline = time.monotonic() + GONE
-        while any(map(alive, tree)) and time.monotonic() < deadline:
+        while any(map(is_running, tree)) and time.monotonic() < deadline:
             time.sleep(0.01)
         if self._own:
             shutil.rmtree(self._folder.parent, ignore_errors=True)
@@ -152,13 +158,13 @@ def folder_for_ray(scratch: Path) -> Path:
         with suppress(OSError):
             return Path(tempfile.mkdtemp(prefix="doctor-", dir=place), "ray")
     tried = ", ".join(SHORT_FOLDERS)
-    raise NoCluster(
+    raise ClusterUnavailableError(
         f"a local Ray makes sockets, for which {scratch} is too long, and nothing can be written to {tried}: "
         f"set TMPDIR to a folder of at most {LONGEST_FOLDER - len('/panic-doctor-12345678/ray')} characters"
     )
 
 
-def alive(process: psutil.Process) -> bool:
+def is_running(process: psutil.Process) -> bool:
     """Whether a process still has anything: one that nobody has collected yet has not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -169,24 +175,24 @@ def alive(process: psutil.Process) -> bool:
 REMEDY = "correct --doctor-ray, or begin one with `ray start --head`"
 
 
-def where(address: str) -> str:
+def describe_address(address: str) -> str:
     """`the Ray cluster at head:6379`."""
     return "a local Ray" if address == LOCAL else f"the Ray cluster at {address}"
 
 
-def knock(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Raise `NoCluster` where nothing listens at `host:port`: Ray itself tries for minutes."""
     match = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address)
     if not match:
         return
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=KNOCK).close()
+        socket.create_connection((match[1], int(match[2])), timeout=REACHABLE_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise NoCluster(f"{where(address)} cannot be reached ({why}): {REMEDY}") from error
+        raise ClusterUnavailableError(f"{describe_address(address)} cannot be reached ({why}): {REMEDY}") from error
 
 
-def said_of(nodes: Sequence[Node]) -> str:
+def describe_nodes(nodes: Sequence[Node]) -> str:
     """`a Ray cluster of 3 nodes, 6 cores`."""
     count, total = len(nodes), cores(nodes)
     return f"a Ray cluster of {count:,} node{'s' * (count != 1)}, {total:,} core{'s' * (total != 1)}"

@@ -23,7 +23,7 @@ import psutil
 import ray
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.compute.child import own_streams
+from pytest_panic_doctor.compute.child import take_over_stdio
 from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.compute.ray import task
 
@@ -44,15 +44,15 @@ def listen(source: BinaryIO, frames: queue.SimpleQueue[Frame]) -> None:
     while True:
         sizes = source.read(LENGTHS.size)
         if len(sizes) < LENGTHS.size:
-            end()
+            exit_now()
         text_size, data_size = LENGTHS.unpack(sizes)
         text, data = source.read(text_size), source.read(data_size)
         if len(data) < data_size:
-            end()
+            exit_now()
         frames.put(unpack(text, data))
 
 
-def end() -> None:
+def exit_now() -> None:
     """At once: Ray takes more than a second to shut down, and then nothing is left that it could still save.
 
     The head of a cluster ends the tasks of a driver whose connection is gone.
@@ -69,7 +69,7 @@ class Driver:
         """`sink` leads to the pytest side, `frames` come from it."""
         self.sink = sink
         self.frames = frames
-        self.flights: dict[ray.ObjectRef, str] = {}
+        self.submitted: dict[ray.ObjectRef, str] = {}
         self.nodes: list[list[float]] = []
         self.looked = 0.0
 
@@ -90,29 +90,29 @@ class Driver:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self.send({"kind": "unable", "text": text.rstrip(".")})
-            end()
-        self.compute = ray.remote(task.compute)
-        self.look()
+            exit_now()
+        self.compute = ray.remote(task.run_task)
+        self.poll_nodes()
         self.send({"kind": "ready", "version": version("ray")})
 
     def serve(self) -> None:
         """Until the pytest side is gone."""
         while True:
             try:
-                header, arrays = self.frames.get(timeout=0 if self.flights else POLL)
+                header, arrays = self.frames.get(timeout=0 if self.submitted else POLL)
             except queue.Empty:
-                self.collect()
+                self.poll_results()
             else:
-                self.take(header, arrays)
+                self.handle(header, arrays)
             if time.monotonic() - self.looked > LOOK:
-                self.look()
+                self.poll_nodes()
 
-    def take(self, header: dict[str, object], arrays: list[NDArray[np.generic]]) -> None:
+    def handle(self, header: dict[str, object], arrays: list[NDArray[np.generic]]) -> None:
         """Hand a task to the cluster, or take one back."""
         key = str(header["key"])
         if header["kind"] == "cancel":
-            for ref in [ref for ref, each in self.flights.items() if each == key]:
-                del self.flights[ref]
+            for ref in [ref for ref, each in self.submitted.items() if each == key]:
+                del self.submitted[ref]
                 ray.cancel(ref, force=True)
             return
         order = header["order"]
@@ -124,30 +124,30 @@ class Driver:
         try:
             ref = asked.remote(order, ray.put(arrays[0]), sys.path)
         except ray.exceptions.RayError as error:
-            self.send({"kind": "lost", "key": key, "text": how_lost(error)})
+            self.send({"kind": "lost", "key": key, "text": describe_loss(error)})
         else:
-            self.flights[ref] = key
+            self.submitted[ref] = key
 
-    def collect(self) -> None:
+    def poll_results(self) -> None:
         """Send what has come back."""
-        if not self.flights:
+        if not self.submitted:
             return
-        come, _ = ray.wait(list(self.flights), num_returns=len(self.flights), timeout=POLL)
+        come, _ = ray.wait(list(self.submitted), num_returns=len(self.submitted), timeout=POLL)
         for ref in come:
-            self.deliver(ref, self.flights.pop(ref))
+            self.send_result(ref, self.submitted.pop(ref))
 
-    def deliver(self, ref: ray.ObjectRef, key: str) -> None:
+    def send_result(self, ref: ray.ObjectRef, key: str) -> None:
         """Send one answer, or why there is none."""
         try:
             header, bars = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
             self.send({"kind": "broken", "key": key, "text": last_line(error)})
         except ray.exceptions.RayError as error:
-            self.send({"kind": "lost", "key": key, "text": how_lost(error)})
+            self.send({"kind": "lost", "key": key, "text": describe_loss(error)})
         else:
             self.send({**header, "key": key}, bars)
 
-    def look(self) -> None:
+    def poll_nodes(self) -> None:
         """Tell which nodes there are, where that has changed."""
         self.looked = time.monotonic()
         nodes = [
@@ -181,7 +181,7 @@ LOSSES = {
 }
 
 
-def how_lost(error: BaseException) -> str:
+def describe_loss(error: BaseException) -> str:
     """How a task was lost, as a clause: by the class of the error or the nearest above it that has words."""
     names = [each.__name__ for each in type(error).__mro__]
     return next((LOSSES[name] for name in names if name in LOSSES), f"Ray reports {names[0]}")
@@ -192,11 +192,11 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
-def main(orders: str) -> None:
+def run_driver(orders: str) -> None:
     """`orders` is JSON: address, memory, folder, and the folders where modules may lie."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = json.loads(orders)
-    source, sink = own_streams()
+    source, sink = take_over_stdio()
     sys.path.extend(folder for folder in told["path"] if folder not in sys.path)
     frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(source, frames), daemon=True).start()
@@ -207,4 +207,4 @@ def main(orders: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    run_driver(sys.argv[1])

@@ -28,7 +28,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ResourceRequest:
     """What a task asks for: cores, bytes, and bytes of its cloud in the object store."""
 
     cores: int
@@ -36,7 +36,7 @@ class Ask:
     store: int = 0
 
 
-def asked_for(child: int) -> int:
+def memory_request(child: int) -> int:
     """The bytes that a task asks for so that its child can grow to `child` bytes before its watcher says no."""
     return int((child + WORKER + 2 * MARGIN) / (1 - MOST_HEADROOM))
 
@@ -57,12 +57,12 @@ def threads(nodes: Sequence[Node], left: int) -> int:
     return max(1, min(most, cores(nodes) // max(1, left)))
 
 
-def fits(ask: Ask, nodes: Iterable[Node]) -> bool:
+def fits(ask: ResourceRequest, nodes: Iterable[Node]) -> bool:
     """Whether some node could run it, were it empty."""
     return any(ask.cores <= node.cores and ask.memory <= node.memory for node in nodes)
 
 
-def waiting(flights: Iterable[Ask], nodes: Sequence[Node]) -> int:
+def waiting(flights: Iterable[ResourceRequest], nodes: Sequence[Node]) -> int:
     """How many of the tasks in flight cannot run yet: the first node with room takes each, in the order given."""
     free = [[node.cores, node.memory] for node in nodes]
     left = 0
@@ -77,7 +77,7 @@ def waiting(flights: Iterable[Ask], nodes: Sequence[Node]) -> int:
     return left
 
 
-def room(flights: Sequence[Ask], nodes: Sequence[Node]) -> bool:
+def has_room(flights: Sequence[ResourceRequest], nodes: Sequence[Node]) -> bool:
     """Whether one more task may be put in flight: back-pressure follows the cluster as it is now."""
     if not nodes:
         return False

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import ComputationFailed, Computer, Task
+from pytest_panic_doctor.compute.runner import ComputationFailed, DiagramRunner, Task
 from pytest_panic_doctor.topology.cloud import Points
 
-Answer = tuple[dict[str, object], list[NDArray[np.float32]]]
+TaskAnswer = tuple[dict[str, object], list[NDArray[np.float32]]]
 """A header, and the bars of each homology dimension."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TaskSpec:
     """A diagram to compute of merged points, which were `stored` points before; `memory` in bytes, `timeout` in s."""
 
     label: str
@@ -40,14 +40,14 @@ class Order:
         return asdict(self)
 
 
-def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) -> Answer:
+def run_task(plain: dict[str, object], points: Points, folders: Sequence[str]) -> TaskAnswer:
     """The bars, or why there are none: what a user can cause is an answer, and no exception, which Ray would wrap.
 
     Points that were merged are not merged again: the tolerance is 0. An engine of the user's own is looked for in
     `folders` too, those of them that this node has.
     """
     sys.path.extend(folder for folder in folders if folder not in sys.path and Path(folder).is_dir())
-    order = Order(**plain)  # type: ignore[arg-type]
+    order = TaskSpec(**plain)  # type: ignore[arg-type]
     if order.doctor != (here := version("pytest-panic-doctor")):
         return failed(
             ComputationFailed(
@@ -59,7 +59,7 @@ def compute(plain: dict[str, object], points: Points, folders: Sequence[str]) ->
     scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-task-"))
     try:
         budget = Budget(scratch, order.memory)
-        with Computer(order.engine, order.threads, budget=budget, timeout=order.timeout) as computer:
+        with DiagramRunner(order.engine, order.threads, budget=budget, timeout=order.timeout) as computer:
             task = Task(np.array(points), order.label, order.max_dim, tolerance=0.0, stored=order.stored)
             computed = computer.compute(task)
     except ComputationFailed as failure:

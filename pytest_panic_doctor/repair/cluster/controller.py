@@ -6,42 +6,42 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from pytest_panic_doctor.compute.ray.client import Link, said_of
+from pytest_panic_doctor.compute.ray.client import ClusterClient, describe_nodes
 from pytest_panic_doctor.compute.ray.packing import cores
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examination import Doctor
+from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
-from pytest_panic_doctor.repair.cluster.job import INVALID, STALE, Manner
-from pytest_panic_doctor.repair.cluster.requests import Desk
-from pytest_panic_doctor.repair.controller import Ward
+from pytest_panic_doctor.repair.cluster.job import INVALID, STALE, ComputeOptions
+from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
+from pytest_panic_doctor.repair.controller import RepairRun
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.targets import place_of
+from pytest_panic_doctor.repair.targets import diagram_target
 
 
-class Remote:
+class ClusterRepair:
     """The connection to the cluster, and what dispatches to it while the items run."""
 
-    def __init__(self, doctor: Doctor, ward: Ward, engine: Callable[[str], str]) -> None:
+    def __init__(self, examination: Examination, repair_run: RepairRun, engine: Callable[[str], str]) -> None:
         """Join the cluster; raises `NoCluster`, in one sentence, before anything is computed.
 
         `engine` finds an engine by the name that the user gave.
         """
-        settings = doctor.settings
+        settings = examination.settings
         assert settings.ray is not None
-        self.doctor = doctor
-        self.link = Link(settings.ray, ward.memory, ward.scratch, ward.wanted)
-        doctor.cluster, doctor.cores = said_of(self.link.nodes), max(1, cores(self.link.nodes))
+        self.examination = examination
+        self.client = ClusterClient(settings.ray, repair_run.memory, repair_run.scratch, repair_run.is_active)
+        examination.cluster, examination.cores = describe_nodes(self.client.nodes), max(1, cores(self.client.nodes))
 
         self.dispatcher = Dispatcher(
-            self.link,
+            self.client,
             Database(settings.database, shared=True),
-            Writer(settings.database, ward.session, ward.wanted, space=doctor.space),
-            Desk(ward.scratch, ward.wanted),
-            ward.budget(),
-            partial(place_of, kinds=settings.kinds, running=doctor.running),
-            Manner(settings.max_dim, engine(settings.engine), settings.timeout, settings.memory),
-            ward.wanted,
+            Writer(settings.database, repair_run.session, repair_run.is_active, space=examination.space),
+            DiagramRequests(repair_run.scratch, repair_run.is_active),
+            repair_run.budget(),
+            partial(diagram_target, kinds=settings.kinds, running=examination.running),
+            ComputeOptions(settings.max_dim, engine(settings.engine), settings.timeout, settings.memory),
+            repair_run.is_active,
         )
 
     @contextmanager
@@ -55,12 +55,12 @@ class Remote:
 
     def collected(self) -> None:
         """Say which items there are, so that what nobody asked for is not computed."""
-        names = self.doctor.collected or ()
+        names = self.examination.collected or ()
         scans: dict[str, list[Subject]] = {INVALID: [], STALE: []}
-        for entry in self.doctor.entries():
+        for entry in self.examination.entries():
             if entry.name in names and entry.rule in scans:
                 scans[entry.rule].append(entry.subject)
-        self.dispatcher.prefetch([each.subject for each in self.doctor.ahead()], scans)
+        self.dispatcher.prefetch([each.subject for each in self.examination.planned()], scans)
 
     def status(self) -> Sequence[str]:
         """What is in flight, for whoever shows the progress."""
@@ -69,4 +69,4 @@ class Remote:
     def close(self) -> None:
         """Leave the cluster; a local Ray ends."""
         self.dispatcher.close()
-        self.link.close()
+        self.client.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pytest_panic_doctor.compute.ray.packing import Ask
-from pytest_panic_doctor.compute.runner import diagram_of
+from pytest_panic_doctor.compute.ray.packing import ResourceRequest
+from pytest_panic_doctor.compute.runner import describe_diagram
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import recompute
-from pytest_panic_doctor.repair.recompute import Before, Seen
+from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition
 from pytest_panic_doctor.topology.payload import decode
-from pytest_panic_doctor.topology.staleness import difference
+from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.threads import one_thread
 
 MISSING, INVALID, STALE, EXACT = "diagram-missing", "diagram-valid", "diagram-current", "diagram-exact"
@@ -28,7 +28,7 @@ class Job:
 
     rule: str
     subject: Subject
-    orders: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     memory: int = 0
     changes: int = 0
     lost: list[str] = field(default_factory=list)
@@ -40,24 +40,24 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
+class SubmittedTask:
     """A job that is on the cluster, without its points."""
 
     job: Job
-    before: Before
+    before: Precondition
     distinct: int
     tolerance: float
-    ask: Ask
+    resources: ResourceRequest
     begun: datetime
 
     @property
     def said(self) -> str:
         """`the diagram of 2,423 points`."""
-        return diagram_of(self.before.points)
+        return describe_diagram(self.before.points)
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class ComputeOptions:
     """How diagrams are computed: dimension, engine, seconds for each, and bytes that none may exceed."""
 
     max_dim: int
@@ -66,7 +66,7 @@ class Manner:
     most_memory: int | None
 
 
-def sickness(seen: Seen) -> str | None:
+def failing_rule(seen: DiagramSnapshot) -> str | None:
     """The rule that finds a single diagram sick, as the rules themselves do; None where none does."""
     payloads = [diagram.payload for diagram in seen.diagrams]
     if all(payload is None for payload in payloads):
@@ -76,4 +76,4 @@ def sickness(seen: Seen) -> str | None:
     if not recompute.valid(payloads[0]):
         return INVALID
     with one_thread():
-        return STALE if difference(decode(payloads[0]), seen.cloud.points) else None
+        return STALE if why_stale(decode(payloads[0]), seen.cloud.points) else None

@@ -23,8 +23,8 @@ from pytest_panic_doctor.database.files import made_like
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import identity, seals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.journal.identity import path_of as path_of
-from pytest_panic_doctor.repair.journal.locks import real
+from pytest_panic_doctor.repair.journal.identity import journal_path as journal_path
+from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.seals import SCHEMA_VERSION
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, table_digests
 
@@ -62,7 +62,7 @@ class Intent:
 
 def exists(database: Path) -> bool:
     """Whether a repair was ever begun; an empty file is a journal whose making was interrupted."""
-    path = path_of(database)
+    path = journal_path(database)
     return path.exists() and path.stat().st_size > 0
 
 
@@ -77,7 +77,7 @@ def written(database: Path, table: str, row: int) -> bool:
     if not exists(database):
         return False
     try:
-        with closing(connect(path_of(database), "mode=ro", 1.0, sqlite3.Connection)) as connection:
+        with closing(connect(journal_path(database), "mode=ro", 1.0, sqlite3.Connection)) as connection:
             sql = "SELECT 1 FROM changes WHERE table_name = ? AND row = ? LIMIT 1"
             return connection.execute(sql, (table, row)).fetchone() is not None
     except sqlite3.Error:
@@ -108,7 +108,7 @@ def check_version(connection: sqlite3.Connection, database: Path) -> int:
 
     0 where there is nothing in it: the making of a journal was interrupted.
     """
-    path = path_of(database)
+    path = journal_path(database)
     try:
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return 0
@@ -150,10 +150,10 @@ class Journal:
         Raises RepairRefused where the file is another's or newer, sqlite3.Error where SQLite cannot open it.
         """
         self.database = database
-        self.path = path_of(database)
+        self.path = journal_path(database)
         # What keeps it from being made, SQLite says too.
         with suppress(OSError):
-            made_like(self.path, real(database))
+            made_like(self.path, resolve(database))
         self.connection = connect(self.path, "mode=rwc", patience, factory)
         try:
             found = check_version(self.connection, database)
@@ -171,16 +171,16 @@ class Journal:
 
     def _attach(self) -> None:
         try:
-            self.connection.execute("ATTACH ? AS db", (f"{real(self.database).as_uri()}?mode=ro",))
+            self.connection.execute("ATTACH ? AS db", (f"{resolve(self.database).as_uri()}?mode=ro",))
         except sqlite3.Error as error:
             if "text encoding" in str(error):
-                raise identity.foreign(self.path, self.database) from error
+                raise identity.describe_foreign(self.path, self.database) from error
             raise
-        identity.check(self.connection, self.path, self.database)
+        identity.check_same_database(self.connection, self.path, self.database)
 
     def _make(self, encoding: str) -> None:
         self.connection.execute(f"PRAGMA encoding = '{encoding}'")
-        self._at_once(lambda: seals.make(self.connection, real(self.database).name))
+        self._at_once(lambda: seals.make(self.connection, resolve(self.database).name))
 
     def _migrate(self) -> None:
         def work() -> None:
@@ -201,7 +201,7 @@ class Journal:
 
     def remember(self) -> None:
         """Note what tells this database from every other one, as it is now."""
-        identity.remember(self.connection)
+        identity.record_witnesses(self.connection)
 
     def close(self) -> None:
         self.connection.close()
@@ -212,7 +212,7 @@ class Journal:
         """Begin the transaction that will hold a step and its before-images."""
         self.connection.execute("BEGIN IMMEDIATE")
 
-    def secure(self, *steps: int) -> None:
+    def commit_step(self, *steps: int) -> None:
         """Seal the steps and commit: from here on the before-images survive whatever happens."""
         for step in steps:
             seals.seal_step(self.connection, step)
@@ -240,7 +240,7 @@ class Journal:
         )
         return int(cursor.lastrowid or 0)
 
-    def keep(self, step: int, table: Table, rowids: list[int]) -> None:
+    def copy_before_images(self, step: int, table: Table, rowids: list[int]) -> None:
         """Copy the before-images of those rows, as the database has them committed now, and note their digests."""
         layout = seals.layout_for(self.connection, table)
         chosen = f"{table.rowid} IN (SELECT value FROM json_each(:rows))"
@@ -310,7 +310,7 @@ class Journal:
             (step,),
         )
 
-    def forget(self, step: int, change: int) -> None:
+    def drop_change(self, step: int, change: int) -> None:
         """Drop the record of a row that the database still has, inside a transaction of the caller."""
         found = self.connection.execute("SELECT row, layout FROM changes WHERE id = ?", (change,)).fetchone()
         if found[1] is not None:
@@ -348,7 +348,7 @@ class Journal:
 REPAIR_COLUMNS = "id, rule, experiment, run, embedding_model, rows, bytes, verb, status, time, session, undoes"
 
 
-def listed(
+def query_repairs(
     connection: sqlite3.Connection, where: str, parameters: Sequence[Value] | Mapping[str, Value]
 ) -> list[Repair]:
     """The repairs `where`, newest first."""
@@ -360,17 +360,17 @@ def listed(
     ]
 
 
-def read(database: Path, where: str, parameters: Sequence[Value] | Mapping[str, Value] = ()) -> list[Repair]:
+def read_repairs(database: Path, where: str, parameters: Sequence[Value] | Mapping[str, Value] = ()) -> list[Repair]:
     """The repairs `where`, newest first; none where there is no journal. Raises RepairError, in one sentence.
 
     It is opened for writing only so that SQLite can recover it after a crash.
     """
     if not exists(database):
         return []
-    path = path_of(database)
+    path = journal_path(database)
     try:
         with closing(connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
-            return listed(connection, where, parameters) if check_version(connection, database) else []
+            return query_repairs(connection, where, parameters) if check_version(connection, database) else []
     except sqlite3.Error as error:
         raise RepairFailed(
             f"The journal {path} could not be read: SQLite says «{error}»; run again, or restore it from a backup."

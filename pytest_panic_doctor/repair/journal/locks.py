@@ -23,33 +23,33 @@ from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefuse
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class WritePacing:
     """How the doctor's transactions leave other programs their turn, in seconds."""
 
-    burst: float
+    write_for: float
     """How long they may follow upon each other."""
-    rest: float
+    yield_for: float
     """How long the turn lasts: SQLite's busy handler sleeps up to 100 ms between two attempts, so at least two."""
 
 
-ALONE = Manners(0.25, 0.22)
+UNCONTENDED = WritePacing(0.25, 0.22)
 """Nobody wrote in the last turn: whoever comes now has waited for one burst at most, and finds nobody else."""
-IN_COMPANY = Manners(0.1, 0.4)
+CONTENDED = WritePacing(0.1, 0.4)
 """Others write, and also keep each other waiting: four attempts, and turns that come round soon."""
 
 
-def real(database: Path) -> Path:
+def resolve(database: Path) -> Path:
     """The file itself: two names of one database have one lock and one journal."""
     return database.resolve()
 
 
-def beside(database: Path, ending: str = "") -> Path:
+def doctor_file(database: Path, ending: str = "") -> Path:
     """The doctor's file of a database, in the same directory: its journal without an `ending`, else a lock.
 
     `a.sqlite` has `a.doctor.sqlite` and `a.doctor.lock`, `a.db` has `a.doctor.db` and `a.doctor.db.lock`: two databases
     of one directory never share one.
     """
-    path = real(database)
+    path = resolve(database)
     suffix = path.suffix if not ending else "" if path.suffix == ".sqlite" else path.suffix or "."
     return path.with_name(f"{path.stem}.doctor{suffix}{ending}")
 
@@ -60,7 +60,7 @@ def check_one_link(database: Path) -> None:
     SQLite's own rollback journal stands beside one of them: what a dead program left there is not rolled back by who
     opens the file by another name, and is written over what that one wrote (https://sqlite.org/howtocorrupt.html, 2.5).
     """
-    path = real(database)
+    path = resolve(database)
     if path.is_file() and (links := path.stat().st_nlink) > 1:
         raise RepairRefused(
             f"{path} is one of {links} hard links to the same file, and SQLite may damage a file that is written under "
@@ -68,7 +68,7 @@ def check_one_link(database: Path) -> None:
         )
 
 
-def unusable(path: Path, error: OSError) -> str:
+def lock_failure(path: Path, error: OSError) -> str:
     """What keeps a lock file from being used, and what to do."""
     if path.is_symlink():
         return f"{path} is a symbolic link, which is not followed: delete it"
@@ -80,23 +80,23 @@ def unusable(path: Path, error: OSError) -> str:
     return f"{path} cannot be made ({error.strerror}): make its directory writable"
 
 
-class DoctorLock:
+class RepairLock:
     """The right to repair one database, held by one process from `acquire` to `release` or to its death."""
 
     def __init__(self, database: Path) -> None:
         """Acquire nothing yet."""
         self._database = database
-        self.path = beside(database, ".lock")
+        self.path = doctor_file(database, ".lock")
         self._lock = FileLock(self.path)
 
-    def acquire(self) -> DoctorLock:
+    def acquire(self) -> RepairLock:
         """Take the lock at once, or raise RepairRefused naming the pid that has it, its host and since when."""
         if not self.path.parent.is_dir():  # filelock would make it
             raise RepairRefused(f"There is no directory {self.path.parent}: name a database with --doctor-db PATH.")
         check_one_link(self._database)
         holder = self._holder()
         try:
-            made_like(self.path, real(self._database))
+            made_like(self.path, resolve(self._database))
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RepairRefused(
@@ -104,7 +104,7 @@ class DoctorLock:
                 "wait until it has ended, then run again."
             ) from None
         except OSError as error:
-            raise RepairRefused(f"The lock file {unusable(self.path, error)}.") from error
+            raise RepairRefused(f"The lock file {lock_failure(self.path, error)}.") from error
         record = {
             "pid": os.getpid(),
             "since": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
@@ -130,7 +130,7 @@ class DoctorLock:
         """Give the lock back; the file stays, since taking it away would let two doctors lock two files of one name."""
         self._lock.release()
 
-    def __enter__(self) -> DoctorLock:
+    def __enter__(self) -> RepairLock:
         return self.acquire()
 
     def __exit__(
@@ -139,13 +139,13 @@ class DoctorLock:
         self.release()
 
 
-class Gate:
+class WriteLock:
     """The one lock file under which every write transaction of every worker happens."""
 
     def __init__(self, database: Path) -> None:
         """Acquire nothing yet."""
         self._database = database
-        self.path = beside(database, ".write.lock")
+        self.path = doctor_file(database, ".write.lock")
         self._lock = FileLock(self.path)
 
     @contextmanager
@@ -153,7 +153,7 @@ class Gate:
         """Hold the gate; raises RepairFailed naming `table` where it is not free by `deadline` (monotonic seconds)."""
         try:
             if not self.path.exists():
-                made_like(self.path, real(self._database))
+                made_like(self.path, resolve(self._database))
             self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=0.01)
         except Timeout:
             raise RepairFailed(
@@ -162,7 +162,7 @@ class Gate:
             ) from None
         except OSError as error:
             raise RepairFailed(
-                f"Table {table} could not be written: the lock file {unusable(self.path, error)}."
+                f"Table {table} could not be written: the lock file {lock_failure(self.path, error)}."
             ) from error
         try:
             yield
@@ -170,14 +170,14 @@ class Gate:
             self._lock.release()
 
 
-def pause(now: float, ended: float, rested: float, manners: Manners) -> tuple[float, float]:
+def next_pause(now: float, ended: float, rested: float, manners: WritePacing) -> tuple[float, float]:
     """(seconds to wait before the next transaction, when other programs last had a turn), all monotonic seconds.
 
     `ended` is the end of the doctor's last transaction, of whatever worker, `rested` that of the last turn of others.
     A clock that ran backwards is another boot's.
     """
-    if now < ended or now < rested or now - ended >= manners.rest:
+    if now < ended or now < rested or now - ended >= manners.yield_for:
         return 0.0, now
-    if now - rested < manners.burst:
+    if now - rested < manners.write_for:
         return 0.0, rested
-    return manners.rest, now + manners.rest
+    return manners.yield_for, now + manners.yield_for

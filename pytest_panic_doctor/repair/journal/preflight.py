@@ -17,9 +17,9 @@ from pytest_panic_doctor.repair.journal import identity, verification
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused, is_busy
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.locks import Gate, real
-from pytest_panic_doctor.repair.journal.recovery import settle_open_steps
-from pytest_panic_doctor.repair.journal.transaction import ATTEMPT, PATIENCE
+from pytest_panic_doctor.repair.journal.locks import WriteLock, resolve
+from pytest_panic_doctor.repair.journal.recovery import recover_open_steps
+from pytest_panic_doctor.repair.journal.transaction import ATTEMPT, LOCK_TIMEOUT
 
 MARGIN = 64 * 2**20
 """Bytes that stay free beside what a repair needs: SQLite's own rollback journal or WAL, and everybody else."""
@@ -40,7 +40,7 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
     A hot journal, left by a program that died while it wrote, is rolled back by SQLite on the way. The file itself is
     not changed otherwise.
     """
-    path = real(database)
+    path = resolve(database)
     if not path.is_file():
         raise RepairRefused(f"There is no database at {database}: name one with --doctor-db PATH.")
     if not writable(path):
@@ -75,7 +75,7 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def _look(path: Path) -> list[str]:
-    connection = journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)
+    connection = journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)
     heedful(connection)
     try:
         trigger = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchone()
@@ -114,11 +114,11 @@ def _check_journal(database: Path) -> None:
     if not journals.exists(database):
         identity.check_left_behind(database)
         return
-    path = identity.path_of(database)
+    path = identity.journal_path(database)
     if path.is_file() and not writable(path):
         raise RepairRefused(f"The journal {path} is not writable: make it so, or move it away.")
     try:
-        with closing(journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)) as connection:
+        with closing(journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)) as connection:
             journals.check_version(connection, database)
         wrong = verification.structure(database)
     except sqlite3.Error as error:
@@ -138,17 +138,17 @@ def _check_journal(database: Path) -> None:
     identity.check_owner(database)
 
 
-def settle(database: Path) -> list[int]:
+def recover(database: Path) -> list[int]:
     """Settle what an interrupted session left open; returns the ids of the repairs that turned out to be applied.
 
     Without a journal, or with nothing open, nothing is written. Raises RepairRefused or RepairFailed, in one sentence.
     """
     if not journals.exists(database):
         return []
-    return _closing(database, _settle)
+    return _closing(database, _recover)
 
 
-def recover(database: Path) -> None:
+def roll_back_hot_journal(database: Path) -> None:
     """Let SQLite roll back what a program left that died while it wrote, by opening the file for writing once.
 
     Raises Unreadable, in one sentence, where it cannot: then nobody can read the file.
@@ -170,12 +170,12 @@ def finish(database: Path) -> None:
     _closing(database, _checkpoint)
 
 
-def _settle(database: Path, connection: sqlite3.Connection) -> list[int]:
+def _recover(database: Path, connection: sqlite3.Connection) -> list[int]:
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
-    journal = Journal(database, encoding, PATIENCE / 6, sqlite3.Connection)
+    journal = Journal(database, encoding, LOCK_TIMEOUT / 6, sqlite3.Connection)
     try:
         journal.remember()
-        steps = settle_open_steps(journal)
+        steps = recover_open_steps(journal)
         rows = journal.connection.execute(
             f"SELECT DISTINCT repair FROM steps WHERE id IN ({', '.join('?' * len(steps))}) ORDER BY 1", steps
         )
@@ -196,10 +196,10 @@ def _checkpoint(database: Path, connection: sqlite3.Connection) -> list[int]:
 
 def _closing(database: Path, work: Callable[[Path, sqlite3.Connection], list[int]]) -> list[int]:
     """Do `work` with a connection to the database, under the gate."""
-    path = real(database)
-    with Gate(database).held("(any)", time.monotonic() + PATIENCE):
+    path = resolve(database)
+    with WriteLock(database).held("(any)", time.monotonic() + LOCK_TIMEOUT):
         try:
-            connection = journals.connect(path, "mode=rw", PATIENCE / 6, sqlite3.Connection)
+            connection = journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)
             try:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

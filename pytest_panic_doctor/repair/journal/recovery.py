@@ -13,7 +13,7 @@ from enum import Enum
 
 from pytest_panic_doctor.repair.journal import seals
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.seals import TOGETHER
+from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH
 from pytest_panic_doctor.repair.journal.tables import Table, describe, tables
 
 
@@ -59,7 +59,7 @@ def changes(journal: Journal, step: int, table: Table) -> Iterator[list[Change]]
                 f" (SELECT {rowid} FROM db.{name} t WHERE {rowid} = c.row AND t.id IS c.key COLLATE BINARY),"
                 f" (SELECT {rowid} FROM db.{name} t WHERE {same}))"
                 " FROM changes c WHERE c.step = ? AND c.table_name = ? AND c.id > ? ORDER BY c.id LIMIT ?",
-                (step, table.name, last, TOGETHER),
+                (step, table.name, last, SEAL_BATCH),
             )
         ]
         if not found:
@@ -86,15 +86,15 @@ def states(journal: Journal, table: Table, found: list[Change]) -> list[State]:
     return known
 
 
-def settle_open_steps(journal: Journal) -> list[int]:
+def recover_open_steps(journal: Journal) -> list[int]:
     """Settle every step that is neither applied nor abandoned, and return those that turned out to be applied.
 
     The caller holds the gate, so that none of them can still be on its way.
     """
-    return [step for step in journal.open_steps() if _settle(journal, step)]
+    return [step for step in journal.open_steps() if _recover_step(journal, step)]
 
 
-def _settle(journal: Journal, step: int) -> bool:
+def _recover_step(journal: Journal, step: int) -> bool:
     """Whether the step took place: forget what the database has as it was, keep every other record."""
     journal.begin()
     try:
@@ -110,7 +110,7 @@ def _settle(journal: Journal, step: int) -> bool:
                 for change, state in zip(found, states(journal, table, found), strict=True):
                     seen[state] += 1
                     if state is State.BEFORE and whole:
-                        journal.forget(step, change.id)
+                        journal.drop_change(step, change.id)
         # The transaction was one: rows that are neither were changed since by others, and the rest tells what it did.
         # Of a damaged record nothing goes, and an undo will refuse it by name.
         applied = bool(not whole or seen[State.AFTER] or (seen[State.OTHER] and not seen[State.BEFORE]))
@@ -118,7 +118,7 @@ def _settle(journal: Journal, step: int) -> bool:
             journal.mark_applied(step)
         else:
             journal.mark_abandoned(step)
-        journal.secure(*([step] if whole else []))
+        journal.commit_step(*([step] if whole else []))
     except BaseException:
         if journal.connection.in_transaction:
             journal.connection.execute("ROLLBACK")
@@ -126,7 +126,7 @@ def _settle(journal: Journal, step: int) -> bool:
     return applied
 
 
-def rolled_back(connection: sqlite3.Connection) -> bool:
+def try_rollback(connection: sqlite3.Connection) -> bool:
     """Roll back whatever is open on `connection`; False where not even that worked, so that it must be closed."""
     try:
         if connection.in_transaction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from pytest_panic_doctor.repair.journal.tables import REFERENCES, quoted, tables
+from pytest_panic_doctor.repair.journal.tables import REFERENCES, quote, tables
 
 SUCCESSION = ("invocation", "input_invocation_id", "invocation")
 """A successor does not hang on its predecessor, and stays; `orphan-invocation` takes none that has one in a run."""
@@ -36,7 +36,7 @@ def references(connection: sqlite3.Connection) -> list[Reference]:
     keys = {each.key for each in found} | {SUCCESSION}
     for child, name in sorted(there.items()):
         by_key: dict[int, list[tuple[str, str, str | None]]] = {}
-        for number, _, parent, column, to, *_ in connection.execute(f"PRAGMA main.foreign_key_list({quoted(name)})"):
+        for number, _, parent, column, to, *_ in connection.execute(f"PRAGMA main.foreign_key_list({quote(name)})"):
             by_key.setdefault(number, []).append((column, str(parent).lower(), to))
         for (column, parent, to), *more in by_key.values():
             each = Reference(child, column, parent, not more and (to is None or to.lower() == "id"))

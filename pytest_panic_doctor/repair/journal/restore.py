@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pytest_panic_doctor.repair.journal import seals, verification
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import Intent, Journal, Repair
-from pytest_panic_doctor.repair.journal.locks import real
+from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.recovery import Change, State, changes, states, tables_of
-from pytest_panic_doctor.repair.journal.seals import TOGETHER, Layout
-from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, quoted, table_digests, writable
+from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH, Layout
+from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, quote, table_digests, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
 from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
 from pytest_panic_doctor.repair.journal.verification import SHOWN
@@ -73,12 +73,13 @@ def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
         if stay:
             raise NotHere(f"Of repair {repair.id} nothing can be put back: {count(len(stay))} ({named(stay)}).")
         raise NotHere(
-            f"Repair {repair.id} ({repair.rule}) is not in {real(journal.database).name} as it is now: its rows are as "
+            f"Repair {repair.id} ({repair.rule}) is not in {resolve(journal.database).name} as it is now: "
+            "its rows are as "
             "they were before it, as in an older copy; there was nothing to undo."
         )
     number = step.begin(Intent("undo", repair.rule, repair.subject, "undo", repair.id))
     moved = [_record(step, part) for part in found.parts]
-    step.secure()
+    step.commit_journal()
     step.database.execute("ATTACH ? AS journal", (f"{journal.path.as_uri()}?mode=ro",))
     for part, rows in zip(found.parts, moved, strict=True):
         _apply(step, part, rows)
@@ -176,7 +177,7 @@ def _unique(connection: sqlite3.Connection, table: Table) -> list[list[tuple[str
     """(column, collation) of each UNIQUE constraint."""
     found = []
     for _, index, unique, _, partial_ in connection.execute(f"PRAGMA db.index_list({table.quoted})").fetchall():
-        rows = connection.execute(f"PRAGMA db.index_xinfo({quoted(index)})")
+        rows = connection.execute(f"PRAGMA db.index_xinfo({quote(index)})")
         columns = [(row[2], str(row[4])) for row in rows if row[5]]
         if unique and not partial_ and None not in [name for name, _ in columns]:
             found.append([(str(name), collation) for name, collation in columns])
@@ -187,7 +188,7 @@ def _taken(
     journal: Journal, table: Table, layout: Layout, gone: list[Change], columns: list[tuple[str, str]]
 ) -> list[int]:
     """The changes whose rows would break that UNIQUE constraint, in the eyes of its own collations."""
-    same = " AND ".join(f"t.{quoted(name)} = b.{quoted(name)} COLLATE {quoted(how)}" for name, how in columns)
+    same = " AND ".join(f"t.{quote(name)} = b.{quote(name)} COLLATE {quote(how)}" for name, how in columns)
     rows = journal.connection.execute(
         f"SELECT c.id FROM json_each(?) j JOIN changes c ON c.id = j.value"
         f" JOIN {layout.source} b ON b.{layout.step} = c.step AND b.{layout.row} = c.row"
@@ -227,7 +228,7 @@ def _record(step: Step, part: Part) -> dict[int, int]:
     assert step.number is not None
     journal, table = step.journal, part.table
     if part.present:
-        step.keep(table, list(part.present))
+        step.save_before_images(table, list(part.present))
     if part.layout is None:
         return {}
     hashes = dict(
@@ -293,7 +294,7 @@ def _verify(step: Step, table: Table) -> None:
         recorded = step.journal.connection.execute(
             "SELECT id, row, after FROM changes WHERE step = ? AND table_name = ? AND after IS NOT NULL AND id > ?"
             " ORDER BY id LIMIT ?",
-            (step.number, table.name, last, TOGETHER),
+            (step.number, table.name, last, SEAL_BATCH),
         ).fetchall()
         if not recorded:
             return

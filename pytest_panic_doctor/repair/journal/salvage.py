@@ -14,9 +14,9 @@ from pathlib import Path
 from pytest_panic_doctor.repair.journal import identity, seals
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import connect
-from pytest_panic_doctor.repair.journal.locks import real
+from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.pages import Cell, Text, records
-from pytest_panic_doctor.repair.journal.tables import quoted
+from pytest_panic_doctor.repair.journal.tables import quote
 
 Shape = tuple[type[object], ...]
 
@@ -41,15 +41,15 @@ def salvage(database: Path) -> str:
 
     Raises RepairRefused where not one repair can be read.
     """
-    path = identity.path_of(database)
+    path = identity.journal_path(database)
     made = path.with_name(f"{path.name}.salvaged")
     made.unlink(missing_ok=True)
     with closing(connect(made, "mode=rwc", 10.0, sqlite3.Connection)) as connection:
-        with closing(sqlite3.connect(f"{real(database).as_uri()}?mode=ro", uri=True)) as source:
+        with closing(sqlite3.connect(f"{resolve(database).as_uri()}?mode=ro", uri=True)) as source:
             connection.execute(f"PRAGMA encoding = '{source.execute('PRAGMA encoding').fetchone()[0]}'")
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute("BEGIN IMMEDIATE")
-        seals.make(connection, real(database).name)
+        seals.make(connection, resolve(database).name)
         _records(connection, path)
         _images(connection, path)
         found = connection.execute("SELECT count(*) FROM repairs").fetchone()[0]
@@ -129,13 +129,13 @@ def _put(connection: sqlite3.Connection, table: str, values: Iterable[Cell], oth
     wide = connection.execute("PRAGMA encoding").fetchone()[0] != "UTF-8"
     marks = ", ".join("CAST(? AS TEXT)" if isinstance(cell, Text) and not wide else "?" for cell in cells)
     given = [cell.data if isinstance(cell, Text) else cell for cell in cells]
-    done = connection.execute(f"INSERT OR {otherwise} INTO {quoted(table)} VALUES ({marks})", given)
+    done = connection.execute(f"INSERT OR {otherwise} INTO {quote(table)} VALUES ({marks})", given)
     if not wide or done.rowcount != 1:
         return
     # A parameter that is a BLOB is cast as if it were UTF-8; a column, in the encoding of the file.
-    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quote(table)})")]
     rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in {column.lower() for column in columns})
-    texts = [quoted(name) for name, cell in zip(columns, cells, strict=True) if isinstance(cell, Text)]
+    texts = [quote(name) for name, cell in zip(columns, cells, strict=True) if isinstance(cell, Text)]
     if texts:
         changes = ", ".join(f"{name} = CAST({name} AS TEXT)" for name in texts)
-        connection.execute(f"UPDATE {quoted(table)} SET {changes} WHERE {rowid} = ?", (done.lastrowid,))
+        connection.execute(f"UPDATE {quote(table)} SET {changes} WHERE {rowid} = ?", (done.lastrowid,))

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, digests, quoted
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, digests, quote
 
 SCHEMA_VERSION = 2
 
@@ -60,7 +60,7 @@ SCHEMA = SCHEMA_1 + ADDED_IN_2
 REPAIR_STATES = ("intended", "applied", "undone", "abandoned")
 STEP_STATES = ("intended", "applied", "abandoned")
 
-TOGETHER = 5_000
+SEAL_BATCH = 5_000
 """Changes that are in memory at a time."""
 
 
@@ -76,21 +76,21 @@ class Layout:
     @property
     def step(self) -> str:
         """The images' column for the step, as an SQL identifier."""
-        return quoted(key_column("doctor_step", self.columns))
+        return quote(key_column("doctor_step", self.columns))
 
     @property
     def row(self) -> str:
         """The images' column for the rowid, as an SQL identifier."""
-        return quoted(key_column("doctor_row", self.columns))
+        return quote(key_column("doctor_row", self.columns))
 
     @property
     def source(self) -> str:
         """The images' table, as an SQL identifier."""
-        return quoted(self.images)
+        return quote(self.images)
 
     @property
     def column_list(self) -> str:
-        return ", ".join(quoted(column) for column in self.columns)
+        return ", ".join(quote(column) for column in self.columns)
 
 
 def key_column(name: str, columns: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from pytest_panic_doctor.database.connection import data_version
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.references import Reference, references
-from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, quoted, writable
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, quote, writable
 from pytest_panic_doctor.repair.journal.transaction import Stale
 
 MAX_BYTES = 8 * 2**20
@@ -80,7 +80,7 @@ class Selection:
             for each in known:
                 if each.parent != table:
                     continue
-                condition = f"{quoted(each.column)} IN ({ids})"
+                condition = f"{quote(each.column)} IN ({ids})"
                 if each.child in above or not each.plain:
                     loose.append(each)
                 elif described := self._child(connection, each, condition, every):
@@ -108,7 +108,7 @@ class Selection:
             try:
                 self._tables[each.child] = writable(connection, each.child)
             except RepairRefused as error:
-                query = f"SELECT EXISTS (SELECT 1 FROM main.{quoted(each.child)} WHERE {condition})"
+                query = f"SELECT EXISTS (SELECT 1 FROM main.{quote(each.child)} WHERE {condition})"
                 if connection.execute(query, every).fetchone()[0]:
                     raise RepairRefused(f"Rows of {each.child} depend on what would be quarantined. {error}") from error
                 return None
@@ -259,18 +259,18 @@ def check_left(
     `taken` are the conditions of the rows that go, by table.
     """
     if not each.plain:
-        if connection.execute(f"SELECT EXISTS (SELECT 1 FROM main.{quoted(each.child)})").fetchone()[0]:
+        if connection.execute(f"SELECT EXISTS (SELECT 1 FROM main.{quote(each.child)})").fetchone()[0]:
             raise RepairFailed(
                 f"Table {each.child} refers to {each.parent} by more than an id, so that its rows cannot be taken "
                 "along: nothing was quarantined."
             )
         return
-    gone = " UNION ".join(f"SELECT id FROM main.{quoted(each.parent)} WHERE {one}" for one in taken[each.parent])
+    gone = " UNION ".join(f"SELECT id FROM main.{quote(each.parent)} WHERE {one}" for one in taken[each.parent])
     goes = " OR ".join(
-        f"rowid IN (SELECT rowid FROM main.{quoted(each.child)} WHERE {one})" for one in taken.get(each.child, ())
+        f"rowid IN (SELECT rowid FROM main.{quote(each.child)} WHERE {one})" for one in taken.get(each.child, ())
     )
     stays = f" AND NOT ({goes})" if goes else ""
-    query = f"SELECT id FROM main.{quoted(each.child)} WHERE {quoted(each.column)} IN ({gone}){stays} LIMIT 1"
+    query = f"SELECT id FROM main.{quote(each.child)} WHERE {quote(each.column)} IN ({gone}){stays} LIMIT 1"
     left = connection.execute(query, every).fetchone()
     if left is not None:
         raise RepairFailed(
@@ -294,9 +294,9 @@ def _unique_id(connection: sqlite3.Connection, table: Table) -> bool:
     """Whether an index makes ids unique, in the eyes of the column's own collation too."""
     name = table.quoted
     for _, index, unique, _, partial in connection.execute(f"PRAGMA main.index_list({name})").fetchall():
-        columns = [row[2] for row in connection.execute(f"PRAGMA main.index_info({quoted(index)})")]
+        columns = [row[2] for row in connection.execute(f"PRAGMA main.index_info({quote(index)})")]
         if unique and not partial and [str(column).lower() for column in columns] == ["id"]:
-            lookup = f"SELECT 1 FROM main.{name} INDEXED BY {quoted(index)} WHERE id = 'x'"
+            lookup = f"SELECT 1 FROM main.{name} INDEXED BY {quote(index)} WHERE id = 'x'"
             plan = connection.execute(f"EXPLAIN QUERY PLAN {lookup}").fetchall()
             # Not searched: it has another collation, and calls two ids different that the column calls equal.
             if any(str(row[3]).startswith("SEARCH") for row in plan):

@@ -39,7 +39,7 @@ class SessionRepairs:
     def _read_on(self) -> None:
         """Take in the repairs that were begun since; ids are given in the order of commits, and none is taken away."""
         if self._connection is None:
-            path = journals.path_of(self._database)
+            path = journals.journal_path(self._database)
             self._connection = journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)
         query = "SELECT id, rule, experiment, run, embedding_model FROM repairs WHERE id > ? AND session = ?"
         for number, rule, *parts in self._connection.execute(query, (self._last, self._session)):

@@ -15,16 +15,16 @@ from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.selection import Selection
 
-Weight = tuple[int, int]
+RowsAndBytes = tuple[int, int]
 """(rows, their bytes as the journal counts them)."""
 
-PATIENCE = 600.0
+TOTALS_TIMEOUT = 600.0
 """Seconds that a worker waits for the others' turn at the file that they share."""
 
 COUNTED = "SELECT count(*), coalesce(sum(bytes), 0)"
 
 
-class Taken:
+class QuarantinePreview:
     """The rows that the quarantines of one item would take, in a temporary database that SQLite removes by itself.
 
     Where a query would find less once an earlier one's rows are gone, what it finds now is counted.
@@ -32,7 +32,7 @@ class Taken:
 
     def __init__(self, db: sqlite3.Connection, found: Iterable[Rows]) -> None:
         """Select as the repair would; `db` is only read. Raises what `Selection` raises."""
-        self.connection = sqlite3.connect("", timeout=PATIENCE, isolation_level=None)
+        self.connection = sqlite3.connect("", timeout=TOTALS_TIMEOUT, isolation_level=None)
         try:
             self.connection.execute(
                 "CREATE TABLE taken (tbl TEXT, row INTEGER, bytes INTEGER, PRIMARY KEY (tbl, row)) WITHOUT ROWID"
@@ -47,9 +47,9 @@ class Taken:
             raise
 
     @property
-    def weight(self) -> Weight:
+    def weight(self) -> RowsAndBytes:
         """What they come to."""
-        return counted(self.connection, f"{COUNTED} FROM taken")
+        return fetch_totals(self.connection, f"{COUNTED} FROM taken")
 
     @property
     def by_table(self) -> dict[str, int]:
@@ -72,14 +72,14 @@ class Taken:
         self.connection.close()
 
 
-class Tally:
+class SessionTotals:
     """What the quarantines of a whole session would take, by rule: one scratch file for all its processes."""
 
     def __init__(self, path: Path) -> None:
         """Nothing is made before something is added."""
         self.path = path
 
-    def add(self, rule: str, taken: Taken) -> None:
+    def add(self, rule: str, taken: QuarantinePreview) -> None:
         """Add what an item of `rule` would take; rows that another item of it would quarantine too stay one."""
         db = taken.connection
         db.execute("ATTACH ? AS session", (str(self.path),))
@@ -93,7 +93,7 @@ class Tally:
         db.execute("COMMIT")
         db.execute("DETACH session")
 
-    def by_rule(self) -> dict[str, Weight]:
+    def by_rule(self) -> dict[str, RowsAndBytes]:
         """The weight of each rule."""
         if not self.path.exists():
             return {}
@@ -101,7 +101,7 @@ class Tally:
             query = "SELECT rule, count(*), sum(bytes) FROM planned GROUP BY rule"
             return {rule: (int(rows), int(size)) for rule, rows, size in db.execute(query)}
 
-    def besides(self, taken: Taken) -> dict[str, int]:
+    def besides(self, taken: QuarantinePreview) -> dict[str, int]:
         """How many rows of each table were added so far and are not among `taken`."""
         if not self.path.exists():
             return {}
@@ -110,21 +110,21 @@ class Tally:
             planned = set(db.execute("SELECT DISTINCT tbl, row FROM planned")) - own
         return Counter(str(table).lower() for table, _ in planned)
 
-    def total(self) -> Weight:
+    def total(self) -> RowsAndBytes:
         """The weight of all rules together: a row that several would take is taken once."""
         if not self.path.exists():
             return 0, 0
         with closing(sqlite3.connect(self.path)) as db:
-            return counted(db, f"{COUNTED} FROM (SELECT DISTINCT tbl, row, bytes FROM planned)")
+            return fetch_totals(db, f"{COUNTED} FROM (SELECT DISTINCT tbl, row, bytes FROM planned)")
 
 
-def weigh(db: sqlite3.Connection, found: Iterable[Rows]) -> Weight:
+def quarantine_size(db: sqlite3.Connection, found: Iterable[Rows]) -> RowsAndBytes:
     """How many rows the quarantines of `found` take, with all that hangs on them, and their bytes."""
-    with Taken(db, found) as taken:
+    with QuarantinePreview(db, found) as taken:
         return taken.weight
 
 
-def counted(db: sqlite3.Connection, query: str) -> Weight:
+def fetch_totals(db: sqlite3.Connection, query: str) -> RowsAndBytes:
     """The only row of a query."""
     rows, size = db.execute(query).fetchone()
     return int(rows), int(size)
@@ -140,7 +140,7 @@ def rows_by_table(database: Path, repairs: Sequence[int]) -> dict[str, int]:
         "WHERE s.status = 'applied' AND s.repair IN (SELECT value FROM json_each(?)) GROUP BY 1 ORDER BY 2 DESC, 1"
     )
     try:
-        with closing(journals.connect(journals.path_of(database), "mode=rw", 10.0, sqlite3.Connection)) as journal:
+        with closing(journals.connect(journals.journal_path(database), "mode=rw", 10.0, sqlite3.Connection)) as journal:
             return {table: int(count) for table, count in journal.execute(query, (json.dumps(list(repairs)),))}
     except sqlite3.Error:
         return {}

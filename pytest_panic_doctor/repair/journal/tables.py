@@ -28,7 +28,7 @@ REFERENCES: tuple[tuple[str, str, str], ...] = (
 MAX_ROWID = 2**63 - 1
 
 
-def quoted(name: str) -> str:
+def quote(name: str) -> str:
     """`name` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
@@ -43,11 +43,11 @@ class Table:
 
     @property
     def quoted(self) -> str:
-        return quoted(self.name)
+        return quote(self.name)
 
     @property
     def column_list(self) -> str:
-        return ", ".join(quoted(column) for column in self.columns)
+        return ", ".join(quote(column) for column in self.columns)
 
     @property
     def size(self) -> str:
@@ -55,7 +55,7 @@ class Table:
         return " + ".join(
             f"CASE typeof({c}) WHEN 'blob' THEN length({c}) WHEN 'text' THEN length(CAST({c} AS BLOB))"
             f" WHEN 'null' THEN 0 ELSE 8 END"
-            for c in map(quoted, self.columns)
+            for c in map(quote, self.columns)
         )
 
 
@@ -80,7 +80,7 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
     ).fetchone()
     if found is None or found[0] != "table" or str(found[1]).lstrip().upper().startswith("CREATE VIRTUAL"):
         raise RepairRefused(f"The database has not an ordinary table {name}: the doctor does not repair it.")
-    columns = tuple(row[1] for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quoted(name)})") if row[6] == 0)
+    columns = tuple(row[1] for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quote(name)})") if row[6] == 0)
     lower = {column.lower() for column in columns}
     rowid = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in lower), None)
     if rowid is None or "id" not in lower or not _has_rowid(connection, schema, name, rowid):
@@ -106,7 +106,7 @@ def writable(connection: sqlite3.Connection, name: str) -> Table:
 
 def _has_rowid(connection: sqlite3.Connection, schema: str, name: str, alias: str) -> bool:
     try:
-        connection.execute(f"SELECT {alias} FROM {schema}.{quoted(name)} LIMIT 0")
+        connection.execute(f"SELECT {alias} FROM {schema}.{quote(name)} LIMIT 0")
     except sqlite3.OperationalError as error:
         if "no such column" in str(error):
             return False
@@ -139,7 +139,7 @@ def digests(
     """
     names = [column.encode() for column in columns]
     values = ", ".join(
-        f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END" for c in map(quoted, columns)
+        f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END" for c in map(quote, columns)
     )
     for row in connection.execute(f"SELECT {key}, {values} FROM {source} WHERE {where} ORDER BY {key}", parameters):
         yield row[0], _digest(names, row)

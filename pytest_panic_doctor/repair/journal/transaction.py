@@ -25,13 +25,13 @@ from pytest_panic_doctor.database.interrupts import heedful, heeding
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, is_busy, sentence
 from pytest_panic_doctor.repair.journal.journal import Intent, Journal
-from pytest_panic_doctor.repair.journal.locks import ALONE, IN_COMPANY, Gate, pause, real
-from pytest_panic_doctor.repair.journal.recovery import rolled_back, settle_open_steps
-from pytest_panic_doctor.repair.journal.tables import MAX_ROWID, Table, Value, as_json, quoted, table_digests
+from pytest_panic_doctor.repair.journal.locks import CONTENDED, UNCONTENDED, WriteLock, next_pause, resolve
+from pytest_panic_doctor.repair.journal.recovery import recover_open_steps, try_rollback
+from pytest_panic_doctor.repair.journal.tables import MAX_ROWID, Table, Value, as_json, quote, table_digests
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+LOCK_TIMEOUT = 60.0
 """Seconds that a step waits in all for other programs and other workers before it fails."""
 ATTEMPT = 0.4
 """Seconds that one attempt waits for a lock, and so keeps other programs from their turn, before it lets go."""
@@ -69,15 +69,15 @@ class Step:
         self.numbers.append(self.number)
         return self.repair
 
-    def secure(self) -> None:
+    def commit_journal(self) -> None:
         """Make the records durable. Only after this may the transaction be committed."""
-        self.journal.secure(*self.numbers)
+        self.journal.commit_step(*self.numbers)
         self.secured = True
 
-    def keep(self, table: Table, rowids: list[int]) -> None:
+    def save_before_images(self, table: Table, rowids: list[int]) -> None:
         """Copy before-images into the record."""
         assert self.number is not None
-        self.journal.keep(self.number, table, rowids)
+        self.journal.copy_before_images(self.number, table, rowids)
 
     def remove(self, table: Table, rowids: list[int]) -> None:
         """Delete rows whose before-images are secured."""
@@ -92,8 +92,8 @@ class Step:
     def update(self, table: Table, rowid: int, values: dict[str, Value]) -> None:
         """Set columns of a row, its before-image kept first, and record what it has become."""
         assert self.number is not None
-        self.keep(table, [rowid])
-        assignments = ", ".join(f"{quoted(column)} = ?" for column in values)
+        self.save_before_images(table, [rowid])
+        assignments = ", ".join(f"{quote(column)} = ?" for column in values)
         self.database.execute(
             f"UPDATE OR ABORT main.{table.quoted} SET {assignments} WHERE {table.rowid} = ?", (*values.values(), rowid)
         )
@@ -108,7 +108,7 @@ class Step:
         """
         assert self.number is not None
         rowid = free_rows(self.journal, table, 1)[0]
-        columns = ", ".join((table.rowid, *map(quoted, values)))
+        columns = ", ".join((table.rowid, *map(quote, values)))
         marks = ", ".join("?" * (len(values) + 1))
         self.database.execute(
             f"INSERT OR ABORT INTO main.{table.quoted} ({columns}) VALUES ({marks})", (rowid, *values.values())
@@ -148,7 +148,7 @@ class Transactor:
         wanted: Callable[[], bool],
         *,
         spill: bool = False,
-        patience: float = PATIENCE,
+        patience: float = LOCK_TIMEOUT,
         connection: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         """Open nothing yet.
@@ -156,8 +156,8 @@ class Transactor:
         `wanted` is asked before each transaction and before each commit. `spill` lets a transaction that is larger than
         SQLite's page cache go to the file before its commit. `connection` is the class of the SQLite connections.
         """
-        self.path = real(database)
-        self.gate = Gate(database)
+        self.path = resolve(database)
+        self.write_lock = WriteLock(database)
         self.patience = patience
         self.held = 0.0
         """Seconds for which the last committed step kept other programs from writing."""
@@ -166,7 +166,7 @@ class Transactor:
         self._factory = connection
         self._database: sqlite3.Connection | None = None
         self._journal: Journal | None = None
-        self._manners = IN_COMPANY
+        self._manners = CONTENDED
 
     def run(
         self, table: str, work: Callable[[Step], T], prepare: Callable[[sqlite3.Connection], None] | None = None
@@ -179,7 +179,7 @@ class Transactor:
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                with self.gate.held(table, deadline), heeding():
+                with self.write_lock.held(table, deadline), heeding():
                     return self._attempt(table, work, prepare)
             except Stale:
                 continue
@@ -211,7 +211,7 @@ class Transactor:
         if self._database is None and self._journal is None:
             return
         try:
-            with self.gate.held("(none)", time.monotonic() + self.patience):
+            with self.write_lock.held("(none)", time.monotonic() + self.patience):
                 self._drop()
         except RepairFailed:
             self._drop()
@@ -256,7 +256,7 @@ class Transactor:
     ) -> T:
         self._check_wanted(table)
         database, journal = self._open()
-        settle_open_steps(journal)
+        recover_open_steps(journal)
         if prepare is not None:
             prepare(database)
         rested = self._give_way(database, journal)
@@ -281,23 +281,23 @@ class Transactor:
 
     def _give_way(self, database: sqlite3.Connection, journal: Journal) -> float:
         """Let other programs have their turn where it is due; returns when they last had one, monotonic seconds."""
-        wait, rested = pause(time.monotonic(), *journal.pace(), self._manners)
+        wait, rested = next_pause(time.monotonic(), *journal.pace(), self._manners)
         if wait:
             before = data_version(database)
             time.sleep(wait)
-            self._manners = ALONE if data_version(database) == before else IN_COMPANY
+            self._manners = UNCONTENDED if data_version(database) == before else CONTENDED
         return rested
 
     def _undone(self, step: Step) -> bool:
         """Roll back after an error; True where the commit turns out to have happened all the same."""
-        healthy = [rolled_back(step.database), rolled_back(step.journal.connection)]
+        healthy = [try_rollback(step.database), try_rollback(step.journal.connection)]
         if not all(healthy):
             self._drop()
         if not step.secured:
             return False
         # What cannot be settled now, the next step or the next start settles: an open step says that it must be.
         with contextlib.suppress(sqlite3.Error):
-            return set(step.numbers) <= set(settle_open_steps(self._open()[1]))
+            return set(step.numbers) <= set(recover_open_steps(self._open()[1]))
         return False
 
     def _mark(self, steps: list[int], rested: float) -> None:
@@ -306,6 +306,6 @@ class Transactor:
         try:
             self._journal.applied(steps, time.monotonic(), rested)
         except sqlite3.Error:
-            if not rolled_back(self._journal.connection):
+            if not try_rollback(self._journal.connection):
                 self._drop()
-            settle_open_steps(self._open()[1])
+            recover_open_steps(self._open()[1])

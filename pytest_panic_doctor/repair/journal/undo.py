@@ -8,16 +8,16 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.repair.journal import identity, salvage, verification
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.journal import Repair
-from pytest_panic_doctor.repair.journal.locks import DoctorLock
-from pytest_panic_doctor.repair.journal.preflight import settle
+from pytest_panic_doctor.repair.journal.locks import RepairLock
+from pytest_panic_doctor.repair.journal.preflight import recover
 from pytest_panic_doctor.repair.journal.restore import NotHere, count, detach, named, put_back
 from pytest_panic_doctor.repair.journal.tables import MAX_ROWID
-from pytest_panic_doctor.repair.journal.transaction import PATIENCE, Transactor
+from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Transactor
 from pytest_panic_doctor.repair.journal.verification import SHOWN
 
 INTACT = ":intact"
@@ -33,17 +33,17 @@ def repairs(database: Path) -> list[Repair]:
         identity.check_left_behind(database)
         return []
     identity.check_owner(database)
-    return journals.read(database, "status <> 'abandoned' AND status <> 'intended'")
+    return journals.read_repairs(database, "status <> 'abandoned' AND status <> 'intended'")
 
 
 def undo(
     database: Path,
     which: int | str,
     *,
-    patience: float = PATIENCE,
+    patience: float = LOCK_TIMEOUT,
     connection: type[sqlite3.Connection] = sqlite3.Connection,
     note: Callable[[str], None] = lambda sentence: None,  # noqa: ARG005
-    space: Room = Room(),  # noqa: B008
+    space: MemoryRoom = MemoryRoom(),  # noqa: B008
 ) -> list[Repair]:
     """Undo the repair with that id, or with `"all"` each that is not undone, newest first; returns the undos.
 
@@ -57,11 +57,11 @@ def undo(
     name = str(which)
     intact = name.endswith(INTACT)
     name = name.removesuffix(INTACT)
-    with DoctorLock(database):
+    with RepairLock(database):
         if not journals.exists(database):
             identity.check_left_behind(database)
         check_structure(database, name, intact, note)
-        settle(database)
+        recover(database)
         transactor = Transactor(database, lambda: True, spill=True, patience=patience, connection=connection)
         done: list[Repair] = []
         try:
@@ -76,7 +76,7 @@ def undo(
                         raise
                     note(str(error))
                     continue
-                done += journals.read(database, "id = ?", (number,))
+                done += journals.read_repairs(database, "id = ?", (number,))
                 if stay:
                     note(f"repair {repair.id}: {count(len(stay))} not put back ({named(stay)})")
         except RepairError as error:
@@ -105,7 +105,8 @@ def check_structure(database: Path, which: str, intact: bool, note: Callable[[st
         note(salvage.salvage(database))
         return
     raise RepairRefused(
-        f"The journal {identity.path_of(database)} is damaged ({wrong}), and nothing was undone: restore it from a "
+        f"The journal {identity.journal_path(database)} is damaged ({wrong}), and nothing was undone: "
+        "restore it from a "
         f"backup, or take back what it still has as it was with --doctor-undo {which}{INTACT}."
     )
 
@@ -119,21 +120,23 @@ def _chosen(database: Path, which: str, intact: bool) -> list[Repair]:
                 "was undone: restore the journal from a backup, or take back what it still has as it was with "
                 f"--doctor-undo all{INTACT}."
             )
-        return journals.read(database, "status NOT IN ('abandoned', 'intended', 'undone') AND undoes IS NULL")
+        return journals.read_repairs(database, "status NOT IN ('abandoned', 'intended', 'undone') AND undoes IS NULL")
     if not which.isdecimal():
         raise RepairRefused(f"--doctor-undo {which}: an id is a number, or «all»; without one, the repairs are listed.")
-    found = journals.read(database, "id = ?", (int(which),)) if int(which) <= MAX_ROWID else []
+    found = journals.read_repairs(database, "id = ?", (int(which),)) if int(which) <= MAX_ROWID else []
     if not found:
-        raise RepairRefused(f"There is no repair {which} in {identity.path_of(database)}: --doctor-undo lists them.")
+        raise RepairRefused(
+            f"There is no repair {which} in {identity.journal_path(database)}: --doctor-undo lists them."
+        )
     if found[0].status != "applied" and found[0].id not in damaged:
         state = "undone already" if found[0].status == "undone" else "never applied"
         raise RepairRefused(f"Repair {which} was {state}: --doctor-undo lists what can be undone.")
     return found
 
 
-def _check_fits(database: Path, repair: Repair, space: Room) -> None:
+def _check_fits(database: Path, repair: Repair, space: MemoryRoom) -> None:
     """Raise RepairRefused, in one sentence that names it, where a row of a repair is too large to be put back."""
-    path = identity.path_of(database)
+    path = identity.journal_path(database)
     with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
         size, table, key = connection.execute(
             "SELECT max(c.bytes), c.table_name, c.key FROM steps s JOIN changes c ON c.step = s.id WHERE s.repair = ?",
@@ -147,7 +150,7 @@ def _damaged(database: Path) -> list[int]:
     """The repairs of which the journal's own record is not as it was written."""
     if not journals.exists(database):
         return []
-    path = identity.path_of(database)
+    path = identity.journal_path(database)
     try:
         with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
             return verification.records(connection) if journals.check_version(connection, database) else []

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pytest_panic_doctor.database.interrupts import heedful, heeding
 from pytest_panic_doctor.repair.journal import seals
-from pytest_panic_doctor.repair.journal.identity import path_of
+from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.repair.journal.journal import Journal, check_version, connect
-from pytest_panic_doctor.repair.journal.seals import REPAIR_STATES, SCHEMA_VERSION, STEP_STATES, TOGETHER
+from pytest_panic_doctor.repair.journal.seals import REPAIR_STATES, SCHEMA_VERSION, SEAL_BATCH, STEP_STATES
 from pytest_panic_doctor.repair.journal.tables import Value
 
 Record = tuple[int, str, int, Value, int | None, bytes | None]
@@ -51,7 +51,7 @@ class Damage:
 def structure(database: Path) -> str:
     """What SQLite, or a look at the schema, finds wrong with the journal's file; empty where it is whole or new."""
     try:
-        with closing(connect(path_of(database), "mode=rw", 10.0, sqlite3.Connection)) as connection, heeding():
+        with closing(connect(journal_path(database), "mode=rw", 10.0, sqlite3.Connection)) as connection, heeding():
             heedful(connection)
             version = check_version(connection, database)
             connection.execute("PRAGMA ignore_check_constraints = ON")  # of states, which `records` names
@@ -126,7 +126,7 @@ def _check_images(journal: Journal, step: int, damage: Damage) -> None:
         found = connection.execute(
             "SELECT id, table_name, row, key, layout, before FROM changes WHERE step = ? AND id > ?"
             " ORDER BY id LIMIT ?",
-            (step, last, TOGETHER),
+            (step, last, SEAL_BATCH),
         ).fetchall()
         if not found:
             return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pytest_panic_doctor.database.room import Room
+from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
@@ -18,7 +18,7 @@ from pytest_panic_doctor.repair.journal.selection import TARGET, Batch, Selectio
 from pytest_panic_doctor.repair.journal.session_repairs import SessionRepairs
 from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, writable
-from pytest_panic_doctor.repair.journal.transaction import PATIENCE, Step, Transactor
+from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Step, Transactor
 
 Guard = Callable[[sqlite3.Connection], bool]
 
@@ -52,9 +52,9 @@ class Writer:
         session: str,
         wanted: Callable[[], bool],
         *,
-        patience: float = PATIENCE,
+        patience: float = LOCK_TIMEOUT,
         connection: type[sqlite3.Connection] = sqlite3.Connection,
-        space: Room = Room(),  # noqa: B008
+        space: MemoryRoom = MemoryRoom(),  # noqa: B008
     ) -> None:
         """`session` names the doctor session, the same in all its workers.
 
@@ -143,7 +143,7 @@ class Writer:
                     raise
                 made += [None] * (len(changes) - len(made))
         numbers = as_json(number for number in made if number is not None)
-        found = journals.read(self.database, "id IN (SELECT value FROM json_each(?))", (numbers,))
+        found = journals.read_repairs(self.database, "id IN (SELECT value FROM json_each(?))", (numbers,))
         repairs = {repair.id: repair for repair in found}
         return [None if number is None else repairs[number] for number in made]
 
@@ -162,7 +162,7 @@ class Writer:
             if time.monotonic() - begun > TARGET:
                 break
         if step.numbers:
-            step.secure()
+            step.commit_journal()
         return made
 
     def _target(self, connection: sqlite3.Connection, change: Change) -> tuple[Table, int | None] | None:
@@ -206,7 +206,7 @@ class Writer:
         """
         if not self._made.may_have(rule, subject):
             return []
-        return journals.read(
+        return journals.read_repairs(
             self.database,
             "session = :session AND rule = :rule AND status = 'applied' AND undoes IS NULL"
             " AND (:experiment IS NULL OR experiment = :experiment) AND (:run IS NULL OR run = :run)"
@@ -222,7 +222,7 @@ class Writer:
 
     def quarantined(self) -> dict[str, int]:
         """How many rows of each table this session has quarantined, in whatever worker; names in lower case."""
-        done = journals.read(
+        done = journals.read_repairs(
             self.database,
             "session = :session AND verb = 'quarantine' AND status = 'applied' AND undoes IS NULL",
             {"session": self.session},
@@ -235,7 +235,7 @@ class Writer:
         self._transactor.close()
 
     def _repair(self, repair: int | Intent | None) -> Repair | None:
-        return journals.read(self.database, "id = ?", (repair,))[0] if isinstance(repair, int) else None
+        return journals.read_repairs(self.database, "id = ?", (repair,))[0] if isinstance(repair, int) else None
 
     def _so_far(self, error: RepairError, repair: int | Intent) -> RepairError:
         done = self._repair(repair)
@@ -245,7 +245,7 @@ class Writer:
         return RepairFailed(f"{error} Before that, {rows} quarantined as repair {done.id}.")
 
 
-def check_fits(connection: sqlite3.Connection, table: Table, rowids: list[int], space: Room) -> None:
+def check_fits(connection: sqlite3.Connection, table: Table, rowids: list[int], space: MemoryRoom) -> None:
     """Raise RepairRefused, in one sentence that names it, where one of the rows is too large to be copied."""
     chosen = f"main.{table.quoted} WHERE {table.rowid} IN (SELECT value FROM json_each(?))"
     largest = connection.execute(f"SELECT max({table.size}), id FROM {chosen}", (as_json(rowids),))
@@ -261,8 +261,8 @@ def _take(selection: Selection, repair: int | Intent, step: Step) -> tuple[Batch
         return batch, repair
     number = step.begin(repair)
     for table, rowids in batch.rows:
-        step.keep(table, rowids)
-    step.secure()
+        step.save_before_images(table, rowids)
+    step.commit_journal()
     for table, rowids in batch.rows:
         step.remove(table, rowids)
     return batch, number

@@ -15,12 +15,12 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, item_name
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.report.html.run_locations import NOWHERE, Placer, Places
-from pytest_panic_doctor.report.results import Results, shortened, sickest, verdict
+from pytest_panic_doctor.report.html.run_locations import UNKNOWN_RUNS, RunCounts, RunLocator
+from pytest_panic_doctor.report.results import Results, shorten_label, verdict, worst_first
 from pytest_panic_doctor.rules.base import Rule, Scope, remedy_of
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.scheduling import Pair
 
 NOT_EXAMINED = "n"
@@ -31,7 +31,7 @@ IDS_IN_ALL = 50_000
 IDS_OF_ONE = (10_000, 1_000, 200, 50, 20, 5)
 """Row ids of one finding: the most with which the whole report has at most `IDS_IN_ALL`."""
 
-HealedPlaces = Mapping[tuple[str, str, str], Places]
+HealedPlaces = Mapping[tuple[str, str, str], RunCounts]
 
 
 @dataclass
@@ -74,9 +74,9 @@ class Subjects:
         return [
             {
                 "id": each.id,
-                "label": shortened(each.label),
+                "label": shorten_label(each.label),
                 "models": list(each.embedding_models),
-                "runs": [[run.id, shortened(run.label)] for run in each.runs],
+                "runs": [[run.id, shorten_label(run.label)] for run in each.runs],
             }
             for each in self.manifest.experiments
         ]
@@ -85,16 +85,16 @@ class Subjects:
 class Contents:
     """Everything that the page shows except the diagrams."""
 
-    def __init__(self, doctor: Doctor, results: Results, placer: Placer, healed: HealedPlaces) -> None:
+    def __init__(self, examination: Examination, results: Results, placer: RunLocator, healed: HealedPlaces) -> None:
         """`healed` are the places of the rows that this session repaired."""
-        self.doctor = doctor
+        self.examination = examination
         self.results = results
         self.placer = placer
         self.healed = healed
-        self.subjects = Subjects(doctor.manifest)
-        self.entries: Mapping[str, Entry] = {entry.name: entry for entry in doctor.entries()}
+        self.subjects = Subjects(examination.manifest)
+        self.entries: Mapping[str, Entry] = {entry.name: entry for entry in examination.entries()}
         self.most_ids = allowance(results.items)
-        self.order = {name: place for place, name in enumerate(doctor.rules)}
+        self.order = {name: place for place, name in enumerate(examination.rules)}
 
     def as_plain(self) -> dict[str, object]:
         """All of it."""
@@ -114,7 +114,7 @@ class Contents:
         found = []
         for item in self.results.items:
             entry = self.entry(item)
-            if entry and self.doctor.rules[item.rule].scope is Scope.RUN_MODEL:
+            if entry and self.examination.rules[item.rule].scope is Scope.RUN_MODEL:
                 found.append(((str(entry.subject.run), str(entry.subject.embedding_model)), item))
         return found
 
@@ -124,19 +124,19 @@ class Contents:
         for item in self.results.items:
             by_rule.setdefault(item.rule, []).append(item)
         return [
-            self.rule(self.doctor.rules[name], by_rule.get(name, []), dict(outcomes))
-            for name, outcomes in sickest(self.results.by_rule().items())
+            self.rule(self.examination.rules[name], by_rule.get(name, []), dict(outcomes))
+            for name, outcomes in worst_first(self.results.by_rule().items())
         ]
 
     def rule(self, rule: Rule, items: Sequence[Result], outcomes: Mapping[str, int]) -> dict[str, object]:
         """One rule and what its items come to."""
         sick = outcomes.get("failed", 0)
-        said = [item.said for item in items if item.outcome == "failed"]
+        said = [item.messages for item in items if item.outcome == "failed"]
         return {
             "id": rule.id,
             "scope": str(rule.scope),
             "order": self.order[rule.id],
-            "sentence": rule.sentence,
+            "sentence": rule.description,
             "repair": str(rule.repair) if rule.repair else "",
             "remedy": remedy_of(rule, [line for each in said for line in each.splitlines()]),
             "source": rule.source,
@@ -147,17 +147,17 @@ class Contents:
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
             "examined": examined(items),
-            "next": text.next_step(rule, self.doctor, said) if sick and not self.doctor.settings.fix else "",
+            "next": text.next_step(rule, self.examination, said) if sick and not self.examination.settings.fix else "",
         }
 
     def states(self) -> dict[str, str]:
         """A letter for each subject of each rule that has items."""
         letters: dict[str, list[str]] = {}
-        ended = [(self.entry(item), LETTERS.get(item.shown, NOT_EXAMINED)) for item in self.results.items]
+        ended = [(self.entry(item), LETTERS.get(item.display_outcome, NOT_EXAMINED)) for item in self.results.items]
         unreached = [(self.entries.get(name), NOT_EXAMINED) for name in self.results.unreached]
         for entry, letter in (*ended, *unreached):
             if entry is not None:
-                scope = self.doctor.rules[entry.rule].scope
+                scope = self.examination.rules[entry.rule].scope
                 row = letters.setdefault(entry.rule, [NO_ITEM] * self.subjects.count(scope))
                 row[self.subjects.place(scope, entry.subject)] = letter
         return {rule: "".join(row) for rule, row in letters.items()}
@@ -168,21 +168,21 @@ class Contents:
         subject = entry.subject if entry else Subject()
         plain: dict[str, object] = {
             "rule": item.rule,
-            "outcome": "skipped" if item.late else item.shown,
+            "outcome": "skipped" if item.not_started else item.display_outcome,
             "seconds": round(item.duration, 3),
             "note": item.note,
             "warnings": list(item.warnings),
             "measures": dict(item.measures),
             "findings": [self.finding(each, subject) for each in item.findings],
             "accepted": [self.finding(each, subject) for each in item.accepted],
-            "by": item.by,
+            "by": item.accepted_by,
             "examined": text.looked_at(item.rows) if item.outcome != "skipped" else "",
         }
         if not entry:
             plain["name"] = item.nodeid
         if item.outcome == "fixed" and subject.experiment and not subject.run:
             key = (item.rule, subject.experiment, subject.embedding_model or "")
-            plain |= self.placed(self.healed.get(key, NOWHERE))
+            plain |= self.placed(self.healed.get(key, UNKNOWN_RUNS))
         return self.numbered(subject) | {key: value for key, value in plain.items() if value}
 
     def numbered(self, subject: Subject) -> dict[str, object]:
@@ -212,12 +212,12 @@ class Contents:
             plain |= {"run": self.subjects.runs.get(run, -1), "run_id": run}
         if subject.experiment and not subject.run:
             places = (
-                Places({run: count}, complete=True) if run else self.placer.place(str(finding["table"]), ids, count)
+                RunCounts({run: count}, complete=True) if run else self.placer.place(str(finding["table"]), ids, count)
             )
             plain |= self.placed(places)
         return {key: value for key, value in plain.items() if value not in ("", None, [], {}) or key == "count"}
 
-    def placed(self, places: Places) -> dict[str, object]:
+    def placed(self, places: RunCounts) -> dict[str, object]:
         """Runs by number, and whether these are all."""
         runs = self.subjects.runs
         found = [[runs[run], count] for run, count in places.runs.items() if run in runs]

@@ -12,11 +12,11 @@ from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.report.html.compression import packed
-from pytest_panic_doctor.report.html.plot_data import LONGEST, Picture, block, picture
-from pytest_panic_doctor.report.html.repaired import Before, Healed
+from pytest_panic_doctor.report.html.plot_data import LONGEST, DiagramPlot, block, picture
+from pytest_panic_doctor.report.html.repaired import Before, RepairedRows
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.result import Result
     from pytest_panic_doctor.examination.scheduling import Pair
 
@@ -29,25 +29,27 @@ Measures = dict[str, object]
 
 
 @dataclass
-class Pictures:
+class PairPlots:
     """The diagrams of one (run, embedding model): those stored now, newest first, and those from before the repair."""
 
-    now: list[Picture] = field(default_factory=list)
-    before: list[Picture] = field(default_factory=list)
+    now: list[DiagramPlot] = field(default_factory=list)
+    before: list[DiagramPlot] = field(default_factory=list)
     measures: Measures = field(default_factory=dict)
 
 
 class Diagrams:
     """The diagrams of all pairs that were looked at."""
 
-    def __init__(self, doctor: Doctor, items: Sequence[tuple[Pair, Result]], healed: Healed, look: bool = True) -> None:
+    def __init__(
+        self, examination: Examination, items: Sequence[tuple[Pair, Result]], healed: RepairedRows, look: bool = True
+    ) -> None:
         """Read them all, a few at a time; `items` are those of rules about diagrams.
 
         Unless they are to be looked at: then those alone are there of which an item tells what they took, undrawn.
         """
-        self.doctor = doctor
-        self.pairs: dict[Pair, Pictures] = {
-            pair: Pictures() for pair, item in items if look or "seconds" in item.measures
+        self.examination = examination
+        self.pairs: dict[Pair, PairPlots] = {
+            pair: PairPlots() for pair, item in items if look or "seconds" in item.measures
         }
         if look:
             self._read_now()
@@ -55,7 +57,7 @@ class Diagrams:
                 self._add_before(before)
         else:
             for pictures in self.pairs.values():
-                pictures.now.append(Picture("now", "", UNDRAWN))
+                pictures.now.append(DiagramPlot("now", "", UNDRAWN))
         self._measure(items)
 
     def _read_now(self) -> None:
@@ -65,24 +67,24 @@ class Diagrams:
                 for place, row in enumerate(rows):
                     self.pairs[pair].now.append(self._picture("duplicate" if place else "now", row.id, row.payload))
 
-    def _picture(self, what: str, row: str, payload: bytes | None) -> Picture:
+    def _picture(self, what: str, row: str, payload: bytes | None) -> DiagramPlot:
         # Of which generation the file is, its connection knows since it was read.
-        return picture(what, row, payload, (self.doctor.database.generation or PYTHON).codec())
+        return picture(what, row, payload, (self.examination.database.generation or PYTHON).codec())
 
     def _stored(self, pairs: Sequence[Pair]) -> list[list[clouds.StoredDiagram]]:
         def look(db: sqlite3.Connection) -> list[list[clouds.StoredDiagram]]:
             return [clouds.diagrams(db, *pair) for pair in pairs]
 
         try:
-            return self.doctor.database.read(look)
+            return self.examination.database.read(look)
         except (Unreadable, sqlite3.DatabaseError):
             return [self._one(pair) for pair in pairs]
 
     def _one(self, pair: Pair) -> list[clouds.StoredDiagram]:
         try:
-            return self.doctor.database.read(lambda db: clouds.diagrams(db, *pair))
+            return self.examination.database.read(lambda db: clouds.diagrams(db, *pair))
         except (Unreadable, sqlite3.DatabaseError) as error:
-            self.pairs[pair].now.append(Picture("now", "", f"SQLite cannot read it: {error}"))
+            self.pairs[pair].now.append(DiagramPlot("now", "", f"SQLite cannot read it: {error}"))
             return []
 
     def _add_before(self, before: Before) -> None:
@@ -92,7 +94,7 @@ class Diagrams:
         if before.there:
             pair.before.append(self._picture("before" if before.kept else "removed", before.id, before.payload))
         else:
-            pair.before.append(Picture("before", before.id, "it did not exist"))
+            pair.before.append(DiagramPlot("before", before.id, "it did not exist"))
 
     def _measure(self, items: Sequence[tuple[Pair, Result]]) -> None:
         for pictures in self.pairs.values():
@@ -107,10 +109,10 @@ class Diagrams:
                     "engine": f"{known.engine} {known.engine_version}",
                     "how": "now" if replaced else "earlier",
                 }
-        points = {each.pair: each.points for each in self.doctor.todo}
+        points = {each.pair: each.points for each in self.examination.missing_diagrams}
         for pair, item in items:
             if "seconds" in item.measures:
-                how = "planned" if self.doctor.settings.plan else "now" if item.outcome == "fixed" else "failed"
+                how = "planned" if self.examination.settings.plan else "now" if item.outcome == "fixed" else "failed"
                 counted = {"points": points[pair]} if pair in points else {}
                 self.pairs[pair].measures = counted | dict(item.measures) | {"how": how}
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.database.files import whole
+from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import DoctorError
@@ -20,12 +20,12 @@ from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.html.compression import packed_json
 from pytest_panic_doctor.report.html.contents import Contents
 from pytest_panic_doctor.report.html.diagrams import Diagrams, Packed
-from pytest_panic_doctor.report.html.repaired import Healed
-from pytest_panic_doctor.report.html.run_locations import Placer
-from pytest_panic_doctor.report.results import head
+from pytest_panic_doctor.report.html.repaired import RepairedRows
+from pytest_panic_doctor.report.html.run_locations import RunLocator
+from pytest_panic_doctor.report.results import json_head
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.examination import Doctor
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.scheduling import Pair
     from pytest_panic_doctor.report.results import Results
 
@@ -55,7 +55,9 @@ def require_jinja(path: Path) -> None:
         raise DoctorError(f"--doctor-report {path} needs Jinja2, which is not installed: {install_extra('html')}")
 
 
-def write_html(path: Path, doctor: Doctor, results: Results, version: str, merged: Sequence[str] | None = None) -> None:
+def write_html(
+    path: Path, examination: Examination, results: Results, version: str, merged: Sequence[str] | None = None
+) -> None:
     """The HTML report, whole or not at all. Reads the database, in short transactions, for the diagrams' pictures.
 
     Unless the reports of shards were put together: `merged` are the sentences about them, and no database is read.
@@ -63,20 +65,22 @@ def write_html(path: Path, doctor: Doctor, results: Results, version: str, merge
     Raises `DoctorError` without Jinja2, and OSError where `path` cannot be written.
     """
     require_jinja(path)
-    text = rendered(doctor, results, version, datetime.now().astimezone(), merged)
-    with whole(path, like=doctor.settings.database) as partial:
+    text = rendered(examination, results, version, datetime.now().astimezone(), merged)
+    with atomic_write(path, like=examination.settings.database) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 
-def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merged: Sequence[str] | None = None) -> str:
+def rendered(
+    examination: Examination, results: Results, version: str, now: datetime, merged: Sequence[str] | None = None
+) -> str:
     """The page as text; `now` is the time that it shows, `merged` as in `write_html`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    healed = Healed(doctor.settings.database, str(doctor.ward.get("session", "")))
-    placer = Placer(doctor.database) if merged is None else Placer(doctor.database, 0)
-    contents = Contents(doctor, results, placer, healed.places(placer))
+    healed = RepairedRows(examination.settings.database, str(examination.repair_run.get("session", "")))
+    placer = RunLocator(examination.database) if merged is None else RunLocator(examination.database, 0)
+    contents = Contents(examination, results, placer, healed.places(placer))
     plain = contents.as_plain()
-    diagrams = Diagrams(doctor, contents.by_pair(), healed, look=merged is None)
+    diagrams = Diagrams(examination, contents.by_pair(), healed, look=merged is None)
     style, script, library = source("style.css"), own_script(), source("vendor/plot.js")
     fixed = len(style) + len(script) + len(library.encode()) + FRAME
 
@@ -87,7 +91,7 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merg
         return MOST_BYTES - fixed - len(packed_json(plain | {"diagrams": pictures.listed}))
 
     pictures = diagrams.fitting(room, number)
-    more = {"diagrams": pictures.listed, "keep": pictures.keep, "mode": mode(doctor), "merged": merged is not None}
+    more = {"diagrams": pictures.listed, "keep": pictures.keep, "mode": mode(examination), "merged": merged is not None}
     data = packed_json(plain | more)
     environment = Environment(
         loader=PackageLoader("pytest_panic_doctor.report", "html"),
@@ -97,16 +101,16 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merg
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        head=head(doctor, results, version),
-        database=doctor.settings.database,
-        size=size_of(doctor.settings.database) if merged is None else "",
-        rows=[plural(count, NOUNS[table]) for table, count in doctor.rows.items()],
-        mode=terminal.MODES[doctor.settings.fix, doctor.settings.plan],
-        settings=told(doctor.settings.as_dict()),
+        head=json_head(examination, results, version),
+        database=examination.settings.database,
+        size=size_of(examination.settings.database) if merged is None else "",
+        rows=[plural(count, NOUNS[table]) for table, count in examination.rows.items()],
+        mode=terminal.MODES[examination.settings.fix, examination.settings.plan],
+        settings=setting_lines(examination.settings.as_dict()),
         now=now,
         items=plural(len(results.items), "item"),
         merged=[*(merged or ()), *results.notes],
-        next=[line.split(": ", 1) for line in terminal.next_lines(doctor, results)],
+        next=[line.split(": ", 1) for line in terminal.next_command(examination, results)],
         style=style,
         script=script,
         library=library,
@@ -116,9 +120,9 @@ def rendered(doctor: Doctor, results: Results, version: str, now: datetime, merg
     )
 
 
-def mode(doctor: Doctor) -> str:
+def mode(examination: Examination) -> str:
     """What the session did: examine, fix or plan."""
-    return "fix" if doctor.settings.fix else "plan" if doctor.settings.plan else "examine"
+    return "fix" if examination.settings.fix else "plan" if examination.settings.plan else "examine"
 
 
 def source(name: str) -> str:
@@ -144,7 +148,7 @@ def size_of(path: Path) -> str:
         return f"size unknown: {error.strerror}"
 
 
-def told(settings: Mapping[str, object]) -> list[tuple[str, str]]:
+def setting_lines(settings: Mapping[str, object]) -> list[tuple[str, str]]:
     """The settings, one line each; what was not given is left out."""
     kinds = settings["kinds"]
     shown = {key: value for key, value in settings.items() if key not in ("kinds", "database")}

@@ -40,7 +40,7 @@ class Dimension:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DiagramPlot:
     """One stored diagram. `what` is now, duplicate, before or removed; `problem` says why nothing can be drawn."""
 
     what: str
@@ -51,23 +51,23 @@ class Picture:
     provenance: Provenance | None = None
 
 
-def picture(what: str, row: str, payload: bytes | None, codec: Codec) -> Picture:
+def picture(what: str, row: str, payload: bytes | None, codec: Codec) -> DiagramPlot:
     """The picture of a payload, which may be anything; `codec` is that of the file's generation."""
     if payload is None:
-        return Picture(what, row, "NULL: no payload is stored")
+        return DiagramPlot(what, row, "NULL: no payload is stored")
     try:
         read = codec.decode(payload)
     except PayloadError as error:
-        return Picture(what, row, f"it {error}")
+        return DiagramPlot(what, row, f"it {error}")
     return drawn(what, row, read)
 
 
-def drawn(what: str, row: str, payload: Payload) -> Picture:
+def drawn(what: str, row: str, payload: Payload) -> DiagramPlot:
     """The picture of a payload that reads, valid or not."""
     entropy = () if payload.entropy is None else tuple(round(float(each), 4) for each in payload.entropy)
     if not np.isfinite(entropy).all():
         entropy = ()
-    return Picture(what, row, "", tuple(map(on_grid, payload.diagram.bars)), entropy, payload.provenance)
+    return DiagramPlot(what, row, "", tuple(map(on_grid, payload.diagram.bars)), entropy, payload.provenance)
 
 
 def on_grid(bars: Bars) -> Dimension:
@@ -112,7 +112,7 @@ def varints(values: NDArray[np.uint16]) -> bytes:
     return out.tobytes()
 
 
-def block(pictures: Sequence[Picture], keep: int | None) -> tuple[list[object], bytes]:
+def block(pictures: Sequence[DiagramPlot], keep: int | None) -> tuple[list[object], bytes]:
     """The pictures as plain values, which point into the bytes: an offset each, and a number of bars a dimension."""
     listed: list[object] = []
     data = bytearray()
@@ -123,7 +123,7 @@ def block(pictures: Sequence[Picture], keep: int | None) -> tuple[list[object], 
     return listed, bytes(data)
 
 
-def plain(each: Picture, offset: int, counts: Sequence[int]) -> dict[str, object]:
+def plain(each: DiagramPlot, offset: int, counts: Sequence[int]) -> dict[str, object]:
     """One picture as plain values; `counts` are the bars of each dimension that are in the data."""
     dimensions = [
         [

@@ -12,8 +12,8 @@ from pytest_panic_doctor.database.clouds import as_payload
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import journal, seals
 from pytest_panic_doctor.repair.journal.errors import RepairError
-from pytest_panic_doctor.repair.journal.identity import path_of
-from pytest_panic_doctor.report.html.run_locations import LOOKUPS, NOWHERE, Placer, Places
+from pytest_panic_doctor.repair.journal.identity import journal_path
+from pytest_panic_doctor.report.html.run_locations import LOOKUPS, UNKNOWN_RUNS, RunCounts, RunLocator
 
 OWNERS = {"invocation": "run_id", "embedding": "invocation_id", "persistencediagram": "run_id"}
 """The column that leads from a row towards its run."""
@@ -47,7 +47,7 @@ class Change:
     id: str
 
 
-class Healed:
+class RepairedRows:
     """The repairs of one session; empty where none was made."""
 
     def __init__(self, database: Path, session: str) -> None:
@@ -73,7 +73,7 @@ class Healed:
             for row_id, run, model in added:
                 yield Before(str(row_id), str(run), str(model), there=False, payload=None, kept=True)
 
-    def places(self, placer: Placer) -> Mapping[tuple[str, str, str], Places]:
+    def places(self, placer: RunLocator) -> Mapping[tuple[str, str, str], RunCounts]:
         """(rule, experiment, embedding model or empty) -> the runs of the rows that were repaired."""
         grouped: dict[tuple[str, str, str], list[Change]] = {}
         for change in self._changes():
@@ -106,7 +106,7 @@ class Healed:
     def _connect(self) -> sqlite3.Connection:
         if not self.session or not journal.exists(self.database):
             return empty()
-        connection = journal.connect(path_of(self.database), "mode=rw", 10.0, sqlite3.Connection)
+        connection = journal.connect(journal_path(self.database), "mode=rw", 10.0, sqlite3.Connection)
         try:
             if journal.check_version(connection, self.database):
                 return connection
@@ -130,7 +130,7 @@ def empty() -> sqlite3.Connection:
     return connection
 
 
-def placed(changes: list[Change], placer: Placer) -> Places:
+def placed(changes: list[Change], placer: RunLocator) -> RunCounts:
     """The runs of repaired rows: those that the repair was narrowed to, and those that the rows lead to."""
     runs: dict[str, int] = {}
     by_table: dict[str, list[str]] = {}
@@ -142,4 +142,4 @@ def placed(changes: list[Change], placer: Placer) -> Places:
     for table, ids in by_table.items():
         for run, count in placer.runs_of(table, list(dict.fromkeys(ids))).items():
             runs[run] = runs.get(run, 0) + count
-    return Places(runs, complete=True) if runs else NOWHERE
+    return RunCounts(runs, complete=True) if runs else UNKNOWN_RUNS

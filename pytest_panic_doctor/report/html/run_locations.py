@@ -27,17 +27,17 @@ RUNS_OF = {
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class RunCounts:
     """Rows by run id. `complete`: all rows are placed, so that the other runs have none of them."""
 
     runs: Mapping[str, int]
     complete: bool
 
 
-NOWHERE = Places({}, complete=False)
+UNKNOWN_RUNS = RunCounts({}, complete=False)
 
 
-class Placer:
+class RunLocator:
     """Looks rows up until it has looked up as many as one report may."""
 
     def __init__(self, database: Database, lookups: int = LOOKUPS) -> None:
@@ -45,12 +45,12 @@ class Placer:
         self.database = database
         self.left = lookups
 
-    def place(self, table: str, ids: Sequence[str], count: int) -> Places:
+    def place(self, table: str, ids: Sequence[str], count: int) -> RunCounts:
         """The runs of `count` rows of `table`, of which `ids` are those that are known."""
         if table not in RUNS_OF or not ids:
-            return NOWHERE
+            return UNKNOWN_RUNS
         found = self.runs_of(table, ids)
-        return Places(found, found.total() == count)
+        return RunCounts(found, found.total() == count)
 
     def runs_of(self, table: str, ids: Sequence[str]) -> Counter[str]:
         """The runs of those rows that are still there, as far as the budget of look-ups goes."""

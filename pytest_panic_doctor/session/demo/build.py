@@ -13,12 +13,12 @@ from sqlmodel import Session
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.repair.journal.errors import RepairError
-from pytest_panic_doctor.repair.journal.locks import DoctorLock
+from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.session.demo import models
 from pytest_panic_doctor.session.demo.defects import plant
 from pytest_panic_doctor.session.demo.rows import Builder
-from pytest_panic_doctor.topology.engines import pick
+from pytest_panic_doctor.topology.engines import load_engine
 
 DATABASE = "trajectory_data.sqlite"
 DEFECTS = "demo-defects.json"
@@ -54,7 +54,7 @@ def build(folder: Path, seed: int = 0) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARK).write_text("made by pytest --doctor-demo; may be deleted\n", encoding="utf-8")
-        with DoctorLock(path):
+        with RepairLock(path):
             refuse_strangers(folder)
             replace(folder, seed)
             # Under the lock: filelock sees that a file it waited for has lost its name, and begins anew.
@@ -108,7 +108,7 @@ def replace(folder: Path, seed: int) -> None:
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION}")
         older_schema().create_all(connection)
     with Session(engine) as session:
-        Builder(session, pick(), seed).build()
+        Builder(session, load_engine(), seed).build()
         session.commit()
     engine.dispose()
     planted = plant(new)

@@ -21,7 +21,7 @@ from databases import dump
 from pytest_runs import items, outcomes
 
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
-from pytest_panic_doctor.repair.journal.locks import DoctorLock
+from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.session.demo.__main__ import main
 from pytest_panic_doctor.session.demo.build import MARK, SIDECARS, DemoRefused, build, is_demo
@@ -209,7 +209,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_while_a_doctor_repairs_it_it_stays(copy: Path) -> None:
     before = dump(copy / DATABASE)
-    with DoctorLock(copy / DATABASE), pytest.raises(RepairRefused, match="Another doctor is repairing"):
+    with RepairLock(copy / DATABASE), pytest.raises(RepairRefused, match="Another doctor is repairing"):
         build(copy)
     assert dump(copy / DATABASE) == before
 
