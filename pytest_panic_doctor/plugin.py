@@ -11,7 +11,7 @@ import pytest
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import printable, typed
-from pytest_panic_doctor.report.command_line import pytest_command
+from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.session import options
 from pytest_panic_doctor.session.signals import interrupt_in_a_line
 
@@ -174,7 +174,7 @@ class UsageHint:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Where nothing was collected, say how the database is examined."""
         if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-            command = f"{pytest_command()} --doctor-db {typed(self.database)}"
+            command = f"{invoked_command()} --doctor-db {typed(self.database)}"
             terminalreporter.write_line(f"doctor: to examine this database, type {command}", yellow=True)
 
 

@@ -14,7 +14,7 @@ PLAIN = "pytest"
 NAMES = ("pytest", "py.test", "pytest.exe", "py.test.exe")
 
 
-def pytest_command(script: str | None = None, words: Sequence[str] | None = None) -> str:
+def invoked_command(script: str | None = None, words: Sequence[str] | None = None) -> str:
     """`pytest`, `.venv/bin/pytest` or `python -m pytest`; `pytest` where it was called by a program.
 
     Args:

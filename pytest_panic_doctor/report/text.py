@@ -11,7 +11,7 @@ from pytest_panic_doctor.database.integrity import ABSENT
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, rule_of
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
-from pytest_panic_doctor.report.command_line import pytest_command
+from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, blocking_rules, remedy_of
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def looked_at(rows: Mapping[str, int]) -> str:
 def command(settings: Settings, *options: str, program: str = "") -> str:
     """The command line that examines the same database with other options; `program` is pytest, as it was called."""
     base = f"--doctor-db {shown_path(settings)}"
-    return " ".join((program or pytest_command(), base, *options))
+    return " ".join((program or invoked_command(), base, *options))
 
 
 def rerun_command(examination: Examination, *options: str, rules: Sequence[str] | None = None) -> str:

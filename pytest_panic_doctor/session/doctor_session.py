@@ -25,7 +25,7 @@ from pytest_panic_doctor.examination.prerequisites import prerequisites
 from pytest_panic_doctor.examination.sharding import PAGES
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal
-from pytest_panic_doctor.report.command_line import pytest_command
+from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.report.files import ReportFiles, check_outputs
 from pytest_panic_doctor.report.junit import path_of
 from pytest_panic_doctor.report.progress_display import progress
@@ -217,7 +217,7 @@ class DoctorSession:
         examination = from_database(settings, rules, workers)
         examination.written = written
         examination.chosen_by = selection_arguments(self.config, settings.database)
-        program = (pytest_command(), *kept(self.config.invocation_params.args))
+        program = (invoked_command(), *kept(self.config.invocation_params.args))
         examination.program, examination.distributes = " ".join(program), self.config.pluginmanager.hasplugin("xdist")
         if self.repair_controller:
             examination.scratch = str(self.repair_controller.run.scratch)

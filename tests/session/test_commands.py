@@ -15,7 +15,7 @@ from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import typed
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.report.command_line import pytest_command
+from pytest_panic_doctor.report.command_line import invoked_command
 
 SCRIPT = Path(sys.executable).with_name("pytest")
 MAIN = "/lib/pytest/__main__.py"
@@ -39,12 +39,12 @@ def test_the_way_that_pytest_was_called_is_kept(
     script: str, words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert pytest_command(script, words) == expected
+    assert invoked_command(script, words) == expected
 
 
 def test_what_the_path_finds_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(SCRIPT.parent))
-    assert pytest_command(str(SCRIPT), []) == "pytest"
+    assert invoked_command(str(SCRIPT), []) == "pytest"
 
 
 @pytest.mark.parametrize(
