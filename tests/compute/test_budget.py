@@ -372,7 +372,10 @@ class Results:
 def test_two_workers_share_and_the_hopeless_one_fails_alone(tmp_path: Path) -> None:
     limit = 600 * MB
     results = workers(
-        tmp_path / "budget", limit, "hostile:eat", [[(150, 0.1), (3_000, 20), (120, 0.1)], [(200, 0.3), (180, 0.1)]]
+        tmp_path / "budget",
+        limit,
+        "faulty_engines:eat",
+        [[(150, 0.1), (3_000, 20), (120, 0.1)], [(200, 0.3), (180, 0.1)]],
     )
     assert results.done == [120, 150, 180, 200]
     (failed,) = results.failed
@@ -382,7 +385,7 @@ def test_two_workers_share_and_the_hopeless_one_fails_alone(tmp_path: Path) -> N
 
 def test_two_that_do_not_fit_together_are_both_done(tmp_path: Path) -> None:
     limit = 700 * MB
-    results = workers(tmp_path / "budget", limit, "hostile:eat", [[(400, 0.2)], [(380, 0.2)]])
+    results = workers(tmp_path / "budget", limit, "faulty_engines:eat", [[(400, 0.2)], [(380, 0.2)]])
     assert results.done == [380, 400]
     assert results.most < limit
 
@@ -390,7 +393,7 @@ def test_two_that_do_not_fit_together_are_both_done(tmp_path: Path) -> None:
 def test_four_workers_that_all_want_too_much_come_to_an_end(tmp_path: Path) -> None:
     limit = 900 * MB
     shares = [[(250 + 10 * number, 0.1), (40, 0.01)] for number in range(4)]
-    results = workers(tmp_path / "budget", limit, "hostile:eat", shares)
+    results = workers(tmp_path / "budget", limit, "faulty_engines:eat", shares)
     assert results.failed == []
     assert results.done == [40, 40, 40, 40, 250, 260, 270, 280]
     assert results.most < limit

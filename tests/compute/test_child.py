@@ -121,7 +121,7 @@ def test_a_large_cloud_goes_in_without_blocking() -> None:
 
 
 def test_what_a_library_prints_does_not_get_between() -> None:
-    with child_of("hostile:chatter") as child:
+    with child_of("faulty_engines:chatter") as child:
         for _ in range(3):
             assert kinds(task(child, order()))[-1] == "done"
 
@@ -134,7 +134,7 @@ def test_an_engine_that_is_not_there_is_a_sentence() -> None:
 
 
 def test_it_is_lean_and_its_threads_are_told() -> None:
-    with child_of("hostile:confess", threads=3) as child:
+    with child_of("faulty_engines:confess", threads=3) as child:
         said = task(child, order())[-1][0]
         names = str(said["text"]).split()
         assert "OMP_NUM_THREADS=3" in names
@@ -217,12 +217,12 @@ def test_a_projects_folders_do_not_hide_the_standard_library(tmp_path: Path, mon
 )
 def test_how_it_died_is_told(engine: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_panic_doctor.compute.process.EXIT_TIMEOUT", 2.0)
-    with child_of(f"hostile:{engine}") as child, pytest.raises(ChildDied, match=words):
+    with child_of(f"faulty_engines:{engine}") as child, pytest.raises(ChildDied, match=words):
         task(child, order())
 
 
 def test_a_refusal_does_not_end_it() -> None:
-    with child_of("hostile:refuse") as child:
+    with child_of("faulty_engines:refuse") as child:
         for _ in range(2):
             header, _ = task(child, order())[-1]
             assert header["kind"] == "refused"
@@ -232,14 +232,14 @@ def test_a_refusal_does_not_end_it() -> None:
 
 
 def test_interrupts_of_the_terminal_are_not_for_it() -> None:
-    with child_of("hostile:hold") as child:
+    with child_of("faulty_engines:hold") as child:
         frames(child, until=("ready",))
         child.process.send_signal(signal.SIGINT)
         assert kinds(task(child, order(1, 0.3)))[-1] == "done"
 
 
 def test_it_can_be_held_still_and_ended_so() -> None:
-    with child_of("hostile:eat") as child:
+    with child_of("faulty_engines:eat") as child:
         frames(child, until=("ready",))
         child.pause()
         child.pause()
@@ -262,7 +262,7 @@ from pytest_panic_doctor.compute.process import Child
 
 def start():
     global child
-    child = Child("hostile:hold", 1)
+    child = Child("faulty_engines:hold", 1)
 
 if sys.argv[1] == "thread":
     thread = threading.Thread(target=start)
@@ -325,7 +325,7 @@ def test_it_dies_with_its_parent(thread: str, state: str, number: signal.Signals
 
 def test_an_idle_one_dies_with_the_controller_though_its_parent_lives() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as controller:
-        child = Child("hostile:hold", 1, controller.pid)
+        child = Child("faulty_engines:hold", 1, controller.pid)
         try:
             frames(child, until=("ready",))
             time.sleep(1.2)
@@ -342,7 +342,7 @@ import os, time
 from faulty_engines import order
 from pytest_panic_doctor.compute.process import Child
 
-child = Child("hostile:hold", 1)
+child = Child("faulty_engines:hold", 1)
 child.send({"max_dim": 1, "tolerance": None}, order(1000, 60))
 while (frame := child.receive(1)) is None or frame[0].get("stage") != "H0 to H1":
     pass
@@ -377,7 +377,7 @@ def test_it_outlives_the_thread_that_started_it() -> None:
     started: list[Child] = []
 
     def start() -> None:
-        started.append(Child("hostile:eat", 1))
+        started.append(Child("faulty_engines:eat", 1))
         frames(started[0], until=("ready",))
 
     thread = threading.Thread(target=start)

@@ -74,10 +74,10 @@ def test_the_bars_are_those_of_this_machine(link: ClusterClient) -> None:
 @pytest.mark.parametrize(
     ("engine", "cloud", "timeout", "kind", "said"),
     [
-        ("hostile:hold", hostile_order(60, 50), 1.0, "timeout", "was ended after 1 s, its limit"),
-        ("hostile:eat", hostile_order(900, 1), None, "memory", "MB, its limit, after "),
-        ("hostile:crash", hostile_order(), None, "died", "its computation died of SIGSEGV twice, at "),
-        ("hostile:refuse", hostile_order(), None, "refused", "the cloud is not to my taste"),
+        ("faulty_engines:hold", hostile_order(60, 50), 1.0, "timeout", "was ended after 1 s, its limit"),
+        ("faulty_engines:eat", hostile_order(900, 1), None, "memory", "MB, its limit, after "),
+        ("faulty_engines:crash", hostile_order(), None, "died", "its computation died of SIGSEGV twice, at "),
+        ("faulty_engines:refuse", hostile_order(), None, "refused", "the cloud is not to my taste"),
         (
             "nowhere:x",
             hostile_order(),
@@ -105,15 +105,15 @@ def test_a_node_with_another_doctor_is_refused(link: ClusterClient) -> None:
 
 
 def test_a_task_that_was_taken_back_does_not_answer(link: ClusterClient) -> None:
-    link.submit("1", ordered("hostile:hold"), hostile_order(100, 50))
+    link.submit("1", ordered("faulty_engines:hold"), hostile_order(100, 50))
     assert not answers(link, 1, seconds=0.5)
     link.cancel("1")
-    link.submit("2", ordered("hostile:hold"), hostile_order())
+    link.submit("2", ordered("faulty_engines:hold"), hostile_order())
     assert answers(link, 2, seconds=5).keys() == {"2"}
 
 
 def test_nodes_are_seen_to_go_and_to_come(running: Running, link: ClusterClient) -> None:
-    link.submit("1", ordered("hostile:hold", memory=800_000_000), hostile_order(60, 50))
+    link.submit("1", ordered("faulty_engines:hold", memory=800_000_000), hostile_order(60, 50))
     assert not answers(link, 1, seconds=1.5)
     running.kill_last()
     header, _ = answers(link, 1)["1"]

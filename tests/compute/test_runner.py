@@ -103,7 +103,7 @@ def test_one_warm_child_computes_many(budget: Budget) -> None:
 def test_a_peak_between_two_looks_is_measured(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOK_SOON", "LOOK_LATE"):
         monkeypatch.setattr(f"pytest_panic_doctor.compute.runner.{name}", 5.0)
-    with DiagramRunner("hostile:gulp", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:gulp", budget=budget) as runner:
         assert runner.compute(Task(order(300, 0.001))).peak_memory > 300e6
         assert runner.compute(Task(order(1))).peak_memory < 100e6
 
@@ -164,7 +164,7 @@ def test_one_child_alone_may_have_what_others_compute_with(tight: Callable[[int]
     budget = tight(300)
     alone = budget.most()
     assert alone == pytest.approx(300e6, abs=20e6)
-    with DiagramRunner("hostile:hold", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:hold", budget=budget) as runner:
         thread = threading.Thread(target=lambda: runner.compute(Task(order(2, 1.5))))
         thread.start()
         wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
@@ -216,7 +216,7 @@ def test_whoever_ends_it_says_how_far_it_came() -> None:
 
 def test_over_its_memory_alone_it_is_ended_and_its_memory_is_back(tight: Callable[[int], Budget]) -> None:
     budget = tight(250)
-    with DiagramRunner("hostile:eat", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:eat", budget=budget) as runner:
         before = tree_resident(os.getpid())
         failed = failure(runner, Task(order(2_000, 20)))
         assert children() == []
@@ -250,7 +250,7 @@ def test_fewer_workers_are_suggested_where_there_are_more(tight: Callable[[int],
     budget = tight(250)
     command = [sys.executable, "-c", ANOTHER, str(budget.file.path.parent), str(budget.limit)]
     with (
-        DiagramRunner("hostile:eat", budget=budget) as runner,
+        DiagramRunner("faulty_engines:eat", budget=budget) as runner,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as another,
     ):
         assert another.stdout
@@ -262,7 +262,7 @@ def test_fewer_workers_are_suggested_where_there_are_more(tight: Callable[[int],
 def test_growing_as_fast_as_can_be_it_stays_within_the_limit(tight: Callable[[int], Budget]) -> None:
     budget = tight(400)
     worst = Sampled()
-    with DiagramRunner("hostile:gulp", budget=budget) as runner, worst:
+    with DiagramRunner("faulty_engines:gulp", budget=budget) as runner, worst:
         assert failure(runner, Task(order(6_000, 20))).kind == "memory"
     assert worst.most < budget.limit
 
@@ -280,7 +280,7 @@ def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: p
 
     monkeypatch.setattr(Grant, "grow", crowded)
     monkeypatch.setattr("pytest_panic_doctor.compute.runner.REPORT", 1e9)
-    with DiagramRunner("hostile:eat", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:eat", budget=budget) as runner:
         assert runner.compute(Task(order(300, 0.01))).distinct == 3
     assert seen[-10:] == [psutil.STATUS_STOPPED] * 10
 
@@ -312,7 +312,7 @@ def test_it_cannot_grow_while_somebody_keeps_the_ledger(tight: Callable[[int], B
         holder[0].kill()
 
     freezer = threading.Thread(target=freeze)
-    with DiagramRunner("hostile:eat", budget=budget) as runner, worst:
+    with DiagramRunner("faulty_engines:eat", budget=budget) as runner, worst:
         freezer.start()
         assert failure(runner, Task(order(4_000, 20))).kind == "memory"
     freezer.join()
@@ -366,7 +366,7 @@ def test_a_sensible_limit_is_suggested(reached: int, limit: int, more: str) -> N
     ],
 )
 def test_one_that_dies_is_tried_once_more_and_says_how(budget: Budget, engine: str, how: str) -> None:
-    with DiagramRunner(f"hostile:{engine}", budget=budget) as runner:
+    with DiagramRunner(f"faulty_engines:{engine}", budget=budget) as runner:
         failed = failure(runner, Task(order()))
         assert failed.kind == "died"
         assert re.fullmatch(
@@ -379,7 +379,7 @@ def test_one_that_dies_is_tried_once_more_and_says_how(budget: Budget, engine: s
 
 def test_one_that_died_once_is_computed(budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTILE_MARK", str(tmp_path / "mark"))
-    with DiagramRunner("hostile:crash_once", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:crash_once", budget=budget) as runner:
         assert runner.compute(Task(order())).distinct == 3
         assert (tmp_path / "mark").exists()
 
@@ -387,8 +387,8 @@ def test_one_that_died_once_is_computed(budget: Budget, tmp_path: Path, monkeypa
 def test_the_second_try_is_alone(tmp_path: Path, budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTILE_MARK", str(tmp_path / "mark"))
     with (
-        DiagramRunner("hostile:hold", budget=budget) as other,
-        DiagramRunner("hostile:crash_once", budget=budget) as runner,
+        DiagramRunner("faulty_engines:hold", budget=budget) as other,
+        DiagramRunner("faulty_engines:crash_once", budget=budget) as runner,
     ):
         ended: list[float] = []
 
@@ -415,7 +415,7 @@ def wait_until(happened: Callable[[], bool], seconds: float = 20) -> None:
 @pytest.mark.parametrize(
     ("engine", "points", "words"),
     [
-        ("hostile:refuse", order(), "the diagram of 3 points: the cloud is not to my taste"),
+        ("faulty_engines:refuse", order(), "the diagram of 3 points: the cloud is not to my taste"),
         ("auto", np.array([[0], [np.nan]], np.float32), "the diagram of 2 points: the cloud holds NaN or infinity"),
         ("auto", np.array([[0], [np.inf]], np.float32), "the diagram of 2 points: the cloud holds NaN or infinity"),
         ("auto", np.empty((0, 4), np.float32), "the diagram of 0 points: a cloud without a point has no diagram"),
@@ -439,7 +439,7 @@ def test_an_engine_that_is_not_there_is_one_sentence(budget: Budget) -> None:
 
 
 def test_one_that_has_to_make_room_begins_again_alone(budget: Budget) -> None:
-    with DiagramRunner("hostile:hold", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:hold", budget=budget) as runner:
         thread = threading.Thread(target=lambda: runner.compute(Task(order(2, 1.5), label="young")))
         thread.start()
         wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
@@ -465,7 +465,7 @@ def test_no_longer_wanted_it_is_ended_at_once(budget: Budget) -> None:
             begun.append(time.monotonic())
         return not begun
 
-    with DiagramRunner("hostile:hold", budget=budget, wanted=wanted) as runner:
+    with DiagramRunner("faulty_engines:hold", budget=budget, wanted=wanted) as runner:
         with pytest.raises(Stopped):
             runner.compute(Task(order(1000, 60)))
         assert time.monotonic() - begun[0] < 1
@@ -514,11 +514,11 @@ import sys, tempfile, time
 from pathlib import Path
 import psutil
 from faulty_engines import order
-from pytest_panic_doctor.compute.budget import Answer, Budget, Grant
+from pytest_panic_doctor.compute.budget import GrowthDecision, Budget, Grant
 from pytest_panic_doctor.compute.runner import DiagramRunner, Task
 
 budget = Budget(Path(sys.argv[1]), 4_000_000_000)
-computer = DiagramRunner("hostile:hold", budget=budget)
+computer = DiagramRunner("faulty_engines:hold", budget=budget)
 if sys.argv[2] == "idle":
     computer.compute(Task(order()))
 print("begun", flush=True)
@@ -554,7 +554,7 @@ def test_ctrl_c_in_the_moment_of_the_start_leaves_no_child(budget: Budget, monke
             time.sleep(0.01)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    with DiagramRunner("hostile:hold", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:hold", budget=budget) as runner:
         with pytest.raises(KeyboardInterrupt):
             runner.compute(Task(order(1000, 60)))
         assert children() == []
@@ -563,7 +563,7 @@ def test_ctrl_c_in_the_moment_of_the_start_leaves_no_child(budget: Budget, monke
 
 
 def test_a_child_that_is_killed_from_outside_is_replaced(budget: Budget) -> None:
-    with DiagramRunner("hostile:hold", budget=budget) as runner:
+    with DiagramRunner("faulty_engines:hold", budget=budget) as runner:
         runner.compute(Task(order()))
         (idle,) = processes()
         idle.kill()

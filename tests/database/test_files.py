@@ -150,10 +150,10 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from pytest_panic_doctor.database.files import check_writable, whole
+from pytest_panic_doctor.database.files import atomic_write, check_writable
 try:
     check_writable(Path(sys.argv[1]))
-    with whole(Path(sys.argv[1]), Path("x.sqlite")) as partial:
+    with atomic_write(Path(sys.argv[1]), Path("x.sqlite")) as partial:
         partial.write_text("after")
 except OSError as error:
     print(type(error).__name__)

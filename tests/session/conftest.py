@@ -14,7 +14,7 @@ def sick(pytester: pytest.Pytester) -> Built:
 
 
 @pytest.fixture
-def examination(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+def run_doctor(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Run pytest in a process of its own, on x.sqlite, with more arguments."""
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)

@@ -95,8 +95,8 @@ def test_none_of_them_is_in_this_run(pytestconfig: pytest.Config) -> None:
     [(), HTML, JSON, LOG, COV, RANDOMLY, RERUNS, SUGAR, TIMEOUT],
     ids=["none", "html", "json", "log", "cov", "randomly", "reruns", "sugar", "timeout"],
 )
-def test_each(examination: Doctor, planted: Built, plugin: tuple[str, ...]) -> None:
-    result = examination("test_own.py", "--doctor-fix", "--doctor-report=r.json", *plugin)
+def test_each(run_doctor: Doctor, planted: Built, plugin: tuple[str, ...]) -> None:
+    result = run_doctor("test_own.py", "--doctor-fix", "--doctor-report=r.json", *plugin)
     check(result, planted.path.parent)
     result.stdout.fnmatch_lines([f"{RULES} rules: {RULES - 4} healthy, 2 fixed, 2 sick"])
     for name in FAILED:
@@ -105,8 +105,8 @@ def test_each(examination: Doctor, planted: Built, plugin: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("mode", MODES, ids=["plain", "n2"])
-def test_all_at_once(examination: Doctor, planted: Built, mode: tuple[str, ...]) -> None:
-    result = examination("test_own.py", "--doctor-fix", "--doctor-report=r.json", "--junitxml=r.xml", *ALL, *mode)
+def test_all_at_once(run_doctor: Doctor, planted: Built, mode: tuple[str, ...]) -> None:
+    result = run_doctor("test_own.py", "--doctor-fix", "--doctor-report=r.json", "--junitxml=r.xml", *ALL, *mode)
     folder = planted.path.parent
     check(result, folder)
     check_html(folder / "beside.html")
@@ -156,10 +156,10 @@ def check_log(path: Path) -> None:
 
 @pytest.mark.parametrize("reruns", [("--reruns=2",), ("--force-reruns=2", "-n2")], ids=["plain", "n2-force"])
 def test_a_sick_item_is_not_run_again_and_a_flaky_test_is(
-    examination: Doctor, planted: Built, pytester: pytest.Pytester, reruns: tuple[str, ...]
+    run_doctor: Doctor, planted: Built, pytester: pytest.Pytester, reruns: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(test_own=OWN)
-    result = examination("test_own.py", "-prerunfailures", *reruns, *LOG, "--doctor-report=r.json")
+    result = run_doctor("test_own.py", "-prerunfailures", *reruns, *LOG, "--doctor-report=r.json")
     assert result.ret == 1
     assert result.parseoutcomes()["rerun"] == 1
     lines = [json.loads(line) for line in (planted.path.parent / "beside.jsonl").read_text().splitlines()]
@@ -187,22 +187,22 @@ def pytest_doctor_rules():
 """
 
 
-def test_an_item_that_killed_its_worker_is_not_run_again(examination: Doctor, planted: Built) -> None:
+def test_an_item_that_killed_its_worker_is_not_run_again(run_doctor: Doctor, planted: Built) -> None:
     folder = planted.path.parent
     (folder / "conftest.py").write_text(DEADLY)
-    assert examination(*RERUNS, *JSON, "-n2", "--doctor-report=r.json").ret == 1
+    assert run_doctor(*RERUNS, *JSON, "-n2", "--doctor-report=r.json").ret == 1
     assert (folder / "killed").read_text() == "."
     assert outcomes(folder / "r.json")["deadly"] == "failed"
     report = json.loads((folder / "beside.json").read_text())
     assert [each["outcome"] for each in report["tests"] if each["nodeid"] == "x.sqlite::deadly"] == ["failed"]
 
 
-def test_in_any_order_it_ends_in_the_same_state(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_in_any_order_it_ends_in_the_same_state(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     orders, states, reports = [], [], []
     for more in ((), ("--randomly-seed=1",), ("--randomly-seed=2", "-n2")):
         built = build(pytester.path / "x.sqlite", older=True)
         plant(built, *TOGETHER)
-        result = examination("--doctor-fix", "--doctor-report=r.json", *(more and RANDOMLY), *more)
+        result = run_doctor("--doctor-fix", "--doctor-report=r.json", *(more and RANDOMLY), *more)
         assert result.ret == 0, result.stdout.str()
         reports.append(outcomes(pytester.path / "r.json"))
         orders.append(list(reports[-1]))
@@ -225,14 +225,14 @@ def without_new_diagrams(built: Built) -> dict[str, object]:
 SLOW = """
 import time
 import pytest_panic_doctor as d
-from pytest_panic_doctor.topology.engines import pick
+from pytest_panic_doctor.topology.engines import load_engine
 
 class Slow:
     name, version = "slow", "1"
 
     def bars(self, *args):
         time.sleep(0.8)
-        return pick().bars(*args)
+        return load_engine().bars(*args)
 
 slow = Slow()
 """
@@ -253,19 +253,19 @@ def pytest_doctor_rules():
 
 @pytest.mark.parametrize("more", [(), ("-n2", "-o", "timeout_func_only=true")], ids=["plain", "n2-func-only"])
 def test_the_clock_of_ordinary_tests_does_not_end_an_item(
-    examination: Doctor, pytester: pytest.Pytester, more: tuple[str, ...]
+    run_doctor: Doctor, pytester: pytest.Pytester, more: tuple[str, ...]
 ) -> None:
     slow_database(pytester)
     pytester.makepyfile(test_own="import time\n\ndef test_slow():\n    time.sleep(60)\n")
-    result = examination("test_own.py", "-ptimeout", "--timeout=0.5", *REPAIR, *more)
+    result = run_doctor("test_own.py", "-ptimeout", "--timeout=0.5", *REPAIR, *more)
     result.stdout.fnmatch_lines(["FAILED test_own.py::test_slow - Failed: Timeout*"])
     assert result.parseoutcomes()["failed"] == 1
     check_slow(pytester.path)
 
 
-def test_a_clock_that_ends_the_process_does_not_end_it(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_clock_that_ends_the_process_does_not_end_it(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     slow_database(pytester)
-    assert examination("-ptimeout", "--timeout=0.5", "--timeout-method=thread", *REPAIR).ret == 0
+    assert run_doctor("-ptimeout", "--timeout=0.5", "--timeout-method=thread", *REPAIR).ret == 0
     check_slow(pytester.path)
 
 
@@ -287,8 +287,8 @@ def check_slow(folder: Path) -> None:
     assert set(found.values()) == {"passed"}
 
 
-def test_what_a_session_timeout_leaves_is_not_passed(examination: Doctor, planted: Built) -> None:
-    result = examination("-ptimeout", "--session-timeout=0.001", "--doctor-report=r.json")
+def test_what_a_session_timeout_leaves_is_not_passed(run_doctor: Doctor, planted: Built) -> None:
+    result = run_doctor("-ptimeout", "--session-timeout=0.001", "--doctor-report=r.json")
     assert result.ret != 0
     assert len(items(planted.path.parent / "r.json")) < COUNT
     assert "session-timeout" in result.stdout.str()

@@ -19,10 +19,10 @@ def severity(pytester: pytest.Pytester, *lines: str) -> None:
     (pytester.path / "pytest.ini").write_text(f"[pytest]\ndoctor_severity ={listed}\n")
 
 
-def test_a_warned_rule_passes_with_a_warning(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_a_warned_rule_passes_with_a_warning(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     plant(sick, "embedding_of_lost_invocation", "embedding_gone")
     severity(pytester, "orphan-embedding: warn", "embedding-missing: warn <= 1", "diagram-current: warn")
-    result = examination("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=j.xml")
+    result = run_doctor("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=j.xml")
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(
         [
@@ -39,22 +39,22 @@ def test_a_warned_rule_passes_with_a_warning(examination: Doctor, sick: Built, p
     assert "a warning by doctor_severity" in (pytester.path / "j.xml").read_text()
 
 
-def test_over_its_threshold_it_fails(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_over_its_threshold_it_fails(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     plant(sick, "embedding_gone")
     severity(pytester, "embedding-missing: warn <= 0")
-    assert examination("--doctor-rule=embedding-missing").ret == 1
+    assert run_doctor("--doctor-rule=embedding-missing").ret == 1
 
 
 def test_a_rule_that_is_off_has_no_item_unless_it_is_named(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "embedding_of_lost_invocation")
     severity(pytester, "orphan-embedding: off")
-    result = examination("--doctor-report=r.json")
+    result = run_doctor("--doctor-report=r.json")
     assert result.ret == 0
     result.stdout.fnmatch_lines([f"doctor: {RULES - 1} rules, * items, 1 more switched off by doctor_severity"])
     assert "orphan-embedding" not in {item["rule"] for item in items(pytester.path / "r.json").values()}
-    assert examination("--doctor-rule=orphan-embedding").ret == 1
+    assert run_doctor("--doctor-rule=orphan-embedding").ret == 1
 
 
 @pytest.mark.parametrize(
@@ -65,30 +65,30 @@ def test_a_rule_that_is_off_has_no_item_unless_it_is_named(
     ],
 )
 @pytest.mark.usefixtures("sick")
-def test_a_bad_severity_is_one_sentence(examination: Doctor, pytester: pytest.Pytester, line: str, said: str) -> None:
+def test_a_bad_severity_is_one_sentence(run_doctor: Doctor, pytester: pytest.Pytester, line: str, said: str) -> None:
     severity(pytester, line)
-    result = examination()
+    result = run_doctor()
     assert result.ret == 4
     result.stderr.fnmatch_lines([said])
     assert "Traceback" not in result.stderr.str()
 
 
 def test_a_baseline_accepts_what_is_known_and_nothing_else(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     plant(sick, "embedding_of_lost_invocation", "diagram_of_lost_run")
     before = dump(sick.path)
-    written = examination("--doctor-baseline=known.json", "--doctor-baseline-write", *mode)
+    written = run_doctor("--doctor-baseline=known.json", "--doctor-baseline-write", *mode)
     assert written.ret == 0, written.stdout.str()
     written.stdout.fnmatch_lines(["baseline     2 findings written to known.json"])
     file = (pytester.path / "known.json").read_bytes()
-    assert examination("--doctor-baseline=known.json").ret == 0
+    assert run_doctor("--doctor-baseline=known.json").ret == 0
     assert dump(sick.path) == before
 
     with sick.open() as db:
         db.execute("DELETE FROM persistencediagram WHERE run_id NOT IN (SELECT id FROM run)")
     plant(sick, "embedding_gone")
-    result = examination("--doctor-baseline=known.json", "--doctor-report=r.json", *mode)
+    result = run_doctor("--doctor-baseline=known.json", "--doctor-report=r.json", *mode)
     assert result.ret == 1
     assert outcomes(pytester.path / "r.json")["orphan-embedding"] == "passed"
     result.stdout.fnmatch_lines(
@@ -104,41 +104,39 @@ def test_a_baseline_accepts_what_is_known_and_nothing_else(
 
 
 def test_a_narrow_look_keeps_what_it_did_not_look_at(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "embedding_of_lost_invocation", "diagram_of_lost_run")
-    examination("--doctor-baseline=known.json", "--doctor-baseline-write")
+    run_doctor("--doctor-baseline=known.json", "--doctor-baseline-write")
     file = (pytester.path / "known.json").read_bytes()
-    result = examination("--doctor-baseline=known.json", "--doctor-baseline-write", "--doctor-rule=orphan-embedding")
+    result = run_doctor("--doctor-baseline=known.json", "--doctor-baseline-write", "--doctor-rule=orphan-embedding")
     result.stdout.fnmatch_lines(["baseline     0 new, 1 known, 0 healed, 1 not looked at"])
     assert (pytester.path / "known.json").read_bytes() == file
-    result = examination("--doctor-baseline=known.json", "--doctor-baseline-write", "-k", "orphan-diagram")
+    result = run_doctor("--doctor-baseline=known.json", "--doctor-baseline-write", "-k", "orphan-diagram")
     assert (pytester.path / "known.json").read_bytes() == file
 
 
-def test_what_has_healed_is_offered_to_be_forgotten(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
-) -> None:
+def test_what_has_healed_is_offered_to_be_forgotten(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     plant(sick, "embedding_of_lost_invocation")
-    examination("--doctor-baseline=known.json", "--doctor-baseline-write")
-    assert examination("--doctor-baseline=known.json", "--doctor-fix").ret == 0
-    result = examination("--doctor-baseline=known.json")
+    run_doctor("--doctor-baseline=known.json", "--doctor-baseline-write")
+    assert run_doctor("--doctor-baseline=known.json", "--doctor-fix").ret == 0
+    result = run_doctor("--doctor-baseline=known.json")
     result.stdout.fnmatch_lines(
         [
             "baseline     0 new, 0 known, 1 healed",
             "next: * -m pytest --doctor-db x.sqlite --doctor-baseline known.json --doctor-baseline-write",
         ]
     )
-    examination("--doctor-baseline=known.json", "--doctor-baseline-write")
+    run_doctor("--doctor-baseline=known.json", "--doctor-baseline-write")
     assert json.loads((pytester.path / "known.json").read_text())["accepted"] == []
 
 
 def test_an_examination_that_did_not_end_writes_none(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "embedding_of_lost_invocation")
     (pytester.path / "conftest.py").write_text(CTRL_C)
-    result = examination("--doctor-baseline=known.json", "--doctor-baseline-write", str(sick.path))
+    result = run_doctor("--doctor-baseline=known.json", "--doctor-baseline-write", str(sick.path))
     assert result.ret == 2
     result.stdout.fnmatch_lines(["doctor: the baseline was not written: *"])
     assert not (pytester.path / "known.json").exists()
@@ -157,20 +155,20 @@ def test_an_examination_that_did_not_end_writes_none(
     ],
 )
 @pytest.mark.usefixtures("sick")
-def test_a_bad_choice_is_one_sentence(examination: Doctor, args: list[str], said: str) -> None:
-    result = examination(*args)
+def test_a_bad_choice_is_one_sentence(run_doctor: Doctor, args: list[str], said: str) -> None:
+    result = run_doctor(*args)
     assert result.ret == 4
     result.stderr.fnmatch_lines([said])
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
-def test_samples_are_disjoint_and_complete(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_samples_are_disjoint_and_complete(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite", runs=12)
-    examination("--doctor-deep", "--doctor-report=all.json")
+    run_doctor("--doctor-deep", "--doctor-report=all.json")
     everything = items(pytester.path / "all.json")
     parts = []
     for night in (1, 2, 3):
-        result = examination(f"--doctor-sample={night}/3", f"--doctor-report={night}.json")
+        result = run_doctor(f"--doctor-sample={night}/3", f"--doctor-report={night}.json")
         result.stdout.fnmatch_lines([f"doctor: sample {night} of 3: * items of expensive rules"])
         parts.append(set(items(pytester.path / f"{night}.json")))
     cheap = parts[0] & parts[1] & parts[2]
@@ -187,7 +185,7 @@ def test_samples_are_disjoint_and_complete(examination: Doctor, pytester: pytest
     }
 
 
-def test_after_its_time_no_item_is_begun(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_after_its_time_no_item_is_begun(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     (pytester.path / "conftest.py").write_text(
         "import time\n"
         "from pytest_panic_doctor import Scope, rule\n"
@@ -196,7 +194,7 @@ def test_after_its_time_no_item_is_begun(examination: Doctor, sick: Built, pytes
         "def pytest_doctor_rules():\n    return [slow]\n"
     )
     plant(sick, "diagram_null")
-    result = examination("--doctor-budget=2s", "--doctor-report=r.json", str(sick.path))
+    result = run_doctor("--doctor-budget=2s", "--doctor-report=r.json", str(sick.path))
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         ["doctor: no item is started after 2 s", "not examined diagram-missing *4 of 4 items not started"]
@@ -211,7 +209,7 @@ def test_after_its_time_no_item_is_begun(examination: Doctor, sick: Built, pytes
 
 
 def test_a_listener_hears_of_each_item_once(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     plant(sick, "embedding_of_lost_invocation")
     (pytester.path / "conftest.py").write_text(
@@ -220,7 +218,7 @@ def test_a_listener_hears_of_each_item_once(
         "    with open('heard.jsonl', 'a') as file:\n"
         "        file.write(json.dumps(item) + '\\n')\n"
     )
-    examination("--doctor-report=r.json", *mode, str(sick.path))
+    run_doctor("--doctor-report=r.json", *mode, str(sick.path))
     heard = [json.loads(line) for line in (pytester.path / "heard.jsonl").read_text().splitlines()]
     assert heard == json.loads((pytester.path / "r.json").read_text())["items"]
     assert {item["outcome"] for item in heard} == {"passed", "failed"}
@@ -236,7 +234,7 @@ def test_the_sample_depends_on_the_subject_alone() -> None:
 
 @pytest.mark.parametrize("how", ["--doctor-rule=diagram-valid", "off"])
 def test_a_rule_that_was_left_out_is_not_repaired_on_the_way(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, how: str
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, how: str
 ) -> None:
     plant(sick, "diagram_null", "text_model_on_an_image")
     with sick.open() as db:
@@ -244,6 +242,6 @@ def test_a_rule_that_was_left_out_is_not_repaired_on_the_way(
     before = len(dump(sick.path)["embedding"])
     if how == "off":
         severity(pytester, "embedding-type: off")
-    result = examination("--doctor-fix", *([] if how == "off" else [how]))
+    result = run_doctor("--doctor-fix", *([] if how == "off" else [how]))
     result.stdout.fnmatch_lines(["fixed        diagram-valid *"])
     assert len(dump(sick.path)["embedding"]) == before

@@ -23,11 +23,11 @@ from pytest_runs import Doctor, items
     ids=["plain", "deep", "ini", "named", "diagrams named", "sample"],
 )
 def test_deep_rules_run_where_they_are_asked_for(
-    examination: Doctor, sick: Built, args: tuple[str, ...], hook: bool, expected: dict[str, int]
+    run_doctor: Doctor, sick: Built, args: tuple[str, ...], hook: bool, expected: dict[str, int]
 ) -> None:
     if hook:
         Path("conftest.py").write_text(HOOK)
-    result = examination(*args, "--doctor-report=r.json")
+    result = run_doctor(*args, "--doctor-report=r.json")
     assert result.ret == 0
     result.assert_outcomes(**expected)
     exact = [item for name, item in items(sick.path.parent / "r.json").items() if "-exact" in name]

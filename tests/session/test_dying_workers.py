@@ -20,7 +20,7 @@ RUNNING = ("runtests", "before an item", "item begun", "verdict told", "shutdown
 
 
 @pytest.fixture
-def dying(examination: Doctor, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+def dying(run_doctor: Doctor, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Run the doctor with workers that die: gw0 at the first moment, whoever takes its place at the second, …
 
     gw1 stays in its first item until all have died.
@@ -31,7 +31,7 @@ def dying(examination: Doctor, pytester: pytest.Pytester, monkeypatch: pytest.Mo
 
     def run(moments: dict[str, str], *args: object) -> pytest.RunResult:
         monkeypatch.setenv("DYING", json.dumps(moments))
-        result = examination("-p", "dying", "--doctor-report=r.json", *args)
+        result = run_doctor("-p", "dying_worker_plugins", "--doctor-report=r.json", *args)
         assert {path.name.removeprefix("died-") for path in pytester.path.glob("died-*")} == set(moments)
         assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
         return result
@@ -123,8 +123,8 @@ def test_where_the_user_allows_no_other_the_rest_is_not_examined(dying: Doctor, 
     result.stdout.fnmatch_lines(["not examined *", f"{RULES} rules: 0 healthy, {RULES} not examined"])
 
 
-def test_an_item_is_not_examined_once_a_worker(examination: Doctor, sick: Built) -> None:
+def test_an_item_is_not_examined_once_a_worker(run_doctor: Doctor, sick: Built) -> None:
     assert sick.path.exists()
-    result = examination("-n2", "--dist=each")
+    result = run_doctor("-n2", "--dist=each")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --dist each would examine every item once per worker: leave it out, or *"])

@@ -20,9 +20,9 @@ def elixir(pytester: pytest.Pytester) -> Path:
     return elixir_file(pytester.path, name="x.sqlite")
 
 
-def test_a_healthy_file_is_green_and_untouched(elixir: Path, examination: Doctor, mode: tuple[str, ...]) -> None:
+def test_a_healthy_file_is_green_and_untouched(elixir: Path, run_doctor: Doctor, mode: tuple[str, ...]) -> None:
     before = elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))
-    result = examination(*mode, "--doctor-report=r.json")
+    result = run_doctor(*mode, "--doctor-report=r.json")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -35,9 +35,9 @@ def test_a_healthy_file_is_green_and_untouched(elixir: Path, examination: Doctor
     assert (elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))) == before
 
 
-def test_an_older_schema_is_named_and_warned_of(pytester: pytest.Pytester, examination: Doctor) -> None:
+def test_an_older_schema_is_named_and_warned_of(pytester: pytest.Pytester, run_doctor: Doctor) -> None:
     elixir_file(pytester.path, "--schema", "5", name="x.sqlite")
-    result = examination()
+    result = run_doctor()
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -48,51 +48,51 @@ def test_an_older_schema_is_named_and_warned_of(pytester: pytest.Pytester, exami
 
 
 @pytest.mark.parametrize("flag", ["--doctor-fix", "--doctor-plan"])
-def test_no_repair_is_begun_yet(flag: str, elixir: Path, examination: Doctor) -> None:
+def test_no_repair_is_begun_yet(flag: str, elixir: Path, run_doctor: Doctor) -> None:
     before = elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))
-    result = examination(flag)
+    result = run_doctor(flag)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     said = "*is a database of the Elixir generation, which this doctor examines and does not repair yet: leave out"
     result.stderr.fnmatch_lines([f"{said} {flag}"])
     assert (elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))) == before
 
 
-def test_nothing_that_would_be_refused_is_advised(elixir: Path, examination: Doctor) -> None:
+def test_nothing_that_would_be_refused_is_advised(elixir: Path, run_doctor: Doctor) -> None:
     with closing(sqlite3.connect(elixir)) as db, db:
         db.execute("UPDATE persistence_diagrams SET diagram_data = NULL WHERE rowid = 1")
-    result = examination("-n", "2")
+    result = run_doctor("-n", "2")
     assert result.ret == 1
     said = "not repaired yet: this doctor only examines a database of the Elixir generation"
     result.stdout.fnmatch_lines([said, "sick         diagram-missing*"])
     result.stdout.no_fnmatch_line("*--doctor-fix*")
 
 
-def test_an_experiment_is_named_with_dashes_or_without(elixir: Path, examination: Doctor) -> None:
+def test_an_experiment_is_named_with_dashes_or_without(elixir: Path, run_doctor: Doctor) -> None:
     with closing(sqlite3.connect(elixir)) as db:
         experiment = str(db.execute("SELECT id FROM experiments").fetchone()[0])
     for name in (experiment, experiment.replace("-", "")):
-        assert examination("--doctor-experiment", name, "--doctor-report=r.json").ret == 0
+        assert run_doctor("--doctor-experiment", name, "--doctor-report=r.json").ret == 0
         narrowed = [each for each in outcomes(Path("r.json")) if each.startswith("experiment-runs[")]
         assert narrowed == [f"experiment-runs[{experiment}]"]
 
 
-def test_damage_that_sqlite_tells_of_is_told_of_the_files_own_tables(elixir: Path, examination: Doctor) -> None:
+def test_damage_that_sqlite_tells_of_is_told_of_the_files_own_tables(elixir: Path, run_doctor: Doctor) -> None:
     with closing(sqlite3.connect(elixir)) as db:
         (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'embeddings'").fetchone()
         (size,) = db.execute("PRAGMA page_size").fetchone()
     data = bytearray(elixir.read_bytes())
     data[(page - 1) * size : (page - 1) * size + 8] = bytes(8)
     elixir.write_bytes(data)
-    result = examination("--doctor-rule", "embedding-missing", "-rA")
+    result = run_doctor("--doctor-rule", "embedding-missing", "-rA")
     assert result.ret == 1
     assert "table embeddings is damaged" in result.stdout.str()
 
 
 @pytest.mark.usefixtures("elixir")
-def test_every_report_says_of_which_generation_the_file_is_and_draws_its_diagrams(examination: Doctor) -> None:
+def test_every_report_says_of_which_generation_the_file_is_and_draws_its_diagrams(run_doctor: Doctor) -> None:
     pytest.importorskip("jinja2")
     said = "the Elixir generation, schema 20260519233115"
-    assert examination("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml").ret == 0
+    assert run_doctor("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml").ret == 0
     assert json.loads(Path("r.json").read_text())["doctor"]["generation"] == said
     assert f'name="doctor.generation" value="{said}"' in Path("r.xml").read_text()
     assert f"<dd>{said}</dd>" in Path("r.html").read_text()
@@ -101,24 +101,24 @@ def test_every_report_says_of_which_generation_the_file_is_and_draws_its_diagram
     assert {shot["problem"] for each in diagrams for shot in each["shots"]} == {""}
 
 
-def test_the_rule_of_the_documentation_works_on_it_too(elixir: Path, examination: Doctor) -> None:
+def test_the_rule_of_the_documentation_works_on_it_too(elixir: Path, run_doctor: Doctor) -> None:
     page = Path(__file__).parents[2] / "docs" / "how-to" / "own-rule.md"
     block = re.search(r"```python\n(# conftest\.py\n.*?)```", page.read_text(), re.DOTALL)
     assert block
     (elixir.parent / "conftest.py").write_text(block[1])
-    result = examination("--doctor-rule=caption-length", "--doctor-report=r.json")
+    result = run_doctor("--doctor-rule=caption-length", "--doctor-report=r.json")
     assert result.ret == 0
     assert set(outcomes(Path("r.json")).values()) == {"passed"}
     with closing(sqlite3.connect(elixir)) as db, db:
         db.execute("UPDATE invocations SET output_text = 'short' WHERE type = 'text' AND rowid % 3 = 0")
-    result = examination("--doctor-rule=caption-length")
+    result = run_doctor("--doctor-rule=caption-length")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*captions of fewer than three words: *"])
 
 
 @pytest.mark.usefixtures("elixir")
-def test_the_html_report_and_the_demanding_options_have_no_objection(examination: Doctor) -> None:
+def test_the_html_report_and_the_demanding_options_have_no_objection(run_doctor: Doctor) -> None:
     pytest.importorskip("jinja2")
-    result = examination("--doctor-report=r.html", "--doctor-deep", "--doctor-sample=1/2", "--doctor-shard=1/2", "-n2")
+    result = run_doctor("--doctor-report=r.html", "--doctor-deep", "--doctor-sample=1/2", "--doctor-shard=1/2", "-n2")
     assert result.ret == 0
     assert Path("r.html").stat().st_size > 10_000

@@ -26,8 +26,8 @@ def empty(sick: Built) -> Built:
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_database_without_rows_is_no_green(examination: Doctor, pytester: pytest.Pytester) -> None:
-    result = examination("--doctor-report=r.json", "--doctor-report=r.html")
+def test_a_database_without_rows_is_no_green(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
+    result = run_doctor("--doctor-report=r.json", "--doctor-report=r.html")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["sick *experiment-missing*", "not examined *, experiment-config,*", f"{RULES} rules: *"]
@@ -45,15 +45,15 @@ def test_a_database_without_rows_is_no_green(examination: Doctor, pytester: pyte
 
 @pytest.mark.parametrize("more", [(), ("-n", "2"), ("--doctor-shard", "1/2")], ids=["alone", "-n 2", "a shard"])
 @pytest.mark.usefixtures("empty")
-def test_a_rule_without_an_item_is_no_green(examination: Doctor, more: tuple[str, ...]) -> None:
-    assert examination("--doctor-rule=invocation-chain", *more).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+def test_a_rule_without_an_item_is_no_green(run_doctor: Doctor, more: tuple[str, ...]) -> None:
+    assert run_doctor("--doctor-rule=invocation-chain", *more).ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_an_experiment_without_runs_is_named(examination: Doctor, sick: Built, tmp_path: Path) -> None:
+def test_an_experiment_without_runs_is_named(run_doctor: Doctor, sick: Built, tmp_path: Path) -> None:
     with sick.open() as db:
         for table in TABLES:
             db.execute(f"DELETE FROM {table} WHERE ? <> 'experimentconfig'", (table,))
-    result = examination(f"--doctor-report={tmp_path / 'r.json'}")
+    result = run_doctor(f"--doctor-report={tmp_path / 'r.json'}")
     assert result.ret == 1
     named = json.loads((tmp_path / "r.json").read_text())["doctor"]["without_items"]
     assert sorted(named) == sorted(rule.id for rule in DEFAULT.values() if rule.scope is Scope.RUN_MODEL)

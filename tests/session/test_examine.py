@@ -25,9 +25,9 @@ def digest(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("x.sqlite*")}
 
 
-def test_a_healthy_database_is_green(examination: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
+def test_a_healthy_database_is_green(run_doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
     before = digest(sick.path.parent)
-    result = examination(*mode)
+    result = run_doctor(*mode)
     assert result.ret == 0
     result.assert_outcomes(passed=COUNT)
     result.stdout.fnmatch_lines(
@@ -36,9 +36,9 @@ def test_a_healthy_database_is_green(examination: Doctor, sick: Built, mode: tup
     assert digest(sick.path.parent) == before
 
 
-def test_a_sick_one_says_what_and_what_next(examination: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
+def test_a_sick_one_says_what_and_what_next(run_doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
     plant(sick, "vector_null", "embedding_of_lost_invocation")
-    result = examination(*mode)
+    result = run_doctor(*mode)
     assert result.ret == 1
     result.stdout.fnmatch_lines_random(
         [
@@ -52,33 +52,33 @@ def test_a_sick_one_says_what_and_what_next(examination: Doctor, sick: Built, mo
     result.stdout.no_fnmatch_line("*.py:*")
 
 
-def test_all_modes_collect_and_find_the_same(examination: Doctor, sick: Built) -> None:
+def test_all_modes_collect_and_find_the_same(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "gap", "payload_torn", "vector_nan", "diagram_of_lost_run")
     reports = []
     for number, mode in enumerate(["-n0", "-n2", "-nauto", "-nlogical", "-pno:xdist"]):
-        examination(mode, f"--doctor-report=r{number}.json")
+        run_doctor(mode, f"--doctor-report=r{number}.json")
         reports.append(outcomes(sick.path.parent / f"r{number}.json"))
     assert len(reports[0]) == COUNT
     assert all(report == reports[0] for report in reports)
 
 
 def test_at_most_twenty_findings_are_shown_and_the_count_is_exact(
-    examination: Doctor, pytester: pytest.Pytester
+    run_doctor: Doctor, pytester: pytest.Pytester
 ) -> None:
     built = build(pytester.path / "x.sqlite", runs=24)
     with built.open() as db:
         db.execute("DELETE FROM invocation WHERE sequence_number = 3")
-    result = examination("--doctor-rule=invocation-sequence")
+    result = run_doctor("--doctor-rule=invocation-sequence")
     text = result.stdout.str()
     assert text.count("invocation-sequence: 1 sequence number of 12 is missing: 3") == 20
     assert "… and 4 more findings (showing 20 of 24)" in text
 
 
-def test_at_most_twenty_ids_are_shown_and_the_report_has_all(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_at_most_twenty_ids_are_shown_and_the_report_has_all(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     built = build(pytester.path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE invocation SET model = 'Nobody'")
-    result = examination("--doctor-rule=invocation-model", "--doctor-report=r.json")
+    result = run_doctor("--doctor-rule=invocation-model", "--doctor-report=r.json")
     result.stdout.fnmatch_lines(["*24 of 24 invocations*", "*invocation (showing 20 of 24)"])
     findings = items(pytester.path / "r.json")[f"invocation-model[{dashed(built.experiment)}]"]["findings"]
     assert isinstance(findings, list)
@@ -86,7 +86,7 @@ def test_at_most_twenty_ids_are_shown_and_the_report_has_all(examination: Doctor
     assert len(finding["ids"]) == finding["count"] == 24
 
 
-def test_selection(examination: Doctor, sick: Built) -> None:
+def test_selection(run_doctor: Doctor, sick: Built) -> None:
     run = dashed(sick.run())
     for args, count in {
         ("-k", "orphan"): 5,
@@ -100,33 +100,33 @@ def test_selection(examination: Doctor, sick: Built) -> None:
         ("x.sqlite::diagram-missing",): 4,
         ("x.sqlite::schema", "x.sqlite::orphan-run"): 2,
     }.items():
-        result = examination(*args)
+        result = run_doctor(*args)
         result.assert_outcomes(passed=count, deselected=result.parseoutcomes().get("deselected", 0))
 
 
-def test_collect_only_lists_every_id_and_examines_nothing(examination: Doctor, sick: Built) -> None:
+def test_collect_only_lists_every_id_and_examines_nothing(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "vector_null")
-    ids = collected(examination)
+    ids = collected(run_doctor)
     assert len(ids) == len(set(ids)) == COUNT
     assert f"x.sqlite::embedding-vector[{dashed(sick.experiment)}-Nomic]" in ids
 
 
-def test_last_failed(examination: Doctor, sick: Built) -> None:
+def test_last_failed(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "model_unknown")
-    assert examination().ret == 1
-    result = examination("--lf")
+    assert run_doctor().ret == 1
+    result = run_doctor("--lf")
     result.assert_outcomes(failed=1, deselected=result.parseoutcomes().get("deselected", 0))
 
 
-def test_ids_do_not_depend_on_what_is_broken(examination: Doctor, sick: Built) -> None:
-    healthy = collected(examination)
+def test_ids_do_not_depend_on_what_is_broken(run_doctor: Doctor, sick: Built) -> None:
+    healthy = collected(run_doctor)
     plant(sick, "diagram_gone", "run_without_invocations", "vector_null", "payload_torn")
-    assert collected(examination) == healthy
+    assert collected(run_doctor) == healthy
 
 
-def collected(examination: Doctor) -> list[str]:
+def collected(run_doctor: Doctor) -> list[str]:
     """The ids that are collected, in order."""
-    return [line for line in examination("--co", "-q").outlines if line.startswith("x.sqlite::")]
+    return [line for line in run_doctor("--co", "-q").outlines if line.startswith("x.sqlite::")]
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def collected(examination: Doctor) -> list[str]:
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_4(
-    examination: Doctor, sick: Built, args: tuple[str, ...], said: str
+    run_doctor: Doctor, sick: Built, args: tuple[str, ...], said: str
 ) -> None:
     assert sick.path.exists()
-    one_sentence(examination(*args), said)
+    one_sentence(run_doctor(*args), said)
 
 
 def one_sentence(result: pytest.RunResult, said: str) -> None:
@@ -159,59 +159,59 @@ def one_sentence(result: pytest.RunResult, said: str) -> None:
     assert said in lines[0]
 
 
-def test_files_that_are_no_such_database(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_files_that_are_no_such_database(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     (pytester.path / "text.sqlite").write_text("hello\n" * 100)
     (pytester.path / "empty.sqlite").write_bytes(b"")
     (pytester.path / "folder.sqlite").mkdir()
     for mode in ((), ("--doctor-fix",), ("-n2",)):
-        one_sentence(examination(*mode, database="missing.sqlite"), "there is no database")
-        one_sentence(examination(*mode, database="text.sqlite"), "is not an SQLite database")
-        one_sentence(examination(*mode, database="empty.sqlite"), "is empty")
-        one_sentence(examination(*mode, database="folder.sqlite"), "is a directory")
+        one_sentence(run_doctor(*mode, database="missing.sqlite"), "there is no database")
+        one_sentence(run_doctor(*mode, database="text.sqlite"), "is not an SQLite database")
+        one_sentence(run_doctor(*mode, database="empty.sqlite"), "is empty")
+        one_sentence(run_doctor(*mode, database="folder.sqlite"), "is a directory")
 
 
-def test_a_newer_and_a_foreign_database(examination: Doctor, sick: Built) -> None:
+def test_a_newer_and_a_foreign_database(run_doctor: Doctor, sick: Built) -> None:
     with sick.open() as db:
         db.execute("PRAGMA user_version = 9")
-    one_sentence(examination(), "schema version 9, newer")
+    one_sentence(run_doctor(), "schema version 9, newer")
     with sick.open() as db:
         db.executescript("PRAGMA user_version = 0; " + "".join(f"DROP TABLE {name};" for name in TABLES))
-    one_sentence(examination(), "not a trajectory database")
+    one_sentence(run_doctor(), "not a trajectory database")
 
 
 TABLES = ("experimentconfig", "run", "invocation", "embedding", "persistencediagram")
 
 
-def test_a_bug_in_a_rule_is_named_and_is_no_green(examination: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
+def test_a_bug_in_a_rule_is_named_and_is_no_green(run_doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
     (sick.path.parent / "conftest.py").write_text(
         "import pytest_panic_doctor as d\n"
         "@d.rule('broken', scope=d.Scope.DATABASE, description='a rule with a bug')\n"
         "def broken(context):\n    return 1 / 0\n"
         "def pytest_doctor_rules():\n    return [broken]\n"
     )
-    result = examination(*mode, "--doctor-report=r.json")
+    result = run_doctor(*mode, "--doctor-report=r.json")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*ZeroDivisionError*"])
     assert outcomes(sick.path.parent / "r.json")["broken"] == "failed"
     result.stdout.fnmatch_lines([f"{RULES + 1} rules: {RULES} healthy, 1 sick"])
 
 
-def test_a_database_beside_tests_and_alone(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_a_database_beside_tests_and_alone(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_own="def test_own():\n    pass\n")
-    examination().assert_outcomes(passed=COUNT)
-    examination("test_own.py").assert_outcomes(passed=COUNT + 1)
-    examination("test_own.py", database=None).assert_outcomes(passed=1)
+    run_doctor().assert_outcomes(passed=COUNT)
+    run_doctor("test_own.py").assert_outcomes(passed=COUNT + 1)
+    run_doctor("test_own.py", database=None).assert_outcomes(passed=1)
     pytester.makeini("[pytest]\ndoctor_db = x.sqlite\n")
-    examination(database=None).assert_outcomes(passed=COUNT + 1)
-    examination("test_own.py", database=None).assert_outcomes(passed=1)
-    examination("x.sqlite::schema", database=None).assert_outcomes(passed=1)
+    run_doctor(database=None).assert_outcomes(passed=COUNT + 1)
+    run_doctor("test_own.py", database=None).assert_outcomes(passed=1)
+    run_doctor("x.sqlite::schema", database=None).assert_outcomes(passed=1)
     assert sick.path.exists()
 
 
-def test_without_a_name_it_is_the_research_tools_place(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_without_a_name_it_is_the_research_tools_place(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     (pytester.path / "db").mkdir()
     build(pytester.path / "db" / "trajectory_data.sqlite")
-    result = examination("--doctor-rule", "schema", "-v", database=None)
+    result = run_doctor("--doctor-rule", "schema", "-v", database=None)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["db/trajectory_data.sqlite::schema PASSED*"])
 
@@ -230,7 +230,7 @@ def test_inert_where_nobody_asks(pytester: pytest.Pytester) -> None:
 
 
 def test_examining_loads_neither_the_engine_nor_sqlmodel(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(
         "import sys\n"
@@ -238,38 +238,38 @@ def test_examining_loads_neither_the_engine_nor_sqlmodel(
         "    print('loaded', sorted({'sqlmodel', 'gph', 'gudhi', 'sklearn'} & set(sys.modules)))\n"
     )
     assert sick.path.exists()
-    examination("-s").stdout.fnmatch_lines(["*loaded [[][]]*"])
+    run_doctor("-s").stdout.fnmatch_lines(["*loaded [[][]]*"])
 
 
-def test_a_wal_database_and_its_sidecars(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_wal_database_and_its_sidecars(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     built = build(pytester.path / "x.sqlite", wal=True)
     before = digest(pytester.path)
-    examination("-n2").assert_outcomes(passed=COUNT)
+    run_doctor("-n2").assert_outcomes(passed=COUNT)
     assert digest(pytester.path) == before
     with built.open() as db:
         db.execute("DELETE FROM run")
         names = set(digest(pytester.path))
-        assert examination().ret == 1
+        assert run_doctor().ret == 1
         assert set(digest(pytester.path)) == names
 
 
-def test_the_cap_on_workers(examination: Doctor, sick: Built) -> None:
+def test_the_cap_on_workers(run_doctor: Doctor, sick: Built) -> None:
     assert sick.path.exists()
-    result = examination("-n64", "--doctor-max-workers=1")
+    result = run_doctor("-n64", "--doctor-max-workers=1")
     result.stdout.fnmatch_lines(["doctor: 1 worker (64 asked, --doctor-max-workers 1)", "1 worker [[]*"])
     result.assert_outcomes(passed=COUNT)
-    result = examination("-n64", "--doctor-memory=500MB", "--doctor-rule=schema")
+    result = run_doctor("-n64", "--doctor-memory=500MB", "--doctor-rule=schema")
     result.stdout.fnmatch_lines(["doctor: 1 worker (64 asked, 500 MB of memory for 1)"])
 
 
-def test_a_killed_worker_is_an_item_that_failed(examination: Doctor, sick: Built) -> None:
+def test_a_killed_worker_is_an_item_that_failed(run_doctor: Doctor, sick: Built) -> None:
     (sick.path.parent / "conftest.py").write_text(
         "import os, signal\nimport pytest_panic_doctor as d\n"
         "@d.rule('deadly', scope=d.Scope.DATABASE, description='it kills its worker')\n"
         "def deadly(context):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "def pytest_doctor_rules():\n    return [deadly]\n"
     )
-    result = examination("-n2", "--doctor-report=r.json", "--junitxml=r.xml")
+    result = run_doctor("-n2", "--doctor-report=r.json", "--junitxml=r.xml")
     assert result.ret == 1
     found = outcomes(sick.path.parent / "r.json")
     assert found["deadly"] == "failed"
@@ -278,8 +278,8 @@ def test_a_killed_worker_is_an_item_that_failed(examination: Doctor, sick: Built
     assert "deadly" in (sick.path.parent / "r.xml").read_text()
 
 
-def test_rules_are_listed(examination: Doctor) -> None:
-    result = examination("--doctor-rules", database=None)
+def test_rules_are_listed(run_doctor: Doctor) -> None:
+    result = run_doctor("--doctor-rules", database=None)
     assert result.ret == 0
     text = result.stdout.str()
     for rule in registry().values():
@@ -287,9 +287,9 @@ def test_rules_are_listed(examination: Doctor) -> None:
     assert all(len(line) <= 80 for line in result.outlines)
 
 
-def test_the_json_report(examination: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
+def test_the_json_report(run_doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
     plant(sick, "vector_null")
-    examination(*mode, "--doctor-report=r.json", "--doctor-report=r.jsonl")
+    run_doctor(*mode, "--doctor-report=r.json", "--doctor-report=r.jsonl")
     folder = sick.path.parent
     report = json.loads((folder / "r.json").read_text())
     assert set(report) == {"doctor", "items"}
@@ -316,7 +316,7 @@ def test_the_json_report(examination: Doctor, sick: Built, mode: tuple[str, ...]
 
 
 def test_without_xdist_installed(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = pytester.mkdir("hidden")
     (hidden / "xdist").mkdir()
@@ -328,7 +328,7 @@ def test_without_xdist_installed(
         "m.distributions = without\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(hidden))
-    result = examination()
+    result = run_doctor()
     result.stdout.no_fnmatch_line("plugins: *xdist*")
     result.assert_outcomes(passed=COUNT)
     assert sick.path.exists()

@@ -31,22 +31,22 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("rule", sorted({damage.rule for damage in REPAIRABLE.values()}))
-def test_each_repair_is_done_and_undone(examination: Doctor, pytester: pytest.Pytester, rule: str) -> None:
+def test_each_repair_is_done_and_undone(run_doctor: Doctor, pytester: pytest.Pytester, rule: str) -> None:
     name, damage = next((name, damage) for name, damage in REPAIRABLE.items() if damage.rule == rule)
     built = build(pytester.path / "x.sqlite", older=damage.older)
     plant(built, name)
     before = dump(built.path)
     deep = [] if rule in DEFAULT else ["--doctor-deep"]
-    result = examination("--doctor-fix", "--doctor-report=r.json", *deep)
+    result = run_doctor("--doctor-fix", "--doctor-report=r.json", *deep)
     assert result.ret == 0, result.stdout.str()
     found = outcomes(pytester.path / "r.json")
     assert "fixed" in {outcome for item, outcome in found.items() if item.split("[")[0] == rule}
     assert dump(built.path) != before
-    assert examination("--doctor-undo", "all").ret == 0
+    assert run_doctor("--doctor-undo", "all").ret == 0
     assert dump(built.path) == before
 
 
-def test_all_modes_end_in_the_same_state(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_all_modes_end_in_the_same_state(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     states, reports = [], []
     for mode in ((), ("-n0",), ("-n2",), ("-p", "no:xdist")):
         built = build(pytester.path / "x.sqlite", older=True, runs=4)
@@ -55,7 +55,7 @@ def test_all_modes_end_in_the_same_state(examination: Doctor, pytester: pytest.P
             db.execute(
                 "UPDATE persistencediagram SET diagram_data = NULL WHERE run_id IN (?, ?)", (uid(2, 2), uid(2, 3))
             )
-        result = examination("--doctor-fix", "--doctor-report=r.json", *mode)
+        result = run_doctor("--doctor-fix", "--doctor-report=r.json", *mode)
         assert result.ret == 0, result.stdout.str()
         states.append(without_provenance(dump(built.path)))
         reports.append(outcomes(pytester.path / "r.json"))
@@ -72,30 +72,30 @@ def without_provenance(rows: dict[str, list[tuple[object, ...]]]) -> dict[str, o
     return plain
 
 
-def test_a_second_run_writes_nothing(examination: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]) -> None:
+def test_a_second_run_writes_nothing(run_doctor: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]) -> None:
     built = build(pytester.path / "x.sqlite", older=True)
     plant(built, *TOGETHER)
-    assert examination("--doctor-fix", *mode).ret == 0
+    assert run_doctor("--doctor-fix", *mode).ret == 0
     before = digests(pytester.path)
     assert set(before) == {"x.sqlite", "x.doctor.sqlite"}
-    result = examination("--doctor-fix", *mode)
+    result = run_doctor("--doctor-fix", *mode)
     assert result.ret == 0
     assert result.parseoutcomes().get("fixed", 0) == 0
     assert digests(pytester.path) == before
 
 
-def test_fixed_has_its_own_letter_word_and_count(examination: Doctor, sick: Built) -> None:
+def test_fixed_has_its_own_letter_word_and_count(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
-    result = examination("--doctor-fix", "-v")
+    result = run_doctor("--doctor-fix", "-v")
     result.stdout.fnmatch_lines([f"x.sqlite::diagram-missing[[]{dashed(sick.run())}-Nomic] FIXED*", "*1 fixed*"])
     plant(sick, "diagram_null")
-    examination("--doctor-fix").stdout.fnmatch_lines(["x.sqlite *+*", f"{RULES} rules: {RULES - 1} healthy, 1 fixed"])
+    run_doctor("--doctor-fix").stdout.fnmatch_lines(["x.sqlite *+*", f"{RULES} rules: {RULES - 1} healthy, 1 fixed"])
 
 
-def test_a_blocked_diagram_names_what_blocks_it(examination: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
+def test_a_blocked_diagram_names_what_blocks_it(run_doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
     plant(sick, "diagram_null", "vector_null")
     before = dump(sick.path)
-    result = examination("--doctor-fix", *mode)
+    result = run_doctor("--doctor-fix", *mode)
     assert result.ret == 1
     result.stdout.fnmatch_lines_random(
         [
@@ -108,11 +108,11 @@ def test_a_blocked_diagram_names_what_blocks_it(examination: Doctor, sick: Built
 
 @pytest.mark.parametrize("name", ["vector_null", "vector_nan", "vector_short", "embedding_gone"])
 def test_an_embedding_hook_heals_vectors_and_then_the_diagram(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, name: str
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, name: str
 ) -> None:
     plant(sick, name, "diagram_null")
     pytester.makeconftest(HOOK)
-    result = examination("--doctor-fix", "-n2", "--doctor-report=r.json")
+    result = run_doctor("--doctor-fix", "-n2", "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
     found = outcomes(pytester.path / "r.json")
     assert found[f"{DAMAGES[name].rule}[{dashed(sick.experiment)}-Nomic]"] == "fixed"
@@ -132,41 +132,39 @@ def test_an_embedding_hook_heals_vectors_and_then_the_diagram(
     ],
 )
 def test_a_hook_that_returns_nonsense_is_refused(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, body: str, said: str
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, body: str, said: str
 ) -> None:
     plant(sick, "vector_null")
     before = dump(sick.path)
     pytester.makeconftest(f"import numpy as np\ndef pytest_doctor_embed(embedding_model, outputs):\n    {body}\n")
-    result = examination("--doctor-fix")
+    result = run_doctor("--doctor-fix")
     assert result.ret == 1
     assert said in result.stdout.str()
     assert dump(sick.path) == before
 
 
-def test_one_rule_alone_is_repaired(examination: Doctor, sick: Built) -> None:
+def test_one_rule_alone_is_repaired(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "embedding_of_lost_invocation", "diagram_null")
-    assert examination("--doctor-fix", "--doctor-rule=orphan-embedding").ret == 0
-    result = examination("--doctor-report=r.json")
+    assert run_doctor("--doctor-fix", "--doctor-rule=orphan-embedding").ret == 0
+    result = run_doctor("--doctor-report=r.json")
     assert result.ret == 1
     assert [name.split("[")[0] for name, word in outcomes(sick.path.parent / "r.json").items() if word == "failed"] == [
         "diagram-missing"
     ]
 
 
-def test_collecting_with_fix_writes_nothing(examination: Doctor, sick: Built) -> None:
+def test_collecting_with_fix_writes_nothing(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
     before = digests(sick.path.parent)
-    assert examination("--doctor-fix", "--collect-only").ret == 0
+    assert run_doctor("--doctor-fix", "--collect-only").ret == 0
     assert digests(sick.path.parent) == before
     assert not list(sick.path.parent.glob("x.doctor*"))
 
 
-def test_the_plan_says_what_fix_does_and_writes_nothing(
-    examination: Doctor, sick: Built, mode: tuple[str, ...]
-) -> None:
+def test_the_plan_says_what_fix_does_and_writes_nothing(run_doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
     plant(sick, "diagram_gone", "embedding_of_lost_invocation", "model_unknown")
     before = digests(sick.path.parent)
-    result = examination("--doctor-plan", *mode)
+    result = run_doctor("--doctor-plan", *mode)
     assert result.ret == 1
     result.stdout.fnmatch_lines_random(
         [
@@ -177,60 +175,58 @@ def test_the_plan_says_what_fix_does_and_writes_nothing(
     )
     assert digests(sick.path.parent) == before
     assert not list(sick.path.parent.glob("x.doctor*"))
-    assert examination("--doctor-plan", "--doctor-rule=schema", *mode).ret == 0
+    assert run_doctor("--doctor-plan", "--doctor-rule=schema", *mode).ret == 0
 
 
-def test_undo_lists_takes_back_and_can_be_undone(examination: Doctor, sick: Built) -> None:
+def test_undo_lists_takes_back_and_can_be_undone(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null", "embedding_of_lost_invocation")
     before = dump(sick.path)
-    assert examination("--doctor-fix").ret == 0
+    assert run_doctor("--doctor-fix").ret == 0
     after = dump(sick.path)
-    examination("--doctor-undo").stdout.fnmatch_lines(
-        ["2 repairs of x.sqlite, newest first", "*update*diagram-missing"]
-    )
-    assert examination("--doctor-undo", "all").ret == 0
+    run_doctor("--doctor-undo").stdout.fnmatch_lines(["2 repairs of x.sqlite, newest first", "*update*diagram-missing"])
+    assert run_doctor("--doctor-undo", "all").ret == 0
     assert dump(sick.path) == before
-    listed = examination("--doctor-undo").outlines
+    listed = run_doctor("--doctor-undo").outlines
     assert "undone: quarantine       1 " in "\n".join(listed)
     assert max(len(line) for line in listed if not line.startswith("next: ")) <= 80, "a command is as long as it is"
     for undo in ("3", "4"):
-        examination("--doctor-undo", undo).stdout.fnmatch_lines([f"undid repair {undo} *"])
+        run_doctor("--doctor-undo", undo).stdout.fnmatch_lines([f"undid repair {undo} *"])
     assert dump(sick.path) == after
 
 
-def test_a_file_that_was_never_repaired_says_so(examination: Doctor, sick: Built) -> None:
-    assert examination("--doctor-undo").outlines == ["no repairs yet: --doctor-fix has not changed x.sqlite"]
-    assert examination("--doctor-undo=all").outlines == ["nothing to undo: x.sqlite has no repair that is not undone"]
+def test_a_file_that_was_never_repaired_says_so(run_doctor: Doctor, sick: Built) -> None:
+    assert run_doctor("--doctor-undo").outlines == ["no repairs yet: --doctor-fix has not changed x.sqlite"]
+    assert run_doctor("--doctor-undo=all").outlines == ["nothing to undo: x.sqlite has no repair that is not undone"]
     plant(sick, "embedding_of_lost_invocation")
-    examination("--doctor-fix")
-    assert examination("--doctor-undo").outlines[0] == "1 repair of x.sqlite"
+    run_doctor("--doctor-fix")
+    assert run_doctor("--doctor-undo").outlines[0] == "1 repair of x.sqlite"
 
 
-def test_undo_refuses_what_has_changed_since(examination: Doctor, sick: Built) -> None:
+def test_undo_refuses_what_has_changed_since(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
-    assert examination("--doctor-fix").ret == 0
+    assert run_doctor("--doctor-fix").ret == 0
     with sick.open() as db:
         db.execute("UPDATE persistencediagram SET completed_at = 'now' WHERE id = ?", (sick.diagram(),))
     before = dump(sick.path)
-    result = examination("--doctor-undo", "all")
+    result = run_doctor("--doctor-undo", "all")
     assert result.ret == 4
     assert sick.diagram() in result.stderr.str()
     assert dump(sick.path) == before
 
 
-def test_a_second_doctor_is_told_who_holds_it(examination: Doctor, sick: Built) -> None:
+def test_a_second_doctor_is_told_who_holds_it(run_doctor: Doctor, sick: Built) -> None:
     from pytest_panic_doctor.repair.journal.locks import RepairLock
 
     with RepairLock(sick.path):
-        result = examination("--doctor-fix")
+        result = run_doctor("--doctor-fix")
     assert result.ret == 4
     assert f"pid {os.getpid()}" in result.stderr.str()
 
 
-def test_what_cannot_be_written_is_refused(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_what_cannot_be_written_is_refused(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     with sick.open() as db:
         db.execute("BEGIN EXCLUSIVE")
-        result = examination("--doctor-fix")
+        result = run_doctor("--doctor-fix")
         db.execute("ROLLBACK")
     assert result.ret == 4
     assert "is locked by another program" in result.stderr.str()
@@ -238,15 +234,15 @@ def test_what_cannot_be_written_is_refused(examination: Doctor, sick: Built, pyt
         file.seek(5 * 4096 + 8)
         file.write(b"\xff" * 4000)
     before = digests(pytester.path)
-    result = examination("--doctor-fix")
+    result = run_doctor("--doctor-fix")
     assert result.ret == 4
     assert "is damaged" in result.stderr.str()
     assert digests(pytester.path) == before
 
 
-def test_the_payload_is_read_by_the_research_tool(examination: Doctor, sick: Built) -> None:
+def test_the_payload_is_read_by_the_research_tool(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
-    assert examination("--doctor-fix").ret == 0
+    assert run_doctor("--doctor-fix").ret == 0
     with sick.open() as db:
         (payload,) = db.execute(
             "SELECT diagram_data FROM persistencediagram WHERE id = ?", (sick.diagram(),)
@@ -321,20 +317,20 @@ def test_however_it_ends_nothing_outlives_it(
 @pytest.mark.parametrize(("args", "told"), [(("--doctor-fix",), True), (("--doctor-fix", "-q"), False), ((), False)])
 @pytest.mark.usefixtures("sick")
 def test_a_check_that_takes_long_is_announced(
-    examination: Doctor, pytester: pytest.Pytester, args: tuple[str, ...], told: bool
+    run_doctor: Doctor, pytester: pytest.Pytester, args: tuple[str, ...], told: bool
 ) -> None:
     pytester.makeconftest("from pytest_panic_doctor.session import doctor_session\n\ndoctor_session.TAKES_LONG = 1\n")
-    result = examination(*args)
+    result = run_doctor(*args)
     line = "doctor: every page of * is checked before the first write …"
     (result.stderr.fnmatch_lines if told else result.stderr.no_fnmatch_line)(line)
 
 
 def test_a_timeout_is_a_sentence_and_the_others_go_on(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "diagram_null", "embedding_of_lost_invocation")
     (pytester.path / "slow.py").write_text(SLOW)
-    result = examination("--doctor-fix", "--doctor-timeout=1", "--doctor-engine=slow:slow")
+    result = run_doctor("--doctor-fix", "--doctor-timeout=1", "--doctor-engine=slow:slow")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["not repaired: the diagram of 6 points was ended after 1 s, its limit; give it more with --doctor-timeout 10"]
@@ -342,7 +338,7 @@ def test_a_timeout_is_a_sentence_and_the_others_go_on(
     result.assert_outcomes(failed=1, passed=result.parseoutcomes()["passed"], skipped=2)
 
 
-def test_an_engine_that_is_not_there_is_named(examination: Doctor, sick: Built) -> None:
+def test_an_engine_that_is_not_there_is_named(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
     before = digests(sick.path.parent)
     for name, said in {
@@ -350,32 +346,32 @@ def test_an_engine_that_is_not_there_is_named(examination: Doctor, sick: Built) 
         "banana": "there is no engine banana: give native or gudhi or giotto-ph, or install the plugin that",
     }.items():
         for more in (["--doctor-fix", "-n2"], []):
-            result = examination(f"--doctor-engine={name}", *more)
+            result = run_doctor(f"--doctor-engine={name}", *more)
             assert result.ret == 4
             assert result.errlines == [f"ERROR: {said}", ""]
     assert digests(sick.path.parent) == before
     (sick.path.parent / "there.py").write_text("")
-    result = examination("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-engine=there:x")
+    result = run_doctor("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-engine=there:x")
     assert result.ret == 1
     assert "the engine there:x cannot be imported" in result.stdout.str()
 
 
-def test_resume_does_only_the_rest(examination: Doctor, sick: Built) -> None:
+def test_resume_does_only_the_rest(run_doctor: Doctor, sick: Built) -> None:
     with sick.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = NULL")
     first = f"x.sqlite::diagram-missing[{dashed(sick.run())}-Nomic]"
-    examination("--doctor-fix", first).assert_outcomes(passed=0)
-    result = examination("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-report=r.json")
+    run_doctor("--doctor-fix", first).assert_outcomes(passed=0)
+    result = run_doctor("--doctor-fix", "--doctor-rule=diagram-missing", "--doctor-report=r.json")
     result.stdout.fnmatch_lines(["doctor: 3 diagrams to compute, 18 points, *"])
     assert sorted(outcomes(sick.path.parent / "r.json").values()) == ["fixed", "fixed", "fixed", "passed"]
     measures = [item["measures"] for item in items(sick.path.parent / "r.json").values() if "measures" in item]
     assert len(measures) == 3
 
 
-def test_a_lower_dimension_is_recorded_and_valid(examination: Doctor, sick: Built) -> None:
+def test_a_lower_dimension_is_recorded_and_valid(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
-    assert examination("--doctor-fix", "--doctor-max-dim=1").ret == 0
-    assert examination().ret == 0
+    assert run_doctor("--doctor-fix", "--doctor-max-dim=1").ret == 0
+    assert run_doctor().ret == 0
     with sick.open() as db:
         (payload,) = db.execute(
             "SELECT diagram_data FROM persistencediagram WHERE id = ?", (sick.diagram(),)
@@ -385,16 +381,16 @@ def test_a_lower_dimension_is_recorded_and_valid(examination: Doctor, sick: Buil
     assert '"max_dim": 1' in str(arrays["doctor_meta"][0])
 
 
-def test_a_fingerprint_tells_that_embeddings_have_changed(examination: Doctor, sick: Built) -> None:
+def test_a_fingerprint_tells_that_embeddings_have_changed(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
-    assert examination("--doctor-fix").ret == 0
+    assert run_doctor("--doctor-fix").ret == 0
     plant(sick, "diagram_stale")
-    result = examination("--doctor-rule=diagram-current")
+    result = run_doctor("--doctor-rule=diagram-current")
     result.stdout.fnmatch_lines(["*the embeddings have changed since it was computed of 6 points"])
-    assert examination("--doctor-fix").ret == 0
+    assert run_doctor("--doctor-fix").ret == 0
 
 
-def test_what_an_interrupted_repair_left_is_settled_and_said(examination: Doctor, sick: Built) -> None:
+def test_what_an_interrupted_repair_left_is_settled_and_said(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "embedding_of_lost_invocation")
     before = dump(sick.path)
     script = (
@@ -409,19 +405,19 @@ def test_what_an_interrupted_repair_left_is_settled_and_said(examination: Doctor
     killed = subprocess.run([sys.executable, "-c", script, str(sick.path)], check=False)
     assert killed.returncode == -9
     assert dump(sick.path) == before
-    result = examination("--doctor-fix")
+    result = run_doctor("--doctor-fix")
     assert result.ret == 0
-    assert examination("--doctor-undo", "all").ret == 0
+    assert run_doctor("--doctor-undo", "all").ret == 0
     assert dump(sick.path) == before
 
 
-def test_a_disk_without_room_is_refused(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_a_disk_without_room_is_refused(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     plant(sick, "diagram_null")
     pytester.makeconftest(
         "import shutil, collections\n"
         "Usage = collections.namedtuple('Usage', 'total used free')\n"
         "shutil.disk_usage = lambda path: Usage(10**9, 10**9, 1000)\n"
     )
-    result = examination("--doctor-fix")
+    result = run_doctor("--doctor-fix")
     assert result.ret == 4
     assert "bytes free" in result.stderr.str()

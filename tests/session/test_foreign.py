@@ -91,10 +91,10 @@ def five(folder: Path, result: pytest.RunResult) -> dict[str, dict[str, str]]:
     return {"json": described, "junit": junit, "terminal": terminal}
 
 
-def run(examination: Doctor, built: Built, *args: str) -> dict[str, str]:
+def run(run_doctor: Doctor, built: Built, *args: str) -> dict[str, str]:
     """What all five reports say, which is the same."""
     reports = ("--junitxml=r.xml", "--doctor-report=r.json", "--doctor-report=r.html", "-v", "-ojunit_family=xunit1")
-    result = examination(*args, *reports)
+    result = run_doctor(*args, *reports)
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
     said = five(built.path.parent, result)
     assert said["json"] == said["junit"] == said["terminal"]
@@ -103,7 +103,7 @@ def run(examination: Doctor, built: Built, *args: str) -> dict[str, str]:
 
 @MODES
 def test_what_a_rule_raises_or_gives_is_one_failure(
-    examination: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     built = build(pytester.path / "x.sqlite")
     lines = [HEAD]
@@ -122,7 +122,7 @@ def test_what_a_rule_raises_or_gives_is_one_failure(
         lines.append(f"def c(context):\n    return {value}\nown('{name}', c)")
     pytester.makeconftest("\n".join(lines))
     chosen = [f"--doctor-rule={name}" for name in names]
-    said = run(examination, built, *mode, *chosen, "--tb=long")
+    said = run(run_doctor, built, *mode, *chosen, "--tb=long")
     assert said == dict.fromkeys(names, "failed")
     report = items(pytester.path / "r.json")
     for name, kind in names.items():
@@ -170,7 +170,7 @@ def expected(program: list[str], severity: str) -> str:
 )
 @given(st.lists(st.tuples(PROGRAMS, st.sampled_from(["error", "warn"])), min_size=40, max_size=60))
 def test_five_reports_agree_on_whatever_others_do(
-    examination: Doctor, sick: Built, mode: tuple[str, ...], programs: list[tuple[list[str], str]]
+    run_doctor: Doctor, sick: Built, mode: tuple[str, ...], programs: list[tuple[list[str], str]]
 ) -> None:
     lines = [HEAD, "from pytest_panic_doctor import NotApplicable"]
     severities = ["[pytest]", "doctor_severity ="]
@@ -182,30 +182,30 @@ def test_five_reports_agree_on_whatever_others_do(
     folder = sick.path.parent
     (folder / "conftest.py").write_text("\n".join(lines))
     (folder / "pytest.ini").write_text("\n".join(severities))
-    said = run(examination, sick, *mode, *(f"--doctor-rule=own-{number}" for number in range(len(programs))))
+    said = run(run_doctor, sick, *mode, *(f"--doctor-rule=own-{number}" for number in range(len(programs))))
     assert said == {f"own-{number}": expected(*each) for number, each in enumerate(programs)}
 
 
-def test_a_traceback_is_there_for_who_asks(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_traceback_is_there_for_who_asks(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite")
     pytester.makeconftest(
         HEAD + "def c(context):\n    yield context.finding('found', count=1)\n    1 / 0\nown('own', c)"
     )
-    short = examination("--doctor-rule=own").stdout
+    short = run_doctor("--doctor-rule=own").stdout
     short.no_fnmatch_line("*Traceback*")
     short.fnmatch_lines(["own: found", "not examined to the end: the rule own of conftest raised ZeroDivisionError*"])
     assert len(short.lines) < 40
-    examination("--doctor-rule=own", "-vv").stdout.fnmatch_lines(["*Traceback*", "*ZeroDivisionError*"])
+    run_doctor("--doctor-rule=own", "-vv").stdout.fnmatch_lines(["*Traceback*", "*ZeroDivisionError*"])
 
 
 @MODES
 def test_an_embedding_hook_that_skips_is_no_green(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     with sick.open() as db:
         db.execute("UPDATE embedding SET vector = NULL WHERE id IN (?, ?)", (sick.embedding(3), sick.embedding(4)))
     pytester.makeconftest(HEAD + f"def pytest_doctor_embed(embedding_model, outputs):\n    {RAISES['importorskip']}\n")
-    said = run(examination, sick, *mode, "--doctor-fix", "--doctor-rule=embedding-vector")
+    said = run(run_doctor, sick, *mode, "--doctor-fix", "--doctor-rule=embedding-vector")
     assert list(said.values()) == ["failed", "failed"]
     for item in items(pytester.path / "r.json").values():
         assert [finding["count"] for finding in findings(item)] == [1]
@@ -215,7 +215,7 @@ def test_an_embedding_hook_that_skips_is_no_green(
 
 @MODES
 def test_a_listener_that_raises_is_a_note(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     kinds = [
         f"if item['rule'] == '{rule}': {code.replace('; ', ' or ')}"
@@ -226,7 +226,7 @@ def test_a_listener_that_raises_is_a_note(
         )
     ]
     pytester.makeconftest(HEAD + "def pytest_doctor_outcome(item):\n" + "".join(f"    {each}\n" for each in kinds))
-    said = run(examination, sick, *mode)
+    said = run(run_doctor, sick, *mode)
     assert set(said.values()) == {"passed"}
     notes = json.loads((pytester.path / "r.json").read_text())["doctor"]["notes"]
     assert len(notes) == len(kinds)
@@ -237,11 +237,11 @@ def test_a_listener_that_raises_is_a_note(
 @pytest.mark.parametrize("hook", ["pytest_doctor_rules()", "pytest_doctor_engine(name)"])
 @pytest.mark.parametrize("kind", ["skip", "exit", "SystemExit", "no text"])
 def test_a_hook_that_raises_at_the_start_is_a_mistake_of_the_command(
-    examination: Doctor, pytester: pytest.Pytester, hook: str, kind: str
+    run_doctor: Doctor, pytester: pytest.Pytester, hook: str, kind: str
 ) -> None:
     build(pytester.path / "x.sqlite")
     pytester.makeconftest(HEAD.split("RULES")[0] + f"def {hook}:\n    {RAISES[kind]}\n")
-    result = examination("--doctor-engine=mine", "--doctor-rule=schema")
+    result = run_doctor("--doctor-engine=mine", "--doctor-rule=schema")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"{hook.split('(')[0]} raised " in result.stderr.str()
     assert "Traceback" not in result.stderr.str()
@@ -249,11 +249,11 @@ def test_a_hook_that_raises_at_the_start_is_a_mistake_of_the_command(
 
 @pytest.mark.parametrize("given", ["7", "''", "'a b'", "'x:'", "':y'", "['x:y']"])
 def test_an_engine_hook_that_gives_something_else_is_told_so(
-    examination: Doctor, pytester: pytest.Pytester, given: str
+    run_doctor: Doctor, pytester: pytest.Pytester, given: str
 ) -> None:
     build(pytester.path / "x.sqlite")
     pytester.makeconftest(f"def pytest_doctor_engine(name):\n    return {given}\n")
-    result = examination("--doctor-engine=mine", "--doctor-rule=schema")
+    result = run_doctor("--doctor-engine=mine", "--doctor-rule=schema")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "pytest_doctor_engine returned " in result.stderr.str()
 
@@ -267,31 +267,31 @@ MARKS = {
 @MODES
 @pytest.mark.parametrize("mark", MARKS)
 def test_a_mark_changes_no_verdict(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], mark: str
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], mark: str
 ) -> None:
     with sick.open() as db:
         db.execute("UPDATE run SET experiment_id = 'x' WHERE id = ?", (sick.run(),))
     pytester.makeconftest(
         f"import pytest\ndef pytest_collection_modifyitems(items):\n    for item in items:\n        {MARKS[mark]}\n"
     )
-    said = run(examination, sick, *mode, "--doctor-rule=orphan-run", "--doctor-rule=schema")
+    said = run(run_doctor, sick, *mode, "--doctor-rule=orphan-run", "--doctor-rule=schema")
     assert said == {"orphan-run": "failed", "schema": "passed"}
 
 
-def test_an_item_that_a_hook_skips_is_named(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_an_item_that_a_hook_skips_is_named(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     built = build(pytester.path / "x.sqlite")
     pytester.makeconftest(
         "import pytest\ndef pytest_runtest_setup(item):\n"
         "    if 'orphan' in item.name:\n        pytest.skip('not today')\n"
     )
-    said = run(examination, built, "--doctor-rule=orphan-run", "--doctor-rule=schema")
+    said = run(run_doctor, built, "--doctor-rule=orphan-run", "--doctor-rule=schema")
     assert said == {"orphan-run": "skipped", "schema": "passed"}
     assert items(pytester.path / "r.json")["orphan-run"]["note"] == "not today"
 
 
-def test_ctrl_c_in_foreign_code_ends_the_session(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_ctrl_c_in_foreign_code_ends_the_session(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite")
     pytester.makeconftest(HEAD + "def c(context):\n    raise KeyboardInterrupt\n    yield\nown('own', c)")
-    result = examination("--doctor-rule=own", "--doctor-rule=schema", "--doctor-report=r.json")
+    result = run_doctor("--doctor-rule=own", "--doctor-rule=schema", "--doctor-report=r.json")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert json.loads((pytester.path / "r.json").read_text())["doctor"]["rules"]["not examined"] == 1

@@ -50,14 +50,14 @@ def flip(path: Path, name: str, *, header: bool = False) -> None:
 
 def examined(path: Path, *rules: str, everything: bool = False) -> dict[str, list[Outcome]]:
     """The outcomes of the items of `rules`, all where none is named, by rule, as a session has them."""
-    examination = from_database(Settings(path, rules=rules, kinds=KINDS))
-    examination.verification.everything = everything
-    examiner = Examiner(examination.database, examination.rules, KINDS)
-    examiner.verification = examination.verification
+    run_doctor = from_database(Settings(path, rules=rules, kinds=KINDS))
+    run_doctor.verification.everything = everything
+    examiner = Examiner(run_doctor.database, run_doctor.rules, KINDS)
+    examiner.verification = run_doctor.verification
     found: dict[str, list[Outcome]] = {}
-    for entry in examination.entries():
-        found.setdefault(entry.rule, []).append(examiner.examine(examination.rules[entry.rule], entry.subject))
-    examination.database.close()
+    for entry in run_doctor.entries():
+        found.setdefault(entry.rule, []).append(examiner.examine(run_doctor.rules[entry.rule], entry.subject))
+    run_doctor.database.close()
     return found
 
 
@@ -138,18 +138,18 @@ MODES = [(), ("-n2",)]
 
 @pytest.mark.parametrize("mode", MODES, ids=["plain", "n2"])
 def test_a_damaged_index_is_neither_repaired_nor_planned_through(
-    examination: Doctor, sick: Built, mode: tuple[str, ...]
+    run_doctor: Doctor, sick: Built, mode: tuple[str, ...]
 ) -> None:
     flip(sick.path, "sqlite_autoindex_run_1")
     before = sick.path.read_bytes()
-    fixed = examination("--doctor-fix", "--doctor-rule", "orphan-invocation", *mode)
+    fixed = run_doctor("--doctor-fix", "--doctor-rule", "orphan-invocation", *mode)
     assert fixed.ret == 4
     assert "restore the file from a backup" in fixed.stderr.str()
-    planned = examination("--doctor-plan", *mode)
+    planned = run_doctor("--doctor-plan", *mode)
     assert planned.ret == 1
     assert "would fix" not in planned.stdout.str()
     assert "table run is damaged" in planned.stdout.str()
-    seen = examination("--doctor-rule", "orphan-invocation", *mode)
+    seen = run_doctor("--doctor-rule", "orphan-invocation", *mode)
     assert seen.ret == 1
     assert "--doctor-fix" not in seen.stdout.str()
     assert "table run is damaged" in seen.stdout.str()
@@ -157,13 +157,13 @@ def test_a_damaged_index_is_neither_repaired_nor_planned_through(
     assert not sick.path.with_name("x.doctor.sqlite").exists()
 
 
-def test_another_items_advice_does_not_lead_into_a_damaged_file(examination: Doctor, sick: Built) -> None:
+def test_another_items_advice_does_not_lead_into_a_damaged_file(run_doctor: Doctor, sick: Built) -> None:
     """A defect in tables that are whole: it is found, and nobody is told to repair it in this file."""
     with sick.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = x'00' WHERE id = ?", (sick.diagram(),))
     flip(sick.path, "ix_embeddingcluster_embedding_id")
     for arguments in ((), ("--doctor-plan",)):
-        result = examination(*arguments, "--doctor-report=r.json")
+        result = run_doctor(*arguments, "--doctor-report=r.json")
         (item,) = [
             each for each in items(Path("r.json")).values() if each["rule"] == "diagram-valid" and each["findings"]
         ]
@@ -186,17 +186,17 @@ def test_a_damaged_index_does_not_decide_which_items_there_are(tmp_path: Path, n
     assert damaged.doubt.startswith("items may be missing: what lists them is damaged (")
 
 
-def test_no_selection_ends_well_where_items_may_be_missing(examination: Doctor, sick: Built) -> None:
+def test_no_selection_ends_well_where_items_may_be_missing(run_doctor: Doctor, sick: Built) -> None:
     """`orphan-cluster` reads neither table, and finds nothing wrong."""
     flip(sick.path, "ix_run_experiment_id")
-    result = examination("--doctor-rule", "orphan-cluster", "--doctor-report=r.json")
+    result = run_doctor("--doctor-rule", "orphan-cluster", "--doctor-report=r.json")
     assert outcomes(Path("r.json")) == {"orphan-cluster": "passed"}
     assert result.ret == 1
     result.stdout.fnmatch_lines(["doctor: items may be missing: what lists them is damaged*"])
 
 
 @pytest.mark.usefixtures("sick")
-def test_the_file_is_checked_once_for_all(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_the_file_is_checked_once_for_all(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     """By the first of two workers, for the other and for `file-integrity` too."""
     pytester.makeconftest(
         """
@@ -210,9 +210,9 @@ def test_the_file_is_checked_once_for_all(examination: Doctor, pytester: pytest.
         integrity.check = noted
         """
     )
-    assert examination("-n2").ret == 0
+    assert run_doctor("-n2").ret == 0
     assert len(Path("checks").read_text().split()) == 1, "by one of the workers"
-    assert examination("--doctor-fix", "-n2").ret == 0
+    assert run_doctor("--doctor-fix", "-n2").ret == 0
     assert len(Path("checks").read_text().split()) == 2, "before the first write, and by nobody after"
 
 
@@ -264,10 +264,10 @@ def test_what_this_sqlite_does_not_have_is_named(tmp_path: Path, sql: str, what:
     assert built.path.read_bytes() == before
 
 
-def test_a_session_says_what_is_not_there(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_session_says_what_is_not_there(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     with_what_is_not_there(pytester.path / "x.sqlite", ODD["expression"][0])
     for args in ((), ("--doctor-plan",), ("--doctor-fix",)):
-        done = examination(*args, "-p", "no:xdist")
+        done = run_doctor(*args, "-p", "no:xdist")
         text = done.stdout.str() + done.stderr.str()
         assert done.ret != 0
         assert "index odd of run needs the function german(), which this SQLite does not have" in text

@@ -34,10 +34,10 @@ def pytest_runtest_logreport(report):
 
 @pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "n2"])
 def test_an_examination_ends_with_one_sentence(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     pytester.makeconftest(CONFTEST)
-    result = examination("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml", *mode)
+    result = run_doctor("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml", *mode)
     assert result.ret in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
     result.stdout.fnmatch_lines(["*rules: * not examined", SAID])
     text = result.stdout.str() + result.stderr.str()
@@ -48,22 +48,22 @@ def test_an_examination_ends_with_one_sentence(
     assert came["doctor"]["rules"]["sick"] == 0
     assert came["doctor"]["rules"]["not examined"] >= 1
     assert Path(f"{sick.path}-journal").stat().st_size > 0, "nothing was written without --doctor-fix"
-    assert examination().ret == pytest.ExitCode.USAGE_ERROR
+    assert run_doctor().ret == pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "n2"])
 def test_a_repair_lets_sqlite_roll_back_and_says_so(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     before = dump(sick.path)
     pytester.makeconftest(CONFTEST)
-    result = examination("--doctor-fix", "--doctor-report=r.json", *mode)
+    result = run_doctor("--doctor-fix", "--doctor-report=r.json", *mode)
     assert result.ret == 0, result.stdout.str()
     assert set(outcomes(pytester.path / "r.json").values()) <= {"passed", "skipped"}
     said = "another program died while it wrote: SQLite rolled back what it had not committed"
     result.stdout.fnmatch_lines([f"doctor: {said}"])
     leave_half_written(sick.path)
-    examination("--doctor-fix", "--doctor-rule=schema").stdout.fnmatch_lines([f"doctor: warning: {said}"])
+    run_doctor("--doctor-fix", "--doctor-rule=schema").stdout.fnmatch_lines([f"doctor: warning: {said}"])
     assert dump(sick.path) == before
 
 

@@ -32,12 +32,12 @@ def properties(case: ElementTree.Element, family: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("family", ["xunit1", "xunit2"])
-def test_junit(examination: Doctor, sick: Built, mode: tuple[str, ...], family: str) -> None:
+def test_junit(run_doctor: Doctor, sick: Built, mode: tuple[str, ...], family: str) -> None:
     with sick.open() as db:
         for digit, name in enumerate(("vector_null", "diagram_of_lost_run", "diagram_twice")):
             DAMAGES[name].plant(db, sick)
             db.execute("UPDATE persistencediagram SET id = ? WHERE id = ?", (f"{digit}" * 32, "f" * 32))
-    examination(*mode, "--doctor-fix", "--junitxml=r.xml", "-o", f"junit_family={family}")
+    run_doctor(*mode, "--doctor-fix", "--junitxml=r.xml", "-o", f"junit_family={family}")
     found = cases(sick.path.parent / "r.xml")
     assert len(found) == COUNT
     vector = found["doctor.embedding-vector", f"{dashed(sick.experiment)}-Nomic"]
@@ -65,7 +65,7 @@ def test_junit(examination: Doctor, sick: Built, mode: tuple[str, ...], family: 
             assert {child.tag for child in case} <= CASE
 
 
-def test_own_tests_beside_it_keep_their_names(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_own_tests_beside_it_keep_their_names(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_own="def test_own():\n    pass\n")
-    examination("test_own.py", "--junitxml=r.xml")
+    run_doctor("test_own.py", "--junitxml=r.xml")
     assert ("test_own", "test_own") in cases(sick.path.parent / "r.xml")

@@ -33,11 +33,11 @@ REMOVING = "import os\ndef pytest_doctor_outcome(item):\n    if os.path.exists('
 
 @pytest.mark.parametrize("table", ["run", "experimentconfig"])
 def test_an_id_that_cannot_be_queried_fails_its_items_without_id_format(
-    examination: Doctor, sick: Built, table: str
+    run_doctor: Doctor, sick: Built, table: str
 ) -> None:
     with sick.open() as db:
         rename(db, table, sick.run() if table == "run" else sick.experiment, SPELLINGS["a byte 0xff"])
-    result = examination("--doctor-rule=diagram-missing", "--doctor-rule=embedding-missing")
+    result = run_doctor("--doctor-rule=diagram-missing", "--doctor-rule=embedding-missing")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*not examined: the id of the * is not UTF-8*(see id-format)*"])
 
@@ -48,11 +48,11 @@ def test_an_id_that_cannot_be_queried_fails_its_items_without_id_format(
     ids=["replaced", "removed"],
 )
 def test_a_database_that_is_another_now_is_not_green(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], conftest: str, what: str
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], conftest: str, what: str
 ) -> None:
     shutil.copy(sick.path, pytester.path / "other.sqlite")
     pytester.makeconftest(conftest)
-    result = examination(*mode, "--doctor-report=r.json", "--junitxml=r.xml", "--maxprocesses=2")
+    result = run_doctor(*mode, "--doctor-report=r.json", "--junitxml=r.xml", "--maxprocesses=2")
     assert result.ret in (1, 2), result.stdout.str()
     assert f"x.sqlite {what} after the examination began: run again" in result.stdout.str()
     if (pytester.path / "r.json").exists():
@@ -61,7 +61,7 @@ def test_a_database_that_is_another_now_is_not_green(
 
 
 def test_a_baseline_of_a_session_that_reached_a_part_is_not_written(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(
         "from pytest_panic_doctor import Rule, Scope\n"
@@ -69,14 +69,14 @@ def test_a_baseline_of_a_session_that_reached_a_part_is_not_written(
         "def pytest_doctor_rules():\n    return [Rule('a-mine', Scope.DATABASE, 'mine', check)]\n"
     )
     plant(sick, "diagram_null")
-    result = examination("-x", "--doctor-baseline=b.json", "--doctor-baseline-write")
+    result = run_doctor("-x", "--doctor-baseline=b.json", "--doctor-baseline-write")
     assert result.ret == 1
     assert "doctor: the baseline was not written: the examination did not finish" in result.stdout.str()
     assert not (pytester.path / "b.json").exists()
 
 
 def test_a_payload_that_is_only_rewritten_is_planned_so(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     with sick.open() as db:
         row = (sick.diagram(),)
@@ -85,23 +85,23 @@ def test_a_payload_that_is_only_rewritten_is_planned_so(
             arrays = {name: stored[name] for name in stored.files}
         broken = npz(**arrays | {"dgms_count": np.array(3)})
         db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (broken, *row))
-    result = examination("--doctor-plan", "--doctor-report=r.json")
+    result = run_doctor("--doctor-plan", "--doctor-report=r.json")
     planned = [item for item in items(pytester.path / "r.json").values() if item["outcome"] == "failed"]
     assert [item["measures"] for item in planned] == [{"rewritten": 1}]
     result.stdout.fnmatch_lines(["would fix * diagram-valid * rewrite 1 diagram without computing"])
-    assert examination("--doctor-fix", "--doctor-report=r.json").ret == 0
+    assert run_doctor("--doctor-fix", "--doctor-report=r.json").ret == 0
     assert [item["note"] for item in items(pytester.path / "r.json").values() if item["outcome"] == "fixed"] == [
         "rewrote the payload so that the research tool reads it; its bars are as they were"
     ]
 
 
 def test_the_next_command_runs_with_the_same_files_and_plugins(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     (pytester.path / "own.ini").write_text("[pytest]\n")
     (pytester.path / "mine.py").write_text("")
     plant(sick, "diagram_null")
-    result = examination("-c", "own.ini", "--rootdir=.", "-pmine", "-p", "no:randomly", "-o", "addopts=")
+    result = run_doctor("-c", "own.ini", "--rootdir=.", "-pmine", "-p", "no:randomly", "-o", "addopts=")
     (line,) = [line for line in result.stdout.lines if line.startswith("next: ") and "-n 2" in line]
     words = shlex.split(line.removeprefix("next: "))
     assert words[words.index("pytest") + 1 : words.index("--doctor-db")] == [
@@ -109,33 +109,33 @@ def test_the_next_command_runs_with_the_same_files_and_plugins(
     ]
 
 
-def test_a_folder_with_control_characters_reaches_no_terminal(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_folder_with_control_characters_reaches_no_terminal(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     folder = pytester.path / "a\x1b31mb\rc"
     folder.mkdir()
     built = build(folder / "x.sqlite")
     plant(built, "diagram_null")
-    result = examination("-v", "--rootdir=.", database=f"{folder.name}/x.sqlite")
+    result = run_doctor("-v", "--rootdir=.", database=f"{folder.name}/x.sqlite")
     assert result.ret == 1
     assert "a\x1b31mb" not in result.stdout.str()
     assert "a\N{REPLACEMENT CHARACTER}31mb\N{REPLACEMENT CHARACTER}c" in result.stdout.str()
 
 
-def test_file_integrity_does_not_refer_to_itself(examination: Doctor, sick: Built) -> None:
+def test_file_integrity_does_not_refer_to_itself(run_doctor: Doctor, sick: Built) -> None:
     with sick.path.open("r+b") as file:
         file.seek(5 * 4096 + 8)
         file.write(b"\xff" * 4000)
-    result = examination("--doctor-rule=file-integrity")
+    result = run_doctor("--doctor-rule=file-integrity")
     assert result.ret == 1
     assert "see file-integrity" not in result.stdout.str()
     result.stdout.fnmatch_lines(["*nothing repairs this: restore the file from a backup*"])
 
 
-def test_the_page_says_of_an_index_that_it_is_rebuilt(examination: Doctor, sick: Built) -> None:
+def test_the_page_says_of_an_index_that_it_is_rebuilt(run_doctor: Doctor, sick: Built) -> None:
     with sick.open() as db:
         db.execute("PRAGMA writable_schema = ON")
         (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_run_experiment_id'").fetchone()
         db.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = 'ix_persistencediagram_run_id'", (page,))
-    examination("--doctor-rule=file-integrity", "--doctor-report=r.html")
+    run_doctor("--doctor-rule=file-integrity", "--doctor-report=r.html")
     (rule,) = data_of(Path("r.html"))["rules"]
     assert rule["verdict"] == "sick"
     assert integrity.REBUILD in rule["remedy"]
@@ -150,7 +150,7 @@ NO_LIST = "UPDATE experimentconfig SET embedding_models = 'oops' WHERE id = '{ex
     [("orphan-embedding", VIEW, "schema"), ("orphan-diagram", NO_LIST, "experiment-config")],
 )
 def test_rules_alone_are_not_green_where_items_may_be_missing(
-    examination: Doctor,
+    run_doctor: Doctor,
     sick: Built,
     pytester: pytest.Pytester,
     mode: tuple[str, ...],
@@ -161,7 +161,7 @@ def test_rules_alone_are_not_green_where_items_may_be_missing(
     with sick.open() as db:
         db.executescript(script.format(experiment=sick.experiment))
     reports = ("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml", "--doctor-shard=1/1")
-    result = examination(f"--doctor-rule={rule}", *mode, *reports)
+    result = run_doctor(f"--doctor-rule={rule}", *mode, *reports)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [f"doctor: items may be missing or cannot be judged: {decisive}*examine {decisive} too"]
@@ -171,10 +171,10 @@ def test_rules_alone_are_not_green_where_items_may_be_missing(
     assert "items may be missing" in (pytester.path / "r.html").read_text()
     (suite,) = ElementTree.parse(pytester.path / "r.xml").iter("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
-    merged = examination("--doctor-merge=r.json", "--doctor-report=m.json", database=None)
+    merged = run_doctor("--doctor-merge=r.json", "--doctor-report=m.json", database=None)
     assert merged.ret == 1
     assert json.loads((pytester.path / "m.json").read_text())["doctor"]["doubts"] == [doubt]
-    assert examination(f"--doctor-rule={rule}", "-o", f"doctor_severity={decisive}: off").ret == 0
+    assert run_doctor(f"--doctor-rule={rule}", "-o", f"doctor_severity={decisive}: off").ret == 0
 
 
 ENDING = "import pytest\ndef pytest_runtest_logfinish(nodeid):\n    if 'schema' in nodeid: pytest.exit('enough', 0)\n"
@@ -194,19 +194,19 @@ SET = "def pytest_sessionfinish(session): session.exitstatus = 0\n"
 
 @pytest.mark.parametrize("conftest", [ENDING, TAKEN, SET], ids=["ended", "taken", "set"])
 def test_a_status_that_others_set_is_not_green_where_an_item_failed_or_did_not_end(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], conftest: str
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], conftest: str
 ) -> None:
     (pytester.path / "mine.py").write_text(conftest)
     if conftest is SET:
         plant(sick, "diagram_null")
-    result = examination("-p", "mine", "--junitxml=r.xml", *mode)
+    result = run_doctor("-p", "mine", "--junitxml=r.xml", *mode)
     if conftest is ENDING and "-n" not in mode:
         assert "did not end, so nothing is known about them" in result.stdout.str()
     assert result.ret != 0
 
 
 def test_a_finding_that_counts_no_row_is_one_for_its_severity(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     assert sick.path.exists()
     pytester.makeconftest(
@@ -214,5 +214,5 @@ def test_a_finding_that_counts_no_row_is_one_for_its_severity(
         "def check(context):\n    yield context.finding('bad', count=0)\n"
         "def pytest_doctor_rules():\n    return [Rule('a-mine', Scope.DATABASE, 'mine', check)]\n"
     )
-    assert examination("--doctor-rule=a-mine", "-o", "doctor_severity=a-mine: warn <= 0").ret == 1
-    assert examination("--doctor-rule=a-mine", "-o", "doctor_severity=a-mine: warn <= 1").ret == 0
+    assert run_doctor("--doctor-rule=a-mine", "-o", "doctor_severity=a-mine: warn <= 0").ret == 1
+    assert run_doctor("--doctor-rule=a-mine", "-o", "doctor_severity=a-mine: warn <= 1").ret == 0

@@ -16,10 +16,10 @@ MODES = pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "n2"])
 @MODES
 @pytest.mark.parametrize("gone", ["table_gone", "table_without_rowid"])
 def test_what_can_be_repaired_is_repaired_where_a_table_cannot_be_asked(
-    examination: Doctor, sick: Built, mode: tuple[str, ...], gone: str
+    run_doctor: Doctor, sick: Built, mode: tuple[str, ...], gone: str
 ) -> None:
     plant(sick, gone, "diagram_null")
-    result = examination("--doctor-fix", "--doctor-report=r.json", *mode)
+    result = run_doctor("--doctor-fix", "--doctor-report=r.json", *mode)
     assert result.ret == 1
     came = outcomes(sick.path.with_name("r.json"))
     assert came["schema"] == "failed"
@@ -28,7 +28,7 @@ def test_what_can_be_repaired_is_repaired_where_a_table_cannot_be_asked(
 
 
 def test_a_rule_of_others_that_cannot_be_asked_stops_no_repair(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(
         "import pytest_panic_doctor as d\n"
@@ -39,7 +39,7 @@ def test_a_rule_of_others_that_cannot_be_asked_stops_no_repair(
         "    return [own]\n"
     )
     plant(sick, "diagram_null")
-    result = examination("--doctor-fix", "--doctor-report=r.json")
+    result = run_doctor("--doctor-fix", "--doctor-report=r.json")
     assert result.ret == 1
     came = outcomes(sick.path.with_name("r.json"))
     assert [name for name, word in came.items() if word == "failed"] == ["own"]
@@ -49,7 +49,7 @@ def test_a_rule_of_others_that_cannot_be_asked_stops_no_repair(
 
 @pytest.mark.parametrize("older", [False, True], ids=["with UNIQUE", "without"])
 def test_a_misspelt_column_in_a_rule_is_the_rules_fault(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, older: bool
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, older: bool
 ) -> None:
     """Files without the later constraints have a warning from `schema`, which excuses nothing."""
     pytester.makeconftest(
@@ -62,15 +62,15 @@ def test_a_misspelt_column_in_a_rule_is_the_rules_fault(
     )
     sick.path.unlink()
     build(sick.path, older=older)
-    result = examination("--doctor-rule=own")
+    result = run_doctor("--doctor-rule=own")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*OperationalError('no such column: sed') in conftest.py:*"])
 
 
-def test_a_column_that_the_file_lacks_is_not(examination: Doctor, sick: Built) -> None:
+def test_a_column_that_the_file_lacks_is_not(run_doctor: Doctor, sick: Built) -> None:
     with sick.open() as db:
         db.execute("ALTER TABLE embeddingcluster RENAME COLUMN medoid_embedding_id TO centre")
-    result = examination("--doctor-rule=orphan-cluster", "--doctor-rule=schema", "-rs")
+    result = run_doctor("--doctor-rule=orphan-cluster", "--doctor-rule=schema", "-rs")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["SKIPPED*no such column: *medoid_embedding_id (see schema)"])
     result.assert_outcomes(failed=1, skipped=1)
@@ -79,7 +79,7 @@ def test_a_column_that_the_file_lacks_is_not(examination: Doctor, sick: Built) -
 @MODES
 @pytest.mark.usefixtures("sick")
 def test_a_report_that_cannot_be_written_is_said_and_is_not_green(
-    examination: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     (pytester.path / "full.jsonl").symlink_to("/dev/full")
     (pytester.path / "gone").mkdir()
@@ -89,7 +89,7 @@ def test_a_report_that_cannot_be_written_is_said_and_is_not_green(
         f"    shutil.rmtree({str(pytester.path / 'gone')!r}, ignore_errors=True)\n"
     )
     reports = [f"--doctor-report={name}" for name in ("full.jsonl", "gone/r.json", "gone/r.html", "here.json")]
-    result = examination("--doctor-rule=orphan-run", "--doctor-rule=schema", *reports, *mode)
+    result = run_doctor("--doctor-rule=orphan-run", "--doctor-rule=schema", *reports, *mode)
     assert result.ret == 1
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
@@ -105,8 +105,8 @@ def test_a_report_that_cannot_be_written_is_said_and_is_not_green(
 
 @pytest.mark.parametrize("option", ["--setup-only", "--setup-plan"])
 @pytest.mark.usefixtures("sick")
-def test_what_examines_nothing_is_refused(examination: Doctor, option: str) -> None:
-    result = examination(option)
+def test_what_examines_nothing_is_refused(run_doctor: Doctor, option: str) -> None:
+    result = run_doctor(option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --setup-only and --setup-plan examine nothing: leave them out, or *"])
 
@@ -144,19 +144,19 @@ def test_no_report_takes_the_place_of_the_database(pytester: pytest.Pytester) ->
 
 
 def test_the_command_line_has_the_last_word_over_the_ini_file(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "diagram_null")
     pytester.makeini("[pytest]\ndoctor_fix = true\n")
-    planned = examination("--doctor-plan")
+    planned = run_doctor("--doctor-plan")
     assert planned.ret == 1
     planned.stdout.fnmatch_lines(["*compute 1 diagram*"])
-    assert examination("-q").ret == 0
-    undone = examination("--doctor-undo", "all")
+    assert run_doctor("-q").ret == 0
+    undone = run_doctor("--doctor-undo", "all")
     assert undone.ret == 0
     undone.stdout.fnmatch_lines(["undid repair 1 (diagram-missing): 1 row; this undo is repair 2"])
     pytester.makeini("[pytest]\ndoctor_undo = all\n")
-    assert examination("--doctor-fix").ret == 0
-    examination().stdout.fnmatch_lines(["undid repair 3 (diagram-missing): 1 row*"])
+    assert run_doctor("--doctor-fix").ret == 0
+    run_doctor().stdout.fnmatch_lines(["undid repair 3 (diagram-missing): 1 row*"])
     pytester.makeini("[pytest]\ndoctor_rules = true\n")
-    examination().stdout.fnmatch_lines(["*orphan-run*"])
+    run_doctor().stdout.fnmatch_lines(["*orphan-run*"])

@@ -74,17 +74,17 @@ def test_no_output_takes_the_place_of_another_or_of_the_database(tmp_path: Path)
     check_outputs(Settings(database, baseline=report, reports=(tmp_path / "other.json",)), None)
 
 
-def test_the_session_ends_before_it_begins(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_the_session_ends_before_it_begins(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     assert sick.path.exists()
-    result = examination("--doctor-baseline=missing/known.json", "--doctor-baseline-write", "--doctor-fix")
+    result = run_doctor("--doctor-baseline=missing/known.json", "--doctor-baseline-write", "--doctor-fix")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --doctor-baseline missing/known.json cannot be written (No such file *"])
     assert [each.name for each in pytester.path.iterdir() if "doctor" in each.name] == []
-    assert examination("--junitxml=x.sqlite").ret == pytest.ExitCode.USAGE_ERROR
+    assert run_doctor("--junitxml=x.sqlite").ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_through_links_from_home_and_where_mounted(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One file each, whatever its name; and what was a link stays one."""
     folder, outside = pytester.path, pytester.path / "outside"
@@ -94,7 +94,7 @@ def test_through_links_from_home_and_where_mounted(
         (folder / name).symlink_to(outside / name)
     (outside / "r.xml").symlink_to(outside / "real.xml")
     reports = ("--doctor-report=r.json", "--doctor-report=~/r.jsonl", "--junitxml=~/r.xml")
-    result = examination(ONE, *reports, "--doctor-baseline=known.json", "--doctor-baseline-write")
+    result = run_doctor(ONE, *reports, "--doctor-baseline=known.json", "--doctor-baseline-write")
     assert result.ret == 0, result.stdout.str()
     assert completed(outside / "real.xml")
     assert (outside / "r.xml").is_symlink()
@@ -111,7 +111,7 @@ def test_through_links_from_home_and_where_mounted(
         mounted(outside / "m.json", folder / "m.json"),
         mounted(outside / "m.html", folder / "m.html"),
     ):
-        result = examination(ONE, "--doctor-report=m.json", "--doctor-report=m.html", "--junitxml=m.xml")
+        result = run_doctor(ONE, "--doctor-report=m.json", "--doctor-report=m.html", "--junitxml=m.xml")
     assert result.ret == 0, result.stdout.str()
     assert completed(outside / "m.xml")
     assert outcomes(outside / "m.json") == {"orphan-run": "passed"}
@@ -120,9 +120,9 @@ def test_through_links_from_home_and_where_mounted(
 
 
 @pytest.mark.usefixtures("sick")
-def test_a_junit_file_for_which_there_is_no_room(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_junit_file_for_which_there_is_no_room(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     (pytester.path / "full.xml").symlink_to("/dev/full")
-    result = examination(ONE, "--junitxml=full.xml", "-n2")
+    result = run_doctor(ONE, "--junitxml=full.xml", "-n2")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["doctor: full.xml could not be written (No space left on device): *"])
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
@@ -133,9 +133,9 @@ def test_where_one_may_not_write_it_is_said_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
     build(folder / "x.sqlite")
-    examination = ["-m", "pytest", *ALONE, "-p", "no:cacheprovider", "--doctor-db=x.sqlite", ONE]
+    run_doctor = ["-m", "pytest", *ALONE, "-p", "no:cacheprovider", "--doctor-db=x.sqlite", ONE]
     for output in ("--doctor-report=r.html", "--junitxml=r.xml", "--junitxml=deep/er/r.xml"):
-        done = as_second([*examination, output], folder)
+        done = as_second([*run_doctor, output], folder)
         assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
         flag, _, name = output.partition("=")
         assert f"ERROR: {flag} {name} cannot be written (Permission denied): " in done.stderr

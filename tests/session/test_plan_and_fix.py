@@ -58,12 +58,12 @@ def weighed(rule: str, rows: int, size: int) -> str:
 
 
 def test_rows_that_items_share_are_planned_once(
-    examination: Doctor, shared: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
+    run_doctor: Doctor, shared: Built, pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
-    planned = examination("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json", *mode)
+    planned = run_doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json", *mode)
     measured = [item["measures"] for item in items(pytester.path / "r.json").values()]
     alone = [int(each["rows"]) for each in measured if isinstance(each, dict)]
-    examination("--doctor-fix", "--doctor-rule=odd", *mode)
+    run_doctor("--doctor-fix", "--doctor-rule=odd", *mode)
     done = repairs(shared.path)
     rows, size = sum(each.rows for each in done), sum(each.bytes for each in done)
     planned.stdout.fnmatch_lines([weighed("odd", rows, size)])
@@ -72,33 +72,33 @@ def test_rows_that_items_share_are_planned_once(
 
 
 def test_an_item_that_is_repaired_alone_takes_what_was_planned(
-    examination: Doctor, shared: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, shared: Built, pytester: pytest.Pytester
 ) -> None:
-    examination("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json")
+    run_doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-report=r.json")
     name, item = next(iter(items(pytester.path / "r.json").items()))
-    examination(f"x.sqlite::{name}", "--doctor-fix")
+    run_doctor(f"x.sqlite::{name}", "--doctor-fix")
     done = Counter(rows=sum(each.rows for each in repairs(shared.path)))
     done["bytes"] = sum(each.bytes for each in repairs(shared.path))
     assert item["measures"] == done
 
 
-def test_rows_that_rules_share_are_said_in_all(examination: Doctor, shared: Built) -> None:
-    planned = examination("--doctor-plan", "--doctor-rule=odd", "--doctor-rule=seven")
-    examination("--doctor-fix", "--doctor-rule=odd", "--doctor-rule=seven")
+def test_rows_that_rules_share_are_said_in_all(run_doctor: Doctor, shared: Built) -> None:
+    planned = run_doctor("--doctor-plan", "--doctor-rule=odd", "--doctor-rule=seven")
+    run_doctor("--doctor-fix", "--doctor-rule=odd", "--doctor-rule=seven")
     done = repairs(shared.path)
     rows, size = sum(each.rows for each in done), sum(each.bytes for each in done)
     planned.stdout.fnmatch_lines([f"{weighed('in all', rows, size)}: some for several rules"])
 
 
 def test_accepted_findings_are_planned_as_they_are_repaired(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "embedding_of_lost_invocation")
     pytester.makeini("[pytest]\ndoctor_severity = orphan-embedding: warn")
-    result = examination("--doctor-plan")
+    result = run_doctor("--doctor-plan")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["would fix    orphan-embedding      quarantine 1 row, *"])
-    examination("--doctor-fix")
+    run_doctor("--doctor-fix")
     assert [each.rule for each in repairs(sick.path)] == ["orphan-embedding"]
 
 

@@ -30,11 +30,11 @@ RUNS = 3
 ENGINES = """
 import os, signal, time
 import numpy as np
-from pytest_panic_doctor.topology.engines import pick
+from pytest_panic_doctor.topology.engines import load_engine
 
 class Deed:
     def __init__(self, deed):
-        self.deed, self.engine = deed, pick()
+        self.deed, self.engine = deed, load_engine()
         self.name, self.version = self.engine.name, self.engine.version
 
     def bars(self, apart, max_dim, threads):
@@ -79,7 +79,7 @@ def payloads(path: Path) -> dict[str, Payload]:
     return {name: decode(data) for name, data in rows}
 
 
-def check_all_are_there(built: Built, examination: Doctor, before: object, runs: int = RUNS) -> None:
+def check_all_are_there(built: Built, run_doctor: Doctor, before: object, runs: int = RUNS) -> None:
     """Every diagram once, with the bars of this machine; the journal takes all of it back."""
     whole = build(built.path.with_name("whole.sqlite"), runs=runs)
     expected, found = payloads(whole.path), payloads(built.path)
@@ -93,17 +93,17 @@ def check_all_are_there(built: Built, examination: Doctor, before: object, runs:
     states = journal.execute("SELECT status, count(*) FROM repairs GROUP BY 1").fetchall()
     journal.close()
     assert states == [("applied", len(expected))]
-    assert examination("--doctor-undo", "all").ret == 0
+    assert run_doctor("--doctor-undo", "all").ret == 0
     assert dump(built.path) == before
 
 
 @pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "n2"])
 def test_all_diagrams_come_from_the_cluster(
-    examination: Doctor, empty: Built, running: Running, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
+    run_doctor: Doctor, empty: Built, running: Running, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
 ) -> None:
     before = dump(empty.path)
     monkeypatch.setenv("RAY_ADDRESS", running.address)
-    result = examination("--doctor-fix", "--doctor-engine=ray", "--doctor-report=r.json", *mode)
+    result = run_doctor("--doctor-fix", "--doctor-engine=ray", "--doctor-report=r.json", *mode)
     assert result.ret == 0, result.stdout.str()
     assert result.stderr.str() == ""
     result.stdout.fnmatch_lines(
@@ -117,11 +117,11 @@ def test_all_diagrams_come_from_the_cluster(
         measures = reported[name]["measures"]
         assert isinstance(measures, dict)
         assert measures.keys() == {"points", "distinct", "seconds", "peak_memory", "engine"}
-    check_all_are_there(empty, examination, before)
+    check_all_are_there(empty, run_doctor, before)
 
 
 def test_a_node_is_killed_in_mid_run(
-    examination: Doctor, empty: Built, running: Running, pytester: pytest.Pytester
+    run_doctor: Doctor, empty: Built, running: Running, pytester: pytest.Pytester
 ) -> None:
     without_diagrams(pytester.path, 5)
     before = dump(empty.path)
@@ -134,7 +134,7 @@ def test_a_node_is_killed_in_mid_run(
     running.add(node(1, 1000))
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
-    check_all_are_there(empty, examination, before, runs=5)
+    check_all_are_there(empty, run_doctor, before, runs=5)
 
 
 def written(built: Built) -> int:
@@ -150,10 +150,10 @@ def wait_for(happened: object, seconds: float = 40) -> None:
 
 
 def test_what_is_lost_again_and_again_fails_and_the_others_go_on(
-    examination: Doctor, empty: Built, running: Running
+    run_doctor: Doctor, empty: Built, running: Running
 ) -> None:
     merge_two_points(empty)
-    result = examination("--doctor-fix", "--doctor-engine=engines:killer", f"--doctor-ray={running.address}")
+    result = run_doctor("--doctor-fix", "--doctor-engine=engines:killer", f"--doctor-ray={running.address}")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
@@ -173,19 +173,19 @@ def merge_two_points(built: Built) -> None:
         )
 
 
-def test_what_outgrows_its_task_gets_more(examination: Doctor, empty: Built, running: Running) -> None:
+def test_what_outgrows_its_task_gets_more(run_doctor: Doctor, empty: Built, running: Running) -> None:
     only = f"x.sqlite::diagram-missing[{dashed(empty.run())}-Nomic]"
-    result = examination("--doctor-fix", "--doctor-engine=engines:hungry", f"--doctor-ray={running.address}", only)
+    result = run_doctor("--doctor-fix", "--doctor-engine=engines:hungry", f"--doctor-ray={running.address}", only)
     assert result.ret == 0, result.stdout.str()
     (payload,) = payloads(empty.path).values()
     assert payload.provenance
     assert payload.provenance.peak_memory > 280e6
 
 
-def test_what_outgrows_the_memory_given_says_so(examination: Doctor, empty: Built, running: Running) -> None:
+def test_what_outgrows_the_memory_given_says_so(run_doctor: Doctor, empty: Built, running: Running) -> None:
     only = f"x.sqlite::diagram-missing[{dashed(empty.run())}-Nomic]"
     ray = ("--doctor-engine=engines:hungry", f"--doctor-ray={running.address}")
-    result = examination("--doctor-fix", "--doctor-memory=400MB", *ray, only)
+    result = run_doctor("--doctor-fix", "--doctor-memory=400MB", *ray, only)
     assert result.ret == 1
     result.stdout.re_match_lines(
         [r"not repaired: the diagram of 6 points reached \d+ MB, its limit, after \d+ s in H0 to H2; give it more with"]
@@ -193,10 +193,10 @@ def test_what_outgrows_the_memory_given_says_so(examination: Doctor, empty: Buil
     assert written(empty) == 0
 
 
-def test_a_timeout_is_the_same_sentence(examination: Doctor, empty: Built, running: Running) -> None:
+def test_a_timeout_is_the_same_sentence(run_doctor: Doctor, empty: Built, running: Running) -> None:
     merge_two_points(empty)
     ray = ("--doctor-engine=engines:endless", f"--doctor-ray={running.address}", "--doctor-timeout=1")
-    result = examination("--doctor-fix", "--doctor-rule=diagram-missing", *ray)
+    result = run_doctor("--doctor-fix", "--doctor-rule=diagram-missing", *ray)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["not repaired: the diagram of 6 points was ended after 1 s, its limit; give it more with --doctor-timeout 10"]
@@ -204,15 +204,15 @@ def test_a_timeout_is_the_same_sentence(examination: Doctor, empty: Built, runni
     result.stdout.fnmatch_lines(["*5 failed, 1 fixed in *"])
 
 
-def test_only_what_was_chosen_is_computed(examination: Doctor, empty: Built, running: Running) -> None:
+def test_only_what_was_chosen_is_computed(run_doctor: Doctor, empty: Built, running: Running) -> None:
     only = f"x.sqlite::diagram-missing[{dashed(empty.run(1))}-Nomic]"
-    result = examination("--doctor-fix", "--doctor-engine=engines:slow", f"--doctor-ray={running.address}", only)
+    result = run_doctor("--doctor-fix", "--doctor-engine=engines:slow", f"--doctor-ray={running.address}", only)
     assert result.ret == 0
     assert written(empty) == 1
 
 
 def test_the_outcomes_are_those_of_this_machine(
-    examination: Doctor, pytester: pytest.Pytester, running: Running
+    run_doctor: Doctor, pytester: pytest.Pytester, running: Running
 ) -> None:
     found = []
     for ray in ((), ("--doctor-engine=ray", f"--doctor-ray={running.address}", "-n2")):
@@ -227,7 +227,7 @@ def test_the_outcomes_are_those_of_this_machine(
             db.execute(
                 f"UPDATE persistencediagram SET diagram_data = ({other}) WHERE run_id = ?", (uid(2, 0), uid(2, 1))
             )
-        examination("--doctor-fix", "--doctor-report=r.json", *ray)
+        run_doctor("--doctor-fix", "--doctor-report=r.json", *ray)
         found.append(outcomes(pytester.path / "r.json"))
         for sidecar in pytester.path.glob("x.doctor*"):
             sidecar.unlink()
@@ -260,12 +260,12 @@ def alive(process: psutil.Process) -> bool:
 
 
 def test_an_address_that_cannot_be_reached_is_a_usage_error(
-    examination: Doctor, empty: Built, monkeypatch: pytest.MonkeyPatch
+    run_doctor: Doctor, empty: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = dump(empty.path)
     for given in ("--doctor-ray=127.0.0.1:1", "--doctor-engine=ray"):
         monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-        result = examination("--doctor-fix", given)
+        result = run_doctor("--doctor-fix", given)
         assert result.ret == 4
         assert result.stderr.lines == [
             "ERROR: the Ray cluster at 127.0.0.1:1 cannot be reached (Connection refused): correct --doctor-ray, or "
@@ -276,11 +276,11 @@ def test_an_address_that_cannot_be_reached_is_a_usage_error(
 
 
 def test_without_ray_the_extra_is_named(
-    examination: Doctor, empty: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    run_doctor: Doctor, empty: Built, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (pytester.path / "without_ray.py").write_text("import sys\nsys.modules['ray'] = None\n")
     monkeypatch.setenv("PYTHONPATH", os.fspath(pytester.path))
-    result = examination("-p", "without_ray", "--doctor-fix", "--doctor-engine=ray")
+    result = run_doctor("-p", "without_ray", "--doctor-fix", "--doctor-engine=ray")
     assert result.ret == 4
     assert result.stderr.lines == [
         "ERROR: --doctor-engine ray needs Ray, which is not installed: pip install '.[ray]' in the doctor's checkout",

@@ -18,14 +18,14 @@ from pytest_panic_doctor.repair.journal.undo import repairs
 
 @pytest.mark.parametrize(("how", "mode"), [("-k", ()), ("-m", ("-n0",)), ("node", ("-n2",))])
 def test_only_rules_of_chosen_items_are_repaired(
-    examination: Doctor, sick: Built, how: str, mode: tuple[str, ...], pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, how: str, mode: tuple[str, ...], pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(HOOK)
     plant(sick, "diagram_null", "embedding_gone")
     before = dump(sick.path)
     name = f"diagram-missing[{dashed(sick.run())}-Nomic]"
     args = {"-k": ["-k", "diagram-missing"], "-m": ["-m", "diagram-missing"], "node": [f"x.sqlite::{name}"]}[how]
-    result = examination("--doctor-fix", *args, *mode)
+    result = run_doctor("--doctor-fix", *args, *mode)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["not repaired: the point cloud is blocked: * (embedding-missing); blocked by embedding-missing: run that *"]
@@ -34,29 +34,29 @@ def test_only_rules_of_chosen_items_are_repaired(
     assert "undo:" not in result.stdout.str()
     more = {"-k": "or embedding-missing", "-m": "or embedding-missing", "node": ""}[how]
     wider = ["x.sqlite::embedding-missing", *args] if how == "node" else [how, f"{args[1]} {more}"]
-    result = examination("--doctor-fix", *wider, "--doctor-report=r.json", *mode)
+    result = run_doctor("--doctor-fix", *wider, "--doctor-report=r.json", *mode)
     assert result.ret == 0, result.stdout.str()
     assert outcomes(pytester.path / "r.json")[name] == "fixed"
     result.stdout.fnmatch_lines(["undo: * -m pytest --doctor-db x.sqlite --doctor-undo"])
 
 
-def test_one_of_several_diagrams_is_not_computed_in_vain(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_one_of_several_diagrams_is_not_computed_in_vain(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     built = build(pytester.path / "x.sqlite", older=True)
     plant(built, "diagram_twice", "diagram_stale")
     before = dump(built.path)
-    result = examination("--doctor-fix", "-k", "diagram-current")
+    result = run_doctor("--doctor-fix", "-k", "diagram-current")
     result.stdout.fnmatch_lines(["not repaired: *diagrams instead of 1 (diagram-duplicate); blocked by diagram-dup*"])
     assert dump(built.path) == before
-    assert examination("--doctor-fix", "-k", "diagram-current or diagram-duplicate").ret == 0
+    assert run_doctor("--doctor-fix", "-k", "diagram-current or diagram-duplicate").ret == 0
 
 
-def test_what_was_repaired_on_the_way_is_said(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_what_was_repaired_on_the_way_is_said(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         CTRL_C + "def pytest_collection_modifyitems(items):\n"
         "    items.sort(key=lambda item: 'diagram-missing' not in item.name)\n"
     )
     plant(sick, "text_model_on_an_image")
-    result = examination("--doctor-fix", str(sick.path))
+    result = run_doctor("--doctor-fix", str(sick.path))
     result.stdout.fnmatch_lines(
         [
             "also done    embedding-type        quarantined 1 row: 1 embedding (repair 1)",
@@ -66,11 +66,11 @@ def test_what_was_repaired_on_the_way_is_said(examination: Doctor, sick: Built, 
     assert [each.rule for each in repairs(sick.path)] == ["embedding-type"]
 
 
-def test_what_is_left_is_said_as_it_is(examination: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
+def test_what_is_left_is_said_as_it_is(run_doctor: Doctor, sick: Built, mode: tuple[str, ...]) -> None:
     plant(sick, "vector_null")
     with sick.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = NULL")
-    result = examination("--doctor-fix", "-k", f"diagram-missing and {dashed(sick.run())} and not Vision", *mode)
+    result = run_doctor("--doctor-fix", "-k", f"diagram-missing and {dashed(sick.run())} and not Vision", *mode)
     result.stdout.fnmatch_lines(
         [
             "doctor: at most 4 diagrams to compute, 24 points, *",
@@ -93,37 +93,35 @@ def test_what_is_left_is_said_as_it_is(examination: Doctor, sick: Built, mode: t
     ],
     ids=lambda args: " ".join(args)[:30],
 )
-def test_the_next_command_keeps_the_selection(examination: Doctor, sick: Built, args: list[str]) -> None:
+def test_the_next_command_keeps_the_selection(run_doctor: Doctor, sick: Built, args: list[str]) -> None:
     plant(sick, "diagram_null", "embedding_of_lost_invocation")
-    result = examination(*args)
+    result = run_doctor(*args)
     kept = [arg for arg in args if arg != "-n2"]
     (line,) = [line for line in result.outlines if line.startswith("next: ") and "-n 2" in line]
     command = shlex.split(line.removeprefix("next: "))
     whole = [sys.executable, "-m", "pytest", "--doctor-db", "x.sqlite", "--doctor-fix", "-n", "2", *kept]
     assert command == whole
-    assert examination(*command[5:]).ret == 0
+    assert run_doctor(*command[5:]).ret == 0
 
 
-def test_what_an_ini_file_chooses_is_not_said_again(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
-) -> None:
+def test_what_an_ini_file_chooses_is_not_said_again(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\naddopts = -m 'not slow'\nmarkers = slow")
     plant(sick, "diagram_null")
-    examination().stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2"])
+    run_doctor().stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2"])
 
 
 def test_a_blocked_item_proposes_no_repair_that_cannot_help(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "vector_null", "diagram_null")
-    result = examination("--doctor-report=r.html")
+    result = run_doctor("--doctor-report=r.html")
     result.stdout.fnmatch_lines(["blocked by embedding-vector: repair that first"])
     assert "next: " not in result.stdout.str()
-    assert "would stay" in examination("--doctor-plan").stdout.str()
+    assert "would stay" in run_doctor("--doctor-plan").stdout.str()
     pytester.makeconftest(HOOK)
-    result = examination(str(sick.path))
+    result = run_doctor(str(sick.path))
     result.stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2"])
-    result = examination("--doctor-plan", str(sick.path))
+    result = run_doctor("--doctor-plan", str(sick.path))
     result.stdout.fnmatch_lines_random(
         [
             "would fix    embedding-vector      embed 1 output by your hook, if it knows the model",
@@ -131,33 +129,33 @@ def test_a_blocked_item_proposes_no_repair_that_cannot_help(
         ]
     )
     assert "needs an embedding hook" not in result.stdout.str()
-    assert examination("--doctor-fix", str(sick.path)).ret == 0
+    assert run_doctor("--doctor-fix", str(sick.path)).ret == 0
 
 
-def test_a_damaged_file_is_not_offered_a_repair(examination: Doctor, sick: Built) -> None:
+def test_a_damaged_file_is_not_offered_a_repair(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "diagram_null")
     with sick.path.open("r+b") as file:
         file.seek(5 * 4096 + 8)
         file.write(b"\xff" * 4000)
-    result = examination()
+    result = run_doctor()
     assert result.ret == 1
     assert "--doctor-fix -n 2" not in result.stdout.str()
 
 
-def test_a_prompt_and_a_network_are_found(examination: Doctor, pytester: pytest.Pytester) -> None:
+def test_a_prompt_and_a_network_are_found(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     built = build(pytester.path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE run SET initial_prompt = 'a penguin at home' WHERE id = ?", (built.run(1),))
-    found = [line for line in examination("--co", "-q", "-k", "Penguin and fluxdev").outlines if "::" in line]
+    found = [line for line in run_doctor("--co", "-q", "-k", "Penguin and fluxdev").outlines if "::" in line]
     assert found
     assert all(dashed(built.run(1)) in line for line in found)
-    whole = [line for line in examination("--co", "-q", "-k", "an and apple and not diagram").outlines if "::" in line]
+    whole = [line for line in run_doctor("--co", "-q", "-k", "an and apple and not diagram").outlines if "::" in line]
     assert f"x.sqlite::experiment-config[{dashed(built.experiment)}]" in whole
 
 
 @pytest.mark.parametrize("args", [["-x"], ["-x", "-n2"], ["--maxfail=1"], ["exit"]], ids=" ".join)
 def test_what_was_not_reached_is_never_healthy(
-    examination: Doctor, sick: Built, pytester: pytest.Pytester, args: list[str]
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, args: list[str]
 ) -> None:
     plant(sick, "embedding_of_lost_invocation")
     if args == ["exit"]:
@@ -165,7 +163,7 @@ def test_what_was_not_reached_is_never_healthy(
         pytester.makeconftest(
             "def pytest_doctor_outcome(item):\n    if item['outcome'] == 'failed':\n        raise KeyboardInterrupt\n"
         )
-    result = examination(*args, "--doctor-report=r.json", "--doctor-report=r.html")
+    result = run_doctor(*args, "--doctor-report=r.json", "--doctor-report=r.html")
     report = json.loads((pytester.path / "r.json").read_text())
     rules = report["doctor"]["rules"]
     ended = {item["rule"] for item in report["items"]}
@@ -181,9 +179,9 @@ def test_what_was_not_reached_is_never_healthy(
     )
 
 
-def test_collecting_alone_reaches_nothing_and_says_nothing(examination: Doctor, sick: Built) -> None:
+def test_collecting_alone_reaches_nothing_and_says_nothing(run_doctor: Doctor, sick: Built) -> None:
     assert sick.path.exists()
-    assert "not reached" not in examination("--collect-only", "-q").stdout.str()
+    assert "not reached" not in run_doctor("--collect-only", "-q").stdout.str()
 
 
 @pytest.mark.parametrize(
@@ -195,22 +193,22 @@ def test_collecting_alone_reaches_nothing_and_says_nothing(examination: Doctor, 
         (["-k", "zebra"], "doctor: -k zebra chose no item: --doctor-rules lists the rules"),
     ],
 )
-def test_a_rule_that_is_misspelt_is_hinted_at(examination: Doctor, sick: Built, args: list[str], said: str) -> None:
+def test_a_rule_that_is_misspelt_is_hinted_at(run_doctor: Doctor, sick: Built, args: list[str], said: str) -> None:
     assert sick.path.exists()
-    result = examination(*args)
+    result = run_doctor(*args)
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     result.stdout.fnmatch_lines([said])
 
 
-def test_a_database_without_an_option_is_hinted_at(examination: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
+def test_a_database_without_an_option_is_hinted_at(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     hint = "doctor: to examine this database, type * -m pytest --doctor-db x.sqlite"
     assert sick.path.exists()
     for args in (["x.sqlite"], ["x.sqlite::orphan-run"]):
-        result = examination(*args, database=None)
+        result = run_doctor(*args, database=None)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stdout.fnmatch_lines([hint])
     assert (
-        "doctor" not in examination("--co", "x.txt", database=None).stdout.str().split("plugins:")[1].split("\n", 1)[1]
+        "doctor" not in run_doctor("--co", "x.txt", database=None).stdout.str().split("plugins:")[1].split("\n", 1)[1]
     )
     pytester.makeconftest(
         "import pytest\n"
@@ -220,6 +218,6 @@ def test_a_database_without_an_option_is_hinted_at(examination: Doctor, sick: Bu
         "def pytest_collect_file(file_path, parent):\n"
         "    if file_path.suffix == '.sqlite':\n        return File.from_parent(parent, path=file_path)\n"
     )
-    result = examination("x.sqlite", database=None)
+    result = run_doctor("x.sqlite", database=None)
     assert result.ret == 0
     result.stdout.no_fnmatch_line(hint)

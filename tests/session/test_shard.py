@@ -114,24 +114,24 @@ def test_items_of_one_diagram_stay_together(made: Manifest, of: int) -> None:
         ("1/9999999", "--doctor-shard 1/9999999 is not K/N"),
     ],
 )
-def test_what_names_no_shard_is_said_in_one_sentence(sick: Built, examination: Doctor, text: str, said: str) -> None:
+def test_what_names_no_shard_is_said_in_one_sentence(sick: Built, run_doctor: Doctor, text: str, said: str) -> None:
     assert sick.path.exists()
-    run = examination(f"--doctor-shard={text}")
+    run = run_doctor(f"--doctor-shard={text}")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"*{said}*"])
     assert "Traceback" not in run.stderr.str()
 
 
 def test_three_shards_examine_what_one_session_does(
-    sick: Built, examination: Doctor, mode: tuple[str, ...], pytester: pytest.Pytester
+    sick: Built, run_doctor: Doctor, mode: tuple[str, ...], pytester: pytest.Pytester
 ) -> None:
     with sick.open() as db:
         db.execute("DELETE FROM persistencediagram WHERE id = ?", (sick.diagram(),))
-    examination("--doctor-report=whole.json")
+    run_doctor("--doctor-report=whole.json")
     whole = outcomes(pytester.path / "whole.json")
     found: dict[str, str] = {}
     for number in (1, 2, 3):
-        run = examination(f"--doctor-shard={number}/3", "--doctor-report=part.json", *mode)
+        run = run_doctor(f"--doctor-shard={number}/3", "--doctor-report=part.json", *mode)
         part = outcomes(pytester.path / "part.json")
         run.stdout.fnmatch_lines(
             [f"doctor: {len(RULES)} rules, shard {number} of 3: {len(part)} of {len(whole)} items"]
@@ -144,13 +144,13 @@ def test_three_shards_examine_what_one_session_does(
     assert found == whole
 
 
-def test_a_shard_computes_its_own_diagrams_alone(pytester: pytest.Pytester, examination: Doctor) -> None:
+def test_a_shard_computes_its_own_diagrams_alone(pytester: pytest.Pytester, run_doctor: Doctor) -> None:
     built = build(pytester.path / "x.sqlite", runs=4)
     with built.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = NULL")
     left = 8
     for number in (1, 2):
-        run = examination("--doctor-fix", f"--doctor-shard={number}/2", "--doctor-report=r.json", "-n2")
+        run = run_doctor("--doctor-fix", f"--doctor-shard={number}/2", "--doctor-report=r.json", "-n2")
         found = [item for item in items(pytester.path / "r.json").values() if item["rule"] == "diagram-missing"]
         assert {item["outcome"] for item in found} == {"fixed"}
         run.stdout.fnmatch_lines([f"doctor: {len(found)} diagrams to compute, {6 * len(found)} points, about *"])
@@ -162,9 +162,9 @@ def test_a_shard_computes_its_own_diagrams_alone(pytester: pytest.Pytester, exam
     assert left == 0
 
 
-def test_an_item_of_another_shard_typed_by_hand_is_named_as_such(sick: Built, examination: Doctor) -> None:
+def test_an_item_of_another_shard_typed_by_hand_is_named_as_such(sick: Built, run_doctor: Doctor) -> None:
     assert sick.path.exists()
-    said = [examination(f"--doctor-shard={number}/2", "x.sqlite::schema") for number in (1, 2)]
+    said = [run_doctor(f"--doctor-shard={number}/2", "x.sqlite::schema") for number in (1, 2)]
     assert sorted(run.ret for run in said) == [0, 4]
     refused = next(run for run in said if run.ret)
     refused.stderr.fnmatch_lines(["*x.sqlite::schema is not in shard ? of 2: leave out --doctor-shard"])

@@ -61,14 +61,14 @@ def pytest_doctor_engine(name):
 """
 
 ENGINE = """
-from pytest_panic_doctor.topology.engines import pick
+from pytest_panic_doctor.topology.engines import load_engine
 
 
 class Lab:
     name, version = "lab", "2.1"
 
     def bars(self, *args):
-        return pick().bars(*args)
+        return load_engine().bars(*args)
 
 
 engine = Lab()
@@ -109,8 +109,8 @@ def plant(built: Built) -> None:
         db.execute("UPDATE invocation SET output_text = 'no' WHERE id = ?", (built.invocation(11),))
 
 
-def test_it_is_listed_with_where_it_comes_from(examination: Doctor, brought: str) -> None:
-    result = examination("--doctor-rules", database=None)
+def test_it_is_listed_with_where_it_comes_from(run_doctor: Doctor, brought: str) -> None:
+    result = run_doctor("--doctor-rules", database=None)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -121,10 +121,10 @@ def test_it_is_listed_with_where_it_comes_from(examination: Doctor, brought: str
     )
 
 
-def test_it_is_in_every_report(examination: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
+def test_it_is_in_every_report(run_doctor: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
     plant(sick)
     reports = ("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml")
-    result = examination(*reports, *(("-n2",) if brought == INSTALLED else ()))
+    result = run_doctor(*reports, *(("-n2",) if brought == INSTALLED else ()))
     assert result.ret == 1
     said = "captions of fewer than three words: 1"
     result.stdout.fnmatch_lines([f"caption-length: {said}", f"{RULES + 1} rules: {RULES} healthy, 1 sick"])
@@ -153,21 +153,21 @@ def assert_in_html(path: Path, source: str, said: str) -> None:
     assert said in json.dumps(data)
 
 
-def test_it_is_repaired_and_undone(examination: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
+def test_it_is_repaired_and_undone(run_doctor: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
     plant(sick)
     before = dump(sick.path)
     workers = ("-n2",) if brought == CONFTEST else ()
-    result = examination("--doctor-fix", "-m", "caption_length", *workers, "--doctor-report=r.json")
+    result = run_doctor("--doctor-fix", "-m", "caption_length", *workers, "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
     assert outcomes(pytester.path / "r.json") == {f"caption-length[{dashed(sick.experiment)}]": "fixed"}
     with sick.open() as db:
         assert not db.execute("SELECT 1 FROM invocation WHERE id = ?", (sick.invocation(11),)).fetchone()
-    assert examination("--doctor-undo", "all").ret == 0
+    assert run_doctor("--doctor-undo", "all").ret == 0
     assert dump(sick.path) == before
 
 
 def test_its_embedder_and_its_engine_are_used(
-    examination: Doctor, sick: Built, brought: str, pytester: pytest.Pytester
+    run_doctor: Doctor, sick: Built, brought: str, pytester: pytest.Pytester
 ) -> None:
     assert brought
     with sick.open() as db:
@@ -177,7 +177,7 @@ def test_its_embedder_and_its_engine_are_used(
             vector = np.array([len(text), *range(1, WIDTH)], "<f4").tobytes()
             db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (vector, row_id))
         db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (sick.embedding(3),))
-    result = examination("--doctor-fix", "--doctor-engine=lab", "-n2", "--doctor-report=r.json")
+    result = run_doctor("--doctor-fix", "--doctor-engine=lab", "-n2", "--doctor-report=r.json")
     assert result.ret == 0, result.stdout.str()
     with sick.open() as db:
         (blob,) = db.execute("SELECT vector FROM embedding WHERE id = ?", (sick.embedding(3),)).fetchone()
@@ -195,11 +195,11 @@ def test_its_embedder_and_its_engine_are_used(
     assert (meta["engine"], meta["engine_version"]) == ("lab", "2.1")
 
 
-def test_the_rule_of_the_documentation_works_as_it_stands(examination: Doctor, sick: Built) -> None:
+def test_the_rule_of_the_documentation_works_as_it_stands(run_doctor: Doctor, sick: Built) -> None:
     page = Path(__file__).parents[2] / "docs" / "how-to" / "own-rule.md"
     block = re.search(r"```python\n(# conftest\.py\n.*?)```", page.read_text(), re.DOTALL)
     assert block
     (sick.path.parent / "conftest.py").write_text(block[1])
-    result = examination()
+    result = run_doctor()
     assert result.ret == 0
     result.stdout.fnmatch_lines([f"{RULES + 1} rules: {RULES + 1} healthy"])

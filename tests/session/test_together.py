@@ -30,11 +30,11 @@ def there(built: Built) -> int:
 
 
 def test_every_item_says_what_was_done(
-    examination: Doctor, pytester: pytest.Pytester, missing: Built, mode: tuple[str, ...]
+    run_doctor: Doctor, pytester: pytest.Pytester, missing: Built, mode: tuple[str, ...]
 ) -> None:
-    planned = examination("--doctor-plan", *mode)
+    planned = run_doctor("--doctor-plan", *mode)
     planned.stdout.fnmatch_lines([f"*{ALL} diagrams*"])
-    result = examination("--doctor-fix", "--doctor-report=r.json", *mode)
+    result = run_doctor("--doctor-fix", "--doctor-report=r.json", *mode)
     assert result.ret == 0, result.stdout.str()
     found = [item for item in items(pytester.path / "r.json").values() if item["rule"] == "diagram-missing"]
     assert len(found) == ALL
@@ -45,29 +45,29 @@ def test_every_item_says_what_was_done(
     assert len({each.subject for each in repairs(missing.path)}) == len(repairs(missing.path)) == ALL
 
 
-def test_no_more_than_was_chosen(examination: Doctor, missing: Built, mode: tuple[str, ...]) -> None:
+def test_no_more_than_was_chosen(run_doctor: Doctor, missing: Built, mode: tuple[str, ...]) -> None:
     chosen = [uid(2, number) for number in (0, 2, 5)]
     words = " or ".join(dashed(run) for run in chosen)
-    result = examination("--doctor-fix", "-k", f"diagram-missing and ({words})", *mode)
+    result = run_doctor("--doctor-fix", "-k", f"diagram-missing and ({words})", *mode)
     assert result.ret == 0, result.stdout.str()
     assert {each.subject.run for each in repairs(missing.path)} == set(chosen)
     assert there(missing) == len(chosen) * len(MODELS)
 
 
-def test_nothing_ahead_of_an_item_that_may_be_the_last(examination: Doctor, missing: Built) -> None:
+def test_nothing_ahead_of_an_item_that_may_be_the_last(run_doctor: Doctor, missing: Built) -> None:
     """With -x, the third item fails, and none behind it is repaired; without, all that can be are."""
     with missing.open() as db:
         db.execute("DELETE FROM embedding WHERE id = ?", (missing.embedding(3, 1),))
-    result = examination(*ONLY, "-x")
+    result = run_doctor(*ONLY, "-x")
     assert result.ret == 1
     assert there(missing) == 2
-    result = examination(*ONLY)
+    result = run_doctor(*ONLY)
     assert result.ret == 1
     assert there(missing) == ALL - 1
 
 
 def test_what_was_repaired_for_an_item_that_was_not_reached_is_said(
-    examination: Doctor, pytester: pytest.Pytester, missing: Built
+    run_doctor: Doctor, pytester: pytest.Pytester, missing: Built
 ) -> None:
     """The session ends after its first item, by a listener's hand."""
     pytester.makeconftest(
@@ -78,7 +78,7 @@ def test_what_was_repaired_for_an_item_that_was_not_reached_is_said(
             os.kill(os.getpid(), signal.SIGINT)
         """
     )
-    result = examination(*ONLY)
+    result = run_doctor(*ONLY)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert there(missing) == len(repairs(missing.path)) > 1
     result.stdout.fnmatch_lines([f"also done*diagram-missing*added {there(missing) - 1} rows (repair *"])
