@@ -84,7 +84,10 @@ class Ledger:
         ledger = cls(
             {key: ProcessIdentity(**each) for key, each in plain["processes"].items()},
             {key: ProcessIdentity(**each) for key, each in plain["workers"].items()},
-            {key: Lease(**{**each, "owner": ProcessIdentity(**each["owner"])}) for key, each in plain["holders"].items()},
+            {
+                key: Lease(**{**each, "owner": ProcessIdentity(**each["owner"])})
+                for key, each in plain["holders"].items()
+            },
             {key: Waiting(ProcessIdentity(**each["owner"]), each["ticket"]) for key, each in plain["waiting"].items()},
             plain["ticket"],
             plain["done"],
