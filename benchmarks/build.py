@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from pytest_panic_doctor.session.demo.models import Base
 from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.cloud import h0_deaths
-from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import encode
 
 WIDTH = 768
@@ -176,7 +176,9 @@ def payload(points: NDArray[np.float32], random: np.random.Generator) -> bytes:
     h0 = [[0, death] for death in deaths[deaths > 0]] + [[0, np.inf]]
     lengths = some_distances(points, random)
     return encode(
-        Diagram((in_order(h0), higher(len(points) // 4, lengths, random), higher(len(points) // 12, lengths, random)))
+        Diagram(
+            (sorted_bars(h0), higher(len(points) // 4, lengths, random), higher(len(points) // 12, lengths, random))
+        )
     )
 
 
@@ -191,5 +193,5 @@ def some_distances(points: NDArray[np.float32], random: np.random.Generator) -> 
 def higher(count: int, lengths: NDArray[np.float64], random: np.random.Generator) -> Bars:
     """Bars of a homology dimension above 0 that begin and end at some of `lengths`."""
     if not len(lengths):
-        return in_order([])
-    return in_order(np.sort(random.choice(lengths, size=(count, 2)), axis=1))
+        return sorted_bars([])
+    return sorted_bars(np.sort(random.choice(lengths, size=(count, 2)), axis=1))

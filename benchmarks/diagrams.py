@@ -195,8 +195,8 @@ def bottleneck(one: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.fl
     """The bottleneck distance by dimension, H0 first."""
     from gudhi import bottleneck_distance
 
-    apart = [float(bottleneck_distance(a, b)) for a, b in zip(one, other, strict=True)]
-    return " ".join("0" if each < NOTHING else f"{each:.0e}" for each in apart)
+    distances = [float(bottleneck_distance(a, b)) for a, b in zip(one, other, strict=True)]
+    return " ".join("0" if each < NOTHING else f"{each:.0e}" for each in distances)
 
 
 def tree_distance(points: Points, bars: NDArray[np.float32]) -> float:

@@ -33,21 +33,21 @@ def compare(count: int, kernels: bool) -> None:
     """Bars of random matrices against GUDHI's, or, for sanitizers, among the kernels."""
     differ = 0
     for seed in range(100_000, 100_000 + count):
-        apart = a_matrix(seed)
-        mine = lasting(rips_bars(within_room(apart), overwrite=True))
-        other = lasting(rips_bars(apart, kernel="baseline")) if kernels else bars_of_gudhi(apart)
+        distances = a_matrix(seed)
+        mine = lasting(rips_bars(within_room(distances), overwrite=True))
+        other = lasting(rips_bars(distances, kernel="baseline")) if kernels else bars_of_gudhi(distances)
         if said := differences(mine, other):
             differ += 1
-            print(f"seed {seed}, {len(apart)} points, {KINDS[seed % len(KINDS)].__name__}: {said}")
+            print(f"seed {seed}, {len(distances)} points, {KINDS[seed % len(KINDS)].__name__}: {said}")
     print(f"{count:,} matrices, {differ} differ")
     sys.exit(differ > 0)
 
 
-def within_room(apart: Filtration) -> Filtration:
+def within_room(distances: Filtration) -> Filtration:
     """A copy that may be computed over, with what is hostile beyond the last point."""
-    matrix = room(len(apart))
+    matrix = room(len(distances))
     matrix[:] = np.nan
-    matrix[:, : len(apart)] = apart
+    matrix[:, : len(distances)] = distances
     return matrix
 
 
@@ -60,13 +60,13 @@ def hostile(random: Random) -> Filtration:
     if kind == 1:
         square = random.choice(np.array(HOSTILE[4:], np.float32), (count, count))
         return symmetric(square)
-    apart = a_matrix(int(random.integers(1 << 30)), most=60)
+    distances = a_matrix(int(random.integers(1 << 30)), most=60)
     for _ in range(int(random.integers(3)) if kind == 2 else 0):
-        row, column = random.integers(0, len(apart), 2)
-        apart[row, column] = random.choice(HOSTILE)
+        row, column = random.integers(0, len(distances), 2)
+        distances[row, column] = random.choice(HOSTILE)
         if random.random() < 0.7:
-            apart[column, row] = apart[row, column]
-    return apart
+            distances[column, row] = distances[row, column]
+    return distances
 
 
 def fuzz(seconds: float) -> None:
@@ -75,7 +75,7 @@ def fuzz(seconds: float) -> None:
     ends: Counter[str] = Counter()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        apart = hostile(random)
+        distances = hostile(random)
         limits: dict[str, int | float] = {"timeout": 5.0}
         if random.random() < 0.3:
             limits["memory"] = int(random.integers(0, 1 << int(random.integers(8, 23))))
@@ -84,7 +84,7 @@ def fuzz(seconds: float) -> None:
         try:
             over = random.random() < 0.5
             found = rips_bars(
-                within_room(apart) if over else apart,
+                within_room(distances) if over else distances,
                 int(random.integers(3)),
                 timeout=float(limits["timeout"]),
                 memory=int(limits["memory"]) if "memory" in limits else None,

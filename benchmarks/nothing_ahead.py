@@ -2,4 +2,4 @@
 
 from pytest_panic_doctor.database import readahead
 
-readahead.SMALLEST = 1 << 62
+readahead.LEAST_FILE = 1 << 62

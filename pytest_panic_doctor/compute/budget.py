@@ -20,10 +20,10 @@ from pathlib import Path
 from secrets import token_hex
 
 from pytest_panic_doctor.compute.ledger import Lease, Ledger, LedgerFile, LedgerLockedError, ProcessIdentity, Waiting
-from pytest_panic_doctor.compute.memory import family, resident, started
+from pytest_panic_doctor.compute.memory import family, resident, start_time
 from pytest_panic_doctor.errors import Stopped
 
-POLL = 0.05
+WAIT_POLL = 0.05
 """Seconds between two looks of one who waits."""
 
 HEADROOM, SURGE, MOST_HEADROOM = 0.05, 100_000_000, 0.1
@@ -31,14 +31,14 @@ HEADROOM, SURGE, MOST_HEADROOM = 0.05, 100_000_000, 0.1
 no larger a part than the last. On a machine with four times as many busy processes as cores, a child that doubled an
 array gained up to 75 MB until its watcher had its turn (benchmarks/README.md)."""
 
-PROMPTLY = 0.02
+SHORT_LOCK_TIMEOUT = 0.02
 """Seconds for which one who watches a child waits for the ledger: it is held for milliseconds, but who holds it may be
 held still, and the child grows meanwhile, by 40 MB at the most."""
 
-STEP = 32_000_000
+GRANT_STEP = 32_000_000
 """Bytes by which a grant grows at least, so that the ledger is not asked for every page."""
 
-MARGIN = 16_000_000
+GRANT_MARGIN = 16_000_000
 """Bytes that are left to a child above what it has, where its unused grant is taken for another."""
 
 UNREGISTERED_INTERVAL = 2.0
@@ -63,69 +63,69 @@ class GrowthDecision(Enum):
 class Grant:
     """What one child may grow to."""
 
-    def __init__(self, budget: Budget, held: Lease) -> None:
+    def __init__(self, budget: Budget, lease: Lease) -> None:
         """Made by `Budget.admit`."""
         self.budget = budget
         self.key = token_hex(8)
-        self.held = held
+        self.lease = lease
         self.computed = False
         self._version = (0, 0)
 
     @property
     def bytes(self) -> int:
         """The bytes that were granted."""
-        return self.held.grant
+        return self.lease.grant
 
-    def wait(self, waiting: Callable[[Grant, float], None], *, alone: bool) -> None:
+    def wait(self, waiting: Callable[[Grant, float], None], *, exclusive: bool) -> None:
         """Wait, in its old place, until there is room; `waiting` as in `Budget.admit`."""
-        size, begun = self.held.grant, time.monotonic()
+        size, begun = self.lease.grant, time.monotonic()
         with self.budget.file.change() as ledger:
-            if not self.held.ticket:
+            if not self.lease.ticket:
                 ledger.ticket += 1
-                self.held.ticket = ledger.ticket
+                self.lease.ticket = ledger.ticket
             ledger.holders.pop(self.key, None)
-            ledger.waiting[self.key] = Waiting(self.held.owner, self.held.ticket)
-            admitted = self._admit(ledger, size, alone)
+            ledger.waiting[self.key] = Waiting(self.lease.owner, self.lease.ticket)
+            admitted = self._admit(ledger, size, exclusive)
         while not admitted:
             waiting(self, time.monotonic() - begun)
-            time.sleep(POLL)
+            time.sleep(WAIT_POLL)
             # A look without the lock, so that many who wait do not keep it from those who run.
-            if self._oldest(self.budget.file.read()):
+            if self._is_next(self.budget.file.read()):
                 with self.budget.file.change() as ledger:
-                    admitted = self._admit(ledger, size, alone)
+                    admitted = self._admit(ledger, size, exclusive)
 
-    def _admit(self, ledger: Ledger, size: int, alone: bool) -> bool:
+    def _admit(self, ledger: Ledger, size: int, exclusive: bool) -> bool:
         others = bool(ledger.holders)
-        if not self._oldest(ledger) or (others and alone):
+        if not self._is_next(ledger) or (others and exclusive):
             return False
-        room = self.budget.room(ledger, self.held.child)
+        room = self.budget.room(ledger, self.lease.child)
         if others and size > room:
             return False
-        granted = max(0, room) if alone or size > room else size
-        self.held = replace(self.held, grant=granted, since=time.time(), ended=False)
-        if self.held.child:
-            ledger.processes[str(self.held.child)] = ProcessIdentity.of(self.held.child)
+        granted = max(0, room) if exclusive or size > room else size
+        self.lease = replace(self.lease, grant=granted, since=time.time(), ended=False)
+        if self.lease.child:
+            ledger.processes[str(self.lease.child)] = ProcessIdentity.of(self.lease.child)
         del ledger.waiting[self.key]
-        ledger.holders[self.key] = self.held
+        ledger.holders[self.key] = self.lease
         return True
 
-    def _oldest(self, ledger: Ledger) -> bool:
+    def _is_next(self, ledger: Ledger) -> bool:
         if self.key not in ledger.waiting:
             raise Stopped("the session's folder is gone")
         return self.key == min(ledger.waiting, key=lambda each: ledger.waiting[each].ticket)
 
     def attach(self, child: int) -> None:
         """Name the child that the grant is for."""
-        if child != self.held.child:
+        if child != self.lease.child:
             with self._change() as ledger:
-                self.held.child = child
+                self.lease.child = child
                 ledger.processes[str(child)] = ProcessIdentity.of(child)
 
     def grow(self, size: int) -> GrowthDecision:
         """Ask for more than the `size` bytes that the child has now."""
         try:
-            with self._change(PROMPTLY) as ledger:
-                return self._grow(ledger, size, self.held.grant)
+            with self._change(SHORT_LOCK_TIMEOUT) as ledger:
+                return self._grow(ledger, size, self.lease.grant)
         except LedgerLockedError:
             return GrowthDecision.WAIT if size > self.bytes else GrowthDecision.KEPT
 
@@ -135,8 +135,8 @@ class Grant:
         Other processes grow too, a worker that loads a cloud for one: then the child that was admitted last has to go.
         """
         try:
-            with self._change(PROMPTLY) as ledger:
-                self.held.resident, self.held.stage = size, stage
+            with self._change(SHORT_LOCK_TIMEOUT) as ledger:
+                self.lease.resident, self.lease.stage = size, stage
                 if self.budget.total_resident(ledger) <= self.budget.hard_limit:
                     return GrowthDecision.KEPT
                 return self._grow(ledger, size, 0)
@@ -146,13 +146,13 @@ class Grant:
     @property
     def ended(self) -> bool:
         """Whether the child was ended for somebody else's sake."""
-        return self.budget.file.read().held(self.key).ended
+        return self.budget.file.read().lease(self.key).ended
 
     def refresh(self) -> None:
         """See whether others have changed the grant; costs microseconds where nobody did."""
         version = self.budget.file.version
         if version != self._version:
-            self.held = self.budget.file.read().held(self.key)
+            self.lease = self.budget.file.read().lease(self.key)
             self._version = version
 
     def release(self) -> None:
@@ -165,37 +165,37 @@ class Grant:
     @contextmanager
     def _change(self, seconds: float | None = None) -> Iterator[Ledger]:
         with self.budget.file.change(seconds) as ledger:
-            self.held = ledger.held(self.key)
+            self.lease = ledger.lease(self.key)
             yield ledger
 
     def _grow(self, ledger: Ledger, size: int, kept: int) -> GrowthDecision:
         # Up to `kept` bytes nobody has to go for it.
-        held = self.held
-        if held.ended:
+        lease = self.lease
+        if lease.ended:
             return GrowthDecision.YIELD
         others = [each for key, each in ledger.holders.items() if key != self.key and not each.ended]
-        room = self.budget.room(ledger, held.child, self.key, promised=False) - MARGIN * len(others)
-        if room > size + MARGIN:
-            held.grant = min(room, size + max(STEP, size // 8))
+        room = self.budget.room(ledger, lease.child, self.key, promised=False) - GRANT_MARGIN * len(others)
+        if room > size + GRANT_MARGIN:
+            lease.grant = min(room, size + max(GRANT_STEP, size // 8))
             self.budget.balance(ledger)
             return GrowthDecision.GRANTED
         if size <= kept:
             return GrowthDecision.KEPT
-        last = max((held, *others), key=lambda each: each.ticket)
-        if last is not held:
+        last = max((lease, *others), key=lambda each: each.ticket)
+        if last is not lease:
             last.ended = True
-            self._end(ledger, last)
+            self._kill_child(ledger, last)
             return GrowthDecision.WAIT
         if others:
             last.ended = True
             return GrowthDecision.YIELD
-        dying = [each for each in ledger.holders.values() if each.ended and started(each.child)]
-        return GrowthDecision.WAIT if dying else GrowthDecision.FULL
+        still_ending = [each for each in ledger.holders.values() if each.ended and start_time(each.child)]
+        return GrowthDecision.WAIT if still_ending else GrowthDecision.FULL
 
     @staticmethod
-    def _end(ledger: Ledger, held: Lease) -> None:
+    def _kill_child(ledger: Ledger, lease: Lease) -> None:
         # By this process and not by the child's own worker: the memory is back in milliseconds, whatever that one does.
-        child = ledger.processes.get(str(held.child))
+        child = ledger.processes.get(str(lease.child))
         if child and child.alive:
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
@@ -224,11 +224,11 @@ class Budget:
     def sizes(self, ledger: Ledger) -> dict[int, int]:
         """Resident bytes of everything that counts, by process id."""
         known = [each.pid for each in ledger.processes.values()]
-        then, strangers = self._unregistered
-        if time.monotonic() - then > UNREGISTERED_INTERVAL:
-            strangers = tuple(set(family(known)) - set(known))
-            self._unregistered = (time.monotonic(), strangers)
-        return {pid: resident(pid) for pid in {*known, *strangers}}
+        looked_at, unregistered = self._unregistered
+        if time.monotonic() - looked_at > UNREGISTERED_INTERVAL:
+            unregistered = tuple(set(family(known)) - set(known))
+            self._unregistered = (time.monotonic(), unregistered)
+        return {pid: resident(pid) for pid in {*known, *unregistered}}
 
     def total_resident(self, ledger: Ledger) -> int:
         """Bytes that everything together has now."""
@@ -251,10 +251,10 @@ class Budget:
         sizes = self.sizes(ledger)
         over = self.total_resident(ledger) - self.usable
         over += sum(max(0, held.grant - sizes.get(held.child, 0)) for held in ledger.holders.values())
-        for held in sorted(ledger.holders.values(), key=lambda each: -each.ticket):
-            spare = held.grant - sizes.get(held.child, 0) - MARGIN
+        for lease in sorted(ledger.holders.values(), key=lambda each: -each.ticket):
+            spare = lease.grant - sizes.get(lease.child, 0) - GRANT_MARGIN
             taken = max(0, min(spare, over))
-            held.grant -= taken
+            lease.grant -= taken
             over -= taken
 
     @contextmanager
@@ -266,7 +266,7 @@ class Budget:
         waiting: Callable[[Grant, float], None],
         *,
         child: int = 0,
-        alone: bool = False,
+        exclusive: bool = False,
     ) -> Iterator[Grant]:
         """Wait until a child may grow to `size` bytes, and hold that; the oldest who waits goes first.
 
@@ -276,15 +276,15 @@ class Budget:
         """
         grant = Grant(self, Lease(ProcessIdentity.of(os.getpid()), 0, child, size, label, points, time.time()))
         try:
-            grant.wait(waiting, alone=alone)
+            grant.wait(waiting, exclusive=exclusive)
             yield grant
         finally:
             grant.release()
 
-    def most(self) -> int:
+    def largest_grant(self) -> int:
         """Bytes that one child could have if no other were there."""
         ledger = self.file.read()
-        children = {held.child for held in ledger.holders.values()}
+        children = {lease.child for lease in ledger.holders.values()}
         return self.usable - sum(size for pid, size in self.sizes(ledger).items() if pid not in children)
 
     def count(self, diagrams: int = 1) -> None:
@@ -300,7 +300,7 @@ class Budget:
         """How many diagrams have been computed."""
         return self.file.read().done
 
-    def enter(self) -> None:
+    def register_worker(self) -> None:
         """Say that this process computes."""
         with self.file.change() as ledger:
             ledger.workers[str(os.getpid())] = ProcessIdentity.of(os.getpid())

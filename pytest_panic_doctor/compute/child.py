@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from pytest_panic_doctor.compute.memory import resident, started
+from pytest_panic_doctor.compute.memory import resident, start_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.topology.engines import Engine
 
 PR_SET_PDEATHSIG = 1
-LIMITED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
-IDLE_LOOK = 0.5
+IDLE_POLL = 0.5
 """Seconds between two looks of an idle child whether the controller is still there."""
 
-TELL = 0.2
+PROGRESS_INTERVAL = 0.2
 """Seconds between two words of how far a computation is."""
 
 
@@ -58,14 +58,14 @@ def exit_with_parent(parent: int, lifeline: int, *, by_thread: bool) -> None:
     started this process lives as long as the parent, for PR_SET_PDEATHSIG speaks of that thread (prctl(2)).
     """
     if sys.platform != "linux":
-        guard(lifeline)
+        start_guard(lifeline)
     elif by_thread:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent or select.select([lifeline], [], [], 0)[0]:
         os._exit(0)
 
 
-def guard(lifeline: int) -> None:
+def start_guard(lifeline: int) -> None:
     """Fork a small process that waits for the end of `lifeline`, and then kills this one.
 
     For systems whose kernel does not do it.
@@ -133,7 +133,7 @@ class ChildServer:
     def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int, controller: int) -> None:
         """The streams from and to the parent, and the process that the whole session ends with."""
         self.source, self.sink, self.threads = source, sink, threads
-        self.controller, self.begun = controller, started(controller)
+        self.controller, self.begun = controller, start_time(controller)
         self.exact = False
 
     def serve(self, engine_name: str) -> None:
@@ -149,7 +149,7 @@ class ChildServer:
         self.send({"kind": "ready", "engine": engine.name, "version": engine.version})
         while True:
             try:
-                self.answer(engine)
+                self.handle_task(engine)
             except DoctorError as error:
                 self.send({"kind": "unable", "text": str(error)})
             except ValueError as error:
@@ -159,7 +159,7 @@ class ChildServer:
                 self.send({"kind": "ended", "limit": limit, "far": reached.far})
             trim_heap()
 
-    def answer(self, engine: Engine) -> None:
+    def handle_task(self, engine: Engine) -> None:
         """Read one task, compute, and send the bars."""
         import numpy as np
 
@@ -167,15 +167,15 @@ class ChildServer:
         from pytest_panic_doctor.compute.memory import forget_peak, peak
         from pytest_panic_doctor.topology import engines
 
-        self.wait()
+        self.wait_for_task()
         text_size, data_size = LENGTHS.unpack(read_exactly(self.source, LENGTHS.size))
         task, (points,) = unpack(read_exactly(self.source, text_size), read_exactly(self.source, data_size))
         measured = forget_peak()
         begun = time.monotonic()
         max_dim = int(str(task["max_dim"]))
-        engine = engines.fitting(engine, max_dim)
+        engine = engines.engine_for_dimension(engine, max_dim)
         self.exact = isinstance(engine, engines.Native)
-        self.stage("merging")
+        self.send_stage("merging")
         diagram, merged = engines.compute(
             np.asarray(points, np.float32),
             engine=ReportingEngine(engine, self, Limits.of(task, begun)),
@@ -196,21 +196,21 @@ class ChildServer:
             diagram.bars,
         )
 
-    def wait(self) -> None:
+    def wait_for_task(self) -> None:
         """Until the parent sends something; the process ends where the controller is gone.
 
         The parent, a worker, watches a child that computes, and not one that is idle while it looks through a table.
         """
-        while not select.select([self.source], [], [], IDLE_LOOK)[0]:
-            if started(self.controller) != self.begun:
+        while not select.select([self.source], [], [], IDLE_POLL)[0]:
+            if start_time(self.controller) != self.begun:
                 os._exit(0)
 
-    def stage(self, name: str) -> None:
+    def send_stage(self, name: str) -> None:
         """Say what comes next."""
         self.send({"kind": "stage", "stage": name, "exact": self.exact})
 
     @contextmanager
-    def telling(self, engine: Engine, limits: Limits) -> Iterator[None]:
+    def reporting_progress(self, engine: Engine, limits: Limits) -> Iterator[None]:
         """Tell the doctor's own engine its limits, and say every now and then how far it is. Others know of neither."""
         from pytest_panic_doctor.topology.engines import Native
         from pytest_panic_doctor.topology.native import Progress
@@ -222,7 +222,7 @@ class ChildServer:
         engine.progress, engine.timeout, engine.memory = progress, limits.seconds_left, limits.bytes_left
 
         def tell() -> None:
-            while not ended.wait(TELL):
+            while not ended.wait(PROGRESS_INTERVAL):
                 if progress.to_do:
                     self.send({"kind": "progress", "text": progress.place})
 
@@ -254,11 +254,11 @@ class ReportingEngine:
         self.room = getattr(engine, "room", None)
         self._engine, self._service, self._limits = engine, service, limits
 
-    def bars(self, apart: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+    def bars(self, distances: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """What the engine computes."""
-        self._service.stage(f"H0 to H{max_dim}")
-        with self._service.telling(self._engine, self._limits):
-            return self._engine.bars(apart, max_dim, threads)
+        self._service.send_stage(f"H0 to H{max_dim}")
+        with self._service.reporting_progress(self._engine, self._limits):
+            return self._engine.bars(distances, max_dim, threads)
 
 
 def trim_heap() -> None:
@@ -268,17 +268,17 @@ def trim_heap() -> None:
         trim(0)
 
 
-def run_child(orders: str) -> None:
+def run_child(config: str) -> None:
     """`orders` is JSON: parent, controller, by_thread, lifeline, threads, engine, and where modules may lie."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = json.loads(orders)
-    exit_with_parent(told["parent"], told["lifeline"], by_thread=told["by_thread"])
+    settings = json.loads(config)
+    exit_with_parent(settings["parent"], settings["lifeline"], by_thread=settings["by_thread"])
     source, sink = take_over_stdio()
     # Behind its own: a test folder with a file select.py must not take the place of the standard library's.
-    sys.path.extend(folder for folder in told["path"] if folder not in sys.path)
-    for name in LIMITED:
-        os.environ[name] = str(told["threads"])
-    ChildServer(source, sink, told["threads"], told["controller"]).serve(told["engine"])
+    sys.path.extend(folder for folder in settings["path"] if folder not in sys.path)
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(settings["threads"])
+    ChildServer(source, sink, settings["threads"], settings["controller"]).serve(settings["engine"])
 
 
 if __name__ == "__main__":

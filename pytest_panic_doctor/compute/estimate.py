@@ -23,7 +23,7 @@ WORKING = 16_000_000
 OTHER_AT_1000, OTHER_POWER = 280e6, 1.7
 """Bytes of giotto-ph and GUDHI. Fitted, as all below, to 98 to 1,250 distinct points (benchmarks/README.md)."""
 
-SECONDS = {"native": (0.2, 2.5)}
+SECONDS_AT_1000 = {"native": (0.2, 2.5)}
 OTHER_SECONDS = (50.0, 2.9)
 """Seconds at 1,000 distinct points of a trajectory of captions, on one thread, and the power that they grow by."""
 
@@ -48,7 +48,7 @@ def estimate(distinct: int, engine: str = native.NAME) -> Estimate:
 
 def seconds_at(distinct: int, engine: str = native.NAME) -> float:
     """The middle of it."""
-    at_1000, power = SECONDS.get(engine, OTHER_SECONDS)
+    at_1000, power = SECONDS_AT_1000.get(engine, OTHER_SECONDS)
     return float(LEAST_SECONDS + at_1000 * (distinct / 1000) ** power)
 
 
@@ -64,6 +64,6 @@ def memory(distinct: int, engine: str, cloud: int = 0) -> int:
         With `native`, the most that it needs but for its columns; else about as much as such a cloud took.
     """
     if engine == native.NAME:
-        return CHILD + WORKING + 2 * cloud + native.need(distinct)
+        return CHILD + WORKING + 2 * cloud + native.memory_need(distinct)
     other = int(OTHER_AT_1000 * (distinct / 1000) ** OTHER_POWER)
     return CHILD + IMPORTS.get(engine, 0) + 2 * cloud + other

@@ -17,12 +17,12 @@ Header = Mapping[str, object]
 
 def pack(header: Header, arrays: Sequence[NDArray[np.generic]] = ()) -> list[memoryview]:
     """A frame as pieces to be written one after another; the arrays are not copied."""
-    whole = [np.ascontiguousarray(each) for each in arrays]
-    shapes = [[str(each.dtype), list(each.shape)] for each in whole]
+    contiguous = [np.ascontiguousarray(each) for each in arrays]
+    shapes = [[str(each.dtype), list(each.shape)] for each in contiguous]
     text = json.dumps({**header, "arrays": shapes}).encode()
-    size = sum(each.nbytes for each in whole)
+    size = sum(each.nbytes for each in contiguous)
     pieces = [memoryview(LENGTHS.pack(len(text), size)), memoryview(text)]
-    return pieces + [each.data.cast("B") for each in whole if each.nbytes]
+    return pieces + [each.data.cast("B") for each in contiguous if each.nbytes]
 
 
 def unpack(text: bytes, data: bytes) -> tuple[dict[str, object], list[NDArray[np.generic]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pytest_panic_doctor.compute.memory import started
+from pytest_panic_doctor.compute.memory import start_time
 from pytest_panic_doctor.errors import Stopped
 
 LOCK_POLL = 0.002
@@ -31,12 +31,12 @@ class ProcessIdentity:
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity:
         """The process that has this number now."""
-        return cls(pid, started(pid))
+        return cls(pid, start_time(pid))
 
     @property
     def alive(self) -> bool:
         """Whether that very process still runs."""
-        return self.started > 0 and started(self.pid) == self.started
+        return self.started > 0 and start_time(self.pid) == self.started
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Ledger:
         """As the file holds it."""
         return json.dumps(asdict(self))
 
-    def held(self, key: str) -> Lease:
+    def lease(self, key: str) -> Lease:
         """The grant of this key; raises `Stopped` where the ledger was cleared away from under its holder."""
         try:
             return self.holders[key]

@@ -11,12 +11,12 @@ import psutil
 PROC = Path("/proc")
 """Where Linux tells about processes."""
 
-SMALLEST = 200_000_000
+LEAST_MEMORY = 200_000_000
 """Bytes with which a diagram can be computed at all: pytest has 120 MB at most, a child at rest 40, and some is never
 granted. Tiny diagrams are computed with 150 MB, none with 130."""
 
 
-def available(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+def available_memory(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that can still be used: of the machine, and of every cgroup above this process (v1 and v2)."""
     return max(0, min([int(psutil.virtual_memory().available), *cgroup_room(proc, root)]))
 
@@ -30,12 +30,12 @@ def cgroup_room(proc: Path, root: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            yield from rooms(root, path, "memory.max", "memory.current")
+            yield from hierarchy_room(root, path, "memory.max", "memory.current")
         elif "memory" in controllers.split(","):
-            yield from rooms(root / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes")
+            yield from hierarchy_room(root / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
-def rooms(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
+def hierarchy_room(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
     """The same for one hierarchy, from the process's own group up to the root."""
     folder = root / path.lstrip("/")
     for group in (folder, *folder.parents):
@@ -78,7 +78,7 @@ def tree_resident(pid: int) -> int:
     return sum(family([pid]).values())
 
 
-def started(pid: int) -> float:
+def start_time(pid: int) -> float:
     """When a process was started, 0.0 where it is gone or a zombie: with its number it tells it from all others.
 
     On Linux in clock ticks since boot, which no correction of the clock changes, as it does the epoch that psutil adds.

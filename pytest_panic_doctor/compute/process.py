@@ -47,14 +47,14 @@ def defer_sigint() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    received: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if heard and callable(before):
-            before(*heard[0])
+        if received and callable(before):
+            before(*received[0])
 
 
 def environment() -> dict[str, str]:
@@ -68,20 +68,20 @@ def environment() -> dict[str, str]:
 class PipedProcess:
     """A process of this package, and the streams to it."""
 
-    def __init__(self, module: str, orders: Header, *, lifeline: int | None = None, apart: bool = False) -> None:
+    def __init__(self, module: str, config: Header, *, lifeline: int | None = None, new_session: bool = False) -> None:
         """Start `module` with `orders`; `apart`: in a session of its own, where no Ctrl-C of a terminal reaches it."""
         self.stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `end`
-        told = {**orders, "path": [str(Path(folder).absolute()) for folder in sys.path]}
+        settings = {**config, "path": [str(Path(folder).absolute()) for folder in sys.path]}
         # -P: nothing is imported from the current folder, which may hold anything.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, json.dumps(told)],
+            [sys.executable, "-P", "-m", module, json.dumps(settings)],
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
             pass_fds=[] if lifeline is None else [lifeline],
             bufsize=0,
-            start_new_session=apart,
+            start_new_session=new_session,
         )
         assert self.process.stdin
         assert self.process.stdout
@@ -172,7 +172,7 @@ class Child(PipedProcess):
     def __init__(self, engine: str, threads: int, controller: int | None = None) -> None:
         """Start it; it is ready when its first frame has come. Idle, it ends with process `controller` too."""
         lifeline, self.lifeline = os.pipe()
-        orders = {
+        config = {
             "parent": os.getpid(),
             "controller": controller or os.getpid(),
             "by_thread": threading.current_thread() is threading.main_thread(),
@@ -182,7 +182,7 @@ class Child(PipedProcess):
         }
         self.paused = False
         try:
-            super().__init__(child.__name__, orders, lifeline=lifeline)
+            super().__init__(child.__name__, config, lifeline=lifeline)
             child.kill_on_pipe_close(lifeline, self.process.pid)
         except BaseException:
             os.close(self.lifeline)

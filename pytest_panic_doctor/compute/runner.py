@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.attempt import Attempt
-from pytest_panic_doctor.compute.budget import MARGIN, Budget, Grant, GrowthDecision
+from pytest_panic_doctor.compute.budget import GRANT_MARGIN, Budget, Grant, GrowthDecision
 from pytest_panic_doctor.compute.memory import resident
 from pytest_panic_doctor.compute.process import Child, ChildDied, defer_sigint
 from pytest_panic_doctor.errors import Stopped
@@ -25,17 +25,17 @@ from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.engines import would_compute
 
-FASTEST = 2e9
+FASTEST_GROWTH = 2e9
 """Bytes per second: the fastest growth of a child that was seen, 1.8e9, a little rounded up."""
 
-LOOK_SOON, LOOK_LATE = 0.005, 0.05
+FASTEST_POLL, SLOWEST_POLL = 0.005, 0.05
 """Seconds between two looks at a child, at least and at most: it is looked at again before it can have used its grant
 up at its fastest. A look costs 40 µs, so 200 a second take less than a hundredth of a core."""
 
-REPORT = 0.5
+REPORT_INTERVAL = 0.5
 """Seconds between two entries in the ledger of what a child has."""
 
-START = 120.0
+START_TIMEOUT = 120.0
 """Seconds after which a child that is not ready never will be; importing an engine takes 1 to 2 s."""
 
 GRACE = 0.5
@@ -48,7 +48,7 @@ less than that to start again."""
 RECYCLE = 250_000_000
 """An idle child that keeps more than this is replaced, so that others have the room."""
 
-Kind = Literal["memory", "timeout", "died", "refused"]
+FailureKind = Literal["memory", "timeout", "died", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class ComputationFailed(Exception):
     """A diagram that was not computed; the text is one sentence that says why and what would help."""
 
     def __init__(
-        self, happened: str, kind: Kind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
+        self, happened: str, kind: FailureKind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
     ) -> None:
         """`seconds` and `peak_memory` (bytes) up to the end."""
         super().__init__(f"{happened}; {advice}" if advice else happened)
@@ -110,7 +110,7 @@ class ComputationFailed(Exception):
     @classmethod
     def from_plain(cls, plain: Mapping[str, object]) -> ComputationFailed:
         """The inverse."""
-        kind: Kind = plain["why"]  # type: ignore[assignment]
+        kind: FailureKind = plain["why"]  # type: ignore[assignment]
         return cls(
             str(plain["happened"]),
             kind,
@@ -134,7 +134,7 @@ class DiagramRunner:
         *,
         budget: Budget,
         timeout: float | None = None,
-        wanted: Callable[[], bool] = lambda: True,
+        is_active: Callable[[], bool] = lambda: True,
         controller: int | None = None,
     ) -> None:
         """`timeout` in seconds for each diagram; `wanted` is asked all the time, and ends it when false.
@@ -145,10 +145,10 @@ class DiagramRunner:
         self.threads = threads
         self.budget = budget
         self.timeout = timeout
-        self.is_active = wanted
+        self.is_active = is_active
         self.controller = controller
         self._child: Child | None = None
-        budget.enter()
+        budget.register_worker()
 
     def __enter__(self) -> Self:
         """Nothing is started before the first task."""
@@ -192,20 +192,20 @@ class DiagramRunner:
             try:
                 return self._attempt(task, grant, attempt)
             except PreemptedError:
-                grant.wait(self._waiting, alone=True)
+                grant.wait(self._waiting, exclusive=True)
             except ChildDied as death:
                 deaths.append((str(death), attempt))
                 if len(deaths) == 2:
                     raise crash_failure(task, deaths) from None
-                grant.wait(self._waiting, alone=True)
+                grant.wait(self._waiting, exclusive=True)
 
     def _waiting(self, grant: Grant, seconds: float) -> None:
-        self._check_wanted()
+        self._check_active()
         if seconds > LEDGER_TIMEOUT and self._child:
             self.close()
-            grant.held.child = 0
+            grant.lease.child = 0
 
-    def _check_wanted(self) -> None:
+    def _check_active(self) -> None:
         if not self.is_active():
             raise Stopped("no longer wanted")
 
@@ -213,9 +213,9 @@ class DiagramRunner:
         try:
             child = self._start_child()
             grant.attach(child.pid)
-            most = self.budget.most()
-            told = {"max_dim": task.max_dim, "tolerance": task.tolerance, "timeout": self.timeout, "memory": most}
-            child.send(told, task.points)
+            most = self.budget.largest_grant()
+            settings = {"max_dim": task.max_dim, "tolerance": task.tolerance, "timeout": self.timeout, "memory": most}
+            child.send(settings, task.points)
             header, arrays = self._result(child, task, grant, attempt)
         except BaseException as error:
             self.close()
@@ -229,7 +229,7 @@ class DiagramRunner:
         if header["kind"] == "ended":
             attempt.progress = str(header["far"])
             if header["limit"] == "timeout":
-                raise self._late(task, attempt)
+                raise self._timeout_failure(task, attempt)
             attempt.size = most
             raise out_of_memory_failure(task, attempt, grant)
         computed = Computed(
@@ -257,7 +257,7 @@ class DiagramRunner:
         self, child: Child, task: Task, grant: Grant, attempt: Attempt
     ) -> tuple[dict[str, object], list[NDArray[np.generic]]]:
         """Wait for the frame that ends the task, and look at the child all the while."""
-        pause = LOOK_SOON
+        pause = FASTEST_POLL
         while True:
             frame = child.receive(pause)
             pause = self._poll(child, task, grant, attempt)
@@ -276,26 +276,26 @@ class DiagramRunner:
 
     def _poll(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> float:
         """Look at the child once; returns the seconds until the next look."""
-        self._check_wanted()
+        self._check_active()
         attempt.size = resident(child.pid)
         attempt.peak = max(attempt.peak, attempt.size)
         self._check_time(task, attempt)
         grant.refresh()
-        if grant.held.ended:
+        if grant.lease.ended:
             raise PreemptedError
         self._check_room(child, task, grant, attempt)
-        return min(LOOK_LATE, max(LOOK_SOON, (grant.bytes - MARGIN - attempt.size) / FASTEST))
+        return min(SLOWEST_POLL, max(FASTEST_POLL, (grant.bytes - GRANT_MARGIN - attempt.size) / FASTEST_GROWTH))
 
     def _check_time(self, task: Task, attempt: Attempt) -> None:
-        if not attempt.working and attempt.seconds > START:
-            raise ChildDied(f"did not start within {START:g} s")
+        if not attempt.working and attempt.seconds > START_TIMEOUT:
+            raise ChildDied(f"did not start within {START_TIMEOUT:g} s")
         grace = GRACE if attempt.exact else 0.0
         if attempt.working and self.timeout is not None and attempt.seconds > self.timeout + grace:
-            raise self._late(task, attempt)
+            raise self._timeout_failure(task, attempt)
 
-    def _late(self, task: Task, attempt: Attempt) -> ComputationFailed:
-        said = timeout_message(task, self.timeout or 0.0, attempt.progress)
-        return ComputationFailed(said, "timeout", attempt.seconds, attempt.peak)
+    def _timeout_failure(self, task: Task, attempt: Attempt) -> ComputationFailed:
+        message = timeout_message(task, self.timeout or 0.0, attempt.progress)
+        return ComputationFailed(message, "timeout", attempt.seconds, attempt.peak)
 
     def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
         now = time.monotonic()
@@ -304,10 +304,10 @@ class DiagramRunner:
             # First of all: to ask takes time, and the ledger's lock.
             child.pause()
         answer = GrowthDecision.KEPT
-        if now - attempt.reported > REPORT:
+        if now - attempt.reported > REPORT_INTERVAL:
             attempt.reported = now
             answer = grant.report(attempt.size, attempt.stage)
-        soon = attempt.size + MARGIN > grant.bytes and now - attempt.asked > LOOK_LATE
+        soon = attempt.size + GRANT_MARGIN > grant.bytes and now - attempt.asked > SLOWEST_POLL
         if answer is GrowthDecision.KEPT and (over or soon):
             attempt.asked = now
             answer = grant.grow(attempt.size)
@@ -356,13 +356,13 @@ def timeout_message(task: Task, timeout: float, progress: str = "") -> str:
     steps = (10, 30, 60, 120, 300, 600, 1800)
     longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
     where = f", in {progress}" if progress else ""
-    said = f"{describe_diagram(task.count)} was ended after {timeout:g} s, its limit{where}"
-    return f"{said}; give it more with --doctor-timeout {longer:g}"
+    message = f"{describe_diagram(task.count)} was ended after {timeout:g} s, its limit{where}"
+    return f"{message}; give it more with --doctor-timeout {longer:g}"
 
 
 def crash_failure(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
     """The failure of a diagram whose child died by itself, and once more when it ran alone."""
-    how = [said for said, _ in deaths]
+    how = [text for text, _ in deaths]
     last = deaths[-1][1]
     return ComputationFailed(
         f"{describe_diagram(task.count)}: its computation "

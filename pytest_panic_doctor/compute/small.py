@@ -18,17 +18,17 @@ from pytest_panic_doctor.topology.engines import Native, compute, resolve_engine
 from pytest_panic_doctor.topology.native import LimitReached
 from pytest_panic_doctor.topology.threads import one_thread
 
-MOST_POINTS = 256
+SMALL_CLOUD = 256
 """Points of a small cloud: their distances, their ranks and the columns to reduce take 1 to 2 MB."""
 
-SECONDS = 0.5
+SMALL_SECONDS = 0.5
 """A limit a hundred times above what such a cloud takes on average; for so long nobody asks whether it is wanted."""
 
-MEMORY = 8_000_000
+SMALL_MEMORY = 8_000_000
 """Bytes that the engine may allocate, well within what the ledger never grants (`budget.headroom`)."""
 
 
-COUNT = 0.25
+COUNT_INTERVAL = 0.25
 """Seconds between two entries in the ledger of how many were computed."""
 
 
@@ -36,7 +36,7 @@ class SmallFirst(DiagramRunner):
     """Computes small clouds in this process, and all others as any `DiagramRunner` does."""
 
     _computed = 0
-    _counted = -COUNT
+    _counted = -COUNT_INTERVAL
 
     def compute(self, task: Task) -> Computed:
         """The diagram of a cloud; raises as `DiagramRunner.compute`."""
@@ -49,10 +49,10 @@ class SmallFirst(DiagramRunner):
         """
         if not self.is_active():
             raise Stopped("no longer wanted")
-        if not by_native(self.engine, task.max_dim) or (computed := in_process(task, self.timeout)) is None:
+        if not uses_native(self.engine, task.max_dim) or (computed := compute_in_process(task, self.timeout)) is None:
             return None
         self._computed += 1
-        if time.monotonic() - self._counted > COUNT:
+        if time.monotonic() - self._counted > COUNT_INTERVAL:
             self._count()
         return computed
 
@@ -70,7 +70,7 @@ class SmallFirst(DiagramRunner):
 
 
 @cache
-def by_native(engine: str, max_dim: int) -> bool:
+def uses_native(engine: str, max_dim: int) -> bool:
     """Whether the doctor's own engine is what this name comes to."""
     try:
         return resolve_engine(engine, max_dim) == Native.name
@@ -78,14 +78,14 @@ def by_native(engine: str, max_dim: int) -> bool:
         return False
 
 
-def in_process(task: Task, timeout: float | None = None) -> Computed | None:
+def compute_in_process(task: Task, timeout: float | None = None) -> Computed | None:
     """The diagram of a small cloud, by the engine `native`; None where it is not small, or a limit was reached.
 
     `timeout` in seconds, where less than `SECONDS` are given to a diagram.
     """
-    if len(task.points) > MOST_POINTS:
+    if len(task.points) > SMALL_CLOUD:
         return None
-    engine, begun = Native(min(SECONDS, timeout or SECONDS), MEMORY), time.monotonic()
+    engine, begun = Native(min(SMALL_SECONDS, timeout or SMALL_SECONDS), SMALL_MEMORY), time.monotonic()
     try:
         with one_thread():
             diagram, merged = compute(task.points, engine=engine, max_dim=task.max_dim, tolerance=task.tolerance)

@@ -12,10 +12,10 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.database.room import COPIES, MemoryRoom
-from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects, usable
+from pytest_panic_doctor.database.room import VALUE_COPIES, MemoryRoom
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects, usable_vectors
 
-NEWEST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
+NEWEST_FIRST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
 """The order in which rows that should be one are preferred: finished, then latest, then by id, which is a UUIDv7."""
 
 LEAST_POINTS = 2
@@ -26,7 +26,7 @@ RUNS_SAMPLED = 25
 FEW_RUNS = 4
 """Fewer runs than these are no sample."""
 
-SIZE = (
+VECTOR_SIZES = (
     "SELECT length(e.vector) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
     "AND e.embedding_model = :model WHERE i.run_id = r.id AND typeof(e.vector) = 'blob'"
 )
@@ -39,14 +39,14 @@ UNORDERED = (
 )
 """The invocations of a kind in a run, and their vectors by a model."""
 
-NEWEST_EMBEDDING = ", ".join(f"e.{term}" for term in NEWEST.split(", "))
+NEWEST_EMBEDDING = ", ".join(f"e.{term}" for term in NEWEST_FIRST.split(", "))
 
 Row = tuple[int, int | None, bytes | None, object]
 
-ROW = 160
+ROW_OVERHEAD = 160
 """Bytes of a row in Python beside its vector."""
 
-TOGETHER = 1000
+FETCH_SIZE = 1000
 """Rows that are asked for at a time."""
 
 
@@ -77,12 +77,12 @@ class StoredDiagram:
     payload: bytes | None
 
 
-def diagrams(db: sqlite3.Connection, run: str, model: str) -> list[StoredDiagram]:
+def load_diagrams(db: sqlite3.Connection, run: str, model: str) -> list[StoredDiagram]:
     """The diagrams of (run, embedding model), the newest first."""
-    return list(each_diagram(db, run, model))
+    return list(iterate_diagrams(db, run, model))
 
 
-def each_diagram(db: sqlite3.Connection, run: str, model: str) -> Iterator[StoredDiagram]:
+def iterate_diagrams(db: sqlite3.Connection, run: str, model: str) -> Iterator[StoredDiagram]:
     """The same one by one: of several, one payload is in memory at a time, and none is sorted."""
     found = "FROM persistencediagram WHERE run_id = ? AND embedding_model = ?"
     only = db.execute(f"SELECT id, diagram_data {found} LIMIT 2", (run, model))
@@ -93,7 +93,7 @@ def each_diagram(db: sqlite3.Connection, run: str, model: str) -> Iterator[Store
         yield StoredDiagram(first[0], as_payload(first[1]))
         return
     del first
-    for (row,) in db.execute(f"SELECT rowid {found} ORDER BY {NEWEST}", (run, model)).fetchall():
+    for (row,) in db.execute(f"SELECT rowid {found} ORDER BY {NEWEST_FIRST}", (run, model)).fetchall():
         one = db.execute("SELECT id, diagram_data FROM persistencediagram WHERE rowid = ?", (row,))
         for row_id, data in one:
             yield StoredDiagram(row_id, as_payload(data))
@@ -117,14 +117,14 @@ def invocation_count(db: sqlite3.Connection, run: str, kind: str) -> int:
     return int(db.execute(sql, (run, kind)).fetchone()[0])
 
 
-def width_of(db: sqlite3.Connection, experiment: str, model: str) -> int:
+def vector_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
     """The number of values of the model's vectors in this experiment: the commonest; 0 where there is none.
 
     The first and the last vector of each of the first 25 runs settle it where they agree; all are counted only where
     they do not, or where there are so few that the damaged ones could agree.
     """
     sampled = db.execute(
-        f"SELECT ({SIZE} ORDER BY i.rowid LIMIT 1), ({SIZE} ORDER BY i.rowid DESC LIMIT 1) "
+        f"SELECT ({VECTOR_SIZES} ORDER BY i.rowid LIMIT 1), ({VECTOR_SIZES} ORDER BY i.rowid DESC LIMIT 1) "
         f"FROM run r WHERE r.experiment_id = :experiment ORDER BY r.id LIMIT {RUNS_SAMPLED}",
         {"experiment": experiment, "model": model},
     ).fetchall()
@@ -166,7 +166,7 @@ def load_cloud(
         # SQLite would sort rows together with their vectors, 3 KB a piece.
         rows.sort(key=itemgetter(3, 0))
         vectors = [row[2] for row in rows]
-        if (points := usable(vectors, width)) is not None:
+        if (points := usable_vectors(vectors, width)) is not None:
             return StoredCloud(points, len(rows), ())
     else:
         rows = read_embeddings(
@@ -184,10 +184,10 @@ def read_embeddings(
     cursor = db.execute(query, parameters)
     rows: list[Row] = []
     size = 0
-    while more := cursor.fetchmany(TOGETHER):
+    while more := cursor.fetchmany(FETCH_SIZE):
         rows += more
-        size += ROW * len(more) + sum(len(row[2]) for row in more if type(row[2]) is bytes)
-        if COPIES * size > space.bytes:
+        size += ROW_OVERHEAD * len(more) + sum(len(row[2]) for row in more if type(row[2]) is bytes)
+        if VALUE_COPIES * size > space.bytes:
             model, run, kind = parameters
             size = size * invocation_count(db, run, kind) // len(rows)
             raise space.too_large(f"the cloud of {model} in run {run}", size, space.value)
@@ -199,18 +199,18 @@ def choose_vectors(candidates: Sequence[Sequence[object]], width: int) -> Stored
     first = [vectors[0] if vectors else None for vectors in candidates]
     flawed = dict(find_defects(first, width))
     for index in [index for index in flawed if len(candidates[index]) > 1]:
-        usable = set(range(len(candidates[index]))) - dict(find_defects(candidates[index], width)).keys()
-        if usable:
-            first[index] = candidates[index][min(usable)]
+        usable_indexes = set(range(len(candidates[index]))) - dict(find_defects(candidates[index], width)).keys()
+        if usable_indexes:
+            first[index] = candidates[index][min(usable_indexes)]
             del flawed[index]
     unusable = Counter(flaw for index, flaw in flawed.items() if candidates[index])
     missing = sum(not vectors for vectors in candidates)
     good = [vector for index, vector in enumerate(first) if index not in flawed and isinstance(vector, bytes)]
     points = np.frombuffer(b"".join(good), "<f4").reshape(len(good), width)
-    return StoredCloud(points, len(candidates), tuple(blocks(len(candidates), missing, unusable, width)))
+    return StoredCloud(points, len(candidates), tuple(describe_blocks(len(candidates), missing, unusable, width)))
 
 
-def blocks(count: int, missing: int, unusable: Counter[VectorDefect], width: int) -> Iterator[str]:
+def describe_blocks(count: int, missing: int, unusable: Counter[VectorDefect], width: int) -> Iterator[str]:
     """What makes a cloud incomplete or unusable, with the rule that says so."""
     if missing:
         has = "has" if missing == 1 else "have"

@@ -17,8 +17,8 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from pytest_panic_doctor.database.generation import Generation, generation_of
-from pytest_panic_doctor.database.integrity import ABSENT, REMOVE, needed
-from pytest_panic_doctor.database.interrupts import heedful, heeding
+from pytest_panic_doctor.database.integrity import ABSENT, REMOVE, missing_feature
+from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.errors import DoctorError
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ MAGIC = b"SQLite format 3\x00"
 KNOWN_TABLES = ("experimentconfig", "run", "invocation", "embedding", "persistencediagram")
 KNOWN_USER_VERSION = 0
 UNDECODABLE = "Could not decode to UTF-8"
-PATIENCE = 10.0
+READ_TIMEOUT = 10.0
 """Seconds that a read waits for another program's write."""
 
 
@@ -35,12 +35,12 @@ class Unreadable(DoctorError):
     """The file cannot be examined; the text is one sentence that says why and what to do."""
 
 
-def lenient(value: bytes) -> str:
+def decode_leniently(value: bytes) -> str:
     """TEXT as Python text, whatever bytes it holds: a torn string must not stop an examination."""
     return value.decode("utf-8", errors="backslashreplace")
 
 
-def header(path: Path) -> bytes:
+def read_file_header(path: Path) -> bytes:
     """The first 100 bytes; raises `Unreadable` unless they are those of an SQLite 3 database."""
     if not path.exists():
         raise Unreadable(f"there is no database at {path}: name one with --doctor-db PATH")
@@ -75,7 +75,7 @@ def data_version(connection: sqlite3.Connection) -> int:
 class Database:
     """The database file, for reading: one connection a process, in no transaction between reads."""
 
-    def __init__(self, path: Path, patience: float = PATIENCE, shared: bool = False) -> None:
+    def __init__(self, path: Path, timeout: float = READ_TIMEOUT, shared: bool = False) -> None:
         """`path` is the file; `patience` the seconds that a read waits for another program's write.
 
         `shared` is for a process that writes too: it never reads without locks, since closing the file outside of
@@ -85,8 +85,8 @@ class Database:
         self.path = path
         self.shared = shared
         self._largest = 0
-        self.patience = patience
-        self.watch: Callable[..., int] | None = None
+        self.timeout = timeout
+        self.authorizer: Callable[..., int] | None = None
         """Told of each table that a statement will read, when it is made ready: SQLite's authorizer."""
         self.recover: Callable[[], None] | None = None
         """Lets SQLite roll back what a program left that died while it wrote; None where nothing may be written."""
@@ -94,7 +94,7 @@ class Database:
         """Of which generation of the research tool the file is, once it was read; None: of none."""
         self._connection: sqlite3.Connection | None = None
         self._prepared: sqlite3.Connection | None = None
-        self._quiet = False
+        self._lockless = False
         self._opened: tuple[int, ...] = ()
         self.identity: tuple[int, int] | None = None
         """Device and inode of the file, from the first look at it by any process of the session."""
@@ -122,11 +122,11 @@ class Database:
             return self._read(look)
         except sqlite3.DatabaseError as error:
             # A rule of others that tries to write is refused in the same words, and can read all the same.
-            if not is_readonly(error) or (why := self._stuck()) is None:
+            if not is_readonly(error) or (why := self._blocking_error()) is None:
                 raise
             self.close()
             if self.recover is None:
-                raise Unreadable(self.why(why)) from error
+                raise Unreadable(self.describe_error(why)) from error
             self.recover()
             return self._read(look)
 
@@ -135,7 +135,7 @@ class Database:
         if db.in_transaction:
             db.execute("ROLLBACK")
 
-    def _stuck(self) -> sqlite3.DatabaseError | None:
+    def _blocking_error(self) -> sqlite3.DatabaseError | None:
         """What keeps SQLite from reading anything of the file without writing to it; None where it can."""
         try:
             self._read(lambda db: db.execute("SELECT count(*) FROM sqlite_master").fetchone())
@@ -145,7 +145,7 @@ class Database:
 
     def _read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         self._check_same_file()
-        if self._connection is not None and self._disturbed():
+        if self._connection is not None and self._changed_by_others():
             self.close()
         connection = self._connection or self._open()
         try:
@@ -153,11 +153,11 @@ class Database:
             result = self._snapshot(connection, look)
         except sqlite3.DatabaseError as error:
             if str(error).startswith(UNDECODABLE) and connection.text_factory is str:
-                self._text = lenient
-            elif not self._disturbed():
+                self._text = decode_leniently
+            elif not self._changed_by_others():
                 raise
         else:
-            if not self._disturbed():
+            if not self._changed_by_others():
                 return result
         self.close()
         connection = self._open()
@@ -195,18 +195,18 @@ class Database:
             self._connection.close()
             self._connection = self._prepared = None
 
-    def watch_again(self) -> None:
+    def reset_authorizer(self) -> None:
         """Make every statement ready anew, so that `watch` is told of those too that are kept."""
-        if self._connection is not None and self.watch is not None:
-            self._connection.set_authorizer(self.watch)
+        if self._connection is not None and self.authorizer is not None:
+            self._connection.set_authorizer(self.authorizer)
 
     def check_readable(self) -> None:
         """Raise `Unreadable`, in one sentence, unless this is a trajectory database that can be read now."""
-        self._wal = header(self.path)[19] == 2
+        self._wal = read_file_header(self.path)[19] == 2
         try:
             tables, version, refusal = self.read(self._tables_and_version)
         except sqlite3.DatabaseError as error:
-            raise Unreadable(self.why(error)) from error
+            raise Unreadable(self.describe_error(error)) from error
         known = self.generation
         if known is None or not any(known.real_name(name) in tables for name in KNOWN_TABLES):
             raise Unreadable(
@@ -226,7 +226,7 @@ class Database:
         refusal = self.generation.refusal(db) if self.generation else ""
         return names, int(db.execute("PRAGMA user_version").fetchone()[0]), refusal
 
-    def why(self, error: sqlite3.DatabaseError) -> str:
+    def describe_error(self, error: sqlite3.DatabaseError) -> str:
         """What keeps SQLite from reading the file, in one sentence."""
         code = getattr(error, "sqlite_errorname", "")
         if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -241,7 +241,7 @@ class Database:
                 f"{self.path} has a write-ahead log, left by a program that died while it wrote, which cannot be read "
                 "without writing: open the database once as a user who may write to it and to its folder"
             )
-        if what := needed(error):
+        if what := missing_feature(error):
             return f"{self.path} needs {what}, {ABSENT}: {REMOVE}"
         return f"{self.path} cannot be read by SQLite ({error}): restore it from a backup"
 
@@ -262,31 +262,31 @@ class Database:
                 parts += [stat.st_size, stat.st_mtime_ns]
         return tuple(parts)
 
-    def _disturbed(self) -> bool:
-        return self._quiet and (self._in_use() or self._state() != self._opened)
+    def _changed_by_others(self) -> bool:
+        return self._lockless and (self._in_use() or self._state() != self._opened)
 
     def _open(self) -> sqlite3.Connection:
         if self._wal is None:
-            self._wal = not self.shared and header(self.path)[19] == 2
-        self._quiet = self._wal and not self.shared and os.name == "posix" and not self._in_use()
+            self._wal = not self.shared and read_file_header(self.path)[19] == 2
+        self._lockless = self._wal and not self.shared and os.name == "posix" and not self._in_use()
         self._opened = self._state()
         log = self._sidecar("-wal").exists()
-        options = "mode=ro" if not self._quiet else "mode=ro&vfs=unix-none" if log else "mode=ro&immutable=1"
+        options = "mode=ro" if not self._lockless else "mode=ro&vfs=unix-none" if log else "mode=ro&immutable=1"
         db = sqlite3.connect(
             f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?{options}",
             uri=True,
-            timeout=self.patience,
+            timeout=self.timeout,
             isolation_level=None,
             check_same_thread=False,
         )
         db.text_factory = self._text
         if self._largest:
             db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._largest)
-        heedful(db)
+        allow_interrupts(db)
         db.execute("PRAGMA query_only = ON")
-        if self.watch is not None:
-            db.set_authorizer(self.watch)
-        if self._quiet and log:
+        if self.authorizer is not None:
+            db.set_authorizer(self.authorizer)
+        if self._lockless and log:
             db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         self._connection = db
         return db
@@ -295,7 +295,7 @@ class Database:
     def _snapshot(db: sqlite3.Connection, look: Callable[[sqlite3.Connection], T]) -> T:
         db.execute("BEGIN")
         try:
-            with heeding():
+            with reraise_interrupts():
                 return look(db)
         finally:
             if db.in_transaction:

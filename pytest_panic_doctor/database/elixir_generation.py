@@ -64,25 +64,25 @@ def schema_version(db: sqlite3.Connection) -> SchemaVersion:
 
 def by_columns(db: sqlite3.Connection) -> int:
     """The schema that a file's columns are of."""
-    experiments = lower(db, "experiments")
-    clusterings = lower(db, "clustering_results")
+    experiments = column_names(db, "experiments")
+    clusterings = column_names(db, "clustering_results")
     if "seeds" in experiments:
         return 2 if "experiment_id" in clusterings else 1
     if "network" in experiments:
         return 3
     if "layer" in clusterings:
         return 6 if "experiment_id" in clusterings else 7
-    return 5 if lower(db, "lyapunov_results") else 4
+    return 5 if column_names(db, "lyapunov_results") else 4
 
 
-def lower(db: sqlite3.Connection, table: str) -> set[str]:
+def column_names(db: sqlite3.Connection, table: str) -> set[str]:
     """The names of a table's columns in lower case."""
     return {name.lower() for name in columns_of_table(db, table)}
 
 
 def refusal(db: sqlite3.Connection) -> str:
     """Schemas 1 to 3 are days old, and the tool itself cannot migrate them where they hold rows."""
-    if lower(db, "experiments") & {"seeds", "network"}:
+    if column_names(db, "experiments") & {"seeds", "network"}:
         return (
             "has a schema of 2 to 7 February 2026, which the research tool itself cannot migrate where it holds rows: "
             "make its experiments anew with the tool of today"
@@ -94,10 +94,10 @@ def new_id() -> str:
     """A UUIDv7 of RFC 9562 as the tool makes it: milliseconds, 12 bits of their fraction, then chance."""
     millis, rest = divmod(time.time_ns(), 1_000_000)
     number = millis << 80 | 7 << 76 | (4096 * rest // 1_000_000) << 64 | 2 << 62 | randbits(62)
-    return dashed(f"{number:032x}")
+    return dashed_id(f"{number:032x}")
 
 
-def dashed(digits: str) -> str:
+def dashed_id(digits: str) -> str:
     """An id as the tool writes it, of 32 hex digits."""
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -257,7 +257,7 @@ ELIXIR = Generation(
     stamped_on_update=("updated_at",),
     seeded=False,
     dashed_ids=True,
-    id_of=dashed,
+    id_of=dashed_id,
     image_formats=("AVIF", "WEBP"),
     resume="mix experiment.resume",
     makers=MAKERS,

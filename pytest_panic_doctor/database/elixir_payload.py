@@ -18,8 +18,8 @@ from pytest_panic_doctor.database.erlang_terms import Atom, ErlangTermError, Ter
 from pytest_panic_doctor.topology.diagram import Bars, Diagram
 from pytest_panic_doctor.topology.lyapunov import Lyapunov
 from pytest_panic_doctor.topology.payload import (
+    MAX_DIMENSIONS,
     META,
-    MOST_DIMENSIONS,
     Payload,
     PayloadError,
     Provenance,
@@ -32,11 +32,11 @@ META_KEY = META.encode()
 KNOWN_KEYS = {DGMS, ENTROPY, NUM_EDGES, META_KEY}
 
 INF, NEGATIVE_INF, NAN, NIL = Atom("inf"), Atom("-inf"), Atom("nan"), Atom("nil")
-NUMBERS: Mapping[Atom, float] = {INF: math.inf, NEGATIVE_INF: -math.inf, NAN: math.nan}
+FLOAT_ATOMS: Mapping[Atom, float] = {INF: math.inf, NEGATIVE_INF: -math.inf, NAN: math.nan}
 """The atoms that stand for floats."""
 
 LYAPUNOV_KEYS = ("divergence_curve", "exponent", "num_pairs", "num_timesteps", "r_squared")
-LONGEST_NAME = 40
+SHOWN_NAME = 40
 """Characters of a key that are shown."""
 
 MOST_COUNT = 2**53
@@ -84,7 +84,7 @@ def decode(payload: bytes) -> Payload:
     dimensions = found[DGMS]
     if not isinstance(dimensions, list) or not dimensions:
         raise PayloadError("holds no diagram: dgms is not a list of homology dimensions")
-    if len(dimensions) > MOST_DIMENSIONS:
+    if len(dimensions) > MAX_DIMENSIONS:
         raise PayloadError(f"has {len(dimensions):,} homology dimensions, more than any diagram")
     bars = tuple(bars_of(each, f"H{dimension}") for dimension, each in enumerate(dimensions))
     meta = found.get(META_KEY)
@@ -95,7 +95,7 @@ def decode(payload: bytes) -> Payload:
         provenance_from_json(meta) if isinstance(meta, bytes) else None,
         {},
         META_KEY in found,
-        tuple(sorted(shown(key) for key in found.keys() - KNOWN_KEYS)),
+        tuple(sorted(display_key(key) for key in found.keys() - KNOWN_KEYS)),
     )
 
 
@@ -110,10 +110,10 @@ def map_of(payload: bytes) -> Mapping[Atom | bytes, Term]:
     return found
 
 
-def shown(key: Atom | bytes) -> str:
+def display_key(key: Atom | bytes) -> str:
     """A key, for a sentence."""
     name = key.name if isinstance(key, Atom) else key.decode(errors="replace")
-    return name[:LONGEST_NAME] if name.isprintable() else ascii(name)[1 : 1 + LONGEST_NAME]
+    return name[:SHOWN_NAME] if name.isprintable() else ascii(name)[1 : 1 + SHOWN_NAME]
 
 
 def bars_of(value: Term, name: str) -> Bars:
@@ -140,8 +140,8 @@ def float_of(value: Term, where: str) -> float:
     """A number as a float: Erlang has atoms for infinity and NaN; raises `PayloadError`."""
     if isinstance(value, float):
         return value
-    if isinstance(value, Atom) and value in NUMBERS:
-        return NUMBERS[value]
+    if isinstance(value, Atom) and value in FLOAT_ATOMS:
+        return FLOAT_ATOMS[value]
     if type(value) is int and abs(value) < MOST_COUNT:
         return float(value)
     raise PayloadError(f"holds a value in {where} that is not a number")

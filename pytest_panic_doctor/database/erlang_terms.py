@@ -14,21 +14,21 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-VERSION = b"\x83"
+VERSION_BYTE = b"\x83"
 COMPRESSED = b"P"
 LEVEL = 6
 """Of the compression, as Erlang has it where none is asked for."""
 
-LARGEST = 16 * 2**20
+MAX_TERM_BYTES = 16 * 2**20
 """Bytes of the largest term that is read or inflated: 700,000 bars, more than any cloud of this tool has."""
 
-MOST_VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 """Values, lists included, of the largest term that is read: each takes up to 100 bytes in Python."""
 
-DEEPEST = 4
+MAX_DEPTH = 4
 """Lists, tuples and maps within one another: a diagram is a map of lists of lists of bars."""
 
-LONGEST_STRING = 65_535
+MAX_STRING = 65_535
 """Values of the longest list of bytes that Erlang writes as a string."""
 
 UINT32 = struct.Struct(">I")
@@ -65,11 +65,11 @@ def decode(data: bytes) -> Term:
         ErlangTermError: The blob is torn, larger or deeper than any term of the tool, or of a type that it never
             writes.
     """
-    if data[:1] != VERSION:
+    if data[:1] != VERSION_BYTE:
         raise ErlangTermError("the blob does not start as an Erlang term (byte 131)")
     plain = inflate(data[2:]) if data[1:2] == COMPRESSED else data[1:]
-    if len(plain) > LARGEST:
-        raise ErlangTermError(f"the term has {len(plain):,} bytes, more than the {LARGEST:,} of any diagram")
+    if len(plain) > MAX_TERM_BYTES:
+        raise ErlangTermError(f"the term has {len(plain):,} bytes, more than the {MAX_TERM_BYTES:,} of any diagram")
     reader = Reader(plain)
     value = reader.term(0)
     if reader.position != len(plain):
@@ -82,8 +82,8 @@ def inflate(data: bytes) -> bytes:
     if len(data) < UINT32.size:
         raise ErlangTermError("the compressed term ends before its size")
     (size,) = UINT32.unpack_from(data)
-    if size > LARGEST:
-        raise ErlangTermError(f"the term claims {size:,} bytes, more than the {LARGEST:,} of any diagram")
+    if size > MAX_TERM_BYTES:
+        raise ErlangTermError(f"the term claims {size:,} bytes, more than the {MAX_TERM_BYTES:,} of any diagram")
     unpacker = zlib.decompressobj()
     try:
         plain = unpacker.decompress(data[UINT32.size :], size + 1)
@@ -130,13 +130,13 @@ class Reader:
     def count(self, more: int) -> None:
         """Count values before they are made."""
         self.values += more
-        if self.values > MOST_VALUES:
-            raise ErlangTermError(f"the term has more than {MOST_VALUES:,} values, more than any diagram")
+        if self.values > MAX_VALUES:
+            raise ErlangTermError(f"the term has more than {MAX_VALUES:,} values, more than any diagram")
 
     def length(self, depth: int, each: int = 1) -> int:
         """The number of entries, of `each` values, of a list or a map that stands within `depth` others."""
-        if depth >= DEEPEST:
-            raise ErlangTermError(f"the term is nested deeper than {DEEPEST}, as none of the research tool is")
+        if depth >= MAX_DEPTH:
+            raise ErlangTermError(f"the term is nested deeper than {MAX_DEPTH}, as none of the research tool is")
         (count,) = UINT32.unpack(self.take(UINT32.size))
         # Every value takes a byte: a longer list is torn, and is not begun.
         if each * count > len(self.data) - self.position:
@@ -197,8 +197,8 @@ class Reader:
 
     def read_tuple(self, depth: int) -> tuple[Term, ...]:
         """A tuple of up to 255 entries."""
-        if depth >= DEEPEST:
-            raise ErlangTermError(f"the term is nested deeper than {DEEPEST}, as none of the research tool is")
+        if depth >= MAX_DEPTH:
+            raise ErlangTermError(f"the term is nested deeper than {MAX_DEPTH}, as none of the research tool is")
         return tuple([self.term(depth + 1) for _ in range(self.take(1)[0])])
 
     def read_map(self, depth: int) -> Mapping[Atom | bytes, Term]:
@@ -245,8 +245,8 @@ def encode(value: Term) -> bytes:
     plain = encode_plain(value)
     packed = zlib.compress(plain, LEVEL)
     if len(packed) + UINT32.size + 1 <= len(plain):
-        return VERSION + COMPRESSED + UINT32.pack(len(plain)) + packed
-    return VERSION + plain
+        return VERSION_BYTE + COMPRESSED + UINT32.pack(len(plain)) + packed
+    return VERSION_BYTE + plain
 
 
 def encode_plain(value: Term) -> bytes:
@@ -254,17 +254,17 @@ def encode_plain(value: Term) -> bytes:
     parts: list[bytes] = []
     write(value, parts, 0)
     plain = b"".join(parts)
-    if len(plain) > LARGEST:
-        raise ErlangTermError(f"the term has {len(plain):,} bytes, more than the {LARGEST:,} of any diagram")
+    if len(plain) > MAX_TERM_BYTES:
+        raise ErlangTermError(f"the term has {len(plain):,} bytes, more than the {MAX_TERM_BYTES:,} of any diagram")
     return plain
 
 
 def write(value: Term, parts: list[bytes], depth: int) -> None:
     """Append the bytes of a term that stands within `depth` others."""
     if isinstance(value, Atom):
-        parts.append(of_atom(value))
+        parts.append(encode_atom(value))
     elif type(value) is int:
-        parts.append(of_integer(value))
+        parts.append(encode_integer(value))
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ErlangTermError(f"Erlang has no float {value}: it is written as an atom")
@@ -283,10 +283,10 @@ def write_entries(
     """Append the bytes of a list, a tuple or a map."""
     if isinstance(value, list) and not value:
         parts.append(b"j")
-    elif isinstance(value, list) and len(value) <= LONGEST_STRING and all(map(is_byte, value)):
+    elif isinstance(value, list) and len(value) <= MAX_STRING and all(map(is_byte, value)):
         parts.append(b"k" + UINT16.pack(len(value)) + bytes(value))  # type: ignore[arg-type]
-    elif depth >= DEEPEST:
-        raise ErlangTermError(f"the term is nested deeper than {DEEPEST}, as none of the research tool is")
+    elif depth >= MAX_DEPTH:
+        raise ErlangTermError(f"the term is nested deeper than {MAX_DEPTH}, as none of the research tool is")
     elif isinstance(value, Mapping):
         parts.append(b"t" + UINT32.pack(len(value)))
         for key, entry in value.items():
@@ -307,7 +307,7 @@ def is_byte(value: Term) -> bool:
     return type(value) is int and 0 <= value < 256
 
 
-def of_atom(value: Atom) -> bytes:
+def encode_atom(value: Atom) -> bytes:
     """An atom's bytes."""
     try:
         name = value.name.encode()
@@ -318,7 +318,7 @@ def of_atom(value: Atom) -> bytes:
     return b"w" + bytes([len(name)]) + name
 
 
-def of_integer(value: int) -> bytes:
+def encode_integer(value: int) -> bytes:
     """An integer's bytes, in the shortest of the three forms."""
     if 0 <= value < 256:
         return b"a" + bytes([value])

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-LONGEST = 60
+MAX_LENGTH = 60
 """Characters of a name that may be part of a file's name, of which there may be several."""
 
 
 def safe_file_name(name: str) -> str:
     """A part of a file's name that stands for `name`, whatever its characters and its length."""
     safe = quote(name, safe="")
-    return safe if len(safe) <= LONGEST else hashlib.sha256(safe.encode()).hexdigest()[:LONGEST]
+    return safe if len(safe) <= MAX_LENGTH else hashlib.sha256(safe.encode()).hexdigest()[:MAX_LENGTH]
 
 
 @contextmanager
@@ -36,10 +36,10 @@ def atomic_write(path: Path, like: Path | None = None) -> Iterator[Path]:
     Raises OSError where neither is possible, at once where that can be known.
     """
     target = Path(os.path.realpath(path))
-    partial = _partial(target, like)
+    partial = _temporary_file(target, like)
     try:
         yield partial
-        _put(partial, target)
+        _replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -47,10 +47,10 @@ def atomic_write(path: Path, like: Path | None = None) -> Iterator[Path]:
 def check_writable(path: Path) -> None:
     """Raise OSError unless `whole` can write `path` now; nothing is left behind, and nothing is changed."""
     target = Path(os.path.realpath(path))
-    _partial(target, None).unlink()
+    _temporary_file(target, None).unlink()
     folder = target.parent.stat()
     owners = (0, folder.st_uid, target.stat().st_uid if target.exists() else os.geteuid())
-    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in owners and not writable(target):
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in owners and not is_writable(target):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
 
 
@@ -61,25 +61,25 @@ def check_writable_in_place(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not target.exists():
         check_writable(target)
-    elif not writable(target):
+    elif not is_writable(target):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
 
 
-def writable(path: Path) -> bool:
+def is_writable(path: Path) -> bool:
     """Whether this process may write to a file, or make files in a folder, by its effective ids."""
     mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
-def made_like(path: Path, like: Path) -> None:
+def create_like(path: Path, like: Path) -> None:
     """Make an empty file that takes after `like`, unless one is there, or `like` is not."""
     if like.exists() and not os.path.lexists(path):
         with suppress(FileExistsError):
-            _make(path, _Model(like.stat(), new=True))
+            _create(path, _Attributes(like.stat(), new=True))
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class _Attributes:
     """Whom a file takes after: itself as it was, or, where it is `new`, another, of which nobody executes a copy."""
 
     status: os.stat_result
@@ -103,7 +103,7 @@ class _Model:
         os.fchmod(descriptor, mode)
 
 
-def _make(path: Path, model: _Model | None) -> None:
+def _create(path: Path, model: _Attributes | None) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if model else 0o666)
     try:
         if model:
@@ -112,45 +112,45 @@ def _make(path: Path, model: _Model | None) -> None:
         os.close(descriptor)
 
 
-def _partial(target: Path, like: Path | None) -> Path:
+def _temporary_file(target: Path, like: Path | None) -> Path:
     """An empty file, beside `target` where that can be: another name, short whatever the length of that of `target`."""
-    there = target.exists()
-    if there and not target.is_file():
-        if not writable(target):
+    exists = target.exists()
+    if exists and not target.is_file():
+        if not is_writable(target):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
-        return _elsewhere()
+        return _file_in_tmp()
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     beside = target.with_name(f".doctor-{digest}.{os.getpid()}")
     if len(os.fsencode(target.name)) > os.pathconf(target.parent, "PC_NAME_MAX"):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(target))
     other = like if like and like.exists() else None
-    model = _Model(target.stat(), new=False) if there else _Model(other.stat(), new=True) if other else None
+    model = _Attributes(target.stat(), new=False) if exists else _Attributes(other.stat(), new=True) if other else None
     beside.unlink(missing_ok=True)
     try:
-        _make(beside, model)
+        _create(beside, model)
     except OSError as error:
-        if error.errno not in REFUSED or not there or not writable(target):
+        if error.errno not in REFUSALS or not exists or not is_writable(target):
             raise
-        return _elsewhere()
+        return _file_in_tmp()
     return beside
 
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 """What keeps a file from being made beside another, or from taking its place, though that one may be written."""
 
 
-def _elsewhere() -> Path:
+def _file_in_tmp() -> Path:
     descriptor, name = tempfile.mkstemp(prefix="panic-doctor-")
     os.close(descriptor)
     return Path(name)
 
 
-def _put(partial: Path, target: Path) -> None:
+def _replace(partial: Path, target: Path) -> None:
     if partial.parent == target.parent and (target.is_file() or not target.exists()):
         try:
             partial.replace(target)
         except OSError as error:
-            if error.errno not in REFUSED or not target.exists():
+            if error.errno not in REFUSALS or not target.exists():
                 raise
         else:
             return

@@ -91,24 +91,25 @@ class Table:
         source = self.sources.get(canonical)
         return canonical if source is None else source.column
 
-    def view(self, there: Iterable[str]) -> str:
+    def view(self, existing: Iterable[str]) -> str:
         """The statement that makes the temporary view; `there` are the columns that the file's table has.
 
         What the file lacks is left out, so that a rule that asks for it is told so, as it is of a table.
         """
-        real = {name.lower(): name for name in there}
+        real = {name.lower(): name for name in existing}
         selected = {"rowid": "rowid"}
         for name in TABLES.get(self.canonical, ()):
             source = self.sources.get(name, Source(name))
             if source.column is None:
                 selected[name] = source.sql or "NULL"
             elif source.column in real:
-                stored = quoted(real[source.column])
+                stored = quote_identifier(real[source.column])
                 selected[name] = source.sql.format(stored) if source.sql else stored
         for lower, name in real.items():
-            selected.setdefault(lower, quoted(name))
-        shown = ", ".join(f"{value} AS {quoted(name)}" for name, value in selected.items())
-        return f"CREATE TEMP VIEW {quoted(self.canonical)} AS SELECT {shown} FROM main.{quoted(self.name)}"
+            selected.setdefault(lower, quote_identifier(name))
+        shown = ", ".join(f"{value} AS {quote_identifier(name)}" for name, value in selected.items())
+        view, table = quote_identifier(self.canonical), quote_identifier(self.name)
+        return f"CREATE TEMP VIEW {view} AS SELECT {shown} FROM main.{table}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class Generation:
     retires_models: bool = False
     repairs: bool = True
 
-    def described(self, db: sqlite3.Connection) -> str:
+    def describe(self, db: sqlite3.Connection) -> str:
         """`the Elixir generation, schema 20260519233115`; empty for the one that was there first.
 
         Args:
@@ -238,13 +239,13 @@ class Generation:
         if not self.needs_views:
             return
         for table in self.tables:
-            if there := columns_of_table(db, table.name):
-                db.execute(table.view(there))
+            if existing := columns_of_table(db, table.name):
+                db.execute(table.view(existing))
 
 
 def columns_of_table(db: sqlite3.Connection, table: str) -> list[str]:
     """The columns of a table of the file, as it spells them; none where there is no such table."""
-    found = db.execute(f"PRAGMA main.table_xinfo({quoted(table)})")
+    found = db.execute(f"PRAGMA main.table_xinfo({quote_identifier(table)})")
     return [str(row[1]) for row in found if row[6] != HIDDEN]
 
 
@@ -261,11 +262,11 @@ def generation_of(db: sqlite3.Connection, known: Iterable[Generation] | None = N
         db: Any connection to the file.
         known: The generations that it may be of; None: all that the doctor knows.
     """
-    there = tables_of_file(db)
+    existing = tables_of_file(db)
     best: Generation | None = None
     most = 0
     for each in generations() if known is None else known:
-        if (count := sum(table.name in there for table in each.tables)) > most:
+        if (count := sum(table.name in existing for table in each.tables)) > most:
             best, most = each, count
     return best
 
@@ -278,6 +279,6 @@ def generations() -> tuple[Generation, ...]:
     return PYTHON, ELIXIR
 
 
-def quoted(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """`name` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-MOST = 10_000
+MAX_PROBLEMS = 10_000
 """Lines that SQLite's check says at most; what it says beyond them is not known."""
 
 HEADING = "*** in "
@@ -37,7 +37,7 @@ def remedy(problem: str) -> str:
     return REBUILD if OF_AN_INDEX.search(problem) else RESTORE
 
 
-def needed(error: sqlite3.Error) -> str:
+def missing_feature(error: sqlite3.Error) -> str:
     """`the collation GERMAN`: what SQLite would need to read the file; empty where that is not what is wrong."""
     text = str(error)
     if not text.startswith(UNKNOWN):
@@ -46,9 +46,9 @@ def needed(error: sqlite3.Error) -> str:
     return f"the {kind} {text.partition(': ')[2]}"
 
 
-def needing(db: sqlite3.Connection, error: sqlite3.Error) -> str:
+def describe_missing_feature(db: sqlite3.Connection, error: sqlite3.Error) -> str:
     """`index odd of run needs the function german(), which …`; empty where nothing of the file needs it."""
-    what = needed(error)
+    what = missing_feature(error)
     found = db.execute(
         "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('table', 'index') AND instr(lower(sql), ?) "
         "ORDER BY rowid LIMIT 1",
@@ -74,7 +74,7 @@ CORRECT = "correct by hand the rows that break the constraint, or restore the fi
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class FileDamage:
     """What is wrong with a file.
 
     `problems` are SQLite's own words, one line each, empty where nothing is wrong. `tables` are the tables, by their
@@ -89,26 +89,26 @@ class Damage:
         return [list(self.problems), sorted(self.tables)]
 
     @classmethod
-    def from_plain(cls, plain: Iterable[Iterable[str]]) -> Damage:
+    def from_plain(cls, plain: Iterable[Iterable[str]]) -> FileDamage:
         """The inverse."""
         problems, tables = plain
         return cls(tuple(problems), frozenset(tables))
 
 
-def check(db: sqlite3.Connection) -> Damage:
+def check_file(db: sqlite3.Connection) -> FileDamage:
     """Check the whole file. One that is damaged is checked once more, table by table, to tell which those are."""
-    problems = said(db, f"PRAGMA integrity_check({MOST})")
-    return Damage(tuple(problems), check_tables(db, names(db)).tables if problems else frozenset())
+    problems = run_check(db, f"PRAGMA integrity_check({MAX_PROBLEMS})")
+    return FileDamage(tuple(problems), check_tables(db, table_names(db)).tables if problems else frozenset())
 
 
-def check_tables(db: sqlite3.Connection, tables: Iterable[str]) -> Damage:
+def check_tables(db: sqlite3.Connection, tables: Iterable[str]) -> FileDamage:
     """Check these tables with their indexes, and no others: not the free pages, nor whether a page is used twice."""
-    found = {table: said(db, f"PRAGMA integrity_check({quoted(table)})") for table in tables}
+    found = {table: run_check(db, f"PRAGMA integrity_check({quote_literal(table)})") for table in tables}
     lines = tuple(line for problems in found.values() for line in problems)
-    return Damage(lines, frozenset(table.lower() for table, problems in found.items() if problems))
+    return FileDamage(lines, frozenset(table.lower() for table, problems in found.items() if problems))
 
 
-def names(db: sqlite3.Connection) -> list[str]:
+def table_names(db: sqlite3.Connection) -> list[str]:
     """The tables of the file."""
     return [
         str(name)
@@ -118,7 +118,7 @@ def names(db: sqlite3.Connection) -> list[str]:
     ]
 
 
-def said(db: sqlite3.Connection, pragma: str) -> list[str]:
+def run_check(db: sqlite3.Connection, pragma: str) -> list[str]:
     """What a check says, line by line; empty where all is well. Raises sqlite3.Error where it cannot be asked now."""
     found: list[str] = []
     try:
@@ -126,7 +126,7 @@ def said(db: sqlite3.Connection, pragma: str) -> list[str]:
             found += [line for line in str(text).splitlines() if line != "ok" and not line.startswith(HEADING)]
     except sqlite3.DatabaseError as error:
         if str(error).startswith(UNKNOWN):
-            found.append(needing(db, error) or f"the file needs {needed(error)}, {ABSENT}")
+            found.append(describe_missing_feature(db, error) or f"the file needs {missing_feature(error)}, {ABSENT}")
         elif getattr(error, "sqlite_errorname", "").startswith(UNREADABLE):
             found.append(f"the check ended early: {error}")
         else:
@@ -134,6 +134,6 @@ def said(db: sqlite3.Connection, pragma: str) -> list[str]:
     return found
 
 
-def quoted(name: str) -> str:
+def quote_literal(name: str) -> str:
     """A name as a PRAGMA takes it."""
     return "'" + name.replace("'", "''") + "'"

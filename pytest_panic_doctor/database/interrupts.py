@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STEPS = 100_000
+STEPS_PER_CALL = 100_000
 """Instructions of SQLite's virtual machine, or rows of a check, between two such moments: 1 to 20 ms."""
 
 
@@ -20,13 +20,13 @@ def _continue() -> int:
     return 0
 
 
-def heedful(connection: sqlite3.Connection) -> None:
+def allow_interrupts(connection: sqlite3.Connection) -> None:
     """Let signals in while a statement of this connection runs."""
-    connection.set_progress_handler(_continue, STEPS)
+    connection.set_progress_handler(_continue, STEPS_PER_CALL)
 
 
 @contextmanager
-def heeding() -> Iterator[None]:
+def reraise_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt where a signal ended a statement within."""
     try:
         yield

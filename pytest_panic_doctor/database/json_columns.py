@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 
-def loaded(text: object) -> object:
+def load_json(text: object) -> object:
     """The value that a JSON column holds; None where it holds no JSON, or is nested too deeply for Python.
 
     Half of a surrogate pair, which JSON can spell and no file, terminal or database can hold, becomes U+FFFD.

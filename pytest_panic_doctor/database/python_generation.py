@@ -23,7 +23,7 @@ ID = "CHAR(32) NOT NULL"
 TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")
 
 
-def table(name: str, *declared: str) -> Table:
+def canonical_table(name: str, *declared: str) -> Table:
     """A table, whose name and columns are the canonical ones; each constraint is of the newest schema."""
     found: tuple[Column, ...] = columns(*declared)
     return Table(name, name, found, tuple((wanted, 1) for wanted in UNIQUE.get(name, ())))
@@ -65,7 +65,7 @@ PYTHON = Generation(
     key="python",
     name="the Python generation",
     tables=(
-        table(
+        canonical_table(
             "experimentconfig",
             f"id {ID}",
             "networks JSON NOT NULL",
@@ -76,7 +76,7 @@ PYTHON = Generation(
             "started_at DATETIME",
             "completed_at DATETIME",
         ),
-        table(
+        canonical_table(
             "run",
             f"id {ID}",
             "network JSON NOT NULL",
@@ -85,7 +85,7 @@ PYTHON = Generation(
             "initial_prompt VARCHAR NOT NULL",
             f"experiment_id {ID}",
         ),
-        table(
+        canonical_table(
             "invocation",
             f"id {ID}",
             *TIMES,
@@ -98,7 +98,7 @@ PYTHON = Generation(
             "output_text VARCHAR",
             "output_image_data BLOB",
         ),
-        table(
+        canonical_table(
             "embedding",
             f"id {ID}",
             *TIMES,
@@ -106,7 +106,7 @@ PYTHON = Generation(
             "embedding_model VARCHAR NOT NULL",
             "vector BLOB",
         ),
-        table(
+        canonical_table(
             "persistencediagram",
             f"id {ID}",
             *TIMES,
@@ -114,7 +114,7 @@ PYTHON = Generation(
             f"run_id {ID}",
             "embedding_model VARCHAR NOT NULL",
         ),
-        table(
+        canonical_table(
             "clusteringresult",
             f"id {ID}",
             "created_at DATETIME NOT NULL",
@@ -123,7 +123,7 @@ PYTHON = Generation(
             "algorithm VARCHAR NOT NULL",
             "parameters JSON NOT NULL",
         ),
-        table(
+        canonical_table(
             "embeddingcluster",
             f"id {ID}",
             f"embedding_id {ID}",

@@ -16,7 +16,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-SMALLEST = 64 * 1024**2
+LEAST_FILE = 64 * 1024**2
 """Bytes of a file below which reading ahead gains nothing."""
 
 PART_OF_FREE = 0.5
@@ -44,17 +44,17 @@ class ReadAhead:
         self.room = room
         self._process: subprocess.Popen[bytes] | None = None
 
-    def wanted(self) -> bool:
+    def is_worthwhile(self) -> bool:
         """Whether the file is worth it, and fits."""
         try:
             size = self.path.stat().st_size
         except OSError:
             return False
-        return SMALLEST <= size <= PART_OF_FREE * self.room
+        return LEAST_FILE <= size <= PART_OF_FREE * self.room
 
     def start(self) -> None:
         """Begin to read, where that is wanted."""
-        if self._process is None and self.wanted():
+        if self._process is None and self.is_worthwhile():
             command = [sys.executable, "-I", "-S", "-c", READER, str(self.path)]
             with suppress(OSError):
                 self._process = subprocess.Popen(

@@ -10,21 +10,21 @@ import os
 import sqlite3
 from dataclasses import dataclass
 
-from pytest_panic_doctor.compute.memory import available, resident
+from pytest_panic_doctor.compute.memory import available_memory, resident
 from pytest_panic_doctor.database.schema import NOUNS, TABLES
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import format_size
 
-SHARE = 0.8
+MEMORY_SHARE = 0.8
 """The part of the available memory that is used where `--doctor-memory` was not given."""
 
-CONTROLLER = 120_000_000
+CONTROLLER_BYTES = 120_000_000
 """Bytes of a pytest that has workers."""
 
-LEAST = 32_000_000
+LEAST_ROOM = 32_000_000
 """Bytes that are always held: there are vectors and diagrams of no other size."""
 
-COPIES = 4
+VALUE_COPIES = 4
 """How often a value is in memory where it is read: in SQLite, in Python, in an array and in what is made of it."""
 
 JSON_FACTOR = 24
@@ -33,7 +33,7 @@ JSON_FACTOR = 24
 TOO_BIG = "SQLITE_TOOBIG"
 
 
-BELOW = {
+ROWS_OF_EXPERIMENT = {
     "experimentconfig": "experimentconfig t WHERE t.id",
     "run": "run t WHERE t.experiment_id",
     "invocation": "run r JOIN invocation t ON t.run_id = r.id WHERE r.experiment_id",
@@ -65,14 +65,14 @@ class MemoryRoom:
     @property
     def value(self) -> int:
         """The largest value that is read from the database."""
-        return min(self.bytes // COPIES, 2**30)
+        return min(self.bytes // VALUE_COPIES, 2**30)
 
     @property
     def json(self) -> int:
         """The longest JSON that is parsed, in characters."""
         return self.bytes // JSON_FACTOR
 
-    def parsed(self, text: object, column: str, experiment: str) -> object:
+    def checked_json(self, text: object, column: str, experiment: str) -> object:
         """A JSON column of an experiment as it is; raises `TooLarge` where it is longer than what is parsed."""
         self.check_json(len(text) if isinstance(text, str | bytes) else 0, column, experiment)
         return text
@@ -105,7 +105,7 @@ class MemoryRoom:
             f"{what} is {format_size(size)}, {self.refusal(size, self.value if most is None else most)}", table, id
         )
 
-    def stopped(self, what: str, fits: int) -> TooLarge:
+    def too_large_unsized(self, what: str, fits: int) -> TooLarge:
         """The refusal of something that went on until `fits` bytes were not enough; how much would be is not known."""
         return TooLarge(f"{what}, {self.refusal(2 * fits, fits)}")
 
@@ -131,13 +131,13 @@ def memory_room(memory: int | None, workers: int = 1, *, beside: bool = False) -
         workers: How many processes run items.
         beside: Whether this is one of them, beside a controlling pytest.
     """
-    limit = memory or int(SHARE * available())
+    limit = memory or int(MEMORY_SHARE * available_memory())
     own = resident(os.getpid()) if memory else 0
-    each = (limit - (CONTROLLER if beside else 0)) // max(1, workers) - own
-    return MemoryRoom(max(LEAST, each), limit, memory is not None)
+    each = (limit - (CONTROLLER_BYTES if beside else 0)) // max(1, workers) - own
+    return MemoryRoom(max(LEAST_ROOM, each), limit, memory is not None)
 
 
-def too_big(error: sqlite3.Error) -> bool:
+def is_too_big(error: sqlite3.Error) -> bool:
     """Whether SQLite refused a value for its length."""
     return getattr(error, "sqlite_errorname", "") == TOO_BIG
 
@@ -147,9 +147,9 @@ def name_too_large(db: sqlite3.Connection, space: MemoryRoom, experiment: str | 
 
     Texts are opened and not read: SQLite tells the length of a blob without reading it, of a text only so.
     """
-    for table, rows in BELOW.items():
-        there = {str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")}
-        columns = [column for column in TABLES[table] if column in there]
+    for table, rows in ROWS_OF_EXPERIMENT.items():
+        existing = {str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")}
+        columns = [column for column in TABLES[table] if column in existing]
         sizes = ", ".join(f"CASE typeof(t.{c}) WHEN 'blob' THEN length(t.{c}) WHEN 'text' THEN -1 END" for c in columns)
         source = f"{rows} = ?" if experiment else f"{table} t WHERE ? IS NULL"
         for rowid, *found in db.execute(f"SELECT t.rowid, {sizes} FROM {source}", (experiment,)):

@@ -77,22 +77,22 @@ HIDDEN = 1
 """What `PRAGMA table_xinfo` says of a virtual table's hidden column; generated columns are 2 and 3."""
 
 
-def lacks(db: sqlite3.Connection, said: str) -> bool:
+def is_missing_in_file(db: sqlite3.Connection, message: str) -> bool:
     """Whether what SQLite said it has no such table or column of is one of those above, and is indeed not there.
 
     A name that is misspelt in a rule is not the file's fault.
     """
-    what, _, name = said.partition(": ")
+    what, _, name = message.partition(": ")
     known = known_columns(db)
-    there = {table: columns_of(db, table) for table in known}
+    existing = {table: columns_of(db, table) for table in known}
     name = name.rpartition(".")[2]
     if what == "no such table":
-        return not there.get(name, {name})
+        return not existing.get(name, {name})
     if what != "no such column":
         return False
     if name == "rowid":
-        return not all(has_rowid(db, table) for table, columns in there.items() if columns)
-    return any(name in columns and name not in there[table] for table, columns in known.items())
+        return not all(has_rowid(db, table) for table, columns in existing.items() if columns)
+    return any(name in columns and name not in existing[table] for table, columns in known.items())
 
 
 def known_columns(db: sqlite3.Connection) -> dict[str, set[str]]:

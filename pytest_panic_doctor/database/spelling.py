@@ -6,12 +6,12 @@ import string
 from collections.abc import Iterator
 
 
-def plainly(value: str) -> str:
+def normalized_id_sql(value: str) -> str:
     """SQL for an id however it is spelt: in either case, with dashes or braces, as a BLOB."""
     return f"lower(replace(trim(CAST({value} AS TEXT), ' {{}}' || char(9, 10, 13)), '-', ''))"
 
 
-def slips(name: str) -> Iterator[str]:
+def one_character_variants(name: str) -> Iterator[str]:
     """What differs from `name` by one character: another one, one more, one less; or by one bit."""
     for place, letter in enumerate(name):
         for other in {*string.hexdigits[:16], *(chr(ord(letter) ^ 1 << bit) for bit in range(7))} - {letter}:
@@ -22,7 +22,7 @@ def slips(name: str) -> Iterator[str]:
             yield name[:place] + more + name[place:]
 
 
-def alike(name: str, other: str) -> bool:
+def nearly_equal(name: str, other: str) -> bool:
     """Whether two names differ in case, or by one character: another one, one more, one less."""
     longer, shorter = sorted((name.lower(), other.lower()), key=len, reverse=True)
     if len(longer) - len(shorter) > 1:
@@ -34,6 +34,6 @@ def alike(name: str, other: str) -> bool:
     return rest in (shorter[same:], shorter[same + 1 :])
 
 
-def plain(name: str) -> str:
+def normalized_id(name: str) -> str:
     """What `plainly` makes of an id, in Python."""
     return name.strip(" {}\t\n\r").replace("-", "").lower()

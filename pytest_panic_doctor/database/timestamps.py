@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PLAIN = 26
+PLAIN_LENGTH = 26
 """Characters of `YYYY-MM-DD HH:MM:SS.ffffff`, without a zone: such texts are in the order of their times."""
 
 YEAR = 5
@@ -25,7 +25,7 @@ def is_no_time(column: str) -> str:
 
 def is_plain(column: str) -> str:
     """The SQL condition that a time is spelt as the research tool spells it; NULL for NULL."""
-    return f"(length({column}) = {PLAIN} AND substr({column}, 11, 1) = ' ')"
+    return f"(length({column}) = {PLAIN_LENGTH} AND substr({column}, 11, 1) = ' ')"
 
 
 def is_before(earlier: str, later: str) -> str:
@@ -55,5 +55,5 @@ def are_surely_in_order(before: str, start: str, end: str) -> str:
     Texts are told from numbers and blobs by their place in SQL's order of types.
     """
     ordered = f"{start} <= {end} AND {end} < x'' AND ({before} IS NULL OR {before} <= {start})"
-    whole = f"instr({start} || {end}, char(0)) = 0"
-    return f"CASE WHEN {ordered} AND {whole} THEN {is_sure(start)} AND {is_sure(end)} ELSE 0 END"
+    no_nul = f"instr({start} || {end}, char(0)) = 0"
+    return f"CASE WHEN {ordered} AND {no_nul} THEN {is_sure(start)} AND {is_sure(end)} ELSE 0 END"

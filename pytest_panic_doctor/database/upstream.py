@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from pytest_panic_doctor.database.spelling import alike, plain
+from pytest_panic_doctor.database.spelling import nearly_equal, normalized_id
 
 DAMAGED_TYPE = (
     "(coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE') OR CASE i.type WHEN 'TEXT' THEN i.output_image_data IS NOT NULL "
@@ -17,12 +17,12 @@ DAMAGED_TYPE = (
 """An invocation `i` whose type is none, or contradicts its output; no output is read."""
 
 
-def damage(db: sqlite3.Connection, run: str, model: str, *, replacing: bool) -> str:
+def upstream_damage(db: sqlite3.Connection, run: str, model: str, *, replacing: bool) -> str:
     """What is damaged above a diagram and forbids to compute it, as clauses; empty where nothing is.
 
     `replacing`: the new diagram would take the place of one that is valid, and may be right of the run as it was.
     """
-    found = [damaged_types(db, run), damaged_sequence(db, run) if replacing else misspelt(db, run, model)]
+    found = [damaged_types(db, run), damaged_sequence(db, run) if replacing else misspelt_diagram(db, run, model)]
     return "; ".join(filter(None, found))
 
 
@@ -43,14 +43,14 @@ def damaged_types(db: sqlite3.Connection, run: str) -> str:
     return f"invocations by {both[0]} are of both types (invocation-output)" if both else ""
 
 
-def misspelt(db: sqlite3.Connection, run: str, model: str) -> str:
+def misspelt_diagram(db: sqlite3.Connection, run: str, model: str) -> str:
     """Whether a diagram that is missing may be there under a damaged name, as a clause; empty where it is not."""
     query = (
         "SELECT DISTINCT run_id FROM persistencediagram d WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = d.run_id)"
     )
     for (name,) in db.execute(query).fetchall():
         text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-        if alike(plain(text), plain(run)):
+        if nearly_equal(normalized_id(text), normalized_id(run)):
             return f"a diagram names the run {text}, which may be this one (orphan-diagram)"
     listed = "(SELECT value FROM experimentconfig e, json_each(e.embedding_models) WHERE e.id = r.experiment_id)"
     query = (
@@ -60,7 +60,7 @@ def misspelt(db: sqlite3.Connection, run: str, model: str) -> str:
         f"AND d.embedding_model NOT IN {listed}"
     )
     for (name,) in db.execute(query, (run, model)).fetchall():
-        if alike(str(name), model):
+        if nearly_equal(str(name), model):
             return f"a diagram names the embedding model {name}, which may be {model} (diagram-model)"
     return ""
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.files import atomic_write, safe_file_name
-from pytest_panic_doctor.database.integrity import Damage
+from pytest_panic_doctor.database.integrity import FileDamage
 
-LISTING = ("experimentconfig", "run")
+LISTING_TABLES = ("experimentconfig", "run")
 """The tables that make the list of items, by the names that rules know."""
 
-WHOLE = "(file)"
-VOUCHING = ("index_list",)
+WHOLE_FILE = "(file)"
+INDEX_PRAGMAS = ("index_list",)
 """Pragmas by which a rule takes SQLite's word for what an index is there to ensure."""
 
 NOT_EXAMINED = "not examined: "
@@ -39,35 +39,35 @@ class Verification:
         self.database = database
         self.folder = folder
         self.everything = everything
-        self._known: dict[str, Damage] = {}
+        self._known: dict[str, FileDamage] = {}
         self._read: set[str] = set()
-        database.watch = self._watch
+        database.authorizer = self._watch
 
-    def integrity(self, db: sqlite3.Connection) -> Damage:
+    def integrity(self, db: sqlite3.Connection) -> FileDamage:
         """What is wrong with the whole file; checked by whoever asks first."""
-        return self._once(WHOLE, lambda: integrity.check(db))
+        return self._once(WHOLE_FILE, lambda: integrity.check_file(db))
 
-    def begin(self) -> str:
+    def before_item(self) -> str:
         """Before an item: check the whole file, where that is to be done at all; why that cannot be done, or nothing.
 
         On a damaged file, which tables the item reads is asked anew: a statement that is kept ready says nothing.
         """
-        if self.everything and WHOLE not in self._known:
+        if self.everything and WHOLE_FILE not in self._known:
             try:
                 self.database.read(self.integrity)
             except sqlite3.DatabaseError as error:
-                return unchecked(error)
-        if self.precise:
+                return unchecked_message(error)
+        if self.has_damage:
             self._read.clear()
-            self.database.watch_again()
+            self.database.reset_authorizer()
         return ""
 
     @property
-    def precise(self) -> bool:
+    def has_damage(self) -> bool:
         """Whether each item's own tables are to be told, and nothing remembered: this process has met damage."""
         return any(each.problems for each in self._known.values())
 
-    def doubt(self) -> str:
+    def after_item(self) -> str:
         """After an item: why what it read cannot be believed, as a sentence; empty where it can."""
         if not self._read:
             return ""
@@ -75,10 +75,10 @@ class Verification:
         try:
             damaged = self.database.read(lambda db: self._damaged(db, read))
         except sqlite3.DatabaseError as error:
-            return unchecked(error)
+            return unchecked_message(error)
         if not damaged:
             return ""
-        first = next(line for name in (*damaged, WHOLE) for line in self._known.get(name, Damage()).problems)
+        first = next(line for name in (*damaged, WHOLE_FILE) for line in self._known.get(name, FileDamage()).problems)
         if integrity.ABSENT in first:
             return f"{NOT_EXAMINED}{first}: {integrity.REMOVE}"
         which = f"table {damaged[0]} is" if len(damaged) == 1 else f"tables {', '.join(damaged)} are"
@@ -89,10 +89,10 @@ class Verification:
         """Whether anything wrong with the file is known to any process of the session."""
         return any(each.problems for each in self._all())
 
-    def _all(self) -> list[Damage]:
+    def _all(self) -> list[FileDamage]:
         found = [*self._known.values()]
         if self.folder is not None:
-            found += [stored(path) for path in self.folder.glob("*.json")]
+            found += [read_damage(path) for path in self.folder.glob("*.json")]
         return found
 
     @property
@@ -108,13 +108,13 @@ class Verification:
     def _damaged(self, db: sqlite3.Connection, read: set[str]) -> list[str]:
         if self.everything:
             return sorted(self.integrity(db).tables & read)
-        there = {name.lower() for name in integrity.names(db)}
-        return [table for table in sorted(read & there) if self._table(db, table).problems]
+        existing = {name.lower() for name in integrity.table_names(db)}
+        return [table for table in sorted(read & existing) if self._table(db, table).problems]
 
-    def _table(self, db: sqlite3.Connection, name: str) -> Damage:
+    def _table(self, db: sqlite3.Connection, name: str) -> FileDamage:
         return self._once(name, lambda: integrity.check_tables(db, [name]))
 
-    def _once(self, name: str, find: Callable[[], Damage]) -> Damage:
+    def _once(self, name: str, find: Callable[[], FileDamage]) -> FileDamage:
         """What this process knows, or another one of the session has found or is finding; else what `find` finds."""
         if name not in self._known:
             before = set(self._read)
@@ -123,7 +123,7 @@ class Verification:
         return self._known[name]
 
     def _watch(self, action: int, name: str | None, argument: str | None, *_: str | None) -> int:
-        if action == sqlite3.SQLITE_PRAGMA and name in VOUCHING:
+        if action == sqlite3.SQLITE_PRAGMA and name in INDEX_PRAGMAS:
             name = argument
         elif action != sqlite3.SQLITE_READ:
             name = None
@@ -139,30 +139,30 @@ def verified_folder(scratch: Path) -> Path:
     return folder
 
 
-def found_once(folder: Path, name: str, find: Callable[[], Damage]) -> Damage:
+def found_once(folder: Path, name: str, find: Callable[[], FileDamage]) -> FileDamage:
     """What `find` finds, in one process of all that share `folder`; the others wait for it, and read it there."""
     from filelock import FileLock
 
     kept = folder / f"{safe_file_name(name)}.json"
     with FileLock(kept.with_suffix(".lock")):
         if kept.exists():
-            return stored(kept)
+            return read_damage(kept)
         found = find()
-        keep(kept, found)
+        write_damage(kept, found)
         return found
 
 
-def keep(path: Path, found: Damage) -> None:
+def write_damage(path: Path, found: FileDamage) -> None:
     """Write down what was found, whole or not at all."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(found.as_plain()))
 
 
-def stored(path: Path) -> Damage:
+def read_damage(path: Path) -> FileDamage:
     """What was found."""
-    return Damage.from_plain(json.loads(path.read_text()))
+    return FileDamage.from_plain(json.loads(path.read_text()))
 
 
-def unchecked(error: sqlite3.DatabaseError) -> str:
+def unchecked_message(error: sqlite3.DatabaseError) -> str:
     """The sentence for a check that could not be made."""
     return f"{NOT_EXAMINED}whether the file is whole could not be checked: SQLite says «{error}»; run again"

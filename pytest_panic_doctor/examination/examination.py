@@ -14,8 +14,8 @@ from pytest_panic_doctor.database.connection import Database, Unreadable
 from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
-from pytest_panic_doctor.database.room import CONTROLLER, MemoryRoom, TooLarge, memory_room
-from pytest_panic_doctor.database.verification import LISTING, Verification, verified_folder
+from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge, memory_room
+from pytest_panic_doctor.database.verification import LISTING_TABLES, Verification, verified_folder
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
@@ -282,11 +282,11 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
         database.read(lambda db: check_items(db, settings, selected_rules(settings, rules), space, workers))
         listed = database.read(lambda db: manifests.build(db, settings.experiments, space))
-        problems = database.read(lambda db: check_tables(db, map(generation.real_name, LISTING))).problems
+        problems = database.read(lambda db: check_tables(db, map(generation.real_name, LISTING_TABLES))).problems
         rows = database.read(lambda db: manifests.rows_by_table(db, [each.canonical for each in generation.tables]))
-        origin = database.read(generation.described)
+        origin = database.read(generation.describe)
     except sqlite3.DatabaseError as error:
-        raise Unreadable(database.why(error)) from error
+        raise Unreadable(database.describe_error(error)) from error
     finally:
         database.close()
     deadline = time.time() + settings.budget if settings.budget else None
@@ -354,7 +354,7 @@ def check_items(
     mine = parse_shard(settings.shard) if settings.shard else NO_SHARDING
     runs, items = manifests.counted(db, settings.experiments, rules, space)
     need = RUN_BYTES * runs * (1 + workers) + items // mine.of * (ITEM_BYTES + WORKER_ITEM_BYTES * max(0, workers - 1))
-    fits = space.bytes - CONTROLLER * bool(workers) * workers
+    fits = space.bytes - CONTROLLER_BYTES * bool(workers) * workers
     if need <= fits:
         return
     parts = next((n for n in SHARDS if RUN_BYTES * runs * (1 + workers) + need * mine.of // n <= fits), 0)

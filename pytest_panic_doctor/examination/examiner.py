@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_panic_doctor.database.connection import Database, data_version
-from pytest_panic_doctor.database.integrity import REMOVE, RESTORE, needing
-from pytest_panic_doctor.database.integrity import check as check_file
-from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, name_too_large, too_big
-from pytest_panic_doctor.database.schema import NOUNS, lacks
+from pytest_panic_doctor.database.integrity import REMOVE, RESTORE, describe_missing_feature
+from pytest_panic_doctor.database.integrity import check_file as check_file
+from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, is_too_big, name_too_large
+from pytest_panic_doctor.database.schema import NOUNS, is_missing_in_file
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, findings_of
 from pytest_panic_doctor.examination.named_findings import KeptFindings
@@ -216,14 +216,14 @@ class Examiner:
         try:
             return self.database.read(check)
         except sqlite3.DatabaseError as error:
-            if too_big(error):
+            if is_too_big(error):
                 raise self.database.read(lambda db: name_too_large(db, self.space, subject.experiment)) from error
             return self._unreadable(rule, subject, error, seen)
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
         """What checks have remembered of this very state of the database."""
         state = (id(db), data_version(db))
-        if self.verification and self.verification.precise:
+        if self.verification and self.verification.has_damage:
             return {}
         if state != self._memo_state:
             self._memo, self._memo_state = {}, state
@@ -234,10 +234,12 @@ class Examiner:
     ) -> CheckResult:
         """What a check comes to that SQLite ended; `seen` is what it had found by then."""
         name = getattr(error, "sqlite_errorname", "")
-        lacking = self.rules.get("schema") is not rule and self.database.read(lambda db: lacks(db, str(error)))
+        lacking = self.rules.get("schema") is not rule and self.database.read(
+            lambda db: is_missing_in_file(db, str(error))
+        )
         if lacking and not seen:
             raise NotApplicable(f"{error} (see schema)") from error
-        absent = "" if lacking else self.database.read(lambda db: needing(db, error))
+        absent = "" if lacking else self.database.read(lambda db: describe_missing_feature(db, error))
         if lacking or not (absent or name.startswith(UNREADABLE)):
             try:
                 with checking(rule):
@@ -253,15 +255,15 @@ class Examiner:
         """Examine one item; what was read of it must be whole, or nothing is said but that."""
         if self.verification is None:
             return self._examine(rule, subject)
-        doubt = self.verification.begin()
+        doubt = self.verification.before_item()
         try:
             outcome = Outcome("failed") if doubt else self._examine(rule, subject)
         except Exception:
             # A damaged file gives any value: then that is what is said.
-            if not (doubt := self.verification.doubt()):
+            if not (doubt := self.verification.after_item()):
                 raise
             return Outcome("failed", note=doubt)
-        doubt = doubt or self.verification.doubt()
+        doubt = doubt or self.verification.after_item()
         return Outcome("failed", note=doubt) if doubt else outcome
 
     def _examine(self, rule: Rule, subject: Subject) -> Outcome:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pytest_panic_doctor.database.integrity import UNKNOWN
-from pytest_panic_doctor.database.json_columns import is_name, loaded
-from pytest_panic_doctor.database.room import MemoryRoom, name_too_large, too_big
+from pytest_panic_doctor.database.json_columns import is_name, load_json
+from pytest_panic_doctor.database.room import MemoryRoom, is_too_big, name_too_large
 from pytest_panic_doctor.database.schema import columns_of
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.formatting import distinct
@@ -185,7 +185,7 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: Memo
     try:
         return collected(db, experiments, space)
     except sqlite3.DataError as error:
-        if not too_big(error):
+        if not is_too_big(error):
             raise
         raise name_too_large(db, space) from error
 
@@ -244,7 +244,7 @@ def counted(
             {"named": json.dumps(experiments) if experiments else None},
         ).fetchone()
     except sqlite3.DataError as error:
-        if not too_big(error):
+        if not is_too_big(error):
             raise
         raise name_too_large(db, space) from error
     except sqlite3.OperationalError:
@@ -266,7 +266,7 @@ def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
 
 def names(text: object) -> list[str]:
     """The texts of a JSON list that can be names, as `experiment-config` says; none where it is no list."""
-    value = loaded(text)
+    value = load_json(text)
     return [name for name in value if is_name(name)] if isinstance(value, list) else []
 
 

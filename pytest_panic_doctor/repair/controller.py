@@ -16,14 +16,14 @@ from secrets import token_hex
 from filelock import FileLock, Timeout
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.memory import available
+from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.compute.small import SmallFirst
-from pytest_panic_doctor.database.connection import header
+from pytest_panic_doctor.database.connection import read_file_header
 from pytest_panic_doctor.database.files import atomic_write
-from pytest_panic_doctor.database.integrity import Damage
-from pytest_panic_doctor.database.interrupts import heeding
+from pytest_panic_doctor.database.integrity import FileDamage
+from pytest_panic_doctor.database.interrupts import reraise_interrupts
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.database.verification import WHOLE, found_once, verified_folder
+from pytest_panic_doctor.database.verification import WHOLE_FILE, found_once, verified_folder
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.foreign_code import calling
@@ -156,7 +156,7 @@ class RepairController:
         Raises `Unreadable` and `RepairRefused`, in one sentence.
         """
         self.database = settings.database
-        header(self.database)
+        read_file_header(self.database)
         self.lock = RepairLock(self.database)
         self.lock.acquire()
         try:
@@ -165,10 +165,10 @@ class RepairController:
         except BaseException:
             self.lock.release()
             raise
-        memory = settings.memory or int(SHARE * available())
+        memory = settings.memory or int(SHARE * available_memory())
         scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-"))
         self.run = RepairRun(token_hex(8), scratch, memory, os.getpid())
-        found_once(verified_folder(scratch), WHOLE, Damage)
+        found_once(verified_folder(scratch), WHOLE_FILE, FileDamage)
 
     def check_room(self, examination: Examination) -> None:
         """Look whether the disk has room for the new diagrams, and for the before-images of every orphan.
@@ -187,7 +187,7 @@ class RepairController:
             for rule in names:
                 context = RuleContext(db, rule.id, Subject(), examination.settings.kinds)
                 # A rule that cannot be asked repairs nothing; its item asks again, and says why.
-                with suppress(Exception), heeding(), calling(f"the rule {rule.id}", sqlite3.Error):
+                with suppress(Exception), reraise_interrupts(), calling(f"the rule {rule.id}", sqlite3.Error):
                     size += quarantine_size(db, [finding.rows for finding in rule.check(context) if finding.rows])[1]
             return size
 
@@ -238,7 +238,7 @@ def make_repairer(
                     threads=threads,
                     budget=repair_run.budget(),
                     timeout=settings.timeout,
-                    wanted=repair_run.is_active,
+                    is_active=repair_run.is_active,
                     controller=repair_run.controller,
                 )
             )

@@ -15,7 +15,7 @@ from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.recompute import DiagramTarget, current_and_valid, valid
-from pytest_panic_doctor.topology.alike import alike
+from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import decode
 from pytest_panic_doctor.topology.vectors import find_defects
@@ -54,7 +54,7 @@ def surplus_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> l
     """
     found = db.execute(
         f"SELECT invocation_id, embedding_model, id, vector FROM embedding WHERE id IN ({offenders.sql}) "
-        f"ORDER BY invocation_id, embedding_model, {clouds.NEWEST}",
+        f"ORDER BY invocation_id, embedding_model, {clouds.NEWEST_FIRST}",
         offenders.params,
     )
     pairs: list[Pair] = []
@@ -97,18 +97,18 @@ def doubt(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredClou
     """Compare the diagrams of a place; one is in memory beside the first of its kind."""
     firsts: dict[str, Diagram] = {}
     differing = dict.fromkeys(("current", "valid"), False)
-    for each in clouds.each_diagram(db, place.run, place.model):
+    for each in clouds.iterate_diagrams(db, place.run, place.model):
         if not valid(each.payload):
             continue
         diagram = decode(each.payload or b"").diagram
         for kind in ("valid", "current")[: 1 + current_and_valid(each.payload, cloud)]:
-            differing[kind] |= not alike(firsts.setdefault(kind, diagram), diagram)
+            differing[kind] |= not have_same_bars(firsts.setdefault(kind, diagram), diagram)
     return Doubt("current" in firsts and differing["current"], "current" not in firsts and differing["valid"])
 
 
 def unsure(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud, found: Doubt) -> str:
     """Why it cannot be told which of several diagrams is right, as a sentence; empty where the cloud can decide."""
-    damage = upstream.damage(db, place.run, place.model, replacing=True)
+    damage = upstream.upstream_damage(db, place.run, place.model, replacing=True)
     blocks = [*cloud.blocks, *filter(None, [damage])]
     if blocks and (found.valid or found.current):
         return f"the diagrams differ, and which of them is right is unknown: {'; '.join(blocks)}"
@@ -148,9 +148,9 @@ def ranked_diagrams(
     """The diagrams of a place, newest first, each with what speaks for it, the strongest first: whether it is current
     and has the bars of `right`; is current and valid; is valid; has a payload."""
     found = []
-    for diagram in clouds.each_diagram(db, place.run, place.model):
+    for diagram in clouds.iterate_diagrams(db, place.run, place.model):
         current = current_and_valid(diagram.payload, cloud)
-        known = current and right is not None and alike(decode(diagram.payload or b"").diagram, right)
+        known = current and right is not None and have_same_bars(decode(diagram.payload or b"").diagram, right)
         found.append((diagram.id, (known, current, valid(diagram.payload), diagram.payload is not None)))
     return found
 

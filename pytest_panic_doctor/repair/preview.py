@@ -97,15 +97,15 @@ class Planner:
 
     def _compute(self, db: sqlite3.Connection, rule: Rule, subject: Subject) -> tuple[str, dict[str, Number]]:
         run, model = str(subject.run), str(subject.embedding_model)
-        width = clouds.width_of(db, str(subject.experiment), model)
+        width = clouds.vector_width(db, str(subject.experiment), model)
         cloud = clouds.load_cloud(db, run, model, self.kinds.get(model), width)
         if not rule.deep and readable(snapshot(db, diagram_target(db, subject, self.kinds))):
             return "", {"rewritten": 1}
         if not cloud.complete:
             unless = ", unless the embedding hook helps" if self.embeds else ""
             return f"blocked{unless}: {'; '.join(cloud.blocks)}", {}
-        replacing = any(valid(each.payload) for each in clouds.diagrams(db, run, model))
-        if damage := upstream.damage(db, run, model, replacing=replacing):
+        replacing = any(valid(each.payload) for each in clouds.load_diagrams(db, run, model))
+        if damage := upstream.upstream_damage(db, run, model, replacing=replacing):
             return f"rows of its run are damaged: {damage}", {}
         distinct = len(np.unique(cloud.points, axis=0))
         guess = estimate.estimate(distinct, self.engine)

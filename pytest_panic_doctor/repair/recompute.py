@@ -19,9 +19,9 @@ from pytest_panic_doctor.database.files import safe_file_name
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
-from pytest_panic_doctor.topology.alike import alike
+from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import fingerprint
-from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, indexed, problems
+from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, make_indexable, problems
 from pytest_panic_doctor.topology.staleness import why_stale
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ class DiagramSnapshot:
 def snapshot(db: sqlite3.Connection, place: DiagramTarget) -> DiagramSnapshot:
     """Look at a place."""
     cloud = clouds.load_cloud(db, place.run, place.model, place.kind, place.width)
-    diagrams = tuple(clouds.diagrams(db, place.run, place.model))
+    diagrams = tuple(clouds.load_diagrams(db, place.run, place.model))
     replacing = any(valid(each.payload) for each in diagrams)
-    damage = upstream.damage(db, place.run, place.model, replacing=replacing)
+    damage = upstream.upstream_damage(db, place.run, place.model, replacing=replacing)
     return DiagramSnapshot(place, cloud, diagrams, damage, place.is_running(db))
 
 
@@ -167,7 +167,11 @@ def recompute(
             check_computable(seen)
             begun = datetime.now()
             computed = runner.compute(task(seen, max_dim))
-            if exact and seen.healthy and alike(decode(seen.diagrams[0].payload or b"").diagram, computed.diagram):
+            if (
+                exact
+                and seen.healthy
+                and have_same_bars(decode(seen.diagrams[0].payload or b"").diagram, computed.diagram)
+            ):
                 return RepairSummary(f"its bars are those that {computed.engine} computes, so that it was kept", {})
             mine = change(rule, subject, seen.before, begun, computed, max_dim)
             if together(mine) if together and not tried else writer.write([mine])[0]:
@@ -197,7 +201,7 @@ def readable(seen: DiagramSnapshot) -> bytes | None:
     if not stored_payload or not seen.cloud.complete or seen.busy:
         return None
     try:
-        payload = indexed(stored_payload)
+        payload = make_indexable(stored_payload)
     except PayloadError:
         return None
     return payload if payload != stored_payload and current_and_valid(payload, seen.cloud) else None

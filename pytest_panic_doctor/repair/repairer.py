@@ -28,7 +28,7 @@ from pytest_panic_doctor.repair.targets import (
     undecided,
 )
 from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule
-from pytest_panic_doctor.topology.alike import alike
+from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import decode
 
@@ -152,7 +152,9 @@ class DatabaseRepairer:
         done = self._quarantine(rule, subject, findings, computed.diagram)
         left = self.database.read(see)
         how = "the one that is kept has the bars of the cloud, computed again"
-        if len(left.diagrams) == 1 and not alike(decode(left.diagrams[0].payload or b"").diagram, computed.diagram):
+        if len(left.diagrams) == 1 and not have_same_bars(
+            decode(left.diagrams[0].payload or b"").diagram, computed.diagram
+        ):
             same = left.before.fingerprint == seen.before.fingerprint
             if not same or not recompute.write_diagram(
                 self.writer, rule.id, subject, left.before, begun, computed, self.max_dim

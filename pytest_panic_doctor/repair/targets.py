@@ -43,7 +43,7 @@ def rows_to_quarantine(
         return [duplicates.rows("persistencediagram", pairs)]
     found = [finding.rows for finding in findings if finding.rows]
     if kind is RepairKind.KEEP_NEWEST:
-        width = clouds.width_of(db, str(subject.experiment), str(subject.embedding_model))
+        width = clouds.vector_width(db, str(subject.experiment), str(subject.embedding_model))
         return [duplicates.rows("embedding", duplicates.surplus_embeddings(db, rows, width)) for rows in found]
     return found
 
@@ -73,7 +73,7 @@ def diagram_target(
     """Where the diagram of a subject belongs."""
     run, model = str(subject.run), str(subject.embedding_model)
     busy = busy_with(running, subject)
-    return DiagramTarget(run, model, kinds.get(model), clouds.width_of(db, str(subject.experiment), model), busy)
+    return DiagramTarget(run, model, kinds.get(model), clouds.vector_width(db, str(subject.experiment), model), busy)
 
 
 def busy_with(running: Running | None, subject: Subject) -> BusyCheck:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.database.connection import Unreadable
-from pytest_panic_doctor.database.files import atomic_write, check_writable, check_writable_in_place, made_like
+from pytest_panic_doctor.database.files import atomic_write, check_writable, check_writable_in_place, create_like
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.repair.journal.journal import journal_path as journal_of
@@ -49,7 +49,7 @@ class ReportFiles:
         for path in examination.settings.reports:
             if path.suffix == ".jsonl":
                 with self.trying(path):
-                    made_like(path, examination.settings.database)
+                    create_like(path, examination.settings.database)
                     self._lines[path] = path.open("w", encoding="utf-8", errors=ESCAPED)
 
     def add(self, result: Result) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_panic_doctor.database import integrity as integrities
 from pytest_panic_doctor.database.generation import Generation, generation_of
-from pytest_panic_doctor.database.integrity import Damage, check
+from pytest_panic_doctor.database.integrity import FileDamage, check_file
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
 
@@ -123,7 +123,7 @@ class RuleContext:
     subject: Subject
     kinds: Mapping[str, Kind]
     memo: dict[object, object] = field(default_factory=dict)
-    integrity: Callable[[sqlite3.Connection], Damage] = check
+    integrity: Callable[[sqlite3.Connection], FileDamage] = check_file
     """What SQLite finds wrong with the file: asked once a session, however many ask."""
     looked_at: dict[str, int] = field(default_factory=dict)
     """How many rows of each table the check has said that it looked at."""

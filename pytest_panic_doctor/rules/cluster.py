@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pytest_panic_doctor.database.json_columns import is_name, loaded
+from pytest_panic_doctor.database.json_columns import is_name, load_json
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
@@ -135,7 +135,7 @@ def cluster_consistent(context: RuleContext) -> Iterator[Finding]:
             "has no embedding model": not is_name(model),
             "has an algorithm whose name is invalid": not ALGORITHM.fullmatch(str(algorithm or "")),
             "has parameters that are not a JSON object": not isinstance(parameters, str)
-            or not isinstance(loaded(parameters), dict),
+            or not isinstance(load_json(parameters), dict),
             "has an invalid time, or completed or was created before it started": bool(wrong_time),
             "assigns no embedding": not assigned,
         }

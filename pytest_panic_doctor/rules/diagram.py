@@ -9,7 +9,7 @@ from functools import partial
 
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.generation import Codec
-from pytest_panic_doctor.database.spelling import alike
+from pytest_panic_doctor.database.spelling import nearly_equal
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
@@ -90,7 +90,7 @@ def meant_by(name: object, used: Iterable[str], known: Container[str]) -> str:
     """Which of the models that are used may have been meant by one that is not; empty where none."""
     if not isinstance(name, str) or name in known:
         return ""
-    return next((each for each in used if alike(name, each)), "")
+    return next((each for each in used if nearly_equal(name, each)), "")
 
 
 def embedding_models(context: RuleContext) -> object:
@@ -110,7 +110,7 @@ def cloud_of(context: RuleContext) -> clouds.StoredCloud:
     experiment = str(context.subject.experiment)
     known = ("width", experiment, model)
     if known not in context.memo:
-        context.memo[known] = clouds.width_of(context.db, experiment, model)
+        context.memo[known] = clouds.vector_width(context.db, experiment, model)
     width: int = context.memo[known]  # type: ignore[assignment]
     return clouds.load_cloud(context.db, run, model, context.kind(), width, context.space)
 
@@ -139,7 +139,7 @@ def readings(context: RuleContext) -> Iterator[Reading]:
         return
     size = 0
     kept: list[Reading] = []
-    for diagram in clouds.each_diagram(context.db, *subject_of(context)):
+    for diagram in clouds.iterate_diagrams(context.db, *subject_of(context)):
         if diagram.payload is None:
             continue
         reading = read(diagram.id, diagram.payload, context.generation.codec())
@@ -192,7 +192,7 @@ def diagram_missing(context: RuleContext) -> Iterator[Finding]:
         message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks)}"
     message += forbidden(context, replacing=False)
     if payloads:
-        ids = [diagram.id for diagram in clouds.diagrams(context.db, run, model)]
+        ids = [diagram.id for diagram in clouds.load_diagrams(context.db, run, model)]
         yield context.finding(message, table="persistencediagram", ids=ids)
     else:
         yield context.finding(message, table="run", ids=[run])
@@ -213,7 +213,7 @@ def diagram_duplicate(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable("there is no diagram (see diagram-missing)")
     context.examined(count, "persistencediagram")
     if count > 1:
-        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {clouds.NEWEST}", context.params)
+        rows = Rows("persistencediagram", f"SELECT id FROM {where} ORDER BY {clouds.NEWEST_FIRST}", context.params)
         ids = [row_id for (row_id,) in context.db.execute(rows.sql, rows.params)]
         yield context.finding(f"there are {count:,} diagrams instead of 1", table=rows.table, ids=ids, rows=rows)
 
@@ -246,7 +246,7 @@ def diagram_valid(context: RuleContext) -> Iterator[Finding]:
 
 def forbidden(context: RuleContext, *, replacing: bool) -> str:
     """Why no diagram of the subject's run may be computed though its cloud is whole, as the end of a message."""
-    found = upstream.damage(context.db, *subject_of(context), replacing=replacing)
+    found = upstream.upstream_damage(context.db, *subject_of(context), replacing=replacing)
     return f"{NOT_REPAIRED}{found}" if found else ""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_panic_doctor.database import clouds
-from pytest_panic_doctor.database.json_columns import loaded
+from pytest_panic_doctor.database.json_columns import load_json
 from pytest_panic_doctor.topology.vectors import VALUE_BYTES, find_defects
 
 if TYPE_CHECKING:
@@ -140,14 +140,14 @@ def runs_of(db: sqlite3.Connection, model: str, experiment: str | None) -> list[
 def width_of(db: sqlite3.Connection, model: str, experiment: str) -> int:
     """The width of the model's vectors in an experiment, else in any other one; 0 where it has none at all."""
     others = (each for each in experiments_with(db, model) if each != experiment)
-    widths = (clouds.width_of(db, each, model) for each in chain((experiment,), islice(others, RUNS_LOOKED_AT)))
+    widths = (clouds.vector_width(db, each, model) for each in chain((experiment,), islice(others, RUNS_LOOKED_AT)))
     return next(filter(None, widths), 0)
 
 
 def experiments_with(db: sqlite3.Connection, model: str) -> list[str]:
     """The experiments that use a model, the newest first."""
     rows = db.execute("SELECT id, embedding_models FROM experimentconfig ORDER BY id DESC")
-    used = ((row_id, loaded(text)) for row_id, text in rows)
+    used = ((row_id, load_json(text)) for row_id, text in rows)
     return [row_id for row_id, models in used if isinstance(models, list) and model in models]
 
 

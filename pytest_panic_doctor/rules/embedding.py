@@ -223,7 +223,7 @@ def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
             "AND e.embedding_model = ? WHERE i.run_id = ?",
             (context.subject.embedding_model, run),
         )
-        while rows := cursor.fetchmany(clouds.TOGETHER):
+        while rows := cursor.fetchmany(clouds.FETCH_SIZE):
             found.total += len(rows)
             vectors = [vector for _, vector in rows]
             found.sizes.update(len(vector) for vector in vectors if isinstance(vector, bytes))
@@ -243,7 +243,7 @@ def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
 def embedding_vector(context: RuleContext) -> Iterator[Finding]:
     """Every vector of the model in the experiment, run by run, so that one run's vectors are in memory at a time."""
     experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
-    width = clouds.width_of(context.db, experiment, model)
+    width = clouds.vector_width(context.db, experiment, model)
     found = examine_vectors(context, width)
     commonest = width if context.subject.run else found.commonest_width()
     if commonest != width:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pytest_panic_doctor.database import clouds
-from pytest_panic_doctor.database.json_columns import is_name, loaded
+from pytest_panic_doctor.database.json_columns import is_name, load_json
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
@@ -38,7 +38,7 @@ def embedding_model(context: RuleContext) -> Iterator[Finding]:
     ).fetchone()
     if wrong := problem("embedding_models", row[0] if row else None):
         raise NotApplicable(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
-    value = loaded(row[0])
+    value = load_json(row[0])
     listed = Counter(str(name) for name in value if isinstance(value, list)) if isinstance(value, list) else Counter()
     for name, times in listed.items():
         if times > 1:
@@ -89,9 +89,9 @@ def embedding_width(context: RuleContext) -> Iterator[Finding]:
     for experiment, text in context.db.execute(
         "SELECT id, embedding_models FROM experimentconfig ORDER BY id"
     ).fetchall():
-        models = loaded(text)
+        models = load_json(text)
         for name in dict.fromkeys(filter(is_name, models if isinstance(models, list) else ())):
-            if width := clouds.width_of(context.db, experiment, name):
+            if width := clouds.vector_width(context.db, experiment, name):
                 widths.setdefault(name, Counter())[width] += 1
                 experiments.setdefault((name, width), []).append(experiment)
     context.examined(sum(each.total() for each in widths.values()), "embedding model in an experiment")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from pytest_panic_doctor.database.spelling import plainly, slips
+from pytest_panic_doctor.database.spelling import normalized_id_sql, one_character_variants
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.rules.base import IDS_KEPT, NOT_REPAIRED, Finding, RuleContext
 
@@ -23,10 +23,10 @@ def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: s
     then no reference of this kind is to be believed.
     """
     lost_ones = f"SELECT DISTINCT c.{column} AS name FROM {table} c WHERE {lost} AND c.{column} IS NOT NULL"
-    spelt = f"SELECT id, {plainly('id')} AS plain FROM {parent} WHERE id IS NOT NULL"
+    spelt = f"SELECT id, {normalized_id_sql('id')} AS plain FROM {parent} WHERE id IS NOT NULL"
     found = context.db.execute(
         f"SELECT CAST(l.name AS TEXT), CAST(p.id AS TEXT) FROM ({lost_ones}) l "
-        f"JOIN ({spelt}) p ON p.plain = {plainly('l.name')} LIMIT ?",
+        f"JOIN ({spelt}) p ON p.plain = {normalized_id_sql('l.name')} LIMIT ?",
         (IDS_KEPT + 1,),
     ).fetchall()
     if len(found) > IDS_KEPT:
@@ -35,7 +35,7 @@ def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: s
     names = context.db.execute(f"{lost_ones} AND typeof(c.{column}) = 'text' LIMIT ?", (CLOSE_LOOKS + 1,)).fetchall()
     if len(names) <= CLOSE_LOOKS:
         for (name,) in names:
-            near = json.dumps(list(slips(name)))
+            near = json.dumps(list(one_character_variants(name)))
             query = f"SELECT p.id FROM json_each(?) j JOIN {parent} p ON p.id = j.value LIMIT 1"
             for (row_id,) in context.db.execute(query, (near,)) if name not in there else ():
                 there[name] = str(row_id)

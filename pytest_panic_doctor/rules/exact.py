@@ -88,7 +88,7 @@ def embedding_exact(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable("no embedding hook is installed (pytest_doctor_embed), so nothing was embedded again")
     if context.least_cosine == 0:
         raise NotApplicable("doctor_embed_cosine is 0, so the hook's vectors are not compared with stored ones")
-    width = clouds.width_of(context.db, str(context.subject.experiment), model)
+    width = clouds.vector_width(context.db, str(context.subject.experiment), model)
     # Outputs that repeat each other are all taken: each has a vector of its own.
     samples = list(islice(known_in_run(context.db, run, model, kind, width), SAMPLE))
     if not samples:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from itertools import product
 from math import prod
 
-from pytest_panic_doctor.database.json_columns import is_name, loaded
+from pytest_panic_doctor.database.json_columns import is_name, load_json
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RuleContext, Scope, rule
 
@@ -51,7 +51,7 @@ def configuration(context: RuleContext, *columns: str) -> list[object] | None:
     if row is None:
         return None
     experiment = str(context.subject.experiment)
-    return [context.space.parsed(value, column, experiment) for column, value in zip(columns, row, strict=True)]
+    return [context.space.checked_json(value, column, experiment) for column, value in zip(columns, row, strict=True)]
 
 
 def numbers_column(context: RuleContext) -> str:
@@ -69,7 +69,7 @@ def problem(column: str, text: object) -> str | None:
     if column == "num_runs":
         fine = is_seed(text) and 0 < int(str(text)) <= MOST_RUNS
         return None if fine else f"num_runs is {str(text)[:SHOWN]!r}, and must be a whole number above 0"
-    value = loaded(text)
+    value = load_json(text)
     fits, noun = KINDS[column]
     if isinstance(text, bytes):
         return f"{column} is a blob instead of a text"
@@ -200,7 +200,7 @@ def networks_retired(context: RuleContext, networks: list[object]) -> Iterator[o
     if not makers:
         return
     there = [
-        loaded(text)
+        load_json(text)
         for (text,) in context.db.execute(
             "SELECT DISTINCT network FROM run WHERE experiment_id = :experiment", context.params
         )
@@ -212,7 +212,7 @@ def networks_retired(context: RuleContext, networks: list[object]) -> Iterator[o
 
 def as_list(text: object) -> list[object]:
     """A JSON column that is known to hold a list."""
-    value = loaded(text)
+    value = load_json(text)
     return value if isinstance(value, list) else []
 
 
@@ -236,7 +236,7 @@ class Asked:
 
     def place(self, network: object, seed: object, prompt: object) -> Place:
         """Where a run belongs."""
-        values = (json.dumps(loaded(network) if isinstance(network, str) else None), seed, prompt)
+        values = (json.dumps(load_json(network) if isinstance(network, str) else None), seed, prompt)
         first, second, third = (known.get(value) for known, value in zip(self.numbers, values, strict=True))
         if first is None or second is None or third is None:
             return sha256(repr(values).encode()).digest()
@@ -268,7 +268,7 @@ Key = tuple[str, object, object]
 def named(key: Key, noun: str) -> str:
     """One run's place in the product, for a sentence."""
     network, seed, prompt = key
-    models = loaded(network)
+    models = load_json(network)
     walk = shown(models if isinstance(models, list) else network)
     return f"{walk}, {noun} {str(seed)[:SHOWN]}, prompt {str(prompt)[:SHOWN]!r}"
 
@@ -320,7 +320,7 @@ def unasked(context: RuleContext, asked: Asked, there: Mapping[Place, list[str]]
             f"SELECT network, {number_of_run(context)}, substr(initial_prompt, 1, {SHOWN}) FROM run WHERE id = ?",
             (ids[0],),
         ).fetchmany(1)
-        key = named((json.dumps(loaded(network)), seed, prompt), asked.noun)
+        key = named((json.dumps(load_json(network)), seed, prompt), asked.noun)
         if wanted == 0:
             yield in_runs(context, f"{plural(len(ids), 'run')} that the experiment does not ask for: {key}", ids)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_panic_doctor.database.subject import Rows
-from pytest_panic_doctor.database.timestamps import PLAIN, are_surely_in_order, is_before, is_no_time
+from pytest_panic_doctor.database.timestamps import PLAIN_LENGTH, are_surely_in_order, is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.repeat import early_stop
@@ -65,7 +65,7 @@ def by_run(context: RuleContext) -> dict[str, Judged]:
     length = "length(i.completed_at)"
     latest = (
         "CASE WHEN max(i.completed_at) IS NULL THEN '' "
-        f"WHEN min({length}) = {PLAIN} AND max({length}) = {PLAIN} THEN max(i.completed_at) END"
+        f"WHEN min({length}) = {PLAIN_LENGTH} AND max({length}) = {PLAIN_LENGTH} THEN max(i.completed_at) END"
     )
     # Runs come in the order of their rowid, so that nothing is sorted, and no image goes into a sorter.
     query = f"SELECT r.id, count(*), {latest}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"

@@ -6,7 +6,7 @@ from pytest_panic_doctor.compute.runner import describe_diagram
 from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.topology.cloud import Points, fingerprint, merge
 from pytest_panic_doctor.topology.diagram import Diagram
-from pytest_panic_doctor.topology.native import MemoryReached, available
+from pytest_panic_doctor.topology.native import MemoryReached, is_built
 from pytest_panic_doctor.topology.payload import Payload
 from pytest_panic_doctor.topology.threads import one_thread
 
@@ -32,7 +32,7 @@ def own(payload: Payload, points: Points) -> bool:
 
 def computable() -> str:
     """Why nothing is computed again here; empty where it is."""
-    return "" if available() else NOT_BUILT
+    return "" if is_built() else NOT_BUILT
 
 
 def compute_again(points: Points, space: MemoryRoom, timeout: float | None = None) -> Diagram:
@@ -63,7 +63,7 @@ def compute_again(points: Points, space: MemoryRoom, timeout: float | None = Non
         try:
             return compute(cloud, engine=Native(timeout, left), max_dim=HIGHEST)[0]
         except MemoryReached as reached:
-            raise space.stopped(f"{what} {reached}", left) from reached
+            raise space.too_large_unsized(f"{what} {reached}", left) from reached
 
 
 def matrix(points: Points) -> int:

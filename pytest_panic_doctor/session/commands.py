@@ -89,10 +89,10 @@ def merge_lines(config: pytest.Config, settings: Settings, names: Iterable[str])
 
 def undo_list_lines(settings: Settings) -> Iterator[str]:
     """The repairs of a database, newest first."""
-    from pytest_panic_doctor.database.connection import header
+    from pytest_panic_doctor.database.connection import read_file_header
     from pytest_panic_doctor.repair.journal.undo import repairs
 
-    header(settings.database)
+    read_file_header(settings.database)
     found = repairs(settings.database)
     if not found:
         yield f"no repairs yet: --doctor-fix has not changed {text.shown_path(settings)}"
@@ -113,11 +113,11 @@ def undo_list_lines(settings: Settings) -> Iterator[str]:
 
 def undo_lines(settings: Settings, which: str) -> Iterator[str]:
     """Take one repair back, or all."""
-    from pytest_panic_doctor.database.connection import header
+    from pytest_panic_doctor.database.connection import read_file_header
     from pytest_panic_doctor.database.room import memory_room
     from pytest_panic_doctor.repair.journal.undo import undo
 
-    header(settings.database)
+    read_file_header(settings.database)
     left: list[str] = []
     done: list[Repair] = undo(settings.database, which, note=left.append, space=memory_room(settings.memory))
     yield from left

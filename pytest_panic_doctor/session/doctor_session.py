@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_panic_doctor.compute.memory import available
+from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
@@ -36,7 +36,7 @@ from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER,
 from pytest_panic_doctor.session.outcome_hooks import ReportHooks
 from pytest_panic_doctor.session.selection import kept, nothing_chosen, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
-from pytest_panic_doctor.topology.engines import instead, resolve_engine, would_compute
+from pytest_panic_doctor.topology.engines import describe_substitute, resolve_engine, would_compute
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -247,7 +247,7 @@ class DoctorSession:
                 self._read_ahead(self.examination.settings.database)
 
     def _read_ahead(self, database: Path) -> None:
-        self.read_ahead = self.read_ahead or ReadAhead(database, available())
+        self.read_ahead = self.read_ahead or ReadAhead(database, available_memory())
         self.read_ahead.start()
 
     def _announce_check(self, database: Path) -> None:
@@ -287,7 +287,7 @@ class DoctorSession:
         if self.repair_controller:
             lines += [f"doctor: warning: {printable(warning)}" for warning in self.repair_controller.warnings]
             settings = self.examination.settings
-            if not settings.ray and (said := instead(self._engine(settings.engine), settings.max_dim)):
+            if not settings.ray and (said := describe_substitute(self._engine(settings.engine), settings.max_dim)):
                 lines.append(f"doctor: {said}")
             if settled := self.repair_controller.recovered:
                 lines.append(f"doctor: completed {plural(len(settled), 'repair')} that an earlier run left unfinished")

@@ -53,15 +53,15 @@ def parse_memory(value: object) -> int | None:
     """A memory size in bytes; None where none was given."""
     if value is None:
         return None
-    from pytest_panic_doctor.compute.memory import SMALLEST
+    from pytest_panic_doctor.compute.memory import LEAST_MEMORY
     from pytest_panic_doctor.formatting import format_size, parse_size
 
     try:
         given = parse_size(str(value))
     except ValueError as error:
         raise BadOption(f"--doctor-memory {value}: {error}") from error
-    if given < SMALLEST:
-        least = format_size(SMALLEST)
+    if given < LEAST_MEMORY:
+        least = format_size(LEAST_MEMORY)
         raise BadOption(f"--doctor-memory {value} is too little to compute any diagram: give at least {least}")
     return given
 

@@ -61,10 +61,10 @@ def option_limit(settings: Settings) -> Limit | None:
 
 def memory_limit(settings: Settings) -> Limit | None:
     """As many workers as fit, with an idle child each, into the memory that was given."""
-    from pytest_panic_doctor.compute.memory import available
+    from pytest_panic_doctor.compute.memory import available_memory
     from pytest_panic_doctor.formatting import format_size
 
-    memory = settings.memory or int(0.8 * available())
+    memory = settings.memory or int(0.8 * available_memory())
     fit = max(1, (memory - CONTROLLER_MEMORY) // WORKER_MEMORY)
     return Limit(fit, f"{format_size(memory)} of memory for {fit:,}")
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.diagram import Bars, Diagram
 
-APART = 1e-4
+BAR_TOLERANCE = 1e-4
 """How far birth and death of one bar may differ; a bar that is not longer than this may be missing."""
 
-FOREVER = 1e30
+INFINITE_DEATH = 1e30
 NO_BARS = np.empty((0, 2), np.float32)
 
 
@@ -33,7 +33,7 @@ class Difference:
     by: float
 
 
-def alike(one: Diagram, other: Diagram) -> bool:
+def have_same_bars(one: Diagram, other: Diagram) -> bool:
     """Whether each bar of either diagram that is longer than `APART` is one of the other's, in every dimension."""
     pairs = zip_longest(one.bars, other.bars, fillvalue=NO_BARS)
     return all(not len(unmatched(mine, theirs)) and not len(unmatched(theirs, mine)) for mine, theirs in pairs)
@@ -44,16 +44,16 @@ def differences(stored: Diagram, real: Diagram) -> Iterator[Difference]:
     for dimension, (mine, theirs) in enumerate(zip(stored.bars, real.bars, strict=False)):
         extra, lost = unmatched(mine, theirs), unmatched(theirs, mine)
         if count := max(len(extra), len(lost)):
-            by = max(farthest(extra, lost), farthest(lost, extra))
-            yield Difference(dimension, count, int(lasting(mine).sum()), int(lasting(theirs).sum()), by)
+            by = max(largest_gap(extra, lost), largest_gap(lost, extra))
+            yield Difference(dimension, count, int(is_long(mine).sum()), int(is_long(theirs).sum()), by)
 
 
-def lasting(bars: NDArray[np.floating]) -> NDArray[np.bool_]:
+def is_long(bars: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which bars are longer than `APART`."""
-    return bars[:, 1].astype(np.float64) - bars[:, 0] > APART
+    return bars[:, 1].astype(np.float64) - bars[:, 0] > BAR_TOLERANCE
 
 
-def farthest(bars: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+def largest_gap(bars: NDArray[np.float64], others: NDArray[np.float64]) -> float:
     """The most that one of `bars` differs from the nearest of `others`, or from nothing."""
     each = [min(death - birth, *np.abs(others - (birth, death)).max(axis=1), np.inf) for birth, death in bars]
     return float(max(each, default=0.0))
@@ -61,15 +61,15 @@ def farthest(bars: NDArray[np.float64], others: NDArray[np.float64]) -> float:
 
 def unmatched(bars: Bars, others: Bars) -> NDArray[np.float64]:
     """Those of the longer `bars` that have none of their own among `others`, each given the nearest that is free."""
-    mine = np.minimum(bars.astype(np.float64), FOREVER)
-    left = np.minimum(others.astype(np.float64), FOREVER)
-    free = np.ones(len(left), np.bool_)
-    alone = []
-    for bar in mine[lasting(mine)]:
-        apart = np.where(free, np.abs(left - bar).max(axis=1, initial=0), np.inf)
-        nearest = int(np.argmin(apart)) if len(apart) else -1
-        if nearest < 0 or apart[nearest] > APART:
-            alone.append(bar)
+    mine = np.minimum(bars.astype(np.float64), INFINITE_DEATH)
+    theirs = np.minimum(others.astype(np.float64), INFINITE_DEATH)
+    free = np.ones(len(theirs), np.bool_)
+    without_match = []
+    for bar in mine[is_long(mine)]:
+        distances = np.where(free, np.abs(theirs - bar).max(axis=1, initial=0), np.inf)
+        nearest = int(np.argmin(distances)) if len(distances) else -1
+        if nearest < 0 or distances[nearest] > BAR_TOLERANCE:
+            without_match.append(bar)
         else:
             free[nearest] = False
-    return np.array(alone, np.float64).reshape(-1, 2)
+    return np.array(without_match, np.float64).reshape(-1, 2)

@@ -32,7 +32,7 @@ ULPS = 8
 BLOCK = 256
 """Rows of the distance matrix that are computed at a time."""
 
-MATRIX = 256_000_000
+MATRIX_BYTES = 256_000_000
 """Bytes of a matrix of distances that are taken where nobody says how much there is: 8,000 points."""
 
 CLOSE = 1e-3
@@ -79,11 +79,11 @@ def default_tolerance(points: Points) -> float:
     farthest = 0.0
     for start in range(0, len(points), BLOCK):
         centred = points[start : start + BLOCK] - centre
-        farthest = max(farthest, float(squared(centred).max()))
+        farthest = max(farthest, float(squared_lengths(centred).max()))
     return ULPS * 2 * math.sqrt(farthest) * float(np.finfo(np.float32).eps)
 
 
-def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
+def distance_blocks(points: Points) -> Iterator[tuple[int, Distances]]:
     """Rows of the distance matrix in float64, a block at a time, with the number of the first; each block is fresh.
 
     Columns before that number are left out: they stand in earlier blocks, and cost half of the time.
@@ -94,7 +94,7 @@ def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
         return
     centre = points.mean(axis=0, dtype=np.float64)
     starts = range(0, len(points), BLOCK)
-    squares = np.concatenate([squared(points[start : start + BLOCK] - centre) for start in starts])
+    squares = np.concatenate([squared_lengths(points[start : start + BLOCK] - centre) for start in starts])
     close = CLOSE * 2 * float(np.sqrt(squares.max()))
     for start in starts:
         rows_here = points[start : start + BLOCK] - centre
@@ -114,12 +114,12 @@ def blocks(points: Points) -> Iterator[tuple[int, Distances]]:
         rows, columns = np.nonzero(near)
         for part in range(0, len(rows), BLOCK * 16):
             here, there = rows[part : part + BLOCK * 16], columns[part : part + BLOCK * 16]
-            apart = points[start + here].astype(np.float64) - points[start + there]
-            block[here, there] = np.sqrt(squared(apart))
+            difference = points[start + here].astype(np.float64) - points[start + there]
+            block[here, there] = np.sqrt(squared_lengths(difference))
         yield start, block
 
 
-def squared(vectors: Distances) -> Distances:
+def squared_lengths(vectors: Distances) -> Distances:
     """The squared length of each row."""
     lengths: Distances = np.einsum("ij,ij->i", vectors, vectors)
     return lengths
@@ -127,7 +127,7 @@ def squared(vectors: Distances) -> Distances:
 
 def distances(points: Points) -> Distances:
     """Euclidean distances in float64, shape (m, m); nothing of that size is made beside the result."""
-    return filled(points, np.empty((len(points), len(points))))
+    return fill_distances(points, np.empty((len(points), len(points))))
 
 
 def filtration(points: Points, room: Filtration | None = None) -> Filtration:
@@ -138,15 +138,15 @@ def filtration(points: Points, room: Filtration | None = None) -> Filtration:
     count = len(points)
     result = np.empty((count, count), np.float32) if room is None else room
     with np.errstate(over="ignore"):
-        apart = filled(points, result[:, :count])
-    if not np.isfinite(apart.max(initial=0)):
+        result_square = fill_distances(points, result[:, :count])
+    if not np.isfinite(result_square.max(initial=0)):
         raise ValueError("the cloud is too wide: its distances exceed float32")
     return result
 
 
-def filled(points: Points, result: NDArray[Real]) -> NDArray[Real]:
+def fill_distances(points: Points, result: NDArray[Real]) -> NDArray[Real]:
     """`result` with the distances in it, symmetric to the last bit."""
-    for start, block in blocks(points):
+    for start, block in distance_blocks(points):
         result[start : start + BLOCK, start:] = block
     for start in range(0, len(points), BLOCK):
         stop = start + BLOCK
@@ -170,22 +170,22 @@ def merge(points: Points, tolerance: float | None = None) -> MergedCloud:
     group = np.array([first.setdefault((row + np.float32(0)).tobytes(), len(first)) for row in points], np.intp)
     first.clear()
     distinct = points[np.unique(group, return_index=True)[1]]
-    leaders, stands = lead(distinct, within) if within > 0 else (np.arange(len(distinct)),) * 2
-    return MergedCloud(distinct[leaders], stands[group], within)
+    leaders, representative = find_leaders(distinct, within) if within > 0 else (np.arange(len(distinct)),) * 2
+    return MergedCloud(distinct[leaders], representative[group], within)
 
 
-def lead(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def find_leaders(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows that stand for themselves, and for each row the position among them of the one that stands for it."""
-    stands = np.full(len(points), -1, np.intp)
+    representative = np.full(len(points), -1, np.intp)
     leaders: list[int] = []
-    for start, block in blocks(points):
-        later = stands[start:]
-        for row, apart in enumerate(block):
+    for start, block in distance_blocks(points):
+        later = representative[start:]
+        for row, distances_of_row in enumerate(block):
             if later[row] < 0:
-                apart[row] = 0
-                later[(apart <= within) & (later < 0)] = len(leaders)
+                distances_of_row[row] = 0
+                later[(distances_of_row <= within) & (later < 0)] = len(leaders)
                 leaders.append(start + row)
-    return np.array(leaders, np.intp), stands
+    return np.array(leaders, np.intp), representative
 
 
 def h0_deaths(points: Points) -> NDArray[np.float64]:
@@ -193,11 +193,11 @@ def h0_deaths(points: Points) -> NDArray[np.float64]:
 
     Zero distances are edges too, so that a repeated point gives a death of 0.
     """
-    return spanning(points).lengths
+    return spanning_tree(points).lengths
 
 
 @dataclass(frozen=True, slots=True)
-class Spanning:
+class SpanningTree:
     """The minimum spanning tree of a cloud of n points.
 
     `lengths` of its edges are float64, ascending, shape (n-1,); `radius` is that of the smallest ball around one point
@@ -206,10 +206,10 @@ class Spanning:
 
     lengths: NDArray[np.float64]
     radius: float
-    apart: Filtration | Distances | None
+    distances: Filtration | Distances | None
 
 
-def spanning(points: Points, most: int = MATRIX) -> Spanning:
+def spanning_tree(points: Points, most: int = MATRIX_BYTES) -> SpanningTree:
     """The minimum spanning tree.
 
     Args:
@@ -218,38 +218,38 @@ def spanning(points: Points, most: int = MATRIX) -> Spanning:
             needed: n times as slowly as they can be read, in the memory of the cloud.
     """
     if len(points) < 2:
-        return Spanning(np.empty(0), 0.0, None)
+        return SpanningTree(np.empty(0), 0.0, None)
     if len(points) <= BLOCK:
-        ((_, near),) = blocks(points)
-        return Spanning(np.sort(tree(near.__getitem__, len(points))), float(near.max(axis=1).min()), near)
-    alone = merge(points, 0.0).points
-    repeats = np.zeros(len(points) - len(alone))
-    if 4 * len(alone) ** 2 <= most:
-        apart = filtration(alone)
-        lengths = np.concatenate((repeats, tree_lengths(alone, apart)))
-        return Spanning(lengths, float(apart.max(axis=1).min()), apart)
-    exact = alone.astype(np.float64)
+        ((_, near),) = distance_blocks(points)
+        return SpanningTree(np.sort(prim_lengths(near.__getitem__, len(points))), float(near.max(axis=1).min()), near)
+    distinct = merge(points, 0.0).points
+    repeats = np.zeros(len(points) - len(distinct))
+    if 4 * len(distinct) ** 2 <= most:
+        matrix = filtration(distinct)
+        lengths = np.concatenate((repeats, tree_lengths(distinct, matrix)))
+        return SpanningTree(lengths, float(matrix.max(axis=1).min()), matrix)
+    exact = distinct.astype(np.float64)
     farthest: list[float] = []
 
     def row(number: int) -> Distances:
-        found = from_one(exact, number)
+        found = distances_from_point(exact, number)
         farthest.append(float(found.max()))
         return found
 
-    lengths = np.concatenate((repeats, np.sort(tree(row, len(alone)))))
-    return Spanning(lengths, min(farthest), None)
+    lengths = np.concatenate((repeats, np.sort(prim_lengths(row, len(distinct)))))
+    return SpanningTree(lengths, min(farthest), None)
 
 
-def from_one(exact: Distances, number: int) -> Distances:
+def distances_from_point(exact: Distances, number: int) -> Distances:
     """The distances of all points, float64, from one of them."""
     found = np.empty(len(exact))
     for start in range(0, len(exact), BLOCK * 16):
-        apart = exact[start : start + BLOCK * 16] - exact[number]
-        found[start : start + BLOCK * 16] = np.sqrt(np.einsum("ij,ij->i", apart, apart))
+        difference = exact[start : start + BLOCK * 16] - exact[number]
+        found[start : start + BLOCK * 16] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
     return found
 
 
-def tree(distances_from: Callable[[int], Distances], count: int) -> NDArray[np.float64]:
+def prim_lengths(distances_from: Callable[[int], Distances], count: int) -> NDArray[np.float64]:
     """The edge lengths of the minimum spanning tree of `count` points, in no order; each point is asked for once."""
     outside = distances_from(0).copy()
     within = np.zeros(count)
@@ -265,24 +265,24 @@ def tree(distances_from: Callable[[int], Distances], count: int) -> NDArray[np.f
     return lengths
 
 
-def tree_lengths(alone: Points, apart: Filtration) -> NDArray[np.float64]:
+def tree_lengths(distinct: Points, matrix: Filtration) -> NDArray[np.float64]:
     """The edge lengths of the minimum spanning tree of different points, ascending, shape (m-1,).
 
     `apart` is their distance matrix, by which the edges are chosen: in float32, which takes half the memory and moves
     no length by more than that rounding; the lengths are those of float64.
     """
-    outside, parent = apart[0].copy(), np.zeros(len(alone), np.intp)
+    outside, parent = matrix[0].copy(), np.zeros(len(distinct), np.intp)
     outside[0] = np.inf
-    within = np.zeros(len(alone), np.bool_)
+    within = np.zeros(len(distinct), np.bool_)
     within[0] = True
-    edges = np.empty((len(alone) - 1, 2), np.intp)
+    edges = np.empty((len(distinct) - 1, 2), np.intp)
     for step in range(len(edges)):
         nearest = int(np.argmin(outside))
         edges[step] = nearest, parent[nearest]
         within[nearest] = True
         outside[nearest] = np.inf
-        closer = (apart[nearest] < outside) & ~within
-        outside[closer] = apart[nearest, closer]
+        closer = (matrix[nearest] < outside) & ~within
+        outside[closer] = matrix[nearest, closer]
         parent[closer] = nearest
-    ends = alone[edges].astype(np.float64)
+    ends = distinct[edges].astype(np.float64)
     return np.sort(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1))

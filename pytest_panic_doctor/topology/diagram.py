@@ -14,7 +14,7 @@ Bars = NDArray[np.float32]
 """Shape (k, 2), float32: birth and death of each bar; the essential class of H0 dies at infinity."""
 
 
-def in_order(bars: Iterable[Iterable[float]] | NDArray[np.floating]) -> Bars:
+def sorted_bars(bars: Iterable[Iterable[float]] | NDArray[np.floating]) -> Bars:
     """Bars as float32 of shape (k, 2), by birth, then death, so that equal diagrams are equal bytes."""
     array = np.asarray(bars, dtype=np.float32).reshape(-1, 2)
     return np.ascontiguousarray(array[np.lexsort((array[:, 1], array[:, 0]))])

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology import native
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Filtration, MergedCloud, Points, filtration, merge
-from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 
-NAMES = (native.NAME, "gudhi", "giotto-ph")
+ENGINE_NAMES = (native.NAME, "gudhi", "giotto-ph")
 """The engines that come with the doctor, the preferred one first."""
 
 
@@ -28,7 +28,7 @@ class Engine(Protocol):
     name: str
     version: str
 
-    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+    def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """Bars of H0 … H`max_dim`, each of shape (k, 2), in any order; generators are not asked for.
 
         `apart` has m >= 2 points, no two of them equal, and may be overwritten. It need not obey the triangle
@@ -40,7 +40,7 @@ class Native:
     """The doctor's own, in C++: docs/concepts/engine.md. One thread, H0 to H2."""
 
     name = native.NAME
-    version = native.VERSION
+    version = native.ENGINE_VERSION
     highest = 2
     """The highest homology dimension that it computes; an engine without this attribute computes all."""
     room = staticmethod(native.room)
@@ -52,19 +52,19 @@ class Native:
         """`timeout` in seconds and `memory` in bytes, for each call of `bars`; None: no limit."""
         self.timeout, self.memory, self.progress = timeout, memory, progress
 
-    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+    def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """Raises `native.LimitReached`, and says how far it came; `threads` changes nothing.
 
         `apart` is a `room` with the distances in it, or, at the cost of another, a matrix of shape (m, m).
         """
         del threads
         return native.rips_bars(
-            apart,
+            distances,
             max_dim,
             timeout=self.timeout,
             memory=self.memory,
             progress=self.progress,
-            overwrite=native.is_room(apart),
+            overwrite=native.is_room(distances),
         )
 
 
@@ -82,12 +82,14 @@ class GiottoPh:
         self.version = version("giotto-ph")
         self._ripser = ripser_parallel
 
-    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+    def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """`threads` work in H1 and above, and hold the interpreter's lock meanwhile.
 
         It takes the enclosing radius as threshold by itself.
         """
-        computed = self._ripser(apart, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False)
+        computed = self._ripser(
+            distances, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False
+        )
         found: Sequence[NDArray[np.floating]] = computed["dgms"]
         return found
 
@@ -112,26 +114,26 @@ class Gudhi:
         self.version = version("gudhi")
         self._persistence = RipsPersistence
 
-    def bars(self, apart: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
+    def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
         """One thread: GUDHI computes a single cloud on one. It takes the enclosing radius as threshold by itself."""
         del threads
         computed = self._persistence(
             homology_dimensions=list(range(max_dim + 1)),
             input_type="full distance matrix",
-            num_collapses=int(len(apart) >= COLLAPSED),
+            num_collapses=int(len(distances) >= COLLAPSED),
             homology_coeff_field=2,
-        ).fit_transform([apart])[0]
+        ).fit_transform([distances])[0]
         return [np.asarray(each, dtype=np.float64).reshape(-1, 2) for each in computed]
 
 
-BUILT_IN: dict[str, tuple[Callable[[], bool], Callable[[], Engine]]] = {
-    "native": (native.available, Native),
+BUILT_IN_ENGINES: dict[str, tuple[Callable[[], bool], Callable[[], Engine]]] = {
+    "native": (native.is_built, Native),
     "gudhi": (lambda: bool(find_spec("gudhi")), Gudhi),
     "giotto-ph": (lambda: bool(find_spec("gph")), GiottoPh),
 }
 """Whether each is installed, and how it is made."""
 
-INSTALL = "pip install giotto-ph (Python below 3.13) or gudhi"
+INSTALL_ENGINE = "pip install giotto-ph (Python below 3.13) or gudhi"
 
 
 def load_engine(name: str | None = None, max_dim: int = 2) -> Engine:
@@ -141,29 +143,29 @@ def load_engine(name: str | None = None, max_dim: int = 2) -> Engine:
     where it is not there.
     """
     found = resolve_engine(name, max_dim)
-    return BUILT_IN[found][1]() if found in BUILT_IN else import_engine(found)
+    return BUILT_IN_ENGINES[found][1]() if found in BUILT_IN_ENGINES else import_engine(found)
 
 
 def resolve_engine(name: str | None = None, max_dim: int = 2) -> str:
     """The engine that `pick` would make, without importing it; raises `DoctorError` where it is not there."""
     high = max_dim > Native.highest
     if name in (None, "", "auto") or (name == "native" and high):
-        for each in NAMES[high:]:
-            if BUILT_IN[each][0]():
+        for each in ENGINE_NAMES[high:]:
+            if BUILT_IN_ENGINES[each][0]():
                 return each
-        raise DoctorError(f"no engine for H{max_dim} is installed: {INSTALL}")
+        raise DoctorError(f"no engine for H{max_dim} is installed: {INSTALL_ENGINE}")
     assert name is not None
-    if name == "native" and not native.available():
+    if name == "native" and not native.is_built():
         raise DoctorError(
             "the engine native was not built when the doctor was installed, since there was no C++20 compiler: "
             "install one and the doctor again, or give --doctor-engine auto"
         )
-    if name in BUILT_IN:
-        if not BUILT_IN[name][0]():
+    if name in BUILT_IN_ENGINES:
+        if not BUILT_IN_ENGINES[name][0]():
             raise DoctorError(f"the engine {name} is not installed: pip install {name}")
     elif ":" not in name:
         raise DoctorError(
-            f"there is no engine {name}: give {' or '.join(NAMES)}, or install the plugin that provides it"
+            f"there is no engine {name}: give {' or '.join(ENGINE_NAMES)}, or install the plugin that provides it"
         )
     elif not is_importable(top := name.split(":")[0].split(".")[0]):
         raise DoctorError(f"the engine {name} does not exist: no module is called {top}")
@@ -178,7 +180,7 @@ def would_compute(name: str, max_dim: int) -> str:
         return native.NAME
 
 
-def instead(name: str, max_dim: int) -> str | None:
+def describe_substitute(name: str, max_dim: int) -> str | None:
     """A sentence where another engine takes the place of `native`, and why; None where none does."""
     if name not in ("auto", "native") or (found := resolve_engine(name, max_dim)) == "native":
         return None
@@ -187,7 +189,7 @@ def instead(name: str, max_dim: int) -> str | None:
     return f"diagrams are computed by {found}, slower: native was not built, since there was no C++20 compiler"
 
 
-def fitting(engine: Engine, max_dim: int) -> Engine:
+def engine_for_dimension(engine: Engine, max_dim: int) -> Engine:
     """The engine, or the next where it does not compute H`max_dim`."""
     return engine if max_dim <= getattr(engine, "highest", max_dim) else load_engine("auto", max_dim)
 
@@ -224,8 +226,8 @@ def compute(
     merged = merge(points, tolerance)
     if len(merged.points) == 1:
         essential = np.array([[0, np.inf]], np.float32)
-        return Diagram((essential, *[in_order([])] * max_dim)), merged
-    engine = fitting(engine, max_dim)
+        return Diagram((essential, *[sorted_bars([])] * max_dim)), merged
+    engine = engine_for_dimension(engine, max_dim)
     found = engine.bars(distances_for(engine, merged.points), max_dim, threads)
     return Diagram(tuple(drop_zero_length(bars) for bars in found)), merged
 
@@ -238,5 +240,5 @@ def distances_for(engine: Engine, points: Points) -> Filtration:
 
 def drop_zero_length(bars: NDArray[np.floating]) -> Bars:
     """The bars that have a length in float32."""
-    rounded = in_order(bars)
+    rounded = sorted_bars(bars)
     return rounded[rounded[:, 0] < rounded[:, 1]]

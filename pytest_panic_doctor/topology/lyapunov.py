@@ -57,11 +57,11 @@ def lyapunov(trajectories: Sequence[NDArray[np.float32]]) -> Lyapunov:
         total += np.linalg.norm(cut[first + 1 :] - cut[first], axis=2).sum(axis=0)
     pairs = len(cut) * (len(cut) - 1) // 2
     curve = total / pairs
-    slope, fit = line(np.log(np.maximum(curve, LEAST_DISTANCE)))
+    slope, fit = fit_line(np.log(np.maximum(curve, LEAST_DISTANCE)))
     return Lyapunov(slope, fit, curve, pairs, steps)
 
 
-def line(values: NDArray[np.float64]) -> tuple[float, float | None]:
+def fit_line(values: NDArray[np.float64]) -> tuple[float, float | None]:
     """The slope of values over 0, 1, 2, … by least squares, and R²; None where the values do not vary."""
     steps = np.arange(len(values), dtype=np.float64)
     steps -= steps.mean()

@@ -25,7 +25,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology.archive import opened
+from pytest_panic_doctor.topology.archive import open_member
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, persistent_entropy
 
 META = "doctor_meta"
@@ -36,15 +36,15 @@ DIMENSIONS = 3
 KNOWN = re.compile(r"dgms_count|entropy|doctor_meta|gens_(0|2|1_count|3_count|[13]_\d+)")
 """The arrays beside the diagrams that the research tool or the doctor writes."""
 
-MOST_MEMBERS = 1_000
-LONGEST_NAME = 40
-MOST_DIMENSIONS = 8
+MAX_MEMBERS = 1_000
+MAX_NAME_LENGTH = 40
+MAX_DIMENSIONS = 8
 """Homology dimensions that are looked for."""
 
-LARGEST = 16 * 2**20
+MAX_ARRAY_BYTES = 16 * 2**20
 """Bytes that one array may have when unpacked: 2 million bars, more than any cloud of the production's size has."""
 
-STAMP = (1980, 1, 1, 0, 0, 0)
+ARCHIVE_TIME = (1980, 1, 1, 0, 0, 0)
 """The time in the archive, so that equal diagrams are equal bytes."""
 
 ENTROPY_TOLERANCE = 1e-3
@@ -114,7 +114,7 @@ def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
     arrays["entropy"] = diagram.entropy
     if provenance is not None:
         arrays[META] = np.array([provenance_as_json(provenance, diagram)])
-    return packed({f"{name}.npy": as_npy(array) for name, array in arrays.items()})
+    return make_archive({f"{name}.npy": as_npy(array) for name, array in arrays.items()})
 
 
 def as_npy(array: NDArray[np.generic]) -> bytes:
@@ -124,16 +124,16 @@ def as_npy(array: NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
-def packed(members: Mapping[str, bytes]) -> bytes:
+def make_archive(members: Mapping[str, bytes]) -> bytes:
     """An archive of these members, by name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(name, STAMP), data, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, ARCHIVE_TIME), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
-def indexed(payload: bytes) -> bytes:
+def make_indexable(payload: bytes) -> bytes:
     """The same payload, its arrays of no dimension made those of one element where the research tool takes the first.
 
     Every other member is kept byte for byte. An earlier doctor wrote `doctor_meta` so that the tool could not read it.
@@ -153,13 +153,13 @@ def indexed(payload: bytes) -> bytes:
         members: dict[str, bytes] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
-            if info.filename in members or info.file_size > LARGEST:
+            if info.filename in members or info.file_size > MAX_ARRAY_BYTES:
                 raise PayloadError(f"holds {name} twice, or larger than any diagram has it")
             if is_indexed(name) and shape_of(archive, info) == ():
-                members[info.filename] = as_npy(array(archive, info).reshape(1))
+                members[info.filename] = as_npy(read_array(archive, info).reshape(1))
             else:
                 members[info.filename] = archive.read(info)
-    return packed(members)
+    return make_archive(members)
 
 
 def is_indexed(name: str) -> bool:
@@ -171,7 +171,7 @@ def decode(payload: bytes) -> Payload:
     """Read a payload without unpickling, and without unpacking more than it may hold; raises `PayloadError`."""
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-            return read(archive, members_of(archive))
+            return read_payload(archive, members_of(archive))
     except PayloadError:
         raise
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
@@ -181,37 +181,37 @@ def decode(payload: bytes) -> Payload:
 def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The arrays of an archive by name; raises `PayloadError` where one of its members is none, or stands twice."""
     infos = archive.infolist()
-    if len(infos) > MOST_MEMBERS:
+    if len(infos) > MAX_MEMBERS:
         raise PayloadError(f"holds {len(infos):,} arrays, more than any diagram has")
     members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         name = info.filename.removesuffix(".npy")
         if name == info.filename:
             raise PayloadError(
-                f"holds {name[:LONGEST_NAME]!r}, which is not an array, and which NumPy reads instead of one"
+                f"holds {name[:MAX_NAME_LENGTH]!r}, which is not an array, and which NumPy reads instead of one"
             )
         if name in members:
-            raise PayloadError(f"holds {name[:LONGEST_NAME]} twice")
+            raise PayloadError(f"holds {name[:MAX_NAME_LENGTH]} twice")
         members[name] = info
     return members
 
 
-def read(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Payload:
+def read_payload(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Payload:
     """What an open archive holds. Of generators, and of arrays that nobody knows, the headers alone are unpacked."""
-    stored = list(takewhile(members.__contains__, (f"dgms_{dimension}" for dimension in range(MOST_DIMENSIONS))))
+    stored = list(takewhile(members.__contains__, (f"dgms_{dimension}" for dimension in range(MAX_DIMENSIONS))))
     if not stored:
         raise PayloadError("holds no diagram: there is no dgms_0")
     for name in members.keys() - stored - {"dgms_count", "entropy", META}:
         shape_of(archive, members[name], any_order=True)
-    bars = tuple(bars_of(array(archive, members[name]), name) for name in stored)
+    bars = tuple(bars_of(read_array(archive, members[name]), name) for name in stored)
     count, entropy, meta = (
-        array(archive, members[name]) if name in members else None for name in ("dgms_count", "entropy", META)
+        read_array(archive, members[name]) if name in members else None for name in ("dgms_count", "entropy", META)
     )
-    whole = int(count.item()) if count is not None and count.size == 1 and count.dtype.kind in "iu" else None
+    declared = int(count.item()) if count is not None and count.size == 1 and count.dtype.kind in "iu" else None
     shapes = {name: shape_of(archive, info) for name, info in members.items() if is_indexed(name)}
     return Payload(
         Diagram(bars),
-        whole,
+        declared,
         entropy,
         provenance_of(meta),
         {name: shape for name, shape in shapes.items() if not shape or not shape[0]},
@@ -224,8 +224,8 @@ def shape_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo, any_order: bool = 
     """The shape of one array of the archive; nothing but its header is read."""
     name = info.filename.removesuffix(".npy")
     check_compression(info, name)
-    with opened(archive, info) as member:
-        return header(member, name, any_order)[0]
+    with open_member(archive, info) as member:
+        return read_header(member, name, any_order)[0]
 
 
 def check_compression(info: zipfile.ZipInfo, name: str) -> None:
@@ -244,14 +244,14 @@ def bars_of(stored: NDArray[np.generic], name: str) -> Bars:
         return stored.astype(np.float32, copy=False)
 
 
-def array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
+def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
     """One array of the archive. Its header is judged before anything is allocated, and read no further than it says."""
     name = info.filename.removesuffix(".npy")
     check_compression(info, name)
-    with opened(archive, info) as member:
-        shape, dtype = header(member, name)
+    with open_member(archive, info) as member:
+        shape, dtype = read_header(member, name)
         size = math.prod(shape) * dtype.itemsize
-        if size > LARGEST:
+        if size > MAX_ARRAY_BYTES:
             raise PayloadError(f"claims {size:,} bytes in {name}, more than any diagram has")
         data = member.read(size)
         if len(data) < size:
@@ -261,7 +261,7 @@ def array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic
     return np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
-def header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def read_header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """Shape and dtype of an array in `.npy` format 1.0, in C order or in any, of a type that needs no unpickling.
 
     Format 1.0 is what NumPy writes for every header below 64 KiB, and bounds what is read of a longer one.
@@ -270,7 +270,7 @@ def header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple
         if np.lib.format.read_magic(member) != (1, 0):
             raise PayloadError(f"holds {name} in a version of the NumPy format that is never written for a diagram")
         size = member.read(2)
-        shape, fortran, dtype = parsed(size + member.read(int.from_bytes(size, "little")))
+        shape, fortran, dtype = parse_header(size + member.read(int.from_bytes(size, "little")))
     except PayloadError:
         raise
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
@@ -285,7 +285,7 @@ def header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple
 
 
 @lru_cache(256)
-def parsed(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def parse_header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """What NumPy reads in a header of format 1.0, its length included: thousands of diagrams have the same few."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -312,7 +312,7 @@ def provenance_from_json(text: str | bytes) -> Provenance | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     typed = all(isinstance(getattr(found, each.name), JSON_TYPES[str(each.type)]) for each in fields(found))
-    return found if typed and 0 <= found.max_dim < MOST_DIMENSIONS and 1 <= found.distinct <= found.points else None
+    return found if typed and 0 <= found.max_dim < MAX_DIMENSIONS and 1 <= found.distinct <= found.points else None
 
 
 def problems(payload: Payload) -> list[str]:
@@ -324,7 +324,7 @@ def problems(payload: Payload) -> list[str]:
     if payload.has_meta and known is None and META not in payload.unindexed:
         found.append("holds a doctor_meta that the doctor did not write")
     if beyond := [name for name in payload.others if name.startswith("dgms_")]:
-        found.append(f"holds {', '.join(beyond)[:LONGEST_NAME]} beside {len(bars)} homology dimensions")
+        found.append(f"holds {', '.join(beyond)[:MAX_NAME_LENGTH]} beside {len(bars)} homology dimensions")
     if len(bars) != dimensions:
         found.append(f"has {len(bars)} homology dimensions instead of {dimensions}")
     if payload.count != len(bars):
@@ -343,7 +343,7 @@ def shortcomings(payload: Payload) -> list[str]:
     if dimensions < DIMENSIONS:
         found.append(f"has {dimensions} of {DIMENSIONS} homology dimensions, as --doctor-max-dim asked")
     if payload.others:
-        names = ", ".join(payload.others)[:LONGEST_NAME]
+        names = ", ".join(payload.others)[:MAX_NAME_LENGTH]
         found.append(f"holds arrays that the research tool does not write ({names})")
     return found
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.topology.cloud import MATRIX, Points, Spanning, default_tolerance, fingerprint, spanning
+from pytest_panic_doctor.topology.cloud import (
+    MATRIX_BYTES,
+    Points,
+    SpanningTree,
+    default_tolerance,
+    fingerprint,
+    spanning_tree,
+)
 from pytest_panic_doctor.topology.payload import Payload
 
 SHORTEST = 1e-4
@@ -23,7 +30,7 @@ RESOLUTION = 1e-6
 """How exactly a birth or death is a distance, in parts of the cloud's radius: ten times the resolution of float32."""
 
 
-def why_stale(payload: Payload, points: Points, most: int = MATRIX) -> str:
+def why_stale(payload: Payload, points: Points, most: int = MATRIX_BYTES) -> str:
     """How the diagram differs from that of `points`, as a clause; empty where nothing says that it is another's.
 
     By the fingerprint of the cloud, where the diagram carries one, and by what its bars must be: the finite deaths of
@@ -37,25 +44,25 @@ def why_stale(payload: Payload, points: Points, most: int = MATRIX) -> str:
     stored = np.sort(bars[np.isfinite(bars[:, 1]), 1].astype(np.float64))
     norm = float(np.sqrt(np.einsum("ij,ij->i", points, points, dtype=np.float64).max(initial=0)))
     shortest, blur = SHORTEST * min(1.0, norm), default_tolerance(points)
-    tree = spanning(points, most)
-    return compare(stored, tree.lengths, shortest, blur) or impossible(payload, tree, shortest, blur)
+    tree = spanning_tree(points, most)
+    return compare_deaths(stored, tree.lengths, shortest, blur) or impossible_bars(payload, tree, shortest, blur)
 
 
-def impossible(payload: Payload, tree: Spanning, shortest: float, blur: float) -> str:
+def impossible_bars(payload: Payload, tree: SpanningTree, shortest: float, blur: float) -> str:
     """Which bars above H0 no cloud with these distances has, as a clause; empty where all are possible."""
-    radius, apart = tree.radius, tree.apart
+    radius, distances = tree.radius, tree.distances
     slack = 2 * blur + RESOLUTION * radius
-    compared = slack > 0 and apart is not None and len(apart) <= POINTS_COMPARED
-    there = taken(apart, radius, slack) if apart is not None and compared else None
+    compared = slack > 0 and distances is not None and len(distances) <= POINTS_COMPARED
+    occupied = occupied_bins(distances, radius, slack) if distances is not None and compared else None
     for dimension, bars in enumerate(payload.diagram.bars[1:], start=1):
         long = bars[bars[:, 1] - bars[:, 0] > shortest].astype(np.float64)
         if late := int((long[:, 1] > radius + slack).sum()):
             which = f"{late:,} of its {len(bars):,} bars in H{dimension}"
             return f"{which} last beyond {radius:.4g}, the enclosing radius of the points"
-        if there is None:
+        if occupied is None:
             continue
         near = (long / slack).astype(np.int64)
-        known = there[near] | there[near + 1] | there[near + 2]
+        known = occupied[near] | occupied[near + 1] | occupied[near + 2]
         if strange := int((~known).any(axis=1).sum()):
             return (
                 f"{strange:,} of its {len(bars):,} bars in H{dimension} begin or end at a length that no two of the "
@@ -64,16 +71,16 @@ def impossible(payload: Payload, tree: Spanning, shortest: float, blur: float) -
     return ""
 
 
-def taken(apart: NDArray[np.floating], radius: float, slack: float) -> NDArray[np.bool_]:
+def occupied_bins(distances: NDArray[np.floating], radius: float, slack: float) -> NDArray[np.bool_]:
     """For each multiple of `slack` up to the radius, one place further on, whether a distance is in its interval."""
     last = int(radius / slack) + 4
-    there = np.zeros(last + 1, np.bool_)
-    there[np.minimum((apart / slack).astype(np.int64) + 1, last)] = True
-    there[last] = False
-    return there
+    occupied = np.zeros(last + 1, np.bool_)
+    occupied[np.minimum((distances / slack).astype(np.int64) + 1, last)] = True
+    occupied[last] = False
+    return occupied
 
 
-def compare(stored: NDArray[np.float64], real: NDArray[np.float64], shortest: float, blur: float) -> str:
+def compare_deaths(stored: NDArray[np.float64], real: NDArray[np.float64], shortest: float, blur: float) -> str:
     """How two ascending lists of deaths differ, as a clause; empty where they do not.
 
     Bars that are longer than `shortest` in either list by a margin count; those at the margin itself may be in one list

@@ -40,7 +40,7 @@ class VectorDefect:
                 return f"{is_} zero"
 
 
-def usable(vectors: Sequence[object], width: int) -> NDArray[np.float32] | None:
+def usable_vectors(vectors: Sequence[object], width: int) -> NDArray[np.float32] | None:
     """The vectors as an array of shape (n, width), where all are usable; else None, and `flaws` tells why."""
     wanted = width * VALUE_BYTES
     if not wanted or not all(type(vector) is bytes and len(vector) == wanted for vector in vectors):
@@ -59,7 +59,7 @@ def find_defects(vectors: Sequence[object], width: int) -> Iterator[tuple[int, V
         if type(vector) is bytes and len(vector) == wanted and wanted:
             good.append(index)
         else:
-            yield index, shape_flaw(vector)
+            yield index, shape_defect(vector)
     if not good:
         return
     block = np.frombuffer(b"".join(vectors[index] for index in good), dtype="<f4").reshape(len(good), width)  # type: ignore[misc]
@@ -76,7 +76,7 @@ def find_defects(vectors: Sequence[object], width: int) -> Iterator[tuple[int, V
             yield good[row], VectorDefect("zero")
 
 
-def shape_flaw(vector: object) -> VectorDefect:
+def shape_defect(vector: object) -> VectorDefect:
     """The flaw of something that has not the right number of bytes."""
     if vector is None:
         return VectorDefect("null")

@@ -20,7 +20,7 @@ from faulty_engines import limit_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.compute.budget import MARGIN, STEP, Budget, Grant, GrowthDecision, headroom
+from pytest_panic_doctor.compute.budget import GRANT_MARGIN, GRANT_STEP, Budget, Grant, GrowthDecision, headroom
 from pytest_panic_doctor.compute.ledger import ProcessIdentity
 from pytest_panic_doctor.compute.memory import resident, tree_resident
 from pytest_panic_doctor.errors import Stopped
@@ -66,7 +66,7 @@ def impatient(_: Grant, seconds: float) -> None:
 def refused(budget: Budget, megabytes: int, *, alone: bool = False) -> bool:
     """Whether there is no room for so much now."""
     try:
-        with budget.admit(megabytes * MB, "x", 1, impatient, alone=alone):
+        with budget.admit(megabytes * MB, "x", 1, impatient, exclusive=alone):
             return False
     except Impatient:
         return True
@@ -123,7 +123,7 @@ def test_alone_waits_for_everybody_and_then_nobody_comes(room: Callable[[int], B
     budget = room(500)
     with budget.admit(10 * MB, "one", 1, small_database):
         assert refused(budget, 10, alone=True)
-    with budget.admit(10 * MB, "alone", 1, small_database, alone=True) as grant:
+    with budget.admit(10 * MB, "alone", 1, small_database, exclusive=True) as grant:
         assert grant.bytes > 450 * MB
         assert refused(budget, 10)
 
@@ -139,7 +139,7 @@ class Waiter:
         until(lambda: budget.file.read().ticket > before)
 
     def _run(self, budget: Budget, name: str, megabytes: int, admitted: list[str], alone: bool) -> None:
-        with budget.admit(megabytes * MB, name, 1, small_database, alone=alone):
+        with budget.admit(megabytes * MB, name, 1, small_database, exclusive=alone):
             admitted.append(name)
             self.leave.wait(20)
 
@@ -184,7 +184,7 @@ def test_a_grant_grows_while_there_is_room(room: Callable[[int], Budget]) -> Non
         grant.attach(child)
         size = resident(child)
         assert grant.grow(size) is GrowthDecision.GRANTED
-        assert grant.bytes == size + STEP
+        assert grant.bytes == size + GRANT_STEP
         assert grant.grow(300 * MB) is GrowthDecision.GRANTED
         assert grant.bytes > 330 * MB
         assert grant.grow(10) is not GrowthDecision.FULL
@@ -211,7 +211,7 @@ def test_the_one_admitted_last_has_to_go(room: Callable[[int], Budget]) -> None:
         assert psutil.Process(young).wait(5) is not None
         assert grants[1].ended
         grants[1].refresh()
-        assert grants[1].held.ended
+        assert grants[1].lease.ended
         until(lambda: grants[0].grow(300 * MB) is GrowthDecision.GRANTED)
         assert psutil.pid_exists(old)
 
@@ -226,8 +226,8 @@ def test_what_another_does_not_use_is_taken_back_before_anybody_has_to_go(room: 
         second.attach(young)
         assert first.grow(200 * MB) is GrowthDecision.GRANTED
         second.refresh()
-        assert not second.held.ended
-        assert resident(young) + MARGIN <= second.bytes < 300 * MB
+        assert not second.lease.ended
+        assert resident(young) + GRANT_MARGIN <= second.bytes < 300 * MB
         promised = sum(max(held.grant, resident(held.child)) for held in budget.running())
         assert promised + resident(os.getpid()) <= budget.limit
 

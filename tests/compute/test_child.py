@@ -143,14 +143,14 @@ def test_it_is_lean_and_its_threads_are_told() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
-@pytest.mark.skipif(not native.available(), reason="the engine native was not built")
+@pytest.mark.skipif(not native.is_built(), reason="the engine native was not built")
 def test_an_idle_child_is_small() -> None:
     with child_of("native") as child:
         task(child, order())
         assert psutil.Process(child.pid).memory_info().rss < 60e6
 
 
-@pytest.mark.skipif(not native.available(), reason="the engine native was not built")
+@pytest.mark.skipif(not native.is_built(), reason="the engine native was not built")
 @pytest.mark.parametrize(("limit", "allowed"), [("timeout", 0.5), ("memory", 10_000_000)])
 def test_native_ends_at_its_limits_by_itself_and_the_child_goes_on(limit: str, allowed: float) -> None:
     points = np.random.default_rng(0).normal(size=(200, 768))
@@ -178,7 +178,7 @@ def test_limits_are_of_what_is_left() -> None:
 
 
 def test_what_native_does_not_compute_another_engine_does() -> None:
-    if not native.available():
+    if not native.is_built():
         pytest.skip("the engine native was not built")
     points = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     with child_of("native") as child:
@@ -392,7 +392,7 @@ def test_it_outlives_the_thread_that_started_it() -> None:
 
 GUARDED = """
 import os, sys, time
-from pytest_panic_doctor.compute.child import guard
+from pytest_panic_doctor.compute.child import start_guard
 read, write = os.pipe()
 pid = os.fork()
 if pid:
@@ -404,7 +404,7 @@ if pid:
         print("reaped", flush=True)
     time.sleep(60)
 os.close(write)
-guard(read)
+start_guard(read)
 time.sleep(0.5 if sys.argv[1] == "child" else 60)
 """
 

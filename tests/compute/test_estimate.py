@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_panic_doctor.compute.estimate import estimate, memory
-from pytest_panic_doctor.topology.engines import NAMES
-from pytest_panic_doctor.topology.native import need
+from pytest_panic_doctor.topology.engines import ENGINE_NAMES
+from pytest_panic_doctor.topology.native import memory_need
 
 
-@given(st.integers(1, 65_534), st.sampled_from([*NAMES, "somebody:else"]))
+@given(st.integers(1, 65_534), st.sampled_from([*ENGINE_NAMES, "somebody:else"]))
 def test_more_points_take_more(distinct: int, engine: str) -> None:
     less, more = estimate(distinct, engine), estimate(distinct + 1, engine)
     assert 0 < less.seconds < less.seconds_high
@@ -20,8 +20,10 @@ def test_more_points_take_more(distinct: int, engine: str) -> None:
 
 
 def test_memory_of_native_is_arithmetic_and_the_cloud_is_there_twice() -> None:
-    assert memory(2_000, "native", 10**6) - memory(1_000, "native") == need(2_000) - need(1_000) + 2 * 10**6
-    assert need(1_000, 400_000) == 4 * 1_000 * 1_008 + 10 * 400_000 + 400_000 // 8 + 1_000 * 128
+    assert (
+        memory(2_000, "native", 10**6) - memory(1_000, "native") == memory_need(2_000) - memory_need(1_000) + 2 * 10**6
+    )
+    assert memory_need(1_000, 400_000) == 4 * 1_000 * 1_008 + 10 * 400_000 + 400_000 // 8 + 1_000 * 128
 
 
 @pytest.mark.parametrize(

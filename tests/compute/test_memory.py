@@ -15,7 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.compute.memory import available, family, forget_peak, peak, resident, started, tree_resident
+from pytest_panic_doctor.compute.memory import (
+    available_memory,
+    family,
+    forget_peak,
+    peak,
+    resident,
+    start_time,
+    tree_resident,
+)
 from pytest_panic_doctor.formatting import format_size, parse_size
 
 
@@ -103,10 +111,10 @@ V2 = ("memory.max", "memory.current")
 def test_every_cgroup_above_counts(tmp_path: Path, limits: dict[str, tuple[str, str]], room: int) -> None:
     (tmp_path / "v2").write_text("0::/a/b\n")
     cgroups(tmp_path / "two", limits, V2)
-    assert available(tmp_path / "v2", tmp_path / "two") == room
+    assert available_memory(tmp_path / "v2", tmp_path / "two") == room
     (tmp_path / "v1").write_text("5:cpu,cpuacct:/z\n4:hugetlb,memory:/a/b\n1:name=systemd:/a/b\n")
     cgroups(tmp_path / "one/memory", limits, V1)
-    assert available(tmp_path / "v1", tmp_path / "one") == room
+    assert available_memory(tmp_path / "v1", tmp_path / "one") == room
 
 
 def test_without_a_limit_it_is_the_machine(tmp_path: Path) -> None:
@@ -114,8 +122,8 @@ def test_without_a_limit_it_is_the_machine(tmp_path: Path) -> None:
     cgroups(tmp_path / "memory", {"a": (str(2**63 - 4096), "1000")}, V1)
     cgroups(tmp_path, {"a": ("max", "1000")}, V2)
     for proc in (tmp_path / "v1", tmp_path / "missing"):
-        assert available(proc, tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
-    assert 0 < available() <= psutil.virtual_memory().total
+        assert available_memory(proc, tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert 0 < available_memory() <= psutil.virtual_memory().total
 
 
 EATER = "import sys, time, subprocess; kept = b'x' * int(sys.argv[1]); {}; print('ready', flush=True); time.sleep(60)"
@@ -150,17 +158,17 @@ def test_resident_memory_of_a_process_and_of_its_tree(eater: subprocess.Popen[st
 def test_a_process_that_is_gone_has_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         deadline = time.monotonic() + 20
-        while started(process.pid) and time.monotonic() < deadline:
+        while start_time(process.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         # Now a zombie: ended, and not waited for.
-        assert (started(process.pid), resident(process.pid), tree_resident(process.pid)) == (0.0, 0, 0)
-    assert (started(process.pid), resident(process.pid), tree_resident(process.pid)) == (0.0, 0, 0)
+        assert (start_time(process.pid), resident(process.pid), tree_resident(process.pid)) == (0.0, 0, 0)
+    assert (start_time(process.pid), resident(process.pid), tree_resident(process.pid)) == (0.0, 0, 0)
     assert peak(process.pid) == 0
 
 
 def test_a_process_is_told_by_its_start(eater: subprocess.Popen[str]) -> None:
-    assert started(eater.pid) > started(os.getpid()) > 0
-    assert started(eater.pid) == started(eater.pid)
+    assert start_time(eater.pid) > start_time(os.getpid()) > 0
+    assert start_time(eater.pid) == start_time(eater.pid)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a peak that can be forgotten")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.compute.budget import MARGIN, headroom
+from pytest_panic_doctor.compute.budget import GRANT_MARGIN, headroom
 from pytest_panic_doctor.compute.ray.packing import (
     FEWEST_WAITING,
     WORKER,
     Node,
     ResourceRequest,
-    cores,
+    count_waiting,
     fits,
     has_room,
     memory_request,
-    threads,
-    waiting,
+    threads_for,
+    total_cores,
 )
 
 GB = 10**9
@@ -58,24 +58,24 @@ def test_without_a_node_nothing_is_sent() -> None:
 
 @given(NODES, ASKS)
 def test_what_does_not_wait_fits_together(nodes: list[Node], asks: list[ResourceRequest]) -> None:
-    left = waiting(asks, nodes)
-    assert len(asks) - left <= cores(nodes)
+    left = count_waiting(asks, nodes)
+    assert len(asks) - left <= total_cores(nodes)
     assert left == len(asks) if not nodes else left <= len(asks)
     assert left >= sum(not fits(ask, nodes) for ask in asks)
 
 
 @given(NODES, ASKS, st.builds(Node, st.integers(1, 64), st.just(64 * GB), st.just(10 * GB)))
 def test_another_node_never_makes_one_wait(nodes: list[Node], asks: list[ResourceRequest], another: Node) -> None:
-    assert waiting(asks, [*nodes, another]) <= waiting(asks, nodes)
+    assert count_waiting(asks, [*nodes, another]) <= count_waiting(asks, nodes)
 
 
 def test_threads_are_for_the_end_when_cores_are_idle() -> None:
     nodes = [Node(8, GB, GB), Node(4, GB, GB)]
-    assert [threads(nodes, left) for left in (100, 12, 6, 4, 1, 0)] == [1, 1, 2, 3, 8, 8]
-    assert threads([], 5) == 1
+    assert [threads_for(nodes, left) for left in (100, 12, 6, 4, 1, 0)] == [1, 1, 2, 3, 8, 8]
+    assert threads_for([], 5) == 1
 
 
 @given(st.integers(40_000_000, 64 * GB))
 def test_what_is_asked_for_leaves_the_child_its_estimate(child: int) -> None:
     memory = memory_request(child)
-    assert memory - headroom(memory) >= child + WORKER + MARGIN
+    assert memory - headroom(memory) >= child + WORKER + GRANT_MARGIN

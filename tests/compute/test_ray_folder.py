@@ -10,24 +10,24 @@ import pytest
 
 from pytest_panic_doctor.compute.ray import client
 from pytest_panic_doctor.compute.ray.client import (
-    LOCAL,
-    LONGEST_FOLDER,
+    LOCAL_ADDRESS,
+    MAX_FOLDER,
     ClusterClient,
     ClusterUnavailableError,
     folder_for_ray,
 )
 
 
-@pytest.mark.parametrize("scratch", ["/tmp/panic-doctor-abcdefgh", "/t", "/" + "a" * (LONGEST_FOLDER - 5)])
+@pytest.mark.parametrize("scratch", ["/tmp/panic-doctor-abcdefgh", "/t", "/" + "a" * (MAX_FOLDER - 5)])
 def test_a_short_folder_is_taken(scratch: str) -> None:
     assert folder_for_ray(Path(scratch)) == Path(scratch, "ray")
 
 
-@pytest.mark.parametrize("scratch", ["/" + "a" * (LONGEST_FOLDER - 4), "/tmp/" + "b/" * 90, "/tmp/" + "梨" * 20])
+@pytest.mark.parametrize("scratch", ["/" + "a" * (MAX_FOLDER - 4), "/tmp/" + "b/" * 90, "/tmp/" + "梨" * 20])
 def test_a_long_one_is_not(scratch: str) -> None:
     folder = folder_for_ray(Path(scratch))
     try:
-        assert len(os.fsencode(folder)) <= LONGEST_FOLDER
+        assert len(os.fsencode(folder)) <= MAX_FOLDER
         assert folder.parent.is_dir()
         assert folder.parent.stat().st_mode & 0o777 == 0o700
     finally:
@@ -50,7 +50,7 @@ def test_a_local_ray_begins_below_a_long_folder(tmp_path: Path, monkeypatch: pyt
     scratch = tmp_path / ("d" * 100)
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
-    joined = ClusterClient(LOCAL, 10**9, scratch)
+    joined = ClusterClient(LOCAL_ADDRESS, 10**9, scratch)
     folder = joined._folder
     assert joined.nodes
     joined.close()

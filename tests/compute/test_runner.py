@@ -133,7 +133,7 @@ def test_the_time_begins_with_the_computation(budget: Budget, tmp_path: Path, mo
 
 
 def test_a_child_that_never_starts_is_given_up(budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.compute.runner.START", 0.5)
+    monkeypatch.setattr("pytest_panic_doctor.compute.runner.START_TIMEOUT", 0.5)
     (tmp_path / "stuck.py").write_text("import time; time.sleep(60)\n")
     monkeypatch.syspath_prepend(tmp_path)
     with DiagramRunner("stuck:engine", budget=budget) as runner:
@@ -149,7 +149,7 @@ def test_native_reaches_its_memory_by_itself_and_says_how_far_it_came(
     with DiagramRunner(budget=budget) as runner:
         runner.compute(Task(order()))
         (child,) = processes()
-        monkeypatch.setattr(budget, "most", lambda: child.memory_info().rss + 10_000_000)
+        monkeypatch.setattr(budget, "largest_grant", lambda: child.memory_info().rss + 10_000_000)
         failed = failure(runner, Task(equidistant(200)))
         assert failed.kind == "memory"
         assert re.fullmatch(
@@ -162,13 +162,13 @@ def test_native_reaches_its_memory_by_itself_and_says_how_far_it_came(
 
 def test_one_child_alone_may_have_what_others_compute_with(tight: Callable[[int], Budget]) -> None:
     budget = tight(300)
-    alone = budget.most()
+    alone = budget.largest_grant()
     assert alone == pytest.approx(300e6, abs=20e6)
     with DiagramRunner("faulty_engines:hold", budget=budget) as runner:
         thread = threading.Thread(target=lambda: runner.compute(Task(order(2, 1.5))))
         thread.start()
         wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
-        assert budget.most() == pytest.approx(alone, abs=10e6)
+        assert budget.largest_grant() == pytest.approx(alone, abs=10e6)
         thread.join()
 
 
@@ -274,12 +274,12 @@ def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: p
     def crowded(grant: Grant, size: int) -> GrowthDecision:
         # As where another child was ended for this one, and is not gone yet.
         if len(seen) < 20:
-            seen.append(psutil.Process(grant.held.child).status())
+            seen.append(psutil.Process(grant.lease.child).status())
             return GrowthDecision.WAIT
         return grow(grant, size)
 
     monkeypatch.setattr(Grant, "grow", crowded)
-    monkeypatch.setattr("pytest_panic_doctor.compute.runner.REPORT", 1e9)
+    monkeypatch.setattr("pytest_panic_doctor.compute.runner.REPORT_INTERVAL", 1e9)
     with DiagramRunner("faulty_engines:eat", budget=budget) as runner:
         assert runner.compute(Task(order(300, 0.01))).distinct == 3
     assert seen[-10:] == [psutil.STATUS_STOPPED] * 10
@@ -465,7 +465,7 @@ def test_no_longer_wanted_it_is_ended_at_once(budget: Budget) -> None:
             begun.append(time.monotonic())
         return not begun
 
-    with DiagramRunner("faulty_engines:hold", budget=budget, wanted=wanted) as runner:
+    with DiagramRunner("faulty_engines:hold", budget=budget, is_active=wanted) as runner:
         with pytest.raises(Stopped):
             runner.compute(Task(order(1000, 60)))
         assert time.monotonic() - begun[0] < 1
@@ -474,10 +474,10 @@ def test_no_longer_wanted_it_is_ended_at_once(budget: Budget) -> None:
 
 
 def test_no_longer_wanted_while_it_waits(budget: Budget) -> None:
-    with budget.admit(1, "other", 1, lambda *_: None, alone=True):
+    with budget.admit(1, "other", 1, lambda *_: None, exclusive=True):
         begun = time.monotonic()
         with (
-            DiagramRunner(budget=budget, wanted=lambda: time.monotonic() - begun < 0.3) as runner,
+            DiagramRunner(budget=budget, is_active=lambda: time.monotonic() - begun < 0.3) as runner,
             pytest.raises(Stopped),
         ):
             runner.compute(Task(order()))
@@ -491,7 +491,7 @@ def test_an_idle_child_is_given_up_while_waiting(budget: Budget, monkeypatch: py
         assert len(children()) == 1
         # So that the next is expected to need more than the idle child has already.
         monkeypatch.setattr("pytest_panic_doctor.compute.estimate.CHILD", 4_000_000_000)
-        with budget.admit(1, "other", 1, lambda *_: None, alone=True):
+        with budget.admit(1, "other", 1, lambda *_: None, exclusive=True):
             waiting = threading.Thread(target=lambda: runner.compute(Task(order())))
             waiting.start()
             wait_until(lambda: children() == [])

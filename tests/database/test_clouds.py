@@ -142,15 +142,15 @@ def test_one_query_by_index_loads_a_cloud(db: sqlite3.Connection) -> None:
 
 
 def test_the_width_is_that_of_the_others(db: sqlite3.Connection) -> None:
-    assert clouds.width_of(db, "x", "Nomic") == 4
+    assert clouds.vector_width(db, "x", "Nomic") == 4
     for k in (1, 3, 5):
         change(db, f"r{k}", vector(k, 7))
-    assert clouds.width_of(db, "x", "Nomic") == 4
+    assert clouds.vector_width(db, "x", "Nomic") == 4
     change(db, "s1", vector(1, 7))
     for k in (3, 5, 7, 9):
         change(db, f"s{k}", vector(k, 7))
-    assert clouds.width_of(db, "x", "Nomic") == 7
-    assert clouds.width_of(db, "x", "Unused") == 0
+    assert clouds.vector_width(db, "x", "Nomic") == 7
+    assert clouds.vector_width(db, "x", "Unused") == 0
 
 
 @pytest.mark.parametrize("runs", ["", "tuvw"], ids=["few runs", "many runs"])
@@ -166,19 +166,19 @@ def test_the_width_is_not_that_of_damaged_first_vectors(db: sqlite3.Connection, 
         "WHERE j.run_id = i.run_id AND j.type = 'TEXT'))",
         (vector(1, 3),),
     )
-    assert clouds.width_of(db, "x", "Nomic") == 4
+    assert clouds.vector_width(db, "x", "Nomic") == 4
 
 
 def test_widths_that_are_no_multiple_of_four_bytes_are_not_the_width(db: sqlite3.Connection) -> None:
     db.execute("UPDATE embedding SET vector = X'010203' WHERE invocation_id LIKE 's%'")
-    assert clouds.width_of(db, "x", "Nomic") == 4
+    assert clouds.vector_width(db, "x", "Nomic") == 4
 
 
 def test_diagrams_come_newest_first(db: sqlite3.Connection) -> None:
     rows = [("a", b"1", "2025-01-01"), ("b", None, None), ("c", "text", "2025-03-03"), ("d", b"4", "2025-01-01")]
     for row_id, data, done in rows:
         db.execute("INSERT INTO persistencediagram VALUES (?, 'r', 'Nomic', ?, '2025', ?)", (row_id, data, done))
-    found = clouds.diagrams(db, "r", "Nomic")
+    found = clouds.load_diagrams(db, "r", "Nomic")
     assert [(each.id, each.payload) for each in found] == [("c", b""), ("d", b"4"), ("a", b"1"), ("b", None)]
     assert sorted(clouds.has_payload(db, "r", "Nomic")) == [False, True, True, True]
     assert clouds.has_payload(db, "s", "Nomic") == []

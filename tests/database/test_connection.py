@@ -188,7 +188,7 @@ def exclusive(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_locked_database_is_said_to_be_locked(exclusive: Path) -> None:
     with pytest.raises(Unreadable, match="is locked by another program"):
-        Database(exclusive, patience=0.1).check_readable()
+        Database(exclusive, timeout=0.1).check_readable()
 
 
 @pytest.mark.parametrize(

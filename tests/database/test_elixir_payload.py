@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from pytest_panic_doctor.database import elixir_payload, erlang_terms
 from pytest_panic_doctor.database.elixir_payload import decode, decode_lyapunov, encode, encode_lyapunov
 from pytest_panic_doctor.database.erlang_terms import Atom, Term
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.lyapunov import Lyapunov, lyapunov
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance, problems, shortcomings
 
 INF = math.inf
 PROVENANCE = Provenance("ab" * 32, 2500, 1125, 1.5e-6, "giotto-ph", "0.2.4", 2, 77.25, 457_000_000, "0.1.0")
-HEALTHY = Diagram((in_order([[0, 1], [0, 2], [0, INF]]), in_order([[1, 1.5], [1, 2]]), in_order([])))
+HEALTHY = Diagram((sorted_bars([[0, 1], [0, 2], [0, INF]]), sorted_bars([[1, 1.5], [1, 2]]), sorted_bars([])))
 CURVE = Lyapunov(0.5, 0.75, np.array([1.0, 2.0, 4.5]), 3, 3)
 
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_panic_doctor.database.erlang_terms import (
-    DEEPEST,
-    LARGEST,
-    MOST_VALUES,
+    MAX_DEPTH,
+    MAX_TERM_BYTES,
+    MAX_VALUES,
     Atom,
     ErlangTermError,
     Term,
@@ -137,7 +137,7 @@ def as_terms(values: list[int]) -> list[Term]:
     return list(values)
 
 
-TERMS = nested(DEEPEST)
+TERMS = nested(MAX_DEPTH)
 
 
 @pytest.mark.parametrize(("value", "written"), VECTORS, ids=range(len(VECTORS)))
@@ -257,7 +257,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "a long atom": (Atom("a" * 256), "an atom of 256 bytes"),
     "a long tuple": ((1.0,) * 256, "a tuple of 256 entries"),
     "a long integer": (2**2040, "an integer of 256 bytes"),
-    "a long binary": (bytes(LARGEST), "more than"),
+    "a long binary": (bytes(MAX_TERM_BYTES), "more than"),
 }
 
 
@@ -279,14 +279,14 @@ def peak(data: bytes) -> int:
 
 
 def test_a_bomb_is_refused_before_it_has_room() -> None:
-    bomb = packed(bytes(2**30 // 8), LARGEST)
-    assert peak(bomb) < 3 * LARGEST
-    assert peak(packed(b"j", LARGEST + 1)) < 2**20
+    bomb = packed(bytes(2**30 // 8), MAX_TERM_BYTES)
+    assert peak(bomb) < 3 * MAX_TERM_BYTES
+    assert peak(packed(b"j", MAX_TERM_BYTES + 1)) < 2**20
     assert peak(b"\x83" + b"l\xff\xff\xff\xff" + bytes(1000)) < 2**20
 
 
 def test_more_values_than_any_diagram_has_are_refused_as_they_are_read() -> None:
-    assert peak(packed(entries(2**24 - 6, b"j"))) < 100 * MOST_VALUES + 2 * LARGEST
+    assert peak(packed(entries(2**24 - 6, b"j"))) < 100 * MAX_VALUES + 2 * MAX_TERM_BYTES
     with pytest.raises(ErlangTermError, match="more than 1,000,000 values"):
         decode(packed(entries(20, b"k\xff\xff" + bytes(65_535))))
 
@@ -294,7 +294,7 @@ def test_more_values_than_any_diagram_has_are_refused_as_they_are_read() -> None
 @pytest.mark.skipif(shutil.which("erl") is None, reason="Erlang is not installed")
 def test_erlang_reads_what_is_written_and_writes_the_same(tmp_path: Path) -> None:
     chance = Random(7)
-    values = [*(value for value, _ in VECTORS), *(made(chance, DEEPEST) for _ in range(2_000))]
+    values = [*(value for value, _ in VECTORS), *(made(chance, MAX_DEPTH) for _ in range(2_000))]
     ours = [encode(value) for value in values]
     (tmp_path / "ours").write_bytes(b"".join(struct.pack(">I", len(each)) + each for each in ours))
     subprocess.run(["erl", "-noshell", "-eval", ECHO], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)

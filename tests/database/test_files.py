@@ -14,7 +14,7 @@ from pytest_panic_doctor.database.files import (
     atomic_write,
     check_writable,
     check_writable_in_place,
-    made_like,
+    create_like,
     safe_file_name,
 )
 
@@ -87,10 +87,10 @@ def test_a_new_file_takes_after_the_database(tmp_path: Path, bits: int, expected
     database.touch()
     database.chmod(bits)
     write(tmp_path / "x.json", like=database)
-    made_like(tmp_path / "lock", database)
+    create_like(tmp_path / "lock", database)
     assert (mode(tmp_path / "x.json"), mode(tmp_path / "lock")) == (expected, expected)
     (tmp_path / "lock").write_text("held")
-    made_like(tmp_path / "lock", database)
+    create_like(tmp_path / "lock", database)
     assert (tmp_path / "lock").read_text() == "held"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_panic_doctor.database.json_columns import loaded
+from pytest_panic_doctor.database.json_columns import load_json
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from pytest_panic_doctor.database.json_columns import loaded
     ids=["half", "half in a key", "pair", "bytes", "not UTF-8", "deep", "number"],
 )
 def test_what_is_loaded_can_be_written_anywhere(text: object, value: object) -> None:
-    assert loaded(text) == value
+    assert load_json(text) == value

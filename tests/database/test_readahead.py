@@ -14,7 +14,7 @@ import pytest
 from databases import build, webp
 
 from pytest_panic_doctor.database import readahead
-from pytest_panic_doctor.database.readahead import PART_OF_FREE, SMALLEST, ReadAhead
+from pytest_panic_doctor.database.readahead import LEAST_FILE, PART_OF_FREE, ReadAhead
 
 
 @pytest.fixture
@@ -22,17 +22,17 @@ def large(tmp_path: Path) -> Path:
     """A file just large enough, in as good as no blocks."""
     path = tmp_path / "x.sqlite"
     with path.open("wb") as file:
-        file.truncate(SMALLEST)
+        file.truncate(LEAST_FILE)
     return path
 
 
 def test_only_a_file_that_is_large_and_fits_is_wanted(large: Path, tmp_path: Path) -> None:
-    room = int(SMALLEST / PART_OF_FREE)
-    assert ReadAhead(large, room).wanted()
-    assert not ReadAhead(large, room - 2).wanted()
-    os.truncate(large, SMALLEST - 1)
-    assert not ReadAhead(large, room).wanted()
-    assert not ReadAhead(tmp_path / "gone.sqlite", room).wanted()
+    room = int(LEAST_FILE / PART_OF_FREE)
+    assert ReadAhead(large, room).is_worthwhile()
+    assert not ReadAhead(large, room - 2).is_worthwhile()
+    os.truncate(large, LEAST_FILE - 1)
+    assert not ReadAhead(large, room).is_worthwhile()
+    assert not ReadAhead(tmp_path / "gone.sqlite", room).is_worthwhile()
 
 
 def test_it_reads_the_whole_file_and_ends(large: Path) -> None:
@@ -41,7 +41,7 @@ def test_it_reads_the_whole_file_and_ends(large: Path) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     asked = int(Path(f"/proc/{process.pid}/io").read_text().split()[1])
     assert process.wait() == 0
-    assert SMALLEST <= asked < 1.5 * SMALLEST
+    assert LEAST_FILE <= asked < 1.5 * LEAST_FILE
 
 
 def test_a_file_that_is_gone_or_cannot_be_read_is_no_error(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ READS = "readinto"
 
 CONFTEST = """
 def pytest_sessionstart(session):
-    ahead = session.config.pluginmanager.get_plugin("panic-doctor-session").ahead
+    ahead = session.config.pluginmanager.get_plugin("panic-doctor-session").read_ahead
     print("AHEAD", ahead is not None and ahead._process is not None)
 """
 
@@ -111,7 +111,7 @@ def test_a_session_reads_ahead_where_a_rule_reads_every_page(
     built = build(pytester.path / "x.sqlite")
     with built.open() as db:
         image = "UPDATE invocation SET output_image_data = ? WHERE id = ?"
-        db.execute(image, (webp(bytes(SMALLEST)), built.invocation(0)))
+        db.execute(image, (webp(bytes(LEAST_FILE)), built.invocation(0)))
     pytester.makeconftest(CONFTEST)
     run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", *args, "-s", timeout=120)
     assert run.ret == 0

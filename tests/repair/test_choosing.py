@@ -16,8 +16,8 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.examination.examiner import Outcome, Status
 from pytest_panic_doctor.repair.journal.undo import undo
-from pytest_panic_doctor.topology.alike import alike
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.alike import have_same_bars
+from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import decode, encode
 
 CLOUD = vectors(0, image=False)
@@ -76,7 +76,7 @@ def test_where_none_has_the_bars_of_the_cloud_it_is_computed_anew(tmp_path: Path
     before = dump(built.path)
     outcomes = fix(built, runner)
     (data,) = kept(built).values()
-    assert alike(decode(data).diagram, decode(TRUE).diagram)
+    assert have_same_bars(decode(data).diagram, decode(TRUE).diagram)
     assert "computed anew" in of(outcomes, "diagram-duplicate").note
     assert not any(outcome.status == "failed" for each in outcomes.values() for outcome in each)
     undo(built.path, "all")
@@ -141,13 +141,13 @@ def test_those_that_agree_are_repaired_beside_those_that_do_not(tmp_path: Path, 
 
 def test_bars_are_alike_but_for_rounding() -> None:
     one = decode(TRUE).diagram
-    moved = Diagram(tuple(in_order(each + np.float32(5e-5)) for each in one.bars))
-    short = Diagram((*one.bars[:2], in_order([*one.bars[2], [0.5, 0.50005]])))
-    assert alike(one, moved)
-    assert alike(one, short)
-    assert not alike(one, Diagram(tuple(in_order(each + np.float32(2e-4)) for each in one.bars)))
-    assert not alike(one, Diagram((*one.bars[:2], in_order([[0.5, 0.6]]))))
-    assert not alike(Diagram(one.bars[:1]), Diagram((one.bars[0][1:],)))
+    moved = Diagram(tuple(sorted_bars(each + np.float32(5e-5)) for each in one.bars))
+    short = Diagram((*one.bars[:2], sorted_bars([*one.bars[2], [0.5, 0.50005]])))
+    assert have_same_bars(one, moved)
+    assert have_same_bars(one, short)
+    assert not have_same_bars(one, Diagram(tuple(sorted_bars(each + np.float32(2e-4)) for each in one.bars)))
+    assert not have_same_bars(one, Diagram((*one.bars[:2], sorted_bars([[0.5, 0.6]]))))
+    assert not have_same_bars(Diagram(one.bars[:1]), Diagram((one.bars[0][1:],)))
 
 
 @pytest.mark.parametrize("state", ["absent", "null", "there"])

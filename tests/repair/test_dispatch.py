@@ -31,9 +31,9 @@ from pytest_panic_doctor.repair.cluster.requests import DiagramRequests, from_di
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import DiagramTarget, RepairSummary
-from pytest_panic_doctor.topology.alike import alike
+from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import Points
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.payload import META, decode, encode
 
@@ -355,14 +355,14 @@ def test_bars_that_only_computing_again_tells_are_computed_though_all_seems_heal
     with repair_run.built.open() as db:
         ((data,),) = db.execute(read, row)
         right = decode(data).diagram
-        wrong = Diagram((right.bars[0], right.bars[1], in_order([right.bars[0][-2]])))
+        wrong = Diagram((right.bars[0], right.bars[1], sorted_bars([right.bars[0][-2]])))
         db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (encode(wrong), *row))
     assert repair_run.order(5, EXACT).sentence.startswith("computed from 6 points")
     assert len(repair_run.link.orders) == RUNS + 1
     assert repair_run.rules() == {MISSING: RUNS, EXACT: 1}
     with repair_run.built.open() as db:
         ((data,),) = db.execute(read, row)
-    assert alike(decode(data).diagram, right)
+    assert have_same_bars(decode(data).diagram, right)
 
 
 def test_who_waits_is_told_when_it_is_no_longer_wanted(repair_run: RepairSetup) -> None:

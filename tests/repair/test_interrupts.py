@@ -72,7 +72,7 @@ def test_the_check_before_the_first_write_hears_it(
         return 0
 
     monkeypatch.setattr(interrupts, "_continue", signalled)
-    monkeypatch.setattr(interrupts, "STEPS", 1)
+    monkeypatch.setattr(interrupts, "STEPS_PER_CALL", 1)
     with pytest.raises(KeyboardInterrupt):
         preflight(small_database.path, 0)
     monkeypatch.undo()
@@ -81,7 +81,7 @@ def test_the_check_before_the_first_write_hears_it(
 
 def test_other_errors_stay_what_they_are() -> None:
     absent = pytest.raises(sqlite3.OperationalError, match="no such table")
-    with closing(sqlite3.connect(":memory:")) as db, absent, interrupts.heeding():
+    with closing(sqlite3.connect(":memory:")) as db, absent, interrupts.reraise_interrupts():
         db.execute("SELECT 1 FROM absent")
 
 

@@ -22,7 +22,7 @@ from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.engines import compute
-from pytest_panic_doctor.topology.payload import META, Provenance, decode, indexed, problems
+from pytest_panic_doctor.topology.payload import META, Provenance, decode, make_indexable, problems
 
 RULE = "diagram-valid"
 CLOUD = vectors(0, image=False)
@@ -152,7 +152,7 @@ def test_a_blocked_cloud_tells_nothing_about_its_diagram(built: Built) -> None:
 
 def test_a_payload_that_changes_meanwhile_is_looked_at_again(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     store(built, scalar_meta())
-    right = indexed(scalar_meta(note_meta=np.array("of another worker")))
+    right = make_indexable(scalar_meta(note_meta=np.array("of another worker")))
     update = Writer.update
 
     def overtaken(self: Writer, *arguments: object) -> object:

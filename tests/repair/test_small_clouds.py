@@ -14,7 +14,7 @@ from repair_item import fix
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import Child
 from pytest_panic_doctor.compute.runner import Task
-from pytest_panic_doctor.compute.small import MOST_POINTS, SmallFirst, in_process
+from pytest_panic_doctor.compute.small import SMALL_CLOUD, SmallFirst, compute_in_process
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Outcome, RepairResult, SubjectFindings
 from pytest_panic_doctor.repair import Writer, batch, repairs, undo
@@ -199,18 +199,18 @@ def test_one_that_the_database_refuses_takes_nobody_along(sick: Built, runner: S
     assert "malformed JSON" in failed.note
 
 
-@pytest.mark.parametrize("points", [MOST_POINTS, MOST_POINTS + 1])
+@pytest.mark.parametrize("points", [SMALL_CLOUD, SMALL_CLOUD + 1])
 def test_what_is_not_small_gets_a_child(points: int) -> None:
     cloud = np.cumsum(np.random.default_rng(0).standard_normal((points, 3)), axis=0).astype(np.float32)
-    assert (in_process(Task(cloud)) is not None) is (points == MOST_POINTS)
+    assert (compute_in_process(Task(cloud)) is not None) is (points == SMALL_CLOUD)
 
 
 def test_what_reaches_a_limit_gets_a_child() -> None:
     """Near-equidistant points, whose H2 takes for ever; and any, where hardly any time is given."""
     cloud = np.random.default_rng(0).standard_normal((200, 768)).astype(np.float32)
     cloud /= np.linalg.norm(cloud, axis=1)[:, None]
-    assert in_process(Task(cloud)) is None
-    assert in_process(Task(cloud[:60]), timeout=1e-9) is None
+    assert compute_in_process(Task(cloud)) is None
+    assert compute_in_process(Task(cloud[:60]), timeout=1e-9) is None
 
 
 def test_other_engines_get_a_child(tmp_path: Path) -> None:

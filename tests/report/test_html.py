@@ -25,7 +25,7 @@ from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
 from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn, longest, on_grid
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import Payload, encode
 
 LIMIT = 5_000_000
@@ -100,7 +100,7 @@ def test_a_repaired_diagram_has_its_before(sick: Built) -> None:
             "SELECT diagram_data FROM persistencediagram WHERE id = ?", (sick.diagram("NomicVision", 1),)
         )
         old = stale.fetchone()[0]
-        other = encode(Diagram((in_order([[0, 0.5], [0, np.inf]]), in_order([]), in_order([]))))
+        other = encode(Diagram((sorted_bars([[0, 0.5], [0, np.inf]]), sorted_bars([]), sorted_bars([]))))
         db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE diagram_data = ?", (other, old))
     data = data_of(page(sick.path, fix=True))
     shots = {(each["run"], each["model"]): each["shots"] for each in data["diagrams"]}
@@ -245,7 +245,7 @@ finite = st.floats(0, 2, width=32)
 
 @given(st.lists(st.tuples(finite, finite), max_size=60), st.integers(1, 20))
 def test_the_longest_bars_are_kept(ends: list[tuple[float, float]], keep: int) -> None:
-    grid = on_grid(in_order([(min(pair), max(pair)) for pair in ends])).grid
+    grid = on_grid(sorted_bars([(min(pair), max(pair)) for pair in ends])).grid
     kept = longest(grid, keep)
     assert sorted(kept[:, 1].tolist()) == sorted(grid[:, 1].tolist())[-keep:]
     assert kept.tolist() == sorted(kept.tolist())

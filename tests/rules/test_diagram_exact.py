@@ -25,9 +25,9 @@ from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.rules import recheck, registry
 from pytest_panic_doctor.rules.exact import diagram_exact
 from pytest_panic_doctor.session.parsing import model_types
-from pytest_panic_doctor.topology.alike import alike, differences
+from pytest_panic_doctor.topology.alike import differences, have_same_bars
 from pytest_panic_doctor.topology.cloud import Points, fingerprint
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.native import DeadlineReached
 from pytest_panic_doctor.topology.payload import Provenance, decode, encode
@@ -113,10 +113,10 @@ def test_what_is_computed_again_is_healthy(built: Built) -> None:
             "1 of 1 bars in H2 differ",
         ),
         (polygon(True), payload(polygon(False)), "1 of 1 bars in H1 differ, by up to 0.73 (0 stored, 1 computed)"),
-        (octahedron(), encode(Diagram((*decode(payload(octahedron())).diagram.bars[:2], in_order([])))), "in H2"),
+        (octahedron(), encode(Diagram((*decode(payload(octahedron())).diagram.bars[:2], sorted_bars([])))), "in H2"),
         (
             octahedron(),
-            encode(Diagram((*decode(payload(octahedron())).diagram.bars[:2], in_order([[1.5, 2]])))),
+            encode(Diagram((*decode(payload(octahedron())).diagram.bars[:2], sorted_bars([[1.5, 2]])))),
             "0.086",
         ),
     ],
@@ -124,7 +124,7 @@ def test_what_is_computed_again_is_healthy(built: Built) -> None:
 )
 def test_bars_that_are_not_those_of_the_cloud_are_found(built: Built, points: Points, data: bytes, said: str) -> None:
     if len(decode(data).diagram.bars) < 3:
-        data = encode(Diagram((*decode(data).diagram.bars, in_order([]))))
+        data = encode(Diagram((*decode(data).diagram.bars, sorted_bars([]))))
     put(built, data, points)
     outcomes = examine(built, "diagram-exact")
     failed = {rule for rule, each in outcomes.items() if any(outcome.status == "failed" for outcome in each)}
@@ -139,7 +139,7 @@ def test_bars_that_are_not_those_of_the_cloud_are_found(built: Built, points: Po
 def test_an_emptied_h1_is_found_with_its_numbers(built: Built) -> None:
     hexagon = polygon(True)
     right = decode(payload(hexagon)).diagram
-    put(built, encode(Diagram((right.bars[0], in_order([]), right.bars[2]))), hexagon)
+    put(built, encode(Diagram((right.bars[0], sorted_bars([]), right.bars[2]))), hexagon)
     (finding,) = judged(built).findings
     said = "1 of 1 bars in H1 differ, by up to 0.73 (0 stored, 1 computed)"
     assert finding.message == f"the diagram is not that of its 6 points: {said}"
@@ -150,7 +150,7 @@ def test_fewer_dimensions_are_compared_as_far_as_they_go(built: Built) -> None:
     right = decode(payload(hexagon)).diagram
     put(built, by_doctor(Diagram(right.bars[:2]), hexagon, 1), hexagon)
     assert judged(built).status == "passed"
-    put(built, by_doctor(Diagram((right.bars[0], in_order([]))), hexagon, 1), hexagon)
+    put(built, by_doctor(Diagram((right.bars[0], sorted_bars([]))), hexagon, 1), hexagon)
     assert judged(built).status == "failed"
 
 
@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_not_examined_and_not_repaired(built: Built, monkey
 
 
 def test_without_the_engine_it_is_skipped_with_the_reason(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recheck, "available", lambda: False)
+    monkeypatch.setattr(recheck, "is_built", lambda: False)
     outcome = judged(built)
     assert (outcome.status, outcome.note) == ("skipped", recheck.NOT_BUILT)
 
@@ -264,8 +264,8 @@ def test_bars_that_the_repairing_engine_makes_too_are_kept(
 
 
 def test_differences_are_counted_by_dimension() -> None:
-    one = Diagram((in_order([[0, 1], [0, np.inf]]), in_order([[1, 2], [1, 2], [3, 3.00005]])))
-    other = Diagram((in_order([[0, 1.5], [0, np.inf]]), in_order([[1, 2.00001]])))
+    one = Diagram((sorted_bars([[0, 1], [0, np.inf]]), sorted_bars([[1, 2], [1, 2], [3, 3.00005]])))
+    other = Diagram((sorted_bars([[0, 1.5], [0, np.inf]]), sorted_bars([[1, 2.00001]])))
     found = [
         (each.dimension, each.count, each.stored, each.real, round(each.by, 3)) for each in differences(one, other)
     ]
@@ -277,6 +277,6 @@ def test_rounding_and_order_make_no_difference(seed: int) -> None:
     random = np.random.default_rng(seed)
     points = random.normal(size=(60, 4)).astype(np.float32)
     diagram = compute(points, engine=ENGINE)[0]
-    moved = Diagram(tuple(in_order(bars + random.uniform(-4e-5, 4e-5, bars.shape)) for bars in diagram.bars))
+    moved = Diagram(tuple(sorted_bars(bars + random.uniform(-4e-5, 4e-5, bars.shape)) for bars in diagram.bars))
     assert not list(differences(moved, recheck.compute_again(points, MemoryRoom())))
-    assert alike(moved, diagram)
+    assert have_same_bars(moved, diagram)

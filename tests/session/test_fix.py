@@ -260,7 +260,7 @@ class Slow:
     name = "slow"
     version = "1"
 
-    def bars(self, apart, max_dim, threads):
+    def bars(self, distances, max_dim, threads):
         time.sleep(60)
 
 slow = Slow()

@@ -12,7 +12,7 @@ from databases import Built, build
 from pytest_runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.database import integrity
-from pytest_panic_doctor.database.integrity import needing
+from pytest_panic_doctor.database.integrity import describe_missing_feature
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
@@ -86,7 +86,7 @@ def test_nothing_is_green_that_hangs_on_a_damaged_page(tmp_path: Path, name: str
     built = build(tmp_path / "x.sqlite")
     flip(built.path, name, header=True)
     with closing(sqlite3.connect(built.path)) as db:
-        assert integrity.check(db).tables == {table}
+        assert integrity.check_file(db).tables == {table}
     found = examined(built.path, everything=True)
     assert {outcome.status for outcome in found["file-integrity"]} == {"failed"}
     rule = {
@@ -122,7 +122,7 @@ def test_a_space_that_nobody_uses_damages_no_table(tmp_path: Path) -> None:
         db.execute("CREATE TABLE lost (a)")
         db.execute("DELETE FROM sqlite_master WHERE name = 'lost'")
     with closing(sqlite3.connect(built.path)) as db:
-        damage = integrity.check(db)
+        damage = integrity.check_file(db)
     assert damage.problems
     assert not damage.tables
     found = examined(built.path, everything=True)
@@ -286,7 +286,7 @@ def test_a_function_that_a_rule_misspells_is_its_own_fault(tmp_path: Path) -> No
     db = sqlite3.connect(build(tmp_path / "x.sqlite").path)
     with pytest.raises(sqlite3.OperationalError) as raised:
         db.execute("SELECT germann(id) FROM run")
-    assert not needing(db, raised.value)
+    assert not describe_missing_feature(db, raised.value)
     db.close()
 
 

@@ -20,7 +20,7 @@ from pytest_runs import Doctor, items, outcomes
 from ray_cluster import Running, node
 
 from pytest_panic_doctor.examination.manifest import dashed
-from pytest_panic_doctor.topology.engines import NAMES
+from pytest_panic_doctor.topology.engines import ENGINE_NAMES
 from pytest_panic_doctor.topology.payload import Payload, decode
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
@@ -37,21 +37,21 @@ class Deed:
         self.deed, self.engine = deed, load_engine()
         self.name, self.version = self.engine.name, self.engine.version
 
-    def bars(self, apart, max_dim, threads):
-        self.deed(apart)
-        return self.engine.bars(apart, max_dim, threads)
+    def bars(self, distances, max_dim, threads):
+        self.deed(distances)
+        return self.engine.bars(distances, max_dim, threads)
 
-def eat(apart):
+def eat(distances):
     kept = [np.ones(8_000_000, np.uint8) for _ in range(35)]
     time.sleep(0.3)
 
-def strike(apart):
-    if len(apart) == 5:
+def strike(distances):
+    if len(distances) == 5:
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(9)
 
-slow = Deed(lambda apart: time.sleep(1))
-endless = Deed(lambda apart: time.sleep(60) if len(apart) == 6 else None)
+slow = Deed(lambda distances: time.sleep(1))
+endless = Deed(lambda distances: time.sleep(60) if len(distances) == 6 else None)
 hungry = Deed(eat)
 killer = Deed(strike)
 """
@@ -88,7 +88,7 @@ def check_all_are_there(built: Built, run_doctor: Doctor, before: object, runs: 
         for mine, theirs in zip(payload.diagram.bars, expected[name].diagram.bars, strict=True):
             np.testing.assert_array_equal(mine, theirs)
         assert payload.provenance
-        assert payload.provenance.engine in NAMES
+        assert payload.provenance.engine in ENGINE_NAMES
     journal = sqlite3.connect(built.path.with_name("x.doctor.sqlite"))
     states = journal.execute("SELECT status, count(*) FROM repairs GROUP BY 1").fetchall()
     journal.close()

@@ -16,7 +16,7 @@ from databases import LATER, TIME, WIDTH, Built, npz, payload, vectors
 from defect import BLOCKED, DAMAGES, E3, I3, NEW, RUN, D, Damage, Ids, damage, sql
 
 from pytest_panic_doctor.topology.cloud import distances
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import Provenance, decode, encode
 
 # embeddings
@@ -143,7 +143,7 @@ def invented(*places: int) -> bytes:
     """A payload with the H0 of the first cloud, and in H1 and H2 bars between edges that the cloud has."""
     cloud = vectors(0, image=False)
     edges = np.unique(distances(cloud)[np.triu_indices(len(cloud), 1)])
-    bars = [in_order([[edges[place], edges[place + 2]]]) for place in places]
+    bars = [sorted_bars([[edges[place], edges[place + 2]]]) for place in places]
     return encode(Diagram((decode(payload(cloud)).diagram.bars[0], *bars)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.cloud import Filtration, filtration
-from pytest_panic_doctor.topology.diagram import in_order
+from pytest_panic_doctor.topology.diagram import sorted_bars
 
 Random = np.random.Generator
 
@@ -56,10 +56,10 @@ def repeats(random: Random, count: int) -> Filtration:
 
 def suspended(random: Random, count: int) -> Filtration:
     """Far pairs, each near all others: the spheres of the cross-polytopes, with noise."""
-    apart = symmetric(1 + 0.2 * random.random((count, count)))
+    distances = symmetric(1 + 0.2 * random.random((count, count)))
     for one in range(0, count - 1, 2):
-        apart[one, one + 1] = apart[one + 1, one] = 2 + random.random()
-    return apart
+        distances[one, one + 1] = distances[one + 1, one] = 2 + random.random()
+    return distances
 
 
 KINDS: tuple[Callable[[Random, int], Filtration], ...] = (
@@ -82,19 +82,19 @@ def a_matrix(seed: int, least: int = 3, most: int = 70) -> Filtration:
     return kind(random, int(random.integers(least, min(most, 40) + 1 if hard else most + 1)))
 
 
-def bars_of_gudhi(apart: Filtration, max_dim: int = 2) -> list[NDArray[np.float32]]:
+def bars_of_gudhi(distances: Filtration, max_dim: int = 2) -> list[NDArray[np.float32]]:
     """By GUDHI's fork of Ripser, over all scales; of positive length, in order."""
     from gudhi.sklearn.rips_persistence import RipsPersistence
 
     computed = RipsPersistence(
         homology_dimensions=list(range(max_dim + 1)), input_type="full distance matrix", homology_coeff_field=2
-    ).fit_transform([apart])[0]
+    ).fit_transform([distances])[0]
     return lasting(computed)
 
 
 def lasting(computed: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float32]]:
     """Bars of positive length as float32, in order."""
-    ordered = [in_order(each) for each in computed]
+    ordered = [sorted_bars(each) for each in computed]
     return [each[each[:, 0] < each[:, 1]] for each in ordered]
 
 

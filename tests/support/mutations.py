@@ -93,9 +93,9 @@ class InMemory(Database):
         except sqlite3.OperationalError as error:
             if not str(error).startswith("Could not decode to UTF-8"):
                 raise
-            from pytest_panic_doctor.database.connection import lenient
+            from pytest_panic_doctor.database.connection import decode_leniently
 
-            self.db.text_factory = lenient
+            self.db.text_factory = decode_leniently
             return look(self.db)
 
     def release(self, db: sqlite3.Connection) -> None:

@@ -20,7 +20,7 @@ from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.session.parsing import model_types
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import encode
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">{{ 7*7 }} \u2028 & <b>"
@@ -168,5 +168,5 @@ def some_diagram(generator: np.random.Generator, counts: tuple[int, ...]) -> Dia
         bars = np.column_stack((birth, birth + length))
         if dimension == 0:
             bars[-1, 1] = np.inf
-        dimensions.append(in_order(bars))
+        dimensions.append(sorted_bars(bars))
     return Diagram(tuple(dimensions))

@@ -16,7 +16,7 @@ from pytest_panic_doctor.topology.cloud import (
     fingerprint,
     h0_deaths,
     merge,
-    spanning,
+    spanning_tree,
 )
 
 EPS = float(np.finfo(np.float32).eps)
@@ -201,7 +201,7 @@ def test_the_spanning_tree_is_the_same_however_its_distances_are_come_by(count: 
     points[-1, 0] = np.nextafter(points[-1, 0], np.float32(9))
     wanted = kruskal(reference(points))
     np.testing.assert_allclose(h0_deaths(points), wanted, rtol=1e-7, atol=1e-12)
-    np.testing.assert_allclose(spanning(points, most=0).lengths, wanted, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(spanning_tree(points, most=0).lengths, wanted, rtol=1e-9, atol=1e-12)
     radius = reference(points).max(axis=1).min()
-    assert spanning(points).radius == pytest.approx(radius, rel=1e-6)
-    assert spanning(points, most=0).radius == pytest.approx(radius, rel=1e-6)
+    assert spanning_tree(points).radius == pytest.approx(radius, rel=1e-6)
+    assert spanning_tree(points, most=0).radius == pytest.approx(radius, rel=1e-6)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 
 LENGTHS = st.floats(0, 1000, width=32)
 
@@ -19,7 +19,7 @@ def bars(draw: st.DrawFn, essential: int = 0) -> Bars:
     """Any bars that keep the promises of a diagram."""
     pairs = draw(st.lists(st.tuples(LENGTHS, LENGTHS), max_size=20))
     rows = [sorted(pair) for pair in pairs] if not essential else [[0, max(pair)] for pair in pairs]
-    return in_order(rows + [[0, math.inf]] * essential)
+    return sorted_bars(rows + [[0, math.inf]] * essential)
 
 
 @given(bars(essential=1), bars(), bars())
@@ -35,9 +35,9 @@ def test_entropy_is_that_of_persim(first: Bars, second: Bars, third: Bars) -> No
 
 
 def test_known_entropies() -> None:
-    equal = in_order([[0, 1], [0, 1], [1, 2], [2, 3]])
-    one = in_order([[0, 5], [0, math.inf]])
-    found = Diagram((one, equal, in_order([]))).entropy
+    equal = sorted_bars([[0, 1], [0, 1], [1, 2], [2, 3]])
+    one = sorted_bars([[0, 5], [0, math.inf]])
+    found = Diagram((one, equal, sorted_bars([]))).entropy
     assert found.tolist() == [0, pytest.approx(math.log(4)), 0]
 
 
@@ -45,11 +45,11 @@ def test_known_entropies() -> None:
 def test_the_order_of_bars_says_nothing(each: Bars, random: object) -> None:
     shuffled = each.tolist()
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert in_order(shuffled).tobytes() == each.tobytes()
+    assert sorted_bars(shuffled).tobytes() == each.tobytes()
 
 
 def test_bars_are_ordered_by_birth_then_death() -> None:
-    found = in_order(np.array([[1, 2], [0, math.inf], [0, 3], [1, 1.5]], np.float64))
+    found = sorted_bars(np.array([[1, 2], [0, math.inf], [0, 3], [1, 1.5]], np.float64))
     assert found.dtype == np.float32
     assert found.tolist() == [[0, 3], [0, math.inf], [1, 1.5], [1, 2]]
-    assert in_order([]).shape == (0, 2)
+    assert sorted_bars([]).shape == (0, 2)

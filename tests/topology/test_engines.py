@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology import engines, native, persistence_diagram
 from pytest_panic_doctor.topology.cloud import EmptyCloudError, Points, distances, filtration, h0_deaths
-from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 from pytest_panic_doctor.topology.engines import (
-    BUILT_IN,
-    NAMES,
+    BUILT_IN_ENGINES,
+    ENGINE_NAMES,
     Engine,
     Gudhi,
     compute,
-    instead,
+    describe_substitute,
     load_engine,
     resolve_engine,
 )
@@ -31,7 +31,7 @@ from pytest_panic_doctor.topology.engines import (
 INF = math.inf
 
 
-@pytest.fixture(params=NAMES, scope="module")
+@pytest.fixture(params=ENGINE_NAMES, scope="module")
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine that comes with the doctor."""
     try:
@@ -57,7 +57,7 @@ def assert_bars(found: Bars, wanted: Sequence[tuple[float, float]]) -> None:
 def assert_same(found: Diagram, other: Sequence[NDArray[np.floating]]) -> None:
     """Equal bars one to one, those of no length left out."""
     for mine, theirs in zip(found.bars, other, strict=True):
-        ordered = in_order([bar for bar in theirs if bar[1] - bar[0] > 1e-6])
+        ordered = sorted_bars([bar for bar in theirs if bar[1] - bar[0] > 1e-6])
         kept = mine[mine[:, 1] - mine[:, 0] > 1e-6]
         assert len(kept) == len(ordered)
         np.testing.assert_allclose(kept, ordered, atol=1e-6)
@@ -227,16 +227,16 @@ def test_homology_is_that_over_two_elements(engine: Engine) -> None:
     apart = np.array([[0 if a == b else 1 if a < b or b < a else 2 for b in cells] for a in cells], np.float32)
     found = engine.bars(apart, 2, 1)
     for dimension in (1, 2):
-        assert_bars(in_order(found[dimension]), [(1, 2)])
+        assert_bars(sorted_bars(found[dimension]), [(1, 2)])
 
 
 def test_edge_collapse_changes_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gudhi")
     for points in (random_cloud(60, 11), tied_cloud()):
         apart = filtration(points)
-        plain = [in_order(bars) for bars in Gudhi().bars(apart, 2, 1)]
+        plain = [sorted_bars(bars) for bars in Gudhi().bars(apart, 2, 1)]
         monkeypatch.setattr(engines, "COLLAPSED", 0)
-        collapsed = [in_order(bars) for bars in Gudhi().bars(apart, 2, 1)]
+        collapsed = [sorted_bars(bars) for bars in Gudhi().bars(apart, 2, 1)]
         monkeypatch.undo()
         assert [bars.tobytes() for bars in plain] == [bars.tobytes() for bars in collapsed]
 
@@ -262,20 +262,20 @@ def test_an_engine_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """As if these engines were not installed."""
     for name in names:
-        monkeypatch.setitem(BUILT_IN, name, (lambda: False, BUILT_IN[name][1]))
+        monkeypatch.setitem(BUILT_IN_ENGINES, name, (lambda: False, BUILT_IN_ENGINES[name][1]))
     if "native" in names:
-        monkeypatch.setattr(native, "available", lambda: False)
+        monkeypatch.setattr(native, "is_built", lambda: False)
 
 
 @pytest.mark.parametrize("name", [None, "", "auto"])
 def test_the_first_engine_installed_is_taken(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [each for each in NAMES if BUILT_IN[each][0]()]
-    assert NAMES == ("native", "gudhi", "giotto-ph")
+    there = [each for each in ENGINE_NAMES if BUILT_IN_ENGINES[each][0]()]
+    assert ENGINE_NAMES == ("native", "gudhi", "giotto-ph")
     for missing, best in enumerate(there):
         without(monkeypatch, *there[:missing])
         assert resolve_engine(name) == best
         assert load_engine(name).name == best
-    without(monkeypatch, *NAMES)
+    without(monkeypatch, *ENGINE_NAMES)
     with pytest.raises(DoctorError, match="no engine for H2 is installed: pip install giotto-ph"):
         load_engine(name)
 
@@ -283,26 +283,28 @@ def test_the_first_engine_installed_is_taken(name: str | None, monkeypatch: pyte
 @pytest.mark.parametrize("name", ["auto", "native"])
 def test_above_h2_the_next_engine_computes_and_that_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     next_one = resolve_engine(name, 3)
-    assert next_one in NAMES[1:]
-    if native.available():
-        assert instead(name, 2) is None
-        assert instead(name, 3) == f"diagrams are computed by {next_one}: native computes H0 to H2, and not H3"
+    assert next_one in ENGINE_NAMES[1:]
+    if native.is_built():
+        assert describe_substitute(name, 2) is None
+        assert (
+            describe_substitute(name, 3) == f"diagrams are computed by {next_one}: native computes H0 to H2, and not H3"
+        )
     assert len(compute(random_cloud(12, 0), engine=load_engine(name, 3), max_dim=3)[0].bars) == 4
-    without(monkeypatch, *NAMES[1:])
+    without(monkeypatch, *ENGINE_NAMES[1:])
     with pytest.raises(DoctorError, match="no engine for H3"):
         resolve_engine(name, 3)
 
 
 def test_an_engine_that_was_not_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "native")
-    assert instead("auto", 2) == (
+    assert describe_substitute("auto", 2) == (
         f"diagrams are computed by {resolve_engine('auto')}, slower: native was not built, "
         "since there was no C++20 compiler"
     )
     with pytest.raises(DoctorError, match="native was not built when the doctor was installed"):
         resolve_engine("native")
-    assert instead(NAMES[1], 5) is None
-    assert instead("somebody:else", 5) is None
+    assert describe_substitute(ENGINE_NAMES[1], 5) is None
+    assert describe_substitute("somebody:else", 5) is None
 
 
 def test_a_diagram_for_whoever_only_wants_one() -> None:
@@ -331,7 +333,7 @@ def test_a_mistake_is_one_sentence(points: object, options: dict[str, Any], said
         persistence_diagram(points, engine="auto", **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(not native.available(), reason="the engine native was not built")
+@pytest.mark.skipif(not native.is_built(), reason="the engine native was not built")
 def test_a_diagram_ends_at_its_limits() -> None:
     hard = np.random.default_rng(0).normal(size=(200, 768))
     hard /= np.linalg.norm(hard, axis=1, keepdims=True)

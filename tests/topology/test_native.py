@@ -26,7 +26,7 @@ from pytest_panic_doctor.topology.native import (
     MemoryReached,
     Progress,
     StopRequested,
-    need,
+    memory_need,
     rips_bars,
     room,
 )
@@ -34,11 +34,11 @@ from pytest_panic_doctor.topology.native import (
 INF = math.inf
 KERNELS = ("baseline", "avx2", "avx512")
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="the engine native was not built")
+pytestmark = pytest.mark.skipif(not native.is_built(), reason="the engine native was not built")
 
 
-def bars_of(apart: Filtration, max_dim: int = 2) -> list[list[list[float]]]:
-    return [each.tolist() for each in lasting(rips_bars(apart, max_dim))]
+def bars_of(distances: Filtration, max_dim: int = 2) -> list[list[list[float]]]:
+    return [each.tolist() for each in lasting(rips_bars(distances, max_dim))]
 
 
 def hard(count: int = 200) -> Filtration:
@@ -49,17 +49,17 @@ def hard(count: int = 200) -> Filtration:
 
 def test_a_square() -> None:
     root = math.sqrt(2)
-    apart = np.array([[0, 1, root, 1], [1, 0, 1, root], [root, 1, 0, 1], [1, root, 1, 0]], np.float32)
-    assert bars_of(apart) == [[[0, 1]] * 3 + [[0, INF]], [[1, float(np.float32(root))]], []]
+    distances = np.array([[0, 1, root, 1], [1, 0, 1, root], [root, 1, 0, 1], [1, root, 1, 0]], np.float32)
+    assert bars_of(distances) == [[[0, 1]] * 3 + [[0, INF]], [[1, float(np.float32(root))]], []]
 
 
 @pytest.mark.parametrize("pairs", [2, 3, 4, 5])
 def test_a_cross_polytope_is_a_sphere(pairs: int) -> None:
     """n far pairs, all else near: the sphere of dimension n - 1."""
-    apart = 1 - np.eye(2 * pairs, dtype=np.float32)
+    distances = 1 - np.eye(2 * pairs, dtype=np.float32)
     for one in range(0, 2 * pairs, 2):
-        apart[one, one + 1] = apart[one + 1, one] = 2
-    found = bars_of(apart)
+        distances[one, one + 1] = distances[one + 1, one] = 2
+    found = bars_of(distances)
     assert found[0] == [[0, 1]] * (2 * pairs - 1) + [[0, INF]]
     assert found[1:] == [[[1, 2]] if dimension == pairs - 1 else [] for dimension in (1, 2)]
 
@@ -74,33 +74,33 @@ def test_points_at_no_distance_give_no_bar_but_one() -> None:
 
 
 def test_negative_zero_is_zero() -> None:
-    apart = a_matrix(0)
-    signed = apart.copy()
+    distances = a_matrix(0)
+    signed = distances.copy()
     np.fill_diagonal(signed, -0.0)
     signed[0, 1] = -0.0
-    apart[0, 1] = apart[1, 0] = signed[1, 0] = 0
-    assert bars_of(signed) == bars_of(apart)
+    distances[0, 1] = distances[1, 0] = signed[1, 0] = 0
+    assert bars_of(signed) == bars_of(distances)
 
 
 @pytest.mark.parametrize("max_dim", [0, 1, 2])
 def test_only_the_dimensions_that_are_asked_for(max_dim: int) -> None:
-    apart = a_matrix(2)
-    assert bars_of(apart, max_dim) == bars_of(apart)[: max_dim + 1]
+    distances = a_matrix(2)
+    assert bars_of(distances, max_dim) == bars_of(distances)[: max_dim + 1]
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)), ids=[kind.__name__ for kind in KINDS])
 def test_bars_are_those_of_gudhi(kind: int) -> None:
     pytest.importorskip("gudhi")
     for seed in range(kind, 240, len(KINDS)):
-        apart = a_matrix(seed)
-        assert not differences(lasting(rips_bars(apart)), bars_of_gudhi(apart)), seed
+        distances = a_matrix(seed)
+        assert not differences(lasting(rips_bars(distances)), bars_of_gudhi(distances)), seed
 
 
 @pytest.mark.slow
 def test_bars_are_those_of_gudhi_on_thousands() -> None:
     for seed in range(1_000, 5_000):
-        apart = a_matrix(seed)
-        assert not differences(lasting(rips_bars(apart)), bars_of_gudhi(apart)), seed
+        distances = a_matrix(seed)
+        assert not differences(lasting(rips_bars(distances)), bars_of_gudhi(distances)), seed
 
 
 @settings(max_examples=300, deadline=None)
@@ -108,19 +108,19 @@ def test_bars_are_those_of_gudhi_on_thousands() -> None:
 def test_bars_are_those_of_a_simplex_tree(square: NDArray[np.int8]) -> None:
     """By GUDHI's simplex tree over all scales, which shares nothing with Ripser; zeros beside the diagonal too."""
     gudhi = pytest.importorskip("gudhi")
-    apart = symmetric(square)
-    tree = gudhi.RipsComplex(distance_matrix=apart).create_simplex_tree(max_dimension=3)
+    distances = symmetric(square)
+    tree = gudhi.RipsComplex(distance_matrix=distances).create_simplex_tree(max_dimension=3)
     tree.compute_persistence(homology_coeff_field=2)
     wanted = lasting([tree.persistence_intervals_in_dimension(each) for each in range(3)])
-    assert bars_of(apart) == [each.tolist() for each in wanted]
+    assert bars_of(distances) == [each.tolist() for each in wanted]
 
 
 @pytest.mark.parametrize("walk", ["wandering", "looping", "restless"])
 def test_bars_of_captions_are_those_of_gudhi(shared_data: Path, walk: str) -> None:
     pytest.importorskip("gudhi")
     with np.load(shared_data / "caption-trajectories.npz", allow_pickle=False) as file:
-        apart = filtration(merge(file[f"{walk}_vectors"][:260]).points)
-    assert not differences(lasting(rips_bars(apart)), bars_of_gudhi(apart))
+        distances = filtration(merge(file[f"{walk}_vectors"][:260]).points)
+    assert not differences(lasting(rips_bars(distances)), bars_of_gudhi(distances))
 
 
 @pytest.mark.slow
@@ -128,19 +128,19 @@ def test_bars_of_captions_are_those_of_gudhi(shared_data: Path, walk: str) -> No
 def test_bars_of_all_captions_are_those_of_others(shared_data: Path, walk: str) -> None:
     ripser_parallel = pytest.importorskip("gph").ripser_parallel
     with np.load(shared_data / "caption-trajectories.npz", allow_pickle=False) as file:
-        apart = filtration(merge(file[f"{walk}_vectors"]).points)
-    mine = lasting(rips_bars(apart))
-    assert not differences(mine, bars_of_gudhi(apart))
-    theirs = ripser_parallel(apart, maxdim=2, metric="precomputed", n_threads=1)["dgms"]
+        distances = filtration(merge(file[f"{walk}_vectors"]).points)
+    mine = lasting(rips_bars(distances))
+    assert not differences(mine, bars_of_gudhi(distances))
+    theirs = ripser_parallel(distances, maxdim=2, metric="precomputed", n_threads=1)["dgms"]
     assert not differences(mine, lasting(theirs))
 
 
 @pytest.mark.parametrize("seed", range(8, 16))
 def test_bars_are_those_of_ripser(seed: int) -> None:
     ripser = pytest.importorskip("ripser").ripser
-    apart = a_matrix(seed, least=20, most=50)
-    computed = ripser(apart, maxdim=2, distance_matrix=True)["dgms"]
-    assert not differences(lasting(rips_bars(apart)), lasting(computed))
+    distances = a_matrix(seed, least=20, most=50)
+    computed = ripser(distances, maxdim=2, distance_matrix=True)["dgms"]
+    assert not differences(lasting(rips_bars(distances)), lasting(computed))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -152,28 +152,28 @@ def test_h0_dies_at_the_edges_of_the_minimum_spanning_tree(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(2 * len(KINDS)))
 def test_the_order_of_the_points_changes_no_bar(seed: int) -> None:
-    apart = a_matrix(seed, least=30)
-    order = np.random.default_rng(seed).permutation(len(apart))
-    assert bars_of(np.ascontiguousarray(apart[np.ix_(order, order)])) == bars_of(apart)
+    distances = a_matrix(seed, least=30)
+    order = np.random.default_rng(seed).permutation(len(distances))
+    assert bars_of(np.ascontiguousarray(distances[np.ix_(order, order)])) == bars_of(distances)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_kind_of_processor_finds_the_same(kernel: str) -> None:
     for seed in range(40, 40 + 2 * len(KINDS)):
-        apart = a_matrix(seed, least=40)
+        distances = a_matrix(seed, least=40)
         try:
-            found = rips_bars(apart, kernel=kernel)
+            found = rips_bars(distances, kernel=kernel)
         except ValueError as missing:
             pytest.skip(str(missing))
-        assert [each.tolist() for each in lasting(found)] == bars_of(apart)
+        assert [each.tolist() for each in lasting(found)] == bars_of(distances)
 
 
 @pytest.mark.parametrize("count", [15, 16, 17, 63, 64, 65, 511, 512, 513, 529, 1025])
 def test_any_number_of_points_fills_rows_of_bits_and_ranks(count: int) -> None:
     """A circle lives until the side of the largest inscribed triangle (Adamaszek, Adams, 2017)."""
     turn = 2 * np.pi * np.arange(count) / count
-    apart = filtration(np.stack((np.cos(turn), np.sin(turn)), axis=1).astype(np.float32))
-    circles = rips_bars(apart, 1)[1]
+    distances = filtration(np.stack((np.cos(turn), np.sin(turn)), axis=1).astype(np.float32))
+    circles = rips_bars(distances, 1)[1]
     longest = circles[np.argmax(circles[:, 1] - circles[:, 0])]
     wanted = 2 * math.sin(math.pi / count), 2 * math.sin(math.pi * math.ceil(count / 3) / count)
     np.testing.assert_allclose(longest, wanted, atol=1e-6)
@@ -183,21 +183,21 @@ def test_any_number_of_points_fills_rows_of_bits_and_ranks(count: int) -> None:
 
 
 def damaged(change: Callable[[Filtration], object]) -> Filtration:
-    apart = a_matrix(0, least=20)
-    change(apart)
-    return apart
+    distances = a_matrix(0, least=20)
+    change(distances)
+    return distances
 
 
 def put(*values: tuple[int, int, float]) -> Callable[[Filtration], object]:
-    def change(apart: Filtration) -> None:
+    def change(distances: Filtration) -> None:
         for row, column, value in values:
-            apart[row, column] = value
+            distances[row, column] = value
 
     return change
 
 
 @pytest.mark.parametrize(
-    ("apart", "said"),
+    ("distances", "said"),
     [
         (np.empty((0, 0), np.float32), "no points"),
         (np.zeros((2, 3), np.float32), "no square matrix"),
@@ -219,9 +219,9 @@ def put(*values: tuple[int, int, float]) -> Callable[[Filtration], object]:
         (damaged(put((5, 5, 1e-40))), r"entry \(5, 5\), on the diagonal, is not 0"),
     ],
 )
-def test_what_is_no_distance_matrix_is_refused(apart: Filtration, said: str) -> None:
+def test_what_is_no_distance_matrix_is_refused(distances: Filtration, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        rips_bars(apart)
+        rips_bars(distances)
 
 
 def test_other_dimensions_and_more_points_are_refused() -> None:
@@ -256,10 +256,10 @@ def test_any_floats_end_in_a_diagram_or_a_sentence(square: NDArray[np.float32], 
 def test_a_deadline_ends_it_at_once_and_says_how_far_it_came() -> None:
     """In seconds of the processor, which others that want it do not lengthen."""
     progress = Progress()
-    apart = hard()
+    distances = hard()
     begun = time.thread_time()
     with pytest.raises(DeadlineReached, match=r"ended after 0.6 s, its limit, in H[12], column [\d,]+ of [\d,]+"):
-        rips_bars(apart, timeout=0.6, progress=progress)
+        rips_bars(distances, timeout=0.6, progress=progress)
     assert time.thread_time() - begun < 0.6 + 0.1
     assert progress.memory == 0
     assert progress.peak > 500_000
@@ -284,14 +284,14 @@ def test_memory_is_never_more_than_was_given(memory: int) -> None:
 
 def test_what_it_needs_is_enough() -> None:
     progress = Progress()
-    apart = a_matrix(7, least=40)
-    wanted = bars_of(apart)
-    rips_bars(apart, progress=progress)
+    distances = a_matrix(7, least=40)
+    wanted = bars_of(distances)
+    rips_bars(distances, progress=progress)
     assert progress.memory == 0
-    again = rips_bars(apart, memory=progress.peak)
+    again = rips_bars(distances, memory=progress.peak)
     assert [each.tolist() for each in lasting(again)] == wanted
     with pytest.raises(MemoryReached):
-        rips_bars(apart, memory=progress.peak - 1)
+        rips_bars(distances, memory=progress.peak - 1)
 
 
 def test_another_thread_sees_how_far_it_is_and_stops_it() -> None:
@@ -340,44 +340,44 @@ sys.path.insert(0, {tests!r})
 import numpy as np
 from matrices import equidistant
 from pytest_panic_doctor.topology.native import rips_bars
-apart = np.load({path!r})
+distances = np.load({path!r})
 threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT)).start()
 begun = time.perf_counter()
 try:
-    rips_bars(apart, timeout=60)
+    rips_bars(distances, timeout=60)
 except KeyboardInterrupt:
     print("interrupted", time.perf_counter() - begun < 5)
 """
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
-    np.save(tmp_path / "apart.npy", hard())
-    script = INTERRUPTED.format(tests=str(Path(__file__).parents[1] / "support"), path=str(tmp_path / "apart.npy"))
+    np.save(tmp_path / "distances.npy", hard())
+    script = INTERRUPTED.format(tests=str(Path(__file__).parents[1] / "support"), path=str(tmp_path / "distances.npy"))
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["interrupted", "True"]
 
 
 def test_the_matrix_is_only_read() -> None:
-    apart = a_matrix(4)
-    before = apart.copy()
-    apart.setflags(write=False)
-    rips_bars(apart)
-    assert (apart == before).all()
+    distances = a_matrix(4)
+    before = distances.copy()
+    distances.setflags(write=False)
+    rips_bars(distances)
+    assert (distances == before).all()
 
 
-def within_room(apart: Filtration) -> Filtration:
+def within_room(distances: Filtration) -> Filtration:
     """A copy that may be computed over; what is beyond the last point is nothing that may be read."""
-    matrix = room(len(apart))
+    matrix = room(len(distances))
     matrix[:] = np.nan
-    matrix[:, : len(apart)] = apart
+    matrix[:, : len(distances)] = distances
     return matrix
 
 
 @pytest.mark.parametrize("seed", range(3 * len(KINDS)))
 def test_over_the_distances_it_computes_the_same(seed: int) -> None:
-    apart = a_matrix(seed)
-    found = lasting(rips_bars(within_room(apart), overwrite=True))
-    assert [each.tolist() for each in found] == bars_of(apart)
+    distances = a_matrix(seed)
+    found = lasting(rips_bars(within_room(distances), overwrite=True))
+    assert [each.tolist() for each in found] == bars_of(distances)
 
 
 def test_only_a_room_is_written_over() -> None:
@@ -401,17 +401,19 @@ def test_only_a_room_is_written_over() -> None:
 @pytest.mark.parametrize("width", [2, 40])
 def test_what_it_needs_is_known_beforehand(count: int, width: int) -> None:
     """By its own count, to a hundredth, where there are hardly any columns; with all pairs for edges it is the most."""
-    apart = filtration(np.random.default_rng(count).normal(size=(count, width)).astype(np.float32))
-    edges = int((apart[np.triu_indices(count, 1)] <= apart.max(axis=1).min()).sum())
-    progress, matrix = Progress(), within_room(apart)
+    distances = filtration(np.random.default_rng(count).normal(size=(count, width)).astype(np.float32))
+    edges = int((distances[np.triu_indices(count, 1)] <= distances.max(axis=1).min()).sum())
+    progress, matrix = Progress(), within_room(distances)
     rips_bars(matrix, 1, overwrite=True, progress=progress)
     columns = 300_000
-    assert 0.99 * need(count, edges) <= progress.peak + matrix.nbytes <= need(count, edges) * 1.01 + columns
-    assert need(count, edges) <= need(count)
+    assert (
+        0.99 * memory_need(count, edges) <= progress.peak + matrix.nbytes <= memory_need(count, edges) * 1.01 + columns
+    )
+    assert memory_need(count, edges) <= memory_need(count)
 
 
 def test_near_equidistant_points() -> None:
     pytest.importorskip("gudhi")
-    apart = equidistant(np.random.default_rng(0), 30)
-    assert not differences(lasting(rips_bars(apart)), bars_of_gudhi(apart))
+    distances = equidistant(np.random.default_rng(0), 30)
+    assert not differences(lasting(rips_bars(distances)), bars_of_gudhi(distances))
     assert len(rips_bars(hard(100))[2]) > 500

@@ -22,22 +22,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import ArrayLike, NDArray
 
-from pytest_panic_doctor.topology.diagram import Bars, Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import (
-    LARGEST,
+    MAX_ARRAY_BYTES,
     META,
     PayloadError,
     Provenance,
     decode,
     encode,
-    indexed,
+    make_indexable,
     problems,
     shortcomings,
 )
 
 INF = math.inf
 PROVENANCE = Provenance("ab" * 32, 2500, 1125, 1.5e-6, "giotto-ph", "0.2.4", 2, 77.25, 457_000_000, "0.1.0")
-HEALTHY = Diagram((in_order([[0, 1], [0, 2], [0, INF]]), in_order([[1, 1.5], [1, 2]]), in_order([])))
+HEALTHY = Diagram((sorted_bars([[0, 1], [0, 2], [0, INF]]), sorted_bars([[1, 1.5], [1, 2]]), sorted_bars([])))
 GENERATORS: dict[str, ArrayLike] = {
     "gens_0": np.arange(6).reshape(2, 3),
     "gens_1_0": np.arange(8).reshape(2, 4),
@@ -111,10 +111,10 @@ def test_the_checksum_is_of_every_bar_in_its_place() -> None:
     for dimension, bars in enumerate(HEALTHY.bars):
         expected.update(f"H{dimension} {len(bars)}\n".encode() + struct.pack(f"<{bars.size}f", *bars.ravel()))
     assert HEALTHY.sha256 == expected.hexdigest()
-    moved = (*HEALTHY.bars[:1], in_order([[1, 1.5]]), in_order([[1, 2]]))
+    moved = (*HEALTHY.bars[:1], sorted_bars([[1, 1.5]]), sorted_bars([[1, 2]]))
     others = [
         Diagram(HEALTHY.bars[:2]),
-        Diagram((*HEALTHY.bars, in_order([]))),
+        Diagram((*HEALTHY.bars, sorted_bars([]))),
         Diagram(moved),
         Diagram((HEALTHY.bars[0][::-1], *HEALTHY.bars[1:])),
     ]
@@ -127,7 +127,7 @@ def test_the_checksum_is_of_the_same_bytes_on_any_layout() -> None:
 
 
 def test_equal_diagrams_are_equal_bytes() -> None:
-    other = Diagram(tuple(in_order(bars[::-1]) for bars in HEALTHY.bars))
+    other = Diagram(tuple(sorted_bars(bars[::-1]) for bars in HEALTHY.bars))
     assert encode(HEALTHY, PROVENANCE) == encode(other, PROVENANCE)
     assert encode(HEALTHY) != encode(HEALTHY, PROVENANCE)
     with zipfile.ZipFile(io.BytesIO(encode(HEALTHY))) as archive:
@@ -163,13 +163,13 @@ def test_what_has_no_first_element_is_named_where_the_tool_takes_it(name: str, v
 
 def test_only_what_has_no_dimension_is_given_one() -> None:
     payload = saved(doctor_meta=np.array("abc"), dgms_count=np.array(3), left_alone=np.array(7))
-    mended = indexed(payload)
+    mended = make_indexable(payload)
     before, after = members(payload), members(mended)
     assert list(before) == list(after)
     assert {name for name in before if before[name] != after[name]} == {"doctor_meta.npy", "dgms_count.npy"}
     assert research_tool.read_payload(mended)["doctor"] == "abc"
-    assert indexed(mended) == mended
-    assert indexed(saved()) == saved()
+    assert make_indexable(mended) == mended
+    assert make_indexable(saved()) == saved()
 
 
 @pytest.mark.parametrize("twice", ["dgms_0.npy", "doctor_meta.npy"])
@@ -179,7 +179,7 @@ def test_an_archive_that_names_an_array_twice_is_not_packed_again(twice: str) ->
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(twice, archive.read(twice))
     with pytest.raises(PayloadError, match="twice"):
-        indexed(buffer.getvalue())
+        make_indexable(buffer.getvalue())
 
 
 def test_it_is_valid_and_so_is_the_tools_own() -> None:
@@ -234,7 +234,7 @@ def test_provenance_that_cannot_be_is_none_and_named(change: dict[str, object]) 
 def test_bars_that_do_not_fit_their_checksum_are_named() -> None:
     whole = members(encode(HEALTHY, PROVENANCE))
     assert problems(decode(zipped(whole))) == []
-    for name, bars in (("dgms_1", HEALTHY.bars[1][::-1] * np.float32(2)), ("dgms_2", in_order([[3, 4]]))):
+    for name, bars in (("dgms_1", HEALTHY.bars[1][::-1] * np.float32(2)), ("dgms_2", sorted_bars([[3, 4]]))):
         other = Diagram(tuple(bars if name == f"dgms_{at}" else each for at, each in enumerate(HEALTHY.bars)))
         changed = whole | {key: members(encode(other))[key] for key in (f"{name}.npy", "entropy.npy")}
         (clause,) = problems(decode(zipped(changed)))
@@ -382,7 +382,7 @@ def test_a_bare_pickle_is_not_unpickled(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-BOMB = bytes(2 * LARGEST)
+BOMB = bytes(2 * MAX_ARRAY_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_a_bomb_is_not_unpacked(data: bytes) -> None:
     try:
         with pytest.raises(PayloadError):
             decode(payload)
-        assert tracemalloc.get_traced_memory()[1] < LARGEST
+        assert tracemalloc.get_traced_memory()[1] < MAX_ARRAY_BYTES
     finally:
         tracemalloc.stop()
 
@@ -458,15 +458,15 @@ NAN = math.nan
         ({"dgms_count": np.array([2])}, ["says in dgms_count that it has 2 homology dimensions, and has 3"]),
         ({"dgms_count": None}, ["says in dgms_count that it has None"]),
         ({"dgms_count": np.array([3.0])}, ["says in dgms_count that it has None"]),
-        ({"dgms_1": in_order([[1, NAN], [1, 2]])}, ["has 1 bar in H1 with NaN"]),
-        ({"dgms_1": in_order([[2, 1], [3, 2], [1, 2]])}, ["has 2 bars in H1 with a death before the birth"]),
-        ({"dgms_1": in_order([[-1, 2]])}, ["has 1 bar in H1 born before 0"]),
-        ({"dgms_2": in_order([[INF, INF]])}, ["has 1 bar in H2 born at infinity"]),
-        ({"dgms_0": in_order([[0, 1], [0, 2]])}, ["has 0 essential classes in H0 instead of 1"]),
-        ({"dgms_0": in_order([[0, INF], [0, INF]])}, ["has 2 essential classes in H0 instead of 1"]),
-        ({"dgms_1": in_order([[1, INF]])}, ["has 1 essential class in H1 instead of 0"]),
-        ({"dgms_0": in_order([])}, ["has 0 essential classes in H0 instead of 1"]),
-        ({"dgms_0": in_order([[0.5, 1], [0, INF]])}, ["has 1 bar in H0 not born at 0"]),
+        ({"dgms_1": sorted_bars([[1, NAN], [1, 2]])}, ["has 1 bar in H1 with NaN"]),
+        ({"dgms_1": sorted_bars([[2, 1], [3, 2], [1, 2]])}, ["has 2 bars in H1 with a death before the birth"]),
+        ({"dgms_1": sorted_bars([[-1, 2]])}, ["has 1 bar in H1 born before 0"]),
+        ({"dgms_2": sorted_bars([[INF, INF]])}, ["has 1 bar in H2 born at infinity"]),
+        ({"dgms_0": sorted_bars([[0, 1], [0, 2]])}, ["has 0 essential classes in H0 instead of 1"]),
+        ({"dgms_0": sorted_bars([[0, INF], [0, INF]])}, ["has 2 essential classes in H0 instead of 1"]),
+        ({"dgms_1": sorted_bars([[1, INF]])}, ["has 1 essential class in H1 instead of 0"]),
+        ({"dgms_0": sorted_bars([])}, ["has 0 essential classes in H0 instead of 1"]),
+        ({"dgms_0": sorted_bars([[0.5, 1], [0, INF]])}, ["has 1 bar in H0 not born at 0"]),
         ({"entropy": None}, ["has no entropy"]),
         (
             {"entropy": HEALTHY.entropy + np.array([0, 0.01, 0], np.float32)},
@@ -488,7 +488,7 @@ def test_every_broken_promise_is_named(changes: dict[str, ArrayLike], clauses: l
 
 
 def test_an_entropy_summed_in_float32_is_near_enough() -> None:
-    bars = in_order(np.sort(np.random.default_rng(0).random((5000, 2)), axis=1))
+    bars = sorted_bars(np.sort(np.random.default_rng(0).random((5000, 2)), axis=1))
     lengths = bars[:, 1] - bars[:, 0]
     share = lengths / lengths.sum()
     rough = -(share * np.log(share)).sum()
@@ -515,10 +515,10 @@ def judged(payload: bytes) -> object:
 
 
 def test_a_member_that_is_unpacked_at_once_is_judged_as_zipfile_judges_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = encode(Diagram(tuple(in_order(random_bars(20, dimension)) for dimension in range(3))))
+    whole = encode(Diagram(tuple(sorted_bars(random_bars(20, dimension)) for dimension in range(3))))
     payloads = [whole, *(broken(whole, place) for place in range(0, len(whole), 3)), whole[:-1], whole + b"x"]
     at_once = [judged(payload) for payload in payloads]
-    monkeypatch.setattr("pytest_panic_doctor.topology.archive.SMALL", -1)
+    monkeypatch.setattr("pytest_panic_doctor.topology.archive.SMALL_MEMBER", -1)
     assert at_once == [judged(payload) for payload in payloads]
     assert len({str(each) for each in at_once}) > 20
 

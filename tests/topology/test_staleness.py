@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_panic_doctor.topology.cloud import Points, distances, fingerprint
-from pytest_panic_doctor.topology.diagram import Diagram, in_order
+from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.engines import compute, load_engine
 from pytest_panic_doctor.topology.payload import Payload, Provenance, decode, encode
 from pytest_panic_doctor.topology.staleness import why_stale
@@ -33,7 +33,7 @@ def stored(points: Points, provenance: Provenance | None = None) -> Payload:
 def as_the_research_tool_has_it(points: Points) -> Payload:
     """H0 of the cloud as it is, repeats and all, from giotto-ph's own distances."""
     ripser_parallel = pytest.importorskip("gph").ripser_parallel
-    return decode(encode(Diagram((in_order(ripser_parallel(points, maxdim=0)["dgms"][0]),))))
+    return decode(encode(Diagram((sorted_bars(ripser_parallel(points, maxdim=0)["dgms"][0]),))))
 
 
 def test_a_diagram_is_of_its_own_cloud() -> None:
@@ -57,7 +57,7 @@ def test_spurious_bars_of_repeats_are_no_difference(noise: float) -> None:
 def test_bars_below_a_ten_thousandth_are_not_compared(length: float, same: bool) -> None:
     points = trajectory()
     bars = compute(points, engine=ENGINE, max_dim=0)[0].bars[0]
-    longer = in_order(np.concatenate((bars, [[0, length]] * 30)))
+    longer = sorted_bars(np.concatenate((bars, [[0, length]] * 30)))
     assert (why_stale(decode(encode(Diagram((longer,)))), points) == "") == same
 
 
@@ -154,7 +154,7 @@ def test_no_true_bar_of_the_research_tool_is_called_impossible() -> None:
     ripser_parallel = pytest.importorskip("gph").ripser_parallel
     for seed in range(6):
         points = np.repeat(loop(40, seed), 2, axis=0)
-        bars = tuple(in_order(each) for each in ripser_parallel(points, maxdim=2)["dgms"])
+        bars = tuple(sorted_bars(each) for each in ripser_parallel(points, maxdim=2)["dgms"])
         assert why_stale(decode(encode(Diagram(bars))), points) == ""
 
 
@@ -162,7 +162,7 @@ def with_bars(points: Points, known: bool, **changed: np.ndarray[tuple[int, ...]
     """The diagram of a cloud with the bars of some dimensions exchanged, and entropy and checksum made to fit."""
     bars = list(compute(points, engine=ENGINE)[0].bars)
     for name, new in changed.items():
-        bars[int(name[1])] = in_order(new)
+        bars[int(name[1])] = sorted_bars(new)
     provenance = replace(PROVENANCE, fingerprint=fingerprint(points)) if known else None
     return decode(encode(Diagram(tuple(bars)), provenance))
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute.memory import tree_resident
 from pytest_panic_doctor.compute.process import ChildDied, PipedProcess, defer_sigint
-from pytest_panic_doctor.compute.ray.packing import Node, cores
+from pytest_panic_doctor.compute.ray.packing import Node, total_cores
 from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.topology.cloud import Points
 
 DRIVER = "pytest_panic_doctor.compute.ray.driver"
 
-LOCAL = "local"
+LOCAL_ADDRESS = "local"
 """Ray's own word for a cluster that is begun here and ends with its driver."""
 
 REACHABLE_TIMEOUT = 5.0
@@ -34,16 +34,16 @@ REACHABLE_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 45.0
 """Seconds for which Ray is given to join a cluster or to begin one; 4 to 5 were seen."""
 
-GONE = 1.0
+EXIT_WAIT = 1.0
 """Seconds for which killed processes are given to be gone."""
 
-LONGEST_FOLDER = 40
+MAX_FOLDER = 40
 """Bytes of the path of a local Ray's folder: it makes sockets 64 below, and unix(7) allows 107."""
 
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Where a folder is made whose path is short."""
 
-AROUND_RAY = 600_000_000
+RAY_OVERHEAD = 600_000_000
 """Bytes that a local Ray's own processes have, measured: 540 MB."""
 
 ClientAnswer = tuple[dict[str, object], list[NDArray[np.float32]]]
@@ -57,7 +57,7 @@ class ClusterUnavailableError(DoctorError):
 class ClusterClient:
     """A connection to a cluster, through a process that speaks to Ray."""
 
-    def __init__(self, address: str, memory: int, scratch: Path, wanted: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, address: str, memory: int, scratch: Path, is_active: Callable[[], bool] = lambda: True) -> None:
         """Join the cluster at `address`, or begin a local Ray within `memory` bytes; raises `NoCluster`.
 
         `scratch` is where a local Ray keeps its files. `wanted` is asked meanwhile, and ends it when false.
@@ -65,20 +65,20 @@ class ClusterClient:
         self.address = address
         self.nodes: tuple[Node, ...] = ()
         check_reachable(address)
-        room = memory - AROUND_RAY - tree_resident(os.getpid())
-        self._folder = folder_for_ray(scratch) if address == LOCAL else scratch / "ray"
-        self._own = self._folder.parent != scratch
-        orders = {"address": address, "memory": max(room, memory // 4), "folder": str(self._folder)}
+        room = memory - RAY_OVERHEAD - tree_resident(os.getpid())
+        self._folder = folder_for_ray(scratch) if address == LOCAL_ADDRESS else scratch / "ray"
+        self._own_folder = self._folder.parent != scratch
+        config = {"address": address, "memory": max(room, memory // 4), "folder": str(self._folder)}
         with defer_sigint():
-            self._driver = PipedProcess(DRIVER, orders, apart=True)
+            self._driver = PipedProcess(DRIVER, config, new_session=True)
         try:
-            self._join(time.monotonic() + CONNECT_TIMEOUT, wanted)
+            self._join(time.monotonic() + CONNECT_TIMEOUT, is_active)
         except BaseException:
             self.close()
             raise
 
-    def _join(self, deadline: float, wanted: Callable[[], bool]) -> None:
-        while time.monotonic() < deadline and wanted():
+    def _join(self, deadline: float, is_active: Callable[[], bool]) -> None:
+        while time.monotonic() < deadline and is_active():
             try:
                 frame = self._driver.receive(0.2)
             except ChildDied as death:
@@ -89,7 +89,7 @@ class ClusterClient:
                 continue
             header = frame[0]
             if header["kind"] == "nodes":
-                self._see(header)
+                self._update_nodes(header)
             elif header["kind"] == "ready":
                 return
             else:
@@ -105,9 +105,9 @@ class ClusterClient:
         """Whether something is still on its way to the driver."""
         return bool(self._driver.outgoing)
 
-    def submit(self, key: str, order: TaskSpec, points: Points) -> None:
+    def submit(self, key: str, spec: TaskSpec, points: Points) -> None:
         """Hand merged points to the cluster; an answer comes with the same key."""
-        self._driver.send({"kind": "submit", "key": key, "order": order.as_plain()}, points)
+        self._driver.send({"kind": "submit", "key": key, "spec": spec.as_plain()}, points)
 
     def cancel(self, key: str) -> None:
         """Take a task back; no answer comes."""
@@ -120,11 +120,11 @@ class ClusterClient:
             return None
         header, arrays = frame
         if header["kind"] == "nodes":
-            self._see(header)
+            self._update_nodes(header)
             return None
         return header, [np.array(each, np.float32) for each in arrays]
 
-    def _see(self, header: dict[str, object]) -> None:
+    def _update_nodes(self, header: dict[str, object]) -> None:
         nodes = header["nodes"]
         assert isinstance(nodes, list)
         self.nodes = tuple(Node(int(cpus), int(memory), int(store)) for cpus, memory, store in nodes if cpus >= 1)
@@ -139,10 +139,10 @@ class ClusterClient:
         for each in tree:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
-        deadline = time.monotonic() + GONE
+        deadline = time.monotonic() + EXIT_WAIT
         while any(map(is_running, tree)) and time.monotonic() < deadline:
             time.sleep(0.01)
-        if self._own:
+        if self._own_folder:
             shutil.rmtree(self._folder.parent, ignore_errors=True)
 
 
@@ -152,7 +152,7 @@ def folder_for_ray(scratch: Path) -> Path:
     Raises `NoCluster` where no short folder can be made.
     """
     within = scratch / "ray"
-    if len(os.fsencode(within)) <= LONGEST_FOLDER:
+    if len(os.fsencode(within)) <= MAX_FOLDER:
         return within
     for place in SHORT_FOLDERS:
         with suppress(OSError):
@@ -160,7 +160,7 @@ def folder_for_ray(scratch: Path) -> Path:
     tried = ", ".join(SHORT_FOLDERS)
     raise ClusterUnavailableError(
         f"a local Ray makes sockets, for which {scratch} is too long, and nothing can be written to {tried}: "
-        f"set TMPDIR to a folder of at most {LONGEST_FOLDER - len('/panic-doctor-12345678/ray')} characters"
+        f"set TMPDIR to a folder of at most {MAX_FOLDER - len('/panic-doctor-12345678/ray')} characters"
     )
 
 
@@ -177,7 +177,7 @@ REMEDY = "correct --doctor-ray, or begin one with `ray start --head`"
 
 def describe_address(address: str) -> str:
     """`the Ray cluster at head:6379`."""
-    return "a local Ray" if address == LOCAL else f"the Ray cluster at {address}"
+    return "a local Ray" if address == LOCAL_ADDRESS else f"the Ray cluster at {address}"
 
 
 def check_reachable(address: str) -> None:
@@ -194,5 +194,5 @@ def check_reachable(address: str) -> None:
 
 def describe_nodes(nodes: Sequence[Node]) -> str:
     """`a Ray cluster of 3 nodes, 6 cores`."""
-    count, total = len(nodes), cores(nodes)
+    count, total = len(nodes), total_cores(nodes)
     return f"a Ray cluster of {count:,} node{'s' * (count != 1)}, {total:,} core{'s' * (total != 1)}"

@@ -27,10 +27,10 @@ from pytest_panic_doctor.compute.child import take_over_stdio
 from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.compute.ray import task
 
-POLL = 0.05
+RESULT_POLL = 0.05
 """Seconds between two looks at what has come."""
 
-LOOK = 1.0
+NODE_POLL = 1.0
 """Seconds between two looks at the nodes."""
 
 LOCAL_STORE = 200_000_000
@@ -71,7 +71,7 @@ class Driver:
         self.frames = frames
         self.submitted: dict[ray.ObjectRef, str] = {}
         self.nodes: list[list[float]] = []
-        self.looked = 0.0
+        self.polled = 0.0
 
     def connect(self, address: str, memory: int, folder: str) -> None:
         """Join the cluster at `address`, or begin one of `memory` bytes on this machine where that is «local»."""
@@ -99,12 +99,12 @@ class Driver:
         """Until the pytest side is gone."""
         while True:
             try:
-                header, arrays = self.frames.get(timeout=0 if self.submitted else POLL)
+                header, arrays = self.frames.get(timeout=0 if self.submitted else RESULT_POLL)
             except queue.Empty:
                 self.poll_results()
             else:
                 self.handle(header, arrays)
-            if time.monotonic() - self.looked > LOOK:
+            if time.monotonic() - self.polled > NODE_POLL:
                 self.poll_nodes()
 
     def handle(self, header: dict[str, object], arrays: list[NDArray[np.generic]]) -> None:
@@ -115,14 +115,14 @@ class Driver:
                 del self.submitted[ref]
                 ray.cancel(ref, force=True)
             return
-        order = header["order"]
-        assert isinstance(order, dict)
+        spec = header["spec"]
+        assert isinstance(spec, dict)
         # Nothing is tried again by Ray: what is lost is counted, and said, on the pytest side.
-        asked = self.compute.options(
-            num_cpus=order["threads"], memory=order["memory"], max_retries=0, name=f"diagram {order['label']}"
+        options = self.compute.options(
+            num_cpus=spec["threads"], memory=spec["memory"], max_retries=0, name=f"diagram {spec['label']}"
         )
         try:
-            ref = asked.remote(order, ray.put(arrays[0]), sys.path)
+            ref = options.remote(spec, ray.put(arrays[0]), sys.path)
         except ray.exceptions.RayError as error:
             self.send({"kind": "lost", "key": key, "text": describe_loss(error)})
         else:
@@ -132,8 +132,8 @@ class Driver:
         """Send what has come back."""
         if not self.submitted:
             return
-        come, _ = ray.wait(list(self.submitted), num_returns=len(self.submitted), timeout=POLL)
-        for ref in come:
+        finished, _ = ray.wait(list(self.submitted), num_returns=len(self.submitted), timeout=RESULT_POLL)
+        for ref in finished:
             self.send_result(ref, self.submitted.pop(ref))
 
     def send_result(self, ref: ray.ObjectRef, key: str) -> None:
@@ -149,7 +149,7 @@ class Driver:
 
     def poll_nodes(self) -> None:
         """Tell which nodes there are, where that has changed."""
-        self.looked = time.monotonic()
+        self.polled = time.monotonic()
         nodes = [
             [each["Resources"].get(name, 0) for name in ("CPU", "memory", "object_store_memory")]
             for each in ray.nodes()
@@ -192,17 +192,17 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
-def run_driver(orders: str) -> None:
+def run_driver(config: str) -> None:
     """`orders` is JSON: address, memory, folder, and the folders where modules may lie."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = json.loads(orders)
+    settings = json.loads(config)
     source, sink = take_over_stdio()
-    sys.path.extend(folder for folder in told["path"] if folder not in sys.path)
+    sys.path.extend(folder for folder in settings["path"] if folder not in sys.path)
     frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(source, frames), daemon=True).start()
     driver = Driver(os.fdopen(sink.fileno(), "wb", closefd=False), frames)
-    Path(told["folder"]).mkdir(parents=True, exist_ok=True)
-    driver.connect(told["address"], told["memory"], told["folder"])
+    Path(settings["folder"]).mkdir(parents=True, exist_ok=True)
+    driver.connect(settings["address"], settings["memory"], settings["folder"])
     driver.serve()
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_panic_doctor.compute.budget import MARGIN, MOST_HEADROOM
+from pytest_panic_doctor.compute.budget import GRANT_MARGIN, MOST_HEADROOM
 
 WORKER = 130_000_000
 """Bytes of a Ray worker and of the process that watches in it, before the child; measured: 92 MB idle, 112 at work."""
@@ -38,50 +38,50 @@ class ResourceRequest:
 
 def memory_request(child: int) -> int:
     """The bytes that a task asks for so that its child can grow to `child` bytes before its watcher says no."""
-    return int((child + WORKER + 2 * MARGIN) / (1 - MOST_HEADROOM))
+    return int((child + WORKER + 2 * GRANT_MARGIN) / (1 - MOST_HEADROOM))
 
 
-def largest(nodes: Iterable[Node]) -> int:
+def largest_memory(nodes: Iterable[Node]) -> int:
     """Bytes of the largest node; 0 where there is none."""
     return max((node.memory for node in nodes), default=0)
 
 
-def cores(nodes: Iterable[Node]) -> int:
+def total_cores(nodes: Iterable[Node]) -> int:
     """The cores of all nodes."""
     return sum(node.cores for node in nodes)
 
 
-def threads(nodes: Sequence[Node], left: int) -> int:
+def threads_for(nodes: Sequence[Node], left: int) -> int:
     """Threads for each task: one, as long as there are diagrams enough to keep every core busy so."""
     most = max((node.cores for node in nodes), default=1)
-    return max(1, min(most, cores(nodes) // max(1, left)))
+    return max(1, min(most, total_cores(nodes) // max(1, left)))
 
 
-def fits(ask: ResourceRequest, nodes: Iterable[Node]) -> bool:
+def fits(request: ResourceRequest, nodes: Iterable[Node]) -> bool:
     """Whether some node could run it, were it empty."""
-    return any(ask.cores <= node.cores and ask.memory <= node.memory for node in nodes)
+    return any(request.cores <= node.cores and request.memory <= node.memory for node in nodes)
 
 
-def waiting(flights: Iterable[ResourceRequest], nodes: Sequence[Node]) -> int:
+def count_waiting(submitted: Iterable[ResourceRequest], nodes: Sequence[Node]) -> int:
     """How many of the tasks in flight cannot run yet: the first node with room takes each, in the order given."""
     free = [[node.cores, node.memory] for node in nodes]
     left = 0
-    for ask in flights:
+    for request in submitted:
         for room in free:
-            if ask.cores <= room[0] and ask.memory <= room[1]:
-                room[0] -= ask.cores
-                room[1] -= ask.memory
+            if request.cores <= room[0] and request.memory <= room[1]:
+                room[0] -= request.cores
+                room[1] -= request.memory
                 break
         else:
             left += 1
     return left
 
 
-def has_room(flights: Sequence[ResourceRequest], nodes: Sequence[Node]) -> bool:
+def has_room(submitted: Sequence[ResourceRequest], nodes: Sequence[Node]) -> bool:
     """Whether one more task may be put in flight: back-pressure follows the cluster as it is now."""
     if not nodes:
         return False
     store = min(node.store for node in nodes) * SPARE_STORE
-    if flights and sum(ask.store for ask in flights) >= store:
+    if submitted and sum(request.store for request in submitted) >= store:
         return False
-    return waiting(flights, nodes) < max(FEWEST_WAITING, math.ceil(cores(nodes) / 4))
+    return count_waiting(submitted, nodes) < max(FEWEST_WAITING, math.ceil(total_cores(nodes) / 4))

@@ -47,23 +47,23 @@ def run_task(plain: dict[str, object], points: Points, folders: Sequence[str]) -
     `folders` too, those of them that this node has.
     """
     sys.path.extend(folder for folder in folders if folder not in sys.path and Path(folder).is_dir())
-    order = TaskSpec(**plain)  # type: ignore[arg-type]
-    if order.doctor != (here := version("pytest-panic-doctor")):
-        return failed(
+    spec = TaskSpec(**plain)  # type: ignore[arg-type]
+    if spec.doctor != (here := version("pytest-panic-doctor")):
+        return failure_header(
             ComputationFailed(
-                f"the node {platform.node()} has pytest-panic-doctor {here} and not {order.doctor}",
+                f"the node {platform.node()} has pytest-panic-doctor {here} and not {spec.doctor}",
                 "refused",
                 advice="install the same on every node",
             )
         ), []
     scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-task-"))
     try:
-        budget = Budget(scratch, order.memory)
-        with DiagramRunner(order.engine, order.threads, budget=budget, timeout=order.timeout) as computer:
-            task = Task(np.array(points), order.label, order.max_dim, tolerance=0.0, stored=order.stored)
-            computed = computer.compute(task)
+        budget = Budget(scratch, spec.memory)
+        with DiagramRunner(spec.engine, spec.threads, budget=budget, timeout=spec.timeout) as runner:
+            task = Task(np.array(points), spec.label, spec.max_dim, tolerance=0.0, stored=spec.stored)
+            computed = runner.compute(task)
     except ComputationFailed as failure:
-        return failed(failure), []
+        return failure_header(failure), []
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     header = {
@@ -76,6 +76,6 @@ def run_task(plain: dict[str, object], points: Points, folders: Sequence[str]) -
     return header, list(computed.diagram.bars)
 
 
-def failed(failure: ComputationFailed) -> dict[str, object]:
+def failure_header(failure: ComputationFailed) -> dict[str, object]:
     """A failure as the header of an answer."""
     return {"kind": "failed"} | failure.as_plain()

@@ -20,7 +20,7 @@ from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import ChildDied
 from pytest_panic_doctor.compute.ray import packing
-from pytest_panic_doctor.compute.ray.client import LOCAL, ClientAnswer, ClusterClient, describe_address
+from pytest_panic_doctor.compute.ray.client import LOCAL_ADDRESS, ClientAnswer, ClusterClient, describe_address
 from pytest_panic_doctor.compute.ray.packing import ResourceRequest
 from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.compute.runner import ComputationFailed, Computed, more_memory
@@ -113,7 +113,7 @@ class Dispatcher:
         if not count:
             return []
         noun = "node" if len(nodes) == 1 else "nodes"
-        return [f"{count:,} in flight on {len(nodes):,} {noun}, {packing.cores(nodes):,} cores"]
+        return [f"{count:,} in flight on {len(nodes):,} {noun}, {packing.total_cores(nodes):,} cores"]
 
     def _run(self) -> None:
         try:
@@ -193,7 +193,7 @@ class Dispatcher:
         except RepairFailed as blocked:
             self._block(job, blocked)
         except sqlite3.DatabaseError as error:
-            self._finish(job, RepairFailed(self.database.why(error)))
+            self._finish(job, RepairFailed(self.database.describe_error(error)))
         else:
             self._send(job, seen)
 
@@ -222,7 +222,9 @@ class Dispatcher:
         need = estimate.memory(distinct, engine, merged.points.nbytes)
         memory = max(job.memory, packing.memory_request(need))
         left = len(self.submitted) + len(self._urgent) + len(self._ahead) + 1
-        ask = ResourceRequest(packing.threads(self.client.nodes, left), min(memory, self._most()), merged.points.nbytes)
+        ask = ResourceRequest(
+            packing.threads_for(self.client.nodes, left), min(memory, self._most()), merged.points.nbytes
+        )
         order = TaskSpec(
             f"{before.target.run} {before.target.model}",
             before.points,
@@ -239,7 +241,7 @@ class Dispatcher:
 
     def _most(self) -> int:
         """Bytes that a task can be given."""
-        return min(packing.largest(self.client.nodes), self.compute_options.most_memory or 1 << 62)
+        return min(packing.largest_memory(self.client.nodes), self.compute_options.most_memory or 1 << 62)
 
     def _on_result(self, answer: ClientAnswer) -> None:
         header, bars = answer
@@ -332,7 +334,7 @@ class Dispatcher:
             self._urgent.append(submitted_task.job)
             return
         advice = f"the largest node of the cluster has {format_size(most)} for tasks: add one that has more"
-        if self.compute_options.most_memory == most or self.client.address == LOCAL:
+        if self.compute_options.most_memory == most or self.client.address == LOCAL_ADDRESS:
             advice = f"give it more with --doctor-memory {more_memory(failure.peak_memory, most)}"
         final = ComputationFailed(failure.happened, failure.kind, failure.seconds, failure.peak_memory, advice=advice)
         self._finish(submitted_task.job, final, submitted_task.before)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pytest_panic_doctor.database.files import made_like
+from pytest_panic_doctor.database.files import create_like
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import identity, seals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
@@ -153,7 +153,7 @@ class Journal:
         self.path = journal_path(database)
         # What keeps it from being made, SQLite says too.
         with suppress(OSError):
-            made_like(self.path, resolve(database))
+            create_like(self.path, resolve(database))
         self.connection = connect(self.path, "mode=rwc", patience, factory)
         try:
             found = check_version(self.connection, database)

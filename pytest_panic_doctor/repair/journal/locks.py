@@ -18,7 +18,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from pytest_panic_doctor.database.files import made_like
+from pytest_panic_doctor.database.files import create_like
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
 
 
@@ -96,7 +96,7 @@ class RepairLock:
         check_one_link(self._database)
         holder = self._holder()
         try:
-            made_like(self.path, resolve(self._database))
+            create_like(self.path, resolve(self._database))
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RepairRefused(
@@ -153,7 +153,7 @@ class WriteLock:
         """Hold the gate; raises RepairFailed naming `table` where it is not free by `deadline` (monotonic seconds)."""
         try:
             if not self.path.exists():
-                made_like(self.path, resolve(self._database))
+                create_like(self.path, resolve(self._database))
             self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=0.01)
         except Timeout:
             raise RepairFailed(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.connection import Unreadable
-from pytest_panic_doctor.database.files import writable
-from pytest_panic_doctor.database.interrupts import heedful, heeding
+from pytest_panic_doctor.database.files import is_writable
+from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.repair.journal import identity, verification
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused, is_busy
@@ -43,9 +43,9 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
     path = resolve(database)
     if not path.is_file():
         raise RepairRefused(f"There is no database at {database}: name one with --doctor-db PATH.")
-    if not writable(path):
+    if not is_writable(path):
         raise RepairRefused(f"{path} is not writable: make it so, or examine it without --doctor-fix.")
-    if not writable(path.parent):
+    if not is_writable(path.parent):
         raise RepairRefused(
             f"The directory {path.parent} is not writable, and the journal has its place there: make it so."
         )
@@ -54,7 +54,7 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
     hot = Path(f"{path}-journal")
     before = hot.exists()
     try:
-        with heeding():
+        with reraise_interrupts():
             warnings = _look(path)
         return [ROLLED_BACK, *warnings] if before and not hot.exists() else warnings
     except sqlite3.Error as error:
@@ -76,7 +76,7 @@ def check_room(path: Path, needed: int) -> None:
 
 def _look(path: Path) -> list[str]:
     connection = journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)
-    heedful(connection)
+    allow_interrupts(connection)
     try:
         trigger = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchone()
         if trigger is not None:
@@ -84,7 +84,7 @@ def _look(path: Path) -> list[str]:
                 f"Table {trigger[1]} has the trigger {trigger[0]}, which could change rows that the journal does not "
                 "know: drop it, then run again."
             )
-        if problems := integrity.check(connection).problems:
+        if problems := integrity.check_file(connection).problems:
             if integrity.ABSENT in problems[0]:
                 raise RepairRefused(f"{path} is not written to: {problems[0]}: {integrity.REMOVE}.")
             more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
@@ -115,7 +115,7 @@ def _check_journal(database: Path) -> None:
         identity.check_left_behind(database)
         return
     path = identity.journal_path(database)
-    if path.is_file() and not writable(path):
+    if path.is_file() and not is_writable(path):
         raise RepairRefused(f"The journal {path} is not writable: make it so, or move it away.")
     try:
         with closing(journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)) as connection:

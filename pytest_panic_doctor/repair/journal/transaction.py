@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_panic_doctor.database.connection import data_version
-from pytest_panic_doctor.database.interrupts import heedful, heeding
+from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, is_busy, sentence
 from pytest_panic_doctor.repair.journal.journal import Intent, Journal
@@ -179,7 +179,7 @@ class Transactor:
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                with self.write_lock.held(table, deadline), heeding():
+                with self.write_lock.held(table, deadline), reraise_interrupts():
                     return self._attempt(table, work, prepare)
             except Stale:
                 continue
@@ -195,7 +195,7 @@ class Transactor:
             try:
                 if self._database is None:
                     self._database = self._connect()
-                with heeding():
+                with reraise_interrupts():
                     return look(self._database)
             except sqlite3.Error as error:
                 self._give_up(table, error, deadline)
@@ -227,7 +227,7 @@ class Transactor:
     def _connect(self) -> sqlite3.Connection:
         connection = journals.connect(self.path, "mode=rw", ATTEMPT, self._factory)
         try:
-            heedful(connection)
+            allow_interrupts(connection)
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_panic_doctor.database.interrupts import heedful, heeding
+from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.repair.journal import seals
 from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.repair.journal.journal import Journal, check_version, connect
@@ -51,8 +51,11 @@ class Damage:
 def structure(database: Path) -> str:
     """What SQLite, or a look at the schema, finds wrong with the journal's file; empty where it is whole or new."""
     try:
-        with closing(connect(journal_path(database), "mode=rw", 10.0, sqlite3.Connection)) as connection, heeding():
-            heedful(connection)
+        with (
+            closing(connect(journal_path(database), "mode=rw", 10.0, sqlite3.Connection)) as connection,
+            reraise_interrupts(),
+        ):
+            allow_interrupts(connection)
             version = check_version(connection, database)
             connection.execute("PRAGMA ignore_check_constraints = ON")  # of states, which `records` names
             verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 NAME = "native"
 
-MOST_POINTS = 65_535
+MAX_POINTS = 65_535
 """The most points that it takes."""
 
-VERSION = "1"
+ENGINE_VERSION = "1"
 """Changes where a bar could."""
 
 STOP, STAGE, DONE, TO_DO, BYTES, PEAK = range(6)
@@ -106,7 +106,7 @@ class Progress:
         return str(self).removeprefix("in ")
 
 
-def available() -> bool:
+def is_built() -> bool:
     """Whether the compiled half was built when the package was installed, and can be loaded here."""
     try:
         import pytest_panic_doctor.topology.native._rips  # noqa: F401
@@ -148,19 +148,19 @@ def rips_bars(
     """
     from pytest_panic_doctor.topology.native import _rips
 
-    told = Progress() if progress is None else progress
+    reported = Progress() if progress is None else progress
     found = _rips.bars(
-        as_matrix(distances),
+        check_matrix(distances),
         max_dim,
         -1.0 if timeout is None else max(0.0, timeout),
         -1 if memory is None else max(0, memory),
-        told.state,
+        reported.state,
         threading.current_thread() is threading.main_thread(),
         kernel,
         overwrite,
     )
     if isinstance(found, int):
-        raise reached(found, told, timeout, memory)
+        raise limit_error(found, reported, timeout, memory)
     return tuple(np.frombuffer(each, np.float32).reshape(-1, 2) for each in found[: max_dim + 1])
 
 
@@ -182,7 +182,7 @@ def is_room(matrix: NDArray[np.float32]) -> bool:
     return fits and flags.c_contiguous and flags.writeable and matrix.ctypes.data % (4 * LANES) == 0
 
 
-def need(count: int, edges: int | None = None) -> int:
+def memory_need(count: int, edges: int | None = None) -> int:
     """The bytes of a computation up to its columns, which no formula foresees, its `room` included.
 
     Args:
@@ -195,7 +195,7 @@ def need(count: int, edges: int | None = None) -> int:
     return 4 * count * (-(-count // LANES) * LANES) + 10 * pairs + pairs // 8 + count * bits
 
 
-def as_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+def check_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
     """The same; raises `ValueError` where it is no float32 array that the compiled half can read as it lies there."""
     if not isinstance(distances, np.ndarray):
         raise ValueError("the distances are not an array")
@@ -204,11 +204,11 @@ def as_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
     return distances
 
 
-def reached(limit: int, told: Progress, timeout: float | None, memory: int | None) -> LimitReached:
+def limit_error(limit: int, progress: Progress, timeout: float | None, memory: int | None) -> LimitReached:
     """The exception for the number of a limit (`Limit` in src/control.hpp)."""
     if limit == 1:
-        return DeadlineReached(f"ended after {timeout:g} s, its limit,", told.place)
+        return DeadlineReached(f"ended after {timeout:g} s, its limit,", progress.place)
     if limit == 2:
         most = "all there is" if memory is None else f"{memory:,} bytes, its limit"
-        return MemoryReached(f"ended at {most},", told.place)
-    return StopRequested("stopped", told.place)
+        return MemoryReached(f"ended at {most},", progress.place)
+    return StopRequested("stopped", progress.place)
