@@ -202,12 +202,12 @@ def test_the_file_is_checked_once_for_all(run_doctor: Doctor, pytester: pytest.P
         """
         import os
         from pytest_panic_doctor.database import integrity
-        plain = integrity.check
+        plain = integrity.check_file
         def noted(db):
             with open("checks", "a") as file:
                 file.write(f"{os.getpid()}\\n")
             return plain(db)
-        integrity.check = noted
+        integrity.check_file = noted
         """
     )
     assert run_doctor("-n2").ret == 0
