@@ -197,6 +197,11 @@ class RuleContext:
             self.memo[known] = f"the experiment {state}" if found else ""
         return str(self.memo[known])
 
+    def pending(self) -> bool:
+        """Whether the subject's experiment was never started, where the research tool writes down when it was."""
+        sql = "SELECT count(*) FROM experimentconfig WHERE id = :experiment AND started_at IS NULL"
+        return bool(self.generation.resume) and bool(self.scalar(sql))
+
     def retired(self, model: str) -> bool:
         """Whether no row in the whole file is by an embedding model: then all of them were deleted on purpose."""
         if not self.generation.retires_models:

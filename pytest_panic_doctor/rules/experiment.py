@@ -156,11 +156,6 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
         )
         return
     retired = list(networks_retired(context, as_list(networks)))
-    for network in retired:
-        text = f"the network {shown(network)} has no run, and holds a model that the research tool can no longer call"
-        yield context.finding(
-            text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1, warning=True
-        )
     seeded = context.generation.seeded
     asked = Asked(
         [network for network in as_list(networks) if network not in retired],
@@ -182,6 +177,14 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
         if length != max_length:
             wrong_length.append(run_id)
     context.examined(count, "run")
+    for network in retired:
+        text = f"the network {shown(network)} has no run, and holds a model that the research tool can no longer call"
+        # A network may be retired; an experiment without any run has lost them all.
+        yield context.finding(
+            text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1, warning=bool(count)
+        )
+    if count and context.pending():
+        yield lost(context, f"{plural(count, 'run')} {verb(count)} there, though the experiment was not started", count)
     lacking = asked.lacking(there)
     to_come = context.unfinished() if lacking else ""
     if not to_come:

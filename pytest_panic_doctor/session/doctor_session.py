@@ -392,7 +392,7 @@ class DoctorSession:
         """Let go of the database, of the child, and of the lock."""
         if self.read_ahead:
             self.read_ahead.stop()
-        if examination := getattr(self, "doctor", None):
+        if examination := getattr(self, "examination", None):
             examination.database.close()
         if self.repairer:
             self.repairer.close()

@@ -282,6 +282,61 @@ def test_a_model_of_which_no_row_is_left_is_one_warning_for_each_experiment(path
     assert said == {"no row of the whole file is by NomicVision (see embedding-model)"}
 
 
+EMPTIED = ("embeddings", "persistence_diagrams", "lyapunov_results", "invocations", "runs")
+"""Tables in the order in which their rows are made, the last first, so that no row is an orphan on the way."""
+
+
+@pytest.mark.parametrize("started", ["started_at", "NULL"])
+def test_an_experiment_of_which_no_embedding_is_left_has_lost_them(started: str, path: Path) -> None:
+    gone = [f"DELETE FROM {table}" for table in EMPTIED[:3]]
+    outcomes = examine_file(damage(path, *WITHOUT_CLUSTERS, *gone, f"UPDATE experiments SET started_at = {started}"))
+    assert {each.status for each in outcomes["embedding-model"]} == {"failed"}
+
+
+def test_an_experiment_of_which_no_run_is_left_has_lost_them_though_its_models_were_retired(path: Path) -> None:
+    gone = [f"DELETE FROM {table}" for table in EMPTIED]
+    retired = """UPDATE experiments SET networks = '[["SDXLTurbo","Phi4Vision"]]'"""
+    outcomes = examine_file(damage(path, *WITHOUT_CLUSTERS, *gone, retired))
+    assert {each.status for each in outcomes["experiment-runs"]} == {"failed"}
+
+
+@pytest.mark.parametrize("completed", ["completed_at", "NULL"])
+def test_an_experiment_that_was_never_started_has_no_runs(completed: str, path: Path) -> None:
+    gone = [f"DELETE FROM {table}" for table in EMPTIED[:3]]
+    never = f"UPDATE experiments SET started_at = NULL, completed_at = {completed}"
+    outcomes = examine_file(damage(path, *WITHOUT_CLUSTERS, *gone, never))
+    said = [finding.message for each in outcomes["experiment-runs"] for finding in each.findings]
+    assert said == ["8 runs are there, though the experiment was not started"] * 2
+
+
+BOXES = {
+    "cut": "substr(output_image, 1, length(output_image) - 1)",
+    "cut behind its description": "substr(output_image, 1, 275)",
+    "with a byte behind it": "CAST(output_image || x'00' AS BLOB)",
+    "with a box of no length": "CAST(output_image || x'0000000466726565' AS BLOB)",
+    "of empty boxes": "CAST(substr(output_image, 1, 32) || zeroblob(0) || x'0000000866726565' AS BLOB)",
+}
+
+
+@pytest.mark.parametrize("value", BOXES.values(), ids=BOXES)
+def test_an_avif_file_ends_with_its_boxes(value: str, path: Path) -> None:
+    failed = with_word(examine_file(damage(path, *output("output_image", value, IMAGE))), "failed")
+    assert set(failed) == {"output-plausible"}
+    assert "1 of another length than its header says" in failed["output-plausible"][0].findings[0].message
+
+
+def test_an_avif_file_may_say_its_lengths_in_eight_bytes_or_that_the_last_box_goes_on_to_its_end(path: Path) -> None:
+    more = "CAST(output_image || x'00000001667265650000000000000014' || zeroblob(4) || x'0000000066726565ff' AS BLOB)"
+    assert with_word(examine_file(damage(path, *output("output_image", more, IMAGE))), "failed") == {}
+
+
+def test_an_avif_file_of_a_table_that_opens_no_blob_is_read_too(path: Path) -> None:
+    generated = "ALTER TABLE invocations ADD COLUMN size INTEGER GENERATED ALWAYS AS (length(output_image)) VIRTUAL"
+    assert with_word(examine_file(damage(path, generated)), "failed") == {}
+    failed = with_word(examine_file(damage(path, *output("output_image", BOXES["cut"], IMAGE))), "failed")
+    assert set(failed) == {"output-plausible"}
+
+
 @pytest.mark.parametrize("left", ["embeddings", "persistence_diagrams", "lyapunov_results"])
 def test_a_single_row_of_a_model_makes_all_others_missing(left: str, path: Path) -> None:
     tables = ("embeddings", "persistence_diagrams", "lyapunov_results")
