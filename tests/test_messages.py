@@ -12,8 +12,20 @@ from messages import BANNED, KINDS, Message, banned, documented, found, literal,
 from pytest_panic_doctor.rules import registry
 
 NAMES = set().union(*KINDS.values())
-WAITING = True
-"""Whether docstrings still wait to be put into plain English: then only messages are asked."""
+WAITING = (
+    "__init__.py",
+    "errors.py",
+    "formatting.py",
+    "plugin.py",
+    "compute/",
+    "database/",
+    "rules/",
+    "examination/",
+    "repair/",
+    "report/",
+    "session/",
+)
+"""Folders and modules whose docstrings are not yet in plain English; pyproject.toml has the same list for ruff."""
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +64,13 @@ def test_every_text_that_is_raised_is_listed(listed: dict[str, str]) -> None:
     assert count > 100
 
 
-@pytest.mark.parametrize("kind", ["messages", "page", pytest.param("documented", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["messages", "page", "documented"])
 def test_no_message_says_what_is_not_plain_english(kind: str) -> None:
-    if kind == "documented" and WAITING:
-        pytest.skip("the docstrings are not rewritten yet")
     every = {"messages": messages, "page": page, "documented": documented}[kind]
-    assert [f"{each.path}:{each.line}: {each.text}" for each in banned(every())] == []
+    waiting = WAITING if kind == "documented" else ()
+    asked = [each for each in every() if not each.path.startswith(waiting)]
+    assert asked
+    assert [f"{each.path}:{each.line}: {each.text}" for each in banned(asked)] == []
 
 
 @pytest.mark.parametrize(

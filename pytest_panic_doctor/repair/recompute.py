@@ -21,8 +21,9 @@ from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import fingerprint
-from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, make_indexable, problems
+from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, make_indexable
 from pytest_panic_doctor.topology.staleness import why_stale
+from pytest_panic_doctor.topology.validation import problems
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.compute.runner import Computed, DiagramRunner

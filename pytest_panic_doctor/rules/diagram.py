@@ -15,9 +15,10 @@ from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
-from pytest_panic_doctor.topology.payload import Payload, PayloadError, problems, shortcomings
+from pytest_panic_doctor.topology.payload import Payload, PayloadError
 from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.threads import one_thread
+from pytest_panic_doctor.topology.validation import problems, shortcomings
 
 KEPT = 2**20
 """Bytes of bars that are kept for the next rule."""

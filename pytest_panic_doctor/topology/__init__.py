@@ -1,4 +1,4 @@
-"""Persistence diagrams: of the database's point clouds, and for whoever only wants diagrams, `persistence_diagram`."""
+"""Persistence diagrams: engines, payloads, checks, and `persistence_diagram` for use without pytest."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ def persistence_diagram(
     timeout: float | None = None,
     memory: int | None = None,
 ) -> Diagram:
-    """The persistence diagram of a point cloud: its Vietoris-Rips filtration, Euclidean, with coefficients in Z/2.
+    """Compute the persistence diagram of a point cloud: Vietoris-Rips, Euclidean, with coefficients in Z/2.
 
         from pytest_panic_doctor.topology import persistence_diagram
 
         h0, h1, h2 = persistence_diagram(points).bars
 
-    It is exact, up to this: points closer than 8 float32 ulps of the cloud's diameter are taken for one, which moves no
-    bar by more than twice that; and bars that float32 cannot tell from nothing are left out.
+    The diagram is exact with two exceptions. Points closer than 8 float32 ulps of the cloud's diameter are merged,
+    which moves no bar by more than twice that distance. Bars whose length rounds to 0 in float32 are left out.
 
     Args:
-        points: shape (n, d), n >= 1, in units of your own, which births and deaths are in too; taken as float32.
-        max_dim: the highest homology dimension. `native` computes up to 2; above that the next engine takes its place.
-        engine: `native`, `gudhi`, `giotto-ph`, or `auto`, which is the first of these that is installed.
-        threads: of giotto-ph; the others use one.
-        timeout: seconds that the engine may take, of `native` only; None for no limit.
-        memory: bytes that the engine may allocate beside the 4 n**2 of the distances, of `native` only; None for no
-            limit.
+        points: Array of shape (n, d), n >= 1, converted to float32. Births and deaths have the unit of the points.
+        max_dim: The highest homology dimension. `native` computes up to 2; above that the next engine is used.
+        engine: `native`, `gudhi`, `giotto-ph`, or `auto` for the first of these that is installed.
+        threads: Threads of giotto-ph; the other engines use one.
+        timeout: Limit in seconds, for `native` only; None for no limit.
+        memory: Limit in bytes of what the engine allocates beside the 4 n**2 of the distances, for `native` only; None
+            for no limit.
 
     Returns:
         A `Diagram`. Its `bars` are a tuple of float32 arrays of shape (k, 2), births and deaths, one array for each
         dimension from 0 to `max_dim`, sorted by birth and then death; the last bar of H0 dies at infinity. Its
-        `entropy` is their persistent entropy.
+        `entropy` is the persistent entropy of each dimension.
 
     Raises:
-        ValueError: no points, another shape, NaN or infinity, or limits for an engine that knows none.
-        pytest_panic_doctor.errors.DoctorError: the engine is not installed.
-        pytest_panic_doctor.topology.native.LimitReached: `timeout` or `memory` was reached; the text says how far it
-            came, as in `in H2, column 1,204 of 1,862`. Everything is freed.
+        ValueError: There are no points, the shape is wrong, a value is NaN or infinity, or limits were given for an
+            engine other than `native`.
+        pytest_panic_doctor.errors.DoctorError: The engine is not installed.
+        pytest_panic_doctor.topology.native.LimitReached: `timeout` or `memory` was reached. The message gives the
+            progress, such as `in H2, column 1,204 of 1,862`. All memory is freed.
     """
     import numpy as np
 

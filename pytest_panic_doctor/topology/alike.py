@@ -1,4 +1,4 @@
-"""Whether two diagrams have the same bars, but for rounding, and how they differ where they do not."""
+"""Comparison of two diagrams, bar by bar, up to rounding."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.topology.diagram import Bars, Diagram
 
 BAR_TOLERANCE = 1e-4
-"""How far birth and death of one bar may differ; a bar that is not longer than this may be missing."""
+"""Largest difference between births or deaths of equal bars. Bars up to this length may be missing."""
 
 INFINITE_DEATH = 1e30
+"""Finite value that replaces an infinite death, so that differences are defined."""
 NO_BARS = np.empty((0, 2), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How many bars differ in one dimension, of those that are longer than `APART`.
+    """How two diagrams differ in one dimension, among bars longer than `BAR_TOLERANCE`.
 
-    `stored` and `real` are how many either diagram has. `by` is the most that birth or death of one differs from the
-    nearest of the other's that has no counterpart either; the length of a bar that is nearer to none than to that.
+    Attributes:
+        dimension: The homology dimension.
+        count: How many bars differ.
+        stored: How many bars the stored diagram has.
+        real: How many bars the real diagram has.
+        by: The largest distance from an unmatched bar to the nearest unmatched bar of the other diagram, or its length
+            if that is smaller.
     """
 
     dimension: int
@@ -34,13 +40,21 @@ class Difference:
 
 
 def have_same_bars(one: Diagram, other: Diagram) -> bool:
-    """Whether each bar of either diagram that is longer than `APART` is one of the other's, in every dimension."""
+    """Whether two diagrams have the same bars longer than `BAR_TOLERANCE`, in every dimension."""
     pairs = zip_longest(one.bars, other.bars, fillvalue=NO_BARS)
     return all(not len(unmatched(mine, theirs)) and not len(unmatched(theirs, mine)) for mine, theirs in pairs)
 
 
 def differences(stored: Diagram, real: Diagram) -> Iterator[Difference]:
-    """How a stored diagram differs from the real one, by dimension, in the dimensions that both have."""
+    """Compare a stored diagram with the real one.
+
+    Args:
+        stored: The diagram in the database.
+        real: The diagram computed now.
+
+    Yields:
+        One `Difference` for each dimension that both have and in which they differ.
+    """
     for dimension, (mine, theirs) in enumerate(zip(stored.bars, real.bars, strict=False)):
         extra, lost = unmatched(mine, theirs), unmatched(theirs, mine)
         if count := max(len(extra), len(lost)):
@@ -49,18 +63,26 @@ def differences(stored: Diagram, real: Diagram) -> Iterator[Difference]:
 
 
 def is_long(bars: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which bars are longer than `APART`."""
+    """Mask of the bars longer than `BAR_TOLERANCE`, shape (k,)."""
     return bars[:, 1].astype(np.float64) - bars[:, 0] > BAR_TOLERANCE
 
 
 def largest_gap(bars: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """The most that one of `bars` differs from the nearest of `others`, or from nothing."""
+    """Largest distance from a bar to the nearest of `others`, or its length if that is smaller; 0 without bars."""
     each = [min(death - birth, *np.abs(others - (birth, death)).max(axis=1), np.inf) for birth, death in bars]
     return float(max(each, default=0.0))
 
 
 def unmatched(bars: Bars, others: Bars) -> NDArray[np.float64]:
-    """Those of the longer `bars` that have none of their own among `others`, each given the nearest that is free."""
+    """Match each long bar with the nearest free one of `others`.
+
+    Args:
+        bars: Shape (k, 2).
+        others: Shape (l, 2).
+
+    Returns:
+        The bars without a match, float64, shape (j, 2).
+    """
     mine = np.minimum(bars.astype(np.float64), INFINITE_DEATH)
     theirs = np.minimum(others.astype(np.float64), INFINITE_DEATH)
     free = np.ones(len(theirs), np.bool_)

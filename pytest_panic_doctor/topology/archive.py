@@ -1,4 +1,4 @@
-"""Members of a zip archive that are small, and thousands of which are read."""
+"""Fast reading of small members of zip archives: a session reads thousands."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import zlib
 from typing import IO
 
 SMALL_MEMBER = 2**16
-"""Bytes of a member that is unpacked at once."""
+"""Largest member, in bytes, that is unpacked at once."""
 
 LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")
-"""The header of a member: its magic, flags and compression, and the lengths of its name and of what follows that."""
+"""Local header of a member: magic, flags, compression, and the lengths of the name and of the extra field."""
 
 
 def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    """A member of an archive, to be read.
+    """Open a member of an archive for reading.
 
-    A small one, exactly as NumPy writes it, is unpacked at once, a third of the work; any other is left to `zipfile`.
+    A small member as NumPy writes it is unpacked at once, which takes a third of the time. `zipfile` reads any other.
+
+    Args:
+        archive: The open archive.
+        info: The member.
     """
     if info.file_size <= SMALL_MEMBER and not info.flag_bits and archive.fp is not None:
         archive.fp.seek(info.header_offset)

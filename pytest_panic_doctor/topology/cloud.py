@@ -1,4 +1,4 @@
-"""The point cloud: its fingerprint, its distances, and its repeated points merged."""
+"""Point clouds: fingerprint, distances, merging of repeated points, and the minimum spanning tree."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Distances = NDArray[np.float64]
 """float64, shape (m, m): symmetric, exact zeros on the diagonal."""
 
 Filtration = NDArray[np.float32]
-"""The same in float32, which is what engines compute with.
+"""Distances in float32, shape (m, m), as engines take them.
 
-Rounding distances to float32 rounds births and deaths in the same way, for it keeps their order: the bars are those of
-float64, rounded, without those that float32 cannot tell from nothing.
+Rounding to float32 keeps the order of distances, so births and deaths are rounded in the same way: the bars are those
+of float64, rounded, without those whose length rounds to 0.
 """
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -30,25 +30,27 @@ ULPS = 8
 """The default tolerance, in units of float32 resolution at the cloud's diameter."""
 
 BLOCK = 256
-"""Rows of the distance matrix that are computed at a time."""
+"""Rows of the distance matrix computed at a time."""
 
 MATRIX_BYTES = 256_000_000
-"""Bytes of a matrix of distances that are taken where nobody says how much there is: 8,000 points."""
+"""Default limit of a distance matrix in bytes: 8,000 points."""
 
 CLOSE = 1e-3
-"""Distances below this part of the diameter are computed again from differences: there the matrix product cancels."""
+"""Distances below this fraction of the diameter are computed from differences: the matrix product cancels."""
 
 
 class EmptyCloudError(ValueError):
-    """A cloud without a point has no diagram."""
+    """Raised for a cloud without points, which has no diagram."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergedCloud:
-    """A cloud without its repeats.
+    """A cloud without repeated points.
 
-    `points` is float32, shape (m, d); `index`, shape (n,), names for each original point the row of `points` that
-    stands for it, at most `tolerance` away.
+    Attributes:
+        points: float32, shape (m, d).
+        index: Shape (n,): for each original point the row of `points` that represents it, at most `tolerance` away.
+        tolerance: Largest distance of merged points, in the unit of the points.
     """
 
     points: Points
@@ -57,21 +59,21 @@ class MergedCloud:
 
 
 def fingerprint(points: Points) -> str:
-    """SHA-256 over shape and values, in sequence order: 64 hex digits that change with any bit of the cloud."""
+    """SHA-256 of shape and values in sequence order, as 64 hex digits; it changes with any bit of the cloud."""
     digest = hashlib.sha256(f"float32 {points.shape}".encode())
     digest.update(np.ascontiguousarray(points, dtype="<f4").data)
     return digest.hexdigest()
 
 
 def default_tolerance(points: Points) -> float:
-    """The distance below which two points are one: 8 float32 ulps of the cloud's diameter.
+    """Default distance below which points are merged: 8 float32 ulps of the cloud's diameter.
 
-    Replacing each point by one at most t away moves no bar of the Vietoris-Rips filtration by more than 2t (stability:
-    Chazal, de Silva, Oudot, "Persistence stability for geometric complexes", Geometriae Dedicata 173, 2014, Theorem
-    5.2, with a Gromov-Hausdorff distance of at most t). A payload holds bars as float32, whose steps at the diameter
-    are one ulp, and the vectors are float32 themselves: the same caption, embedded in another batch, differs by a few
-    ulps a coordinate. So t is what the representation already blurs. The diameter is bounded by twice the largest
-    distance from the centre.
+    Replacing each point by one at most t away moves no bar of the Vietoris-Rips filtration by more than 2t (Chazal,
+    de Silva, Oudot, "Persistence stability for geometric complexes", Geometriae Dedicata 173, 2014, Theorem 5.2, with a
+    Gromov-Hausdorff distance of at most t). Bars are stored as float32, whose step at the diameter is one ulp, and the
+    vectors are float32 too: the same caption embedded in another batch differs by a few ulps in each coordinate. So t
+    is within the precision of the representation. The diameter is bounded by twice the largest distance from the
+    centre.
     """
     if not len(points):
         return 0.0
@@ -84,11 +86,17 @@ def default_tolerance(points: Points) -> float:
 
 
 def distance_blocks(points: Points) -> Iterator[tuple[int, Distances]]:
-    """Rows of the distance matrix in float64, a block at a time, with the number of the first; each block is fresh.
+    """Compute the upper part of the distance matrix by blocks of rows.
 
-    Columns before that number are left out: they stand in earlier blocks, and cost half of the time.
-    A matrix product of the centred points: |x - y|^2 = |x|^2 + |y|^2 - 2 x·y, which cancels where x and y are close, so
-    those distances are computed from the difference.
+    Computed as a matrix product of the centred points: |x - y|^2 = |x|^2 + |y|^2 - 2 x·y. This cancels for close
+    points, whose distances are computed from the difference instead. Columns before the first row of a block are in
+    earlier blocks and are left out, which halves the time.
+
+    Args:
+        points: float32, shape (n, d).
+
+    Yields:
+        The number of the first row, and a new float64 array of shape (rows, n - first).
     """
     if not len(points):
         return
@@ -120,20 +128,28 @@ def distance_blocks(points: Points) -> Iterator[tuple[int, Distances]]:
 
 
 def squared_lengths(vectors: Distances) -> Distances:
-    """The squared length of each row."""
+    """Squared length of each row, shape (n,)."""
     lengths: Distances = np.einsum("ij,ij->i", vectors, vectors)
     return lengths
 
 
 def distances(points: Points) -> Distances:
-    """Euclidean distances in float64, shape (m, m); nothing of that size is made beside the result."""
+    """Euclidean distances in float64, shape (m, m). Allocates nothing else of that size."""
     return fill_distances(points, np.empty((len(points), len(points))))
 
 
 def filtration(points: Points, room: Filtration | None = None) -> Filtration:
-    """The same, rounded to float32 once computed. Raises `ValueError` where one exceeds float32.
+    """Compute the distances in float64 and round them to float32.
 
-    `room`, shape (m, s) with s >= m, is written to in its first m columns and returned; None: a new one with s = m.
+    Args:
+        points: float32, shape (m, d).
+        room: Array of shape (m, s), s >= m, whose first m columns are written; None for a new array with s = m.
+
+    Returns:
+        `room`, or the new array.
+
+    Raises:
+        ValueError: A distance exceeds float32.
     """
     count = len(points)
     result = np.empty((count, count), np.float32) if room is None else room
@@ -145,7 +161,7 @@ def filtration(points: Points, room: Filtration | None = None) -> Filtration:
 
 
 def fill_distances(points: Points, result: NDArray[Real]) -> NDArray[Real]:
-    """`result` with the distances in it, symmetric to the last bit."""
+    """Fill `result`, shape (m, m), with the distances; symmetric to the last bit."""
     for start, block in distance_blocks(points):
         result[start : start + BLOCK, start:] = block
     for start in range(0, len(points), BLOCK):
@@ -158,11 +174,15 @@ def fill_distances(points: Points, result: NDArray[Real]) -> NDArray[Real]:
 
 
 def merge(points: Points, tolerance: float | None = None) -> MergedCloud:
-    """One point for each group of repeats: the first of them in sequence order.
+    """Merge repeated points: each group is represented by its first point in sequence order.
 
-    Equal points fall together first; then each point that no earlier one stands for becomes a leader, and stands for
-    all that are left within `tolerance` of it. So every point is at most `tolerance` from the one that stands for it:
-    a chain of near points does not drift.
+    Equal points are grouped first. Then each point without a representative becomes one, and represents all remaining
+    points within `tolerance`. So every point is at most `tolerance` from its representative: chains of near points do
+    not drift.
+
+    Args:
+        points: float32, shape (n, d).
+        tolerance: In the unit of the points; None for `default_tolerance`.
     """
     within = default_tolerance(points) if tolerance is None else tolerance
     first: dict[bytes, int] = {}
@@ -175,7 +195,7 @@ def merge(points: Points, tolerance: float | None = None) -> MergedCloud:
 
 
 def find_leaders(points: Points, within: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The rows that stand for themselves, and for each row the position among them of the one that stands for it."""
+    """Rows that represent themselves, and for each row the position of its representative among them."""
     representative = np.full(len(points), -1, np.intp)
     leaders: list[int] = []
     for start, block in distance_blocks(points):
@@ -189,9 +209,9 @@ def find_leaders(points: Points, within: float) -> tuple[NDArray[np.intp], NDArr
 
 
 def h0_deaths(points: Points) -> NDArray[np.float64]:
-    """The finite deaths of H0, ascending, shape (n-1,): the edge lengths of the minimum spanning tree (Prim, dense).
+    """Finite deaths of H0, ascending, shape (n-1,): the edge lengths of the minimum spanning tree.
 
-    Zero distances are edges too, so that a repeated point gives a death of 0.
+    A repeated point gives a death of 0.
     """
     return spanning_tree(points).lengths
 
@@ -200,8 +220,10 @@ def h0_deaths(points: Points) -> NDArray[np.float64]:
 class SpanningTree:
     """The minimum spanning tree of a cloud of n points.
 
-    `lengths` of its edges are float64, ascending, shape (n-1,); `radius` is that of the smallest ball around one point
-    that has all others; `apart` the distances of its different points, or of all, None where they do not fit.
+    Attributes:
+        lengths: Edge lengths, float64, ascending, shape (n-1,).
+        radius: The enclosing radius: that of the smallest ball around one of the points that holds all others.
+        distances: Distances of the distinct points, or of all; None if the matrix exceeds the limit.
     """
 
     lengths: NDArray[np.float64]
@@ -210,12 +232,12 @@ class SpanningTree:
 
 
 def spanning_tree(points: Points, most: int = MATRIX_BYTES) -> SpanningTree:
-    """The minimum spanning tree.
+    """Compute the minimum spanning tree by Prim's algorithm on the dense graph.
 
     Args:
-        points: The cloud.
-        most: Bytes that the matrix of distances may take. Where it is larger, distances are computed as they are
-            needed: n times as slowly as they can be read, in the memory of the cloud.
+        points: float32, shape (n, d).
+        most: Limit of the distance matrix in bytes. Above it, distances are computed when they are needed: n times as
+            slow, in the memory of the cloud.
     """
     if len(points) < 2:
         return SpanningTree(np.empty(0), 0.0, None)
@@ -241,7 +263,7 @@ def spanning_tree(points: Points, most: int = MATRIX_BYTES) -> SpanningTree:
 
 
 def distances_from_point(exact: Distances, number: int) -> Distances:
-    """The distances of all points, float64, from one of them."""
+    """Distances of all points from one of them, float64, shape (n,)."""
     found = np.empty(len(exact))
     for start in range(0, len(exact), BLOCK * 16):
         difference = exact[start : start + BLOCK * 16] - exact[number]
@@ -250,7 +272,12 @@ def distances_from_point(exact: Distances, number: int) -> Distances:
 
 
 def prim_lengths(distances_from: Callable[[int], Distances], count: int) -> NDArray[np.float64]:
-    """The edge lengths of the minimum spanning tree of `count` points, in no order; each point is asked for once."""
+    """Edge lengths of the minimum spanning tree in no order.
+
+    Args:
+        distances_from: Gives the distances of all points from one, shape (count,); called once for each point.
+        count: Number of points.
+    """
     outside = distances_from(0).copy()
     within = np.zeros(count)
     within[0] = outside[0] = np.inf
@@ -266,10 +293,12 @@ def prim_lengths(distances_from: Callable[[int], Distances], count: int) -> NDAr
 
 
 def tree_lengths(distinct: Points, matrix: Filtration) -> NDArray[np.float64]:
-    """The edge lengths of the minimum spanning tree of different points, ascending, shape (m-1,).
+    """Edge lengths of the minimum spanning tree of distinct points, ascending, shape (m-1,).
 
-    `apart` is their distance matrix, by which the edges are chosen: in float32, which takes half the memory and moves
-    no length by more than that rounding; the lengths are those of float64.
+    Args:
+        distinct: float32, shape (m, d).
+        matrix: Their distances, float32, shape (m, m). The edges are chosen by them, which halves the memory and moves
+            no length by more than the rounding. The lengths are computed in float64.
     """
     outside, parent = matrix[0].copy(), np.zeros(len(distinct), np.intp)
     outside[0] = np.inf

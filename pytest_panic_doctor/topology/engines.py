@@ -1,4 +1,4 @@
-"""The engines that compute persistence diagrams. Imported where one is used, which is in the child process."""
+"""The engines that compute persistence diagrams. Each is imported at its first use, usually in the child."""
 
 from __future__ import annotations
 
@@ -19,43 +19,55 @@ from pytest_panic_doctor.topology.cloud import EmptyCloudError, Filtration, Merg
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 
 ENGINE_NAMES = (native.NAME, "gudhi", "giotto-ph")
-"""The engines that come with the doctor, the preferred one first."""
+"""The built-in engines in order of preference."""
 
 
 class Engine(Protocol):
-    """Anything that computes the bars of a Vietoris-Rips filtration exactly, with coefficients in Z/2."""
+    """Interface of an engine: exact bars of a Vietoris-Rips filtration with coefficients in Z/2."""
 
     name: str
     version: str
 
     def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """Bars of H0 … H`max_dim`, each of shape (k, 2), in any order; generators are not asked for.
+        """Compute the bars of H0 … H`max_dim`.
 
-        `apart` has m >= 2 points, no two of them equal, and may be overwritten. It need not obey the triangle
-        inequality: nothing is left beyond its enclosing radius, which an engine should take as its threshold.
+        Args:
+            distances: float32, shape (m, m), m >= 2, no two points equal. It may be overwritten. It need not obey the
+                triangle inequality: an engine should use the enclosing radius as its threshold.
+            max_dim: The highest homology dimension.
+            threads: Threads that the engine may use.
+
+        Returns:
+            For each dimension an array of shape (k, 2) in any order. Generators are not needed.
         """
 
 
 class Native:
-    """The doctor's own, in C++: docs/concepts/engine.md. One thread, H0 to H2."""
+    """The package's own engine in C++ (docs/concepts/engine.md). One thread, H0 to H2."""
 
     name = native.NAME
     version = native.ENGINE_VERSION
     highest = 2
-    """The highest homology dimension that it computes; an engine without this attribute computes all."""
+    """The highest homology dimension. An engine without this attribute computes all."""
     room = staticmethod(native.room)
-    """Makes the matrix for the distances: so they need no other; an engine without this attribute gets one (m, m)."""
+    """Allocates the matrix for the distances, to save a copy. Engines without it get shape (m, m)."""
 
     def __init__(
         self, timeout: float | None = None, memory: int | None = None, progress: native.Progress | None = None
     ) -> None:
-        """`timeout` in seconds and `memory` in bytes, for each call of `bars`; None: no limit."""
+        """Set the limits of each call of `bars`: `timeout` in seconds and `memory` in bytes, None for no limit."""
         self.timeout, self.memory, self.progress = timeout, memory, progress
 
     def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """Raises `native.LimitReached`, and says how far it came; `threads` changes nothing.
+        """Compute the bars; `threads` is ignored.
 
-        `apart` is a `room` with the distances in it, or, at the cost of another, a matrix of shape (m, m).
+        Args:
+            distances: A `room` with the distances in it, or a matrix of shape (m, m), which costs a copy.
+            max_dim: 0 to 2.
+            threads: Ignored.
+
+        Raises:
+            native.LimitReached: A limit was reached; the message gives the progress.
         """
         del threads
         return native.rips_bars(
@@ -69,12 +81,12 @@ class Native:
 
 
 class GiottoPh:
-    """giotto-ph (Burella Pérez et al., "giotto-ph", arXiv:2107.05412): dense, and with no generators."""
+    """giotto-ph (Burella Pérez et al., "giotto-ph", arXiv:2107.05412), dense and without generators."""
 
     name = "giotto-ph"
 
     def __init__(self) -> None:
-        """Import it."""
+        """Import the package."""
         from importlib.metadata import version
 
         from gph import ripser_parallel
@@ -83,9 +95,9 @@ class GiottoPh:
         self._ripser = ripser_parallel
 
     def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """`threads` work in H1 and above, and hold the interpreter's lock meanwhile.
+        """Compute the bars with `threads` threads for H1 and above. The GIL is held during the call.
 
-        It takes the enclosing radius as threshold by itself.
+        The engine uses the enclosing radius as its threshold by itself.
         """
         computed = self._ripser(
             distances, maxdim=max_dim, metric="precomputed", n_threads=threads, return_generators=False
@@ -95,18 +107,20 @@ class GiottoPh:
 
 
 COLLAPSED = 1_000
-"""Points from which GUDHI's edge collapse pays."""
+"""Number of points from which GUDHI's edge collapse is used."""
 
 
 class Gudhi:
-    """GUDHI's fork of Ripser. Edge collapse (Boissonnat, Pritam, SoCG 2020) pays for many points: at 2,500 distinct the
-    time stays the same, and the memory is a third.
+    """GUDHI's fork of Ripser.
+
+    Edge collapse (Boissonnat, Pritam, SoCG 2020) is used for many points: at 2,500 distinct points the time is the same
+    and the memory a third.
     """
 
     name = "gudhi"
 
     def __init__(self) -> None:
-        """Import it."""
+        """Import the package."""
         from importlib.metadata import version
 
         from gudhi.sklearn.rips_persistence import RipsPersistence
@@ -115,7 +129,10 @@ class Gudhi:
         self._persistence = RipsPersistence
 
     def bars(self, distances: Filtration, max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """One thread: GUDHI computes a single cloud on one. It takes the enclosing radius as threshold by itself."""
+        """Compute the bars; `threads` is ignored, because GUDHI computes a single cloud on one thread.
+
+        The engine uses the enclosing radius as its threshold by itself.
+        """
         del threads
         computed = self._persistence(
             homology_dimensions=list(range(max_dim + 1)),
@@ -131,23 +148,28 @@ BUILT_IN_ENGINES: dict[str, tuple[Callable[[], bool], Callable[[], Engine]]] = {
     "gudhi": (lambda: bool(find_spec("gudhi")), Gudhi),
     "giotto-ph": (lambda: bool(find_spec("gph")), GiottoPh),
 }
-"""Whether each is installed, and how it is made."""
+"""For each built-in engine, whether it is installed, and its constructor."""
 
 INSTALL_ENGINE = "pip install giotto-ph (Python below 3.13) or gudhi"
 
 
 def load_engine(name: str | None = None, max_dim: int = 2) -> Engine:
-    """The engine of this name, or of `module:attribute`; «auto» or None: the first that is installed.
+    """Load an engine.
 
-    Where `native` is asked for more than it computes, the next takes its place. Raises `DoctorError`, in one sentence,
-    where it is not there.
+    Args:
+        name: A built-in engine, or `module:attribute`; «auto» or None for the first that is installed. If `native` does
+            not compute H`max_dim`, the next engine is loaded.
+        max_dim: The highest homology dimension needed.
+
+    Raises:
+        DoctorError: The engine is not installed or does not exist.
     """
     found = resolve_engine(name, max_dim)
     return BUILT_IN_ENGINES[found][1]() if found in BUILT_IN_ENGINES else import_engine(found)
 
 
 def resolve_engine(name: str | None = None, max_dim: int = 2) -> str:
-    """The engine that `pick` would make, without importing it; raises `DoctorError` where it is not there."""
+    """Name of the engine that `load_engine` would load, without importing it; same arguments and errors."""
     high = max_dim > Native.highest
     if name in (None, "", "auto") or (name == "native" and high):
         for each in ENGINE_NAMES[high:]:
@@ -173,7 +195,7 @@ def resolve_engine(name: str | None = None, max_dim: int = 2) -> str:
 
 
 def would_compute(name: str, max_dim: int) -> str:
-    """The name of the engine that would compute, for estimates: `native` where none is there, or a cluster is."""
+    """Name of the engine that would compute, for estimates; `native` if none is installed here, as with a cluster."""
     try:
         return resolve_engine(name, max_dim)
     except DoctorError:
@@ -181,7 +203,7 @@ def would_compute(name: str, max_dim: int) -> str:
 
 
 def describe_substitute(name: str, max_dim: int) -> str | None:
-    """A sentence where another engine takes the place of `native`, and why; None where none does."""
+    """Sentence that says which engine replaces `native`, and why; None if none does."""
     if name not in ("auto", "native") or (found := resolve_engine(name, max_dim)) == "native":
         return None
     if max_dim > Native.highest:
@@ -190,17 +212,17 @@ def describe_substitute(name: str, max_dim: int) -> str | None:
 
 
 def engine_for_dimension(engine: Engine, max_dim: int) -> Engine:
-    """The engine, or the next where it does not compute H`max_dim`."""
+    """The given engine, or the next one if it does not compute H`max_dim`."""
     return engine if max_dim <= getattr(engine, "highest", max_dim) else load_engine("auto", max_dim)
 
 
 def is_importable(module: str) -> bool:
-    """Whether the child could import a module: it has the current folder on its path, which this process may not."""
+    """Whether the child can import a module. The child has the current folder on its path; this process may not."""
     return module in sys.modules or bool(find_spec(module) or PathFinder.find_spec(module, [str(Path.cwd())]))
 
 
 def import_engine(name: str) -> Engine:
-    """An engine that somebody else brings."""
+    """Import an engine given as `module:attribute`; raises `DoctorError` if that fails."""
     module, attribute = name.split(":", 1)
     try:
         engine: Engine = getattr(importlib.import_module(module), attribute)
@@ -212,12 +234,24 @@ def import_engine(name: str) -> Engine:
 def compute(
     points: Points, *, engine: Engine, max_dim: int = 2, threads: int = 1, tolerance: float | None = None
 ) -> tuple[Diagram, MergedCloud]:
-    """The persistence diagram of a cloud, H0 to H`max_dim`, in this process.
+    """Compute the persistence diagram of a cloud in this process.
 
-    `points` is float32, shape (n, d). Repeated points are merged. One point, or all equal, has one essential class in
-    H0 and nothing else. Bars of no length are left out. Where `engine` does not compute H`max_dim`, the next one does:
-    see `fitting`. Raises `EmptyCloudError` for no point at all, and `ValueError` for values that are not finite, or so
-    large that their distances are not.
+    Repeated points are merged, and bars without length are left out. One point, or equal points, give one essential
+    class in H0 and nothing else.
+
+    Args:
+        points: float32, shape (n, d).
+        engine: The engine; replaced as in `engine_for_dimension`.
+        max_dim: The highest homology dimension.
+        threads: Threads of the engine.
+        tolerance: As in `merge`.
+
+    Returns:
+        The diagram of H0 … H`max_dim`, and the merged cloud.
+
+    Raises:
+        EmptyCloudError: There are no points.
+        ValueError: A value is not finite, or a distance exceeds float32.
     """
     if not len(points):
         raise EmptyCloudError("a cloud without a point has no diagram")
@@ -233,12 +267,12 @@ def compute(
 
 
 def distances_for(engine: Engine, points: Points) -> Filtration:
-    """The distances of merged points in a matrix as `engine` wants it. Raises `ValueError` where one is too large."""
+    """Distances of merged points in a matrix as `engine` takes it; raises `ValueError` if one exceeds float32."""
     room = getattr(engine, "room", None)
     return filtration(points) if room is None else filtration(points, room(len(points)))
 
 
 def drop_zero_length(bars: NDArray[np.floating]) -> Bars:
-    """The bars that have a length in float32."""
+    """Sorted bars in float32 without those whose length rounds to 0."""
     rounded = sorted_bars(bars)
     return rounded[rounded[:, 0] < rounded[:, 1]]

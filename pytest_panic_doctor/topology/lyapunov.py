@@ -1,4 +1,4 @@
-"""The Lyapunov exponent of the runs of one prompt through one network: how fast their trajectories part."""
+"""The Lyapunov exponent of the runs of one prompt through one network: how fast their trajectories diverge."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_DISTANCE = 1e-10
-"""Of a distance that is smaller, 0 included, this one's logarithm is taken, as the research tool does."""
+"""Lower limit of a distance before its logarithm is taken, as in the research tool."""
 
 LEAST_RUNS, LEAST_STEPS = 2, 2
-"""Of fewer trajectories, or of shorter ones, the research tool has no result."""
+"""Fewest trajectories, and fewest steps, for which the research tool has a result."""
 
 
 @dataclass(frozen=True)
 class Lyapunov:
-    """How the trajectories of a group of runs part.
+    """How the trajectories of a group of runs diverge.
 
     Attributes:
         exponent: Slope of the natural logarithm of the curve, per step, by least squares.
-        r_squared: The part of the logarithm's variance that the line explains; None where it does not vary.
+        r_squared: Fraction of the logarithm's variance that the line explains; None if it does not vary.
         divergence_curve: float64, shape (steps,): the mean Euclidean distance of all pairs of runs at each step.
         num_pairs: Pairs of runs.
         num_timesteps: Steps of the shortest trajectory.
@@ -35,14 +35,11 @@ class Lyapunov:
 
 
 def lyapunov(trajectories: Sequence[NDArray[np.float32]]) -> Lyapunov:
-    """The Lyapunov exponent of a group of trajectories, as the research tool defines it.
+    """Compute the Lyapunov exponent of a group of trajectories, as the research tool defines it.
 
     Args:
-        trajectories: Of each run its vectors in the order of their sequence numbers, shape (steps, width), finite and
-            of one width. All are cut to the shortest.
-
-    Returns:
-        The result, in float64.
+        trajectories: For each run its vectors in sequence order, shape (steps, width), finite and of one width. All are
+            cut to the shortest.
 
     Raises:
         ValueError: There are fewer than two trajectories, or the shortest has fewer than two steps.
@@ -62,7 +59,7 @@ def lyapunov(trajectories: Sequence[NDArray[np.float32]]) -> Lyapunov:
 
 
 def fit_line(values: NDArray[np.float64]) -> tuple[float, float | None]:
-    """The slope of values over 0, 1, 2, … by least squares, and R²; None where the values do not vary."""
+    """Slope of values over 0, 1, 2, … by least squares, and R²; None for R² if the values do not vary."""
     steps = np.arange(len(values), dtype=np.float64)
     steps -= steps.mean()
     off = values - values.mean()

@@ -1,8 +1,8 @@
-"""The payload of a diagram: a NumPy `.npz`, as the research tool writes and reads it, never unpickled.
+"""The payload of a diagram: a NumPy `.npz` as the research tool writes and reads it, never unpickled.
 
-Keys: `dgms_0` … `dgms_2` (float32, (k, 2)), `dgms_count` (one int), `entropy` (float32, one a dimension). Older
-payloads carry generators (`gens_…`), which are left alone. One more key, `doctor_meta`, holds the provenance as JSON:
-of a key that ends in `_meta` the tool takes `str(array[0])`, so that its shape is (1,).
+Keys: `dgms_0` … `dgms_2` (float32, (k, 2)), `dgms_count` (one int), `entropy` (float32, one for each dimension). Older
+payloads have generators (`gens_…`), which are left alone. The key `doctor_meta` holds the provenance as JSON, in shape
+(1,): the tool reads a key that ends in `_meta` as `str(array[0])`.
 """
 
 from __future__ import annotations
@@ -26,43 +26,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.topology.archive import open_member
-from pytest_panic_doctor.topology.diagram import Bars, Diagram, persistent_entropy
+from pytest_panic_doctor.topology.diagram import Bars, Diagram
 
 META = "doctor_meta"
 COUNTS = ("dgms_count", "gens_1_count", "gens_3_count")
-"""The keys, beside those that end in `_meta`, of which the research tool takes the first element."""
+"""Keys, beside those that end in `_meta`, of which the research tool reads the first element."""
 
 DIMENSIONS = 3
 KNOWN = re.compile(r"dgms_count|entropy|doctor_meta|gens_(0|2|1_count|3_count|[13]_\d+)")
-"""The arrays beside the diagrams that the research tool or the doctor writes."""
+"""Arrays beside the diagrams that the research tool or this package writes."""
 
 MAX_MEMBERS = 1_000
 MAX_NAME_LENGTH = 40
 MAX_DIMENSIONS = 8
-"""Homology dimensions that are looked for."""
+"""Most homology dimensions that are read."""
 
 MAX_ARRAY_BYTES = 16 * 2**20
-"""Bytes that one array may have when unpacked: 2 million bars, more than any cloud of the production's size has."""
+"""Largest array in bytes when unpacked: 2 million bars, more than any cloud in production has."""
 
 ARCHIVE_TIME = (1980, 1, 1, 0, 0, 0)
-"""The time in the archive, so that equal diagrams are equal bytes."""
-
-ENTROPY_TOLERANCE = 1e-3
-"""How far a stored entropy may be from that of its bars: sums in float32 over thousands of bars lose about 1e-4."""
+"""Fixed time of the members, so that equal diagrams are equal bytes."""
 
 JSON_TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
 
 
 class PayloadError(ValueError):
-    """A payload that does not read; the text is a clause that follows «it»."""
+    """Raised for a payload that cannot be read; the message is a clause that follows «it»."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a diagram came from. Seconds of wall time, bytes of resident memory, tolerance in units of distance.
+    """How a diagram was computed, stored in `doctor_meta`.
 
-    `bars_sha256` is `Diagram.sha256` of the bars as they were computed, which `encode` fills in; empty in the diagrams
-    of doctors that did not write it yet.
+    Attributes:
+        fingerprint: `cloud.fingerprint` of the points.
+        points: Number of points.
+        distinct: Number of points after merging.
+        tolerance: Merging tolerance, in units of distance.
+        engine: Name of the engine.
+        engine_version: Version of the engine.
+        max_dim: The highest homology dimension.
+        seconds: Wall time.
+        peak_memory: Resident memory in bytes.
+        doctor_version: Version of this package.
+        bars_sha256: `Diagram.sha256` of the bars as computed, set by `encode`; empty in older diagrams.
     """
 
     fingerprint: str
@@ -80,12 +87,16 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a payload holds: bars of the right shape. `count` is `dgms_count`; None where the key is absent.
+    """The content of a payload, with bars of the right shape.
 
-    `entropy` is as it is stored. `unindexed` are the arrays that have no first element, where the research tool takes
-    it: their shapes by name. `has_meta` tells whether there is a `doctor_meta`, were it one that the doctor did not
-    write.
-    `others` are the arrays that neither the research tool nor the doctor writes.
+    Attributes:
+        diagram: The bars.
+        count: The value of `dgms_count`; None if the key is missing.
+        entropy: As stored; None if missing.
+        provenance: None if missing, or not written by this package.
+        unindexed: Shapes by name of the arrays of which the research tool reads the first element but which have none.
+        has_meta: Whether there is a `doctor_meta`, even one that this package did not write.
+        others: Names of the arrays that neither the research tool nor this package writes.
     """
 
     diagram: Diagram
@@ -98,14 +109,14 @@ class Payload:
 
 
 def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
-    """The payload of a diagram; equal arguments give equal bytes.
+    """Write the payload of a diagram; equal arguments give equal bytes.
 
     Args:
         diagram: Its bars are written as float32 in their order, with their entropy.
-        provenance: Written into `doctor_meta`, shape (1,), as JSON, with the SHA-256 of these bars; None: no such key.
+        provenance: Written to `doctor_meta`, shape (1,), as JSON, with the SHA-256 of the bars; None for no such key.
 
     Returns:
-        A `.npz`, as `numpy.savez_compressed` makes it.
+        A `.npz` as `numpy.savez_compressed` makes it.
     """
     arrays: dict[str, NDArray[np.generic]] = {
         f"dgms_{dimension}": np.ascontiguousarray(bars, dtype=np.float32) for dimension, bars in enumerate(diagram.bars)
@@ -125,7 +136,7 @@ def as_npy(array: NDArray[np.generic]) -> bytes:
 
 
 def make_archive(members: Mapping[str, bytes]) -> bytes:
-    """An archive of these members, by name."""
+    """A zip archive of these members, by name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -134,18 +145,19 @@ def make_archive(members: Mapping[str, bytes]) -> bytes:
 
 
 def make_indexable(payload: bytes) -> bytes:
-    """The same payload, its arrays of no dimension made those of one element where the research tool takes the first.
+    """Rewrite arrays without dimension as arrays of one element if the research tool reads their first element.
 
-    Every other member is kept byte for byte. An earlier doctor wrote `doctor_meta` so that the tool could not read it.
+    Every other member is kept byte for byte. An earlier version of this package wrote a `doctor_meta` that the tool
+    could not read.
 
     Args:
-        payload: As it is stored.
+        payload: As stored.
 
     Returns:
-        The payload itself where there is no such array.
+        The new payload, or the same one if nothing has to change.
 
     Raises:
-        PayloadError: It is torn, or holds more than a payload may.
+        PayloadError: The payload is damaged, or holds more than a payload may.
     """
     if not any(shape == () for shape in decode(payload).unindexed.values()):
         return payload
@@ -163,12 +175,19 @@ def make_indexable(payload: bytes) -> bytes:
 
 
 def is_indexed(name: str) -> bool:
-    """Whether the research tool takes the first element of the array of this name."""
+    """Whether the research tool reads the first element of the array of this name."""
     return name in COUNTS or name.endswith("_meta")
 
 
 def decode(payload: bytes) -> Payload:
-    """Read a payload without unpickling, and without unpacking more than it may hold; raises `PayloadError`."""
+    """Read a payload without unpickling, and within limits of size.
+
+    Args:
+        payload: As stored.
+
+    Raises:
+        PayloadError: The payload is damaged, or is not a diagram.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             return read_payload(archive, members_of(archive))
@@ -179,7 +198,7 @@ def decode(payload: bytes) -> Payload:
 
 
 def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The arrays of an archive by name; raises `PayloadError` where one of its members is none, or stands twice."""
+    """Arrays of an archive by name; raises `PayloadError` if a member is not an array, or occurs twice."""
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
         raise PayloadError(f"holds {len(infos):,} arrays, more than any diagram has")
@@ -197,7 +216,7 @@ def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def read_payload(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Payload:
-    """What an open archive holds. Of generators, and of arrays that nobody knows, the headers alone are unpacked."""
+    """Read an open archive. Only the headers of generators and of unknown arrays are unpacked."""
     stored = list(takewhile(members.__contains__, (f"dgms_{dimension}" for dimension in range(MAX_DIMENSIONS))))
     if not stored:
         raise PayloadError("holds no diagram: there is no dgms_0")
@@ -221,7 +240,7 @@ def read_payload(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo
 
 
 def shape_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo, any_order: bool = False) -> tuple[int, ...]:
-    """The shape of one array of the archive; nothing but its header is read."""
+    """Shape of one array of the archive, read from its header."""
     name = info.filename.removesuffix(".npy")
     check_compression(info, name)
     with open_member(archive, info) as member:
@@ -229,13 +248,13 @@ def shape_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo, any_order: bool = 
 
 
 def check_compression(info: zipfile.ZipInfo, name: str) -> None:
-    """Raise `PayloadError` where a member is packed in a way that may unpack to more than its size says."""
+    """Raise `PayloadError` for a compression that may unpack to more than the size in the archive."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise PayloadError(f"holds {name} in a compression that NumPy never writes")
 
 
 def bars_of(stored: NDArray[np.generic], name: str) -> Bars:
-    """An array as bars."""
+    """Check an array and convert it to bars; raises `PayloadError`."""
     if stored.ndim != 2 or stored.shape[1] != 2:
         raise PayloadError(f"holds {name} of shape {stored.shape} instead of (k, 2)")
     if stored.dtype.kind != "f" or stored.dtype.itemsize < 4:
@@ -245,7 +264,7 @@ def bars_of(stored: NDArray[np.generic], name: str) -> Bars:
 
 
 def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
-    """One array of the archive. Its header is judged before anything is allocated, and read no further than it says."""
+    """Read one array of the archive. Its header is checked before memory is allocated, and limits what is read."""
     name = info.filename.removesuffix(".npy")
     check_compression(info, name)
     with open_member(archive, info) as member:
@@ -262,9 +281,17 @@ def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.ge
 
 
 def read_header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and dtype of an array in `.npy` format 1.0, in C order or in any, of a type that needs no unpickling.
+    """Read shape and dtype of an array in `.npy` format 1.0 of a type that needs no unpickling.
 
-    Format 1.0 is what NumPy writes for every header below 64 KiB, and bounds what is read of a longer one.
+    NumPy writes format 1.0 for every header below 64 KiB, so the header has a limited size.
+
+    Args:
+        member: The open member.
+        name: Its name, for messages.
+        any_order: Whether column order is accepted.
+
+    Raises:
+        PayloadError: The header is damaged, or not of this format.
     """
     try:
         if np.lib.format.read_magic(member) != (1, 0):
@@ -286,26 +313,26 @@ def read_header(member: IO[bytes], name: str, any_order: bool = False) -> tuple[
 
 @lru_cache(256)
 def parse_header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """What NumPy reads in a header of format 1.0, its length included: thousands of diagrams have the same few."""
+    """Parse a header of format 1.0, its length included. Cached, because thousands of diagrams share a few headers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return np.lib.format.read_array_header_1_0(io.BytesIO(text))
 
 
 def provenance_of(meta: NDArray[np.generic] | None) -> Provenance | None:
-    """The provenance, None where there is none or where it is not one that this doctor writes."""
+    """Provenance in an array; None if the array is missing, or was not written by this package."""
     if meta is None or meta.dtype.kind != "U" or meta.size != 1:
         return None
     return provenance_from_json(str(meta.item()))
 
 
 def provenance_as_json(provenance: Provenance, diagram: Diagram) -> str:
-    """The text of a `doctor_meta`: the provenance, with the SHA-256 of these bars."""
+    """Text of `doctor_meta`: the provenance with the SHA-256 of these bars."""
     return json.dumps(asdict(replace(provenance, bars_sha256=diagram.sha256)), sort_keys=True)
 
 
 def provenance_from_json(text: str | bytes) -> Provenance | None:
-    """The provenance that a `doctor_meta` holds, None where it is not one that this doctor writes."""
+    """Provenance in the text of a `doctor_meta`; None if this package did not write it."""
     try:
         values = {"bars_sha256": ""} | json.loads(text)
         found = Provenance(**{each.name: values[each.name] for each in fields(Provenance)})
@@ -313,86 +340,3 @@ def provenance_from_json(text: str | bytes) -> Provenance | None:
         return None
     typed = all(isinstance(getattr(found, each.name), JSON_TYPES[str(each.type)]) for each in fields(found))
     return found if typed and 0 <= found.max_dim < MAX_DIMENSIONS and 1 <= found.distinct <= found.points else None
-
-
-def problems(payload: Payload) -> list[str]:
-    """What is wrong with a diagram, as clauses that follow «it», a cause before its consequences; none: it is valid."""
-    bars = payload.diagram.bars
-    known = payload.provenance
-    dimensions = known.max_dim + 1 if known else DIMENSIONS
-    found = []
-    if payload.has_meta and known is None and META not in payload.unindexed:
-        found.append("holds a doctor_meta that the doctor did not write")
-    if beyond := [name for name in payload.others if name.startswith("dgms_")]:
-        found.append(f"holds {', '.join(beyond)[:MAX_NAME_LENGTH]} beside {len(bars)} homology dimensions")
-    if len(bars) != dimensions:
-        found.append(f"has {len(bars)} homology dimensions instead of {dimensions}")
-    if payload.count != len(bars):
-        found.append(f"says in dgms_count that it has {payload.count} homology dimensions, and has {len(bars)}")
-    for dimension, each in enumerate(bars):
-        found += wrong_bars(dimension, each)
-    if not found and known and known.bars_sha256 not in ("", payload.diagram.sha256):
-        found.append("has other bars than were computed: they do not fit the checksum in its doctor_meta")
-    return found or wrong_entropy(payload) or wrong_shapes(payload)
-
-
-def shortcomings(payload: Payload) -> list[str]:
-    """What a valid diagram has too little or too much, as clauses that follow «it»: nothing that makes it wrong."""
-    dimensions = len(payload.diagram.bars)
-    found = []
-    if dimensions < DIMENSIONS:
-        found.append(f"has {dimensions} of {DIMENSIONS} homology dimensions, as --doctor-max-dim asked")
-    if payload.others:
-        names = ", ".join(payload.others)[:MAX_NAME_LENGTH]
-        found.append(f"holds arrays that the research tool does not write ({names})")
-    return found
-
-
-def wrong_bars(dimension: int, bars: Bars) -> list[str]:
-    """What is wrong with the bars of one dimension."""
-    name = f"H{dimension}"
-    birth, death = bars[:, 0], bars[:, 1]
-    counted = {
-        "with NaN": np.isnan(bars).any(axis=1),
-        "born at infinity": np.isinf(birth),
-        "born before 0": birth < 0,
-        "with a death before the birth": death < birth,
-    }
-    found = [f"has {counted_bars(int(rows.sum()))} in {name} {text}" for text, rows in counted.items() if rows.any()]
-    if found:
-        return found
-    essential = int(np.isinf(death).sum())
-    if essential != (dimension == 0):
-        noun = "class" if essential == 1 else "classes"
-        found.append(f"has {essential:,} essential {noun} in {name} instead of {int(dimension == 0)}")
-    if dimension == 0 and (birth != 0).any():
-        found.append(f"has {counted_bars(int((birth != 0).sum()))} in H0 not born at 0")
-    return found
-
-
-def counted_bars(count: int) -> str:
-    """`1 bar`, `2 bars`."""
-    return f"{count:,} bar{'' if count == 1 else 's'}"
-
-
-def wrong_entropy(payload: Payload) -> list[str]:
-    """What is wrong with the stored entropy of valid bars."""
-    entropy = payload.entropy
-    if entropy is None:
-        return ["has no entropy"]
-    if entropy.dtype.kind != "f" or entropy.shape != (len(payload.diagram.bars),):
-        return [f"holds an entropy of shape {entropy.shape} and type {entropy.dtype}, not one number each"]
-    real = [persistent_entropy(bars) + 0.0 for bars in payload.diagram.bars]
-    return [
-        f"has entropy {stored:.4f} in H{dimension}, and its bars have {ours:.4f}"
-        for dimension, (stored, ours) in enumerate(zip(entropy.tolist(), real, strict=True))
-        if not abs(stored - ours) <= ENTROPY_TOLERANCE
-    ]
-
-
-def wrong_shapes(payload: Payload) -> list[str]:
-    """Which arrays make the research tool stop with an IndexError."""
-    return [
-        f"holds {name} of shape {shape} instead of (1,), so that the research tool cannot read it"
-        for name, shape in payload.unindexed.items()
-    ]

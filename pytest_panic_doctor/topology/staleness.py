@@ -1,4 +1,4 @@
-"""Whether a stored diagram is of a point cloud."""
+"""Whether a stored diagram belongs to a point cloud, without computing it again."""
 
 from __future__ import annotations
 
@@ -16,27 +16,36 @@ from pytest_panic_doctor.topology.cloud import (
 from pytest_panic_doctor.topology.payload import Payload
 
 SHORTEST = 1e-4
-"""Bars below this are not compared, in a cloud of vectors of norm 1 or more, and below as much less in one of shorter
-vectors: the diagrams of clouds with repeated points carry spurious bars of about 1e-8 of the norm."""
+"""Bars shorter than this are ignored: diagrams of clouds with repeated points have spurious bars of about 1e-8.
+
+For vectors of norm 1 or more; scaled down with the norm below that.
+"""
 
 RELATIVE = 1e-5
-"""How far a stored death may be from its edge, in parts of its length: a hundred times the resolution of float32."""
+"""Relative difference allowed between a stored death and its edge: a hundred times the resolution of float32."""
 
 
 POINTS_COMPARED = 700
-"""In a cloud of more points any number is near the distance of some pair, so that nothing is learned of bars by it."""
+"""Most points for which births and deaths are compared with distances; above it any number is near some distance."""
 
 RESOLUTION = 1e-6
-"""How exactly a birth or death is a distance, in parts of the cloud's radius: ten times the resolution of float32."""
+"""Precision with which a birth or death equals a distance, as a fraction of the enclosing radius: 10 float32 ulps."""
 
 
 def why_stale(payload: Payload, points: Points, most: int = MATRIX_BYTES) -> str:
-    """How the diagram differs from that of `points`, as a clause; empty where nothing says that it is another's.
+    """Describe how a diagram differs from that of `points`, without computing H1 and H2.
 
-    By the fingerprint of the cloud, where the diagram carries one, and by what its bars must be: the finite deaths of
-    H0 are the edge lengths of the minimum spanning tree. Births and deaths are distances of pairs of points, and no bar
-    lasts beyond the enclosing radius, from which on one point is joined to all others. H1 and H2 are not computed.
-    A matrix of distances may take `most` bytes.
+    Compares the fingerprint of the cloud, if the diagram has one, and properties that its bars must have: the finite
+    deaths of H0 are the edge lengths of the minimum spanning tree, births and deaths are distances of pairs of points,
+    and no bar lasts beyond the enclosing radius, from which on the complex is a cone.
+
+    Args:
+        payload: The stored diagram.
+        points: The stored cloud, float32, shape (n, d).
+        most: Limit of the distance matrix in bytes.
+
+    Returns:
+        A clause; empty if nothing indicates another cloud.
     """
     if payload.provenance is not None and payload.provenance.fingerprint != fingerprint(points):
         return f"the embeddings have changed since it was computed of {payload.provenance.points:,} points"
@@ -49,7 +58,7 @@ def why_stale(payload: Payload, points: Points, most: int = MATRIX_BYTES) -> str
 
 
 def impossible_bars(payload: Payload, tree: SpanningTree, shortest: float, blur: float) -> str:
-    """Which bars above H0 no cloud with these distances has, as a clause; empty where all are possible."""
+    """Describe bars above H0 that no cloud with these distances has, as a clause; empty if all are possible."""
     radius, distances = tree.radius, tree.distances
     slack = 2 * blur + RESOLUTION * radius
     compared = slack > 0 and distances is not None and len(distances) <= POINTS_COMPARED
@@ -72,7 +81,7 @@ def impossible_bars(payload: Payload, tree: SpanningTree, shortest: float, blur:
 
 
 def occupied_bins(distances: NDArray[np.floating], radius: float, slack: float) -> NDArray[np.bool_]:
-    """For each multiple of `slack` up to the radius, one place further on, whether a distance is in its interval."""
+    """Mask of the multiples of `slack` up to `radius`, shifted by one, whose interval holds a distance."""
     last = int(radius / slack) + 4
     occupied = np.zeros(last + 1, np.bool_)
     occupied[np.minimum((distances / slack).astype(np.int64) + 1, last)] = True
@@ -81,10 +90,15 @@ def occupied_bins(distances: NDArray[np.floating], radius: float, slack: float) 
 
 
 def compare_deaths(stored: NDArray[np.float64], real: NDArray[np.float64], shortest: float, blur: float) -> str:
-    """How two ascending lists of deaths differ, as a clause; empty where they do not.
+    """Describe how two ascending lists of deaths differ, as a clause; empty if they do not.
 
-    Bars that are longer than `shortest` in either list by a margin count; those at the margin itself may be in one list
-    alone.
+    Bars longer than `shortest` by a margin count. Bars at the margin itself may be in one list alone.
+
+    Args:
+        stored: Deaths of the stored diagram, float64.
+        real: Edge lengths of the spanning tree, float64.
+        shortest: Length below which bars are ignored.
+        blur: Absolute tolerance.
     """
     slack = blur + RELATIVE * shortest
     sure = [int((deaths > shortest + slack).sum()) for deaths in (stored, real)]

@@ -1,4 +1,4 @@
-"""Keeping BLAS from fighting with the other workers."""
+"""Limits the threads of BLAS, since workers are parallel already."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from threadpoolctl import ThreadpoolController
 
 @functools.cache
 def controller() -> ThreadpoolController:
-    """The BLAS libraries of this process; looking for them takes milliseconds, so once."""
+    """Controller of the BLAS libraries of this process, cached because the search takes milliseconds."""
     return ThreadpoolController()
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """One BLAS thread within: workers are parallel already, and OpenBLAS's threads wait for each other by spinning.
+    """Context in which BLAS uses one thread.
 
-    On two busy cores the distances of 200 points took 16 ms on two threads, 0.7 ms on one.
+    OpenBLAS's threads wait for each other by spinning: on two busy cores the distances of 200 points took 16 ms on two
+    threads and 0.7 ms on one.
     """
     limited: AbstractContextManager[object] = controller().limit(limits=1, user_api="blas")
     return limited

@@ -1,4 +1,4 @@
-"""What makes a stored vector unusable as a point of a cloud."""
+"""Defects that make a stored vector unusable as a point of a cloud."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ VALUE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class VectorDefect:
-    """Why a vector is unusable; `values` is the number of values of one whose width is wrong."""
+    """Why a vector is unusable.
+
+    Attributes:
+        kind: The kind of the defect.
+        values: Number of values (for `bytes`: of bytes) of a vector of the wrong width.
+    """
 
     kind: Literal["null", "not a blob", "width", "bytes", "not finite", "too large", "zero"]
     values: int = 0
 
     def clause(self, count: int, width: int) -> str:
-        """The flaw as the end of «`count` …»; `width` is the number of values that it should have."""
+        """The defect as the end of a sentence that begins with `count`; `width` is the expected number of values."""
         has, holds, is_ = ("has", "holds", "is") if count == 1 else ("have", "hold", "are")
         match self.kind:
             case "null":
@@ -41,7 +46,7 @@ class VectorDefect:
 
 
 def usable_vectors(vectors: Sequence[object], width: int) -> NDArray[np.float32] | None:
-    """The vectors as an array of shape (n, width), where all are usable; else None, and `flaws` tells why."""
+    """Vectors as an array of shape (n, width) if all are usable, else None; `find_defects` gives the reasons."""
     wanted = width * VALUE_BYTES
     if not wanted or not all(type(vector) is bytes and len(vector) == wanted for vector in vectors):
         return None
@@ -52,7 +57,15 @@ def usable_vectors(vectors: Sequence[object], width: int) -> NDArray[np.float32]
 
 
 def find_defects(vectors: Sequence[object], width: int) -> Iterator[tuple[int, VectorDefect]]:
-    """(index, flaw) of each unusable vector; `vectors` as SQLite returns them, `width` in values."""
+    """Find the unusable vectors.
+
+    Args:
+        vectors: Values as SQLite returns them.
+        width: The expected number of values.
+
+    Yields:
+        Index and defect of each unusable vector.
+    """
     wanted = width * VALUE_BYTES
     good: list[int] = []
     for index, vector in enumerate(vectors):
@@ -77,7 +90,7 @@ def find_defects(vectors: Sequence[object], width: int) -> Iterator[tuple[int, V
 
 
 def shape_defect(vector: object) -> VectorDefect:
-    """The flaw of something that has not the right number of bytes."""
+    """Defect of a value that does not have the right number of bytes."""
     if vector is None:
         return VectorDefect("null")
     if not isinstance(vector, bytes):

@@ -21,7 +21,8 @@ from pytest_panic_doctor.database.elixir_payload import decode, decode_lyapunov,
 from pytest_panic_doctor.database.erlang_terms import Atom, Term
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.lyapunov import Lyapunov, lyapunov
-from pytest_panic_doctor.topology.payload import PayloadError, Provenance, problems, shortcomings
+from pytest_panic_doctor.topology.payload import PayloadError, Provenance
+from pytest_panic_doctor.topology.validation import problems, shortcomings
 
 INF = math.inf
 PROVENANCE = Provenance("ab" * 32, 2500, 1125, 1.5e-6, "giotto-ph", "0.2.4", 2, 77.25, 457_000_000, "0.1.0")

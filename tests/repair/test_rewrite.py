@@ -22,7 +22,8 @@ from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.engines import compute
-from pytest_panic_doctor.topology.payload import META, Provenance, decode, make_indexable, problems
+from pytest_panic_doctor.topology.payload import META, Provenance, decode, make_indexable
+from pytest_panic_doctor.topology.validation import problems
 
 RULE = "diagram-valid"
 CLOUD = vectors(0, image=False)

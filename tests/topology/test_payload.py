@@ -31,9 +31,8 @@ from pytest_panic_doctor.topology.payload import (
     decode,
     encode,
     make_indexable,
-    problems,
-    shortcomings,
 )
+from pytest_panic_doctor.topology.validation import problems, shortcomings
 
 INF = math.inf
 PROVENANCE = Provenance("ab" * 32, 2500, 1125, 1.5e-6, "giotto-ph", "0.2.4", 2, 77.25, 457_000_000, "0.1.0")

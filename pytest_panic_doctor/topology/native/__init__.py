@@ -1,11 +1,9 @@
-"""The engine `native`: Vietoris-Rips persistence, H0 to H2, by one matching per edge.
+"""The engine `native`: Vietoris-Rips persistence, H0 to H2, by one matching per edge (docs/concepts/engine.md).
 
-docs/concepts/engine.md has the proof.
-
-The compiled half lies in `src`. Read it in this order: `distances`, `edges` (ranks), `links` (the sweep: components,
-apexes, critical simplices), `forest`, `cofacets`, `reduction` (H1 and H2), `rips` (all of it); `control` and `memory`
-(limits, progress), `kernels` (loops for several processors), `binding` (Python). It is built where a C++20 compiler is
-when the package is installed, and is not there otherwise.
+The C++ sources are in `src`. Read them in this order: `distances`, `edges` (ranks), `links` (the sweep: components,
+apexes, critical simplices), `forest`, `cofacets`, `reduction` (H1 and H2), `rips` (all together); `control` and
+`memory` (limits, progress), `kernels` (loops for several processors), `binding` (Python). They are compiled during
+installation if there is a C++20 compiler; otherwise the engine is missing.
 """
 
 from __future__ import annotations
@@ -18,50 +16,47 @@ from numpy.typing import NDArray
 NAME = "native"
 
 MAX_POINTS = 65_535
-"""The most points that it takes."""
+"""Most points that the engine takes."""
 
 ENGINE_VERSION = "1"
-"""Changes where a bar could."""
+"""Version of the engine; changes when a bar could change."""
 
 STOP, STAGE, DONE, TO_DO, BYTES, PEAK = range(6)
-"""Places in the words that Python shares with the compiled half (`State` in src/control.hpp)."""
+"""Indexes of the words shared with the compiled part (`State` in src/control.hpp)."""
 
 LANES = 16
-"""Rows of ranks are a multiple of so many long, a cache line (`Edges::kLanes` in src/edges.hpp)."""
+"""Rows of ranks have a multiple of this length, a cache line (`Edges::kLanes` in src/edges.hpp)."""
 
 STAGES = ("the ranks of the edges", "the links, edge", "H1, column", "H2, column")
-"""What is gone through, stage by stage; of the first no progress is known."""
+"""Names of the stages; the first reports no progress."""
 
 
 class LimitReached(Exception):
-    """A computation that was ended; the text says at which limit, and how far it came. Nothing of it is left."""
+    """Raised when a computation ended at a limit. The message gives limit and progress; all memory is freed."""
 
     def __init__(self, happened: str, far: str) -> None:
-        """`far` is how far it came, such as `H2, column 1,204 of 1,862`."""
+        """Make the message; `far` is the progress, such as `H2, column 1,204 of 1,862`."""
         super().__init__(f"{happened} in {far}")
         self.far = far
 
 
 class DeadlineReached(LimitReached):
-    """It took longer than it was given."""
+    """Raised when the time limit was reached."""
 
 
 class MemoryReached(LimitReached):
-    """It needed more bytes than it was given, or than the machine has."""
+    """Raised when the memory limit was reached, or the machine has no more."""
 
 
 class StopRequested(LimitReached):
-    """`Progress.stop` was called."""
+    """Raised after `Progress.stop`."""
 
 
 class Progress:
-    """How far a computation is; another thread may read it, and stop the computation.
-
-    It belongs to one computation at a time.
-    """
+    """Progress of one computation. Other threads may read it, and stop the computation."""
 
     def __init__(self) -> None:
-        """Nothing is done yet."""
+        """Start with nothing done."""
         self.state: NDArray[np.int64] = np.zeros(6, np.int64)
 
     def stop(self) -> None:
@@ -70,44 +65,44 @@ class Progress:
 
     @property
     def dimension(self) -> int | None:
-        """The homology dimension whose columns are reduced, 1 or 2; None before that."""
+        """Homology dimension whose columns are being reduced, 1 or 2; None before that."""
         stage = int(self.state[STAGE])
         return stage - 1 if stage >= 2 else None
 
     @property
     def done(self) -> int:
-        """Columns (before H1: edges) that are done."""
+        """Columns done; edges before H1."""
         return int(self.state[DONE])
 
     @property
     def to_do(self) -> int:
-        """All of them."""
+        """Columns in total; edges before H1."""
         return int(self.state[TO_DO])
 
     @property
     def memory(self) -> int:
-        """Bytes that are allocated, 0 at the end."""
+        """Bytes allocated now; 0 at the end."""
         return int(self.state[BYTES])
 
     @property
     def peak(self) -> int:
-        """The most bytes that were allocated."""
+        """Largest number of bytes allocated."""
         return int(self.state[PEAK])
 
     def __str__(self) -> str:
-        """`in H2, column 1,204 of 1,862`."""
+        """Progress as a phrase: `in H2, column 1,204 of 1,862`."""
         stage = int(self.state[STAGE])
         of = f" {min(self.done + 1, self.to_do):,} of {self.to_do:,}" if stage else ""
         return f"in {STAGES[stage]}{of}"
 
     @property
     def place(self) -> str:
-        """The same without its first word."""
+        """Progress without its first word: `H2, column 1,204 of 1,862`."""
         return str(self).removeprefix("in ")
 
 
 def is_built() -> bool:
-    """Whether the compiled half was built when the package was installed, and can be loaded here."""
+    """Whether the compiled part was built during installation, and can be loaded here."""
     try:
         import pytest_panic_doctor.topology.native._rips  # noqa: F401
     except ImportError:
@@ -125,17 +120,17 @@ def rips_bars(
     kernel: str | None = None,
     overwrite: bool = False,
 ) -> tuple[NDArray[np.float32], ...]:
-    """The bars of positive length of a Vietoris-Rips filtration, with coefficients in Z/2.
+    """Compute the bars of positive length of a Vietoris-Rips filtration, with coefficients in Z/2.
 
     Args:
         distances: float32, shape (m, m), C-contiguous, 1 <= m <= 65,535: symmetric, zeros on the diagonal, finite, not
-            negative. They need not obey the triangle inequality. They are read, and not written to.
-        max_dim: the highest homology dimension, 0 to 2.
-        timeout: seconds; None for no limit.
-        memory: bytes that the computation may allocate, beside `distances`; None for no limit.
-        progress: told how far it is, and asked whether to stop.
-        kernel: `baseline`, `avx2` or `avx512`; None: the best that the processor has. The bars are the same.
-        overwrite: `distances` are all of a `room(m)`, shape (m, s), and are lost: this takes 4 m**2 bytes less.
+            negative. They need not obey the triangle inequality. They are not changed, unless `overwrite`.
+        max_dim: The highest homology dimension, 0 to 2.
+        timeout: Limit in seconds; None for no limit.
+        memory: Limit in bytes of what is allocated beside `distances`; None for no limit.
+        progress: Receives the progress, and can stop the computation.
+        kernel: `baseline`, `avx2` or `avx512`; None for the best that the processor has. The bars are the same.
+        overwrite: `distances` are a `room(m)`, shape (m, s), and may be overwritten, which saves 4 m**2 bytes.
 
     Returns:
         For each dimension, births and deaths: float32, shape (k, 2), in no order. The essential class of H0 is
@@ -143,7 +138,7 @@ def rips_bars(
 
     Raises:
         ValueError: `distances` are not as described.
-        DeadlineReached, MemoryReached, StopRequested: a limit was reached; everything is freed.
+        LimitReached: A limit was reached or `progress` stopped the computation; all memory is freed.
         KeyboardInterrupt: Ctrl-C, in the main thread.
     """
     from pytest_panic_doctor.topology.native import _rips
@@ -165,9 +160,13 @@ def rips_bars(
 
 
 def room(count: int) -> NDArray[np.float32]:
-    """A matrix in which the compiled half can compute, shape (m, s) with s >= m, not initialised.
+    """Allocate a matrix in which the compiled part can compute, not initialised.
 
-    The distances go to its first m columns; its rows begin on cache lines.
+    Args:
+        count: Number of points, m.
+
+    Returns:
+        Array of shape (m, s), s >= m, whose rows begin on cache lines. The distances go into its first m columns.
     """
     width = -(-count // LANES) * LANES
     memory = np.empty(count * width + LANES, np.float32)
@@ -176,18 +175,18 @@ def room(count: int) -> NDArray[np.float32]:
 
 
 def is_room(matrix: NDArray[np.float32]) -> bool:
-    """Whether a matrix is as `room` makes them."""
+    """Whether a matrix has the layout of `room`."""
     flags = matrix.flags
     fits = matrix.ndim == 2 and matrix.shape[1] == -(-len(matrix) // LANES) * LANES
     return fits and flags.c_contiguous and flags.writeable and matrix.ctypes.data % (4 * LANES) == 0
 
 
 def memory_need(count: int, edges: int | None = None) -> int:
-    """The bytes of a computation up to its columns, which no formula foresees, its `room` included.
+    """Bytes of a computation with its `room`, except its columns, which no formula predicts.
 
     Args:
         count: The number of points.
-        edges: The number of pairs no farther apart than the enclosing radius; None: all, which is the most.
+        edges: The number of pairs no farther apart than the enclosing radius; None for all pairs, the most.
     """
     pairs = count * (count - 1) // 2 if edges is None else edges
     bits = -(-count // 512) * 64
@@ -196,7 +195,7 @@ def memory_need(count: int, edges: int | None = None) -> int:
 
 
 def check_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same; raises `ValueError` where it is no float32 array that the compiled half can read as it lies there."""
+    """The given array; raises `ValueError` unless the compiled part can read it as it is."""
     if not isinstance(distances, np.ndarray):
         raise ValueError("the distances are not an array")
     if distances.dtype != np.float32 or not distances.flags.c_contiguous or not distances.flags.aligned:
@@ -205,7 +204,7 @@ def check_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def limit_error(limit: int, progress: Progress, timeout: float | None, memory: int | None) -> LimitReached:
-    """The exception for the number of a limit (`Limit` in src/control.hpp)."""
+    """Exception for the number of a limit (`Limit` in src/control.hpp)."""
     if limit == 1:
         return DeadlineReached(f"ended after {timeout:g} s, its limit,", progress.place)
     if limit == 2:
