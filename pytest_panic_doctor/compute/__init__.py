@@ -1,0 +1,1 @@
+"""Computing diagrams: child processes, the memory budget that they share, and Ray clusters."""

@@ -1,4 +1,4 @@
-"""A computation in a child while it goes on, as its worker sees it."""
+"""State of one computation in a child, as its worker sees it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Attempt:
-    """A computation while it goes on: its child's stage and size (bytes), and when (monotonic, s) what was done.
+    """State of a running computation.
 
-    `progress` is how far it is, such as `H2, column 1,204 of 1,862`; empty where the engine does not say. `exact`: the
-    child ends it at its limits by itself.
+    Attributes:
+        begun: When the child began to compute, or before that, when it was asked to (monotonic, s).
+        stage: What the child does.
+        progress: Progress within the stage, such as `H2, column 1,204 of 1,862`; empty if the engine reports none.
+        working: Whether the child has begun to compute.
+        exact: Whether the child ends the computation at its limits by itself.
+        size: Resident bytes of the child.
+        peak: The largest size.
+        reported: When the size was last written to the ledger (monotonic, s).
+        asked: When more memory was last requested (monotonic, s).
     """
 
     begun: float
@@ -26,16 +34,16 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """Since the child began to compute; before that, since it was to."""
+        """Seconds since `begun`."""
         return time.monotonic() - self.begun
 
     def enter(self, stage: str) -> None:
-        """The child begins a stage; the first begins the time."""
+        """Note that the child begins a stage; the first stage starts the clock."""
         if not self.working:
             self.begun, self.working = time.monotonic(), True
         self.stage, self.progress = stage, ""
 
     @property
     def place(self) -> str:
-        """Where it is, as exactly as is known."""
+        """Progress if known, else the stage."""
         return self.progress or self.stage

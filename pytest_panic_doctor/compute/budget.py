@@ -1,10 +1,12 @@
 """One memory budget for all workers and their children.
 
-What the processes really have is measured, a grant is what a child may grow to, and the sum of both never exceeds the
-limit. Who waits is served in the order of asking, so that a large diagram is not overtaken for ever; where nothing else
-runs, the oldest who waits gets all the room there is, so that there is no deadlock. Where a child must grow and there
-is no room, the one that was admitted last is ended, and begun again when it can run alone: the first always goes on,
-and a diagram is begun again at most once for that. The grant of a holder that died is free at the next look of anybody.
+Resident memory is measured, a grant is the size to which a child may grow, and the sum of both never exceeds the limit.
+
+- Workers wait in first-come-first-served order, so that small diagrams do not delay a large one forever.
+- If nothing else runs, the first in the queue gets all the room, so that there is no deadlock.
+- If a child must grow and there is no room, the child admitted last is ended, and restarted when it can run alone. So
+  the first one always continues, and a diagram is restarted at most once for this reason.
+- The grant of a dead process is free as soon as any process reads the ledger.
 """
 
 from __future__ import annotations
@@ -24,25 +26,30 @@ from pytest_panic_doctor.compute.memory import family, resident, start_time
 from pytest_panic_doctor.errors import Stopped
 
 WAIT_POLL = 0.05
-"""Seconds between two looks of one who waits."""
+"""Seconds between two checks while waiting for memory."""
 
 HEADROOM, SURGE, MOST_HEADROOM = 0.05, 100_000_000, 0.1
-"""What is never granted, for all that grows between two looks: a part of the limit, and at least so many bytes, though
-no larger a part than the last. On a machine with four times as many busy processes as cores, a child that doubled an
-array gained up to 75 MB until its watcher had its turn (benchmarks/README.md)."""
+"""Memory that is never granted, to cover growth between two checks.
+
+A fraction of the limit, at least `SURGE` bytes, and at most the fraction `MOST_HEADROOM`. With four times as many busy
+processes as cores, a child that doubled an array gained up to 75 MB before its watcher ran (benchmarks/README.md).
+"""
 
 SHORT_LOCK_TIMEOUT = 0.02
-"""Seconds for which one who watches a child waits for the ledger: it is held for milliseconds, but who holds it may be
-held still, and the child grows meanwhile, by 40 MB at the most."""
+"""Timeout in seconds for the ledger lock while watching a child.
+
+The lock is normally held for milliseconds, but its holder may be paused. The child can grow by up to 40 MB in this
+time.
+"""
 
 GRANT_STEP = 32_000_000
-"""Bytes by which a grant grows at least, so that the ledger is not asked for every page."""
+"""Smallest increase of a grant in bytes, so that the ledger is not asked for every page."""
 
 GRANT_MARGIN = 16_000_000
-"""Bytes that are left to a child above what it has, where its unused grant is taken for another."""
+"""Bytes left to a child above its size when its unused grant is taken back."""
 
 UNREGISTERED_INTERVAL = 2.0
-"""Seconds for which the processes that nobody entered into the ledger are taken as known: to find them takes ms."""
+"""Seconds for which the list of descendant processes is cached; finding them takes milliseconds."""
 
 
 def headroom(limit: int) -> int:
@@ -51,7 +58,7 @@ def headroom(limit: int) -> int:
 
 
 class GrowthDecision(Enum):
-    """What a child that asks for more gets to hear."""
+    """The decision on a child's request for more memory."""
 
     GRANTED = "it may grow"
     KEPT = "it may have what it was granted before, and no more"
@@ -61,10 +68,10 @@ class GrowthDecision(Enum):
 
 
 class Grant:
-    """What one child may grow to."""
+    """The right of one child to grow to a number of bytes."""
 
     def __init__(self, budget: Budget, lease: Lease) -> None:
-        """Made by `Budget.admit`."""
+        """Called by `Budget.admit`."""
         self.budget = budget
         self.key = token_hex(8)
         self.lease = lease
@@ -73,11 +80,16 @@ class Grant:
 
     @property
     def bytes(self) -> int:
-        """The bytes that were granted."""
+        """The granted bytes."""
         return self.lease.grant
 
     def wait(self, waiting: Callable[[Grant, float], None], *, exclusive: bool) -> None:
-        """Wait, in its old place, until there is room; `waiting` as in `Budget.admit`."""
+        """Wait until there is room, keeping the first ticket.
+
+        Args:
+            waiting: Called between two checks with the grant and the seconds waited; an exception ends the wait.
+            exclusive: Whether to wait until nothing else runs.
+        """
         size, begun = self.lease.grant, time.monotonic()
         with self.budget.file.change() as ledger:
             if not self.lease.ticket:
@@ -89,7 +101,7 @@ class Grant:
         while not admitted:
             waiting(self, time.monotonic() - begun)
             time.sleep(WAIT_POLL)
-            # A look without the lock, so that many who wait do not keep it from those who run.
+            # Check without the lock first, so that many waiting workers do not delay running ones.
             if self._is_next(self.budget.file.read()):
                 with self.budget.file.change() as ledger:
                     admitted = self._admit(ledger, size, exclusive)
@@ -101,6 +113,7 @@ class Grant:
         room = self.budget.room(ledger, self.lease.child)
         if others and size > room:
             return False
+        # Alone it gets all the room, even if the estimate is larger: otherwise it would wait forever.
         granted = max(0, room) if exclusive or size > room else size
         self.lease = replace(self.lease, grant=granted, since=time.time(), ended=False)
         if self.lease.child:
@@ -115,14 +128,14 @@ class Grant:
         return self.key == min(ledger.waiting, key=lambda each: ledger.waiting[each].ticket)
 
     def attach(self, child: int) -> None:
-        """Name the child that the grant is for."""
+        """Record the child that uses the grant."""
         if child != self.lease.child:
             with self._change() as ledger:
                 self.lease.child = child
                 ledger.processes[str(child)] = ProcessIdentity.of(child)
 
     def grow(self, size: int) -> GrowthDecision:
-        """Ask for more than the `size` bytes that the child has now."""
+        """Request more than the child's present `size` in bytes."""
         try:
             with self._change(SHORT_LOCK_TIMEOUT) as ledger:
                 return self._grow(ledger, size, self.lease.grant)
@@ -130,9 +143,13 @@ class Grant:
             return GrowthDecision.WAIT if size > self.bytes else GrowthDecision.KEPT
 
     def report(self, size: int, stage: str) -> GrowthDecision:
-        """Note what the child has now and does, for whoever shows the progress; look whether all is within the limit.
+        """Record the child's size and stage, for progress displays, and check the total against the limit.
 
-        Other processes grow too, a worker that loads a cloud for one: then the child that was admitted last has to go.
+        Other processes grow too, such as a worker that loads a cloud. Then the child admitted last has to end.
+
+        Args:
+            size: Resident bytes of the child.
+            stage: What the child does.
         """
         try:
             with self._change(SHORT_LOCK_TIMEOUT) as ledger:
@@ -145,18 +162,18 @@ class Grant:
 
     @property
     def ended(self) -> bool:
-        """Whether the child was ended for somebody else's sake."""
+        """Whether the child was ended to free memory for another one."""
         return self.budget.file.read().lease(self.key).ended
 
     def refresh(self) -> None:
-        """See whether others have changed the grant; costs microseconds where nobody did."""
+        """Read the grant again if the ledger has changed; takes microseconds if it has not."""
         version = self.budget.file.version
         if version != self._version:
             self.lease = self.budget.file.read().lease(self.key)
             self._version = version
 
     def release(self) -> None:
-        """Give it back, and count the diagram where it was `computed`."""
+        """Give the grant back, and count the diagram if it was `computed`."""
         with suppress(Stopped), self.budget.file.change() as ledger:
             ledger.waiting.pop(self.key, None)
             ledger.holders.pop(self.key, None)
@@ -169,18 +186,20 @@ class Grant:
             yield ledger
 
     def _grow(self, ledger: Ledger, size: int, kept: int) -> GrowthDecision:
-        # Up to `kept` bytes nobody has to go for it.
+        # Up to `kept` bytes no other child is ended for this one.
         lease = self.lease
         if lease.ended:
             return GrowthDecision.YIELD
         others = [each for key, each in ledger.holders.items() if key != self.key and not each.ended]
         room = self.budget.room(ledger, lease.child, self.key, promised=False) - GRANT_MARGIN * len(others)
         if room > size + GRANT_MARGIN:
+            # Unused grants of others were counted as room: take them back.
             lease.grant = min(room, size + max(GRANT_STEP, size // 8))
             self.budget.balance(ledger)
             return GrowthDecision.GRANTED
         if size <= kept:
             return GrowthDecision.KEPT
+        # No room: the child admitted last has to end, so that the first one always continues.
         last = max((lease, *others), key=lambda each: each.ticket)
         if last is not lease:
             last.ended = True
@@ -189,12 +208,13 @@ class Grant:
         if others:
             last.ended = True
             return GrowthDecision.YIELD
+        # Alone. The memory of ended children may not be free yet.
         still_ending = [each for each in ledger.holders.values() if each.ended and start_time(each.child)]
         return GrowthDecision.WAIT if still_ending else GrowthDecision.FULL
 
     @staticmethod
     def _kill_child(ledger: Ledger, lease: Lease) -> None:
-        # By this process and not by the child's own worker: the memory is back in milliseconds, whatever that one does.
+        # Not by the child's own worker, which may be busy: this way the memory is free in milliseconds.
         child = ledger.processes.get(str(lease.child))
         if child and child.alive:
             with suppress(ProcessLookupError):
@@ -202,13 +222,18 @@ class Grant:
 
 
 class Budget:
-    """The budget of a session: `limit` bytes of resident memory for all processes in the ledger of `directory`.
+    """The memory budget of a session.
 
-    All that are below those processes count too.
+    It covers all processes in the ledger and their descendants.
     """
 
     def __init__(self, directory: Path, limit: int) -> None:
-        """Every process of the session makes its own; it is in the ledger from then on."""
+        """Register this process; every process of the session makes its own `Budget`.
+
+        Args:
+            directory: Folder of the ledger, shared by the session.
+            limit: Resident bytes of all processes together.
+        """
         self.limit = limit
         self.usable = limit - headroom(limit)
         self.hard_limit = limit - headroom(limit) // 2
@@ -217,12 +242,12 @@ class Budget:
         self.add(os.getpid())
 
     def add(self, pid: int) -> None:
-        """Count a process and all below it."""
+        """Register a process and its descendants."""
         with self.file.change() as ledger:
             ledger.processes[str(pid)] = ProcessIdentity.of(pid)
 
     def sizes(self, ledger: Ledger) -> dict[int, int]:
-        """Resident bytes of everything that counts, by process id."""
+        """Resident bytes of all counted processes, by process id."""
         known = [each.pid for each in ledger.processes.values()]
         looked_at, unregistered = self._unregistered
         if time.monotonic() - looked_at > UNREGISTERED_INTERVAL:
@@ -231,13 +256,17 @@ class Budget:
         return {pid: resident(pid) for pid in {*known, *unregistered}}
 
     def total_resident(self, ledger: Ledger) -> int:
-        """Bytes that everything together has now."""
+        """Resident bytes of all counted processes together."""
         return sum(self.sizes(ledger).values())
 
     def room(self, ledger: Ledger, child: int, key: str = "", *, promised: bool = True) -> int:
-        """Bytes that `child` could be granted, what it has already included; `key` is its present grant's.
+        """Bytes that could be granted to a child, including its present size.
 
-        Not `promised`: what others were granted and do not have counts as room.
+        Args:
+            ledger: The ledger.
+            child: Process id of the child; 0 if it is not started.
+            key: Key of its present grant, which is not subtracted.
+            promised: Whether to subtract what others were granted and do not use.
         """
         sizes = self.sizes(ledger)
         base = sum(size for pid, size in sizes.items() if pid != child)
@@ -247,7 +276,7 @@ class Budget:
         return self.usable - base - (unused if promised else 0)
 
     def balance(self, ledger: Ledger) -> None:
-        """Take unused grants back, of those admitted last first, until everything fits again."""
+        """Take unused grants back, the newest first, until the total fits."""
         sizes = self.sizes(ledger)
         over = self.total_resident(ledger) - self.usable
         over += sum(max(0, held.grant - sizes.get(held.child, 0)) for held in ledger.holders.values())
@@ -268,11 +297,18 @@ class Budget:
         child: int = 0,
         exclusive: bool = False,
     ) -> Iterator[Grant]:
-        """Wait until a child may grow to `size` bytes, and hold that; the oldest who waits goes first.
+        """Wait until a child may grow to `size` bytes, and hold the grant within the context.
 
-        Where nothing else runs it is admitted with all the room there is, whatever `size` is: estimates can be wrong.
-        With `alone` it waits for that. `waiting` is called between two looks, with the grant and the seconds waited;
-        what it raises ends the wait. `child` is a process that is there already and will be used.
+        The first in the queue is admitted with all the room if nothing else runs, even if `size` is larger: estimates
+        can be wrong.
+
+        Args:
+            size: Estimated bytes of the child.
+            label: Name of the diagram, for progress displays.
+            points: Number of points, for progress displays.
+            waiting: As in `Grant.wait`.
+            child: Process id of a running child that will be used; 0 for a new one.
+            exclusive: Whether to wait until nothing else runs.
         """
         grant = Grant(self, Lease(ProcessIdentity.of(os.getpid()), 0, child, size, label, points, time.time()))
         try:
@@ -282,7 +318,7 @@ class Budget:
             grant.release()
 
     def largest_grant(self) -> int:
-        """Bytes that one child could have if no other were there."""
+        """Bytes that one child could have if it were the only one."""
         ledger = self.file.read()
         children = {lease.child for lease in ledger.holders.values()}
         return self.usable - sum(size for pid, size in self.sizes(ledger).items() if pid not in children)
@@ -293,18 +329,18 @@ class Budget:
             ledger.done += diagrams
 
     def running(self) -> Sequence[Lease]:
-        """What runs now."""
+        """The grants that are in use."""
         return list(self.file.read().holders.values())
 
     def finished(self) -> int:
-        """How many diagrams have been computed."""
+        """Number of diagrams computed."""
         return self.file.read().done
 
     def register_worker(self) -> None:
-        """Say that this process computes."""
+        """Record that this process computes diagrams."""
         with self.file.change() as ledger:
             ledger.workers[str(os.getpid())] = ProcessIdentity.of(os.getpid())
 
     def workers(self) -> int:
-        """How many processes compute."""
+        """Number of processes that compute diagrams."""
         return len(self.file.read().workers)

@@ -1,7 +1,8 @@
-"""The process that computes diagrams: `python -m pytest_panic_doctor.compute.child ORDERS`.
+"""The process that computes diagrams: `python -m pytest_panic_doctor.compute.child CONFIG`.
 
-It lives for many diagrams, and dies with its parent by the kernel's hand, which reaches it within an engine's C++ code
-too, where no Python thread runs: by prctl(2), PR_SET_PDEATHSIG, and by a signal from a pipe that the parent holds open.
+It computes many diagrams, one after another. The kernel kills it when its parent dies, even within an engine's C++
+code, where no Python thread runs: by PR_SET_PDEATHSIG (prctl(2)), and by a signal from a pipe that the parent holds
+open.
 """
 
 from __future__ import annotations
@@ -32,16 +33,20 @@ PR_SET_PDEATHSIG = 1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 IDLE_POLL = 0.5
-"""Seconds between two looks of an idle child whether the controller is still there."""
+"""Seconds between two checks of an idle child whether the controller is alive."""
 
 PROGRESS_INTERVAL = 0.2
-"""Seconds between two words of how far a computation is."""
+"""Seconds between two progress reports."""
 
 
 def kill_on_pipe_close(lifeline: int, pid: int) -> None:
-    """Make the kernel kill process `pid` when the other end of the pipe `lifeline` is closed (fcntl(2), F_SETSIG).
+    """Make the kernel kill a process when the other end of a pipe is closed (fcntl(2), F_SETSIG).
 
-    The parent does this as soon as the process is there, so that it dies even while its interpreter is starting.
+    The parent calls this as soon as the process exists, so that it dies even while its interpreter starts.
+
+    Args:
+        lifeline: The read end of the pipe.
+        pid: The process.
     """
     if sys.platform == "linux":
         import fcntl
@@ -52,10 +57,13 @@ def kill_on_pipe_close(lifeline: int, pid: int) -> None:
 
 
 def exit_with_parent(parent: int, lifeline: int, *, by_thread: bool) -> None:
-    """End this process with its parent, and at once where that is gone already.
+    """End this process with its parent, or at once if the parent is gone.
 
-    `lifeline` is a pipe that the parent holds open and never writes to. `by_thread`: the thread of the parent that
-    started this process lives as long as the parent, for PR_SET_PDEATHSIG speaks of that thread (prctl(2)).
+    Args:
+        parent: Process id of the parent.
+        lifeline: Read end of a pipe that the parent holds open and never writes to.
+        by_thread: Whether the thread that started this process lives as long as the parent: PR_SET_PDEATHSIG is sent
+            when that thread ends (prctl(2)).
     """
     if sys.platform != "linux":
         start_guard(lifeline)
@@ -66,10 +74,7 @@ def exit_with_parent(parent: int, lifeline: int, *, by_thread: bool) -> None:
 
 
 def start_guard(lifeline: int) -> None:
-    """Fork a small process that waits for the end of `lifeline`, and then kills this one.
-
-    For systems whose kernel does not do it.
-    """
+    """Fork a small process that kills this one at the end of `lifeline`, for systems whose kernel does not."""
     guarded = os.getpid()
     if os.fork():
         return
@@ -83,7 +88,13 @@ def start_guard(lifeline: int) -> None:
 
 
 def take_over_stdio() -> tuple[BinaryIO, BinaryIO]:
-    """The streams from and to the parent; what a library prints from now on goes to stderr, what it reads is empty."""
+    """Take the streams from and to the parent.
+
+    From now on, libraries print to stderr and read nothing.
+
+    Returns:
+        The stream to read from, and the stream to write to.
+    """
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
     with Path(os.devnull).open("rb") as nothing:
@@ -93,7 +104,7 @@ def take_over_stdio() -> tuple[BinaryIO, BinaryIO]:
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:
-    """`size` bytes; the process ends where the parent has closed the stream."""
+    """Read `size` bytes; the process ends if the parent has closed the stream."""
     data = stream.read(size)
     if len(data) < size:
         os._exit(0)
@@ -102,7 +113,13 @@ def read_exactly(stream: BinaryIO, size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a computation may take that began at `begun` (monotonic, s): seconds, and bytes of this process."""
+    """Limits of one computation.
+
+    Attributes:
+        begun: When it began (monotonic, s).
+        timeout: Seconds; None for no limit.
+        memory: Resident bytes of this process; None for no limit.
+    """
 
     begun: float
     timeout: float | None
@@ -110,7 +127,7 @@ class Limits:
 
     @classmethod
     def of(cls, task: Mapping[str, object], begun: float) -> Limits:
-        """As the parent gives them; None where it gives none."""
+        """Read the limits from a task of the parent."""
         timeout, memory = task.get("timeout"), task.get("memory")
         return cls(
             begun, None if timeout is None else float(str(timeout)), None if memory is None else int(str(memory))
@@ -118,26 +135,26 @@ class Limits:
 
     @property
     def seconds_left(self) -> float | None:
-        """From now on."""
+        """Seconds from now until the timeout."""
         return None if self.timeout is None else self.timeout - (time.monotonic() - self.begun)
 
     @property
     def bytes_left(self) -> int | None:
-        """Beside what this process has now."""
+        """Bytes that this process may still allocate."""
         return None if self.memory is None else self.memory - resident(os.getpid())
 
 
 class ChildServer:
-    """Computes what the parent sends, and says at each step what comes next."""
+    """Computes what the parent sends, and reports each stage."""
 
     def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int, controller: int) -> None:
-        """The streams from and to the parent, and the process that the whole session ends with."""
+        """Set the streams from and to the parent, and the process at whose end an idle child exits."""
         self.source, self.sink, self.threads = source, sink, threads
         self.controller, self.begun = controller, start_time(controller)
         self.exact = False
 
     def serve(self, engine_name: str) -> None:
-        """Until the parent closes the stream."""
+        """Handle tasks until the parent closes the stream."""
         from pytest_panic_doctor.errors import DoctorError
         from pytest_panic_doctor.topology import engines, native
 
@@ -197,21 +214,21 @@ class ChildServer:
         )
 
     def wait_for_task(self) -> None:
-        """Until the parent sends something; the process ends where the controller is gone.
+        """Wait until the parent sends something; the process ends if the controller is gone.
 
-        The parent, a worker, watches a child that computes, and not one that is idle while it looks through a table.
+        The parent is a worker. It watches a child that computes, but not an idle one.
         """
         while not select.select([self.source], [], [], IDLE_POLL)[0]:
             if start_time(self.controller) != self.begun:
                 os._exit(0)
 
     def send_stage(self, name: str) -> None:
-        """Say what comes next."""
+        """Report the next stage."""
         self.send({"kind": "stage", "stage": name, "exact": self.exact})
 
     @contextmanager
     def reporting_progress(self, engine: Engine, limits: Limits) -> Iterator[None]:
-        """Tell the doctor's own engine its limits, and say every now and then how far it is. Others know of neither."""
+        """Set the limits of the engine `native`, and report its progress regularly. Other engines support neither."""
         from pytest_panic_doctor.topology.engines import Native
         from pytest_panic_doctor.topology.native import Progress
 
@@ -231,12 +248,12 @@ class ChildServer:
         try:
             yield
         finally:
-            # Before anything else is sent: a frame must not be within another.
+            # Stop the thread before anything else is sent: frames must not be interleaved.
             ended.set()
             teller.join()
 
     def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.float32]] = ()) -> None:
-        """One frame."""
+        """Send one frame."""
         from pytest_panic_doctor.compute.frames import pack
 
         for piece in pack(header, arrays):
@@ -246,35 +263,35 @@ class ChildServer:
 
 
 class ReportingEngine:
-    """An engine that is announced before it begins. It computes all dimensions in one call, so that is what is said."""
+    """Wraps an engine to report its stage before computing. Engines compute all dimensions in one stage."""
 
     def __init__(self, engine: Engine, service: ChildServer, limits: Limits) -> None:
-        """`service` announces `engine`, which has these limits."""
+        """Wrap `engine`, which has these limits; `service` sends the reports."""
         self.name, self.version = engine.name, engine.version
         self.room = getattr(engine, "room", None)
         self._engine, self._service, self._limits = engine, service, limits
 
     def bars(self, distances: NDArray[np.float32], max_dim: int, threads: int) -> Sequence[NDArray[np.floating]]:
-        """What the engine computes."""
+        """Report the stage and compute."""
         self._service.send_stage(f"H0 to H{max_dim}")
         with self._service.reporting_progress(self._engine, self._limits):
             return self._engine.bars(distances, max_dim, threads)
 
 
 def trim_heap() -> None:
-    """Hand the heap's free pages back to the system, where the C library can."""
+    """Return free pages of the heap to the system, if the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def run_child(config: str) -> None:
-    """`orders` is JSON: parent, controller, by_thread, lifeline, threads, engine, and where modules may lie."""
+    """Run the child; `config` is JSON: parent, controller, by_thread, lifeline, threads, engine, path."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = json.loads(config)
     exit_with_parent(settings["parent"], settings["lifeline"], by_thread=settings["by_thread"])
     source, sink = take_over_stdio()
-    # Behind its own: a test folder with a file select.py must not take the place of the standard library's.
+    # At the end: a file select.py in a test folder must not replace the standard library's.
     sys.path.extend(folder for folder in settings["path"] if folder not in sys.path)
     for name in THREAD_VARIABLES:
         os.environ[name] = str(settings["threads"])

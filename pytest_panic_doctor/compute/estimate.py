@@ -1,8 +1,8 @@
-"""What a diagram will take, from its number of distinct points and the engine.
+"""Estimates of the time and memory of a diagram, from the number of distinct points and the engine.
 
-Memory of `native` is arithmetic, up to its columns, which are few. That of others is a law that was fitted, as time is
-for all: geometry decides (200 near-equidistant points can be hopeless where 2,400 on a trajectory take seconds), so an
-estimate of time has a middle and an upper end, and none is a limit.
+The memory of `native` is exact except for its columns, which are few. All else is a fitted power law. The geometry
+matters more (200 near-equidistant points can be infeasible, while 2,400 on a trajectory take seconds), so an estimate
+of time has a middle and an upper end, and none is used as a limit.
 """
 
 from __future__ import annotations
@@ -15,53 +15,60 @@ CHILD = 40_000_000
 """Bytes of a child before it computes."""
 
 IMPORTS = {"giotto-ph": 90_000_000, "gudhi": 90_000_000}
-"""Bytes more that an engine has imported by then."""
+"""Additional bytes of a child that has imported an engine."""
 
 WORKING = 16_000_000
-"""Bytes in which the distances are computed, beside the cloud."""
+"""Bytes needed to compute the distances, beside the cloud."""
 
 OTHER_AT_1000, OTHER_POWER = 280e6, 1.7
-"""Bytes of giotto-ph and GUDHI. Fitted, as all below, to 98 to 1,250 distinct points (benchmarks/README.md)."""
+"""Bytes of giotto-ph and GUDHI at 1,000 points, and the exponent. All laws are fitted to 98 to 1,250 distinct points
+(benchmarks/README.md).
+"""
 
 SECONDS_AT_1000 = {"native": (0.2, 2.5)}
 OTHER_SECONDS = (50.0, 2.9)
-"""Seconds at 1,000 distinct points of a trajectory of captions, on one thread, and the power that they grow by."""
+"""Seconds at 1,000 distinct points of a trajectory of captions, on one thread, and the exponent."""
 
 LEAST_SECONDS = 0.01
 SPREAD = 2.5
-"""Upper end over middle."""
+"""Upper end divided by the middle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds on one thread, middle and upper end."""
+    """Estimated seconds on one thread: the middle, and the upper end."""
 
     seconds: float
     seconds_high: float
 
 
 def estimate(distinct: int, engine: str = native.NAME) -> Estimate:
-    """What a cloud of `distinct` different points will take of `engine`, by its name."""
+    """Estimate the time of a cloud.
+
+    Args:
+        distinct: Number of distinct points.
+        engine: Name of the engine.
+    """
     seconds = seconds_at(distinct, engine)
     return Estimate(seconds, SPREAD * seconds)
 
 
 def seconds_at(distinct: int, engine: str = native.NAME) -> float:
-    """The middle of it."""
+    """Middle of the estimate, in seconds."""
     at_1000, power = SECONDS_AT_1000.get(engine, OTHER_SECONDS)
     return float(LEAST_SECONDS + at_1000 * (distinct / 1000) ** power)
 
 
 def memory(distinct: int, engine: str, cloud: int = 0) -> int:
-    """Bytes of the child.
+    """Estimate the bytes of the child.
 
     Args:
-        distinct: The number of different points.
-        engine: The name of the engine.
-        cloud: Bytes of the cloud, which are there twice: as it is, and merged.
+        distinct: Number of distinct points.
+        engine: Name of the engine.
+        cloud: Bytes of the cloud, which is held twice: as it is, and merged.
 
     Returns:
-        With `native`, the most that it needs but for its columns; else about as much as such a cloud took.
+        For `native`, the most that it needs without its columns; else about as much as such a cloud took.
     """
     if engine == native.NAME:
         return CHILD + WORKING + 2 * cloud + native.memory_need(distinct)

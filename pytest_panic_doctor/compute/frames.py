@@ -1,4 +1,4 @@
-"""How a worker and its child talk: frames of a JSON header and raw arrays, never a pickle."""
+"""The protocol between a worker and its child: frames of a JSON header and raw arrays, never a pickle."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 LENGTHS = struct.Struct("<QQ")
-"""Bytes of the header and of the arrays behind it."""
+"""Bytes of the header, and of the arrays after it."""
 
 Header = Mapping[str, object]
 
 
 def pack(header: Header, arrays: Sequence[NDArray[np.generic]] = ()) -> list[memoryview]:
-    """A frame as pieces to be written one after another; the arrays are not copied."""
+    """Make a frame.
+
+    Args:
+        header: Values for JSON.
+        arrays: Arrays of any type and shape; they are not copied.
+
+    Returns:
+        Pieces to write one after another.
+    """
     contiguous = [np.ascontiguousarray(each) for each in arrays]
     shapes = [[str(each.dtype), list(each.shape)] for each in contiguous]
     text = json.dumps({**header, "arrays": shapes}).encode()
@@ -26,7 +34,7 @@ def pack(header: Header, arrays: Sequence[NDArray[np.generic]] = ()) -> list[mem
 
 
 def unpack(text: bytes, data: bytes) -> tuple[dict[str, object], list[NDArray[np.generic]]]:
-    """Header and arrays of a frame that was read whole; the arrays are views of `data`."""
+    """Parse a complete frame; the arrays are views of `data`."""
     header: dict[str, object] = json.loads(text)
     arrays: list[NDArray[np.generic]] = []
     start = 0

@@ -1,4 +1,4 @@
-"""The ledger of a memory budget: who runs, and who waits, in one small JSON file under one lock."""
+"""The ledger of a memory budget: running and waiting workers, in one small JSON file under one lock."""
 
 from __future__ import annotations
 
@@ -14,36 +14,46 @@ from pytest_panic_doctor.compute.memory import start_time
 from pytest_panic_doctor.errors import Stopped
 
 LOCK_POLL = 0.002
-"""Seconds between two tries for the lock, which is held for a millisecond; filelock's own 0.05 would blind watchers."""
+"""Seconds between two attempts to lock, which is held for about a millisecond; filelock's default is 0.05."""
 
 
 class LedgerLockedError(Exception):
-    """The ledger's lock is another's for longer than one can wait: it may be held still."""
+    """Raised when the ledger's lock was not free in time: its holder may be paused."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process, told by its start from a later one that gets the same number."""
+    """A process, identified by pid and start time because pids are reused."""
 
     pid: int
     started: float
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity:
-        """The process that has this number now."""
+        """Identity of the process that has this pid now."""
         return cls(pid, start_time(pid))
 
     @property
     def alive(self) -> bool:
-        """Whether that very process still runs."""
+        """Whether this process still runs."""
         return self.started > 0 and start_time(self.pid) == self.started
 
 
 @dataclass(slots=True)
 class Lease:
-    """A grant: its worker, the child that may grow to `grant` bytes, and what it computes since when (epoch, s).
+    """A grant of memory.
 
-    `ended`: the child had to make room, and its worker begins again when it can run alone.
+    Attributes:
+        owner: The worker.
+        ticket: Position in the queue, kept while it waits again.
+        child: Process id of the child; 0 before it is known.
+        grant: Bytes to which the child may grow.
+        label: Name of the diagram.
+        points: Number of points.
+        since: When it was admitted (epoch, s).
+        stage: What the child does.
+        resident: Bytes of the child when they were last reported.
+        ended: Whether the child was ended to free memory; its worker restarts it when it can run alone.
     """
 
     owner: ProcessIdentity
@@ -60,7 +70,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Waiting:
-    """One who waits for room; the lowest ticket is served first."""
+    """A worker waiting for memory, first come first served by ticket."""
 
     owner: ProcessIdentity
     ticket: int
@@ -68,7 +78,16 @@ class Waiting:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that the processes of a session share about memory."""
+    """All that the processes of a session share about memory.
+
+    Attributes:
+        processes: Processes whose memory counts, by pid.
+        workers: Processes that compute diagrams, by pid.
+        holders: Grants in use, by key.
+        waiting: Workers waiting for a grant, by key.
+        ticket: The last ticket given out.
+        done: Number of diagrams computed.
+    """
 
     processes: dict[str, ProcessIdentity] = field(default_factory=dict)
     workers: dict[str, ProcessIdentity] = field(default_factory=dict)
@@ -79,7 +98,7 @@ class Ledger:
 
     @classmethod
     def from_json(cls, text: str) -> Ledger:
-        """The inverse of `to_json`, without those who died meanwhile."""
+        """Parse the text of `to_json`, leaving out dead processes."""
         plain = json.loads(text)
         ledger = cls(
             {key: ProcessIdentity(**each) for key, each in plain["processes"].items()},
@@ -99,11 +118,11 @@ class Ledger:
         return ledger
 
     def to_json(self) -> str:
-        """As the file holds it."""
+        """Text of the ledger's file."""
         return json.dumps(asdict(self))
 
     def lease(self, key: str) -> Lease:
-        """The grant of this key; raises `Stopped` where the ledger was cleared away from under its holder."""
+        """The grant with this key; raises `Stopped` if the ledger was removed, which means the end of the session."""
         try:
             return self.holders[key]
         except KeyError:
@@ -111,20 +130,24 @@ class Ledger:
 
 
 class LedgerFile:
-    """The ledger on disk. A writer that dies leaves the last whole ledger, and its lock to the kernel."""
+    """The ledger on disk. If a writer dies, the last complete ledger remains and the kernel frees the lock."""
 
     def __init__(self, directory: Path) -> None:
-        """The folder is made where it is missing."""
+        """Create the folder if missing."""
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "ledger.json"
         self._lock = FileLock(directory / "ledger.lock")
 
     @contextmanager
     def change(self, seconds: float | None = None) -> Iterator[Ledger]:
-        """The ledger, under the lock; what was changed is written back.
+        """Lock the ledger and read it; changes are written at the end of the context.
 
-        Raises `Stopped` where the folder is gone: the controller clears it away when the session is over. Raises `Busy`
-        where the lock was not free within `seconds`; None: it is waited for.
+        Args:
+            seconds: How long to wait for the lock; None to wait without limit.
+
+        Raises:
+            Stopped: The folder is gone: the controller removes it at the end of the session.
+            LedgerLockedError: The lock was not free in time.
         """
         if not self.path.parent.is_dir():
             raise Stopped("the session's folder is gone")
@@ -140,7 +163,7 @@ class LedgerFile:
             partial.replace(self.path)
 
     def read(self) -> Ledger:
-        """The ledger as it was last written, without a lock."""
+        """Read the ledger as it was last written, without a lock."""
         try:
             return Ledger.from_json(self.path.read_text())
         except FileNotFoundError:
@@ -148,7 +171,7 @@ class LedgerFile:
 
     @property
     def version(self) -> tuple[int, int]:
-        """What differs after every change, and costs microseconds."""
+        """Value that differs after each change; takes microseconds."""
         try:
             status = self.path.stat()
         except FileNotFoundError:

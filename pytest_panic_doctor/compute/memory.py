@@ -1,4 +1,4 @@
-"""Memory: sizes read and written, what is there, and what processes have of it."""
+"""Memory: what is available, and what processes use."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from pathlib import Path
 import psutil
 
 PROC = Path("/proc")
-"""Where Linux tells about processes."""
+"""Linux's file system of processes."""
 
 LEAST_MEMORY = 200_000_000
-"""Bytes with which a diagram can be computed at all: pytest has 120 MB at most, a child at rest 40, and some is never
-granted. Tiny diagrams are computed with 150 MB, none with 130."""
+"""Least limit in bytes with which a diagram can be computed.
+
+pytest takes up to 120 MB, an idle child 40, and some is never granted. Tiny diagrams succeed with 150 MB and fail with
+130.
+"""
 
 
 def available_memory(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can still be used: of the machine, and of every cgroup above this process (v1 and v2)."""
+    """Bytes that can still be used: the least of the machine and every cgroup above this process (v1 and v2)."""
     return max(0, min([int(psutil.virtual_memory().available), *cgroup_room(proc, root)]))
 
 
 def cgroup_room(proc: Path, root: Path) -> Iterator[int]:
-    """What each cgroup above this process still allows."""
+    """Bytes that each cgroup above this process still allows."""
     try:
         lines = proc.read_text().splitlines()
     except OSError:
@@ -36,7 +39,7 @@ def cgroup_room(proc: Path, root: Path) -> Iterator[int]:
 
 
 def hierarchy_room(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
-    """The same for one hierarchy, from the process's own group up to the root."""
+    """Bytes that each cgroup of one hierarchy still allows, from the process's own group up to the root."""
     folder = root / path.lstrip("/")
     for group in (folder, *folder.parents):
         if not group.is_relative_to(root):
@@ -44,15 +47,15 @@ def hierarchy_room(root: Path, path: str, limit: str, usage: str) -> Iterator[in
         try:
             yield int((group / limit).read_text()) - int((group / usage).read_text())
         except (OSError, ValueError):
-            # No limit here: the file is missing, or says «max».
+            # No limit here: the file is missing, or contains «max».
             continue
 
 
 def resident(pid: int) -> int:
-    """Resident memory of a process in bytes; 0 where it is gone.
+    """Resident memory of a process in bytes; 0 if it is gone.
 
-    Shared pages count in every process that has them: what several processes have together is less than the sum,
-    never more. PSS would tell them apart, but the kernel walks every mapping for it.
+    Shared pages count in every process, so a sum over processes is never too small. PSS would be exact, but the kernel
+    walks every mapping for it.
     """
     try:
         return int(psutil.Process(pid).memory_info().rss)
@@ -61,7 +64,10 @@ def resident(pid: int) -> int:
 
 
 def family(pids: Iterable[int]) -> dict[int, int]:
-    """Resident bytes of processes and all below them, each once, by process id. Looks through all processes: ms."""
+    """Resident bytes of processes and all their descendants, by process id.
+
+    It scans all processes of the machine, which takes milliseconds.
+    """
     found: dict[int, int] = {}
     for pid in pids:
         if pid not in found:
@@ -74,14 +80,14 @@ def family(pids: Iterable[int]) -> dict[int, int]:
 
 
 def tree_resident(pid: int) -> int:
-    """Resident memory of a process and all below it, in bytes; pages that they share are counted in each."""
+    """Resident memory of a process and its descendants in bytes; shared pages count in each."""
     return sum(family([pid]).values())
 
 
 def start_time(pid: int) -> float:
-    """When a process was started, 0.0 where it is gone or a zombie: with its number it tells it from all others.
+    """Start time of a process, which together with its pid identifies it; 0.0 if it is gone or a zombie.
 
-    On Linux in clock ticks since boot, which no correction of the clock changes, as it does the epoch that psutil adds.
+    On Linux in clock ticks since boot. Unlike the epoch that psutil computes, it does not change with the system clock.
     """
     if (PROC / "self/stat").exists():
         try:
@@ -97,7 +103,7 @@ def start_time(pid: int) -> float:
 
 
 def forget_peak() -> bool:
-    """Begin to measure this process's peak anew; False where the kernel cannot (proc(5), clear_refs)."""
+    """Reset this process's peak memory; False if the kernel cannot (proc(5), clear_refs)."""
     try:
         (PROC / "self/clear_refs").write_text("5")
     except OSError:
@@ -106,7 +112,7 @@ def forget_peak() -> bool:
 
 
 def peak(pid: int) -> int:
-    """The largest resident memory that a process had, in bytes; 0 where the kernel does not tell."""
+    """Largest resident memory that a process had, in bytes; 0 if the kernel does not report it."""
     try:
         match = re.search(r"^VmHWM:\s*(\d+) kB", (PROC / str(pid) / "status").read_text(), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""A child process as its worker sees it: started, spoken to without ever blocking, paused and ended."""
+"""Child processes as their worker sees them: started, used without blocking, paused and ended."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from pytest_panic_doctor.compute import child
 from pytest_panic_doctor.compute.frames import LENGTHS, Header, pack, unpack
 
 STDERR_KEPT = 4_000
-"""Bytes of what the child wrote last that are looked at when it died."""
+"""Bytes of stderr that are read when a child has died."""
 
 
 ROOT = Path(child.__file__).parents[2]
-"""The folder that the package lies in."""
+"""The folder that holds the package."""
 
 EXIT_TIMEOUT = 5.0
-"""Seconds for which a child that closed its stream is given to end."""
+"""Seconds for a child to exit after it closed its stream."""
 
 
 class ChildDied(Exception):
-    """The child ended by itself; the text says how: `died of SIGSEGV`."""
+    """Raised when the child ended by itself; the message says how: `died of SIGSEGV`."""
 
 
 @contextmanager
 def defer_sigint() -> Iterator[None]:
-    """Ctrl-C is heard at the end and not within: a process is not started without anybody knowing its name.
+    """Defer SIGINT until the block ends, so that no child process is started without its pid being recorded.
 
-    By its handler and not by a signal mask: another thread, one of BLAS for instance, would take the signal, and Python
-    raises it in the main thread all the same.
+    A handler is used instead of a signal mask, because another thread, such as one of BLAS, would receive the signal,
+    and Python raises it in the main thread anyway.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -58,7 +58,7 @@ def defer_sigint() -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the package's own folder where that is a checkout that may not be installed."""
+    """Environment of a child. It includes the package's folder if that is a checkout which may not be installed."""
     if ROOT.name in ("site-packages", "dist-packages"):
         return dict(os.environ)
     folders = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), str(ROOT)]
@@ -66,13 +66,20 @@ def environment() -> dict[str, str]:
 
 
 class PipedProcess:
-    """A process of this package, and the streams to it."""
+    """A process that runs a module of this package, with pipes to and from it."""
 
     def __init__(self, module: str, config: Header, *, lifeline: int | None = None, new_session: bool = False) -> None:
-        """Start `module` with `orders`; `apart`: in a session of its own, where no Ctrl-C of a terminal reaches it."""
+        """Start the process.
+
+        Args:
+            module: The module to run.
+            config: Its argument, converted to JSON.
+            lifeline: File descriptor that it inherits.
+            new_session: Whether it gets a session of its own, so that Ctrl-C in the terminal does not reach it.
+        """
         self.stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `end`
         settings = {**config, "path": [str(Path(folder).absolute()) for folder in sys.path]}
-        # -P: nothing is imported from the current folder, which may hold anything.
+        # -P: nothing is imported from the current folder, which may contain any file.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, json.dumps(settings)],
             env=environment(),
@@ -95,17 +102,24 @@ class PipedProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self.process.pid
 
     def send(self, header: Header, *arrays: NDArray[np.float32]) -> None:
-        """Hand it a frame, bit by bit, whenever `receive` is called."""
+        """Queue a frame; it is written piece by piece by `receive`."""
         if not self.outgoing:
             self.selector.register(self.stdin, selectors.EVENT_WRITE)
         self.outgoing.extend(pack(header, arrays))
 
     def receive(self, seconds: float) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
-        """The next frame, if it is whole within `seconds`; raises `ChildDied`."""
+        """Exchange data for at most `seconds`.
+
+        Returns:
+            Header and arrays of the next frame, or None if it is not complete yet.
+
+        Raises:
+            ChildDied: The process has ended.
+        """
         frame = self._complete_frame()
         if frame:
             return frame
@@ -142,7 +156,7 @@ class PipedProcess:
         return frame
 
     def describe_exit(self) -> str:
-        """How it ended: by which signal, or with which last line on stderr."""
+        """How the process ended: the signal, or the last line on stderr."""
         try:
             status = self.process.wait(EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -158,7 +172,7 @@ class PipedProcess:
         return f"ended with «{lines[-1]}»" if lines else f"ended with status {status}"
 
     def end(self) -> None:
-        """Kill it and wait until its memory is back."""
+        """Kill the process and wait until its memory is freed."""
         self.process.kill()
         self.process.wait()
         self.selector.close()
@@ -167,10 +181,16 @@ class PipedProcess:
 
 
 class Child(PipedProcess):
-    """The process that computes, on this machine."""
+    """A process on this machine that computes diagrams."""
 
     def __init__(self, engine: str, threads: int, controller: int | None = None) -> None:
-        """Start it; it is ready when its first frame has come. Idle, it ends with process `controller` too."""
+        """Start the process; its first frame says that it is ready.
+
+        Args:
+            engine: Name of the engine.
+            threads: Threads of the engine.
+            controller: Process at whose end an idle child exits too; None for this process.
+        """
         lifeline, self.lifeline = os.pipe()
         config = {
             "parent": os.getpid(),
@@ -191,24 +211,24 @@ class Child(PipedProcess):
             os.close(lifeline)
 
     def send(self, header: Header, *arrays: NDArray[np.float32]) -> None:
-        """Hand it a task; what it wrote to stderr before is forgotten."""
+        """Queue a task, and discard earlier output on stderr."""
         self.stderr.truncate(0)
         self.stderr.seek(0)
         super().send(header, *arrays)
 
     def pause(self) -> None:
-        """Hold it still, until `resume`."""
+        """Stop the process until `resume`."""
         if not self.paused:
             self.process.send_signal(signal.SIGSTOP)
             self.paused = True
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue a paused process."""
         if self.paused:
             self.process.send_signal(signal.SIGCONT)
             self.paused = False
 
     def end(self) -> None:
-        """Kill it and wait until its memory is back."""
+        """Kill the process and wait until its memory is freed."""
         super().end()
         os.close(self.lifeline)

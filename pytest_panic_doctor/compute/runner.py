@@ -1,6 +1,6 @@
-"""Computing in a child process that is watched from outside, and ended when it takes too much or too long.
+"""Runs computations in a child process that is watched from outside, and ended at its limits.
 
-Neither RLIMIT_AS nor MemoryError stops the engines cleanly, and nothing in Python interrupts their C++ threads.
+RLIMIT_AS and MemoryError do not stop the engines cleanly, and nothing in Python interrupts their C++ threads.
 """
 
 from __future__ import annotations
@@ -26,36 +26,42 @@ from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.engines import would_compute
 
 FASTEST_GROWTH = 2e9
-"""Bytes per second: the fastest growth of a child that was seen, 1.8e9, a little rounded up."""
+"""Bytes per second: the fastest growth of a child that was measured, 1.8e9, rounded up."""
 
 FASTEST_POLL, SLOWEST_POLL = 0.005, 0.05
-"""Seconds between two looks at a child, at least and at most: it is looked at again before it can have used its grant
-up at its fastest. A look costs 40 µs, so 200 a second take less than a hundredth of a core."""
+"""Shortest and longest interval in seconds between two checks of a child.
+
+The next check comes before a child can use up its grant at its fastest growth. A check takes 40 µs.
+"""
 
 REPORT_INTERVAL = 0.5
-"""Seconds between two entries in the ledger of what a child has."""
+"""Seconds between two updates of the child's size in the ledger."""
 
 START_TIMEOUT = 120.0
-"""Seconds after which a child that is not ready never will be; importing an engine takes 1 to 2 s."""
+"""Seconds for a child to start; importing an engine takes 1 to 2 s."""
 
 GRACE = 0.5
-"""Seconds after which a child that ends a computation at its limits by itself is ended where it has not."""
+"""Seconds beyond the timeout for a child that ends a computation at its limits by itself."""
 
 LEDGER_TIMEOUT = 2.0
-"""Seconds of waiting for room after which an idle child is ended: it holds room that others may wait for, and takes
-less than that to start again."""
+"""Seconds of waiting for room after which an idle child is ended, because others may need its memory."""
 
 RECYCLE = 250_000_000
-"""An idle child that keeps more than this is replaced, so that others have the room."""
+"""An idle child above this size in bytes is replaced, to free memory for others."""
 
 FailureKind = Literal["memory", "timeout", "died", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A cloud to compute the diagram of: float32, shape (n, d); `tolerance` None: the default.
+    """A diagram to compute.
 
-    `stored` is the number of points as a person knows it, where repeats were merged already.
+    Attributes:
+        points: The cloud, float32, shape (n, d).
+        label: Name for progress displays.
+        max_dim: The highest homology dimension.
+        tolerance: Merging tolerance; None for the default.
+        stored: Number of points before merging; 0 if `points` are not merged.
     """
 
     points: Points
@@ -66,13 +72,16 @@ class Task:
 
     @property
     def count(self) -> int:
-        """The number of points as a person knows it."""
+        """Number of points for messages."""
         return self.stored or len(self.points)
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A diagram, and what it took: seconds of wall time, peak resident bytes of the process that computed."""
+    """A diagram and what it took: seconds of wall time, and peak resident bytes of the process that computed.
+
+    `distinct` is the number of points after merging, with `tolerance` in the unit of the points.
+    """
 
     diagram: Diagram
     distinct: int
@@ -84,12 +93,12 @@ class Computed:
 
 
 class ComputationFailed(Exception):
-    """A diagram that was not computed; the text is one sentence that says why and what would help."""
+    """Raised when a diagram was not computed; the message is one sentence with the reason and advice."""
 
     def __init__(
         self, happened: str, kind: FailureKind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
     ) -> None:
-        """`seconds` and `peak_memory` (bytes) up to the end."""
+        """Set the parts of the message; `seconds` and `peak_memory` (bytes) are counted until the end."""
         super().__init__(f"{happened}; {advice}" if advice else happened)
         self.happened = happened
         self.advice = advice
@@ -98,7 +107,7 @@ class ComputationFailed(Exception):
         self.peak_memory = peak_memory
 
     def as_plain(self) -> dict[str, object]:
-        """Plain values, for the way to another process."""
+        """Plain values, to send to another process."""
         return {
             "why": self.kind,
             "happened": self.happened,
@@ -109,7 +118,7 @@ class ComputationFailed(Exception):
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object]) -> ComputationFailed:
-        """The inverse."""
+        """Make the exception from the values of `as_plain`."""
         kind: FailureKind = plain["why"]  # type: ignore[assignment]
         return cls(
             str(plain["happened"]),
@@ -121,11 +130,11 @@ class ComputationFailed(Exception):
 
 
 class PreemptedError(Exception):
-    """The child has to make room for another one."""
+    """Raised when the child was preempted to free memory for an earlier task."""
 
 
 class DiagramRunner:
-    """Computes diagrams one after another, in a child that lasts and is replaced when it dies. A context manager."""
+    """Computes diagrams one after another in a child, which is reused, and replaced if it dies. A context manager."""
 
     def __init__(
         self,
@@ -137,9 +146,15 @@ class DiagramRunner:
         is_active: Callable[[], bool] = lambda: True,
         controller: int | None = None,
     ) -> None:
-        """`timeout` in seconds for each diagram; `wanted` is asked all the time, and ends it when false.
+        """Configure the runner; a child is started for the first task.
 
-        An idle child ends with the process `controller`; default: this one.
+        Args:
+            engine: Name of the engine.
+            threads: Threads of the engine.
+            budget: The session's memory budget.
+            timeout: Seconds for each diagram; None for no limit.
+            is_active: Called often; the computation ends when it returns False.
+            controller: Process at whose end an idle child exits; None for this process.
         """
         self.engine = engine
         self.threads = threads
@@ -151,7 +166,7 @@ class DiagramRunner:
         budget.register_worker()
 
     def __enter__(self) -> Self:
-        """Nothing is started before the first task."""
+        """Return the runner."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -165,10 +180,13 @@ class DiagramRunner:
             child.end()
 
     def compute(self, task: Task) -> Computed:
-        """The diagram of a cloud; raises `ComputationFailed`, or `Stopped` where it is no longer wanted.
+        """Compute the diagram of a cloud.
 
-        A child that dies by itself is retried once, alone. One that has to make room for another is begun again when
-        it can have all the room.
+        A child that dies by itself is retried once, alone. A preempted one is restarted when it can have all the room.
+
+        Raises:
+            ComputationFailed: The diagram was not computed.
+            Stopped: `is_active` returned False, or the session is over.
         """
         try:
             distinct = len({point.tobytes() for point in task.points})
@@ -180,7 +198,7 @@ class DiagramRunner:
         except ComputationFailed:
             raise
         except BaseException:
-            # Ctrl-C, or the session is over.
+            # Ctrl-C, or the session is over: leave no child behind.
             self.close()
             raise
         return computed
@@ -219,6 +237,7 @@ class DiagramRunner:
             header, arrays = self._result(child, task, grant, attempt)
         except BaseException as error:
             self.close()
+            # Another worker killed the child to free memory: not a crash.
             if isinstance(error, ChildDied) and grant.ended:
                 raise PreemptedError from None
             raise
@@ -246,7 +265,7 @@ class DiagramRunner:
         return computed
 
     def _start_child(self) -> Child:
-        """The child: the one that is there, or a new one."""
+        """Return the running child, starting one if needed."""
         if self._child is None or self._child.process.poll() is not None:
             self.close()
             with defer_sigint():
@@ -256,7 +275,7 @@ class DiagramRunner:
     def _result(
         self, child: Child, task: Task, grant: Grant, attempt: Attempt
     ) -> tuple[dict[str, object], list[NDArray[np.generic]]]:
-        """Wait for the frame that ends the task, and look at the child all the while."""
+        """Watch the child until the frame that ends the task."""
         pause = FASTEST_POLL
         while True:
             frame = child.receive(pause)
@@ -275,7 +294,7 @@ class DiagramRunner:
                 return frame
 
     def _poll(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> float:
-        """Look at the child once; returns the seconds until the next look."""
+        """Check the child once; returns the seconds until the next check."""
         self._check_active()
         attempt.size = resident(child.pid)
         attempt.peak = max(attempt.peak, attempt.size)
@@ -301,7 +320,7 @@ class DiagramRunner:
         now = time.monotonic()
         over = attempt.size > grant.bytes
         if over:
-            # First of all: to ask takes time, and the ledger's lock.
+            # Pause it first: the request takes time and needs the ledger's lock.
             child.pause()
         answer = GrowthDecision.KEPT
         if now - attempt.reported > REPORT_INTERVAL:
@@ -316,6 +335,7 @@ class DiagramRunner:
         if answer is GrowthDecision.FULL:
             raise out_of_memory_failure(task, attempt, grant)
         if answer is GrowthDecision.WAIT:
+            # Ask again at the next check.
             child.pause()
             attempt.asked = attempt.reported = 0.0
         else:
@@ -328,7 +348,7 @@ def describe_diagram(points: int) -> str:
 
 
 def out_of_memory_failure(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
-    """The failure of a diagram that ran alone and reached the limit."""
+    """Failure of a diagram that ran alone and reached the limit."""
     fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
     return ComputationFailed(
         f"{describe_diagram(task.count)} reached {format_size(attempt.size)}, its limit, "
@@ -342,9 +362,9 @@ def out_of_memory_failure(task: Task, attempt: Attempt, grant: Grant) -> Computa
 
 
 def more_memory(reached: int, limit: int) -> str:
-    """A limit that is worth a try: three times what was reached, and never less than one and a half of the limit.
+    """Suggest a limit of at least three times the bytes reached, and 1.5 times the present limit.
 
-    The next of 1, 2, 3, 4, 6, 8, 12, 16 … GB.
+    It is the next of 1, 2, 3, 4, 6, 8, 12, 16 … GB, as `--doctor-memory` takes it.
     """
     least = max(3 * reached, 1.5 * limit) / 1e9
     power = 2.0 ** max(0, math.floor(math.log2(least)))
@@ -352,7 +372,7 @@ def more_memory(reached: int, limit: int) -> str:
 
 
 def timeout_message(task: Task, timeout: float, progress: str = "") -> str:
-    """The sentence of a diagram that took too long; `progress` is how far it came, where that is known."""
+    """Message for a diagram that reached the timeout; `progress` is empty if unknown."""
     steps = (10, 30, 60, 120, 300, 600, 1800)
     longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
     where = f", in {progress}" if progress else ""
@@ -361,7 +381,7 @@ def timeout_message(task: Task, timeout: float, progress: str = "") -> str:
 
 
 def crash_failure(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
-    """The failure of a diagram whose child died by itself, and once more when it ran alone."""
+    """Failure of a diagram whose child died by itself, and again when it ran alone."""
     how = [text for text, _ in deaths]
     last = deaths[-1][1]
     return ComputationFailed(

@@ -1,7 +1,7 @@
-"""Small clouds, computed in this process: a child, its start and the ledger of memory would cost more than they take.
+"""Computes small clouds in this process, because starting a child and using the ledger would take longer.
 
-The doctor's own engine alone is trusted with that: it lets other threads run, counts its bytes, and ends by itself at a
-deadline. What reaches a limit here is begun again in a watched child, as if it had not been tried.
+Only the engine `native` is used for this: it releases the GIL, limits its memory, and stops at a deadline. A cloud that
+reaches a limit here is computed again in a watched child.
 """
 
 from __future__ import annotations
@@ -19,33 +19,37 @@ from pytest_panic_doctor.topology.native import LimitReached
 from pytest_panic_doctor.topology.threads import one_thread
 
 SMALL_CLOUD = 256
-"""Points of a small cloud: their distances, their ranks and the columns to reduce take 1 to 2 MB."""
+"""Most points of a small cloud: its distances, ranks and columns take 1 to 2 MB."""
 
 SMALL_SECONDS = 0.5
-"""A limit a hundred times above what such a cloud takes on average; for so long nobody asks whether it is wanted."""
+"""Limit in seconds, a hundred times the average. `is_active` is not called in this time."""
 
 SMALL_MEMORY = 8_000_000
-"""Bytes that the engine may allocate, well within what the ledger never grants (`budget.headroom`)."""
+"""Limit of the engine in bytes, well below what the ledger never grants (`budget.headroom`)."""
 
 
 COUNT_INTERVAL = 0.25
-"""Seconds between two entries in the ledger of how many were computed."""
+"""Seconds between two updates of the ledger's number of diagrams."""
 
 
 class SmallFirst(DiagramRunner):
-    """Computes small clouds in this process, and all others as any `DiagramRunner` does."""
+    """Computes small clouds in this process, and all others as `DiagramRunner` does."""
 
     _computed = 0
     _counted = -COUNT_INTERVAL
 
     def compute(self, task: Task) -> Computed:
-        """The diagram of a cloud; raises as `DiagramRunner.compute`."""
+        """Compute the diagram of a cloud; raises as `DiagramRunner.compute`."""
         return self.compute_small(task) or super().compute(task)
 
     def compute_small(self, task: Task) -> Computed | None:
-        """The diagram of a small cloud; None where it is to be computed in a child.
+        """Compute the diagram of a small cloud.
 
-        Raises `Stopped` where nothing is wanted any longer.
+        Returns:
+            None if a child has to compute it.
+
+        Raises:
+            Stopped: `is_active` returned False.
         """
         if not self.is_active():
             raise Stopped("no longer wanted")
@@ -63,7 +67,7 @@ class SmallFirst(DiagramRunner):
             self.budget.count(diagrams)
 
     def close(self) -> None:
-        """End the child, and count what is not counted yet."""
+        """End the child, and update the ledger's number of diagrams."""
         with suppress(Stopped):
             self._count()
         super().close()
@@ -71,7 +75,7 @@ class SmallFirst(DiagramRunner):
 
 @cache
 def uses_native(engine: str, max_dim: int) -> bool:
-    """Whether the doctor's own engine is what this name comes to."""
+    """Whether this engine name resolves to `native`."""
     try:
         return resolve_engine(engine, max_dim) == Native.name
     except DoctorError:
@@ -79,9 +83,14 @@ def uses_native(engine: str, max_dim: int) -> bool:
 
 
 def compute_in_process(task: Task, timeout: float | None = None) -> Computed | None:
-    """The diagram of a small cloud, by the engine `native`; None where it is not small, or a limit was reached.
+    """Compute the diagram of a small cloud with the engine `native`.
 
-    `timeout` in seconds, where less than `SECONDS` are given to a diagram.
+    Args:
+        task: The cloud.
+        timeout: Limit in seconds, if below `SMALL_SECONDS`.
+
+    Returns:
+        None if the cloud is not small, or a limit was reached.
     """
     if len(task.points) > SMALL_CLOUD:
         return None

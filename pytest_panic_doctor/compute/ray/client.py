@@ -1,4 +1,4 @@
-"""The pytest side of a cluster: what is sent to it, what comes back, and which nodes there are. Imports no Ray."""
+"""The pytest side of a Ray cluster: sends clouds, receives bars, knows the nodes. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -26,41 +26,48 @@ from pytest_panic_doctor.topology.cloud import Points
 DRIVER = "pytest_panic_doctor.compute.ray.driver"
 
 LOCAL_ADDRESS = "local"
-"""Ray's own word for a cluster that is begun here and ends with its driver."""
+"""Ray's name for a cluster that is started here and ends with its driver."""
 
 REACHABLE_TIMEOUT = 5.0
-"""Seconds for which a cluster's address is given to take a connection."""
+"""Seconds for a cluster's address to accept a connection."""
 
 CONNECT_TIMEOUT = 45.0
-"""Seconds for which Ray is given to join a cluster or to begin one; 4 to 5 were seen."""
+"""Seconds for Ray to join or start a cluster; 4 to 5 were measured."""
 
 EXIT_WAIT = 1.0
-"""Seconds for which killed processes are given to be gone."""
+"""Seconds to wait until killed processes are gone."""
 
 MAX_FOLDER = 40
-"""Bytes of the path of a local Ray's folder: it makes sockets 64 below, and unix(7) allows 107."""
+"""Longest path in bytes of a local Ray's folder: its sockets are 64 bytes longer, and unix(7) allows 107."""
 
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
-"""Where a folder is made whose path is short."""
+"""Folders with short paths, tried in this order."""
 
 RAY_OVERHEAD = 600_000_000
-"""Bytes that a local Ray's own processes have, measured: 540 MB."""
+"""Bytes of a local Ray's own processes; 540 MB were measured."""
 
 ClientAnswer = tuple[dict[str, object], list[NDArray[np.float32]]]
-"""A header of the kind done, failed, lost or broken, with the key of its task; and the bars."""
+"""Header of the kind done, failed, lost or broken, with the key of its task; and the bars."""
 
 
 class ClusterUnavailableError(DoctorError):
-    """There is no cluster; the text is one sentence that says what to do."""
+    """Raised when there is no cluster; the message is one sentence that says what to do."""
 
 
 class ClusterClient:
-    """A connection to a cluster, through a process that speaks to Ray."""
+    """A connection to a cluster, through a driver process."""
 
     def __init__(self, address: str, memory: int, scratch: Path, is_active: Callable[[], bool] = lambda: True) -> None:
-        """Join the cluster at `address`, or begin a local Ray within `memory` bytes; raises `NoCluster`.
+        """Join the cluster, or start a local Ray.
 
-        `scratch` is where a local Ray keeps its files. `wanted` is asked meanwhile, and ends it when false.
+        Args:
+            address: `host:port`, or `local`.
+            memory: Bytes for a local Ray.
+            scratch: Folder for the files of a local Ray.
+            is_active: Called while waiting; ends the attempt when it returns False.
+
+        Raises:
+            ClusterUnavailableError: There is no cluster.
         """
         self.address = address
         self.nodes: tuple[Node, ...] = ()
@@ -102,19 +109,26 @@ class ClusterClient:
 
     @property
     def busy(self) -> bool:
-        """Whether something is still on its way to the driver."""
+        """Whether something still has to be written to the driver."""
         return bool(self._driver.outgoing)
 
     def submit(self, key: str, spec: TaskSpec, points: Points) -> None:
-        """Hand merged points to the cluster; an answer comes with the same key."""
+        """Send merged points to the cluster; the answer has the same key."""
         self._driver.send({"kind": "submit", "key": key, "spec": spec.as_plain()}, points)
 
     def cancel(self, key: str) -> None:
-        """Take a task back; no answer comes."""
+        """Cancel a task; there will be no answer."""
         self._driver.send({"kind": "cancel", "key": key})
 
     def receive(self, seconds: float) -> ClientAnswer | None:
-        """The next answer, if one comes within `seconds`; raises `ChildDied` where the cluster is lost."""
+        """Wait for the next answer.
+
+        Returns:
+            None if there is none within `seconds`.
+
+        Raises:
+            ChildDied: The cluster is lost.
+        """
         frame = self._driver.receive(seconds)
         if frame is None:
             return None
@@ -130,7 +144,7 @@ class ClusterClient:
         self.nodes = tuple(Node(int(cpus), int(memory), int(store)) for cpus, memory, store in nodes if cpus >= 1)
 
     def close(self) -> None:
-        """End the driver, with it its tasks, and a Ray that was begun here with every process of it."""
+        """End the driver and its tasks, and all processes of a local Ray."""
         try:
             tree = psutil.Process(self._driver.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -147,9 +161,10 @@ class ClusterClient:
 
 
 def folder_for_ray(scratch: Path) -> Path:
-    """Where a local Ray keeps its files: below `scratch`, or in a folder of its own where that is too long.
+    """Folder for the files of a local Ray: in `scratch`, or a new one if that path is too long.
 
-    Raises `NoCluster` where no short folder can be made.
+    Raises:
+        ClusterUnavailableError: No short folder can be created.
     """
     within = scratch / "ray"
     if len(os.fsencode(within)) <= MAX_FOLDER:
@@ -165,7 +180,7 @@ def folder_for_ray(scratch: Path) -> Path:
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether a process still has anything: one that nobody has collected yet has not."""
+    """Whether a process is running. Zombies count as ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -181,7 +196,7 @@ def describe_address(address: str) -> str:
 
 
 def check_reachable(address: str) -> None:
-    """Raise `NoCluster` where nothing listens at `host:port`: Ray itself tries for minutes."""
+    """Raise `ClusterUnavailableError` if nothing listens at `host:port`: Ray itself tries for minutes."""
     match = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address)
     if not match:
         return

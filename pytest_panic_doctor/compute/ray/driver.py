@@ -1,6 +1,6 @@
-"""The process that speaks to Ray: `python -m pytest_panic_doctor.compute.ray.driver ORDERS`.
+"""The process that uses Ray: `python -m pytest_panic_doctor.compute.ray.driver CONFIG`.
 
-It takes frames with clouds from the pytest side, hands them to the cluster, and sends back what comes.
+It receives frames with clouds from the pytest side, submits them to the cluster, and sends the results back.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.compute.ray import task
 
 RESULT_POLL = 0.05
-"""Seconds between two looks at what has come."""
+"""Seconds between two checks for results."""
 
 NODE_POLL = 1.0
-"""Seconds between two looks at the nodes."""
+"""Seconds between two checks of the nodes."""
 
 LOCAL_STORE = 200_000_000
-"""Bytes of a local Ray's object store: clouds in flight, of some MB each."""
+"""Bytes of a local Ray's object store: submitted clouds have some MB each."""
 
 Frame = tuple[dict[str, object], list[NDArray[np.generic]]]
 
 
 def listen(source: BinaryIO, frames: queue.SimpleQueue[Frame]) -> None:
-    """Read frames for ever; end this process, and all that it has started, where the pytest side is gone."""
+    """Read frames without end; exit with all descendants when the pytest side is gone."""
     while True:
         sizes = source.read(LENGTHS.size)
         if len(sizes) < LENGTHS.size:
@@ -53,7 +53,7 @@ def listen(source: BinaryIO, frames: queue.SimpleQueue[Frame]) -> None:
 
 
 def exit_now() -> None:
-    """At once: Ray takes more than a second to shut down, and then nothing is left that it could still save.
+    """Exit immediately, without ray.shutdown(), which takes over a second and has nothing left to save.
 
     The head of a cluster ends the tasks of a driver whose connection is gone.
     """
@@ -66,7 +66,7 @@ class Driver:
     """One connection to one cluster."""
 
     def __init__(self, sink: BinaryIO, frames: queue.SimpleQueue[Frame]) -> None:
-        """`sink` leads to the pytest side, `frames` come from it."""
+        """Set the stream to the pytest side, and the queue of frames from it."""
         self.sink = sink
         self.frames = frames
         self.submitted: dict[ray.ObjectRef, str] = {}
@@ -74,7 +74,13 @@ class Driver:
         self.polled = 0.0
 
     def connect(self, address: str, memory: int, folder: str) -> None:
-        """Join the cluster at `address`, or begin one of `memory` bytes on this machine where that is «local»."""
+        """Join a cluster, or start one on this machine.
+
+        Args:
+            address: `host:port`, or `local`.
+            memory: Bytes of a local cluster.
+            folder: Folder of a local cluster.
+        """
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
@@ -96,7 +102,7 @@ class Driver:
         self.send({"kind": "ready", "version": version("ray")})
 
     def serve(self) -> None:
-        """Until the pytest side is gone."""
+        """Handle frames and results until the pytest side is gone."""
         while True:
             try:
                 header, arrays = self.frames.get(timeout=0 if self.submitted else RESULT_POLL)
@@ -108,7 +114,7 @@ class Driver:
                 self.poll_nodes()
 
     def handle(self, header: dict[str, object], arrays: list[NDArray[np.generic]]) -> None:
-        """Hand a task to the cluster, or take one back."""
+        """Submit or cancel a task."""
         key = str(header["key"])
         if header["kind"] == "cancel":
             for ref in [ref for ref, each in self.submitted.items() if each == key]:
@@ -117,7 +123,7 @@ class Driver:
             return
         spec = header["spec"]
         assert isinstance(spec, dict)
-        # Nothing is tried again by Ray: what is lost is counted, and said, on the pytest side.
+        # No retries by Ray: the pytest side counts and reports losses.
         options = self.compute.options(
             num_cpus=spec["threads"], memory=spec["memory"], max_retries=0, name=f"diagram {spec['label']}"
         )
@@ -129,7 +135,7 @@ class Driver:
             self.submitted[ref] = key
 
     def poll_results(self) -> None:
-        """Send what has come back."""
+        """Send all results that have arrived."""
         if not self.submitted:
             return
         finished, _ = ray.wait(list(self.submitted), num_returns=len(self.submitted), timeout=RESULT_POLL)
@@ -137,7 +143,7 @@ class Driver:
             self.send_result(ref, self.submitted.pop(ref))
 
     def send_result(self, ref: ray.ObjectRef, key: str) -> None:
-        """Send one answer, or why there is none."""
+        """Send one result, or the reason for its failure."""
         try:
             header, bars = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
@@ -148,7 +154,7 @@ class Driver:
             self.send({**header, "key": key}, bars)
 
     def poll_nodes(self) -> None:
-        """Tell which nodes there are, where that has changed."""
+        """Send the list of nodes if it has changed."""
         self.polled = time.monotonic()
         nodes = [
             [each["Resources"].get(name, 0) for name in ("CPU", "memory", "object_store_memory")]
@@ -160,7 +166,7 @@ class Driver:
             self.send({"kind": "nodes", "nodes": nodes})
 
     def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.generic]] = ()) -> None:
-        """One frame."""
+        """Send one frame."""
         for piece in pack(header, arrays):
             self.sink.write(piece)
         self.sink.flush()
@@ -182,18 +188,18 @@ LOSSES = {
 
 
 def describe_loss(error: BaseException) -> str:
-    """How a task was lost, as a clause: by the class of the error or the nearest above it that has words."""
+    """How a task was lost, as a clause, by the class of the error or the nearest base class in `LOSSES`."""
     names = [each.__name__ for each in type(error).__mro__]
     return next((LOSSES[name] for name in names if name in LOSSES), f"Ray reports {names[0]}")
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error that a task ended with, which names it."""
+    """The last line of a task's error, which names it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def run_driver(config: str) -> None:
-    """`orders` is JSON: address, memory, folder, and the folders where modules may lie."""
+    """Run the driver; `config` is JSON with the keys address, memory, folder and path."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = json.loads(config)
     source, sink = take_over_stdio()

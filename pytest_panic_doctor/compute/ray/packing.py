@@ -1,4 +1,4 @@
-"""What a task asks of a cluster, and how many may be in flight."""
+"""Resources of a cluster: what a task requests, and how many tasks may be submitted."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pytest_panic_doctor.compute.budget import GRANT_MARGIN, MOST_HEADROOM
 
 WORKER = 130_000_000
-"""Bytes of a Ray worker and of the process that watches in it, before the child; measured: 92 MB idle, 112 at work."""
+"""Bytes of a Ray worker with the watching process, without the child; measured: 92 MB idle, 112 MB busy."""
 
 SPARE_STORE = 0.5
-"""The part of a node's object store that clouds in flight may take: more would be spilled to its disk."""
+"""Fraction of a node's object store that submitted clouds may take; more would be spilled to disk."""
 
 FEWEST_WAITING = 2
-"""Tasks that wait on the cluster, so that no node is idle while the next cloud is loaded; or one for each 4 cores."""
+"""Tasks kept waiting on the cluster, so that no node is idle while the next cloud loads; at least 1 per 4 cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a node has in all: cores, bytes for tasks, bytes of its object store."""
+    """Total resources of a node: cores, bytes for tasks, bytes of its object store."""
 
     cores: int
     memory: int
@@ -29,7 +29,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ResourceRequest:
-    """What a task asks for: cores, bytes, and bytes of its cloud in the object store."""
+    """Resources that a task requests: cores, bytes, and bytes of its cloud in the object store."""
 
     cores: int
     memory: int
@@ -37,33 +37,33 @@ class ResourceRequest:
 
 
 def memory_request(child: int) -> int:
-    """The bytes that a task asks for so that its child can grow to `child` bytes before its watcher says no."""
+    """Bytes that a task requests so that its child can grow to `child` bytes."""
     return int((child + WORKER + 2 * GRANT_MARGIN) / (1 - MOST_HEADROOM))
 
 
 def largest_memory(nodes: Iterable[Node]) -> int:
-    """Bytes of the largest node; 0 where there is none."""
+    """Bytes of the largest node; 0 without nodes."""
     return max((node.memory for node in nodes), default=0)
 
 
 def total_cores(nodes: Iterable[Node]) -> int:
-    """The cores of all nodes."""
+    """Cores of all nodes."""
     return sum(node.cores for node in nodes)
 
 
 def threads_for(nodes: Sequence[Node], left: int) -> int:
-    """Threads for each task: one, as long as there are diagrams enough to keep every core busy so."""
+    """Threads for each task: one, while enough diagrams are left to keep every core busy."""
     most = max((node.cores for node in nodes), default=1)
     return max(1, min(most, total_cores(nodes) // max(1, left)))
 
 
 def fits(request: ResourceRequest, nodes: Iterable[Node]) -> bool:
-    """Whether some node could run it, were it empty."""
+    """Whether an empty node could run the task."""
     return any(request.cores <= node.cores and request.memory <= node.memory for node in nodes)
 
 
 def count_waiting(submitted: Iterable[ResourceRequest], nodes: Sequence[Node]) -> int:
-    """How many of the tasks in flight cannot run yet: the first node with room takes each, in the order given."""
+    """Number of submitted tasks that cannot run yet, if each takes the first node with room, in the given order."""
     free = [[node.cores, node.memory] for node in nodes]
     left = 0
     for request in submitted:
@@ -78,7 +78,7 @@ def count_waiting(submitted: Iterable[ResourceRequest], nodes: Sequence[Node]) -
 
 
 def has_room(submitted: Sequence[ResourceRequest], nodes: Sequence[Node]) -> bool:
-    """Whether one more task may be put in flight: back-pressure follows the cluster as it is now."""
+    """Whether one more task may be submitted."""
     if not nodes:
         return False
     store = min(node.store for node in nodes) * SPARE_STORE

@@ -1,4 +1,4 @@
-"""What runs on a node of the cluster: one diagram, in a child that is watched as on one machine. Knows no Ray."""
+"""What runs on a node of the cluster: one diagram, in a watched child as on one machine. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -19,12 +19,23 @@ from pytest_panic_doctor.compute.runner import ComputationFailed, DiagramRunner,
 from pytest_panic_doctor.topology.cloud import Points
 
 TaskAnswer = tuple[dict[str, object], list[NDArray[np.float32]]]
-"""A header, and the bars of each homology dimension."""
+"""Header, and the bars of each homology dimension."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A diagram to compute of merged points, which were `stored` points before; `memory` in bytes, `timeout` in s."""
+    """A diagram to compute of merged points.
+
+    Attributes:
+        label: Name of the diagram.
+        stored: Number of points before merging.
+        max_dim: The highest homology dimension.
+        engine: Name of the engine.
+        threads: Threads of the engine.
+        memory: Limit in bytes.
+        timeout: Limit in seconds; None for no limit.
+        doctor: Version of this package.
+    """
 
     label: str
     stored: int
@@ -36,15 +47,23 @@ class TaskSpec:
     doctor: str = field(default_factory=lambda: version("pytest-panic-doctor"))
 
     def as_plain(self) -> dict[str, object]:
-        """Plain values, for the way to the cluster."""
+        """Plain values, to send to the cluster."""
         return asdict(self)
 
 
 def run_task(plain: dict[str, object], points: Points, folders: Sequence[str]) -> TaskAnswer:
-    """The bars, or why there are none: what a user can cause is an answer, and no exception, which Ray would wrap.
+    """Compute the diagram on a node.
 
-    Points that were merged are not merged again: the tolerance is 0. An engine of the user's own is looked for in
-    `folders` too, those of them that this node has.
+    The points are merged already, so the tolerance is 0. Failures that a user can cause are returned, not raised,
+    because Ray would wrap an exception.
+
+    Args:
+        plain: A `TaskSpec` as plain values.
+        points: The merged points, float32, shape (m, d).
+        folders: Folders in which to look for a user's engine, if the node has them.
+
+    Returns:
+        The header of kind done and the bars, or the header of kind failed.
     """
     sys.path.extend(folder for folder in folders if folder not in sys.path and Path(folder).is_dir())
     spec = TaskSpec(**plain)  # type: ignore[arg-type]
@@ -77,5 +96,5 @@ def run_task(plain: dict[str, object], points: Points, folders: Sequence[str]) -
 
 
 def failure_header(failure: ComputationFailed) -> dict[str, object]:
-    """A failure as the header of an answer."""
+    """Header of the answer for a failure."""
     return {"kind": "failed"} | failure.as_plain()
