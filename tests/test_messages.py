@@ -17,7 +17,6 @@ WAITING = (
     "errors.py",
     "formatting.py",
     "plugin.py",
-    "database/",
     "rules/",
     "examination/",
     "repair/",

@@ -1,1 +1,1 @@
-"""Descriptions of the stores of trajectories that the doctor knows, and the encodings of their values."""
+"""Reading trajectory databases: the file, the generations of the research tool, and the encodings of their values."""

@@ -1,4 +1,4 @@
-"""The stored point cloud of a run, and the stored diagrams of it, as the database has them now."""
+"""The stored point cloud of a run, and its stored diagrams, as the database has them now."""
 
 from __future__ import annotations
 
@@ -16,47 +16,52 @@ from pytest_panic_doctor.database.room import VALUE_COPIES, MemoryRoom
 from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects, usable_vectors
 
 NEWEST_FIRST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
-"""The order in which rows that should be one are preferred: finished, then latest, then by id, which is a UUIDv7."""
+"""Order of preference among duplicate rows: finished, then latest, then by id, which is a UUIDv7."""
 
 LEAST_POINTS = 2
-"""Points of the smallest cloud of which the research tool makes a diagram; of one that is smaller none is missing."""
+"""Fewest points for which the research tool makes a diagram; for fewer none is missing."""
 
 RUNS_SAMPLED = 25
+"""Runs whose vectors are sampled to find the width."""
 
 FEW_RUNS = 4
-"""Fewer runs than these are no sample."""
+"""Fewest runs that make a sample."""
 
 VECTOR_SIZES = (
     "SELECT length(e.vector) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
     "AND e.embedding_model = :model WHERE i.run_id = r.id AND typeof(e.vector) = 'blob'"
 )
-"""The bytes of each vector of a run."""
+"""Bytes of each vector of a run."""
 
 
 UNORDERED = (
     "SELECT i.rowid, e.rowid, e.vector, i.sequence_number FROM invocation i LEFT JOIN embedding e "
     "ON e.invocation_id = i.id AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ?"
 )
-"""The invocations of a kind in a run, and their vectors by a model."""
+"""Invocations of one type in a run, and their vectors by a model."""
 
 NEWEST_EMBEDDING = ", ".join(f"e.{term}" for term in NEWEST_FIRST.split(", "))
 
 Row = tuple[int, int | None, bytes | None, object]
+"""An embedding: rowid of the invocation, rowid of the embedding, vector, sequence number."""
 
 ROW_OVERHEAD = 160
 """Bytes of a row in Python beside its vector."""
 
 FETCH_SIZE = 1000
-"""Rows that are asked for at a time."""
+"""Rows fetched at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCloud:
     """The point cloud of (run, embedding model).
 
-    `points` is float32, shape (n, width), in sequence order: for each invocation of the model's type its newest usable
-    vector. `blocks` says, one clause a rule, what makes the cloud incomplete or unusable; points are then fewer than
-    they should be, and no diagram may be computed from them. `invocations` is the number of points there should be.
+    Attributes:
+        points: float32, shape (n, width), in sequence order: the newest usable vector of each invocation of the model's
+            type.
+        invocations: The number of points there should be.
+        blocks: What makes the cloud incomplete or unusable, one clause for each rule. If there is any, points are
+            missing and no diagram may be computed.
     """
 
     points: NDArray[np.float32]
@@ -71,19 +76,19 @@ class StoredCloud:
 
 @dataclass(frozen=True, slots=True)
 class StoredDiagram:
-    """One row of `persistencediagram`; `payload` is None where it is NULL, and empty bytes where it is not a blob."""
+    """A row of `persistencediagram`; `payload` is None for NULL, and empty if it is not a blob."""
 
     id: str
     payload: bytes | None
 
 
 def load_diagrams(db: sqlite3.Connection, run: str, model: str) -> list[StoredDiagram]:
-    """The diagrams of (run, embedding model), the newest first."""
+    """Diagrams of (run, embedding model), the newest first."""
     return list(iterate_diagrams(db, run, model))
 
 
 def iterate_diagrams(db: sqlite3.Connection, run: str, model: str) -> Iterator[StoredDiagram]:
-    """The same one by one: of several, one payload is in memory at a time, and none is sorted."""
+    """Diagrams of (run, embedding model), the newest first, with one payload in memory at a time."""
     found = "FROM persistencediagram WHERE run_id = ? AND embedding_model = ?"
     only = db.execute(f"SELECT id, diagram_data {found} LIMIT 2", (run, model))
     first = only.fetchone()
@@ -100,28 +105,31 @@ def iterate_diagrams(db: sqlite3.Connection, run: str, model: str) -> Iterator[S
 
 
 def as_payload(data: object) -> bytes | None:
-    """A `diagram_data` value as a payload."""
+    """A `diagram_data` value as a payload: bytes, or None for NULL."""
     return data if data is None or isinstance(data, bytes) else b""
 
 
 def has_payload(db: sqlite3.Connection, run: str, model: str) -> list[bool]:
-    """For each diagram of (run, embedding model) whether it is not NULL; no payload is read."""
+    """For each diagram of (run, embedding model) whether it is not NULL; reads no payload."""
     where = "persistencediagram WHERE run_id = ? AND embedding_model = ?"
     rows = db.execute(f"SELECT typeof(diagram_data) <> 'null' FROM {where}", (run, model))
     return [bool(value) for (value,) in rows]
 
 
 def invocation_count(db: sqlite3.Connection, run: str, kind: str) -> int:
-    """How many points the cloud should have."""
+    """The number of points that the cloud should have."""
     sql = "SELECT count(*) FROM invocation WHERE run_id = ? AND type = ?"
     return int(db.execute(sql, (run, kind)).fetchone()[0])
 
 
 def vector_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
-    """The number of values of the model's vectors in this experiment: the commonest; 0 where there is none.
+    """Number of values of the model's vectors in this experiment.
 
-    The first and the last vector of each of the first 25 runs settle it where they agree; all are counted only where
-    they do not, or where there are so few that the damaged ones could agree.
+    The first and last vectors of the first 25 runs are sampled. Only if they differ, or are so few that damaged ones
+    could agree, all are counted.
+
+    Returns:
+        The most common width; 0 if there is no vector.
     """
     sampled = db.execute(
         f"SELECT ({VECTOR_SIZES} ORDER BY i.rowid LIMIT 1), ({VECTOR_SIZES} ORDER BY i.rowid DESC LIMIT 1) "
@@ -135,7 +143,7 @@ def vector_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
 
 
 def commonest_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
-    """The commonest number of values among all vectors of the model in the experiment; 0 where there is none."""
+    """The most common number of values among all vectors of the model in the experiment; 0 if there is none."""
     lengths = db.execute(
         "SELECT length(e.vector), count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
         "ON e.invocation_id = i.id AND e.embedding_model = :model WHERE r.experiment_id = :experiment "
@@ -153,17 +161,25 @@ def load_cloud(
     width: int,
     space: MemoryRoom = MemoryRoom(),  # noqa: B008
 ) -> StoredCloud:
-    """The cloud of (run, embedding model) in one query, over the indexes on run and invocation.
+    """Load the cloud of (run, embedding model) in one query, by the indexes on run and invocation.
 
-    `kind` is what the model embeds, None where nobody has said; `width` the number of values that a vector must have.
-    Raises `TooLarge` where the cloud does not fit into `space`.
+    Args:
+        db: The database.
+        run: Id of the run.
+        model: Name of the embedding model.
+        kind: What the model embeds, `TEXT` or `IMAGE`; None if unknown.
+        width: Expected number of values of a vector.
+        space: Memory that may be used.
+
+    Raises:
+        TooLarge: The cloud does not fit into `space`.
     """
     if kind is None:
         block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
         return StoredCloud(np.empty((0, width), np.float32), 0, (block,))
     rows = read_embeddings(db, f"{UNORDERED}", (model, run, kind), space)
     if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
-        # SQLite would sort rows together with their vectors, 3 KB a piece.
+        # Sorted here, because SQLite would sort the rows with their vectors, 3 KB each.
         rows.sort(key=itemgetter(3, 0))
         vectors = [row[2] for row in rows]
         if (points := usable_vectors(vectors, width)) is not None:
@@ -180,7 +196,7 @@ def load_cloud(
 def read_embeddings(
     db: sqlite3.Connection, query: str, parameters: tuple[str, str, str], space: MemoryRoom
 ) -> list[Row]:
-    """The rows of `UNORDERED`; raises `TooLarge` where they do not fit into `space`."""
+    """Fetch the rows of `UNORDERED`; raises `TooLarge` if they do not fit into `space`."""
     cursor = db.execute(query, parameters)
     rows: list[Row] = []
     size = 0
@@ -195,7 +211,12 @@ def read_embeddings(
 
 
 def choose_vectors(candidates: Sequence[Sequence[object]], width: int) -> StoredCloud:
-    """The cloud of the newest usable of each invocation's vectors, and what blocks it."""
+    """Build the cloud from the newest usable vector of each invocation.
+
+    Args:
+        candidates: The vectors of each invocation, the newest first.
+        width: Expected number of values of a vector.
+    """
     first = [vectors[0] if vectors else None for vectors in candidates]
     flawed = dict(find_defects(first, width))
     for index in [index for index in flawed if len(candidates[index]) > 1]:
@@ -211,7 +232,7 @@ def choose_vectors(candidates: Sequence[Sequence[object]], width: int) -> Stored
 
 
 def describe_blocks(count: int, missing: int, unusable: Counter[VectorDefect], width: int) -> Iterator[str]:
-    """What makes a cloud incomplete or unusable, with the rule that says so."""
+    """What makes a cloud incomplete or unusable, one clause for each rule."""
     if missing:
         has = "has" if missing == 1 else "have"
         yield f"{missing:,} of {count:,} invocations {has} no embedding (embedding-missing)"

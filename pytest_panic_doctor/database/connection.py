@@ -1,10 +1,10 @@
-"""Opening the database so that SQLite itself refuses to write, and leaves nothing behind.
+"""Opens the database for reading: SQLite itself refuses to write, and no file is left behind.
 
-A WAL database makes this harder than `mode=ro`: a read-only connection to one creates its `-shm` and `-wal` files and
-cannot take them away again (https://www.sqlite.org/wal.html, "Read-Only Databases"). So a WAL database that nobody has
-open, which is one without a `-shm` file, is read as immutable; or, where a dead program left a WAL, in exclusive
-locking mode without file locks, in which SQLite keeps the WAL's index on the heap and creates nothing. Whether somebody
-opened it meanwhile is looked at before and after each read, and the read repeated in the ordinary way if so.
+With WAL, `mode=ro` is not enough: a read-only connection creates `-shm` and `-wal` files and cannot remove them
+(https://www.sqlite.org/wal.html, "Read-Only Databases"). So a WAL database without a `-shm` file, which no program has
+open, is read as immutable. If a dead program left a WAL, it is read without file locks in exclusive locking mode, in
+which SQLite keeps the WAL's index on the heap and creates nothing. If another program opens the database during such
+a read, the read is repeated in the ordinary way.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ READ_TIMEOUT = 10.0
 
 
 class Unreadable(DoctorError):
-    """The file cannot be examined; the text is one sentence that says why and what to do."""
+    """Raised when the file cannot be examined; the message is one sentence with the reason and what to do."""
 
 
 def decode_leniently(value: bytes) -> str:
-    """TEXT as Python text, whatever bytes it holds: a torn string must not stop an examination."""
+    """Decode TEXT that is not UTF-8: damaged text must not stop an examination."""
     return value.decode("utf-8", errors="backslashreplace")
 
 
 def read_file_header(path: Path) -> bytes:
-    """The first 100 bytes; raises `Unreadable` unless they are those of an SQLite 3 database."""
+    """Read the first 100 bytes; raises `Unreadable` unless the file is an SQLite 3 database."""
     if not path.exists():
         raise Unreadable(f"there is no database at {path}: name one with --doctor-db PATH")
     if path.is_dir():
@@ -63,47 +63,50 @@ def read_file_header(path: Path) -> bytes:
 
 
 def is_readonly(error: sqlite3.DatabaseError) -> bool:
-    """Whether SQLite would have had to write."""
+    """Whether the error means that SQLite had to write."""
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY")
 
 
 def data_version(connection: sqlite3.Connection) -> int:
-    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
+    """Number that changes when another connection commits (https://sqlite.org/pragma.html#pragma_data_version)."""
     return int(connection.execute("PRAGMA main.data_version").fetchone()[0])
 
 
 class Database:
-    """The database file, for reading: one connection a process, in no transaction between reads."""
+    """The database file, opened for reading: one connection per process, and no transaction between reads."""
 
     def __init__(self, path: Path, timeout: float = READ_TIMEOUT, shared: bool = False) -> None:
-        """`path` is the file; `patience` the seconds that a read waits for another program's write.
+        """Configure the database; the first read opens it.
 
-        `shared` is for a process that writes too: it never reads without locks, since closing the file outside of
-        SQLite's bookkeeping would drop the locks of its own writing connection
-        (https://www.sqlite.org/howtocorrupt.html, 2.2).
+        Args:
+            path: The file.
+            timeout: Seconds that a read waits for another program's write.
+            shared: Whether this process also writes. Then the file is never read without locks, because closing it
+                outside of SQLite would drop the locks of the writing connection
+                (https://www.sqlite.org/howtocorrupt.html, 2.2).
         """
         self.path = path
         self.shared = shared
         self._largest = 0
         self.timeout = timeout
         self.authorizer: Callable[..., int] | None = None
-        """Told of each table that a statement will read, when it is made ready: SQLite's authorizer."""
+        """SQLite's authorizer: called with each table that a statement reads, when it is prepared."""
         self.recover: Callable[[], None] | None = None
-        """Lets SQLite roll back what a program left that died while it wrote; None where nothing may be written."""
+        """Lets SQLite roll back the write of a dead program; None if nothing may be written."""
         self.generation: Generation | None = None
-        """Of which generation of the research tool the file is, once it was read; None: of none."""
+        """Generation of the file after the first read; None if it has no known table."""
         self._connection: sqlite3.Connection | None = None
         self._prepared: sqlite3.Connection | None = None
         self._lockless = False
         self._opened: tuple[int, ...] = ()
         self.identity: tuple[int, int] | None = None
-        """Device and inode of the file, from the first look at it by any process of the session."""
+        """Device and inode of the file, when any process of the session first opened it."""
         self._wal: bool | None = None
         self._text: Callable[[bytes], str] | type[str] = str
 
     @property
     def largest(self) -> int:
-        """The bytes of the largest value that is read; 0: as SQLite was built. SQLite refuses a larger one unread."""
+        """Largest value that is read, in bytes; SQLite refuses a larger one unread. 0 for SQLite's own limit."""
         return self._largest
 
     @largest.setter
@@ -113,15 +116,23 @@ class Database:
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
 
     def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        """What `look` returns for one consistent snapshot; it may be called twice, and must only read.
+        """Run a function on one consistent snapshot.
 
-        A signal, Ctrl-C, is heeded in the midst of a statement too. Raises `Unreadable` where nothing of the file can
-        be read until a program that may write has put in order what another one left.
+        Ctrl-C interrupts a running statement.
+
+        Args:
+            look: The function. It must only read, and may be called twice.
+
+        Returns:
+            What `look` returns.
+
+        Raises:
+            Unreadable: The file was left in a state that only a process with write access can repair.
         """
         try:
             return self._read(look)
         except sqlite3.DatabaseError as error:
-            # A rule of others that tries to write is refused in the same words, and can read all the same.
+            # A custom rule that tries to write gets the same error, though the file can be read.
             if not is_readonly(error) or (why := self._blocking_error()) is None:
                 raise
             self.close()
@@ -131,12 +142,12 @@ class Database:
             return self._read(look)
 
     def release(self, db: sqlite3.Connection) -> None:
-        """End the snapshot within `read`: what follows reads nothing, and other programs can write meanwhile."""
+        """End the snapshot within `read`, so that other programs can write; nothing may be read afterwards."""
         if db.in_transaction:
             db.execute("ROLLBACK")
 
     def _blocking_error(self) -> sqlite3.DatabaseError | None:
-        """What keeps SQLite from reading anything of the file without writing to it; None where it can."""
+        """The error that keeps SQLite from reading anything without writing; None if it can read."""
         try:
             self._read(lambda db: db.execute("SELECT count(*) FROM sqlite_master").fetchone())
         except sqlite3.DatabaseError as error:
@@ -146,6 +157,7 @@ class Database:
     def _read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         self._check_same_file()
         if self._connection is not None and self._changed_by_others():
+            # A connection without locks does not see what others write: open a new one.
             self.close()
         connection = self._connection or self._open()
         try:
@@ -153,19 +165,21 @@ class Database:
             result = self._snapshot(connection, look)
         except sqlite3.DatabaseError as error:
             if str(error).startswith(UNDECODABLE) and connection.text_factory is str:
+                # Read again, with damaged text decoded leniently.
                 self._text = decode_leniently
             elif not self._changed_by_others():
                 raise
         else:
             if not self._changed_by_others():
                 return result
+        # Another program wrote during a read without locks: the result may be mixed, so read again.
         self.close()
         connection = self._open()
         self._prepare(connection)
         return self._snapshot(connection, look)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        """Tell of which generation the file is, and make the views by which rules read it: once for a connection."""
+        """Find the generation of the file and create the views that rules read, once for each connection."""
         if self._prepared is db:
             return
         self.generation = generation_of(db)
@@ -176,7 +190,7 @@ class Database:
         self._prepared = db
 
     def _check_same_file(self) -> None:
-        """Raise `Unreadable` where another file has the name now: what is open is not what the user means."""
+        """Raise `Unreadable` if the path leads to another file than before."""
         try:
             stat = self.path.stat()
         except OSError:
@@ -196,12 +210,12 @@ class Database:
             self._connection = self._prepared = None
 
     def reset_authorizer(self) -> None:
-        """Make every statement ready anew, so that `watch` is told of those too that are kept."""
+        """Prepare cached statements again, so that `authorizer` is called for them too."""
         if self._connection is not None and self.authorizer is not None:
             self._connection.set_authorizer(self.authorizer)
 
     def check_readable(self) -> None:
-        """Raise `Unreadable`, in one sentence, unless this is a trajectory database that can be read now."""
+        """Raise `Unreadable` unless this is a trajectory database that can be read now."""
         self._wal = read_file_header(self.path)[19] == 2
         try:
             tables, version, refusal = self.read(self._tables_and_version)
@@ -227,7 +241,7 @@ class Database:
         return names, int(db.execute("PRAGMA user_version").fetchone()[0]), refusal
 
     def describe_error(self, error: sqlite3.DatabaseError) -> str:
-        """What keeps SQLite from reading the file, in one sentence."""
+        """Sentence that says what keeps SQLite from reading the file."""
         code = getattr(error, "sqlite_errorname", "")
         if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return f"{self.path} is locked by another program: wait until that has ended, or stop it, and try again"
@@ -268,8 +282,10 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._wal is None:
             self._wal = not self.shared and read_file_header(self.path)[19] == 2
+        # Without locks only if no program has the file open: every connection to a WAL database creates a -shm file.
         self._lockless = self._wal and not self.shared and os.name == "posix" and not self._in_use()
         self._opened = self._state()
+        # A WAL that a dead program left has to be read: without locks, but not as immutable.
         log = self._sidecar("-wal").exists()
         options = "mode=ro" if not self._lockless else "mode=ro&vfs=unix-none" if log else "mode=ro&immutable=1"
         db = sqlite3.connect(

@@ -28,10 +28,10 @@ VERSIONS = (
     20260519064359,
     20260519233115,
 )
-"""The tool's migrations: the n-th makes schema n."""
+"""The tool's migrations: the n-th creates schema n."""
 
 OLDEST = 4
-"""The first schema that can be examined: no file that holds rows was migrated to it from an older one."""
+"""The first schema that can be examined: no file with rows was migrated to it from an older one."""
 
 STAMPS = ("updated_at TEXT NOT NULL", "inserted_at TEXT NOT NULL")
 TIMES = (*STAMPS, "completed_at TEXT", "started_at TEXT NOT NULL")
@@ -41,17 +41,17 @@ MAKERS = frozenset(
         *("Moondream", "Qwen25VL", "Gemma3n", "Pixtral", "LLaMA32Vision", "Florence2", "DummyI2T", "DummyI2T2"),
     )
 )
-"""The models that the tool of today can call; others were retired."""
+"""Models that the tool supports now; others were retired."""
 
 TYPE = "CASE {0} WHEN 'text' THEN 'TEXT' WHEN 'image' THEN 'IMAGE' ELSE '?' || {0} END"
-"""Types are in lower case here; one that is in upper case is wrong, and stays unknown."""
+"""SQL that converts a type. Types are in lower case here; any other value, such as one in upper case, stays invalid."""
 
 NEWER = "newer than this doctor knows: a newer doctor may know more of it"
 OLDER = "older than the research tool's newest: any of its mix tasks migrates the file"
 
 
 def schema_version(db: sqlite3.Connection) -> SchemaVersion:
-    """By the migrations that ran, as Ecto wrote them down; where it wrote down nothing, by the columns."""
+    """Find the schema by the migrations that Ecto recorded, or by the columns if it recorded none."""
     version = 0
     if "schema_migrations" in tables_of_file(db):
         found = db.execute("SELECT max(version) FROM main.schema_migrations WHERE typeof(version) = 'integer'")
@@ -63,7 +63,7 @@ def schema_version(db: sqlite3.Connection) -> SchemaVersion:
 
 
 def by_columns(db: sqlite3.Connection) -> int:
-    """The schema that a file's columns are of."""
+    """Find the schema by the columns of the file."""
     experiments = column_names(db, "experiments")
     clusterings = column_names(db, "clustering_results")
     if "seeds" in experiments:
@@ -76,12 +76,12 @@ def by_columns(db: sqlite3.Connection) -> int:
 
 
 def column_names(db: sqlite3.Connection, table: str) -> set[str]:
-    """The names of a table's columns in lower case."""
+    """Names of a table's columns in lower case."""
     return {name.lower() for name in columns_of_table(db, table)}
 
 
 def refusal(db: sqlite3.Connection) -> str:
-    """Schemas 1 to 3 are days old, and the tool itself cannot migrate them where they hold rows."""
+    """Refuse schemas 1 to 3: they were used for days, and the tool cannot migrate them if they hold rows."""
     if column_names(db, "experiments") & {"seeds", "network"}:
         return (
             "has a schema of 2 to 7 February 2026, which the research tool itself cannot migrate where it holds rows: "
@@ -91,24 +91,24 @@ def refusal(db: sqlite3.Connection) -> str:
 
 
 def new_id() -> str:
-    """A UUIDv7 of RFC 9562 as the tool makes it: milliseconds, 12 bits of their fraction, then chance."""
+    """Create a UUIDv7 of RFC 9562 as the tool does: milliseconds, 12 bits of their fraction, then random bits."""
     millis, rest = divmod(time.time_ns(), 1_000_000)
     number = millis << 80 | 7 << 76 | (4096 * rest // 1_000_000) << 64 | 2 << 62 | randbits(62)
     return dashed_id(f"{number:032x}")
 
 
 def dashed_id(digits: str) -> str:
-    """An id as the tool writes it, of 32 hex digits."""
+    """Write an id of 32 hex digits as the tool does."""
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def stamp(moment: datetime) -> str:
-    """A time as Ecto stores it: UTC, with microseconds."""
+    """Write a time as Ecto stores it: UTC, with microseconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def codec() -> Codec:
-    """Erlang terms."""
+    """The codec of this generation: Erlang terms."""
     from pytest_panic_doctor.database import elixir_payload
 
     return elixir_payload

@@ -1,8 +1,8 @@
-"""What the Elixir generation stores as Erlang terms, to and from the values that the doctor computes with.
+"""Values that the Elixir generation stores as Erlang terms.
 
 A diagram is a map of the atoms `dgms` (a list of bars `[birth, death]` for each homology dimension), `entropy` and
-`num_edges`; the doctor's provenance is under the binary `doctor_meta`, which a checkout that makes no new atoms reads
-too. Values are float32 held as doubles, and infinity, which Erlang has not, is the atom `inf`.
+`num_edges`. The provenance is under the binary `doctor_meta`, which can be read by an Erlang that creates no new atoms.
+Numbers are float32 stored as doubles. Infinity, which Erlang does not have, is the atom `inf`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ KNOWN_KEYS = {DGMS, ENTROPY, NUM_EDGES, META_KEY}
 
 INF, NEGATIVE_INF, NAN, NIL = Atom("inf"), Atom("-inf"), Atom("nan"), Atom("nil")
 FLOAT_ATOMS: Mapping[Atom, float] = {INF: math.inf, NEGATIVE_INF: -math.inf, NAN: math.nan}
-"""The atoms that stand for floats."""
+"""Atoms that represent floats."""
 
 LYAPUNOV_KEYS = ("divergence_curve", "exponent", "num_pairs", "num_timesteps", "r_squared")
 SHOWN_NAME = 40
 """Characters of a key that are shown."""
 
 MOST_COUNT = 2**53
-"""Of pairs or steps: a larger integer is no number of anything."""
+"""Upper limit of a number of pairs or steps."""
 
 
 def encode(diagram: Diagram, provenance: Provenance | None = None) -> bytes:
-    """The payload of a diagram, as the Elixir generation of the research tool writes it.
+    """Write the payload of a diagram as the Elixir generation of the research tool does.
 
     Args:
         diagram: Its bars are written as float32 in their order, with their entropy.
-        provenance: Written under the binary key `doctor_meta` as JSON; None: no such key.
+        provenance: Written under the binary key `doctor_meta` as JSON; None for no such key.
 
     Returns:
         A compressed term. Equal arguments give equal bytes.
@@ -67,13 +67,13 @@ def decode(payload: bytes) -> Payload:
     """Read a diagram.
 
     Args:
-        payload: As it is stored.
+        payload: As stored.
 
     Returns:
-        The same value that a `.npz` of the Python generation gives; `count` is the number of dimensions there are.
+        The same value as from a `.npz` of the Python generation; `count` is the number of dimensions.
 
     Raises:
-        PayloadError: It is torn, larger than any diagram, or no map of a diagram's keys.
+        PayloadError: The payload is damaged, larger than any diagram, or is not a map with a diagram's keys.
     """
     found = map_of(payload)
     if DGMS not in found:
@@ -100,7 +100,7 @@ def decode(payload: bytes) -> Payload:
 
 
 def map_of(payload: bytes) -> Mapping[Atom | bytes, Term]:
-    """The map that a payload is; raises `PayloadError`."""
+    """Decode the map in a payload; raises `PayloadError`."""
     try:
         found = erlang_terms.decode(payload)
     except ErlangTermError as error:
@@ -111,13 +111,13 @@ def map_of(payload: bytes) -> Mapping[Atom | bytes, Term]:
 
 
 def display_key(key: Atom | bytes) -> str:
-    """A key, for a sentence."""
+    """A key, as text for a sentence."""
     name = key.name if isinstance(key, Atom) else key.decode(errors="replace")
     return name[:SHOWN_NAME] if name.isprintable() else ascii(name)[1 : 1 + SHOWN_NAME]
 
 
 def bars_of(value: Term, name: str) -> Bars:
-    """A list of bars; raises `PayloadError`."""
+    """Convert a list of bars; raises `PayloadError`."""
     if not isinstance(value, list):
         raise PayloadError(f"holds no list of bars in {name}")
     pairs = [each if isinstance(each, list | tuple) and len(each) == 2 else None for each in value]
@@ -129,7 +129,7 @@ def bars_of(value: Term, name: str) -> Bars:
 
 
 def entropy_of(value: Term) -> NDArray[np.float32]:
-    """The stored entropy; raises `PayloadError`."""
+    """Convert the stored entropy; raises `PayloadError`."""
     if not isinstance(value, list):
         raise PayloadError("holds an entropy that is not a list")
     with np.errstate(over="ignore"):
@@ -137,7 +137,7 @@ def entropy_of(value: Term) -> NDArray[np.float32]:
 
 
 def float_of(value: Term, where: str) -> float:
-    """A number as a float: Erlang has atoms for infinity and NaN; raises `PayloadError`."""
+    """Convert a number, or an atom for infinity or NaN, to a float; raises `PayloadError`."""
     if isinstance(value, float):
         return value
     if isinstance(value, Atom) and value in FLOAT_ATOMS:
@@ -148,14 +148,14 @@ def float_of(value: Term, where: str) -> float:
 
 
 def term_of(value: float) -> Term:
-    """A float as a term."""
+    """Write a number as a float, or as an atom if it is infinite or NaN."""
     if math.isfinite(value):
         return value
     return NAN if math.isnan(value) else INF if value > 0 else NEGATIVE_INF
 
 
 def encode_lyapunov(result: Lyapunov) -> bytes:
-    """A Lyapunov result, as the research tool writes it into `lyapunov_data`; equal results give equal bytes."""
+    """Write a Lyapunov result as the research tool writes `lyapunov_data`; equal results give equal bytes."""
     found: dict[Atom | bytes, Term] = {
         Atom("divergence_curve"): [term_of(each) for each in result.divergence_curve.tolist()],
         Atom("exponent"): term_of(result.exponent),
@@ -167,16 +167,13 @@ def encode_lyapunov(result: Lyapunov) -> bytes:
 
 
 def decode_lyapunov(payload: bytes) -> Lyapunov:
-    """Read a Lyapunov result as it is stored; whether its parts fit each other is not asked.
+    """Read a Lyapunov result without checking that its parts are consistent.
 
     Args:
-        payload: As it is stored.
-
-    Returns:
-        What it holds.
+        payload: As stored.
 
     Raises:
-        PayloadError: It is torn, or lacks one of the five keys, or holds something else under one.
+        PayloadError: The payload is damaged, or one of the five keys is missing or has a wrong type.
     """
     found = map_of(payload)
     if missing := [key for key in LYAPUNOV_KEYS if Atom(key) not in found]:

@@ -1,9 +1,9 @@
-"""The external term format of Erlang, as far as the Elixir generation of the research tool writes it.
+"""The external term format of Erlang, as far as the research tool's Elixir generation writes it.
 
 A diagram or a Lyapunov result is `:erlang.term_to_binary(value, [:compressed])`
-(https://www.erlang.org/doc/apps/erts/erl_ext_dist.html). A stored blob may be damaged or hostile, so that its size is
-checked before it is inflated, its depth and the number of its values are bounded, and no other tag is read: no
-reference, process, function or module. An atom is a value like any other here, and is looked up nowhere.
+(https://www.erlang.org/doc/apps/erts/erl_ext_dist.html). A stored blob may be damaged or malicious. So its size is
+checked before it is inflated, its depth and number of values are limited, and other tags are refused: references,
+processes, functions and modules. Atoms are plain values here.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dataclasses import dataclass
 VERSION_BYTE = b"\x83"
 COMPRESSED = b"P"
 LEVEL = 6
-"""Of the compression, as Erlang has it where none is asked for."""
+"""Compression level: Erlang's default."""
 
 MAX_TERM_BYTES = 16 * 2**20
-"""Bytes of the largest term that is read or inflated: 700,000 bars, more than any cloud of this tool has."""
+"""Largest term in bytes that is read or inflated: 700,000 bars, more than any cloud of the tool has."""
 
 MAX_VALUES = 1_000_000
-"""Values, lists included, of the largest term that is read: each takes up to 100 bytes in Python."""
+"""Most values in a term, lists included: each takes up to 100 bytes in Python."""
 
 MAX_DEPTH = 4
-"""Lists, tuples and maps within one another: a diagram is a map of lists of lists of bars."""
+"""Deepest nesting of lists, tuples and maps: a diagram is a map of lists of lists of bars."""
 
 MAX_STRING = 65_535
-"""Values of the longest list of bytes that Erlang writes as a string."""
+"""Longest list of bytes that Erlang writes as a string."""
 
 UINT32 = struct.Struct(">I")
 INT32 = struct.Struct(">i")
@@ -38,12 +38,12 @@ FLOAT64 = struct.Struct(">d")
 
 
 class ErlangTermError(ValueError):
-    """Bytes that are no term which the tool writes, or a value that is none; the text is one sentence."""
+    """Raised for bytes or values that the tool never writes; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """An atom, by its name alone."""
+    """An atom, represented by its name."""
 
     name: str
 
@@ -53,17 +53,16 @@ Term = Atom | int | float | bytes | list["Term"] | tuple["Term", ...] | Mapping[
 
 
 def decode(data: bytes) -> Term:
-    """The term that a blob holds.
+    """Decode the term in a blob.
 
     Args:
-        data: As it is stored, compressed or plain.
+        data: As stored, compressed or plain.
 
     Returns:
         The term; lists are lists, tuples tuples, and strings of small integers lists of integers, as in Erlang.
 
     Raises:
-        ErlangTermError: The blob is torn, larger or deeper than any term of the tool, or of a type that it never
-            writes.
+        ErlangTermError: The blob is damaged, larger or deeper than any term of the tool, or has another type.
     """
     if data[:1] != VERSION_BYTE:
         raise ErlangTermError("the blob does not start as an Erlang term (byte 131)")
@@ -78,7 +77,7 @@ def decode(data: bytes) -> Term:
 
 
 def inflate(data: bytes) -> bytes:
-    """A term without its compression; raises `ErlangTermError`. `data` is its size, then the packed bytes."""
+    """Decompress a term: 4 bytes of its size, then the compressed bytes; raises `ErlangTermError`."""
     if len(data) < UINT32.size:
         raise ErlangTermError("the compressed term ends before its size")
     (size,) = UINT32.unpack_from(data)
@@ -100,17 +99,17 @@ class Reader:
     Attributes:
         data: The bytes.
         position: Where the next term begins.
-        values: How many values were read, the one that is being read included.
+        values: Number of values read, with the current one.
     """
 
     def __init__(self, data: bytes) -> None:
-        """`data` is one term, without its version."""
+        """Read from `data`, one term without its version."""
         self.data = data
         self.position = 0
         self.values = 0
 
     def take(self, size: int) -> bytes:
-        """The next `size` bytes."""
+        """Read the next `size` bytes."""
         end = self.position + size
         if end > len(self.data):
             raise ErlangTermError(f"the term ends after {len(self.data):,} bytes, in the midst of a value")
@@ -119,7 +118,7 @@ class Reader:
         return taken
 
     def term(self, depth: int) -> Term:
-        """The next term, within `depth` others."""
+        """Read the next term, nested in `depth` others."""
         tag = self.take(1)
         self.count(1)
         read = READERS.get(tag)
@@ -128,23 +127,28 @@ class Reader:
         return read(self, depth)
 
     def count(self, more: int) -> None:
-        """Count values before they are made."""
+        """Count values before they are created."""
         self.values += more
         if self.values > MAX_VALUES:
             raise ErlangTermError(f"the term has more than {MAX_VALUES:,} values, more than any diagram")
 
     def length(self, depth: int, each: int = 1) -> int:
-        """The number of entries, of `each` values, of a list or a map that stands within `depth` others."""
+        """Read the number of entries of a list or map.
+
+        Args:
+            depth: Number of terms around it.
+            each: Values of an entry.
+        """
         if depth >= MAX_DEPTH:
             raise ErlangTermError(f"the term is nested deeper than {MAX_DEPTH}, as none of the research tool is")
         (count,) = UINT32.unpack(self.take(UINT32.size))
-        # Every value takes a byte: a longer list is torn, and is not begun.
+        # Every value takes at least a byte: refuse a longer list before it is allocated.
         if each * count > len(self.data) - self.position:
             raise ErlangTermError(f"the term ends before the {count:,} entries that a list or map of it claims")
         return int(count)
 
     def read_atom(self, _: int) -> Atom:
-        """An atom whose name has up to 255 bytes."""
+        """Read an atom whose name has up to 255 bytes."""
         raw = self.take(self.take(1)[0])
         try:
             return Atom(raw.decode())
@@ -152,22 +156,22 @@ class Reader:
             raise ErlangTermError("the name of an atom in the term is not UTF-8") from error
 
     def read_float(self, _: int) -> float:
-        """A float: Erlang has neither NaN nor infinity among them."""
+        """Read a float; Erlang has neither NaN nor infinity."""
         number: float = FLOAT64.unpack(self.take(FLOAT64.size))[0]
         if not math.isfinite(number):
             raise ErlangTermError(f"the term holds {number} as a float, which no float of Erlang is")
         return number
 
     def read_small_integer(self, _: int) -> int:
-        """0 … 255."""
+        """Read an integer 0 … 255."""
         return self.take(1)[0]
 
     def read_integer(self, _: int) -> int:
-        """32 bits, signed."""
+        """Read an integer of 32 bits, signed."""
         return int(INT32.unpack(self.take(INT32.size))[0])
 
     def read_large_integer(self, _: int) -> int:
-        """Up to 255 bytes and a sign."""
+        """Read an integer of up to 255 bytes and a sign."""
         size, sign = self.take(2)
         if sign > 1:
             raise ErlangTermError(f"an integer in the term has the sign {sign}, which is neither 0 nor 1")
@@ -175,34 +179,34 @@ class Reader:
         return -value if sign else value
 
     def read_binary(self, _: int) -> bytes:
-        """Bytes."""
+        """Read a binary."""
         return self.take(UINT32.unpack(self.take(UINT32.size))[0])
 
     def read_empty_list(self, _: int) -> list[Term]:
-        """A list without an entry."""
+        """Return an empty list."""
         return []
 
     def read_list(self, depth: int) -> list[Term]:
-        """A proper list."""
+        """Read a proper list."""
         entries = [self.term(depth + 1) for _ in range(self.length(depth))]
         if self.take(1) != b"j":
             raise ErlangTermError("a list in the term does not end as a proper list")
         return entries
 
     def read_string(self, _: int) -> list[Term]:
-        """A list of integers 0 … 255, one byte each."""
+        """Read a list of integers 0 … 255, one byte each."""
         raw = self.take(UINT16.unpack(self.take(UINT16.size))[0])
         self.count(len(raw))
         return list(raw)
 
     def read_tuple(self, depth: int) -> tuple[Term, ...]:
-        """A tuple of up to 255 entries."""
+        """Read a tuple of up to 255 entries."""
         if depth >= MAX_DEPTH:
             raise ErlangTermError(f"the term is nested deeper than {MAX_DEPTH}, as none of the research tool is")
         return tuple([self.term(depth + 1) for _ in range(self.take(1)[0])])
 
     def read_map(self, depth: int) -> Mapping[Atom | bytes, Term]:
-        """A map of atoms and binaries to terms."""
+        """Read a map with atoms and binaries as keys."""
         found: dict[Atom | bytes, Term] = {}
         for _ in range(self.length(depth, each=2)):
             key = self.term(depth + 1)
@@ -227,20 +231,20 @@ READERS: Mapping[bytes, Callable[[Reader, int], Term]] = {
     b"h": Reader.read_tuple,
     b"t": Reader.read_map,
 }
-"""What reads each tag; there is no other."""
+"""The method that reads each tag."""
 
 
 def encode(value: Term) -> bytes:
-    """A term as the research tool stores it: compressed where that is shorter.
+    """Write a term as the research tool stores it: compressed if that is shorter.
 
     Args:
-        value: Keys of maps are written in the order in which they stand, which Erlang leaves to its table of atoms.
+        value: Keys of maps are written in their order; Erlang's depends on its table of atoms.
 
     Returns:
         The bytes of `:erlang.term_to_binary(value, [:compressed])` in Erlang 26 and newer.
 
     Raises:
-        ErlangTermError: The value, or one in it, is of no type that `decode` gives back, or too large.
+        ErlangTermError: A value has a type that `decode` never returns, or is too large.
     """
     plain = encode_plain(value)
     packed = zlib.compress(plain, LEVEL)
@@ -250,7 +254,7 @@ def encode(value: Term) -> bytes:
 
 
 def encode_plain(value: Term) -> bytes:
-    """A term without its version; raises `ErlangTermError`."""
+    """Write a term without its version; raises `ErlangTermError`."""
     parts: list[bytes] = []
     write(value, parts, 0)
     plain = b"".join(parts)
@@ -260,7 +264,7 @@ def encode_plain(value: Term) -> bytes:
 
 
 def write(value: Term, parts: list[bytes], depth: int) -> None:
-    """Append the bytes of a term that stands within `depth` others."""
+    """Append the bytes of a term nested in `depth` others."""
     if isinstance(value, Atom):
         parts.append(encode_atom(value))
     elif type(value) is int:
@@ -308,7 +312,7 @@ def is_byte(value: Term) -> bool:
 
 
 def encode_atom(value: Atom) -> bytes:
-    """An atom's bytes."""
+    """Bytes of an atom."""
     try:
         name = value.name.encode()
     except UnicodeEncodeError as error:
@@ -319,7 +323,7 @@ def encode_atom(value: Atom) -> bytes:
 
 
 def encode_integer(value: int) -> bytes:
-    """An integer's bytes, in the shortest of the three forms."""
+    """Bytes of an integer, in the shortest of the three forms."""
     if 0 <= value < 256:
         return b"a" + bytes([value])
     if -(2**31) <= value < 2**31:

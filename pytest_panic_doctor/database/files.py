@@ -1,4 +1,4 @@
-"""Files that are there whole, or as they were before."""
+"""Atomic file writes that keep owner, group and mode."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ from pathlib import Path
 from urllib.parse import quote
 
 MAX_LENGTH = 60
-"""Characters of a name that may be part of a file's name, of which there may be several."""
+"""Longest part of a file's name that is made from another name."""
 
 
 def safe_file_name(name: str) -> str:
-    """A part of a file's name that stands for `name`, whatever its characters and its length."""
+    """A part of a file's name that represents `name`, for any characters and any length."""
     safe = quote(name, safe="")
     return safe if len(safe) <= MAX_LENGTH else hashlib.sha256(safe.encode()).hexdigest()[:MAX_LENGTH]
 
 
 @contextmanager
 def atomic_write(path: Path, like: Path | None = None) -> Iterator[Path]:
-    """A path to write to, whose file takes the place of `path` at the end, and is gone where that fails.
+    """Write a file completely or not at all.
 
-    A file that was there keeps its mode, its group and, where that is allowed, its owner; where `path` is a symbolic
-    link, the file that it leads to is replaced. A new file takes after `like`, as SQLite's side files take after their
-    database. Where no other file can take its place (it is mounted by itself, a device, or in a folder of others), it
-    is written in place.
+    An existing file keeps its mode, its group and, if permitted, its owner. A symbolic link is followed. If the file
+    cannot be replaced (a mount point, a device, a folder without write access), it is written in place.
 
-    Raises OSError where neither is possible, at once where that can be known.
+    Args:
+        path: The file to write.
+        like: A file whose owner, group and mode a new file gets, as SQLite's side files get those of their database.
+
+    Yields:
+        A path to write to. Its file replaces `path` at the end, or is removed after an error.
+
+    Raises:
+        OSError: `path` cannot be written; at the beginning if this can be known.
     """
     target = Path(os.path.realpath(path))
     partial = _temporary_file(target, like)
@@ -45,7 +51,7 @@ def atomic_write(path: Path, like: Path | None = None) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError unless `whole` can write `path` now; nothing is left behind, and nothing is changed."""
+    """Raise OSError unless `atomic_write` can write `path` now; changes nothing."""
     target = Path(os.path.realpath(path))
     _temporary_file(target, None).unlink()
     folder = target.parent.stat()
@@ -55,7 +61,7 @@ def check_writable(path: Path) -> None:
 
 
 def check_writable_in_place(path: Path) -> None:
-    """Raise OSError unless `path` can be opened for writing, or made, now; nothing is changed."""
+    """Raise OSError unless `path` can be opened for writing, or created, now; changes nothing."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
@@ -66,13 +72,13 @@ def check_writable_in_place(path: Path) -> None:
 
 
 def is_writable(path: Path) -> bool:
-    """Whether this process may write to a file, or make files in a folder, by its effective ids."""
+    """Whether this process may write to a file, or create files in a folder, by its effective ids."""
     mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def create_like(path: Path, like: Path) -> None:
-    """Make an empty file that takes after `like`, unless one is there, or `like` is not."""
+    """Create an empty file with the attributes of `like`, unless it exists or `like` is missing."""
     if like.exists() and not os.path.lexists(path):
         with suppress(FileExistsError):
             _create(path, _Attributes(like.stat(), new=True))
@@ -80,7 +86,7 @@ def create_like(path: Path, like: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Attributes:
-    """Whom a file takes after: itself as it was, or, where it is `new`, another, of which nobody executes a copy."""
+    """Owner, group and mode for a file: its own as before, or for a `new` file those of another, without execution."""
 
     status: os.stat_result
     new: bool
@@ -91,14 +97,14 @@ class _Attributes:
         return mode & 0o666 | 0o600 if self.new else mode & 0o777
 
     def apply(self, descriptor: int) -> None:
-        """Give an open file owner, group and mode, as far as this process may."""
+        """Set owner, group and mode of an open file, as far as this process may."""
         mode, group = self.mode, self.status.st_gid
         with suppress(OSError):
             os.fchown(descriptor, -1, group)
         with suppress(OSError):
             os.fchown(descriptor, self.status.st_uid, -1)
         if os.fstat(descriptor).st_gid != group:
-            # Another group may do no more than everybody.
+            # The file has another group, which gets no more rights than others.
             mode = mode & 0o707 | (mode & 0o007) << 3
         os.fchmod(descriptor, mode)
 
@@ -113,7 +119,7 @@ def _create(path: Path, model: _Attributes | None) -> None:
 
 
 def _temporary_file(target: Path, like: Path | None) -> Path:
-    """An empty file, beside `target` where that can be: another name, short whatever the length of that of `target`."""
+    """Create an empty file beside `target` if possible, under a short name of its own."""
     exists = target.exists()
     if exists and not target.is_file():
         if not is_writable(target):
@@ -136,7 +142,7 @@ def _temporary_file(target: Path, like: Path | None) -> Path:
 
 
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
-"""What keeps a file from being made beside another, or from taking its place, though that one may be written."""
+"""Errors that prevent creating a file beside another, or replacing it, though that file may be writable."""
 
 
 def _file_in_tmp() -> Path:

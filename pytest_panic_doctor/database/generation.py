@@ -1,10 +1,10 @@
-"""What a generation of the research tool's database is: its tables, and how it spells ids, times and diagrams.
+"""Generations of the research tool's database: tables, and forms of ids, times and diagrams.
 
-Rules are written once, against the canonical tables, which are those of the Python generation
-(`schema.TABLES`). A file of another generation gets temporary views under their names when a connection opens:
-they live in SQLite's temporary schema, so that nothing is written to the file, and SQLite reads through them by the
-file's own indexes (https://www.sqlite.org/optoverview.html#flattening). A canonical column that a generation does not
-have is a constant in its view; a column that is its own stands behind the others, under its own name.
+Rules are written once, for the canonical tables, those of the Python generation (`schema.TABLES`). For a file of
+another generation, each connection creates temporary views with the canonical names. They are in SQLite's temporary
+schema, so that nothing is written to the file, and SQLite uses the file's own indexes through them
+(https://www.sqlite.org/optoverview.html#flattening). A canonical column that a generation lacks is a constant in its
+view; an additional column follows the others under its own name.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Column:
     """A column of a table in the file.
 
     Attributes:
-        name: As the newest schema spells it.
-        type: As it is declared.
+        name: Its name in the newest schema.
+        type: Its declared type.
         null: Whether it may be NULL.
         since: The first schema version that has it.
     """
@@ -45,7 +45,12 @@ class Column:
 
 
 def columns(*declared: str, since: Mapping[str, int] | None = None) -> tuple[Column, ...]:
-    """Columns, each as SQL declares it: `name TYPE` or `name TYPE NOT NULL`; `since` names those that came later."""
+    """Make columns from SQL declarations.
+
+    Args:
+        declared: Each `name TYPE` or `name TYPE NOT NULL`.
+        since: The first schema version of columns that were added later.
+    """
     found = []
     for text in declared:
         name, kind = text.removesuffix(" NOT NULL").split(" ", 1)
@@ -55,11 +60,11 @@ def columns(*declared: str, since: Mapping[str, int] | None = None) -> tuple[Col
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a canonical column's value comes from.
+    """Source of a canonical column's value.
 
     Attributes:
-        column: The column of the file's table; None where the generation has none.
-        sql: An expression in which `{0}` stands for that column; empty: the column as it is, or NULL without one.
+        column: The column of the file's table; None if the generation has none.
+        sql: An expression in which `{0}` represents that column; empty for the column itself, or NULL without one.
     """
 
     column: str | None
@@ -72,8 +77,8 @@ class Table:
 
     Attributes:
         name: Its name in the file.
-        canonical: The name by which rules know it.
-        columns: Its columns, in the order of the file, in the newest schema.
+        canonical: The name that rules use.
+        columns: Its columns in the newest schema, in the order of the file.
         unique: The columns that are unique together, and the first schema version in which they are.
         sources: The canonical columns that are not the columns of the same names.
         since: The first schema version that has it.
@@ -87,14 +92,17 @@ class Table:
     since: int = 1
 
     def column_of(self, canonical: str) -> str | None:
-        """The column of the file that a canonical column is read from; None where there is none."""
+        """The file's column for a canonical column; None if there is none."""
         source = self.sources.get(canonical)
         return canonical if source is None else source.column
 
     def view(self, existing: Iterable[str]) -> str:
-        """The statement that makes the temporary view; `there` are the columns that the file's table has.
+        """The SQL statement that creates the temporary view.
 
-        What the file lacks is left out, so that a rule that asks for it is told so, as it is of a table.
+        Columns that the file lacks are left out, so that a rule that needs one gets the same error as from a table.
+
+        Args:
+            existing: Columns of the file's table.
         """
         real = {name.lower(): name for name in existing}
         selected = {"rowid": "rowid"}
@@ -114,12 +122,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class SchemaVersion:
-    """Which schema a file has.
+    """The schema version of a file.
 
     Attributes:
-        number: By the generation's count of its schemas, 0 where that is not known.
-        name: As the file says it; empty where it says nothing.
-        note: What a person should know of it, as a clause that follows «the schema»; empty where it is the newest.
+        number: Its number in the generation; 0 if unknown.
+        name: Its name in the file; empty if the file has none.
+        note: A note for the user, as a clause that follows «the schema»; empty for the newest.
     """
 
     number: int
@@ -131,38 +139,39 @@ class Codec(Protocol):
     """Reads and writes diagrams as a generation stores them."""
 
     def encode(self, diagram: Diagram, provenance: Provenance | None = None, /) -> bytes:
-        """The payload of a diagram."""
+        """Write the payload of a diagram."""
 
     def decode(self, payload: bytes, /) -> Payload:
-        """What a payload holds; raises `PayloadError`."""
+        """Read a payload; raises `PayloadError`."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A generation of the research tool, by what its databases look like.
+    """A generation of the research tool, described by its databases.
 
     Attributes:
         key: Its name on the command line and in reports.
         name: Its name in a sentence.
-        tables: All that the doctor knows, parents before children.
-        references: (table, column, table whose id it holds), by the file's names, along which a quarantine takes rows.
-        schema_version: Which schema a file has.
-        refusal: Why a file of it cannot be examined at all, as a clause that follows its path; empty where it can.
-        codec: What reads and writes its diagrams; a function, since it loads NumPy.
-        new_id: Makes an id as the tool makes it.
-        stamp: A moment, with its zone, as the tool writes it.
-        id_pattern: What an id matches.
-        id_form: How ids are written, for a sentence.
-        stamped_on_insert: The columns in which the tool writes when a row was inserted, beside the others.
-        stamped_on_update: The columns in which it writes when one was updated.
-        seeded: Whether runs have seeds. Where they have none, the views have -1, which means the same: no run ends
-            before its `max_length`.
-        dashed_ids: Whether ids are written with dashes.
+        tables: Its known tables, parents before children.
+        references: (table, column, table whose id it holds), with the file's names, along which a quarantine takes
+            rows.
+        schema_version: Finds the schema version of a file.
+        refusal: Why a file cannot be examined, as a clause that follows its path; empty if it can.
+        codec: Returns the codec of its diagrams; a function, since the codec imports NumPy.
+        new_id: Creates an id as the tool does.
+        stamp: Writes a time with a zone as the tool does.
+        id_pattern: Pattern of an id.
+        id_form: Form of ids, for a sentence.
+        stamped_on_insert: Additional columns in which the tool writes the time of an insert.
+        stamped_on_update: Additional columns in which it writes the time of an update.
+        seeded: Whether runs have seeds. If not, the views have -1, which means the same: no run ends before its
+            `max_length`.
+        dashed_ids: Whether ids have dashes.
         id_of: Makes an id of 32 hex digits.
-        image_formats: What images are written as.
-        resume: The command that goes on with an experiment that is not finished; empty where the tool has none, and
-            what is missing of such an experiment is damage like any other.
-        makers: The models that its networks may be of now; empty where nobody asks.
+        image_formats: Formats of images.
+        resume: The command that continues an unfinished experiment; empty if the tool has none, so that missing rows
+            of such an experiment are damage.
+        makers: Models that its networks may have now; empty to accept all.
         retires_models: Whether all rows of a model may have been deleted on purpose.
         repairs: Whether the doctor can repair such a file.
     """
@@ -190,10 +199,13 @@ class Generation:
     repairs: bool = True
 
     def describe(self, db: sqlite3.Connection) -> str:
-        """`the Elixir generation, schema 20260519233115`; empty for the one that was there first.
+        """Describe the generation of a file: `the Elixir generation, schema 20260519233115`.
 
         Args:
             db: Any connection to a file of this generation.
+
+        Returns:
+            The description; empty for the canonical generation.
         """
         if not self.needs_views:
             return ""
@@ -201,7 +213,7 @@ class Generation:
         return f"{self.name}, schema {version.name}{f', {version.note}' if version.note else ''}"
 
     def table(self, canonical: str) -> Table | None:
-        """The table that rules know by this name; None where the generation has none."""
+        """The table with this canonical name; None if the generation has none."""
         return self._by_canonical.get(canonical)
 
     @cached_property
@@ -209,32 +221,32 @@ class Generation:
         return {each.canonical: each for each in self.tables}
 
     def real_name(self, canonical: str) -> str:
-        """The name in the file of the table that rules know by this name; any other name as it is."""
+        """The file's name of a canonical table; any other name is returned as it is."""
         found = self.table(canonical)
         return found.name if found else canonical
 
     def canonical_name(self, real: str) -> str:
-        """The inverse of `real_name`, whatever the case of the name's letters."""
+        """The canonical name of a table of the file, in any case; any other name is returned as it is."""
         return next((each.canonical for each in self.tables if each.name == real.lower()), real)
 
     @property
     def needs_views(self) -> bool:
-        """Whether its tables have other names or columns than the canonical ones."""
+        """Whether tables or columns have other names than the canonical ones."""
         return any(each.name != each.canonical or each.sources for each in self.tables)
 
     def extra_on_insert(self, moment: datetime) -> dict[str, str]:
-        """The values of an inserted row that no rule or repair names: when that was."""
+        """Values of a new row that rules and repairs do not set: the time of the insert."""
         return dict.fromkeys(self.stamped_on_insert, self.stamp(moment))
 
     def extra_on_update(self, moment: datetime) -> dict[str, str]:
-        """The values of an updated row that no rule or repair names: when that was."""
+        """Values of a changed row that rules and repairs do not set: the time of the update."""
         return dict.fromkeys(self.stamped_on_update, self.stamp(moment))
 
     def create_views(self, db: sqlite3.Connection) -> None:
-        """Make the temporary views of a connection that has none yet; of a table that is not there, none is made.
+        """Create the temporary views of a new connection, for the tables that exist.
 
         Args:
-            db: Any connection to a file of this generation; to one that is read-only nothing is written either.
+            db: Any connection to a file of this generation, even read-only: the file is not changed.
         """
         if not self.needs_views:
             return
@@ -244,23 +256,26 @@ class Generation:
 
 
 def columns_of_table(db: sqlite3.Connection, table: str) -> list[str]:
-    """The columns of a table of the file, as it spells them; none where there is no such table."""
+    """Columns of a table of the file, as it spells them; empty if there is no such table."""
     found = db.execute(f"PRAGMA main.table_xinfo({quote_identifier(table)})")
     return [str(row[1]) for row in found if row[6] != HIDDEN]
 
 
 def tables_of_file(db: sqlite3.Connection) -> set[str]:
-    """The names of a file's tables and views in lower case, as SQL compares them."""
+    """Names of a file's tables and views in lower case, as SQL compares them."""
     found = db.execute("SELECT name FROM main.sqlite_master WHERE type IN ('table', 'view')")
     return {str(name).lower() for (name,) in found}
 
 
 def generation_of(db: sqlite3.Connection, known: Iterable[Generation] | None = None) -> Generation | None:
-    """Which generation a file is of: the one of which it has the most tables; None where it has none of any.
+    """Find the generation of a file: the one of which it has the most tables.
 
     Args:
         db: Any connection to the file.
-        known: The generations that it may be of; None: all that the doctor knows.
+        known: The possible generations; None for all.
+
+    Returns:
+        None if it has no known table.
     """
     existing = tables_of_file(db)
     best: Generation | None = None
@@ -272,7 +287,7 @@ def generation_of(db: sqlite3.Connection, known: Iterable[Generation] | None = N
 
 
 def generations() -> tuple[Generation, ...]:
-    """All generations that the doctor knows, the canonical one first."""
+    """All known generations, the canonical one first."""
     from pytest_panic_doctor.database.elixir_generation import ELIXIR
     from pytest_panic_doctor.database.python_generation import PYTHON
 
@@ -280,5 +295,5 @@ def generations() -> tuple[Generation, ...]:
 
 
 def quote_identifier(name: str) -> str:
-    """`name` as an SQL identifier."""
+    """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

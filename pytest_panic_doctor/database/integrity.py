@@ -1,8 +1,7 @@
-"""What SQLite itself finds wrong with the file: every page, and every index against its table.
+"""SQLite's own check of the file: every page, and every index against its table.
 
-`quick_check` does not look at indexes, and the rules and the repairs read by index: one flipped bit in a key makes
-whole rows, that are there, seem to be gone. So it is `integrity_check` that is asked
-(https://www.sqlite.org/pragma.html#pragma_integrity_check).
+`integrity_check` is used (https://www.sqlite.org/pragma.html#pragma_integrity_check), not `quick_check`, which skips
+indexes: rules and repairs read by index, and one flipped bit in a key makes existing rows seem to be missing.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_PROBLEMS = 10_000
-"""Lines that SQLite's check says at most; what it says beyond them is not known."""
+"""Most lines that SQLite's check returns; further problems are unknown."""
 
 HEADING = "*** in "
 UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")
 UNKNOWN = ("no such collation sequence", "no such function", "unknown function")
-"""What SQLite says where an index needs something that this SQLite does not have: the file itself may be whole."""
+"""SQLite's messages for an index that needs something this SQLite does not have; the file may be undamaged."""
 
 
 RESTORE = "restore the file from a backup (docs/how-to/damaged-files.md says when REINDEX can help)"
 
 ABSENT = "which this SQLite does not have"
 REMOVE = "remove what needs it with the program that made it, or use a Python whose SQLite has it"
-"""What to do where the file is as it should be, and SQLite is not."""
+"""Remedy if this SQLite lacks something and the file is undamaged."""
 
 
 def remedy(problem: str) -> str:
-    """What to do about one problem, which a sentence may hold."""
+    """What to do about one problem, as part of a sentence."""
     if ABSENT in problem:
         return REMOVE
     if OF_A_CONSTRAINT.search(problem):
@@ -38,7 +37,7 @@ def remedy(problem: str) -> str:
 
 
 def missing_feature(error: sqlite3.Error) -> str:
-    """`the collation GERMAN`: what SQLite would need to read the file; empty where that is not what is wrong."""
+    """What SQLite would need to read the file, such as `the collation GERMAN`; empty for other errors."""
     text = str(error)
     if not text.startswith(UNKNOWN):
         return ""
@@ -47,7 +46,7 @@ def missing_feature(error: sqlite3.Error) -> str:
 
 
 def describe_missing_feature(db: sqlite3.Connection, error: sqlite3.Error) -> str:
-    """`index odd of run needs the function german(), which …`; empty where nothing of the file needs it."""
+    """`index odd of run needs the function german(), which …`; empty if nothing in the file needs it."""
     what = missing_feature(error)
     found = db.execute(
         "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('table', 'index') AND instr(lower(sql), ?) "
@@ -64,21 +63,23 @@ OF_AN_INDEX = re.compile(
     r"\b(missing from|wrong # of entries in|values differ from|end-of-record for row \S+ of) index\b"
 )
 REBUILD = "rebuild the index with REINDEX (docs/how-to/damaged-files.md), or restore the file from a backup"
-"""Where no more than an index is wrong."""
+"""Remedy if only an index is damaged."""
 
 OF_A_CONSTRAINT = re.compile(
     r"\bnon-unique entry in index\b|\bCHECK constraint failed in\b|\b(NULL|[\w-]+) value in \S+\."
 )
 CORRECT = "correct by hand the rows that break the constraint, or restore the file from a backup"
-"""Where the pages are as they should be, and rows are not as their table demands."""
+"""Remedy if the pages are valid but rows break a constraint."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileDamage:
-    """What is wrong with a file.
+    """Damage found in a file.
 
-    `problems` are SQLite's own words, one line each, empty where nothing is wrong. `tables` are the tables, by their
-    names in lower case, that are damaged or have a damaged index: nothing may be decided through them.
+    Attributes:
+        problems: SQLite's own lines; empty if there is no damage.
+        tables: Names, in lower case, of the tables that are damaged or have a damaged index. Nothing may be decided by
+            reading them.
     """
 
     problems: tuple[str, ...] = ()
@@ -90,26 +91,26 @@ class FileDamage:
 
     @classmethod
     def from_plain(cls, plain: Iterable[Iterable[str]]) -> FileDamage:
-        """The inverse."""
+        """Make the damage from the lists of `as_plain`."""
         problems, tables = plain
         return cls(tuple(problems), frozenset(tables))
 
 
 def check_file(db: sqlite3.Connection) -> FileDamage:
-    """Check the whole file. One that is damaged is checked once more, table by table, to tell which those are."""
+    """Check all of the file. If it is damaged, each table is checked again to find the damaged ones."""
     problems = run_check(db, f"PRAGMA integrity_check({MAX_PROBLEMS})")
     return FileDamage(tuple(problems), check_tables(db, table_names(db)).tables if problems else frozenset())
 
 
 def check_tables(db: sqlite3.Connection, tables: Iterable[str]) -> FileDamage:
-    """Check these tables with their indexes, and no others: not the free pages, nor whether a page is used twice."""
+    """Check only these tables with their indexes: not free pages, nor pages used twice."""
     found = {table: run_check(db, f"PRAGMA integrity_check({quote_literal(table)})") for table in tables}
     lines = tuple(line for problems in found.values() for line in problems)
     return FileDamage(lines, frozenset(table.lower() for table, problems in found.items() if problems))
 
 
 def table_names(db: sqlite3.Connection) -> list[str]:
-    """The tables of the file."""
+    """Names of the file's tables."""
     return [
         str(name)
         for (name,) in db.execute(
@@ -119,7 +120,18 @@ def table_names(db: sqlite3.Connection) -> list[str]:
 
 
 def run_check(db: sqlite3.Connection, pragma: str) -> list[str]:
-    """What a check says, line by line; empty where all is well. Raises sqlite3.Error where it cannot be asked now."""
+    """Run a check.
+
+    Args:
+        db: The database.
+        pragma: The PRAGMA statement.
+
+    Returns:
+        The problems as lines; empty if there are none.
+
+    Raises:
+        sqlite3.Error: The check cannot run now.
+    """
     found: list[str] = []
     try:
         for (text,) in db.execute(pragma):

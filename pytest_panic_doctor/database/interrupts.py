@@ -1,8 +1,8 @@
-"""Ctrl-C in the midst of a statement that takes minutes on a large file.
+"""Ctrl-C during a statement, which can take minutes on a large file.
 
-Python handles a signal between its own instructions, so not while SQLite works. A progress handler
-(https://sqlite.org/c3ref/progress_handler.html) gives it a moment in between; what the signal raises there, SQLite
-turns into SQLITE_INTERRUPT, and this into KeyboardInterrupt again.
+Python handles signals between its own instructions, so not while SQLite runs. A progress handler
+(https://sqlite.org/c3ref/progress_handler.html) calls Python regularly. SQLite turns an exception there into
+SQLITE_INTERRUPT, which is turned into KeyboardInterrupt again.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STEPS_PER_CALL = 100_000
-"""Instructions of SQLite's virtual machine, or rows of a check, between two such moments: 1 to 20 ms."""
+"""Virtual-machine instructions between two calls of the progress handler (1 to 20 ms)."""
 
 
 def _continue() -> int:
-    """Go on: a signal that came meanwhile has been handled on the way into this function."""
+    """Progress handler: 0 lets SQLite continue. Calling any Python function lets pending signals run first."""
     return 0
 
 
 def allow_interrupts(connection: sqlite3.Connection) -> None:
-    """Let signals in while a statement of this connection runs."""
+    """Let signals interrupt the statements of this connection."""
     connection.set_progress_handler(_continue, STEPS_PER_CALL)
 
 
 @contextmanager
 def reraise_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt where a signal ended a statement within."""
+    """Raise KeyboardInterrupt if a signal ended a statement in this context."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""JSON columns, whatever they hold."""
+"""Reading JSON columns of any content."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 
 
 def load_json(text: object) -> object:
-    """The value that a JSON column holds; None where it holds no JSON, or is nested too deeply for Python.
+    """Parse the value of a JSON column.
 
-    Half of a surrogate pair, which JSON can spell and no file, terminal or database can hold, becomes U+FFFD.
+    Half of a surrogate pair, which JSON can express but no file, terminal or database can hold, becomes U+FFFD.
+
+    Returns:
+        The value; None if the text is not JSON, or is nested too deeply for Python.
     """
     try:
         value: object = json.loads(text) if isinstance(text, str | bytes) else None
@@ -21,5 +24,5 @@ def load_json(text: object) -> object:
 
 
 def is_name(value: object) -> bool:
-    """A non-empty string, without NUL, which ends a string in SQLite's functions, and without half a surrogate pair."""
+    """Whether a value is a non-empty string without NUL, which ends SQLite's strings, or half a surrogate pair."""
     return isinstance(value, str) and value != "" and "\0" not in value and "\ufffd" not in value

@@ -1,4 +1,4 @@
-"""The research tool's Python generation, until January 2026: SQLModel's tables, which are the canonical ones."""
+"""The research tool's Python generation, until January 2026: SQLModel's tables, the canonical ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")
 
 
 def canonical_table(name: str, *declared: str) -> Table:
-    """A table, whose name and columns are the canonical ones; each constraint is of the newest schema."""
+    """Make a table with canonical names, and the constraints of the newest schema."""
     found: tuple[Column, ...] = columns(*declared)
     return Table(name, name, found, tuple((wanted, 1) for wanted in UNIQUE.get(name, ())))
 
 
 def schema_version(db: sqlite3.Connection) -> SchemaVersion:
-    """By what Alembic wrote down, where the tool migrated the file: one that it made anew says nothing."""
+    """Find the schema by Alembic's record; a file that the tool created, instead of migrating it, has none."""
     if "alembic_version" not in tables_of_file(db):
         return SchemaVersion(0, "")
     row = db.execute("SELECT max(version_num) FROM main.alembic_version").fetchone()
@@ -38,10 +38,10 @@ def schema_version(db: sqlite3.Connection) -> SchemaVersion:
 
 
 def new_id() -> str:
-    """An id as the research tool makes them, so that the order of ids stays that of time.
+    """Create an id as the research tool does, so that ids sort by time.
 
-    The tool's UUIDv7 are those of the library `uuid7`, after the draft that RFC 9562 replaced: 36 bits of seconds and
-    24 of their fraction come first.
+    The tool's UUIDv7 are those of the library `uuid7`, from the draft before RFC 9562: first 36 bits of seconds and 24
+    of their fraction.
     """
     sixteens, rest = divmod(time.time_ns(), 16_000_000_000)
     high, rest = divmod(rest << 16, 16_000_000_000)
@@ -50,12 +50,12 @@ def new_id() -> str:
 
 
 def stamp(moment: datetime) -> str:
-    """A time as the database stores it: local, naive, with microseconds."""
+    """Write a time as the database stores it: local, naive, with microseconds."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def codec() -> Codec:
-    """NumPy archives."""
+    """The codec of this generation: NumPy archives."""
     from pytest_panic_doctor.topology import payload
 
     return payload

@@ -1,12 +1,11 @@
-"""Reading the file from front to end into the kernel's page cache, ahead of the rules that will want its pages.
+"""Reads the file from start to end into the kernel's page cache, before the rules need its pages.
 
-SQLite reads a page at a time, in the order of its trees: `PRAGMA integrity_check` on a cold file of 1.6 GB took 17 s,
-on a warm one 3 s, and the disk gave the whole file in 4 s. So where the file fits into memory that is free anyway, a
-process of its own reads it in order, while the rules begin. It never writes; the pages are the kernel's, which takes
-them back when anybody needs the memory.
+SQLite reads page by page in the order of its trees: `PRAGMA integrity_check` took 17 s on a cold file of 1.6 GB and 3 s
+on a warm one, and reading the file in order took 4 s. So if the file fits into free memory, a process reads it in order
+while the rules begin. It never writes; the kernel frees the pages when memory is needed.
 
-In a process of its own because of POSIX locks: closing a second descriptor of the file would drop those of SQLite in
-the same process (https://www.sqlite.org/howtocorrupt.html, 2.2).
+It is a process because of POSIX locks: closing a second descriptor of the file would drop the locks of SQLite in the
+same process (https://www.sqlite.org/howtocorrupt.html, 2.2).
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 
 LEAST_FILE = 64 * 1024**2
-"""Bytes of a file below which reading ahead gains nothing."""
+"""Smallest file, in bytes, for which reading ahead is faster."""
 
 PART_OF_FREE = 0.5
-"""The part of the available memory that a file may fill."""
+"""Fraction of the available memory that a file may fill."""
 
 READER = """
 import os, sys
@@ -32,20 +31,25 @@ try:
 except (OSError, KeyboardInterrupt):
     pass
 """
-"""Ends at once when its parent does. What it cannot read, the rules will say."""
+"""Program of the process. It ends with its parent, and ignores read errors, which the rules report."""
 
 
 class ReadAhead:
-    """The process that reads, from `start` to `stop` or the file's end."""
+    """The process that reads the file."""
 
     def __init__(self, path: Path, room: int) -> None:
-        """`path` is the database's; `room` the bytes of memory that are free, page cache included."""
+        """Configure it.
+
+        Args:
+            path: The database.
+            room: Bytes of free memory, page cache included.
+        """
         self.path = path
         self.room = room
         self._process: subprocess.Popen[bytes] | None = None
 
     def is_worthwhile(self) -> bool:
-        """Whether the file is worth it, and fits."""
+        """Whether the file is large enough, and fits."""
         try:
             size = self.path.stat().st_size
         except OSError:
@@ -53,7 +57,7 @@ class ReadAhead:
         return LEAST_FILE <= size <= PART_OF_FREE * self.room
 
     def start(self) -> None:
-        """Begin to read, where that is wanted."""
+        """Start reading if that is worthwhile."""
         if self._process is None and self.is_worthwhile():
             command = [sys.executable, "-I", "-S", "-c", READER, str(self.path)]
             with suppress(OSError):
@@ -62,7 +66,7 @@ class ReadAhead:
                 )
 
     def stop(self) -> None:
-        """End the process, if it is still there; twice does no harm."""
+        """End the process; may be called twice."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -1,7 +1,7 @@
-"""What a process may hold in memory at once, and what is refused by name because it is more.
+"""Memory that a process may use for values of the database, and the refusal of larger ones.
 
-SQLite itself refuses a value above its limit of length before it has room for it, on a connection that was told
-(https://www.sqlite.org/c3ref/limit.html): so nothing is read that does not fit, whichever query meets it.
+SQLite refuses a value above its limit of length before it allocates memory (https://www.sqlite.org/c3ref/limit.html),
+so the limit holds for every query.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import format_size
 
 MEMORY_SHARE = 0.8
-"""The part of the available memory that is used where `--doctor-memory` was not given."""
+"""Fraction of the available memory that is used without `--doctor-memory`."""
 
 CONTROLLER_BYTES = 120_000_000
 """Bytes of a pytest that has workers."""
 
 LEAST_ROOM = 32_000_000
-"""Bytes that are always held: there are vectors and diagrams of no other size."""
+"""Bytes that are always available, enough for any vector or diagram."""
 
 VALUE_COPIES = 4
-"""How often a value is in memory where it is read: in SQLite, in Python, in an array and in what is made of it."""
+"""Copies of a value in memory: in SQLite, in Python, in an array and in the result."""
 
 JSON_FACTOR = 24
-"""Bytes of Python objects that one character of JSON can become: `[],` is a list of 56 and its place in another."""
+"""Bytes of Python objects that one character of JSON can become: `[],` is a list of 56 and a pointer to it."""
 
 TOO_BIG = "SQLITE_TOOBIG"
 
@@ -41,14 +41,14 @@ ROWS_OF_EXPERIMENT = {
     "WHERE r.experiment_id",
     "persistencediagram": "run r JOIN persistencediagram t ON t.run_id = r.id WHERE r.experiment_id",
 }
-"""The rows of an experiment in each table that has long values."""
+"""SQL for the rows of an experiment in each table with long values."""
 
 
 class TooLarge(DoctorError):
-    """What does not fit; the text is one sentence that names it, and `table` and `id` the row, where it is one."""
+    """Raised for something that does not fit; the message is one sentence that names it."""
 
     def __init__(self, sentence: str, table: str | None = None, id: str | None = None) -> None:  # noqa: A002
-        """`id` as stored."""
+        """Set the message, and the table and id of the row, if it is in a row."""
         super().__init__(sentence)
         self.table = table
         self.id = id
@@ -56,7 +56,13 @@ class TooLarge(DoctorError):
 
 @dataclass(frozen=True, slots=True)
 class MemoryRoom:
-    """`bytes` that may be held at once; `limit` is what all processes together may have, `given` if by the user."""
+    """Memory that one process may use.
+
+    Attributes:
+        bytes: Bytes that may be used at once.
+        limit: Limit of all processes together.
+        given: Whether the user gave the limit.
+    """
 
     bytes: int = 512_000_000
     limit: int = 1_000_000_000
@@ -64,21 +70,21 @@ class MemoryRoom:
 
     @property
     def value(self) -> int:
-        """The largest value that is read from the database."""
+        """Bytes of the largest value that is read from the database."""
         return min(self.bytes // VALUE_COPIES, 2**30)
 
     @property
     def json(self) -> int:
-        """The longest JSON that is parsed, in characters."""
+        """Characters of the longest JSON that is parsed."""
         return self.bytes // JSON_FACTOR
 
     def checked_json(self, text: object, column: str, experiment: str) -> object:
-        """A JSON column of an experiment as it is; raises `TooLarge` where it is longer than what is parsed."""
+        """Return a JSON column of an experiment; raises `TooLarge` if it is too long to parse."""
         self.check_json(len(text) if isinstance(text, str | bytes) else 0, column, experiment)
         return text
 
     def check_json(self, size: int, column: str, experiment: str) -> None:
-        """Raise `TooLarge` where a JSON column of an experiment has more characters than are parsed."""
+        """Raise `TooLarge` if a JSON column of an experiment has too many characters to parse."""
         if size > self.json:
             what = f"the column {column} of experiment {experiment}"
             raise self.too_large(what, size, self.json, table="experimentconfig", id=experiment)
@@ -92,25 +98,25 @@ class MemoryRoom:
         table: str | None = None,
         id: str | None = None,  # noqa: A002
     ) -> TooLarge:
-        """The refusal of something of `size` bytes where `most` (default: a value) are the most that fit.
+        """Make the refusal of something of known size.
 
         Args:
-            what: What it is, as the beginning of a sentence.
+            what: Its name, as the beginning of a sentence.
             size: Its bytes.
-            most: The bytes that would fit.
-            table: The table of the row that it is in.
-            id: The id of that row.
+            most: Bytes that would fit; None for the limit of a value.
+            table: Table of its row.
+            id: Id of its row.
         """
         return TooLarge(
             f"{what} is {format_size(size)}, {self.refusal(size, self.value if most is None else most)}", table, id
         )
 
     def too_large_unsized(self, what: str, fits: int) -> TooLarge:
-        """The refusal of something that went on until `fits` bytes were not enough; how much would be is not known."""
+        """Make the refusal of something that needs more than `fits` bytes, of unknown size."""
         return TooLarge(f"{what}, {self.refusal(2 * fits, fits)}")
 
     def refusal(self, size: int, fits: int) -> str:
-        """The end of a sentence about something of `size` bytes, of which only `fits` do."""
+        """End of a sentence about something of `size` bytes of which only `fits` are available."""
         leaves = "--doctor-memory leaves" if self.given else "the free memory leaves"
         more = next_size(self.limit * max(2.0, 1.5 * size / max(fits, 1)))
         unit = format_size(more).replace(" ", "").replace(".0", "")
@@ -124,12 +130,12 @@ def next_size(size: float) -> float:
 
 
 def memory_room(memory: int | None, workers: int = 1, *, beside: bool = False) -> MemoryRoom:
-    """What this process may hold beside what it has.
+    """Compute what this process may use in addition to its present memory.
 
     Args:
-        memory: The limit of all processes in bytes; None: 80 % of what is free.
-        workers: How many processes run items.
-        beside: Whether this is one of them, beside a controlling pytest.
+        memory: Limit of all processes in bytes; None for 80 % of the free memory.
+        workers: Number of processes that run items.
+        beside: Whether this process is an xdist worker.
     """
     limit = memory or int(MEMORY_SHARE * available_memory())
     own = resident(os.getpid()) if memory else 0
@@ -138,14 +144,14 @@ def memory_room(memory: int | None, workers: int = 1, *, beside: bool = False) -
 
 
 def is_too_big(error: sqlite3.Error) -> bool:
-    """Whether SQLite refused a value for its length."""
+    """Whether SQLite refused a value because of its length."""
     return getattr(error, "sqlite_errorname", "") == TOO_BIG
 
 
 def name_too_large(db: sqlite3.Connection, space: MemoryRoom, experiment: str | None = None) -> TooLarge:
-    """The refusal of the first value above the limit: in the rows of one experiment, or of all.
+    """Make the refusal of the first value above the limit, in the rows of one experiment or of all.
 
-    Texts are opened and not read: SQLite tells the length of a blob without reading it, of a text only so.
+    Texts are opened and not read: SQLite knows the length of a blob without reading it, but not that of a text.
     """
     for table, rows in ROWS_OF_EXPERIMENT.items():
         existing = {str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")}
@@ -163,7 +169,7 @@ def name_too_large(db: sqlite3.Connection, space: MemoryRoom, experiment: str | 
 
 
 def text_size(db: sqlite3.Connection, table: str, column: str, rowid: int) -> int:
-    """The bytes of a text, which is not read; 0 where it is gone."""
+    """Bytes of a text, without reading it; 0 if it is gone."""
     try:
         with db.blobopen(table, column, rowid, readonly=True) as text:
             return len(text)

@@ -1,4 +1,4 @@
-"""The tables of a trajectory database, without anything that costs memory to import; a test compares `models`."""
+"""The tables of a trajectory database, without expensive imports; a test compares them with `models`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
     "embeddingcluster": ("id", "embedding_id", "clustering_result_id", "medoid_embedding_id"),
 }
-"""The columns of each table, in the order of the file."""
+"""Columns of each table, in the order of the file."""
 
 NOUNS: Mapping[str, str] = {
     "experimentconfig": "experiment",
@@ -55,32 +55,36 @@ NOUNS: Mapping[str, str] = {
     "clusteringresult": "clustering result",
     "embeddingcluster": "cluster assignment",
 }
-"""What a person calls a row of each table."""
+"""What a user calls a row of each table."""
 
 UNIQUE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "invocation": (("run_id", "sequence_number"),),
     "embedding": (("invocation_id", "embedding_model"),),
     "persistencediagram": (("run_id", "embedding_model"),),
 }
-"""The columns that are unique together where all migrations of the research tool ran.
+"""Columns that are unique together if all migrations of the research tool ran.
 
-A file that it made anew has the constraint on `embedding` alone, an older one may have none.
+A new file has the constraint on `embedding` alone; an older file may have none.
 """
 
 
 def columns_of(db: sqlite3.Connection, table: str) -> set[str]:
-    """The names of a table's columns in lower case, as SQL compares them, generated ones too; empty: no such table."""
+    """Names of a table's columns in lower case, generated ones included; empty if there is no such table."""
     return {str(row[1]).lower() for row in db.execute(f"PRAGMA table_xinfo({table})") if row[6] != HIDDEN}
 
 
 HIDDEN = 1
-"""What `PRAGMA table_xinfo` says of a virtual table's hidden column; generated columns are 2 and 3."""
+"""Value of `PRAGMA table_xinfo` for a hidden column of a virtual table; generated columns are 2 and 3."""
 
 
 def is_missing_in_file(db: sqlite3.Connection, message: str) -> bool:
-    """Whether what SQLite said it has no such table or column of is one of those above, and is indeed not there.
+    """Whether the table or column that SQLite did not find is a known one that the file lacks.
 
-    A name that is misspelt in a rule is not the file's fault.
+    Otherwise the name is misspelt in a rule, which is not a fault of the file.
+
+    Args:
+        db: The database.
+        message: SQLite's message, such as `no such column: run.seed`.
     """
     what, _, name = message.partition(": ")
     known = known_columns(db)
@@ -96,7 +100,7 @@ def is_missing_in_file(db: sqlite3.Connection, message: str) -> bool:
 
 
 def known_columns(db: sqlite3.Connection) -> dict[str, set[str]]:
-    """The columns of each table that rules know: the canonical ones, and those of the file's own generation."""
+    """Columns of each table that rules know: the canonical ones and those of the file's generation."""
     from pytest_panic_doctor.database.generation import generation_of
 
     known = {table: set(columns) for table, columns in TABLES.items()}
@@ -107,7 +111,7 @@ def known_columns(db: sqlite3.Connection) -> dict[str, set[str]]:
 
 
 def has_rowid(db: sqlite3.Connection, table: str) -> bool:
-    """Whether the rows of a table that exists have a rowid: not in a view, nor in a table WITHOUT ROWID."""
+    """Whether the rows of an existing table have a rowid, unlike those of a view or a table WITHOUT ROWID."""
     try:
         db.execute(f"SELECT rowid FROM {table} LIMIT 0")
     except sqlite3.OperationalError as error:

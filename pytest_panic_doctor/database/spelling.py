@@ -1,4 +1,4 @@
-"""Names and ids that are the same but for their spelling, or for one wrong character."""
+"""Comparison of names and ids up to spelling, or up to one wrong character."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 
 def normalized_id_sql(value: str) -> str:
-    """SQL for an id however it is spelt: in either case, with dashes or braces, as a BLOB."""
+    """SQL that normalises an id: lower case, without dashes or braces, as text."""
     return f"lower(replace(trim(CAST({value} AS TEXT), ' {{}}' || char(9, 10, 13)), '-', ''))"
 
 
 def one_character_variants(name: str) -> Iterator[str]:
-    """What differs from `name` by one character: another one, one more, one less; or by one bit."""
+    """Strings that differ from `name` by one character (replaced, added or removed) or by one bit."""
     for place, letter in enumerate(name):
         for other in {*string.hexdigits[:16], *(chr(ord(letter) ^ 1 << bit) for bit in range(7))} - {letter}:
             yield name[:place] + other + name[place + 1 :]
@@ -23,7 +23,7 @@ def one_character_variants(name: str) -> Iterator[str]:
 
 
 def nearly_equal(name: str, other: str) -> bool:
-    """Whether two names differ in case, or by one character: another one, one more, one less."""
+    """Whether two names differ only in case, or by one character (replaced, added or removed)."""
     longer, shorter = sorted((name.lower(), other.lower()), key=len, reverse=True)
     if len(longer) - len(shorter) > 1:
         return False
@@ -35,5 +35,5 @@ def nearly_equal(name: str, other: str) -> bool:
 
 
 def normalized_id(name: str) -> str:
-    """What `plainly` makes of an id, in Python."""
+    """The result of `normalized_id_sql`, in Python."""
     return name.strip(" {}\t\n\r").replace("-", "").lower()

@@ -1,4 +1,4 @@
-"""What a rule speaks about: a subject, and rows of a table. Standard library only."""
+"""The subject of an item, and the rows of a finding. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The part of the database that one item looks at.
+    """The part of the database that one item examines.
 
-    Ids are as stored: 32 hex digits, lower case, no dashes. All three empty: the whole database.
+    Ids are as stored: 32 hex digits, lower case, no dashes. All three are None for the database as a unit.
     """
 
     experiment: str | None = None
@@ -20,10 +20,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of one table, named by the query that finds them.
+    """Rows of one table, given by a query.
 
-    `sql` selects exactly one column, the `id` of rows of `table`; `params` are its named parameters.
-    A query and not a list, so that a million offenders cost no memory and are looked up again at the moment of repair.
+    A query instead of a list, so that a million rows need no memory and are read again when they are repaired.
+
+    Attributes:
+        table: The table.
+        sql: Selects exactly one column, the `id` of rows of `table`.
+        params: Its named parameters.
     """
 
     table: str

@@ -1,7 +1,7 @@
-"""What is damaged above a diagram: rows of its run that say which points there should be.
+"""Damage upstream of a diagram: in the rows that determine its points.
 
-A point cloud can be whole by itself and yet not be the run's: an invocation whose type is damaged drops out of it, one
-that was lost too. A diagram that was right of the run as it was is then called stale, and is not what is wrong.
+A point cloud can be valid in itself and still be wrong for the run: an invocation with a damaged type is not in it, and
+neither is a lost one. A correct diagram then seems stale, though it is the run that is damaged.
 """
 
 from __future__ import annotations
@@ -14,22 +14,29 @@ DAMAGED_TYPE = (
     "(coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE') OR CASE i.type WHEN 'TEXT' THEN i.output_image_data IS NOT NULL "
     "ELSE i.output_text IS NOT NULL END)"
 )
-"""An invocation `i` whose type is none, or contradicts its output; no output is read."""
+"""Condition that the type of an invocation `i` is invalid or contradicts its output; reads no output."""
 
 
 def upstream_damage(db: sqlite3.Connection, run: str, model: str, *, replacing: bool) -> str:
-    """What is damaged above a diagram and forbids to compute it, as clauses; empty where nothing is.
+    """Find damage that forbids computing a diagram.
 
-    `replacing`: the new diagram would take the place of one that is valid, and may be right of the run as it was.
+    Args:
+        db: The database.
+        run: Id of the run.
+        model: Name of the embedding model.
+        replacing: Whether the new diagram would replace a valid one, which may be right for the undamaged run.
+
+    Returns:
+        Clauses; empty if there is no damage.
     """
     found = [damaged_types(db, run), damaged_sequence(db, run) if replacing else misspelt_diagram(db, run, model)]
     return "; ".join(filter(None, found))
 
 
 def damaged_types(db: sqlite3.Connection, run: str) -> str:
-    """What is wrong with the types of a run's invocations, as a clause that ends in its rule; empty where nothing is.
+    """Describe wrong types of a run's invocations, as a clause that ends in its rule; empty if there are none.
 
-    Each model makes texts or images, so that of one with both some must be wrong.
+    Each model makes either texts or images, so a model with both has some wrong types.
     """
     query = f"SELECT count(*) FROM invocation i WHERE i.run_id = ? AND {DAMAGED_TYPE}"
     (count,) = db.execute(query, (run,)).fetchone()
@@ -44,7 +51,7 @@ def damaged_types(db: sqlite3.Connection, run: str) -> str:
 
 
 def misspelt_diagram(db: sqlite3.Connection, run: str, model: str) -> str:
-    """Whether a diagram that is missing may be there under a damaged name, as a clause; empty where it is not."""
+    """Describe an existing diagram that may be the missing one under a damaged name, as a clause; else empty."""
     query = (
         "SELECT DISTINCT run_id FROM persistencediagram d WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = d.run_id)"
     )
@@ -66,7 +73,7 @@ def misspelt_diagram(db: sqlite3.Connection, run: str, model: str) -> str:
 
 
 def damaged_sequence(db: sqlite3.Connection, run: str) -> str:
-    """Whether a run has lost invocations or has some too many, as a clause that ends in its rule; empty where not."""
+    """Describe missing or additional invocations of a run, as a clause that ends in its rule; else empty."""
     found = db.execute(
         "SELECT r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "
         "max(i.sequence_number), total(typeof(i.sequence_number) = 'integer') "
@@ -84,9 +91,9 @@ def damaged_sequence(db: sqlite3.Connection, run: str) -> str:
 
 
 def may_have_stopped(db: sqlite3.Connection, run: str, last: int) -> bool:
-    """Whether a run may have stopped early at its last output: a text that stands there before, or an image.
+    """Whether a run may have stopped early at its last output: a repeated text, or an image.
 
-    Which images repeat is told by their bytes, which are not read here.
+    Images repeat if their bytes do, which are not read here.
     """
     query = (
         "SELECT EXISTS (SELECT 1 FROM invocation z WHERE z.run_id = :run AND z.sequence_number = :last AND "

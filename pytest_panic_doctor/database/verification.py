@@ -1,9 +1,8 @@
-"""Whether what a check has read may be believed: the tables that it read, and their indexes, as SQLite verifies them.
+"""Whether the tables that a check has read are undamaged, according to SQLite's integrity check.
 
-Once a session, for all its processes. Where `file-integrity` is among the items, the whole file is checked before the
-first of them, and that result is the item's; elsewhere each table when it is first read. Which tables a check reads is
-asked of SQLite, which tells an authorizer (https://www.sqlite.org/c3ref/set_authorizer.html) when a statement is made
-ready, so that no rule has to declare them.
+Tables are checked once a session, for all its processes. If `file-integrity` is among the items, the complete file is
+checked before the first item; otherwise each table is checked when it is first read. SQLite reports the tables of
+a statement to an authorizer (https://www.sqlite.org/c3ref/set_authorizer.html), so that rules need not declare them.
 """
 
 from __future__ import annotations
@@ -19,22 +18,25 @@ from pytest_panic_doctor.database.files import atomic_write, safe_file_name
 from pytest_panic_doctor.database.integrity import FileDamage
 
 LISTING_TABLES = ("experimentconfig", "run")
-"""The tables that make the list of items, by the names that rules know."""
+"""Canonical names of the tables from which the list of items is made."""
 
 WHOLE_FILE = "(file)"
 INDEX_PRAGMAS = ("index_list",)
-"""Pragmas by which a rule takes SQLite's word for what an index is there to ensure."""
+"""Pragmas by which a rule relies on an index to guarantee something."""
 
 NOT_EXAMINED = "not examined: "
 
 
 class Verification:
-    """What one process of a session knows of the file, and shares with the others through a folder."""
+    """Results of integrity checks, shared by the processes of a session through a folder."""
 
     def __init__(self, database: Database, folder: Path | None = None, *, everything: bool = False) -> None:
-        """`folder` is one that all processes of the session have, None where there is but this one.
+        """Watch the tables that `database` reads.
 
-        `everything`: the whole file is checked before anything is believed.
+        Args:
+            database: The database.
+            folder: Folder shared by all processes of the session; None if this is the only one.
+            everything: Whether to check the complete file before the first item.
         """
         self.database = database
         self.folder = folder
@@ -44,13 +46,14 @@ class Verification:
         database.authorizer = self._watch
 
     def integrity(self, db: sqlite3.Connection) -> FileDamage:
-        """What is wrong with the whole file; checked by whoever asks first."""
+        """Damage of the complete file; the first process that needs it runs the check."""
         return self._once(WHOLE_FILE, lambda: integrity.check_file(db))
 
     def before_item(self) -> str:
-        """Before an item: check the whole file, where that is to be done at all; why that cannot be done, or nothing.
+        """Check the complete file if configured.
 
-        On a damaged file, which tables the item reads is asked anew: a statement that is kept ready says nothing.
+        Returns:
+            Why this is not possible; empty otherwise.
         """
         if self.everything and WHOLE_FILE not in self._known:
             try:
@@ -64,11 +67,11 @@ class Verification:
 
     @property
     def has_damage(self) -> bool:
-        """Whether each item's own tables are to be told, and nothing remembered: this process has met damage."""
+        """Whether this process knows of damage; then the tables of each item are recorded anew."""
         return any(each.problems for each in self._known.values())
 
     def after_item(self) -> str:
-        """After an item: why what it read cannot be believed, as a sentence; empty where it can."""
+        """Sentence that says which damaged tables the item has read; empty if all are undamaged."""
         if not self._read:
             return ""
         read, self._read = self._read, set()
@@ -86,7 +89,7 @@ class Verification:
 
     @property
     def damaged(self) -> bool:
-        """Whether anything wrong with the file is known to any process of the session."""
+        """Whether any process of the session knows of damage."""
         return any(each.problems for each in self._all())
 
     def _all(self) -> list[FileDamage]:
@@ -97,7 +100,7 @@ class Verification:
 
     @property
     def refusal(self) -> str:
-        """Why nothing is written to the file, as a sentence; empty where nothing is known to be wrong with it."""
+        """Sentence that says why nothing is written to the file; empty if no damage is known."""
         problems = [line for each in self._all() for line in each.problems]
         if not problems:
             return ""
@@ -115,7 +118,7 @@ class Verification:
         return self._once(name, lambda: integrity.check_tables(db, [name]))
 
     def _once(self, name: str, find: Callable[[], FileDamage]) -> FileDamage:
-        """What this process knows, or another one of the session has found or is finding; else what `find` finds."""
+        """Result of `find`, or the known result of this or another process."""
         if name not in self._known:
             before = set(self._read)
             self._known[name] = found_once(self.folder, name, find) if self.folder else find()
@@ -133,14 +136,14 @@ class Verification:
 
 
 def verified_folder(scratch: Path) -> Path:
-    """Where in a session's scratch folder its processes keep what they found."""
+    """Folder of the results in a session's scratch folder."""
     folder = scratch / "verified"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def found_once(folder: Path, name: str, find: Callable[[], FileDamage]) -> FileDamage:
-    """What `find` finds, in one process of all that share `folder`; the others wait for it, and read it there."""
+    """Run `find` in one of the processes that share `folder`; the others wait and read its result."""
     from filelock import FileLock
 
     kept = folder / f"{safe_file_name(name)}.json"
@@ -153,16 +156,16 @@ def found_once(folder: Path, name: str, find: Callable[[], FileDamage]) -> FileD
 
 
 def write_damage(path: Path, found: FileDamage) -> None:
-    """Write down what was found, whole or not at all."""
+    """Write a result atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(found.as_plain()))
 
 
 def read_damage(path: Path) -> FileDamage:
-    """What was found."""
+    """Read a result."""
     return FileDamage.from_plain(json.loads(path.read_text()))
 
 
 def unchecked_message(error: sqlite3.DatabaseError) -> str:
-    """The sentence for a check that could not be made."""
+    """Sentence for a check that could not run."""
     return f"{NOT_EXAMINED}whether the file is whole could not be checked: SQLite says «{error}»; run again"

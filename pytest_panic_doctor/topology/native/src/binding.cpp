@@ -16,7 +16,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little || std::endian::native == std::endian::big);
 
-// A buffer of a Python object, given back at the end.
+// A buffer of a Python object, released by the destructor.
 class Buffer {
  public:
   Buffer() = default;
@@ -47,7 +47,7 @@ bool is_float32(const Py_buffer &view) {
   return std::strcmp(format, "f") == 0;
 }
 
-// Lets other threads of the interpreter run; the signals that arrive meanwhile are looked at where they are allowed to be.
+// Releases the GIL; signals that arrive are handled when it is held again.
 class Unlocked {
  public:
   Unlocked() : thread_(PyEval_SaveThread()) {}
@@ -73,14 +73,14 @@ PyObject *as_bytes(const rips::Bars &bars) {
                                    static_cast<Py_ssize_t>(bars.size() * sizeof(rips::Bar)));
 }
 
-// What a computation comes to: bars, or the limit that it reached, or what is wrong with the matrix.
+// Result of a computation: bars, the limit that it reached, or what is wrong with the matrix.
 struct Outcome {
   std::optional<rips::Diagram> diagram;
   rips::Limit limit{};
   std::string unusable;
 };
 
-// `over`: the ranks may be written over the distances.
+// `over`: whether the ranks may overwrite the distances.
 Outcome compute(const Py_buffer &matrix, bool over, int max_dim, const rips::Kernels &kernels, rips::Control &control) {
   Outcome outcome;
   try {
@@ -116,7 +116,7 @@ PyObject *as_python(const Outcome &outcome) {
   return bars;
 }
 
-// What is wrong with the shape of a matrix, or with where it lies; empty where nothing is.
+// What is wrong with the shape or the alignment of a matrix; empty if nothing is.
 std::string unfit(const Buffer &matrix, bool over) {
   const Py_buffer &view = matrix.view();
   if (view.ndim != 2) return "the distances are no square matrix";

@@ -102,7 +102,7 @@ void TriangleCofacets::keep(Rank edge, Vertex one, Vertex other, Keys &keys) {
   }
 }
 
-// The same where one of the vertices, at least, is neither the apex nor joined to it.
+// The cofacets if at least one of the vertices is neither the apex nor joined to it.
 void TriangleCofacets::keep_attached(Rank edge, Vertex one, Vertex other, Keys &keys) {
   const Rank *const joined = edges_.row(links_.apex(edge));
   Vertex parent = kNoVertex, parent_of_other = kNoVertex;

@@ -13,7 +13,7 @@ namespace rips {
 using Key = std::uint64_t;
 using Keys = Vector<Key>;
 
-// What is shared by both dimensions.
+// Shared by both dimensions.
 class Cofacets {
  public:
   Cofacets(const Edges &edges, const Links &links, Forests &forests, const Kernels &kernels, Control &control)
@@ -48,7 +48,7 @@ class EdgeCofacets : Cofacets {
   // The edge that a matched triangle is paired with.
   Simplex partner(Key key) { return class_of(key); }
 
-  // Adds the cofacets with a class in [from, to] to `keys`; returns the least class beyond `to`, kNoEdge if there is none.
+  // Adds the cofacets with a class in [from, to] to `keys`; returns the least class beyond `to`, or kNoEdge.
   Rank collect(Simplex simplex, Rank from, Rank to, Keys &keys);
 
  private:

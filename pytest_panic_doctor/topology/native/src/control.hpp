@@ -1,4 +1,4 @@
-// Limits and progress: what may end a computation before its time, and how far it is.
+// Limits and progress of a computation.
 #pragma once
 
 #include <chrono>
@@ -10,16 +10,16 @@ namespace rips {
 // Why a computation was ended.
 enum class Limit : int { deadline = 1, memory = 2, stop = 3, signal = 4 };
 
-// Thrown where a limit is reached. Everything on the way up gives its memory back.
+// Thrown when a limit is reached. Unwinding frees all memory.
 struct Reached {
   Limit limit;
 };
 
 enum class Stage : std::int64_t { edges = 0, links = 1, h1 = 2, h2 = 3 };
 
-// The words that a caller shares with a computation; another thread may read and write them meanwhile.
+// Words shared by caller and computation; other threads may read and write them at any time.
 struct State {
-  std::int64_t stop;   // written by the caller: not 0 ends the computation
+  std::int64_t stop;   // written by the caller: a value other than 0 ends the computation
   std::int64_t stage;  // a Stage
   std::int64_t done;   // of `to_do` rows, edges or columns in this stage
   std::int64_t to_do;
@@ -27,11 +27,11 @@ struct State {
   std::int64_t peak;   // the most that was allocated
 };
 
-// Invariant: `bytes` of the state is the sum of what was taken and not given back, and never more than the limit.
+// Invariant: `bytes` of the state is what is allocated now, and never more than the limit.
 class Control {
  public:
   using Clock = std::chrono::steady_clock;
-  // Asked every few hundredths of a second whether something else ends the computation; nullptr: nothing does.
+  // Called every few hundredths of a second; true ends the computation. May be nullptr.
   using Signal = bool (*)(void *context);
 
   // `seconds` and `memory` (bytes) below 0: no limit.
@@ -39,7 +39,7 @@ class Control {
   Control(const Control &) = delete;
   Control &operator=(const Control &) = delete;
 
-  // Call it after every piece of work, of `work` machine words looked at; it looks at the limits about every
+  // To be called after each piece of work, with the machine words it read; checks the limits about every
   // millisecond. Throws Reached.
   void look(std::size_t work) {
     work_ += work;

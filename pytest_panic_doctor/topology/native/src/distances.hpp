@@ -1,4 +1,4 @@
-// The distances that a caller gives, read as what orders them: their bits.
+// The caller's distances, compared by their bits.
 //
 // The bits of floats that are not negative are ordered as the floats are, so that nothing here computes with floats, and
 // no mode of the processor (denormals as zero) can change an answer.
@@ -15,14 +15,14 @@ namespace rips {
 
 using Length = std::uint32_t;  // the bits of a float32 that is finite and not negative
 
-// What is wrong with a matrix, in a sentence.
+// Thrown for an invalid matrix; the text is a sentence.
 struct Unusable : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
 // Invariant, from the constructor on: 1 to 65,535 points, symmetric, zeros on the diagonal, every entry finite and not
-// negative. Where another thread writes to the matrix meanwhile, answers are wrong, and nothing worse. Once the ranks are
-// written over the matrix, nothing may be asked of this.
+// negative. If another thread changes the matrix, results are wrong, but memory is safe. Once the ranks are
+// written over the matrix, no member may be called.
 class Distances {
  public:
   static constexpr std::size_t kMostPoints = 65'535;

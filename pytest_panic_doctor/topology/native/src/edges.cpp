@@ -12,7 +12,7 @@ namespace {
 
 using Key = std::uint64_t;
 
-constexpr std::size_t kChunk = std::size_t{1} << 16;  // keys between two looks at the limits
+constexpr std::size_t kChunk = std::size_t{1} << 16;  // keys between two checks of the limits
 constexpr int kDigits = 3;
 constexpr int kBits = 11;
 constexpr std::size_t kBins = std::size_t{1} << kBits;
@@ -21,7 +21,7 @@ constexpr char kChanged[] = "the matrix was written to while it was read";
 
 std::size_t digit(Key key, int which) { return (key >> (32 + which * kBits)) & (kBins - 1); }
 
-// Memory that holds keys for a while, whatever it is otherwise: it is read and written as bytes.
+// Memory of another type that holds keys temporarily: read and written as bytes.
 struct Scratch {
   std::byte *memory;
 
@@ -34,7 +34,7 @@ struct Scratch {
 };
 
 // Sorts by the upper 32 bits, and keeps the order of equal ones: one pass for each digit, least significant first, except
-// where all keys have the same. `room` is as large as the keys; what is in it is lost.
+// if all keys have the same. `room` is as large as the keys, and is overwritten.
 void radix_sort(Block<Key> &keys, std::byte *room, Control &control) {
   const std::size_t size = keys.size();
   Scratch from{reinterpret_cast<std::byte *>(keys.data())}, to{room};

@@ -27,7 +27,7 @@ struct Edge {
 // Vertices are the points numbered anew, the most central one first, so that the lowest vertices of a set are those that
 // are joined to most of it.
 //
-// The ranks may be written over the distances, of which nothing but the lengths of the edges is needed any more.
+// The ranks may overwrite the distances, since only the lengths of the edges are needed later.
 //
 // Invariant: rank(x, y) = rank(y, x) = e if and only if {x, y} are the ends of edge e; else it is kNoEdge. Rows are
 // `stride` long, a multiple of 16, and what is beyond the last vertex is kNoEdge.
@@ -63,7 +63,7 @@ class Edges {
 
   std::size_t vertices_, stride_;
   Block<Key> keys_;  // by rank
-  Block<Rank> own_;  // the ranks, where they have memory of their own
+  Block<Rank> own_;  // the ranks, if they have memory of their own
   Rank *ranks_;
 };
 

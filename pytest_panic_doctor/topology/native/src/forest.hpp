@@ -1,4 +1,4 @@
-// Spanning forests of links, made again where the reduction needs one: most never are.
+// Spanning forests of links, computed when the reduction needs one: most never are.
 #pragma once
 
 #include <span>
@@ -16,8 +16,8 @@ struct Attached {
 };
 
 // The forest of a link, as everything here understands it: first the apex; then all vertices joined to it, with it as
-// their parent; then, one after the other, the lowest vertex that is joined to one that is there, with the nearest of those
-// as its parent; where none is, the lowest vertex that is left, as a root.
+// their parent; then, repeatedly, the lowest vertex that is joined to one in the forest, with the nearest of those
+// as its parent; if none is, the lowest remaining vertex, as a root.
 //
 // So the roots beside the apex are the lowest vertices of the other components, in ascending order, as in `Links`.
 class Forests {

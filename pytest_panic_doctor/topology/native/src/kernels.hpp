@@ -19,7 +19,7 @@ struct Kernels {
   // both = one & other; returns whether it is not empty.
   bool (*meet)(const Word *one, const Word *other, Word *both, std::size_t words);
 
-  // How many of `link` are not in `row`; where they are more than `most`, any number more than that.
+  // How many of `link` are not in `row`; if more than `most`, any larger number.
   std::size_t (*missing)(const Word *link, const Word *row, std::size_t most, std::size_t words);
 
   // set = set & ~row; returns whether anything is left.
@@ -45,7 +45,7 @@ struct Kernels {
   Rank (*least)(const Rank *one, const Rank *two, std::size_t size);
 };
 
-// The best for this processor, or the one called `name` (for tests), or nullptr where the processor has not what it needs.
+// The best for this processor, or the one called `name` (for tests), or nullptr if the processor does not support it.
 const Kernels *kernels(const char *name = nullptr);
 
 }  // namespace rips

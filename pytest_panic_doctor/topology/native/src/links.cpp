@@ -31,7 +31,7 @@ void remove(Word *set, Vertex vertex) { set[vertex / 64] &= ~(Word{1} << (vertex
 
 }  // namespace
 
-// The sweep, and what it needs only while it goes on.
+// The sweep, with its temporary data.
 //
 // Invariant, before edge e: `joined_` has the neighbours of each vertex by edges below e, and `component_` the components of
 // the graph of these.
@@ -107,7 +107,7 @@ class Sweep {
       add_components(edge);
   }
 
-  // Whether everything in the link is reached from the apex; if not, `left_` and `apart_` have what is not.
+  // Whether all of the link is reached from the apex; if not, `left_` and `apart_` have what is not.
   bool connected(Vertex apex) {
     kernels_.meet(link_.data(), row(apex), star_.data(), words_);
     std::copy_n(link_.data(), words_, apart_.data());

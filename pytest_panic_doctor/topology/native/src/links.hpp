@@ -16,7 +16,7 @@ constexpr Triangle triangle(Rank edge, Vertex vertex) { return Triangle{edge} <<
 constexpr Rank class_of(Triangle triangle) { return static_cast<Rank>(triangle >> 16); }
 constexpr Vertex vertex_of(Triangle triangle) { return static_cast<Vertex>(triangle); }
 
-// What one sweep over the edges, by rank, finds out.
+// The results of one sweep over the edges by rank.
 //
 // Invariant: an edge with an empty link is in `merges` (it joins two components) or in `cycles` (it closes a cycle), by
 // rank. Any other is paired with the triangle of its apex, a vertex of its link. `critical` has, in order, one triangle for

@@ -1,4 +1,4 @@
-// Memory that is counted: every byte that depends on the input is taken from a Control, and given back to it.
+// Counted memory: every byte that depends on the input is accounted for in a Control.
 #pragma once
 
 #include <cstddef>
@@ -66,8 +66,8 @@ Map<Key, Value> map_of(Control &control) {
   return Map<Key, Value>(0, std::hash<Key>(), std::equal_to<Key>(), Counted<std::pair<const Key, Value>>(control));
 }
 
-// An array of fixed size, aligned to a cache line, that is not initialised: the large ones are filled row by row, with a
-// look at the limits in between.
+// An array of fixed size, aligned to a cache line, not initialised: large ones are filled row by row, with a
+// check of the limits in between.
 template <class T>
 class Block {
  public:

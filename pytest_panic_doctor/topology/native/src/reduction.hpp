@@ -31,7 +31,7 @@ class Reduction {
 
   Reduction(Cofacets &cofacets, const Edges &edges, Control &control);
 
-  // Reduce the column of a simplex that is younger than all before it, and add its bar, where that has a length, to `bars`.
+  // Reduce the column of a simplex younger than all before it, and add its bar to `bars` if it has a length.
   void reduce(Simplex simplex, Bars &bars);
 
   bool is_pivot(Key key) const { return columns_.contains(key); }
@@ -142,7 +142,7 @@ void Reduction<Cofacets>::add(Simplex simplex, Rank from) {
   for (const Key key : fresh_) push(key);
 }
 
-// Knows more cofacets, at least one if there are any; false: there are none.
+// Extends the window to at least one more cofacet; false if there are none.
 template <class Cofacets>
 bool Reduction<Cofacets>::reach_on() {
   cancel_members();
@@ -161,7 +161,7 @@ bool Reduction<Cofacets>::reach_on() {
   return true;
 }
 
-// Members that are there twice are not there.
+// Members that occur twice cancel.
 template <class Cofacets>
 void Reduction<Cofacets>::cancel_members() {
   std::sort(members_.begin(), members_.end(), [](const Member &a, const Member &b) { return a.simplex < b.simplex; });
