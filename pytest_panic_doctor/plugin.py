@@ -16,9 +16,10 @@ from pytest_panic_doctor.session import options
 from pytest_panic_doctor.session.signals import interrupt_in_a_line
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.session.doctor_session import DoctorSession
+    from contextlib import ExitStack
 
-SESSION: pytest.StashKey[DoctorSession] = pytest.StashKey()
+RESOURCES: pytest.StashKey[ExitStack] = pytest.StashKey()
+"""What a session holds open."""
 
 NATIVE, UNIONS = (9, 0), (9, 2)
 """The versions of pytest with native TOML files, and with ini keys that may be a text, a truth or a number there."""
@@ -118,25 +119,22 @@ def pytest_configure(config: pytest.Config) -> None:
         if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
             config.pluginmanager.register(UsageHint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
-    from pytest_panic_doctor.session.doctor_session import DoctorSession
-    from pytest_panic_doctor.session.items import ForeignFolderHook
+    from pytest_panic_doctor.session.items import EXAMINATION, ForeignFolderHook
+    from pytest_panic_doctor.session.startup import start
 
     with usage_errors():
         by_name = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else ()
         foreign = foreign_args(config, config, by_name)
-        session = DoctorSession(config)
+        config.stash[RESOURCES] = start(config)
         if foreign is not None:
-            config.pluginmanager.register(
-                ForeignFolderHook(session.examination.settings.database), "panic-doctor-outside"
-            )
-        config.stash[SESSION] = session
-        config.pluginmanager.register(session, "panic-doctor-session")
+            database = config.stash[EXAMINATION].settings.database
+            config.pluginmanager.register(ForeignFolderHook(database), "panic-doctor-outside")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End it, however pytest ends."""
-    if session := config.stash.get(SESSION, None):
-        session.close()
+    """Release what the session holds, however pytest ends."""
+    if resources := config.stash.get(RESOURCES, None):
+        resources.close()
 
 
 class EarlyOptions:

@@ -87,7 +87,7 @@ READS = "readinto"
 
 CONFTEST = """
 def pytest_sessionstart(session):
-    ahead = session.config.pluginmanager.get_plugin("panic-doctor-session").read_ahead
+    ahead = session.config.pluginmanager.get_plugin("panic-doctor-controller").read_ahead
     print("AHEAD", ahead is not None and ahead._process is not None)
 """
 

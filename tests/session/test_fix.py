@@ -319,7 +319,7 @@ def test_however_it_ends_nothing_outlives_it(
 def test_a_check_that_takes_long_is_announced(
     run_doctor: Doctor, pytester: pytest.Pytester, args: tuple[str, ...], told: bool
 ) -> None:
-    pytester.makeconftest("from pytest_panic_doctor.session import doctor_session\n\ndoctor_session.TAKES_LONG = 1\n")
+    pytester.makeconftest("from pytest_panic_doctor.session import startup\n\nstartup.SLOW_CHECK_BYTES = 1\n")
     result = run_doctor(*args)
     line = "doctor: every page of * is checked before the first write …"
     (result.stderr.fnmatch_lines if told else result.stderr.no_fnmatch_line)(line)

@@ -1,0 +1,202 @@
+"""Hooks of the controlling process: header, results as they arrive, the end of the session, and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.examination.baseline import compare, save
+from pytest_panic_doctor.examination.examination import Examination
+from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
+from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.examination.prerequisites import prerequisites
+from pytest_panic_doctor.examination.result import Result, from_plain
+from pytest_panic_doctor.formatting import plural, printable
+from pytest_panic_doctor.report import terminal, text
+from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.report.trim import trim_report
+from pytest_panic_doctor.session.foreign_hooks import locate_engine
+from pytest_panic_doctor.session.item_reports import FIXED, STATES, agree
+from pytest_panic_doctor.session.items import ACCEPTANCE
+from pytest_panic_doctor.session.selection import nothing_chosen
+from pytest_panic_doctor.topology.engines import describe_substitute
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.database.readahead import ReadAhead
+    from pytest_panic_doctor.repair.controller import RepairController
+    from pytest_panic_doctor.repair.journal.size import SessionTotals
+
+
+class ControllerPlugin:
+    """Gathers the results of all processes, decides on the exit status, and writes the reports."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        examination: Examination,
+        read_ahead: ReadAhead,
+        *,
+        files: ReportFiles | None,
+        repair: RepairController | None,
+        totals: SessionTotals | None,
+        demo_notes: Sequence[str],
+        worker_note: str | None,
+    ) -> None:
+        """Store what the hooks need.
+
+        Args:
+            config: The session's config.
+            examination: The session's examination.
+            read_ahead: Reads the database into the page cache.
+            files: The reports that are written; None if items are only collected.
+            repair: The controller's part of the repair; None if nothing is repaired.
+            totals: What all planned repairs would take; None without `--doctor-plan`.
+            demo_notes: Sentences about the demo database.
+            worker_note: How many workers there are, for the header; None if nothing is distributed.
+        """
+        self.config = config
+        self.examination = examination
+        self.read_ahead = read_ahead
+        self.files = files
+        self.repair = repair
+        self.totals = totals
+        self.demo_notes = demo_notes
+        self.worker_note = worker_note
+        self.results = Results()
+        self.notes: list[str] = []
+
+    def pytest_report_header(self) -> list[str]:
+        """Describe the database, its rows, and how many items there are."""
+        lines = [
+            *(f"doctor: {printable(each)}" for each in self.demo_notes),
+            *terminal.header(self.examination, self.worker_note),
+        ]
+        if self.repair:
+            lines += [f"doctor: warning: {printable(warning)}" for warning in self.repair.warnings]
+            settings = self.examination.settings
+            fallback = (
+                None
+                if settings.ray
+                else describe_substitute(locate_engine(self.config, settings.engine), settings.max_dim)
+            )
+            if fallback:
+                lines.append(f"doctor: {fallback}")
+            if recovered := self.repair.recovered:
+                lines.append(
+                    f"doctor: completed {plural(len(recovered), 'repair')} that an earlier run left unfinished"
+                )
+        return lines
+
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """Give a fixed item a letter, a word, a colour and a count of its own.
+
+        With `-v` the word is followed by the run that the item is about, and how many rows it examined.
+        """
+        plain = getattr(report, "doctor", None)
+        if not plain:
+            return None
+        state = STATES["fixed" if plain["outcome"] == "fixed" and report.passed else report.outcome]
+        if self.config.get_verbosity() < 1:
+            return state if state is FIXED else None
+        category, letter, (word, colour) = state
+        label = text.label_of(report.nodeid, self.examination.labels)
+        rows = text.looked_at(plain.get("rows", {})) if report.passed or "rows" in plain else ""
+        details = "; ".join(filter(None, (label, rows)))
+        return category, letter, (f"{word} ({details})" if details else word, colour)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
+        """Store the result of an item, before any other plugin reads the report."""
+        plain: Mapping[str, object] | None = getattr(report, "doctor", None)
+        if plain is not None:
+            result = from_plain(report.nodeid, report.duration, plain)
+            agree(report, result.outcome, result.note or result.error)
+            self.results.add(result)
+            if self.files:
+                self.files.add(result)
+            self._notify(result)
+        yield
+        if report.passed and self.config.getoption("durations", None) is None:
+            trim_report(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
+
+    def _notify(self, result: Result) -> None:
+        """Call the listeners; one that raises changes no outcome, and is named at the end."""
+        try:
+            with calling("pytest_doctor_outcome"):
+                self.config.hook.pytest_doctor_outcome(item=result.as_dict())
+        except Misbehaved as raised:
+            self.results.listener_errors[str(raised)] += 1
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+        """Set the exit status, then write the baseline and the reports.
+
+        This runs after the workers have ended and pytest has written the JUnit file, and before the terminal's
+        summary, which names what was written.
+        """
+        with self.files.junit_written() if self.files else nullcontext():
+            yield
+        self.results.itemless = self.examination.itemless
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.examination.all_elsewhere:
+            # There are more shards than items to split: this shard has nothing to do, which is no failure.
+            session.exitstatus = pytest.ExitCode.OK
+        if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            self.notes += nothing_chosen(self.config, self.examination.rules)
+        self._find_doubts()
+        if self.results.doubts or self.results.totals()["failed"] or self.results.unreached:
+            # Another plugin may have set a status that is green.
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        ended_well = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        self._compare(complete=ended_well and not self.results.unreached)
+        if self.repair:
+            self.results.repairs = self.repair.repairs()
+            self.notes += self.repair.finish()
+        if self.files:
+            self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
+            self.notes += self.files.failed.values()
+            if self.files.failed and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _find_doubts(self) -> None:
+        """Find why the session is not green although no item failed: items may be missing, or did not end."""
+        self.results.doubts += [self.examination.doubt] if self.examination.doubt else []
+        if self.config.getoption("collectonly"):
+            return
+        ended = {item_name(item.nodeid) for item in self.results.items}
+        distributed = self.config.getoption("dist", "no") != "no"
+        self.results.unreached = self.examination.to_run(distributed=distributed) - ended
+        if self.results.items:
+            self.results.doubts += prerequisites(self.examination, self.config.stash[ACCEPTANCE])
+        if self.results.unreached and not self.results.totals()["failed"]:
+            count = plural(len(self.results.unreached), "item")
+            self.results.doubts.append(f"{count} did not end, so nothing is known about them")
+
+    def _compare(self, *, complete: bool) -> None:
+        """Compare with the baseline, and write it if that was asked for and the session is `complete`."""
+        settings = self.examination.settings
+        if settings.baseline is None or self.files is None:
+            return
+        known = self.config.stash[ACCEPTANCE].known
+        self.results.compared = compare(known, self.results.items, self.examination.all_names())
+        if settings.baseline_write and complete:
+            with self.files.trying(settings.baseline):
+                save(settings.baseline, self.results.compared.accepted, settings.database)
+                self.results.compared.written = True
+        elif settings.baseline_write:
+            self.notes.append("the baseline was not written: the examination did not finish")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the rules, worst first, and what to type next."""
+        if self.totals:
+            self.results.planned, self.results.planned_in_all = self.totals.by_rule(), self.totals.total()
+        terminal.summary(terminalreporter, self.examination, self.results)
+        # With -q there is no header, so the notes about the demo come here.
+        demo_notes = self.demo_notes if terminalreporter.verbosity < 0 else ()
+        for note in (*demo_notes, *self.results.notes, *self.notes):
+            terminalreporter.write_line(f"doctor: {printable(note)}", yellow=True)

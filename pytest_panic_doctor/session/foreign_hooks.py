@@ -1,0 +1,56 @@
+"""Calls of the hooks that other people implement: an embedder and the place of an engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pytest
+    from numpy.typing import NDArray
+
+ENGINE_NAME = re.compile(r"\w[\w-]*|\w+(\.\w+)*:\w+")
+"""The name of an engine, or the place of one: `module:attribute`."""
+
+
+def embed(config: pytest.Config, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
+    """Embed outputs with the hook `pytest_doctor_embed`.
+
+    Args:
+        config: The session's config.
+        model: The name of the embedding model.
+        outputs: Texts for a text model, the bytes of WEBP images for an image model.
+
+    Returns:
+        What the hook returned, not checked; None if no plugin knows the model.
+
+    Raises:
+        Misbehaved: The hook raised an exception.
+    """
+    with calling("pytest_doctor_embed"):
+        vectors: NDArray[np.float32] | None = config.hook.pytest_doctor_embed(embedding_model=model, outputs=outputs)
+    return vectors
+
+
+def locate_engine(config: pytest.Config, name: str) -> str:
+    """Ask the hook `pytest_doctor_engine` for the place of an engine.
+
+    Args:
+        config: The session's config.
+        name: The name of the engine as the user gave it.
+
+    Returns:
+        `module:attribute`, or `name` itself if no plugin knows it.
+
+    Raises:
+        Misbehaved: The hook raised an exception, or returned neither a place nor None.
+    """
+    with calling("pytest_doctor_engine"):
+        found: object = config.hook.pytest_doctor_engine(name=name)
+    if found is not None and not (isinstance(found, str) and ENGINE_NAME.fullmatch(found)):
+        raise Misbehaved(f"pytest_doctor_engine returned {shown(found)}: return 'module:attribute', or None")
+    return found or name

@@ -1,0 +1,50 @@
+"""Makes pytest's report of an item agree with the outcome of its examination.
+
+Exit status, terminal and JUnit file come from pytest's reports, the JSON report and the page from the results that
+travel on them. So neither a mark nor a hook of another plugin can make them differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_panic_doctor.examination.examiner import Outcome
+
+UNEXAMINED = "something else failed before the item began, so nothing is known about it"
+TORN_DOWN = "something else failed when the item had ended"
+FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
+STATES = {
+    "passed": ("passed", ".", ("PASSED", {"green": True})),
+    "failed": ("failed", "F", ("FAILED", {"red": True})),
+    "skipped": ("skipped", "s", ("SKIPPED", {"yellow": True})),
+    "fixed": FIXED,
+}
+
+
+def combined_outcome(outcome: Outcome | None, report: pytest.TestReport) -> Outcome:
+    """What an item comes to, `outcome` being what its examination said, if there was one."""
+    if report.when == "teardown":
+        return replace(outcome or Outcome("failed"), status="failed", error=TORN_DOWN)
+    if outcome is not None:
+        return outcome
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(report, "wasxfail", "")
+        return Outcome("skipped", note=str(reason).removeprefix("Skipped: ") or "skipped by a mark or a hook")
+    return Outcome("failed", error=UNEXAMINED)
+
+
+def agree(report: pytest.TestReport, word: str, why: str) -> None:
+    """Make pytest's report say what the outcome says, whatever has become of it on the way."""
+    wanted = word if word in ("failed", "skipped") else "passed"
+    marked = vars(report).pop("wasxfail", None) is not None
+    if wanted == "skipped":
+        report.longrepr = (report.nodeid.split("::")[0], 1, f"Skipped: {why}")
+    if report.outcome == wanted and not marked:
+        return
+    report.outcome = wanted  # type: ignore[assignment]
+    if wanted == "passed":
+        report.longrepr = None
+    elif wanted == "failed" and not isinstance(report.longrepr, str):
+        report.longrepr = why or "this item failed"

@@ -1,0 +1,89 @@
+"""Hooks of a session that repairs, in the controller and in each xdist worker."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.examination.examination import Examination
+from pytest_panic_doctor.examination.lookahead import Lookahead
+from pytest_panic_doctor.repair.controller import RepairController, RepairRun, make_repairer
+from pytest_panic_doctor.report.progress_display import progress
+from pytest_panic_doctor.session.foreign_hooks import embed, locate_engine
+from pytest_panic_doctor.session.items import EXAMINER, DoctorItem
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.repair.cluster.controller import ClusterRepair
+
+
+class RepairPlugin:
+    """Makes the repairer of a process that runs items, and shows the progress in the controller."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        examination: Examination,
+        controller: RepairController | None = None,
+        cluster: ClusterRepair | None = None,
+    ) -> None:
+        """Store what the hooks need; no repairer is made yet.
+
+        Args:
+            config: The session's config.
+            examination: The session's examination.
+            controller: The controller's part of the repair; None in a worker.
+            cluster: The connection to a Ray cluster; None if this machine computes, and in a worker.
+        """
+        self.config = config
+        self.examination = examination
+        self.controller = controller
+        self.cluster = cluster
+        self._resources = ExitStack()
+
+    def pytest_sessionstart(self) -> None:
+        """Make a repairer if this process runs items."""
+        if self.controller is not None and self.config.getoption("dist", "no") != "no":
+            return
+        repairer = make_repairer(
+            self.examination,
+            RepairRun.from_plain(self.examination.repair_run),
+            partial(embed, self.config),
+            partial(locate_engine, self.config),
+        )
+        self._resources.callback(repairer.close)
+        self.config.stash[EXAMINER].repairer = repairer
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Let one repair take the next items along, unless the session may end after any item."""
+        examiner = self.config.stash[EXAMINER]
+        ends_early = any(self.config.getoption(name, 0) for name in ("maxfail", "stepwise"))
+        if examiner.repairer and not ends_early:
+            entries = (item.entry for item in session.items if isinstance(item, DoctorItem))
+            examiner.later = Lookahead(examiner, entries, self.examination.in_time)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Show in the controller what is being computed; let a cluster compute while the items run."""
+        if self.controller is None or session.testsfailed:
+            return (yield)
+        with ExitStack() as stack:
+            if self.cluster:
+                stack.enter_context(self.cluster.dispatching())
+                if session.items:
+                    self.cluster.collected()
+            status = self.cluster.status if self.cluster else tuple
+            stack.enter_context(progress(self.config, self.examination, self.controller.run, status))
+            return (yield)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Tell the workers, before xdist waits for them."""
+        if self.controller:
+            self.controller.run.stop_file.touch()
+
+    def close(self) -> None:
+        """End the child process and the connections of the repairer, if one was made."""
+        self._resources.close()

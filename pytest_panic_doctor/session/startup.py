@@ -1,0 +1,269 @@
+"""The start of a session: reads the options, examines what is asked, and registers the plugin objects of its role."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.compute.memory import available_memory
+from pytest_panic_doctor.database.readahead import ReadAhead
+from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
+from pytest_panic_doctor.examination.examination import Examination, check_node, from_database, from_worker_input
+from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.examination.sharding import PAGES
+from pytest_panic_doctor.formatting import format_size
+from pytest_panic_doctor.report.command_line import invoked_command
+from pytest_panic_doctor.report.files import ReportFiles, check_outputs
+from pytest_panic_doctor.report.junit import path_of
+from pytest_panic_doctor.session import options
+from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
+from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
+from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
+from pytest_panic_doctor.session.foreign_hooks import embed, locate_engine
+from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
+from pytest_panic_doctor.session.selection import kept, selection_arguments
+from pytest_panic_doctor.session.signals import TerminationSignals
+from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.examination.examiner import Examiner
+    from pytest_panic_doctor.examination.settings import Settings
+    from pytest_panic_doctor.repair.cluster.controller import ClusterRepair
+    from pytest_panic_doctor.repair.controller import RepairController
+    from pytest_panic_doctor.repair.journal.size import SessionTotals
+    from pytest_panic_doctor.rules.base import Rule
+
+SLOW_CHECK_BYTES = 1e9
+"""Size in bytes of a database whose check before the first write takes long enough to be announced."""
+
+
+def start(config: pytest.Config) -> ExitStack:
+    """Start a session, in the controller or in an xdist worker, and register its plugin objects.
+
+    Returns:
+        What the session holds open; `close` releases it.
+
+    Raises:
+        DoctorError: The options or the database do not allow this session; nothing is held then.
+    """
+    if config.getoption("setuponly", False):
+        raise BadOption("--setup-only and --setup-plan examine nothing: leave them out, or give --collect-only")
+    rules = own_rules(config)
+    worker_input: dict[str, object] | None = getattr(config, "workerinput", {}).get("doctor")
+    with ExitStack() as resources:
+        if worker_input is None:
+            start_controller(config, rules, resources)
+        else:
+            start_worker(config, from_worker_input(worker_input, rules, written), resources)
+        return resources.pop_all()
+
+
+def written(database: Path, table: str, row: int) -> bool:
+    """Return whether the plugin itself wrote a row, according to the journal beside the database."""
+    # Only a session that asks this imports the journal.
+    from pytest_panic_doctor.repair.journal import journal
+
+    return journal.written(database, table, row)
+
+
+def start_worker(config: pytest.Config, examination: Examination, resources: ExitStack) -> None:
+    """Register the plugin objects of an xdist worker, for the examination that the controller sent."""
+    prepare(config, examination, resources)
+    if examination.repair_run:
+        register_repair(config, examination, resources)
+
+
+def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitStack) -> None:
+    """Examine the options and the database, and register the plugin objects of the controller."""
+    signals = TerminationSignals()
+    resources.callback(signals.stop)
+    signals.listen()
+    settings = options.settings(config, config.invocation_params.dir, options.ini_folder(config))
+    collect_only = bool(config.getoption("collectonly"))
+    if not collect_only:
+        check_outputs(settings, junit_path(config))
+    if settings.fix or settings.engine != "auto":
+        resolve_engine(locate_engine(config, settings.engine), settings.max_dim)
+    demo_notes = build_demo(settings.database) if settings.demo else []
+    read_ahead = ReadAhead(settings.database, available_memory())
+    resources.callback(read_ahead.stop)
+    repair = open_repair(config, settings, read_ahead, resources) if settings.fix and not collect_only else None
+    examination = examine(config, settings, rules)
+    cluster = plan_repair(config, examination, repair, resources) if repair else None
+    if repair is None:
+        examination.scratch = resources.enter_context(TemporaryDirectory(prefix="panic-doctor-"))
+    totals = prepare(config, examination, resources)
+    worker_note = register_xdist(config, examination, cluster)
+    files = None
+    if not collect_only:
+        family = config.getini("junit_family")
+        files = ReportFiles(examination, version(DISTRIBUTION), junit_path(config), family)
+        if any(rule.expensive or rule.id in PAGES for rule in examination.selected):
+            read_ahead.start()
+    plugin = ControllerPlugin(
+        config,
+        examination,
+        read_ahead,
+        files=files,
+        repair=repair,
+        totals=totals,
+        demo_notes=demo_notes,
+        worker_note=worker_note,
+    )
+    config.pluginmanager.register(plugin, "panic-doctor-controller")
+    if repair:
+        register_repair(config, examination, resources, repair, cluster)
+
+
+def junit_path(config: pytest.Config) -> Path | None:
+    """Return the path of the JUnit file that pytest writes, None if it writes none."""
+    given = config.getoption("xmlpath", None)
+    return path_of(given) if given else None
+
+
+def open_repair(
+    config: pytest.Config, settings: Settings, read_ahead: ReadAhead, resources: ExitStack
+) -> RepairController:
+    """Lock the database for a repair, and recover what an earlier one left; announce the check if it takes long."""
+    from pytest_panic_doctor.repair.controller import RepairController
+
+    read_ahead.start()
+    size = settings.database.stat().st_size if settings.database.is_file() else 0
+    if size >= SLOW_CHECK_BYTES and config.get_verbosity() >= 0:
+        line = f"doctor: every page of {format_size(size)} is checked before the first write …"
+        print(line, file=sys.stderr, flush=True)
+    repair = RepairController(settings)
+    resources.callback(repair.close)
+    return repair
+
+
+def examine(config: pytest.Config, settings: Settings, rules: list[Rule]) -> Examination:
+    """List the items of the database, and note how pytest was called."""
+    examination = from_database(settings, rules, len(config.getoption("tx", None) or ()))
+    examination.written = written
+    examination.chosen_by = selection_arguments(config, settings.database)
+    examination.program = " ".join((invoked_command(), *kept(config.invocation_params.args)))
+    examination.distributes = config.pluginmanager.hasplugin("xdist")
+    return examination
+
+
+def plan_repair(
+    config: pytest.Config, examination: Examination, repair: RepairController, resources: ExitStack
+) -> ClusterRepair | None:
+    """Order the items for the repair, check the room on the disk, and join the Ray cluster if one was named."""
+    examination.scratch = str(repair.run.scratch)
+    examination.repair_run = repair.run.as_plain()
+    examination.schedule_largest_first(len(config.getoption("tx", None) or ()) or 1)
+    repair.check_room(examination)
+    if not examination.settings.ray:
+        return None
+    from pytest_panic_doctor.repair.cluster.controller import ClusterRepair
+
+    cluster = ClusterRepair(examination, repair.run, partial(locate_engine, config))
+    resources.callback(cluster.close)
+    return cluster
+
+
+def prepare(config: pytest.Config, examination: Examination, resources: ExitStack) -> SessionTotals | None:
+    """Prepare a process that may run items: markers, examiner, what is collected, and the plugin of both roles.
+
+    Returns:
+        What all planned repairs would take; None without `--doctor-plan`.
+    """
+    resources.callback(examination.database.close)
+    for rule in examination.rules.values():
+        for name in dict.fromkeys((rule.id, rule.marker)):
+            config.addinivalue_line("markers", f"{name}: {rule.description}")
+    config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
+    settings = examination.settings
+    examination.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
+    if settings.plan or settings.fix:
+        examination.engine = would_compute(locate_engine(config, settings.engine), settings.max_dim)
+    examiner = examination.examiner()
+    examiner.embedder = partial(embed, config) if examination.embeds else None
+    totals = plan_repairs(examination, examiner) if settings.plan else None
+    config.stash[EXAMINATION] = examination
+    config.stash[EXAMINER] = examiner
+    config.stash[ACCEPTANCE] = AcceptancePolicy(settings)
+    choose_what_is_collected(config, examination)
+    config.pluginmanager.register(ExaminationPlugin(config, examination), "panic-doctor-examination")
+    return totals
+
+
+def plan_repairs(examination: Examination, examiner: Examiner) -> SessionTotals:
+    """Let the examiner plan repairs instead of making them; return what all of them would take."""
+    from pytest_panic_doctor.repair.journal.size import SessionTotals
+    from pytest_panic_doctor.repair.preview import Planner
+
+    totals = SessionTotals(Path(examination.scratch, "tally.sqlite"))
+    examiner.planner = Planner(
+        examination.database,
+        examination.settings.kinds,
+        totals,
+        embeds=examination.embeds,
+        most=examination.settings.max_quarantine,
+        engine=examination.engine,
+    )
+    return totals
+
+
+def choose_what_is_collected(config: pytest.Config, examination: Examination) -> None:
+    """Collect the database alone, or with the paths that were given beside it."""
+    database = examination.settings.database
+    if "[" in str(database) or "::" in str(database):
+        raise BadOption(f"--doctor-db {database} has [ or :: in it, which pytest takes for an item: link to it")
+    folder = config.invocation_params.dir
+    named = [arg for arg in config.args if options.absolute(folder / arg.split("::")[0]) == database]
+    for arg in named:
+        if "::" in arg:
+            check_node(arg.split("::", 1)[1], examination)
+    by_ini_alone = not any(config.getoption(option.key) not in (None, False, []) for option in options.OPTIONS)
+    paths_given = config.args_source is pytest.Config.ArgsSource.ARGS
+    if named or (by_ini_alone and paths_given):
+        return
+    if not paths_given and not by_ini_alone:
+        config.args.clear()
+    config.args.append(str(database))
+
+
+def register_xdist(config: pytest.Config, examination: Examination, cluster: ClusterRepair | None) -> str | None:
+    """Register the hooks of pytest-xdist, if it is there.
+
+    Returns:
+        How many workers there are, for the header; None if nothing is distributed.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return None
+    from pytest_panic_doctor.session.xdist import XdistHooks, describe_workers
+
+    def collected(nodeids: Iterable[str]) -> None:
+        examination.collect(map(item_name, nodeids))
+        if cluster:
+            cluster.collected()
+
+    config.pluginmanager.register(XdistHooks(examination.rules, collected), "panic-doctor-xdist")
+    return describe_workers(config, examination.settings)
+
+
+def register_repair(
+    config: pytest.Config,
+    examination: Examination,
+    resources: ExitStack,
+    repair: RepairController | None = None,
+    cluster: ClusterRepair | None = None,
+) -> None:
+    """Register the plugin of a session that repairs; a worker has neither `repair` nor `cluster`."""
+    from pytest_panic_doctor.session.repair_plugin import RepairPlugin
+
+    plugin = RepairPlugin(config, examination, repair, cluster)
+    resources.callback(plugin.close)
+    config.pluginmanager.register(plugin, "panic-doctor-repair")
