@@ -1,4 +1,4 @@
-"""Values as text: counts, sizes, durations, and text of others as a terminal or a shell may have it."""
+"""Formats values as text: counts, sizes, durations, and text of others for a terminal or a shell."""
 
 from __future__ import annotations
 
@@ -11,22 +11,36 @@ UNITS = {"B": 1}
 UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 UNITS |= {prefix: 1000**power for power, prefix in enumerate("KMGT", 1)}
+"""Bytes of each unit that a size may have, in upper case."""
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
-    """`1 run`, `1,234 runs`."""
+    """Format a count with its noun: `1 run`, `1,234 runs`.
+
+    Args:
+        count: The number.
+        one: The noun for one.
+        many: The noun for any other number; `one` with an s if it is None.
+    """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def verb(count: int, one: str = "is", many: str = "are") -> str:
-    """The verb that agrees with the count."""
+    """Return the form of a verb that agrees with a count."""
     return one if count == 1 else many
 
 
 def parse_size(text: str) -> int:
-    """`4GB`, `1.5 GiB`, `800M` in bytes; raises `ValueError`, whose text says what a size looks like.
+    """Parse a size such as `4GB`, `1.5 GiB` or `800M`.
 
-    A number alone is none: who types 12 means 12 GB, and would get 12 bytes.
+    Args:
+        text: The size. A number without a unit is refused: a user who types 12 means 12 GB, and would get 12 bytes.
+
+    Returns:
+        The size in bytes.
+
+    Raises:
+        ValueError: The text is not a size; the message shows what a size looks like.
     """
     if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text):
         raise ValueError(f"a size needs a unit: give one such as {text.strip()}GB")
@@ -38,7 +52,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: float) -> str:
-    """A size in bytes as a person reads it: `312 MB`, `4.0 GB`."""
+    """Format a size in bytes: `312 MB`, `4.0 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.1f} {unit}" if unit == "GB" or (unit == "MB" and size < 10) else f"{size:.0f} {unit}"
@@ -47,7 +61,7 @@ def format_size(size: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time as a person says it: `8 s`, `40 min`, `3 h`."""
+    """Format seconds roughly: `8 s`, `40 min`, `3 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:
@@ -56,7 +70,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_duration_exact(seconds: float) -> str:
-    """A time as it was given: `0.05 s`, `20 min`, `1 h 30 min`."""
+    """Format seconds exactly: `0.05 s`, `20 min`, `1 h 30 min`."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (round(rest, 3), "s"))
@@ -64,28 +78,31 @@ def format_duration_exact(seconds: float) -> str:
 
 
 def shorten(line: str, width: int) -> str:
-    """A text of at most `width` characters, the last of which says where more was."""
+    """Cut a text to at most `width` characters; an ellipsis marks the cut."""
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def did_you_mean(text: str, names: Iterable[str]) -> str:
-    """`: did you mean X?`, or how to see the names where none is near."""
+    """Return `: did you mean X?` for the name that is nearest to a text, or an empty string if none is near."""
     near = difflib.get_close_matches(text, list(names), n=1, cutoff=0.5)
     return f": did you mean {near[0]}?" if near else ""
 
 
 def printable(text: str) -> str:
-    """A text on one line: what moves a cursor, ends a line or turns its direction is escaped."""
+    """Escape the characters that move a cursor, end a line or turn its direction, so that a text stays on one line."""
     return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def distinct(text: str) -> str:
-    """The same, so that no two texts become one: for names."""
+    """Escape a name as `printable` does, and backslashes too, so that two different names stay different."""
     return printable(text.replace("\\", r"\\"))
 
 
 def typed(text: str) -> str:
-    """A text as a shell takes it back, on one line; Bash, Zsh and ksh know the form that escapes."""
+    """Quote a text for a shell, on one line.
+
+    Characters that cannot be printed take the form `$'…'`, which Bash, Zsh and ksh read.
+    """
     if text.isprintable():
         return shlex.quote(text)
     escaped = distinct(text).replace("'", r"\'")
@@ -93,5 +110,5 @@ def typed(text: str) -> str:
 
 
 def install_extra(name: str) -> str:
-    """How an extra of this package is installed."""
+    """Return the command that installs an extra of this package."""
     return f"pip install '.[{name}]' in the doctor's checkout"

@@ -1,4 +1,4 @@
-"""The pytest hooks, each a few lines; inert until a doctor option, or an ini key that asks for it, is there."""
+"""The hooks by which pytest loads the plugin; they do nothing unless an option or an ini key asks for it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ RESOURCES: pytest.StashKey[ExitStack] = pytest.StashKey()
 """What a session holds open."""
 
 NATIVE, UNIONS = (9, 0), (9, 2)
-"""The versions of pytest with native TOML files, and with ini keys that may be a text, a truth or a number there."""
+"""The versions of pytest that have native TOML files, and ini keys of several types in them."""
 
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn what a user can cause into pytest's usage error: one sentence on stderr, exit status 4."""
+    """Turn a `DoctorError` into pytest's usage error: one sentence on stderr, exit status 4."""
     try:
         yield
     except DoctorError as error:
@@ -35,7 +35,7 @@ def usage_errors() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options and ini keys."""
+    """Declare the options and ini keys."""
     group = parser.getgroup(options.GROUP, "examine and repair a PANIC-TDA trajectory database")
     for option in options.OPTIONS:
         kind = {"flag": "store_true", "list": "append", "several": "extend"}.get(option.kind, "store")
@@ -63,7 +63,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def add_value(parser: pytest.Parser, key: str, text: str, *, flag: bool = False) -> None:
-    """An ini key of one value: a text in an ini file, in a native TOML file what it is."""
+    """Declare an ini key of one value: text in an ini file, in a native TOML file text, a boolean or a number.
+
+    Args:
+        parser: Pytest's parser.
+        key: The name of the key.
+        text: The help of the key.
+        flag: Whether the value is a boolean.
+    """
     if pytest.version_tuple >= UNIONS:
         parser.addini(key, text, type=str | bool | int | float, default="")
     elif flag and pytest.version_tuple >= NATIVE:
@@ -73,7 +80,7 @@ def add_value(parser: pytest.Parser, key: str, text: str, *, flag: bool = False)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """The hooks for other people's rules, embedders, engines and listeners."""
+    """Declare the hooks for rules, embedders, engines and listeners of other people."""
     from pytest_panic_doctor.session import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
@@ -81,9 +88,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Register the commands after every installed plugin, so that they run before xdist makes its workers.
+    """Register the commands after every installed plugin, so that they run before xdist starts its workers.
 
-    Of the folder of a database that is foreign, named by a node id, no conftest.py is loaded.
+    If a database is named by a node id and its folder is foreign, no conftest.py of that folder is loaded.
     """
     given = early_config.known_args_namespace.file_or_dir
     if options.is_requested(EarlyOptions(early_config)):
@@ -98,7 +105,16 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 
 def foreign_args(config: pytest.Config, source: options.Source, args: Sequence[str]) -> list[str] | None:
-    """The arguments that name the database, if its folder brings no code; None where it may bring some."""
+    """Return the arguments that name the database, if its folder must not bring code.
+
+    Args:
+        config: Pytest's config.
+        source: The options.
+        args: The positional arguments of the command line.
+
+    Returns:
+        The arguments; None if the folder may bring code.
+    """
     from pytest_panic_doctor.session.foreign_folder import Surroundings
 
     chosen = source.getoption("rootdir") or source.getoption("inifilename")
@@ -112,7 +128,7 @@ def foreign_args(config: pytest.Config, source: options.Source, args: Sequence[s
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin a session where one is asked for."""
+    """Start a session if an option or an ini key asks for it."""
     if config.getoption("help") or config.getoption("version"):
         return
     if not options.is_requested(config):
@@ -138,23 +154,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class EarlyOptions:
-    """The options before pytest has parsed the whole command line."""
+    """Reads options before pytest has parsed the complete command line."""
 
     def __init__(self, config: pytest.Config) -> None:
-        """`config` as `pytest_load_initial_conftests` gets it."""
+        """Store the `config` that `pytest_load_initial_conftests` gets."""
         self.config = config
 
     def getoption(self, name: str) -> object:
-        """The command line's value, None where it is not there."""
+        """Return the value on the command line, None if it is not there."""
         return getattr(self.config.known_args_namespace, name, None)
 
     def getini(self, name: str) -> object:
-        """The ini file's value."""
+        """Return the value in the ini file."""
         return self.config.getini(name)
 
 
 def is_database(path: Path) -> bool:
-    """Whether a path of the command line is a SQLite file."""
+    """Return whether a path is a SQLite file."""
     try:
         with path.open("rb") as file:
             return file.read(16) == b"SQLite format 3\0"
@@ -163,25 +179,28 @@ def is_database(path: Path) -> bool:
 
 
 class UsageHint:
-    """For who names a database and no option: unless another plugin knows what to do with it."""
+    """Tells a user who passed a database without any --doctor option how to examine it.
+
+    It says nothing if another plugin collected the file.
+    """
 
     def __init__(self, database: str) -> None:
-        """As it was typed."""
+        """Store the path of the `database` as it was typed."""
         self.database = database
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        """Where nothing was collected, say how the database is examined."""
+        """Print how the database is examined, if nothing was collected."""
         if exitstatus in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             command = f"{invoked_command()} --doctor-db {typed(self.database)}"
             terminalreporter.write_line(f"doctor: to examine this database, type {command}", yellow=True)
 
 
 class Commands:
-    """What happens before there is a pytest session."""
+    """Runs what happens before there is a pytest session."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
-        """Commands that list something and leave; otherwise cap the number of workers."""
+        """Run a command that lists something and ends, or limit the number of workers."""
         from pytest_panic_doctor.session.commands import run
 
         if config.getoption("help") or config.getoption("version"):

@@ -1,0 +1,1 @@
+"""All that depends on pytest and pytest-xdist: options, items, plugin objects and commands."""

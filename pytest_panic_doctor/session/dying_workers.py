@@ -1,8 +1,8 @@
-"""Workers that die at any moment, of whatever: what pytest-xdist does not expect of them. Imported only where it is.
+"""Keeps a session alive when xdist workers die. Imported only if pytest-xdist is installed.
 
-xdist learns of a death from the end of the worker's output. What it does before that with a worker that is dead already
-ends the whole session: a send fails (tests, a request to give some back), or a start. And it blames the first item that
-the worker had not ended, though that may be one that it had not begun, or one whose verdict it had told.
+xdist learns that a worker died from the end of its output. Before that, a command to a dead worker, or a start that
+fails, would end the session. And xdist blames the first item that the worker had not ended: this may be an item that it
+had not begun, or one that it had already reported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from xdist.scheduler import LoadScopeScheduling, Scheduling
 from xdist.workermanage import NodeManager, WorkerController
 
 STARTS = 3
-"""How often a worker is started before the session ends: where a machine has no memory for it, a moment may help."""
+"""How often a worker is started before the session ends: memory may be free again after a moment."""
 
 PAUSE = 1.0
 """Seconds between two starts."""
@@ -26,7 +26,7 @@ PAUSE = 1.0
 
 @dataclass(slots=True)
 class WorkerProgress:
-    """How far the workers are, as far as the controller has heard."""
+    """The progress of all workers, according to the reports that have arrived."""
 
     running: set[str] = field(default_factory=set)
     """The ids of the items that were begun and have not ended."""
@@ -34,13 +34,13 @@ class WorkerProgress:
     """The item that each worker has ended last."""
 
     def ended(self, node: object, nodeid: str) -> None:
-        """The verdict of an item is known, whatever becomes of its worker."""
+        """Note that a worker has reported an item."""
         self.running.discard(nodeid)
         self.last[node] = nodeid
 
 
 def ignore_send_errors(node: WorkerController) -> None:
-    """Let no command to a dead worker end the session: the end of its output, which says that it died, is under way."""
+    """Ignore errors of commands to a dead worker; the end of its output will report that it died."""
     send = node.sendcommand
 
     def sendcommand(name: str, **kwargs: object) -> None:
@@ -52,7 +52,7 @@ def ignore_send_errors(node: WorkerController) -> None:
 
 
 def restart_workers(manager: NodeManager) -> None:
-    """Let a worker that dies while it starts be started again; pytest ends, in one sentence, where none can be."""
+    """Start a worker again if it dies while it starts; end pytest with one sentence after `STARTS` attempts."""
     setup_node = manager.setup_node
 
     def again(spec: execnet.XSpec, putevent: Callable[[tuple[str, dict[str, object]]], None]) -> WorkerController:
@@ -72,19 +72,19 @@ def restart_workers(manager: NodeManager) -> None:
 
 
 class SurvivingScheduling:
-    """One of xdist's schedulers, which then names the item that a worker died of, and hands on all others.
+    """Wraps a scheduler of xdist: names the item that a worker died of, and reschedules all others.
 
-    A worker gets its first items when it has collected, and not before.
+    A worker gets its first items only after it has collected.
     """
 
     def __init__(self, inner: Scheduling, reached: WorkerProgress) -> None:
-        """`reached` is kept by whoever hears the workers."""
+        """Wrap the scheduler `inner`; `reached` is updated by the hooks that receive reports."""
         self.inner = inner
         self.reached = reached
         self._collecting: list[WorkerController] = []
 
     def __getattr__(self, name: str) -> object:
-        """What other plugins read of a scheduler beside xdist's interface: pytest-rerunfailures asks for `config`."""
+        """Return attributes that other plugins read beside xdist's interface, as pytest-rerunfailures does."""
         if name == "inner":  # before it is set: no endless search
             raise AttributeError(name)
         return getattr(self.inner, name)
@@ -110,37 +110,44 @@ class SurvivingScheduling:
         return bool(self.inner.has_pending)
 
     def add_node(self, node: WorkerController) -> None:
-        """A worker is up, and begins to collect."""
+        """Note a worker that is up and begins to collect."""
         self._collecting.append(node)
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        """A worker has collected."""
+        """Hand a worker that has collected to the scheduler."""
         self._collecting.remove(node)
         self.inner.add_node(node)
         if not self.inner.collection_is_completed or getattr(self.inner, "collection", True):
             self.inner.add_node_collection(node, collection)
 
     def schedule(self) -> None:
-        """Hand out items: to a worker that came later two at once, for it begins one when it knows the next."""
+        """Send items to the workers.
+
+        A worker that was started later gets two rounds, because a worker begins an item only when it knows the next.
+        """
         begun = getattr(self.inner, "collection", None) is not None
         self.inner.schedule()
         if begun:
             self.inner.schedule()
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
-        """A worker has ended an item."""
+        """Note that a worker has ended an item."""
         self.inner.mark_test_complete(node, item_index, duration)
 
     def mark_test_pending(self, item: str) -> None:
-        """An item is to be run again."""
+        """Note that an item is to be run again."""
         self.inner.mark_test_pending(item)
 
     def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
-        """A worker has given items back."""
+        """Note that a worker has given items back."""
         self.inner.remove_pending_tests_from_node(node, indices)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """A worker is gone: the item that it died of, None where it ran none. Its other items are handed on."""
+        """Remove a worker that has ended, and reschedule its other items.
+
+        Returns:
+            The item that the worker died of; None if it ran none.
+        """
         if node in self._collecting:
             self._collecting.remove(node)
             return None
@@ -155,7 +162,7 @@ class SurvivingScheduling:
         return None
 
     def _remove_from_scopes(self, inner: LoadScopeScheduling, node: WorkerController) -> str | None:
-        """The same for schedulers that would hand on the item that killed, to kill again."""
+        """Remove a worker from a scheduler by scope, which would otherwise run the deadly item again."""
         died_of: str | None = None
         units = inner.assigned_work.get(node, {})
         for unit in units.values():

@@ -1,6 +1,6 @@
-"""Whether the folder of a database may bring code: a `conftest.py`, an `__init__.py`. Knows no pytest.
+"""Decides whether the folder of a database may bring code: a `conftest.py` or an `__init__.py`. Imports no pytest.
 
-A database is data, perhaps a stranger's. Only one within the project, as pytest users understand it, brings code.
+A database is data, and may come from a stranger. Only a database within the user's own project brings code.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from pytest_panic_doctor.session.options import absolute
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where pytest was started: its folder, its rootdir, and the arguments that are paths or node ids.
+    """The place where pytest was started, and its arguments.
 
-    `chosen` says whether the user named the rootdir or the ini file, `has_ini` whether there is one, and `by_option`
-    whether the database was named by its option on the command line.
+    Attributes:
+        folder: The working directory.
+        rootdir: Pytest's rootdir.
+        args: The arguments that are paths or node ids.
+        chosen: Whether the user named the rootdir or the ini file.
+        has_ini: Whether there is an ini file.
+        by_option: Whether the database was named by `--doctor-db` on the command line.
     """
 
     folder: Path
@@ -28,14 +33,17 @@ class Surroundings:
     by_option: bool
 
     def named(self, arg: str) -> Path:
-        """The path of an argument."""
+        """Return the path of an argument."""
         return absolute(self.folder / arg.split("::")[0])
 
     def foreign(self, database: Path) -> list[str] | None:
-        """The arguments that name a database whose folder brings no code; None where it may bring some.
+        """Return the arguments that name a database whose folder must not bring code.
 
-        A database that is named on the command line, also by the option, is among what pytest finds its rootdir by:
-        then that tells nothing, unless pytest was started within it, too, and an ini file makes it a project.
+        Pytest may find its rootdir from the database itself if the command line names it. Then the rootdir proves nothing,
+        unless pytest was started inside it and it has an ini file.
+
+        Returns:
+            The arguments; None if the folder may bring code.
         """
         beside = database.parent
         by_name = [arg for arg in self.args if self.named(arg) == database]
@@ -48,5 +56,5 @@ class Surroundings:
 
 
 def within(folder: Path, root: Path) -> bool:
-    """Whether a folder is in another one, both as it is written and where its symbolic links lead."""
+    """Return whether a folder is inside `root`, both as written and with symbolic links resolved."""
     return folder.is_relative_to(root) and folder.resolve().is_relative_to(root.resolve())

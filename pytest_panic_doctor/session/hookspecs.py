@@ -1,4 +1,4 @@
-"""Hooks for other people's rules, embedders, engines and listeners (pluggy: https://pluggy.readthedocs.io)."""
+"""Hooks that other people implement: rules, embedders, engines and listeners (https://pluggy.readthedocs.io)."""
 
 from __future__ import annotations
 
@@ -16,27 +16,41 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_doctor_rules() -> Iterable[Rule]:  # type: ignore[empty-body]
-    """Rules of your own; they are collected, selected, reported and repaired as the built-in ones are."""
+    """Return rules of your own; they are collected, selected, reported and repaired like the built-in ones."""
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_doctor_embed(embedding_model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
-    """Embed outputs again: float32, shape (len(outputs), width), in the order given; the first result wins.
+    """Embed outputs again; the first result that is not None is used.
 
-    `outputs` are texts for a text model, and the bytes of WEBP images for an image model. None: not this model. It is
-    asked for vectors that are stored, too, and believed only where it agrees with them.
+    Vectors that are stored are asked for too: the hook is trusted only if it agrees with them.
+
+    Args:
+        embedding_model: The name of the model.
+        outputs: Texts for a text model, the bytes of WEBP images for an image model.
+
+    Returns:
+        float32 vectors of shape (len(outputs), width), in the order of `outputs`; None for an unknown model.
     """
 
 
 @pytest.hookspec
 def pytest_doctor_outcome(item: Mapping[str, object]) -> None:
-    """Hear of each item as it ends, in the controlling process: `item` is as the JSON report prints it.
+    """Receive the result of each item as it ends, in the controller.
 
-    `nodeid`, `rule`, `outcome` (passed, failed, skipped or fixed), `duration` in seconds, `findings`, and where there
-    are any `note`, `warnings`, `measures` and `accepted`.
+    Args:
+        item: The item as the JSON report prints it: `nodeid`, `rule`, `outcome` (passed, failed, skipped or fixed),
+            `duration` in seconds, `findings`, and if there are any `note`, `warnings`, `measures` and `accepted`.
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_doctor_engine(name: str) -> str | None:
-    """Where the engine called `name` is: `module:attribute` of an object that follows `topology.engines.Engine`."""
+    """Return the place of an engine.
+
+    Args:
+        name: The name of the engine as the user gave it.
+
+    Returns:
+        `module:attribute` of an object that implements `topology.engines.Engine`; None for an unknown name.
+    """

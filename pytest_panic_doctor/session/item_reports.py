@@ -13,18 +13,30 @@ import pytest
 from pytest_panic_doctor.examination.examiner import Outcome
 
 UNEXAMINED = "something else failed before the item began, so nothing is known about it"
+"""The error of an item that never began."""
 TORN_DOWN = "something else failed when the item had ended"
+"""The error of an item whose teardown failed."""
 FIXED = ("fixed", "+", ("FIXED", {"cyan": True}))
+"""Pytest's category, letter, word and colour of an item that was repaired."""
 STATES = {
     "passed": ("passed", ".", ("PASSED", {"green": True})),
     "failed": ("failed", "F", ("FAILED", {"red": True})),
     "skipped": ("skipped", "s", ("SKIPPED", {"yellow": True})),
     "fixed": FIXED,
 }
+"""Category, letter, word and colour of each status."""
 
 
 def combined_outcome(outcome: Outcome | None, report: pytest.TestReport) -> Outcome:
-    """What an item comes to, `outcome` being what its examination said, if there was one."""
+    """Combine the outcome of an item with pytest's report of it.
+
+    Args:
+        outcome: The outcome of the examination; None if the item was not examined.
+        report: Pytest's report of one phase of the item.
+
+    Returns:
+        The outcome; failed if a fixture or a hook failed, skipped if a mark or a hook skipped the item.
+    """
     if report.when == "teardown":
         return replace(outcome or Outcome("failed"), status="failed", error=TORN_DOWN)
     if outcome is not None:
@@ -36,7 +48,13 @@ def combined_outcome(outcome: Outcome | None, report: pytest.TestReport) -> Outc
 
 
 def agree(report: pytest.TestReport, word: str, why: str) -> None:
-    """Make pytest's report say what the outcome says, whatever has become of it on the way."""
+    """Make pytest's report agree with the outcome, even if a mark or a hook has changed the report.
+
+    Args:
+        report: The report, which is changed.
+        word: The status of the outcome.
+        why: The reason, for a report that is made skipped or failed.
+    """
     wanted = word if word in ("failed", "skipped") else "passed"
     marked = vars(report).pop("wasxfail", None) is not None
     if wanted == "skipped":

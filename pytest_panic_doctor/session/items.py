@@ -1,4 +1,4 @@
-"""The database as pytest sees it: a file, and an item for each (rule, subject)."""
+"""The database as pytest sees it: a file, and one item for each rule and subject."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ACCEPTANCE: pytest.StashKey[AcceptancePolicy] = pytest.StashKey()
 
 
 class FindingsRemainError(Exception):
-    """An item whose findings are left; carries the text that a person reads."""
+    """Raised by an item that still has findings; the text is what the terminal shows."""
 
 
 def exit_worker_soon() -> None:
-    """End this worker a second from now, whatever other plugins still want to do: the user has pressed Ctrl-C.
+    """End this worker after one second, even if other plugins still wait: the user has pressed Ctrl-C.
 
-    Its child is gone by now and no transaction is open, so there is nothing that it could still save.
+    The child process has ended by then and no transaction is open, so nothing is lost.
     """
     timer = threading.Timer(1.0, os._exit, (int(pytest.ExitCode.INTERRUPTED),))
     timer.daemon = True
@@ -44,15 +44,15 @@ def exit_worker_soon() -> None:
 
 
 def shown(path: str) -> str:
-    """A path for a terminal, where pytest prints it as it is: what moves a cursor is replaced."""
+    """Replace the characters of a path that cannot be printed, since pytest prints it as it is."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in path)
 
 
 class DataFolder(pytest.File):
-    """A folder outside of the project, on the way to the database; pytest loads code from folders of tests alone."""
+    """A folder outside of the project, on the way to the database; no code is loaded from it."""
 
     def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
-        """What the command line names in it, and the database."""
+        """Collect what the command line names in this folder, and the database."""
         config = self.config
         named = [Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args]
         below = [path.relative_to(self.path) for path in map(absolute, named) if self.path in path.parents]
@@ -66,15 +66,15 @@ class DataFolder(pytest.File):
 
 
 class ForeignFolderHook:
-    """The hook that lets the folder of a database bring no code; registered where it is outside of the project."""
+    """Keeps pytest from loading code of the folder of a database; registered if it is outside of the project."""
 
     def __init__(self, database: Path) -> None:
-        """As it is collected."""
+        """Store the parent folders of `database`, whose path is the one that is collected."""
         self.folders = frozenset(database.parents)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> DataFolder | None:
-        """A folder on the way to it is none of tests."""
+        """Collect a folder on the way to the database as data, not as tests."""
         return DataFolder.from_parent(parent, path=path) if path in self.folders else None
 
 
@@ -83,14 +83,14 @@ class DoctorFile(pytest.File):
 
     @classmethod
     def at(cls, parent: pytest.Collector, path: Path) -> DoctorFile:
-        """The file at a path; where that could not be printed as it is, it has an id that can be."""
+        """Make the collector of the file at `path`; a path that cannot be printed gets an id that can be."""
         file: DoctorFile = cls.from_parent(parent, path=path)
         if not file.nodeid.isprintable():
             file = cls.from_parent(parent, path=path, nodeid=shown(file.nodeid))
         return file
 
     def collect(self) -> Iterator[DoctorItem]:
-        """One item an entry of the manifest."""
+        """Yield one item for each entry of the manifest."""
         examination = self.config.stash[EXAMINATION]
         marks = {
             rule.id: [getattr(pytest.mark, name) for name in dict.fromkeys(("doctor", rule.id, rule.marker))]
@@ -110,16 +110,22 @@ class DoctorFile(pytest.File):
 
 
 class DoctorItem(pytest.Item):
-    """One rule, one subject."""
+    """One rule for one subject."""
 
     def __init__(self, *, entry: Entry, **kwargs: object) -> None:
-        """`entry` is the manifest's."""
+        """Store the `entry` of the manifest."""
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.entry = entry
         self.outcome: Outcome | None = None
 
     def runtest(self) -> None:
-        """Examine; raise `FindingsRemainError` where findings are left, skip where there was nothing to look at."""
+        """Examine the subject.
+
+        Raises:
+            FindingsRemainError: Findings are left.
+            pytest.skip.Exception: There was nothing to examine, or no time.
+            pytest.exit.Exception: The user has stopped the session.
+        """
         examination = self.config.stash[EXAMINATION]
         rule = examination.rules[self.entry.rule]
         if not examination.in_time():
@@ -148,11 +154,11 @@ class DoctorItem(pytest.Item):
             pytest.skip(printable(self.outcome.note))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> object:  # type: ignore[override]  # noqa: ARG002
-        """The findings alone, without pytest's traceback."""
+        """Return the findings alone, without pytest's traceback."""
         if isinstance(excinfo.value, FindingsRemainError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style="long")
 
     def reportinfo(self) -> tuple[str, int, str]:
-        """Where the item is, for the heading of its failure."""
+        """Return the path and the name, for the heading of a failure."""
         return shown(str(self.path)), 0, self.name

@@ -1,4 +1,7 @@
-"""Command line and ini file -> one frozen `Settings`. Imports nothing heavy: pytest reads this in every project."""
+"""Turns the command line and the ini file into one frozen `Settings`.
+
+Imports nothing heavy, because pytest loads it in every project.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +38,26 @@ if TYPE_CHECKING:
     import pytest
 
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
+"""The database that is examined if none is named, relative to the working directory."""
 DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
 GROUP = "panic-doctor"
+"""The heading of the options in `pytest --help`."""
 OptionKind = Literal["text", "flag", "list", "several", "optional"]
+"""How many values an option takes: one, none, one each time it is given, several at once, or one or none."""
 Value = str | bool | list[str] | None
+"""The value of an option as argparse or the ini file gives it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option: `--doctor-NAME` on the command line and `doctor_NAME` in the ini file.
 
-    `asks` tells whether the ini key alone makes the doctor examine a database.
+    Attributes:
+        name: The name, without its prefix.
+        kind: How many values it takes.
+        metavar: The placeholder of its value in the help.
+        help: The help; a percent sign is doubled.
+        asks: Whether the ini key alone makes the plugin examine a database.
     """
 
     name: str
@@ -56,12 +68,12 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As it stands on the command line."""
+        """The option on the command line."""
         return f"--doctor-{self.name}"
 
     @property
     def key(self) -> str:
-        """As it stands in the ini file."""
+        """The key in the ini file."""
         return f"doctor_{self.name.replace('-', '_')}"
 
 
@@ -115,6 +127,7 @@ OPTIONS = (
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
 )
+"""Every option, in the order of the help."""
 
 EXTRA_KEYS: Mapping[str, tuple[Literal["linelist", "args", "string"], str]] = {
     "doctor_severity": ("linelist", "RULE: error, warn, warn <= COUNT, or off; one a line"),
@@ -131,42 +144,51 @@ EXTRA_KEYS: Mapping[str, tuple[Literal["linelist", "args", "string"], str]] = {
         "computed for it (default: 1h; 0: none is running)",
     ),
 }
+"""Ini keys without an option: pytest's type of each, and its help."""
 
 
 class Source(Protocol):
-    """Where options come from: pytest's Config, or a test's dictionary."""
+    """The source of options: pytest's Config, or a dictionary of a test."""
 
     def getoption(self, name: str) -> object:
-        """The command line's value, None where the option was not given."""
+        """Return the value on the command line, None if the option was not given."""
 
     def getini(self, name: str) -> object:
-        """The ini file's value, None or empty where the key is absent."""
+        """Return the value in the ini file, None or empty if the key is absent."""
 
 
 def is_requested(source: Source) -> bool:
-    """Whether the command line, or an ini key that asks for it, wants the doctor at all."""
+    """Return whether the command line, or an ini key that is enough by itself, asks for the plugin."""
     given = any(source.getoption(option.key) not in (None, False, []) for option in OPTIONS)
     return given or is_requested_by_ini(source)
 
 
 def is_requested_by_ini(source: Source) -> bool:
-    """Whether an ini key asks for an examination by itself."""
+    """Return whether an ini key asks for an examination by itself."""
     return any(option.asks and truthy(source.getini(option.key)) for option in OPTIONS)
 
 
 def truthy(value: object) -> bool:
-    """Whether an ini value says yes: a non-empty text or list that is not a no."""
+    """Return whether an ini value means yes: a text or list that is not empty and not `false`, `0`, `no` or `off`."""
     return bool(value) and str(value).lower() not in ("false", "0", "no", "off")
 
 
 def ini_folder(config: pytest.Config) -> Path:
-    """The folder that paths in the ini file are relative to."""
+    """Return the folder that paths in the ini file are relative to."""
     return config.inipath.parent if config.inipath else config.rootpath
 
 
 def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
-    """Read and check all options; raises `BadOption`. Paths on the command line are relative to `invocation_dir`,
-    those of the ini file to `ini_dir`."""
+    """Build the settings of a session.
+
+    Args:
+        source: The options and ini keys.
+        invocation_dir: The folder for relative paths of the command line.
+        ini_dir: The folder for relative paths of the ini file.
+
+    Raises:
+        BadOption: A value is not allowed, or options exclude each other.
+    """
     values, from_line = option_values(source)
     folder = {name: ini_dir if value in (None, False, []) else invocation_dir for name, value in from_line.items()}
     named = database_of(source, invocation_dir, ini_dir)
@@ -206,7 +228,11 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
 
 
 def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
-    """The database that is examined, its symbolic links kept; raises `BadOption`."""
+    """Return the path of the database that is examined; its symbolic links are kept.
+
+    Raises:
+        BadOption: `--doctor-demo` and `--doctor-db` are both given.
+    """
     values, from_line = option_values(source)
     database = values["db"]
     if values["demo"] and from_line["db"]:
@@ -222,10 +248,19 @@ EXCLUSIVE = {
     ("fix", "undo"): "--doctor-undo takes back what --doctor-fix did",
     ("plan", "undo"): "--doctor-plan writes nothing, and --doctor-undo does",
 }
+"""Pairs of options that exclude each other, and why."""
 
 
 def resolve_conflicts(values: dict[str, object], from_line: Mapping[str, object]) -> None:
-    """Of options that exclude each other, keep what the command line says; raises `BadOption` where that says both."""
+    """Drop one of two options that exclude each other, if only the other is on the command line.
+
+    Args:
+        values: The value of each option; changed in place.
+        from_line: The value of each option on the command line.
+
+    Raises:
+        BadOption: Both are given in the same place.
+    """
     for pair, said in EXCLUSIVE.items():
         if all(values[name] is not None for name in pair):
             kept = [name for name in pair if from_line[name] not in (None, False)]
@@ -235,7 +270,7 @@ def resolve_conflicts(values: dict[str, object], from_line: Mapping[str, object]
 
 
 def option_value(source: Source, option: Option) -> object:
-    """What an option says, on the command line or else in the ini file; None where neither has it."""
+    """Return the value of an option, from the command line or else from the ini file; None if neither has it."""
     value = source.getoption(option.key)
     if value not in (None, False, []):
         return value
@@ -247,9 +282,13 @@ def option_value(source: Source, option: Option) -> object:
 
 
 def check_once(arguments: Sequence[object]) -> None:
-    """Raise `BadOption` where the command line gives an option twice that takes one value: one would be ignored.
+    """Check that no option of one value is given twice with different values, since one would be ignored.
 
-    `arguments` are those that were typed: what they give replaces what `addopts` gives.
+    Args:
+        arguments: The words that were typed; they replace what `addopts` gives.
+
+    Raises:
+        BadOption: An option is given twice.
     """
     typed = [str(each) for each in arguments]
     for option in OPTIONS:
@@ -264,7 +303,14 @@ def check_once(arguments: Sequence[object]) -> None:
 
 
 def option_values(source: Source) -> tuple[dict[str, object], dict[str, object]]:
-    """What each option says, by its name, and what it says on the command line; raises `BadOption`."""
+    """Return the value of each option, by its name.
+
+    Returns:
+        The values, and the values on the command line alone.
+
+    Raises:
+        BadOption: Two options exclude each other.
+    """
     values = {option.name: option_value(source, option) for option in OPTIONS}
     from_line = {option.name: source.getoption(option.key) for option in OPTIONS}
     resolve_conflicts(values, from_line)
@@ -272,7 +318,11 @@ def option_values(source: Source) -> tuple[dict[str, object], dict[str, object]]
 
 
 def utf8(path: Path) -> Path:
-    """A path that reports, workers and terminals can name."""
+    """Return the path, if its name is UTF-8 and so can be written to reports and terminals.
+
+    Raises:
+        BadOption: It is not UTF-8.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -282,7 +332,7 @@ def utf8(path: Path) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """The path without `..`, its symbolic links kept, so that a node id reads as the user wrote it."""
+    """Return an absolute path without `..`; symbolic links are kept, so that a node id reads as the user wrote it."""
     parts: list[str] = []
     for name in path.absolute().parts:
         if name == "..":

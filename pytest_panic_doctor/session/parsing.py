@@ -1,6 +1,6 @@
-"""The texts that a user gives, read one by one: each a value, or one sentence that says what to give instead.
+"""Parses the text of one option or ini key each; an error is one sentence that says what to give instead.
 
-Imports nothing heavy: pytest reads this in every project.
+Imports nothing heavy, because pytest loads it in every project.
 """
 
 from __future__ import annotations
@@ -16,33 +16,41 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.formatting import install_extra
 
 RAY = "ray"
-"""The engine's name that means: the first engine that is there, on Ray."""
+"""The name that selects the default engine on a Ray cluster."""
 
 TEXT_MODELS = (
     *("Nomic", "JinaClip", "STSBMpnet", "STSBRoberta", "STSBDistilRoberta", "Qwen3Embed", "ColNomic"),
     *("DummyText", "DummyText2"),
 )
+"""The embedding models of the research tool, in both of its generations, that embed texts."""
 IMAGE_MODELS = ("NomicVision", "JinaClipVision", "ColNomicVision", "DummyVision", "DummyVision2")
-"""The embedding models of both generations of the research tool."""
+"""The embedding models of the research tool, in both of its generations, that embed images."""
 
 
 def split_list(value: object) -> list[str]:
-    """A repeatable option's values; commas separate them too."""
+    """Return the values of an option that may be repeated; commas separate values too."""
     entries = value if isinstance(value, list) else [value] if value else []
     return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
 
 
 def resolve_path(folder: Path, text: str) -> Path:
-    """The file that a text names, `~` and `$VAR` expanded as pytest does it for `--junitxml`.
+    """Return the file that a text names; `~` and `$VAR` are expanded as pytest does it for `--junitxml`.
 
-    A file whose name has these very characters is that file.
+    A file whose name contains exactly these characters has priority.
     """
     named = folder / text
     return named if os.path.lexists(named) else folder / os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
 
 
 def parse_uuid(text: str) -> str:
-    """A UUID as stored: 32 hex digits without dashes."""
+    """Parse a UUID.
+
+    Returns:
+        32 hex digits without dashes, as in the database.
+
+    Raises:
+        BadOption: The text is not a UUID.
+    """
     digits = text.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{32}", digits):
         raise BadOption(f"--doctor-experiment {text} is not a UUID: give 32 hex digits, with or without dashes")
@@ -50,7 +58,14 @@ def parse_uuid(text: str) -> str:
 
 
 def parse_memory(value: object) -> int | None:
-    """A memory size in bytes; None where none was given."""
+    """Parse a size of memory.
+
+    Returns:
+        The size in bytes; None if there is no value.
+
+    Raises:
+        BadOption: The text is not a size, or too small to compute any diagram.
+    """
     if value is None:
         return None
     from pytest_panic_doctor.compute.memory import LEAST_MEMORY
@@ -67,7 +82,19 @@ def parse_memory(value: object) -> int | None:
 
 
 def parse_int(flag: str, value: object, least: int) -> int | None:
-    """A whole number of at least `least`; None where none was given."""
+    """Parse an integer.
+
+    Args:
+        flag: The option, for the message.
+        value: The text, or None.
+        least: The smallest value that is allowed.
+
+    Returns:
+        The number; None if there is no value.
+
+    Raises:
+        BadOption: The text is not an integer of at least `least`.
+    """
     if value is None:
         return None
     if not re.fullmatch(r"\d+", str(value)) or int(str(value)) < least:
@@ -76,11 +103,20 @@ def parse_int(flag: str, value: object, least: int) -> int | None:
 
 
 HOUR = 3600.0
+"""Seconds of an hour, the default of `doctor_running`."""
 UNITS = {"s": 1, "m": 60, "h": 3600}
+"""Seconds of each unit."""
 
 
 def parse_limit(flag: str, value: object) -> str | None:
-    """`N` rows or `P%` of a table's, as `5000` or `2.5%`; None where none was given."""
+    """Parse a number of rows, or a percentage of the rows of a table.
+
+    Returns:
+        `5000` or `2.5%`; None if there is no value.
+
+    Raises:
+        BadOption: The text is neither.
+    """
     if value is None:
         return None
     text = str(value).replace(" ", "").replace(",", "").replace("_", "")
@@ -92,7 +128,19 @@ def parse_limit(flag: str, value: object) -> str | None:
 
 
 def parse_duration(flag: str, value: object, *, unit: bool = False) -> float | None:
-    """`90s`, `20m`, `1h30m` or, unless a `unit` is demanded, a number of seconds; in seconds, None for none."""
+    """Parse a time such as `90s`, `20m` or `1h30m`.
+
+    Args:
+        flag: The option, for the message.
+        value: The text, or None.
+        unit: Whether a unit is required; otherwise a number alone means seconds.
+
+    Returns:
+        Seconds; None if there is no value.
+
+    Raises:
+        BadOption: The text is not a time.
+    """
     if value is None:
         return None
     text = str(value).strip().lower()
@@ -107,7 +155,14 @@ def parse_duration(flag: str, value: object, *, unit: bool = False) -> float | N
 
 
 def parse_fraction(flag: str, value: object) -> tuple[int, int] | None:
-    """`K/N` as numbers, 1 <= K <= N; None where none was given."""
+    """Parse `K/N` with 1 <= K <= N.
+
+    Returns:
+        (K, N); None if there is no value.
+
+    Raises:
+        BadOption: The text has another form.
+    """
     if value is None:
         return None
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(value))
@@ -117,7 +172,14 @@ def parse_fraction(flag: str, value: object) -> tuple[int, int] | None:
 
 
 def parse_severities(lines: Iterable[str]) -> dict[str, str]:
-    """What `doctor_severity` says of each rule: `error`, `warn`, `warn <= COUNT` or `off`."""
+    """Parse the lines of `doctor_severity`.
+
+    Returns:
+        `error`, `warn`, `warn <= COUNT` or `off`, by the id of the rule.
+
+    Raises:
+        BadOption: A line has another form, or a rule is named twice.
+    """
     found: dict[str, str] = {}
     for line in lines:
         name, colon, said = line.partition(":")
@@ -134,7 +196,11 @@ def parse_severities(lines: Iterable[str]) -> dict[str, str]:
 
 
 def parse_dimension(value: object) -> int:
-    """The highest homology dimension."""
+    """Parse the highest homology dimension; 2 if there is no value.
+
+    Raises:
+        BadOption: It is not 0, 1 or 2.
+    """
     number = parse_int("--doctor-max-dim", value, least=0)
     if number is not None and number > 2:
         raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
@@ -142,7 +208,14 @@ def parse_dimension(value: object) -> int:
 
 
 def parse_cosine(value: object) -> float | None:
-    """The least cosine of a hook's vectors with stored ones; 0: they are not compared; None where none was given."""
+    """Parse the least cosine between the vectors of a hook and stored ones.
+
+    Returns:
+        A number from 0 (no comparison) to 1; None if there is no value.
+
+    Raises:
+        BadOption: The text is not such a number.
+    """
     if value in (None, "", []):
         return None
     try:
@@ -155,14 +228,28 @@ def parse_cosine(value: object) -> float | None:
 
 
 def parse_running(value: object) -> float:
-    """Seconds without a new row after which an experiment that is not completed is no longer running; 0: none is."""
+    """Parse the time after the last row for which an incomplete experiment counts as running.
+
+    Returns:
+        Seconds; 0 means that no experiment counts as running.
+
+    Raises:
+        BadOption: The text is not a time.
+    """
     if value in (None, "", []):
         return HOUR
     return 0.0 if str(value).strip() == "0" else parse_duration("doctor_running", value) or HOUR
 
 
 def parse_shard_option(value: object) -> str | None:
-    """Which share of the items, as `K/N`; None where none was given."""
+    """Parse `--doctor-shard`.
+
+    Returns:
+        `K/N`; None if there is no value.
+
+    Raises:
+        BadOption: The text has another form.
+    """
     if value is None:
         return None
     from pytest_panic_doctor.examination import sharding
@@ -174,7 +261,18 @@ def parse_shard_option(value: object) -> str | None:
 
 
 def parse_cluster(given: object, engine: object) -> str | None:
-    """The address of the Ray cluster, that of Ray's own RAY_ADDRESS where none was given; None: no Ray is wanted."""
+    """Return the address of the Ray cluster, from the option or else from RAY_ADDRESS.
+
+    Args:
+        given: The value of `--doctor-ray`, or None.
+        engine: The value of `--doctor-engine`, or None.
+
+    Returns:
+        The address, `local` for a local Ray; None if Ray is not used.
+
+    Raises:
+        BadOption: Ray is not installed.
+    """
     if given is None and engine != RAY:
         return None
     if find_spec("ray") is None:
@@ -184,7 +282,11 @@ def parse_cluster(given: object, engine: object) -> str | None:
 
 
 def parse_report(path: Path) -> Path:
-    """A report's path, whose suffix says its format."""
+    """Check the path of a report; its suffix is its format.
+
+    Raises:
+        BadOption: The suffix is unknown, the path is a folder, or its folder is missing.
+    """
     if path.suffix not in REPORT_SUFFIXES:
         allowed = ", ".join(REPORT_SUFFIXES)
         raise BadOption(f"--doctor-report {path} has no known suffix: end it in one of {allowed}")
@@ -196,10 +298,15 @@ def parse_report(path: Path) -> Path:
 
 
 REPORT_SUFFIXES = (".json", ".jsonl", ".html")
+"""The suffixes of a report."""
 
 
 def model_types(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:
-    """What each known embedding model embeds, those of the ini file included."""
+    """Return what each known embedding model embeds, those of the ini file included.
+
+    Raises:
+        BadOption: A model is in both lists.
+    """
     known: dict[str, Literal["TEXT", "IMAGE"]] = dict.fromkeys((*TEXT_MODELS, *text_models), "TEXT")
     for name in (*IMAGE_MODELS, *image_models):
         if known.get(name) == "TEXT" and name in tuple(text_models):

@@ -1,4 +1,4 @@
-"""What a person chose with pytest's own means, as it is typed again. Knows pytest's config, and imports no pytest."""
+"""Repeats the user's own selection of items as words of a command line. Imports no pytest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def selection_arguments(config: pytest.Config, database: Path) -> tuple[str, ...]:
-    """`-k`, `-m`, `--lf`, `--deselect` and node ids of the command line; what an ini file adds is added again."""
+    """Return `-k`, `-m`, `--lf`, `--deselect` and the node ids of the command line, quoted for a shell.
+
+    What an ini file adds is left out, since it is added again.
+    """
     given = [str(arg) for arg in config.invocation_params.args]
     words: list[str] = []
     for flag, value in (("-k", config.option.keyword), ("-m", config.option.markexpr)):
@@ -31,11 +34,11 @@ def selection_arguments(config: pytest.Config, database: Path) -> tuple[str, ...
 
 
 KEPT = ("-c", "--config-file", "--rootdir", "-p", "-o", "--override-ini", "--confcutdir")
-"""Options of pytest that say where and with which code it runs: what was typed is typed again."""
+"""Options of pytest that set its folder and its code; a command that is shown repeats them."""
 
 
 def kept(args: Iterable[object]) -> Iterator[str]:
-    """Those of the words of a command line that are such options, with their values, as a shell takes them."""
+    """Yield the words of a command line that are options of `KEPT`, with their values, quoted for a shell."""
     words = iter(map(str, args))
     for word in words:
         flag, equals, _ = word.partition("=")
@@ -47,7 +50,7 @@ def kept(args: Iterable[object]) -> Iterator[str]:
 
 
 def nothing_chosen(config: pytest.Config, rules: Collection[str]) -> Iterator[str]:
-    """Where -m or -k left no item: which rule may have been meant."""
+    """Yield a sentence for each of -m and -k that matches no item, with the rule that may have been meant."""
     for flag, value in (("-m", config.option.markexpr), ("-k", config.option.keyword)):
         words = [word for word in re.findall(r"[\w-]+", value) if word not in ("and", "or", "not")]
         strange = [word for word in words if not any(word in (name, name.replace("-", "_")) for name in rules)]

@@ -1,6 +1,6 @@
-"""Being asked to end: SIGTERM and SIGHUP do what Ctrl-C does, so that what was written is kept and nothing is left.
+"""Makes SIGTERM and SIGHUP end a session as Ctrl-C does, so that what was written is kept.
 
-Imports nothing heavy: it is there before a session is.
+Imports nothing heavy, because it is loaded before there is a session.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that end a session, as far as the platform has them."""
 
 LONGEST = 10.0
-"""Seconds for which a session that is ending does not hear that it is to end; who asks again later is obeyed."""
+"""Seconds after the first signal during which a second one is ignored; later the default action ends the process."""
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
 
 class TerminationSignals:
-    """While it listens, these signals raise KeyboardInterrupt, once; a signal that the user has ignored stays so."""
+    """Raises KeyboardInterrupt, once, for a signal; a signal that the user has ignored stays ignored."""
 
     def __init__(self) -> None:
-        """Listen to nothing yet."""
+        """Listen to no signal yet."""
         self._before: dict[int, object] = {}
         self._asked: float | None = None
 
     def listen(self) -> None:
-        """Begin; without effect outside of the main thread, where Python allows no handler."""
+        """Begin; without effect outside of the main thread, since Python allows no handler there."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is signal.SIG_DFL:
@@ -46,7 +47,7 @@ class TerminationSignals:
             os.kill(os.getpid(), number)
 
     def stop(self) -> None:
-        """Give the signals back; twice does no harm."""
+        """Restore the handlers; a second call has no effect."""
         while self._before:
             number, handler = self._before.popitem()
             if signal.getsignal(number) == self._end:
@@ -54,7 +55,7 @@ class TerminationSignals:
 
 
 def interrupt_in_a_line() -> None:
-    """Let Ctrl-C before there is a session end in one line: pytest hears it only later, and shows a traceback."""
+    """Let Ctrl-C before the session end in one line, since pytest would show a traceback."""
     before: Hook = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> object:
