@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.compute.small import SmallFirst
     from pytest_panic_doctor.database.connection import Database
     from pytest_panic_doctor.database.subject import Subject
-    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.writer import Change, Writer
     from pytest_panic_doctor.repair.recompute import DiagramTarget, RepairSummary
 

@@ -30,7 +30,6 @@ from pytest_panic_doctor.examination.foreign_code import calling
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.journal.errors import RepairError
-from pytest_panic_doctor.repair.journal.journal import Repair
 from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.preflight import (
     ROLLED_BACK,
@@ -40,6 +39,7 @@ from pytest_panic_doctor.repair.journal.preflight import (
     recover,
     roll_back_hot_journal,
 )
+from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.size import quarantine_size
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer

@@ -27,7 +27,7 @@ from pytest_panic_doctor.topology.validation import problems
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.compute.runner import Computed, DiagramRunner
-    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.tables import Value
     from pytest_panic_doctor.repair.journal.writer import Writer
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.compute.runner import DiagramRunner
     from pytest_panic_doctor.examination.running import Running
     from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
-    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.writer import Writer
     from pytest_panic_doctor.repair.reembed import Trust
     from pytest_panic_doctor.repair.shared import ResultStore

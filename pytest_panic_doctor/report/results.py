@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.examination.baseline import Comparison
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.size import RowsAndBytes
 
 NOTHING: Mapping[str, object] = {}

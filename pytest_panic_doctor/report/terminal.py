@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.scheduling import MissingDiagram
-    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.repair_record import Repair
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
 COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_panic_doctor.examination.settings import Settings
-    from pytest_panic_doctor.repair.journal.journal import Repair
+    from pytest_panic_doctor.repair.journal.repair_record import Repair
 
 DISTRIBUTION = "pytest-panic-doctor"
 

@@ -39,8 +39,8 @@ class Surroundings:
     def foreign(self, database: Path) -> list[str] | None:
         """Return the arguments that name a database whose folder must not bring code.
 
-        Pytest may find its rootdir from the database itself if the command line names it. Then the rootdir proves nothing,
-        unless pytest was started inside it and it has an ini file.
+        Pytest may find its rootdir from the database itself if the command line names it. Then the rootdir proves
+        nothing, unless pytest was started inside it and it has an ini file.
 
         Returns:
             The arguments; None if the folder may bring code.

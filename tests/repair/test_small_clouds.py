@@ -19,7 +19,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Outcome, RepairResult, SubjectFindings
 from pytest_panic_doctor.repair import Writer, batch, repairs, undo
 from pytest_panic_doctor.repair.journal import writer
-from pytest_panic_doctor.repair.journal.journal import Repair
+from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.repair.recompute import claimed
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer

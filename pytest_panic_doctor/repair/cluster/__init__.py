@@ -1,0 +1,1 @@
+"""Repairs whose diagrams are computed on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""A repairing session whose diagrams a Ray cluster computes: the controller's part. Knows no pytest."""
+"""The controller's part of a repair whose diagrams a Ray cluster computes. Imports no pytest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from pytest_panic_doctor.repair.targets import diagram_target
 
 
 class ClusterRepair:
-    """The connection to the cluster, and what dispatches to it while the items run."""
+    """Holds the connection to the cluster, and the dispatcher that computes while the items run."""
 
     def __init__(self, examination: Examination, repair_run: RepairRun, engine: Callable[[str], str]) -> None:
-        """Join the cluster; raises `NoCluster`, in one sentence, before anything is computed.
+        """Join the cluster.
 
-        `engine` finds an engine by the name that the user gave.
+        Args:
+            examination: The session's examination; its cluster and cores are set.
+            repair_run: What the processes of the session share.
+            engine: Returns the place of an engine, for the name that the user gave.
+
+        Raises:
+            ClusterUnavailableError: The cluster cannot be joined; nothing was computed.
         """
         settings = examination.settings
         assert settings.ray is not None
@@ -49,7 +55,7 @@ class ClusterRepair:
 
     @contextmanager
     def dispatching(self) -> Iterator[None]:
-        """Compute while the items run."""
+        """Compute diagrams while the block runs."""
         self.dispatcher.start()
         try:
             yield
@@ -57,7 +63,7 @@ class ClusterRepair:
             self.dispatcher.close()
 
     def collected(self) -> None:
-        """Say which items there are, so that what nobody asked for is not computed."""
+        """Pass the collected items to the dispatcher, so that only their diagrams are computed."""
         names = self.examination.collected or ()
         scans: dict[str, list[Subject]] = {INVALID: [], STALE: []}
         for entry in self.examination.entries():
@@ -66,10 +72,10 @@ class ClusterRepair:
         self.dispatcher.prefetch([each.subject for each in self.examination.planned()], scans)
 
     def status(self) -> Sequence[str]:
-        """What is in flight, for whoever shows the progress."""
+        """Return lines about the submitted tasks, for the progress display."""
         return self.dispatcher.status()
 
     def close(self) -> None:
-        """Leave the cluster; a local Ray ends."""
+        """Stop the dispatcher and leave the cluster; a local Ray ends."""
         self.dispatcher.close()
         self.client.close()

@@ -1,4 +1,4 @@
-"""A diagram to compute on a cluster: what is known of it before, on the way, and after."""
+"""A diagram that is computed on a cluster: its job, and the task that was submitted for it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.threads import one_thread
 
 MISSING, INVALID, STALE, EXACT = "diagram-missing", "diagram-valid", "diagram-current", "diagram-exact"
+"""The ids of the rules whose repair computes a diagram."""
 
 Pair = tuple[str, str]
+"""(run, embedding model)."""
 
 
 @dataclass(slots=True)
 class Job:
-    """A diagram to compute, for the rule in whose name it is written; `orders` are the keys of those who wait for it.
+    """A diagram to compute.
 
-    `memory` is what it has to be given at least, after it outgrew less; `lost` says how it was lost each time.
+    Attributes:
+        rule: The rule that the repair is recorded for.
+        subject: The run and the embedding model.
+        requests: The keys of the requests that wait for it.
+        memory: The least bytes that its next task is given, after one with less ran out of memory.
+        changes: How often its embeddings changed during the computation.
+        lost: How each of its lost tasks was lost.
     """
 
     rule: str
@@ -41,7 +49,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedTask:
-    """A job that is on the cluster, without its points."""
+    """A job that was submitted to the cluster; its points are freed.
+
+    Attributes:
+        job: The job.
+        before: What must still hold when the diagram is written.
+        distinct: The number of distinct points.
+        tolerance: The distance up to which points were merged.
+        resources: The cores and the memory that were requested.
+        begun: The time of the submission.
+    """
 
     job: Job
     before: Precondition
@@ -52,13 +69,20 @@ class SubmittedTask:
 
     @property
     def said(self) -> str:
-        """`the diagram of 2,423 points`."""
+        """The task in words: `the diagram of 2,423 points`."""
         return describe_diagram(self.before.points)
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeOptions:
-    """How diagrams are computed: dimension, engine, seconds for each, and bytes that none may exceed."""
+    """How diagrams are computed.
+
+    Attributes:
+        max_dim: The highest homology dimension.
+        engine: The place of the engine.
+        timeout: Seconds for each diagram; None for no limit.
+        most_memory: Bytes that no task may exceed; None for no limit.
+    """
 
     max_dim: int
     engine: str
@@ -67,7 +91,11 @@ class ComputeOptions:
 
 
 def failing_rule(seen: DiagramSnapshot) -> str | None:
-    """The rule that finds a single diagram sick, as the rules themselves do; None where none does."""
+    """Return the rule that a stored diagram fails, as the rules themselves decide.
+
+    Returns:
+        The id of the rule; None if the diagram is healthy, or if there are several diagrams.
+    """
     payloads = [diagram.payload for diagram in seen.diagrams]
     if all(payload is None for payload in payloads):
         return MISSING

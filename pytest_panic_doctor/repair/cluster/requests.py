@@ -1,6 +1,6 @@
-"""Where workers order diagrams that a cluster computes, and get their answers: files in the session's folder.
+"""Requests from workers to the controller for diagrams computed on a cluster, exchanged as files.
 
-The one who computes them for all is in the controller, and writes them too; who orders finds them in the database.
+The controller computes and writes each diagram; the worker then reads it from the database.
 """
 
 from __future__ import annotations
@@ -21,14 +21,21 @@ from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.recompute import RepairSummary
 
 LOOK_SOON, LOOK_LATE = 0.01, 0.1
-"""Seconds between two looks for an answer, at first and later."""
+"""Seconds between two checks for a response, at first and later."""
 
 SHUTDOWN = "closed"
+"""The name of the response to all requests, also to later ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiagramRequest:
-    """An order for the diagram of a subject, which `rule` found sick; `key` names the answer."""
+    """A request for the diagram of a subject.
+
+    Attributes:
+        key: The name of the response.
+        rule: The rule that found the diagram defective.
+        subject: The run and the embedding model.
+    """
 
     key: str
     rule: str
@@ -36,20 +43,27 @@ class DiagramRequest:
 
 
 class DiagramRequests:
-    """One folder; every process of the session makes its own object of it."""
+    """The folder of requests and responses; each process of the session opens its own object."""
 
     def __init__(self, folder: Path, wanted: Callable[[], bool]) -> None:
-        """The folder is made where it is missing; `wanted` is asked by those who wait, and ends it when false."""
+        """Open the folder, and create it if it is missing.
+
+        Args:
+            folder: The scratch folder of the session.
+            wanted: Whether the session is still active; waiting ends when it is not.
+        """
         self.requests, self.responses, self.records = (folder / name for name in ("orders", "answers", "records"))
         self.wanted = wanted
         for each in (self.requests, self.responses, self.records):
             each.mkdir(parents=True, exist_ok=True)
 
     def submit_and_wait(self, rule: str, subject: Subject) -> RepairSummary:
-        """Order a diagram and wait until it is in the database.
+        """Request a diagram and wait until it is in the database.
 
-        Raises what kept it from being there, `ComputationFailed` or `RepairFailed`; `Stopped` where it is no longer
-        wanted.
+        Raises:
+            ComputationFailed: The diagram could not be computed.
+            RepairFailed: The diagram could not be written, or the cluster was lost.
+            Stopped: The session has ended.
         """
         request = DiagramRequest(f"{os.getpid()}-{token_hex(8)}", rule, subject)
         write_json(self.requests / request.key, asdict(request))
@@ -65,7 +79,7 @@ class DiagramRequests:
         return from_dict(json.loads(answer.read_text()))
 
     def pending(self) -> list[DiagramRequest]:
-        """The orders that have come since, the oldest first."""
+        """Return the requests that have arrived since the last call, the oldest first."""
         found = []
         whole = [path for path in self.requests.iterdir() if not path.suffix]
         for path in sorted(whole, key=lambda path: path.stat().st_mtime):
@@ -75,15 +89,15 @@ class DiagramRequests:
         return found
 
     def respond(self, key: str, answer: RepairSummary | RepairError | ComputationFailed) -> None:
-        """Answer one order."""
+        """Respond to one request."""
         write_json(self.responses / key, to_dict(answer))
 
     def record(self, rule: str, subject: Subject, done: RepairSummary) -> None:
-        """Keep what was computed, also where nobody ordered it."""
+        """Store the result of a diagram, even if no worker has requested it."""
         write_json(self._record(rule, subject), to_dict(done))
 
     def recorded(self, rule: str, subject: Subject) -> RepairSummary | None:
-        """What was computed for this rule and subject in this session."""
+        """Return the stored result of a rule and subject; None if there is none."""
         path = self._record(rule, subject)
         return from_dict(json.loads(path.read_text())) if path.exists() else None
 
@@ -92,18 +106,18 @@ class DiagramRequests:
         return self.records / "-".join(map(safe_file_name, parts))
 
     def close(self, error: RepairError) -> None:
-        """Answer every order, also those to come, with an error."""
+        """Respond to every request, also to later ones, with an error."""
         self.respond(SHUTDOWN, error)
 
 
 def write_json(path: Path, plain: dict[str, object]) -> None:
-    """Write a file that is there only when it is whole."""
+    """Write a file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(plain))
 
 
 def to_dict(answer: RepairSummary | RepairError | ComputationFailed) -> dict[str, object]:
-    """An answer as plain values."""
+    """Return a response as plain values."""
     if isinstance(answer, RepairSummary):
         return {"sentence": answer.sentence, "measures": dict(answer.measures)}
     if isinstance(answer, ComputationFailed):
@@ -112,7 +126,12 @@ def to_dict(answer: RepairSummary | RepairError | ComputationFailed) -> dict[str
 
 
 def from_dict(plain: dict[str, object]) -> RepairSummary:
-    """The inverse; raises the failures."""
+    """Return the result of a response; the inverse of `to_dict`.
+
+    Raises:
+        RepairFailed: The response is a failed repair.
+        ComputationFailed: The response is a failed computation.
+    """
     if "refused" in plain:
         raise RepairFailed(str(plain["refused"]))
     if "failed" in plain:

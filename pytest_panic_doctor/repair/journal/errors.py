@@ -1,4 +1,4 @@
-"""What a repair says when it does not happen: always one sentence, with the value and what to do."""
+"""Errors of a repair that did not happen; the text is one sentence, with the value and what to do."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from pytest_panic_doctor.errors import DoctorError
 
 
 class RepairError(DoctorError):
-    """A repair that did not happen; `str()` of it is one sentence for a person."""
+    """A repair that did not happen."""
 
 
 class RepairRefused(RepairError):
-    """Nothing was begun: the state of the file, of the journal or of another process forbids it."""
+    """A repair that was not begun, because the state of the file, the journal or another process does not allow it."""
 
 
 class RepairFailed(RepairError):
-    """Something was begun and rolled back: database and journal agree."""
+    """A repair that was begun and rolled back: database and journal agree."""
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code of `error` (https://sqlite.org/rescode.html), 1 where it has none."""
+    """Return SQLite's primary result code (https://sqlite.org/rescode.html), 1 if the error has no code."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code & 0xFF
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether another connection stood in the way, so that trying again can succeed."""
+    """Return whether another connection holds a lock, so that another attempt can succeed."""
     return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def sentence(table: str, error: sqlite3.Error, patience: float) -> str:
-    """One sentence for an SQLite error that ended a repair of `table`; `patience` in seconds."""
+    """Describe an SQLite error that ended a repair.
+
+    Args:
+        table: The table that was to be written.
+        error: The error.
+        patience: Seconds for which the lock was waited for.
+    """
     code = primary_code(error)
     if is_busy(error):
         return (

@@ -1,9 +1,9 @@
-"""Which journal belongs to which database: by name where the file stands, by content whatever it is called.
+"""Decides which journal belongs to which database: by the name of the file, and by content for a renamed file.
 
-A journal keeps witnesses, the ids of the experiments and runs that its database had whenever a session began. They are
-UUIDs that no other database has, they survive repairs, copies, renames and the growth of the file, and one of them is
-enough. Of a database that shares none, nothing is put back and to it nothing is done. Whether a single repair was made
-on this file as it is now is told by its rows: see `undo`.
+A journal keeps witnesses: the ids of the experiments and runs that its database had at the start of each session. They
+are UUIDs that no other database has, they survive repairs, copies, renames and growth of the file, and one of them is
+enough. A database that shares none is neither written nor undone. Whether a single repair was made on this version of
+the file is decided by its rows: see `undo`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from pytest_panic_doctor.repair.journal.locks import doctor_file, resolve
 from pytest_panic_doctor.repair.journal.tables import quote, tables
 
 WITNESSING = ("experimentconfig", "run")
+"""The tables whose ids are witnesses."""
 JOURNAL = re.compile(r"(.+)\.doctor(\.[^.]*)?")
+"""The name of a journal: the stem and the suffix of its database."""
 
 
 def journal_path(database: Path) -> Path:
-    """The journal's path: `trajectory_data.sqlite` has `trajectory_data.doctor.sqlite` beside it.
+    """Return the path of the journal: `trajectory_data.sqlite` has `trajectory_data.doctor.sqlite` beside it.
 
-    Older doctors gave `a.db` the journal `a.doctor.sqlite`; that one is found where it is of this database.
+    Older versions gave `a.db` the journal `a.doctor.sqlite`; it is returned if it belongs to this database.
     """
     path, own = resolve(database), doctor_file(database)
     older = old_path(path)
@@ -39,17 +41,17 @@ def journal_path(database: Path) -> Path:
 
 
 def old_path(path: Path) -> Path:
-    """The journal's path as older doctors had it, whatever the suffix of the database."""
+    """Return the path that older versions gave the journal, for any suffix of the database."""
     return path.with_name(f"{path.stem}.doctor.sqlite")
 
 
 def open_journal(path: Path) -> sqlite3.Connection:
-    """A journal to look into; `rw` only so that SQLite can recover it after a crash."""
+    """Open a journal for reading; the mode is `rw` only so that SQLite can recover it after a crash."""
     return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=10.0, isolation_level=None)
 
 
 def owner(journal: Path) -> str | None:
-    """The name that the database had when its journal was made; None where that file is no journal."""
+    """Return the name that the database had when its journal was created; None if the file is not a journal."""
     try:
         with closing(open_journal(journal)) as connection:
             row = connection.execute("SELECT database FROM schema_version").fetchone()
@@ -59,7 +61,7 @@ def owner(journal: Path) -> str | None:
 
 
 def has_common_rows(journal: Path, database: Path) -> bool | None:
-    """Whether a journal and a database have an experiment or a run in common; None where neither can be told."""
+    """Return whether a journal and a database share an experiment or a run; None if one of them has none."""
     try:
         with closing(open_journal(journal)) as connection:
             connection.execute("ATTACH ? AS db", (f"{resolve(database).as_uri()}?mode=ro",))
@@ -69,7 +71,7 @@ def has_common_rows(journal: Path, database: Path) -> bool | None:
 
 
 def shares_rows(connection: sqlite3.Connection) -> bool | None:
-    """As `shares`, of an open journal with its database attached as `db`."""
+    """Return the same as `has_common_rows`, for an open journal whose database is attached as `db`."""
     there = tables(connection, "db")
     known = f"SELECT table_name, key FROM witnesses WHERE table_name IN {WITNESSING!r}"
     if (
@@ -99,13 +101,17 @@ def shares_rows(connection: sqlite3.Connection) -> bool | None:
 
 
 def check_same_database(connection: sqlite3.Connection, journal: Path, database: Path) -> None:
-    """Raise RepairRefused where the open journal is another database's; that one is attached as `db`."""
+    """Check that an open journal belongs to the database that is attached as `db`.
+
+    Raises:
+        RepairRefused: The journal belongs to another database.
+    """
     if shares_rows(connection) is False:
         raise describe_foreign(journal, database)
 
 
 def describe_foreign(journal: Path, database: Path) -> RepairRefused:
-    """What is said of a journal that is another database's."""
+    """Return the error about a journal that belongs to another database."""
     return RepairRefused(
         f"The journal {journal} is another database's: none of the experiments and runs that it knows is in "
         f"{resolve(database).name}. Put it back beside its own database, or move it away, then run again."
@@ -113,7 +119,11 @@ def describe_foreign(journal: Path, database: Path) -> RepairRefused:
 
 
 def check_owner(database: Path) -> None:
-    """Raise RepairRefused where the journal beside a database is another's."""
+    """Check that the journal beside a database belongs to it.
+
+    Raises:
+        RepairRefused: The journal belongs to another database.
+    """
     path = journal_path(database)
     if (name := owner(path)) is not None:
         check_name(path, name, database)
@@ -122,7 +132,11 @@ def check_owner(database: Path) -> None:
 
 
 def check_name(path: Path, name: str, database: Path) -> None:
-    """Raise RepairRefused where a journal has the name that older doctors gave it, and its database is still there."""
+    """Check that a journal with a name of older versions does not belong to another database that is still there.
+
+    Raises:
+        RepairRefused: It does.
+    """
     other = path.with_name(name)
     if name != resolve(database).name and other.exists() and old_path(other) == path:
         raise RepairRefused(
@@ -133,7 +147,7 @@ def check_name(path: Path, name: str, database: Path) -> None:
 
 
 def record_witnesses(connection: sqlite3.Connection) -> None:
-    """Note the experiments and runs that the database has now."""
+    """Store the ids of the experiments and runs that the database has now."""
     for name in sorted(tables(connection, "db").intersection(WITNESSING)):
         connection.execute(
             f"INSERT OR IGNORE INTO witnesses SELECT '{name}', id FROM db.{quote(name)} WHERE id IS NOT NULL"
@@ -141,7 +155,11 @@ def record_witnesses(connection: sqlite3.Connection) -> None:
 
 
 def check_left_behind(database: Path) -> None:
-    """Raise RepairRefused where this database was renamed and its journal was not; only asked where it has none."""
+    """Check that this database, which has no journal, was not renamed without its journal.
+
+    Raises:
+        RepairRefused: There is a journal of this database under another name.
+    """
     own = doctor_file(database)
     for left in _without_database(own.parent):
         if has_common_rows(left, database):
@@ -152,7 +170,7 @@ def check_left_behind(database: Path) -> None:
 
 
 def _without_database(folder: Path) -> Iterator[Path]:
-    """The journals of a folder whose databases are not there."""
+    """Yield the journals of a folder whose databases are missing."""
     for path in sorted(folder.glob("*.doctor*")):
         named = JOURNAL.fullmatch(path.name)
         if named is None or path.suffix == ".lock" or not path.is_file():

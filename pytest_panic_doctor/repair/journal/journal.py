@@ -1,12 +1,12 @@
-"""The journal: a sidecar SQLite file with the before-image of every row that a repair changes or removes.
+"""The journal: an SQLite file beside the database, with the before-image of every row that a repair changes or removes.
 
 Its main promise is an order. A step (one transaction on the database) is first committed here with its before-images,
-`synchronous=EXTRA`, then committed there, then marked here. Two separate commits, never one over attached files:
-SQLite does not make those atomic in WAL mode (https://sqlite.org/lang_attach.html). Wherever the power fails between
-them, a look at the rows tells which side a step is on; see `settle`.
+`synchronous=EXTRA`, then committed there, then marked here. These are separate commits, never one over attached files,
+which SQLite does not make atomic in WAL mode (https://sqlite.org/lang_attach.html). After a power failure between them,
+the rows of the database show which commits took place; see `recovery`.
 
-Before-images are copied by `INSERT … SELECT` from the database, attached read-only, into columns without a type: values
-never pass through Python, and keep the storage class and the bytes that they had.
+Before-images are copied by `INSERT … SELECT` from the database, attached read-only, into columns without a type. Values
+never pass through Python, so they keep their storage class and their bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,49 +24,19 @@ from pytest_panic_doctor.repair.journal import identity, seals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.identity import journal_path as journal_path
 from pytest_panic_doctor.repair.journal.locks import resolve
+from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.seals import SCHEMA_VERSION
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, table_digests
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """One repair as the journal has it: `rows` that it added, changed or removed, and their `bytes`.
-
-    `verb` is quarantine, update, insert or undo; `status` is intended, applied, undone or abandoned; `undoes` the id of
-    the repair that an undo took back; `time` is UTC.
-    """
-
-    id: int
-    rule: str
-    subject: Subject
-    rows: int
-    bytes: int
-    verb: str
-    status: str
-    time: str
-    session: str
-    undoes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What a repair is for, before it has an id."""
-
-    session: str
-    rule: str
-    subject: Subject
-    verb: str
-    undoes: int | None = None
-
-
 def exists(database: Path) -> bool:
-    """Whether a repair was ever begun; an empty file is a journal whose making was interrupted."""
+    """Return whether a repair was ever begun. An empty file is a journal whose creation was interrupted."""
     path = journal_path(database)
     return path.exists() and path.stat().st_size > 0
 
 
 def written(database: Path, table: str, row: int) -> bool:
-    """Whether the journal of a database has a change of this row.
+    """Return whether the journal of a database records a change of a row.
 
     Args:
         database: The path of the database.
@@ -85,12 +54,19 @@ def written(database: Path, table: str, row: int) -> bool:
 
 
 def tolerant(value: bytes) -> str:
-    """Text that is not valid in its encoding is shown, not refused; it is never written back from Python."""
+    """Decode text; invalid bytes are escaped, since the text is shown and never written back."""
     return value.decode("utf-8", errors="surrogateescape")
 
 
 def connect(path: Path, options: str, patience: float, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
-    """A connection in autocommit mode: every BEGIN and COMMIT is a statement of ours."""
+    """Open a connection in autocommit mode: this package executes every BEGIN and COMMIT itself.
+
+    Args:
+        path: The file.
+        options: The query of SQLite's URI, such as `mode=rw`.
+        patience: Seconds for which one statement waits for a lock.
+        factory: The class of the connection.
+    """
     connection = sqlite3.connect(
         f"{path.as_uri()}?{options}",
         uri=True,
@@ -104,9 +80,10 @@ def connect(path: Path, options: str, patience: float, factory: type[sqlite3.Con
 
 
 def check_version(connection: sqlite3.Connection, database: Path) -> int:
-    """The version of the open file; raises RepairRefused unless it is a journal that this doctor understands.
+    """Return the schema version of an open journal, 0 if its creation was interrupted.
 
-    0 where there is nothing in it: the making of a journal was interrupted.
+    Raises:
+        RepairRefused: The file is not a journal, is from a newer version, or belongs to another database.
     """
     path = journal_path(database)
     try:
@@ -129,7 +106,7 @@ def check_version(connection: sqlite3.Connection, database: Path) -> int:
 
 
 def doctor_version() -> str:
-    """This package's version, as installed."""
+    """Return the installed version of this package."""
     try:
         return version("pytest-panic-doctor")
     except PackageNotFoundError:
@@ -137,7 +114,7 @@ def doctor_version() -> str:
 
 
 def now() -> str:
-    """The time as the journal writes it: UTC, as the database's own times without a zone."""
+    """Return the time in UTC, without a zone, like the times of the database."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat(sep=" ")
 
 
@@ -145,9 +122,17 @@ class Journal:
     """The journal, open for writing, with the database attached read-only as `db`."""
 
     def __init__(self, database: Path, encoding: str, patience: float, factory: type[sqlite3.Connection]) -> None:
-        """Open it, and make it where there is none. `encoding` is the database's: SQLite attaches no other.
+        """Open the journal, and create it if it is missing.
 
-        Raises RepairRefused where the file is another's or newer, sqlite3.Error where SQLite cannot open it.
+        Args:
+            database: The path of the database.
+            encoding: The text encoding of the database, since SQLite attaches no other.
+            patience: Seconds for which one statement waits for a lock.
+            factory: The class of the connection.
+
+        Raises:
+            RepairRefused: The file belongs to another database or a newer version.
+            sqlite3.Error: SQLite cannot open it.
         """
         self.database = database
         self.path = journal_path(database)
@@ -200,10 +185,11 @@ class Journal:
             raise
 
     def remember(self) -> None:
-        """Note what tells this database from every other one, as it is now."""
+        """Store the ids that identify this database."""
         identity.record_witnesses(self.connection)
 
     def close(self) -> None:
+        """Close the connection."""
         self.connection.close()
 
     # --- a step, in the order in which it happens
@@ -213,13 +199,13 @@ class Journal:
         self.connection.execute("BEGIN IMMEDIATE")
 
     def commit_step(self, *steps: int) -> None:
-        """Seal the steps and commit: from here on the before-images survive whatever happens."""
+        """Seal the steps and commit; after this the before-images survive a crash."""
         for step in steps:
             seals.seal_step(self.connection, step)
         self.connection.execute("COMMIT")
 
     def new_repair(self, intent: Intent) -> int:
-        """A repair with status intended; returns its id."""
+        """Add a repair with the status intended, and return its id."""
         subject = intent.subject
         cursor = self.connection.execute(
             "INSERT INTO repairs (session, time, rule, experiment, run, embedding_model, verb, doctor_version, undoes,"
@@ -234,14 +220,23 @@ class Journal:
         return repair
 
     def new_step(self, repair: int) -> int:
-        """A step of that repair with status intended; returns its id."""
+        """Add a step of a repair with the status intended, and return its id."""
         cursor = self.connection.execute(
             "INSERT INTO steps (repair, time, status) VALUES (?, ?, 'intended')", (repair, now())
         )
         return int(cursor.lastrowid or 0)
 
     def copy_before_images(self, step: int, table: Table, rowids: list[int]) -> None:
-        """Copy the before-images of those rows, as the database has them committed now, and note their digests."""
+        """Copy the before-images of rows, as they are committed in the database, and record their digests.
+
+        Args:
+            step: The step that will change them.
+            table: Their table.
+            rowids: Their rowids.
+
+        Raises:
+            sqlite3.IntegrityError: A row is missing.
+        """
         layout = seals.layout_for(self.connection, table)
         chosen = f"{table.rowid} IN (SELECT value FROM json_each(:rows))"
         parameters = {"step": step, "rows": as_json(rowids), "table": table.name, "layout": layout.id}
@@ -260,21 +255,36 @@ class Journal:
         seals.record_before(self.connection, step, table.name, self.digests_now(table, rowids).items())
 
     def added(self, step: int, table: str, row: int, key: object, after: bytes, size: int) -> None:
-        """Note a row that the step adds: there is no before-image, only what it will be."""
+        """Record a row that the step adds, which has no before-image.
+
+        Args:
+            step: The step.
+            table: The name of the table.
+            row: The rowid.
+            key: The id of the row.
+            after: The digest of the row.
+            size: The bytes of the row.
+        """
         self.connection.execute(
             "INSERT INTO changes (step, table_name, row, key, after, bytes) VALUES (?, ?, ?, ?, ?, ?)",
             (step, table, row, key, after, size),
         )
 
     def changed(self, step: int, table: str, after: Iterable[tuple[int, bytes]]) -> None:
-        """Note what kept rows will be: (rowid, hash) of each."""
+        """Record the digests of rows after the step, as (rowid, digest)."""
         self.connection.executemany(
             "UPDATE changes SET after = ? WHERE step = ? AND table_name = ? AND row = ?",
             ((digest, step, table, row) for row, digest in after),
         )
 
     def applied(self, steps: Iterable[int], ended: float, rested: float) -> None:
-        """Mark the steps of a transaction that is committed on the database."""
+        """Mark the steps of a transaction that is committed in the database.
+
+        Args:
+            steps: The steps.
+            ended: The end of the transaction, in monotonic seconds.
+            rested: The end of the last pause for other programs, in monotonic seconds.
+        """
         self.connection.execute("BEGIN IMMEDIATE")
         for step in steps:
             self.mark_applied(step)
@@ -282,7 +292,7 @@ class Journal:
         self.connection.execute("COMMIT")
 
     def mark_applied(self, step: int) -> None:
-        """The marks alone, inside a transaction of the caller."""
+        """Mark one step as applied, inside the caller's transaction."""
         self.connection.execute("UPDATE steps SET status = 'applied' WHERE id = ?", (step,))
         repair = self.connection.execute("SELECT repair FROM steps WHERE id = ?", (step,)).fetchone()[0]
         self.connection.execute(
@@ -294,14 +304,17 @@ class Journal:
         self._becomes(repair, "applied")
 
     def _becomes(self, repair: int, status: str) -> None:
-        """An undo that is applied makes what it undid undone; one that is itself undone makes that applied again."""
+        """Set the status of a repair, and of the repairs that it reverts.
+
+        An applied undo makes its repair undone; an undone undo makes its repair applied again.
+        """
         self.connection.execute("UPDATE repairs SET status = ? WHERE id = ?", (status, repair))
         undoes = self.connection.execute("SELECT undoes FROM repairs WHERE id = ?", (repair,)).fetchone()[0]
         if undoes is not None:
             self._becomes(undoes, "undone" if status == "applied" else "applied")
 
     def mark_abandoned(self, step: int) -> None:
-        """Mark a step of which the database has nothing, inside a transaction of the caller."""
+        """Mark a step as abandoned, because the database has none of its changes; inside the caller's transaction."""
         self.connection.execute("UPDATE steps SET status = 'abandoned' WHERE id = ?", (step,))
         self.connection.execute(
             "UPDATE repairs SET status = 'abandoned'"
@@ -311,7 +324,7 @@ class Journal:
         )
 
     def drop_change(self, step: int, change: int) -> None:
-        """Drop the record of a row that the database still has, inside a transaction of the caller."""
+        """Delete the record of a row that the database still has, inside the caller's transaction."""
         found = self.connection.execute("SELECT row, layout FROM changes WHERE id = ?", (change,)).fetchone()
         if found[1] is not None:
             layout = seals.layout_of(self.connection, found[1])
@@ -323,17 +336,17 @@ class Journal:
     # --- questions
 
     def open_steps(self) -> list[int]:
-        """Steps that are neither applied nor abandoned, oldest first."""
+        """Return the steps that are neither applied nor abandoned, oldest first."""
         return [row[0] for row in self.connection.execute("SELECT id FROM steps WHERE status = 'intended' ORDER BY id")]
 
     def pace(self) -> tuple[float, float]:
-        """(end of the last transaction, end of the last turn of other programs), monotonic seconds."""
+        """Return (end of the last transaction, end of the last pause for other programs), in monotonic seconds."""
         row = self.connection.execute("SELECT ended, rested FROM pace").fetchone()
         # Where the file is damaged these may be anything, and nobody is kept waiting for it.
         return (row[0], row[1]) if row and all(isinstance(value, float) for value in row) else (0.0, 0.0)
 
     def highest_row(self, table: str) -> int:
-        """The highest rowid that any repair of that table knows, 0 for none."""
+        """Return the highest rowid that any repair of a table records, 0 if there is none."""
         return int(
             self.connection.execute(
                 "SELECT coalesce(max(row), 0) FROM changes WHERE table_name = ?", (table,)
@@ -341,36 +354,38 @@ class Journal:
         )
 
     def digests_now(self, table: Table, rowids: Iterable[int]) -> dict[int, bytes]:
-        """rowid -> hash, of the database's committed rows."""
+        """Return the digest of each committed row of the database, by its rowid."""
         return table_digests(self.connection, table, rowids, "db")
 
 
 REPAIR_COLUMNS = "id, rule, experiment, run, embedding_model, rows, bytes, verb, status, time, session, undoes"
-
-
-def query_repairs(
-    connection: sqlite3.Connection, where: str, parameters: Sequence[Value] | Mapping[str, Value]
-) -> list[Repair]:
-    """The repairs `where`, newest first."""
-    return [
-        Repair(row[0], row[1], Subject(row[2], row[3], row[4]), *row[5:])
-        for row in connection.execute(
-            f"SELECT {REPAIR_COLUMNS} FROM repairs WHERE {where} ORDER BY id DESC", parameters
-        )
-    ]
+"""The columns of `Repair`, in its order."""
 
 
 def read_repairs(database: Path, where: str, parameters: Sequence[Value] | Mapping[str, Value] = ()) -> list[Repair]:
-    """The repairs `where`, newest first; none where there is no journal. Raises RepairError, in one sentence.
+    """Return the repairs that meet an SQL condition, newest first; an empty list if there is no journal.
 
-    It is opened for writing only so that SQLite can recover it after a crash.
+    The file is opened for writing only so that SQLite can recover it after a crash.
+
+    Args:
+        database: The path of the database.
+        where: The condition.
+        parameters: The parameters of the condition.
+
+    Raises:
+        RepairError: The journal cannot be used or read.
     """
     if not exists(database):
         return []
     path = journal_path(database)
     try:
         with closing(connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
-            return query_repairs(connection, where, parameters) if check_version(connection, database) else []
+            if not check_version(connection, database):
+                return []
+            query = f"SELECT {REPAIR_COLUMNS} FROM repairs WHERE {where} ORDER BY id DESC"
+            return [
+                Repair(row[0], row[1], Subject(*row[2:5]), *row[5:]) for row in connection.execute(query, parameters)
+            ]
     except sqlite3.Error as error:
         raise RepairFailed(
             f"The journal {path} could not be read: SQLite says «{error}»; run again, or restore it from a backup."

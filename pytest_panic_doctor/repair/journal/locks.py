@@ -1,6 +1,6 @@
-"""Who may write: one fixing doctor a database, and one write transaction at a time among its workers.
+"""Locks: one repairing session for each database, and one write transaction at a time among its workers.
 
-Both are `flock` locks through filelock, so the kernel frees them when their holder dies, whatever it died of.
+Both are `flock` locks through filelock, so the kernel frees them when their holder dies.
 """
 
 from __future__ import annotations
@@ -24,30 +24,34 @@ from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefuse
 
 @dataclass(frozen=True, slots=True)
 class WritePacing:
-    """How the doctor's transactions leave other programs their turn, in seconds."""
+    """How long the plugin writes before it yields the database to other programs, in seconds."""
 
     write_for: float
-    """How long they may follow upon each other."""
+    """How long transactions may follow one another."""
     yield_for: float
-    """How long the turn lasts: SQLite's busy handler sleeps up to 100 ms between two attempts, so at least two."""
+    """How long a pause lasts: at least two attempts, since SQLite's busy handler sleeps up to 100 ms between them."""
 
 
 UNCONTENDED = WritePacing(0.25, 0.22)
-"""Nobody wrote in the last turn: whoever comes now has waited for one burst at most, and finds nobody else."""
+"""No other program wrote in the last pause: one that starts now waits for one burst at most."""
 CONTENDED = WritePacing(0.1, 0.4)
-"""Others write, and also keep each other waiting: four attempts, and turns that come round soon."""
+"""Other programs are writing: write in short bursts and yield long enough for four of their lock attempts."""
 
 
 def resolve(database: Path) -> Path:
-    """The file itself: two names of one database have one lock and one journal."""
+    """Return the real path of a database, so that two names of one file share a lock and a journal."""
     return database.resolve()
 
 
 def doctor_file(database: Path, ending: str = "") -> Path:
-    """The doctor's file of a database, in the same directory: its journal without an `ending`, else a lock.
+    """Return the path of a file of this plugin beside a database: its journal, or a lock.
 
-    `a.sqlite` has `a.doctor.sqlite` and `a.doctor.lock`, `a.db` has `a.doctor.db` and `a.doctor.db.lock`: two databases
-    of one directory never share one.
+    `a.sqlite` has `a.doctor.sqlite` and `a.doctor.lock`; `a.db` has `a.doctor.db` and `a.doctor.db.lock`. Two databases
+    of one folder never share a file.
+
+    Args:
+        database: The path of the database.
+        ending: The suffix of a lock file; empty for the journal.
     """
     path = resolve(database)
     suffix = path.suffix if not ending else "" if path.suffix == ".sqlite" else path.suffix or "."
@@ -55,10 +59,13 @@ def doctor_file(database: Path, ending: str = "") -> Path:
 
 
 def check_one_link(database: Path) -> None:
-    """Raise RepairRefused where the file has several names.
+    """Check that the file has only one name.
 
-    SQLite's own rollback journal stands beside one of them: what a dead program left there is not rolled back by who
-    opens the file by another name, and is written over what that one wrote (https://sqlite.org/howtocorrupt.html, 2.5).
+    SQLite's rollback journal stands beside one of the names. What a dead program left there is not rolled back if the
+    file is opened by another name, and later overwrites what was written (https://sqlite.org/howtocorrupt.html, 2.5).
+
+    Raises:
+        RepairRefused: The file has several hard links.
     """
     path = resolve(database)
     if path.is_file() and (links := path.stat().st_nlink) > 1:
@@ -69,7 +76,7 @@ def check_one_link(database: Path) -> None:
 
 
 def lock_failure(path: Path, error: OSError) -> str:
-    """What keeps a lock file from being used, and what to do."""
+    """Describe why a lock file cannot be used, and what to do."""
     if path.is_symlink():
         return f"{path} is a symbolic link, which is not followed: delete it"
     if path.exists():
@@ -81,16 +88,20 @@ def lock_failure(path: Path, error: OSError) -> str:
 
 
 class RepairLock:
-    """The right to repair one database, held by one process from `acquire` to `release` or to its death."""
+    """The right to repair one database, held by one process from `acquire` until `release` or its death."""
 
     def __init__(self, database: Path) -> None:
-        """Acquire nothing yet."""
+        """Store the path of the lock; it is not acquired yet."""
         self._database = database
         self.path = doctor_file(database, ".lock")
         self._lock = FileLock(self.path)
 
     def acquire(self) -> RepairLock:
-        """Take the lock at once, or raise RepairRefused naming the pid that has it, its host and since when."""
+        """Acquire the lock without waiting.
+
+        Raises:
+            RepairRefused: Another process holds it; the text names its pid, its host and its start.
+        """
         if not self.path.parent.is_dir():  # filelock would make it
             raise RepairRefused(f"There is no directory {self.path.parent}: name a database with --doctor-db PATH.")
         check_one_link(self._database)
@@ -127,30 +138,40 @@ class RepairLock:
             return ""
 
     def release(self) -> None:
-        """Give the lock back; the file stays, since taking it away would let two doctors lock two files of one name."""
+        """Release the lock. The file stays: if it were deleted, two processes could lock two files of one name."""
         self._lock.release()
 
     def __enter__(self) -> RepairLock:
+        """Acquire the lock."""
         return self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Release the lock."""
         self.release()
 
 
 class WriteLock:
-    """The one lock file under which every write transaction of every worker happens."""
+    """The lock that every write transaction of every worker holds."""
 
     def __init__(self, database: Path) -> None:
-        """Acquire nothing yet."""
+        """Store the path of the lock; it is not acquired yet."""
         self._database = database
         self.path = doctor_file(database, ".write.lock")
         self._lock = FileLock(self.path)
 
     @contextmanager
     def held(self, table: str, deadline: float) -> Iterator[None]:
-        """Hold the gate; raises RepairFailed naming `table` where it is not free by `deadline` (monotonic seconds)."""
+        """Hold the lock.
+
+        Args:
+            table: The table that is written, for the message.
+            deadline: The time until which the lock is waited for, in monotonic seconds.
+
+        Raises:
+            RepairFailed: The lock is not free by the deadline, or its file cannot be used.
+        """
         try:
             if not self.path.exists():
                 create_like(self.path, resolve(self._database))
@@ -171,10 +192,18 @@ class WriteLock:
 
 
 def next_pause(now: float, ended: float, rested: float, manners: WritePacing) -> tuple[float, float]:
-    """(seconds to wait before the next transaction, when other programs last had a turn), all monotonic seconds.
+    """Decide whether other programs are given time to write before the next transaction.
 
-    `ended` is the end of the doctor's last transaction, of whatever worker, `rested` that of the last turn of others.
-    A clock that ran backwards is another boot's.
+    All times are monotonic seconds. A time that lies in the future is from before a reboot.
+
+    Args:
+        now: The current time.
+        ended: The end of the last transaction of any worker.
+        rested: The end of the last pause.
+        manners: How long to write, and how long to pause.
+
+    Returns:
+        (seconds to wait, end of the last pause).
     """
     if now < ended or now < rested or now - ended >= manners.yield_for:
         return 0.0, now

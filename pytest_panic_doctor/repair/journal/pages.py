@@ -1,7 +1,7 @@
-"""The records of an SQLite file read page by page, without its header, its schema, its trees and its indexes.
+"""Reads the records of an SQLite file page by page, without its header, schema, trees and indexes.
 
-For a damaged journal: every leaf page stands for itself (https://sqlite.org/fileformat2.html, 1.6), and what is read is
-believed only where its seal or digest holds. What cannot be read is passed over.
+This is for a damaged journal. Every leaf page is read alone (https://sqlite.org/fileformat2.html, 1.6), and a record is
+used only if its seal or digest is correct. What cannot be read is skipped.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 PAGE = 4096
-"""Bytes of a page where the header does not say otherwise; SQLite's default, and so that of every journal."""
+"""Bytes of a page if the header is damaged: SQLite's default, which every journal has."""
 TABLE_LEAF = 0x0D
+"""The type of a page that holds records of a table."""
 INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+"""Bytes of each serial type of an integer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """TEXT as its bytes, in the file's encoding."""
+    """TEXT as bytes, in the encoding of the file."""
 
     data: bytes
 
 
 Cell = int | float | bytes | Text | None
+"""A value of a record."""
 
 
 def records(path: Path) -> Iterator[tuple[int, tuple[Cell, ...]]]:
-    """(rowid, values) of every record of a table that can be read."""
+    """Yield (rowid, values) of every record of a table that can be read."""
     with path.open("rb") as file:
         size = page_size(file.read(100), path.stat().st_size)
         for number in range(path.stat().st_size // size):
@@ -49,7 +52,7 @@ def records(path: Path) -> Iterator[tuple[int, tuple[Cell, ...]]]:
 
 
 def page_size(header: bytes, total: int) -> int:
-    """The size of a page in bytes: the header's, where it can be one of a file of that size."""
+    """Return the size of a page in bytes, from the header if it is possible for a file of `total` bytes."""
     said = int.from_bytes(header[16:18], "big")
     return said if said >= 512 and said & (said - 1) == 0 and total % said == 0 else PAGE
 

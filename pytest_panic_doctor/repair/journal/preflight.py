@@ -1,4 +1,4 @@
-"""Before the first write, and after the last."""
+"""Checks before the first write of a session, and its end after the last."""
 
 from __future__ import annotations
 
@@ -22,23 +22,32 @@ from pytest_panic_doctor.repair.journal.recovery import recover_open_steps
 from pytest_panic_doctor.repair.journal.transaction import ATTEMPT, LOCK_TIMEOUT
 
 MARGIN = 64 * 2**20
-"""Bytes that stay free beside what a repair needs: SQLite's own rollback journal or WAL, and everybody else."""
+"""Bytes that stay free for SQLite's rollback journal or WAL and for other programs."""
 
 ROLLED_BACK = "another program died while it wrote: SQLite rolled back what it had not committed"
-"""What is said where opening the file for writing did that."""
+"""The warning if opening the file for writing rolled back a write of another program."""
 
 WAL_RESET = ((3, 7, 0), (3, 51, 2))
-"""First and last SQLite version with the WAL-reset race."""
+"""The first and the last version of SQLite with the WAL-reset race."""
 
 
 def preflight(database: Path, needed_bytes: int) -> list[str]:
-    """Look whether the database may be written to; returns warnings, one sentence each.
+    """Check that a database may be written.
 
-    `needed_bytes` is what the journal and the results will need. Raises RepairRefused, in one sentence, where the file
-    or its directory cannot be written, the disk has no room, SQLite's integrity_check finds something, a trigger could
-    change rows behind the journal's back, another program keeps the file locked, or the journal is another's or newer.
-    A hot journal, left by a program that died while it wrote, is rolled back by SQLite on the way. The file itself is
-    not changed otherwise.
+    A hot journal, left by a program that died while it wrote, is rolled back by SQLite. The file is not changed
+    otherwise.
+
+    Args:
+        database: The path of the database.
+        needed_bytes: What the journal and the results will need.
+
+    Returns:
+        Warnings, one sentence each.
+
+    Raises:
+        RepairRefused: The file or its folder cannot be written, the disk is too full, SQLite's integrity_check finds a
+            problem, a trigger could change rows that the journal does not know, another program keeps the file locked,
+            or the journal belongs to another database or a newer version.
     """
     path = resolve(database)
     if not path.is_file():
@@ -66,7 +75,15 @@ def preflight(database: Path, needed_bytes: int) -> list[str]:
 
 
 def check_room(path: Path, needed: int) -> None:
-    """Raise RepairRefused unless the disk of `path` has `needed` bytes free, and a margin."""
+    """Check that the disk has room for a repair.
+
+    Args:
+        path: A file on the disk.
+        needed: The bytes that the repair needs; a margin is added.
+
+    Raises:
+        RepairRefused: The disk is too full.
+    """
     free = shutil.disk_usage(path.parent).free
     if free < needed + MARGIN:
         raise RepairRefused(
@@ -110,7 +127,7 @@ def _warnings(connection: sqlite3.Connection) -> list[str]:
 
 
 def _check_journal(database: Path) -> None:
-    """Look whether the journal can be read and is one; the first before-image must not be what finds that out."""
+    """Check that the journal can be read, before the first before-image is written to it."""
     if not journals.exists(database):
         identity.check_left_behind(database)
         return
@@ -139,9 +156,16 @@ def _check_journal(database: Path) -> None:
 
 
 def recover(database: Path) -> list[int]:
-    """Settle what an interrupted session left open; returns the ids of the repairs that turned out to be applied.
+    """Complete or abandon the steps that an interrupted session left open.
 
-    Without a journal, or with nothing open, nothing is written. Raises RepairRefused or RepairFailed, in one sentence.
+    Nothing is written if there is no journal, or no open step.
+
+    Returns:
+        The ids of the repairs that turned out to be applied.
+
+    Raises:
+        RepairRefused: The journal cannot be used.
+        RepairFailed: Another program keeps the file locked.
     """
     if not journals.exists(database):
         return []
@@ -149,9 +173,10 @@ def recover(database: Path) -> list[int]:
 
 
 def roll_back_hot_journal(database: Path) -> None:
-    """Let SQLite roll back what a program left that died while it wrote, by opening the file for writing once.
+    """Open the file for writing once, so that SQLite rolls back what a dead program left.
 
-    Raises Unreadable, in one sentence, where it cannot: then nobody can read the file.
+    Raises:
+        Unreadable: SQLite cannot roll it back, so no program can read the file.
     """
     try:
         _closing(database, lambda path, connection: [])  # noqa: ARG005 - opening is all
@@ -163,9 +188,12 @@ def roll_back_hot_journal(database: Path) -> None:
 
 
 def finish(database: Path) -> None:
-    """After the last repair: checkpoint a WAL database once; the journal mode stays as it was found.
+    """Checkpoint a WAL database after the last repair; its journal mode stays as it is.
 
-    Where readers hold the WAL open, what can be is checkpointed; the rest is in the WAL, and safe there.
+    What readers still use stays in the WAL, which is safe.
+
+    Raises:
+        RepairFailed: Another program keeps the file locked.
     """
     _closing(database, _checkpoint)
 
@@ -195,7 +223,7 @@ def _checkpoint(database: Path, connection: sqlite3.Connection) -> list[int]:
 
 
 def _closing(database: Path, work: Callable[[Path, sqlite3.Connection], list[int]]) -> list[int]:
-    """Do `work` with a connection to the database, under the gate."""
+    """Call `work` with a connection to the database, while holding the write lock."""
     path = resolve(database)
     with WriteLock(database).held("(any)", time.monotonic() + LOCK_TIMEOUT):
         try:

@@ -1,7 +1,8 @@
-"""Interrupted repairs, settled by looking at the rows: the database has the last word, not the journal's status.
+"""Crash recovery.
 
-What a row is, is told by the digest of its content and never by its id or rowid alone: another program may have given
-them to another row. A record goes only where the database has the row as it was before; in doubt it stays.
+An open step is committed or abandoned according to the rows in the database, not to the journal's status. A row is
+identified by the digest of its content, never by its id or rowid alone, which another program may have given to another
+row. A record is deleted only if the database has the row as it was before; in doubt it is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pytest_panic_doctor.repair.journal.tables import Table, describe, tables
 
 
 class State(Enum):
-    """What a row is now, beside what a step meant to make of it."""
+    """The present state of a row that a step changes."""
 
     BEFORE = "as before the step"
     AFTER = "as the step leaves it"
@@ -27,9 +28,17 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One row that a step changes; `present` is the rowid at which the database has it now, None where it has not.
+    """One row that a step changes.
 
-    `before` None: the step adds it. `after` None: the step removes it.
+    Attributes:
+        id: The number of the record.
+        step: The step.
+        table: The name of the table.
+        row: The rowid that it had.
+        layout: The layout of its before-image; None if the step adds the row.
+        before: The digest before the step; None if the step adds the row.
+        after: The digest after the step; None if the step removes the row.
+        present: The rowid that it has now; None if the database does not have it.
     """
 
     id: int
@@ -43,11 +52,11 @@ class Change:
 
 
 def changes(journal: Journal, step: int, table: Table) -> Iterator[list[Change]]:
-    """The changes of one step to one table, each with where its row is now, in lists of bounded length.
+    """Yield the changes of one step to one table, in lists of at most `SEAL_BATCH`.
 
-    A row is looked for by its id and not by its rowid: VACUUM may renumber rowids, and SQLite gives the rowid of a row
-    that was removed to the next one that is added. Ids are compared to the byte, whatever collation the column has; the
-    comparison without COLLATE is there for its index.
+    The present row is found by its id, not by its rowid: VACUUM may renumber rowids, and SQLite reuses the rowid of a
+    removed row. Ids are compared byte by byte, whatever the collation of the column; the comparison without COLLATE
+    makes SQLite use the index.
     """
     name, rowid, last = table.quoted, f"t.{table.rowid}", 0
     same = "t.id = c.key AND t.id = c.key COLLATE BINARY"
@@ -69,13 +78,13 @@ def changes(journal: Journal, step: int, table: Table) -> Iterator[list[Change]]
 
 
 def tables_of(journal: Journal, step: int) -> list[str]:
-    """The tables that a step changes."""
+    """Return the names of the tables that a step changes."""
     rows = journal.connection.execute("SELECT DISTINCT table_name FROM changes WHERE step = ? ORDER BY 1", (step,))
     return [row[0] for row in rows]
 
 
 def states(journal: Journal, table: Table, found: list[Change]) -> list[State]:
-    """What each row is now, told by its digest."""
+    """Return the present state of each row, according to its digest."""
     now = journal.digests_now(table, [change.present for change in found if change.present is not None])
     known = []
     for change in found:
@@ -87,15 +96,18 @@ def states(journal: Journal, table: Table, found: list[Change]) -> list[State]:
 
 
 def recover_open_steps(journal: Journal) -> list[int]:
-    """Settle every step that is neither applied nor abandoned, and return those that turned out to be applied.
+    """Recover every step that is neither applied nor abandoned.
 
-    The caller holds the gate, so that none of them can still be on its way.
+    The caller holds the write lock, so no open step can be in progress.
+
+    Returns:
+        The steps that turned out to be applied.
     """
     return [step for step in journal.open_steps() if _recover_step(journal, step)]
 
 
 def _recover_step(journal: Journal, step: int) -> bool:
-    """Whether the step took place: forget what the database has as it was, keep every other record."""
+    """Return whether a step was applied; drop the records of rows that are unchanged, keep all others."""
     journal.begin()
     try:
         whole = seals.step_seal(journal.connection, step) == seals.sealed(journal.connection, step)
@@ -127,7 +139,7 @@ def _recover_step(journal: Journal, step: int) -> bool:
 
 
 def try_rollback(connection: sqlite3.Connection) -> bool:
-    """Roll back whatever is open on `connection`; False where not even that worked, so that it must be closed."""
+    """Roll back an open transaction; return False if that failed, and the connection must be closed."""
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -1,8 +1,8 @@
-"""The rows of one repair as they were, to the byte, in one transaction.
+"""Restores the rows of one repair byte by byte, in one transaction.
 
-Nothing is written before the record of the repair and the digest of every before-image are verified. Whether the repair
-was made on this file as it is now, each of its rows says by its own digest: what is as before the repair needs no undo,
-what is as the repair left it is put back, and what is neither is refused by name.
+Nothing is written before the record of the repair and the digest of every before-image are verified. Each row shows by
+its digest whether the repair was made on this version of the file: a row as before the repair needs no undo, a row as
+after it is restored, and for any other row the undo is refused by name.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from pytest_panic_doctor.repair.journal import seals, verification
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
-from pytest_panic_doctor.repair.journal.journal import Intent, Journal, Repair
+from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.recovery import Change, State, changes, states, tables_of
+from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH, Layout
 from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, quote, table_digests, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
@@ -25,18 +26,23 @@ from pytest_panic_doctor.repair.journal.verification import SHOWN
 
 
 class NotHere(RepairRefused):
-    """Nothing of a repair can be put back: the file has nothing of it, or the journal no intact row.
+    """Nothing of a repair can be restored: the file has none of its changes, or the journal no intact row.
 
-    An undo of all repairs notes it and continues with the next.
+    An undo of all repairs reports this and continues with the next repair.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of what one step of the repair did to one table; only rowids, so that a million rows are a few megabytes.
+    """The changes of one step to one table; only rowids, so that a million rows take a few megabytes.
 
-    `gone` are the rows that it removed. `left` are those that it changed or, where `layout` is None, added, and
-    `present` is where each of them is now.
+    Attributes:
+        step: The step.
+        table: The table.
+        layout: The layout of the before-images; None if the step added the rows.
+        gone: The rowids of the rows that the step removed.
+        left: The rowids that the changed or added rows had.
+        present: The rowids that they have now, in the same order.
     """
 
     step: int
@@ -49,7 +55,13 @@ class Part:
 
 @dataclass
 class Sorted:
-    """The rows of a repair: what is to be put back, and what stays as it is."""
+    """The rows of a repair, by what an undo does with them.
+
+    Attributes:
+        parts: The rows to restore.
+        before: The number of rows that are as before the repair.
+        stay: The names of the rows that are left as they are.
+    """
 
     parts: list[Part] = field(default_factory=list)
     before: int = 0
@@ -57,12 +69,27 @@ class Sorted:
 
 
 def detach(database: sqlite3.Connection) -> None:
-    """What is attached is locked by BEGIN IMMEDIATE too, and the journal must be written before it is read here."""
+    """Detach the journal: BEGIN IMMEDIATE would lock it too, and it is written before it is read here."""
     if any(row[1] == "journal" for row in database.execute("PRAGMA database_list").fetchall()):
         database.execute("DETACH journal")
 
 
 def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
+    """Restore the rows of a repair; the work of one transaction.
+
+    Args:
+        repair: The repair.
+        intact: Whether to restore only the rows whose before-images are intact.
+        stay: Receives the names of the rows that are not restored.
+        step: The transaction.
+
+    Returns:
+        The id of the undo.
+
+    Raises:
+        RepairRefused: A before-image is damaged or a row has changed, and `intact` is false.
+        NotHere: No row can be restored.
+    """
     journal = step.journal
     damage = verification.repair(journal, repair.id)
     if damage and not intact:
@@ -89,7 +116,11 @@ def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
 
 
 def _sort(journal: Journal, database: sqlite3.Connection, repair: Repair, bad: set[int], intact: bool) -> Sorted:
-    """Go through all rows of the repair. Raises RepairRefused where one cannot be put back, unless `intact`."""
+    """Sort all rows of a repair by their present state.
+
+    Raises:
+        RepairRefused: A row cannot be restored, and `intact` is false.
+    """
     result = Sorted()
     for table, layout, found in _found(journal, database, repair, bad):
         _check_columns(table, layout)
@@ -111,7 +142,11 @@ def _sort(journal: Journal, database: sqlite3.Connection, repair: Repair, bad: s
 
 
 def _check_place(journal: Journal, repair: Repair, table: Table, layout: Layout | None, found: list[Change]) -> None:
-    """Raise RepairRefused where a later repair stands on these rows, or other rows have taken their place."""
+    """Check that no later repair depends on these rows, and that no other rows have taken their unique values.
+
+    Raises:
+        RepairRefused: A repair or a row is in the way.
+    """
     if (later := blocking(journal.connection, repair.id, [change.id for change in found])) is not None:
         raise RepairRefused(
             f"Repair {later} depends on rows of {table.name} that repair {repair.id} changed: "
@@ -130,7 +165,7 @@ def _check_place(journal: Journal, repair: Repair, table: Table, layout: Layout 
 def _found(
     journal: Journal, database: sqlite3.Connection, repair: Repair, bad: set[int]
 ) -> Iterator[tuple[Table, Layout | None, list[Change]]]:
-    """What the repair did, its last step first; without the changes that are `bad`."""
+    """Yield the changes of a repair, the last step first, without the changes that are `bad`."""
     steps = journal.connection.execute(
         "SELECT id FROM steps WHERE repair = ? AND status NOT IN ('intended', 'abandoned') ORDER BY id DESC",
         (repair.id,),
@@ -174,7 +209,7 @@ def _check_columns(table: Table, layout: Layout | None) -> None:
 
 
 def _unique(connection: sqlite3.Connection, table: Table) -> list[list[tuple[str, str]]]:
-    """(column, collation) of each UNIQUE constraint."""
+    """Return (column, collation) of the columns of each UNIQUE constraint."""
     found = []
     for _, index, unique, _, partial_ in connection.execute(f"PRAGMA db.index_list({table.quoted})").fetchall():
         rows = connection.execute(f"PRAGMA db.index_xinfo({quote(index)})")
@@ -187,7 +222,7 @@ def _unique(connection: sqlite3.Connection, table: Table) -> list[list[tuple[str
 def _taken(
     journal: Journal, table: Table, layout: Layout, gone: list[Change], columns: list[tuple[str, str]]
 ) -> list[int]:
-    """The changes whose rows would break that UNIQUE constraint, in the eyes of its own collations."""
+    """Return the changes whose rows would violate a UNIQUE constraint, under its own collations."""
     same = " AND ".join(f"t.{quote(name)} = b.{quote(name)} COLLATE {quote(how)}" for name, how in columns)
     rows = journal.connection.execute(
         f"SELECT c.id FROM json_each(?) j JOIN changes c ON c.id = j.value"
@@ -208,7 +243,7 @@ def _refusal(
 
 
 def _keys(journal: Journal, found: list[int]) -> list[str]:
-    """The ids of the rows of those changes."""
+    """Return the ids of the rows of some changes."""
     rows = journal.connection.execute(
         "SELECT key FROM changes WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (as_json(found),)
     )
@@ -216,15 +251,21 @@ def _keys(journal: Journal, found: list[int]) -> list[str]:
 
 
 def count(rows: int) -> str:
+    """Return a number of rows in words: `1 row`, `1,234 rows`."""
     return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def named(ids: list[str]) -> str:
+    """Return a list of ids in words, cut after `SHOWN`."""
     return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")
 
 
 def _record(step: Step, part: Part) -> dict[int, int]:
-    """Record what the undo does to a part; returns the new rowids of rows whose own are taken by now."""
+    """Record what the undo does to a part.
+
+    Returns:
+        The new rowids of rows whose old rowid is taken, by the old one.
+    """
     assert step.number is not None
     journal, table = step.journal, part.table
     if part.present:
@@ -288,7 +329,11 @@ def _apply(step: Step, part: Part, moved: dict[int, int]) -> None:
 
 
 def _verify(step: Step, table: Table) -> None:
-    """Read the rows back before the commit: what is restored must be what was recorded, to the byte."""
+    """Read the restored rows before the commit and compare them with their digests.
+
+    Raises:
+        sqlite3.IntegrityError: A row differs.
+    """
     last = 0
     while True:
         recorded = step.journal.connection.execute(

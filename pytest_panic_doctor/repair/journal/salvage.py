@@ -1,7 +1,7 @@
-"""A damaged journal made anew of what can still be read of it; what it was stays beside it, and nothing is deleted.
+"""Builds a new journal from what can be read of a damaged one; the damaged file is renamed, and nothing is deleted.
 
-Records are read from the pages and put into a new journal, under its own constraints. They are verified afterwards, as
-those of every journal are: a row comes back only where its digest holds.
+Records are read from the pages and inserted into a new journal, under its own constraints. They are verified later,
+like those of every journal: a row is restored only if its digest is correct.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from pytest_panic_doctor.repair.journal.pages import Cell, Text, records
 from pytest_panic_doctor.repair.journal.tables import quote
 
 Shape = tuple[type[object], ...]
+"""The types that a column may have."""
 
 INT, TEXT, BLOB, NULL = (int,), (Text,), (bytes,), (type(None),)
+"""Types of columns."""
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "repairs": (
         *(NULL, TEXT, TEXT, TEXT, (*TEXT, *NULL), (*TEXT, *NULL), (*TEXT, *NULL), TEXT, TEXT, TEXT, INT, INT),
@@ -33,13 +35,17 @@ SHAPES: dict[str, tuple[Shape, ...]] = {
         (*BLOB, *NULL),
     ),
 }
-"""The types of the columns of each table; the first is the rowid, which is not stored."""
+"""The types of the columns of each table; the first column is the rowid, which is not stored in a record."""
 
 
 def salvage(database: Path) -> str:
-    """Put a journal of all that can be read in the place of the damaged one; returns a sentence that says so.
+    """Replace a damaged journal by one with all that can be read of it.
 
-    Raises RepairRefused where not one repair can be read.
+    Returns:
+        A sentence that names both files.
+
+    Raises:
+        RepairRefused: No repair can be read.
     """
     path = identity.journal_path(database)
     made = path.with_name(f"{path.name}.salvaged")
@@ -69,7 +75,7 @@ def salvage(database: Path) -> str:
 
 
 def _free(path: Path) -> Path:
-    """A name for the damaged journal that nothing has yet."""
+    """Return an unused name for the damaged journal."""
     number = 1
     while (damaged := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
@@ -90,7 +96,7 @@ def _records(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _images(connection: sqlite3.Connection, path: Path) -> None:
-    """Each image into the table of the change that it belongs to."""
+    """Insert each before-image into the table of the change that it belongs to."""
     there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     layouts: dict[int, seals.Layout] = {}
     for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
@@ -110,7 +116,8 @@ def _images(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _put_image(connection: sqlite3.Connection, layout: seals.Layout, values: tuple[Cell, ...]) -> None:
-    """Put one image where its digest holds: rows of two tables may have one rowid and equally many columns."""
+    """Insert one before-image if its digest is correct; rows of two tables may share a rowid and a number of
+    columns."""
     step, row = values[:2]
     connection.execute("SAVEPOINT image")
     _put(connection, layout.images, values, "IGNORE")

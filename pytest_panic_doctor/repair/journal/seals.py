@@ -1,7 +1,7 @@
-"""The tables of a journal: their schema, what older versions lack, and the seals that tell a damaged record.
+"""The tables of a journal: their schema, its migration, and the seals that reveal a damaged record.
 
-Every record that is written once has a seal, a SHA-256 over its values: a repair, a step together with all its changes,
-a layout. Every image has its digest in `changes`. What changes later, status and counts, is told by its allowed values.
+Every record that is written once has a seal, a SHA-256 of its values: a repair, a step with all its changes, a layout.
+Every before-image has its digest in `changes`. Status and counts, which change later, have allowed values instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, digests, quote
 
 SCHEMA_VERSION = 2
+"""The version of the schema that this package writes."""
 
 SCHEMA_1 = """
 CREATE TABLE schema_version (version INTEGER NOT NULL, database TEXT NOT NULL);
@@ -55,18 +56,27 @@ UPDATE schema_version SET version = 2;
 # witnesses: ids of experiments and runs that the database had; see `identity`.
 
 SCHEMA = SCHEMA_1 + ADDED_IN_2
-"""A new journal is made as an old one is brought up to date, so that both have one schema."""
+"""The schema of a new journal, made by the migration, so that new and migrated journals are equal."""
 
 REPAIR_STATES = ("intended", "applied", "undone", "abandoned")
+"""The allowed values of the status of a repair."""
 STEP_STATES = ("intended", "applied", "abandoned")
+"""The allowed values of the status of a step."""
 
 SEAL_BATCH = 5_000
-"""Changes that are in memory at a time."""
+"""The number of changes that are in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns that a table had when rows of it were copied, and the journal's table that holds the copies."""
+    """The columns that a table had when rows of it were copied, and the journal's table of the copies.
+
+    Attributes:
+        id: The number of the layout.
+        table: The name of the table.
+        columns: The names of its columns, in their order.
+        images: The name of the journal's table.
+    """
 
     id: int
     table: str
@@ -75,26 +85,27 @@ class Layout:
 
     @property
     def step(self) -> str:
-        """The images' column for the step, as an SQL identifier."""
+        """The column of the step in the table of copies, as an SQL identifier."""
         return quote(key_column("doctor_step", self.columns))
 
     @property
     def row(self) -> str:
-        """The images' column for the rowid, as an SQL identifier."""
+        """The column of the rowid in the table of copies, as an SQL identifier."""
         return quote(key_column("doctor_row", self.columns))
 
     @property
     def source(self) -> str:
-        """The images' table, as an SQL identifier."""
+        """The table of copies, as an SQL identifier."""
         return quote(self.images)
 
     @property
     def column_list(self) -> str:
+        """The columns as SQL identifiers, separated by commas."""
         return ", ".join(quote(column) for column in self.columns)
 
 
 def key_column(name: str, columns: Iterable[str]) -> str:
-    """`name`, with as many underscores behind it as it takes to be none of the table's own columns."""
+    """Append underscores to a name until it differs from all of the columns."""
     taken = {column.lower() for column in columns}
     while name in taken:
         name += "_"
@@ -102,16 +113,22 @@ def key_column(name: str, columns: Iterable[str]) -> str:
 
 
 def make(connection: sqlite3.Connection, database: str) -> None:
-    """Make the tables of a new journal, for the database of that name, inside the caller's transaction."""
+    """Create the tables of a new journal, inside the caller's transaction.
+
+    Args:
+        connection: The journal.
+        database: The file name of the database.
+    """
     for statement in SCHEMA.split(";")[:-1]:
         connection.execute(statement)
     connection.execute("INSERT INTO schema_version VALUES (?, ?)", (SCHEMA_VERSION, database))
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a journal of version 1 up to date, inside the caller's transaction.
+    """Migrate a journal of version 1, inside the caller's transaction.
 
-    It had no digests: they are made of the images as they are now, so what was damaged before stays unnoticed.
+    Version 1 had no digests. They are computed from the before-images as they are now, so earlier damage is not
+    noticed.
     """
     for statement in ADDED_IN_2.split(";")[:-1]:
         connection.execute(statement)
@@ -131,7 +148,10 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def layout_for(connection: sqlite3.Connection, table: Table) -> Layout:
-    """The layout with just these columns; made where it is new, inside the caller's transaction."""
+    """Return the layout with exactly the columns of a table.
+
+    A new one is created inside the caller's transaction.
+    """
     columns = json.dumps(table.columns)
     found = connection.execute(
         "SELECT id FROM layouts WHERE table_name = ? AND columns = ?", (table.name, columns)
@@ -150,7 +170,7 @@ def layout_for(connection: sqlite3.Connection, table: Table) -> Layout:
 
 
 def make_images(connection: sqlite3.Connection, layout: Layout) -> None:
-    """Make the table for the images of a layout."""
+    """Create the table for the before-images of a layout."""
     connection.execute(
         f"CREATE TABLE {layout.source} ({layout.step} INTEGER NOT NULL, {layout.row} INTEGER NOT NULL,"
         f" {layout.column_list}, PRIMARY KEY ({layout.step}, {layout.row}))"
@@ -158,7 +178,11 @@ def make_images(connection: sqlite3.Connection, layout: Layout) -> None:
 
 
 def layout_of(connection: sqlite3.Connection, number: int) -> Layout:
-    """The layout with that id."""
+    """Return the layout with an id.
+
+    Raises:
+        sqlite3.DatabaseError: It is missing or damaged.
+    """
     row = connection.execute("SELECT id, table_name, columns, images FROM layouts WHERE id = ?", (number,)).fetchone()
     if row is None:
         raise sqlite3.DatabaseError(f"layout {number} is missing")
@@ -172,7 +196,14 @@ def layout_of(connection: sqlite3.Connection, number: int) -> Layout:
 def image_digests(
     connection: sqlite3.Connection, step: int, layout: Layout, rows: Iterable[int] | None = None
 ) -> Iterator[tuple[int, bytes]]:
-    """(rowid, hash) of the before-images of a step, or of those rows of it, in rowid order."""
+    """Yield (rowid, digest) of before-images, in the order of rowids.
+
+    Args:
+        connection: The journal.
+        step: The step.
+        layout: The layout of the before-images.
+        rows: The rowids; None for all of the step.
+    """
     where, parameters = f"{layout.step} = :step", dict[str, Value](step=step)
     if rows is not None:
         where += f" AND {layout.row} IN (SELECT value FROM json_each(:rows))"
@@ -181,7 +212,7 @@ def image_digests(
 
 
 def record_before(connection: sqlite3.Connection, step: int, table: str, found: Iterable[tuple[int, bytes]]) -> None:
-    """Note the digests of before-images: (rowid, hash) of each."""
+    """Store the digests of before-images, given as (rowid, digest)."""
     connection.executemany(
         "UPDATE changes SET before = ? WHERE step = ? AND table_name = ? AND row = ?",
         [(digest, step, table, row) for row, digest in found],
@@ -196,16 +227,17 @@ def _sealed(*values: object) -> bytes:
 
 
 def layout_seal(layout: Layout) -> bytes:
-    """The seal of a layout."""
+    """Return the seal of a layout."""
     return _sealed(layout.id, layout.table, layout.columns, layout.images)
 
 
 def seal_layout(connection: sqlite3.Connection, layout: Layout) -> None:
+    """Seal a layout, inside the caller's transaction."""
     connection.execute("UPDATE layouts SET seal = ? WHERE id = ?", (layout_seal(layout), layout.id))
 
 
 def repair_seal(connection: sqlite3.Connection, repair: int) -> bytes:
-    """The seal of a repair: everything about it but its status and its counts."""
+    """Return the seal of a repair: all of its values but status and counts."""
     row = connection.execute(
         "SELECT id, session, time, rule, experiment, run, embedding_model, verb, doctor_version, undoes"
         " FROM repairs WHERE id = ?",
@@ -215,11 +247,12 @@ def repair_seal(connection: sqlite3.Connection, repair: int) -> bytes:
 
 
 def seal_repair(connection: sqlite3.Connection, repair: int) -> None:
+    """Seal a repair, inside the caller's transaction."""
     connection.execute("UPDATE repairs SET seal = ? WHERE id = ?", (repair_seal(connection, repair), repair))
 
 
 def step_seal(connection: sqlite3.Connection, step: int) -> bytes:
-    """The seal of a step: which repair it belongs to, and all that is recorded of its rows."""
+    """Return the seal of a step: its repair, and all that is recorded about its rows."""
     total = hashlib.sha256()
     for owner in connection.execute("SELECT id, repair FROM steps WHERE id = ?", (step,)):
         total.update(repr(owner).encode())
@@ -238,6 +271,6 @@ def seal_step(connection: sqlite3.Connection, step: int) -> None:
 
 
 def sealed(connection: sqlite3.Connection, step: int) -> bytes | None:
-    """The seal that a step was given when it was secured."""
+    """Return the stored seal of a step."""
     row = connection.execute("SELECT seal FROM steps WHERE id = ?", (step,)).fetchone()
     return None if row is None else row[0]

@@ -1,4 +1,4 @@
-"""Which rows a quarantine takes next: those that a rule's query still finds, and all that hangs on them."""
+"""Selects the rows that a quarantine takes next: those that a rule's query finds, and all rows that depend on them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,36 @@ from pytest_panic_doctor.repair.journal.transaction import Stale
 MAX_BYTES = 8 * 2**20
 """Bytes of rows that one transaction removes at most, unless a single row is larger."""
 FIRST_ROWS = 500
+"""Rows of the first transaction."""
 MAX_ROWS = 4_000
+"""Rows that one transaction removes at most."""
 MIN_ROWS = 64
+"""Rows that one transaction may remove at least."""
 TARGET = 0.1
-"""Seconds that one transaction should keep other programs from writing."""
+"""Seconds for which one transaction may keep other programs from writing."""
 QUICK = 0.2
-"""Seconds for which a rule's query may run inside a transaction, where it can run before it as well."""
+"""Seconds that a rule's query may take inside a transaction; a slower one runs before it."""
 ATTEMPTS = 5
+"""How often a slow query is repeated outside of the transaction before it runs inside."""
 
 #: How many roots are looked at together where each may have thousands of rows hanging on it.
 ROOTS_TOGETHER = {"run": 1, "clusteringresult": 1, "invocation": 64}
 
 ROOTS = "SELECT value FROM json_each(:doctor_roots)"
+"""Selects the rows at hand."""
 
 
 @dataclass
 class Batch:
-    """The rows of one transaction, per table, children before their parents, and how many roots are done with it."""
+    """The rows of one transaction.
+
+    Attributes:
+        rows: The rowids of each table, children before their parents.
+        seen: The same rowids, by the name of the table.
+        count: The number of rows.
+        bytes: Their bytes.
+        roots: How many rows of the query are completed with them.
+    """
 
     rows: list[tuple[Table, list[int]]] = field(default_factory=list)
     seen: dict[str, set[int]] = field(default_factory=dict)
@@ -44,14 +57,24 @@ class Batch:
 
 
 class Selection:
-    """The rows that `rows` selects, gone through in batches.
+    """The rows that a query selects, in batches.
 
-    The query runs once over everything, outside of any transaction. In each transaction it is asked again about the
-    rows at hand, unless SQLite's data version says that nobody else has written since the last time it was asked.
+    The query runs once for all rows, outside of any transaction. In each transaction it is repeated for the rows at
+    hand, unless SQLite's data version shows that no other program has written since.
     """
 
     def __init__(self, connection: sqlite3.Connection, rows: Rows) -> None:
-        """Run the query. Raises RepairRefused where a table that would be changed cannot be, or sqlite3.Error."""
+        """Run the query.
+
+        Args:
+            connection: The database.
+            rows: The query.
+
+        Raises:
+            RepairRefused: A table that would be changed cannot be.
+            RepairFailed: Rows that stay would depend on rows that go, or ids are not unique.
+            sqlite3.Error: The query failed.
+        """
         self.rows = rows
         self.root = writable(connection, rows.table)
         self._offenders = f"WITH doctor_offender (id) AS (\n{rows.sql.strip().rstrip(';')}\n) "
@@ -70,7 +93,11 @@ class Selection:
         self._stale = 0
 
     def _look_below(self, connection: sqlite3.Connection) -> None:
-        """Find what hangs on the rows; raises RepairError where it would be left behind."""
+        """Find what depends on the rows.
+
+        Raises:
+            RepairError: A dependent row could not be taken along.
+        """
         every = self._parameters(list(self.pending))
         known = references(connection)
         loose: list[Reference] = []
@@ -100,9 +127,10 @@ class Selection:
     def _child(
         self, connection: sqlite3.Connection, each: Reference, condition: str, every: dict[str, Value]
     ) -> Table | None:
-        """The table of a reference, where rows of it may be taken along; None where it cannot be, and need not.
+        """Return the table of a reference if its rows can be taken along, None if they cannot be and there are none.
 
-        Raises RepairRefused where rows of it would have to be.
+        Raises:
+            RepairRefused: Rows of the table would have to be taken along, and cannot be.
         """
         if each.child not in self._tables:
             try:
@@ -133,10 +161,13 @@ class Selection:
         )
 
     def _check_ids(self, connection: sqlite3.Connection) -> None:
-        """Where nothing makes ids unique, an id could name more rows than the rule meant.
+        """Check that ids are unique, since an id could otherwise name more rows than the rule found.
 
-        Of what hangs on them too: the journal tells by its id whether a row is gone, and of two with one id could
-        neither settle nor undo the repair.
+        This includes dependent rows: the journal recognizes a removed row by its id, so with two rows of one id it
+        could neither recover nor undo the repair.
+
+        Raises:
+            RepairFailed: An id has several rows.
         """
         if not self.pending:
             return
@@ -155,12 +186,12 @@ class Selection:
             )
 
     def prepare(self, connection: sqlite3.Connection) -> None:
-        """Before the transaction: ask a slow query again, if others have written, so that it need not run inside."""
+        """Repeat a slow query before the transaction if other programs have written, so that it need not run inside."""
         if self._took > QUICK and not self._current(connection):
             self._ask_again(connection)
 
     def _current(self, connection: sqlite3.Connection) -> bool:
-        """Whether nobody else has written since the query was last asked about the rows at hand."""
+        """Return whether no other program has written since the query was last repeated for the rows at hand."""
         return data_version(connection) in (self._all_asked, self._batch_asked)
 
     def _ask_again(self, connection: sqlite3.Connection) -> None:
@@ -172,7 +203,11 @@ class Selection:
         self.pending[self.done : self.done + len(rest)] = array("q", still)
 
     def next(self, connection: sqlite3.Connection) -> Batch:
-        """The next batch, inside a transaction; empty where the rows at hand offend no more. Raises Stale."""
+        """Return the next batch, inside a transaction; it is empty if the query no longer finds the rows at hand.
+
+        Raises:
+            Stale: The query is slow and has to be repeated outside of the transaction.
+        """
         if not self._current(connection):
             if self._took > QUICK and self._stale < ATTEMPTS:
                 self._stale += 1
@@ -191,7 +226,11 @@ class Selection:
         return batch
 
     def _gather(self, connection: sqlite3.Connection, roots: list[int], batch: Batch) -> int:
-        """Add what hangs on the roots, then the roots, while there is room; returns how many roots are in."""
+        """Add the rows that depend on the roots, then the roots, while there is room.
+
+        Returns:
+            How many roots were added.
+        """
         for table, condition in self._below:
             if not self._take(connection, table, condition, roots, batch):
                 return 0
@@ -202,7 +241,7 @@ class Selection:
     def _take(
         self, connection: sqlite3.Connection, table: Table, condition: str, roots: list[int], batch: Batch
     ) -> bool:
-        """Add the rows that meet the condition while there is room; whether all of them fitted."""
+        """Add the rows that meet a condition while there is room; return whether all of them fitted."""
         seen = batch.seen.setdefault(table.name, set())
         rowids: list[int] = []
         fits = True
@@ -225,9 +264,9 @@ class Selection:
         return fits
 
     def everything(self, connection: sqlite3.Connection) -> Iterator[tuple[str, int, int]]:
-        """(table, rowid, bytes) of all that the batches together would take; a row that hangs on several comes again.
+        """Yield (table, rowid, bytes) of all rows that the batches would take; only reads.
 
-        Only reads.
+        A row that depends on several rows is yielded several times.
         """
         conditions = [*self._below, (self.root, f"{self.root.rowid} IN ({ROOTS})")]
         for start in range(0, len(self.pending), MAX_ROWS):
@@ -237,7 +276,12 @@ class Selection:
                 yield from ((table.name, row, size) for row, size in connection.execute(query, roots))
 
     def committed(self, batch: Batch, held: float) -> None:
-        """Go on after a batch, with the next as large as fits into the time that others may be kept waiting."""
+        """Continue after a batch, and choose the size of the next.
+
+        Args:
+            batch: The batch that was committed.
+            held: Seconds for which its transaction kept other programs from writing.
+        """
         self.done += batch.roots
         self._batch_asked = None
         if held > TARGET:
@@ -247,16 +291,23 @@ class Selection:
 
     @property
     def finished(self) -> bool:
-        """Whether every row that the query found is gone through."""
+        """Whether all rows of the query are completed."""
         return self.done >= len(self.pending)
 
 
 def check_left(
     connection: sqlite3.Connection, each: Reference, taken: dict[str, list[str]], every: dict[str, Value]
 ) -> None:
-    """Raise RepairFailed where a row that stays names one that goes, by a reference along which nothing is taken.
+    """Check that no row that stays refers to a row that goes, by a reference that is not followed.
 
-    `taken` are the conditions of the rows that go, by table.
+    Args:
+        connection: The database.
+        each: The reference.
+        taken: The SQL conditions of the rows that go, by table.
+        every: The parameters of the conditions.
+
+    Raises:
+        RepairFailed: There is such a row.
     """
     if not each.plain:
         if connection.execute(f"SELECT EXISTS (SELECT 1 FROM main.{quote(each.child)})").fetchone()[0]:
@@ -291,7 +342,7 @@ def _check_once(connection: sqlite3.Connection, table: Table) -> None:
 
 
 def _unique_id(connection: sqlite3.Connection, table: Table) -> bool:
-    """Whether an index makes ids unique, in the eyes of the column's own collation too."""
+    """Return whether an index makes ids unique, also under the collation of the column."""
     name = table.quoted
     for _, index, unique, _, partial in connection.execute(f"PRAGMA main.index_list({name})").fetchall():
         columns = [row[2] for row in connection.execute(f"PRAGMA main.index_info({quote(index)})")]

@@ -1,4 +1,4 @@
-"""For which rules and subjects a session has begun repairs: asked once an item, so that most need not ask for more."""
+"""Knows for which rules and subjects a session has begun repairs, so that most items need not query the journal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pytest_panic_doctor.repair.journal import journal as journals
 
 
 class SessionRepairs:
-    """Repairs of one session, by whatever worker; of the journal, only what is new is read."""
+    """The repairs of one session, by all of its workers; only new records of the journal are read."""
 
     def __init__(self, database: Path, session: str) -> None:
-        """Open nothing yet."""
+        """Store the database and the id of the session; nothing is opened yet."""
         self._database = database
         self._session = session
         self._connection: sqlite3.Connection | None = None
@@ -21,9 +21,14 @@ class SessionRepairs:
         self._known: dict[str, set[Subject]] = {}
 
     def may_have(self, rule: str, subject: Subject) -> bool:
-        """Whether there may be a repair for `rule` within `subject`, of which a part that is None means any.
+        """Return whether there may be a repair of a rule within a subject.
 
-        Never false where one is committed to the journal; true too where the journal cannot be read.
+        Args:
+            rule: The id of the rule.
+            subject: The subject; a part that is None stands for any.
+
+        Returns:
+            True also if the journal cannot be read; never False if a repair is committed to the journal.
         """
         if not journals.exists(self._database):
             return False
@@ -37,7 +42,10 @@ class SessionRepairs:
         return subject in known if narrow else bool(known)
 
     def _read_on(self) -> None:
-        """Take in the repairs that were begun since; ids are given in the order of commits, and none is taken away."""
+        """Read the repairs that were begun since the last call.
+
+        Ids are assigned in the order of commits and never reused.
+        """
         if self._connection is None:
             path = journals.journal_path(self._database)
             self._connection = journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)
@@ -47,7 +55,7 @@ class SessionRepairs:
             self._last = max(self._last, number)
 
     def close(self) -> None:
-        """Close the connection; what is known stays."""
+        """Close the connection; the repairs read so far are kept."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

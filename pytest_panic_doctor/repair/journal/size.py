@@ -1,4 +1,4 @@
-"""What quarantines would take, without taking it: every row once, however many rows it hangs on."""
+"""Computes how much a quarantine would take, without taking it; a row that depends on several rows is counted once."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.selection import Selection
 
 RowsAndBytes = tuple[int, int]
-"""(rows, their bytes as the journal counts them)."""
+"""(number of rows, their bytes as the journal counts them)."""
 
 TOTALS_TIMEOUT = 600.0
-"""Seconds that a worker waits for the others' turn at the file that they share."""
+"""Seconds that a worker waits for the file that all workers share."""
 
 COUNTED = "SELECT count(*), coalesce(sum(bytes), 0)"
+"""Selects rows and bytes."""
 
 
 class QuarantinePreview:
-    """The rows that the quarantines of one item would take, in a temporary database that SQLite removes by itself.
+    """The rows that the quarantines of one item would take, in a temporary database that SQLite deletes.
 
-    Where a query would find less once an earlier one's rows are gone, what it finds now is counted.
+    If a query would find less after an earlier quarantine, what it finds now is counted.
     """
 
     def __init__(self, db: sqlite3.Connection, found: Iterable[Rows]) -> None:
-        """Select as the repair would; `db` is only read. Raises what `Selection` raises."""
+        """Select the rows as the repair would.
+
+        Args:
+            db: The database, which is only read.
+            found: The queries for the rows.
+
+        Raises:
+            RepairRefused: A table cannot be changed.
+            RepairFailed: Rows that stay would depend on rows that go.
+        """
         self.connection = sqlite3.connect("", timeout=TOTALS_TIMEOUT, isolation_level=None)
         try:
             self.connection.execute(
@@ -48,39 +58,39 @@ class QuarantinePreview:
 
     @property
     def weight(self) -> RowsAndBytes:
-        """What they come to."""
+        """The number of rows, and their bytes."""
         return fetch_totals(self.connection, f"{COUNTED} FROM taken")
 
     @property
     def by_table(self) -> dict[str, int]:
-        """How many rows of each table, the most first; tables by their names in lower case."""
+        """The number of rows of each table, the largest first; names of tables in lower case."""
         query = "SELECT lower(tbl), count(*) FROM taken GROUP BY 1 ORDER BY 2 DESC, 1"
         return {table: int(count) for table, count in self.connection.execute(query)}
 
     def rows_of(self, table: str) -> list[int]:
-        """The rowids of a table's rows."""
+        """Return the rowids of the rows of a table."""
         return [row for (row,) in self.connection.execute("SELECT row FROM taken WHERE lower(tbl) = ?", (table,))]
 
     def __enter__(self) -> Self:
-        """Closed at the end of a `with`."""
+        """Return the preview, which is closed at the end of the block."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the temporary database."""
+        """Close the temporary database."""
         self.connection.close()
 
 
 class SessionTotals:
-    """What the quarantines of a whole session would take, by rule: one scratch file for all its processes."""
+    """What the quarantines of all items would take, by rule, in one scratch file for all processes of the session."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is made before something is added."""
+        """Store the path; the file is created when something is added."""
         self.path = path
 
     def add(self, rule: str, taken: QuarantinePreview) -> None:
-        """Add what an item of `rule` would take; rows that another item of it would quarantine too stay one."""
+        """Add what an item of a rule would take; a row that several items of the rule would take is counted once."""
         db = taken.connection
         db.execute("ATTACH ? AS session", (str(self.path),))
         db.execute("PRAGMA session.synchronous = OFF")
@@ -94,7 +104,7 @@ class SessionTotals:
         db.execute("DETACH session")
 
     def by_rule(self) -> dict[str, RowsAndBytes]:
-        """The weight of each rule."""
+        """Return the rows and bytes of each rule."""
         if not self.path.exists():
             return {}
         with closing(sqlite3.connect(self.path)) as db:
@@ -102,7 +112,7 @@ class SessionTotals:
             return {rule: (int(rows), int(size)) for rule, rows, size in db.execute(query)}
 
     def besides(self, taken: QuarantinePreview) -> dict[str, int]:
-        """How many rows of each table were added so far and are not among `taken`."""
+        """Return how many rows of each table were added before and are not in a preview."""
         if not self.path.exists():
             return {}
         own = set(taken.connection.execute("SELECT tbl, row FROM taken"))
@@ -111,7 +121,7 @@ class SessionTotals:
         return Counter(str(table).lower() for table, _ in planned)
 
     def total(self) -> RowsAndBytes:
-        """The weight of all rules together: a row that several would take is taken once."""
+        """Return the rows and bytes of all rules together; a row of several rules is counted once."""
         if not self.path.exists():
             return 0, 0
         with closing(sqlite3.connect(self.path)) as db:
@@ -119,21 +129,22 @@ class SessionTotals:
 
 
 def quarantine_size(db: sqlite3.Connection, found: Iterable[Rows]) -> RowsAndBytes:
-    """How many rows the quarantines of `found` take, with all that hangs on them, and their bytes."""
+    """Return how many rows a quarantine takes, with all rows that depend on them, and their bytes."""
     with QuarantinePreview(db, found) as taken:
         return taken.weight
 
 
 def fetch_totals(db: sqlite3.Connection, query: str) -> RowsAndBytes:
-    """The only row of a query."""
+    """Return the only row of a query for rows and bytes."""
     rows, size = db.execute(query).fetchone()
     return int(rows), int(size)
 
 
 def rows_by_table(database: Path, repairs: Sequence[int]) -> dict[str, int]:
-    """How many rows of each table these repairs changed, the most first; tables by their names in lower case.
+    """Return how many rows of each table some repairs changed, the largest first; names of tables in lower case.
 
-    Empty where the journal cannot be read now: the repairs are done, and their number of rows is known without it.
+    Returns:
+        An empty dictionary if the journal cannot be read: the repairs are done, and their number of rows is known.
     """
     query = (
         "SELECT lower(c.table_name), count(*) FROM changes c JOIN steps s ON s.id = c.step "

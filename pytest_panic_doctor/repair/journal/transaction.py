@@ -1,9 +1,10 @@
-"""A step: a short write transaction on the database, together with its record in the journal. One transaction may have
-several, each of a repair of its own: all of them are committed, or none.
+"""A step: one repair's part of a short write transaction on the database, with its record in the journal.
+
+A transaction may have several steps, each of another repair: all of them are committed, or none.
 
 The order, and what a crash between two points leaves behind:
 
-1. the gate is taken, `wanted` asked, interrupted steps settled, others given their turn
+1. the write lock is taken, `wanted` is asked, open steps are recovered, other programs get time to write
 2. BEGIN IMMEDIATE on the database        (nothing)
 3. the steps and their before-images are committed to the journal   (open steps, the rows unchanged: abandoned)
 4. COMMIT on the database                 (open steps, the rows changed: applied)
@@ -24,31 +25,37 @@ from pytest_panic_doctor.database.connection import data_version
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, is_busy, sentence
-from pytest_panic_doctor.repair.journal.journal import Intent, Journal
+from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import CONTENDED, UNCONTENDED, WriteLock, next_pause, resolve
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps, try_rollback
+from pytest_panic_doctor.repair.journal.repair_record import Intent
 from pytest_panic_doctor.repair.journal.tables import MAX_ROWID, Table, Value, as_json, quote, table_digests
 
 T = TypeVar("T")
 
 LOCK_TIMEOUT = 60.0
-"""Seconds that a step waits in all for other programs and other workers before it fails."""
+"""Seconds that a step waits in total for other programs and other workers before it fails."""
 ATTEMPT = 0.4
-"""Seconds that one attempt waits for a lock, and so keeps other programs from their turn, before it lets go."""
+"""Seconds that one attempt waits for a lock; longer would keep other programs waiting."""
 
 AGAIN = (0.02, 0.1)
-"""Seconds, at least and at most, between two attempts."""
+"""Shortest and longest pause between two attempts, in seconds."""
 
 
 class Stale(Exception):
-    """What was looked up before the transaction is no longer so: look again, then try again."""
+    """What was read before the transaction has changed: read it again, then retry."""
 
 
 class Step:
-    """What the work of one transaction does to the database; each change is recorded before it is committed."""
+    """The changes of one transaction to the database; each is recorded before it is committed."""
 
     def __init__(self, database: sqlite3.Connection, journal: Journal) -> None:
-        """Both connections; the one to the database is inside BEGIN IMMEDIATE."""
+        """Store both connections.
+
+        Args:
+            database: The database, inside BEGIN IMMEDIATE.
+            journal: The journal.
+        """
         self.database = database
         self.journal = journal
         self.number: int | None = None
@@ -58,9 +65,13 @@ class Step:
         self.secured = False
 
     def begin(self, repair: int | Intent) -> int:
-        """Open the record: of a repair that exists, or of a new one. Returns the repair's id.
+        """Open the record of a repair; later changes belong to it until the next record is opened.
 
-        What is changed from here on belongs to it, until the next is begun.
+        Args:
+            repair: The id of a repair, or the intent of a new one.
+
+        Returns:
+            The id of the repair.
         """
         if not self.numbers:
             self.journal.begin()
@@ -70,7 +81,7 @@ class Step:
         return self.repair
 
     def commit_journal(self) -> None:
-        """Make the records durable. Only after this may the transaction be committed."""
+        """Make the records durable; only then may the transaction be committed."""
         self.journal.commit_step(*self.numbers)
         self.secured = True
 
@@ -80,7 +91,11 @@ class Step:
         self.journal.copy_before_images(self.number, table, rowids)
 
     def remove(self, table: Table, rowids: list[int]) -> None:
-        """Delete rows whose before-images are secured."""
+        """Delete rows whose before-images are committed to the journal.
+
+        Raises:
+            sqlite3.IntegrityError: A row is missing.
+        """
         assert self.secured
         removed = self.database.execute(
             f"DELETE FROM main.{table.quoted} WHERE {table.rowid} IN (SELECT value FROM json_each(?))",
@@ -90,7 +105,13 @@ class Step:
             raise sqlite3.IntegrityError(f"{removed} rows of {len(rowids)} were there to be removed")
 
     def update(self, table: Table, rowid: int, values: dict[str, Value]) -> None:
-        """Set columns of a row, its before-image kept first, and record what it has become."""
+        """Set columns of a row: copy its before-image, change it, and record its digest.
+
+        Args:
+            table: The table.
+            rowid: The row.
+            values: The new values, by column.
+        """
         assert self.number is not None
         self.save_before_images(table, [rowid])
         assignments = ", ".join(f"{quote(column)} = ?" for column in values)
@@ -101,10 +122,14 @@ class Step:
         self.journal.changed(self.number, table.name, after.items())
 
     def insert(self, table: Table, values: dict[str, Value]) -> None:
-        """Add a row, and record what it has become.
+        """Insert a row, and record its digest.
 
-        Its rowid is one that no repair knows: SQLite would give it that of a row that was quarantined from the table's
-        end, and an undo could not put that row back where it was.
+        Its rowid is unknown to every repair. SQLite could choose the rowid of a row that was quarantined from the end
+        of the table, and an undo could not restore that row at its place.
+
+        Args:
+            table: The table.
+            values: The values, by column.
         """
         assert self.number is not None
         rowid = free_rows(self.journal, table, 1)[0]
@@ -121,7 +146,13 @@ class Step:
 
 
 def free_rows(journal: Journal, table: Table, count: int) -> list[int]:
-    """Rowids that neither the table has nor any repair knows: the next ones, or, behind the last of all, any."""
+    """Return rowids that neither the table nor any repair uses: the next ones, or random ones after the last.
+
+    Args:
+        journal: The journal, with the database attached.
+        table: The table.
+        count: The number of rowids.
+    """
     highest = journal.connection.execute(f"SELECT coalesce(max({table.rowid}), 0) FROM db.{table.quoted}").fetchone()[0]
     start = max(int(highest), journal.highest_row(table.name)) + 1
     if start + count <= MAX_ROWID:
@@ -140,7 +171,7 @@ def free_rows(journal: Journal, table: Table, count: int) -> list[int]:
 
 
 class Transactor:
-    """Runs steps on one database, one at a time among all workers of the doctor."""
+    """Runs steps on one database, one at a time among all workers."""
 
     def __init__(
         self,
@@ -151,10 +182,15 @@ class Transactor:
         patience: float = LOCK_TIMEOUT,
         connection: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
-        """Open nothing yet.
+        """Store the parameters; nothing is opened yet.
 
-        `wanted` is asked before each transaction and before each commit. `spill` lets a transaction that is larger than
-        SQLite's page cache go to the file before its commit. `connection` is the class of the SQLite connections.
+        Args:
+            database: The path of the database.
+            wanted: Whether the session is still active; asked before each transaction and before each commit.
+            spill: Whether a transaction that is larger than SQLite's page cache may write to the file before its
+                commit.
+            patience: Seconds that a step waits for locks.
+            connection: The class of the SQLite connections.
         """
         self.path = resolve(database)
         self.write_lock = WriteLock(database)
@@ -171,10 +207,19 @@ class Transactor:
     def run(
         self, table: str, work: Callable[[Step], T], prepare: Callable[[sqlite3.Connection], None] | None = None
     ) -> T:
-        """What `work` returns, its changes committed and recorded. Where it begins no record, nothing is written.
+        """Run one transaction, with its record in the journal. If `work` opens no record, nothing is written.
 
-        `prepare` is called with the connection outside of the transaction, but after other workers are shut out.
-        Both may be called several times. Raises RepairFailed, in one sentence that names `table`, with nothing changed.
+        Args:
+            table: The table, for the message.
+            work: Makes the changes; may be called several times.
+            prepare: Called with the connection before the transaction, while other workers are locked out; may be
+                called several times.
+
+        Returns:
+            What `work` returns.
+
+        Raises:
+            RepairFailed: The transaction was rolled back.
         """
         deadline = time.monotonic() + self.patience
         while True:
@@ -189,7 +234,18 @@ class Transactor:
             time.sleep(random.uniform(*AGAIN))
 
     def read(self, table: str, look: Callable[[sqlite3.Connection], T]) -> T:
-        """What `look` returns, outside of any transaction of ours and without the gate. Raises as `run` does."""
+        """Read outside of any transaction and without the write lock.
+
+        Args:
+            table: The table, for the message.
+            look: Reads; may be called several times.
+
+        Returns:
+            What `look` returns.
+
+        Raises:
+            RepairFailed: The database cannot be read.
+        """
         deadline = time.monotonic() + self.patience
         while True:
             try:
@@ -202,12 +258,15 @@ class Transactor:
             time.sleep(random.uniform(*AGAIN))
 
     def _give_up(self, table: str, error: sqlite3.Error, deadline: float) -> None:
-        """Raise what ends the step; return where another attempt may succeed."""
+        """Raise the error that ends the step; return if another attempt may succeed."""
         if not is_busy(error) or time.monotonic() >= deadline:
             raise RepairFailed(sentence(table, error, self.patience)) from error
 
     def close(self) -> None:
-        """Close both, under the gate where it can be had: the last one to close a WAL database checkpoints it."""
+        """Close both connections.
+
+        The last connection to a WAL database checkpoints it, so the write lock is held if possible.
+        """
         if self._database is None and self._journal is None:
             return
         try:
@@ -280,7 +339,7 @@ class Transactor:
         return result
 
     def _give_way(self, database: sqlite3.Connection, journal: Journal) -> float:
-        """Let other programs have their turn where it is due; returns when they last had one, monotonic seconds."""
+        """Pause if other programs are due; return the end of the last pause, in monotonic seconds."""
         wait, rested = next_pause(time.monotonic(), *journal.pace(), self._manners)
         if wait:
             before = data_version(database)
@@ -289,7 +348,7 @@ class Transactor:
         return rested
 
     def _undone(self, step: Step) -> bool:
-        """Roll back after an error; True where the commit turns out to have happened all the same."""
+        """Roll back after an error; return whether the commit turns out to have happened."""
         healthy = [try_rollback(step.database), try_rollback(step.journal.connection)]
         if not all(healthy):
             self._drop()
@@ -301,7 +360,7 @@ class Transactor:
         return False
 
     def _mark(self, steps: list[int], rested: float) -> None:
-        """Mark committed steps. An error here loses nothing, so one more look at the rows may still put it right."""
+        """Mark committed steps. An error here loses nothing, and recovery is tried once."""
         assert self._journal is not None
         try:
             self._journal.applied(steps, time.monotonic(), rested)

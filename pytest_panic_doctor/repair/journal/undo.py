@@ -1,4 +1,4 @@
-"""Taking repairs back: one transaction a repair, which is itself a repair and can be undone."""
+"""Reverts repairs, each in one transaction that is itself a repair and can be undone."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.repair.journal import identity, salvage, verification
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.journal.journal import Repair
 from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.preflight import recover
+from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.restore import NotHere, count, detach, named, put_back
 from pytest_panic_doctor.repair.journal.tables import MAX_ROWID
 from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Transactor
 from pytest_panic_doctor.repair.journal.verification import SHOWN
 
 INTACT = ":intact"
-"""Behind an id: put back what is as it was copied, and leave what is not."""
+"""The suffix of an id that restores only the rows whose before-images are intact."""
 
 
 def repairs(database: Path) -> list[Repair]:
-    """All repairs that the journal knows, newest first; those that never took place are left out.
+    """Return all repairs that took place, newest first.
 
-    Raises RepairRefused where the journal is another database's, or damaged in the list itself.
+    Raises:
+        RepairRefused: The journal belongs to another database, or its list of repairs is damaged.
     """
     if not journals.exists(database):
         identity.check_left_behind(database)
@@ -45,14 +46,26 @@ def undo(
     note: Callable[[str], None] = lambda sentence: None,  # noqa: ARG005
     space: MemoryRoom = MemoryRoom(),  # noqa: B008
 ) -> list[Repair]:
-    """Undo the repair with that id, or with `"all"` each that is not undone, newest first; returns the undos.
+    """Undo one repair, or all, newest first.
 
-    Rows come back byte for byte and, unless it is taken by now, with their rowid. Takes the doctor lock itself. Raises
-    RepairRefused, with the repair at hand not undone at all, where its rows have changed since or their before-images
-    in the journal have, naming table and ids; RepairFailed as a `Writer` does. With "all", the undos before that one
-    stand, and the sentence says so; repairs that the file has nothing of are left out. `"7:intact"` and `"all:intact"`
-    put back the rows whose before-images are whole and leave the others. `note` is told, in sentences, what was left.
-    A row that does not fit into `space` is refused by name.
+    Rows are restored byte by byte, with their rowid unless it is taken. The function acquires the repair lock itself.
+    If an undo of all repairs fails, the earlier undos stay, and the message lists them; repairs of which the file has
+    nothing are skipped.
+
+    Args:
+        database: The path of the database.
+        which: The id of a repair, or `"all"`. With `:intact` behind it, rows whose before-images are damaged are left.
+        patience: Seconds that a step waits for locks.
+        connection: The class of the SQLite connections.
+        note: Called with a sentence about rows or repairs that were left.
+        space: The memory that one row may take.
+
+    Returns:
+        The undos.
+
+    Raises:
+        RepairRefused: Rows or before-images of a repair have changed, or a row is too large; nothing of it is undone.
+        RepairFailed: A transaction was rolled back.
     """
     name = str(which)
     intact = name.endswith(INTACT)
@@ -90,7 +103,11 @@ def undo(
 
 
 def check_structure(database: Path, which: str, intact: bool, note: Callable[[str], None]) -> None:
-    """Raise RepairRefused where the file of the journal is damaged; with `intact`, make it anew of what can be read."""
+    """Check the file of the journal; with `intact`, build a new journal from what can be read of a damaged one.
+
+    Raises:
+        RepairRefused: The file is damaged, and `intact` is false.
+    """
     if not journals.exists(database):
         return
     try:
@@ -135,7 +152,11 @@ def _chosen(database: Path, which: str, intact: bool) -> list[Repair]:
 
 
 def _check_fits(database: Path, repair: Repair, space: MemoryRoom) -> None:
-    """Raise RepairRefused, in one sentence that names it, where a row of a repair is too large to be put back."""
+    """Check that every row of a repair fits into memory.
+
+    Raises:
+        RepairRefused: A row is too large.
+    """
     path = identity.journal_path(database)
     with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
         size, table, key = connection.execute(
@@ -147,7 +168,7 @@ def _check_fits(database: Path, repair: Repair, space: MemoryRoom) -> None:
 
 
 def _damaged(database: Path) -> list[int]:
-    """The repairs of which the journal's own record is not as it was written."""
+    """Return the repairs whose records are damaged."""
     if not journals.exists(database):
         return []
     path = identity.journal_path(database)

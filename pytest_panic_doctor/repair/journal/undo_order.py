@@ -1,4 +1,4 @@
-"""Which repair stands on which: two that changed one row are undone newest first."""
+"""Decides which repair must be undone first: two repairs of one row are undone newest first."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ LATER = (
     " JOIN changes o ON o.table_name = c.table_name AND o.row = c.row AND o.key IS c.key AND o.step > c.step"
     " JOIN steps s ON s.id = o.step AND s.status = 'applied' JOIN repairs r ON r.id = s.repair"
 )
+"""Joins changes with later applied changes of the same rows."""
 
 
 def blocking(connection: sqlite3.Connection, repair: int, changes: list[int]) -> int | None:
-    """The newest repair after this one that left one of these rows as it is now; None where none did.
+    """Return the newest later repair that left one of these rows as it is now, None if there is none.
 
-    The rows are as `repair` left them: a later repair that made something else of them is not in this file.
+    Args:
+        connection: The journal.
+        repair: The repair to undo.
+        changes: Its changes whose rows are as it left them. A later repair that changed them again is not in this file.
     """
     rows = connection.execute(
         f"SELECT DISTINCT r.id {LATER} WHERE r.status = 'applied' AND o.after IS c.after", {"changes": as_json(changes)}
@@ -25,20 +29,20 @@ def blocking(connection: sqlite3.Connection, repair: int, changes: list[int]) ->
 
 
 def newest_on(connection: sqlite3.Connection, repair: int, changes: list[int]) -> int | None:
-    """The newest repair after this one that changed one of these rows and is in force; None where none is."""
+    """Return the newest applied repair after this one that changed one of these rows, None if there is none."""
     rows = connection.execute(f"SELECT DISTINCT r.id {LATER} WHERE r.status = 'applied'", {"changes": as_json(changes)})
     return _newest(connection, repair, [row[0] for row in rows])
 
 
 def _newest(connection: sqlite3.Connection, repair: int, found: list[int]) -> int | None:
-    """An undo and what it undid come to nothing together; the undo of an undo is the repair again."""
+    """Return the newest applied repair of several; an undo cancels its repair, and the undo of an undo restores it."""
     own = _root(connection, repair)[0]
     roots = {_root(connection, each) for each in found}
     return max((number for number, status in roots if status == "applied" and number != own), default=None)
 
 
 def _root(connection: sqlite3.Connection, repair: int) -> tuple[int, str]:
-    """The repair at the beginning of a chain of undos, and its status."""
+    """Return the first repair of a chain of undos, and its status."""
     while True:
         undoes, status = connection.execute("SELECT undoes, status FROM repairs WHERE id = ?", (repair,)).fetchone()
         if undoes is None:

@@ -1,4 +1,4 @@
-"""Whether a journal is as it was written: its pages by SQLite's integrity_check, its records by seals and digests."""
+"""Verifies a journal: its pages by SQLite's integrity_check, its records by seals and digests."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from pytest_panic_doctor.repair.journal.seals import REPAIR_STATES, SCHEMA_VERSI
 from pytest_panic_doctor.repair.journal.tables import Value
 
 Record = tuple[int, str, int, Value, int | None, bytes | None]
-"""Of a change: id, table, row, key, layout, before."""
+"""(id, table, row, key, layout, before) of a change."""
 
 SHOWN = 20
-"""Rows that a sentence names at most."""
+"""Rows that a message names at most."""
 
 
 @dataclass
 class Damage:
-    """What does not hold of one repair's record: the changes whose before-images are not what was copied.
+    """The damage of one repair's record.
 
-    `ids` name their rows, the first of them. `record` says what is wrong beside them, empty where nothing is.
+    Attributes:
+        rows: The number of rows that are recorded.
+        changes: The changes whose before-images are not what was copied.
+        ids: The names of their rows.
+        record: What else is damaged, in words; empty if nothing is.
     """
 
     rows: int = 0
@@ -34,10 +38,11 @@ class Damage:
     record: str = ""
 
     def __bool__(self) -> bool:
+        """Return whether there is any damage."""
         return bool(self.changes or self.record)
 
     def sentence(self, repair: int) -> str:
-        """What is wrong, and what nevertheless brings back the rest."""
+        """Describe the damage, and how to restore the rest."""
         count = len(self.changes)
         named = ", ".join(self.ids[:SHOWN]) + (f" and {count - SHOWN:,} more" if count > SHOWN else "")
         rows = f"{count:,} of the {self.rows:,} rows that repair {repair} kept ({named})" if count else ""
@@ -49,7 +54,11 @@ class Damage:
 
 
 def structure(database: Path) -> str:
-    """What SQLite, or a look at the schema, finds wrong with the journal's file; empty where it is whole or new."""
+    """Check the file of a journal and its schema.
+
+    Returns:
+        The problem, in words; empty if the file is intact or new.
+    """
     try:
         with (
             closing(connect(journal_path(database), "mode=rw", 10.0, sqlite3.Connection)) as connection,
@@ -70,14 +79,14 @@ def structure(database: Path) -> str:
 
 
 def _schema() -> set[tuple[str, str]]:
-    """What `sqlite_master` of a journal has at least."""
+    """Return the rows that `sqlite_master` of a journal has at least."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(seals.SCHEMA)
         return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
 
 def records(connection: sqlite3.Connection) -> list[int]:
-    """The repairs whose own record, or the state of one of whose steps, is not as it was written."""
+    """Return the repairs whose own record, or the status of one of whose steps, is damaged."""
     if _unsealed(connection):
         return []
     found = [
@@ -96,7 +105,7 @@ def records(connection: sqlite3.Connection) -> list[int]:
 
 
 def _unsealed(connection: sqlite3.Connection) -> bool:
-    """Whether the journal is of a version that had no seals."""
+    """Return whether the journal is of a version without seals."""
     return "seal" not in {row[1] for row in connection.execute("PRAGMA table_info(repairs)")}
 
 
@@ -122,7 +131,7 @@ def repair(journal: Journal, number: int) -> Damage:
 
 
 def _check_images(journal: Journal, step: int, damage: Damage) -> None:
-    """Count the rows of a step, and find those whose before-image is not the one that was copied."""
+    """Count the rows of a step, and find those whose before-image is not what was copied."""
     connection, last = journal.connection, 0
     layouts: dict[int, seals.Layout | None] = {}
     while True:
@@ -151,7 +160,7 @@ def _check_images(journal: Journal, step: int, damage: Damage) -> None:
 def _digests(
     connection: sqlite3.Connection, step: int, layouts: dict[int, seals.Layout | None], found: list[Record]
 ) -> dict[tuple[int, str, int], bytes]:
-    """(layout, table, rowid) -> hash of the image, of those that are there in a layout that is whole."""
+    """Return the digest of each before-image in an intact layout, by (layout, table, rowid)."""
     known: dict[tuple[int, str, int], bytes] = {}
     for number, layout in layouts.items():
         rows = [row[2] for row in found if row[4] == number]
@@ -162,7 +171,7 @@ def _digests(
 
 
 def _layout(connection: sqlite3.Connection, number: int) -> seals.Layout | None:
-    """The layout, None where it is not what it was."""
+    """Return a layout; None if it is damaged."""
     try:
         layout = seals.layout_of(connection, number)
         seal = connection.execute("SELECT seal FROM layouts WHERE id = ?", (number,)).fetchone()[0]

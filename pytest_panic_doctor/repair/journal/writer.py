@@ -13,7 +13,7 @@ from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.journal.journal import Intent, Repair
+from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.selection import TARGET, Batch, Selection
 from pytest_panic_doctor.repair.journal.session_repairs import SessionRepairs
 from pytest_panic_doctor.repair.journal.size import rows_by_table
