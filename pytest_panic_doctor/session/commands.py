@@ -1,4 +1,4 @@
-"""Commands that do one thing and leave, without a pytest session."""
+"""Commands that print something and end, without a pytest session."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal.repair_record import Repair
 
 DISTRIBUTION = "pytest-panic-doctor"
+"""The name of this package at the package index."""
 
 
 def run(config: pytest.Config, settings: Settings) -> int | None:
-    """Run the command that the options name and return the exit status; None where they name none."""
-    said, _ = options.option_values(config)
-    if isinstance(names := said["merge"], list):
+    """Run the command that the options name.
+
+    Returns:
+        The exit status; None if the options name no command.
+    """
+    values, _ = options.option_values(config)
+    if isinstance(names := values["merge"], list):
         return merge_lines(config, settings, names)
-    lines = option_lines(config, settings, said)
+    lines = option_lines(config, settings, values)
     if lines is None:
         return None
     for line in lines:
@@ -43,32 +48,50 @@ def run(config: pytest.Config, settings: Settings) -> int | None:
 
 
 def write_line(line: str) -> None:
-    """Print a line; what the terminal's encoding has not is escaped, as pytest does it."""
+    """Print a line; characters that the terminal's encoding cannot show are escaped, as pytest does it."""
     encoding = sys.stdout.encoding or "utf-8"
     print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def option_lines(config: pytest.Config, settings: Settings, said: Mapping[str, object]) -> Iterator[str] | None:
-    """The lines of the command that the options, which have `said` this, name."""
-    if said["rules"]:
+def option_lines(config: pytest.Config, settings: Settings, values: Mapping[str, object]) -> Iterator[str] | None:
+    """Return the lines of the command that the options name.
+
+    Args:
+        config: Pytest's config.
+        settings: The settings.
+        values: The value of each option, by its name.
+
+    Returns:
+        The lines; None if the options name no command that prints lines.
+    """
+    if values["rules"]:
         from pytest_panic_doctor.report.rules import table
         from pytest_panic_doctor.rules import registry
 
         return table(registry(own_rules(config)))
-    which = said["undo"]
+    which = values["undo"]
     if which is None:
         return None
     return undo_lines(settings, str(which)) if which else undo_list_lines(settings)
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:
-    """The rules that plugins and conftest files bring. Raises `BadRule`, in one sentence, where these are none."""
+    """Return the rules of plugins and conftest files.
+
+    Raises:
+        BadRule: A hook returned something that is not a list of rules.
+        Misbehaved: A hook raised an exception.
+    """
     with calling("pytest_doctor_rules", DoctorError):
         return [rule for rules in config.hook.pytest_doctor_rules() for rule in listed_rules(rules)]
 
 
 def listed_rules(given: object) -> list[Rule]:
-    """What one hook gave, if it is rules; None means that it has none."""
+    """Return what one hook gave as a list of rules; None counts as an empty list.
+
+    Raises:
+        BadRule: It is not a list of rules.
+    """
     given = () if given is None else given
     if isinstance(given, str | Rule) or not isinstance(given, Iterable):
         raise BadRule(f"pytest_doctor_rules returned {shown(given)}: return a list of rules, even of one")
@@ -80,7 +103,7 @@ def listed_rules(given: object) -> list[Rule]:
 
 
 def merge_lines(config: pytest.Config, settings: Settings, names: Iterable[str]) -> int:
-    """Put the reports of shards together."""
+    """Merge the reports of shards, and return the exit status."""
     from pytest_panic_doctor.report.merge import merge_reports
 
     paths = [resolve_path(config.invocation_params.dir, name) for name in names]
@@ -88,7 +111,7 @@ def merge_lines(config: pytest.Config, settings: Settings, names: Iterable[str])
 
 
 def undo_list_lines(settings: Settings) -> Iterator[str]:
-    """The repairs of a database, newest first."""
+    """Yield a table of the repairs of a database, newest first, and the command that undoes one."""
     from pytest_panic_doctor.database.connection import read_file_header
     from pytest_panic_doctor.repair.journal.undo import repairs
 
@@ -112,7 +135,7 @@ def undo_list_lines(settings: Settings) -> Iterator[str]:
 
 
 def undo_lines(settings: Settings, which: str) -> Iterator[str]:
-    """Take one repair back, or all."""
+    """Undo one repair, or all, and yield a sentence for each."""
     from pytest_panic_doctor.database.connection import read_file_header
     from pytest_panic_doctor.database.room import memory_room
     from pytest_panic_doctor.repair.journal.undo import undo
@@ -129,11 +152,13 @@ def undo_lines(settings: Settings, which: str) -> Iterator[str]:
 
 
 def build_demo(database: Path) -> list[str]:
-    """Build the demo database, in a process of its own: diagrams are never computed in this one.
+    """Build the demo database in a process of its own, since no diagram is computed in this one.
 
-    Returns the sentence about a former demo that it replaced, where there was one.
+    Returns:
+        The sentences about an earlier demo that was replaced.
 
-    Raises `DoctorError` with the sentence of the process that could not.
+    Raises:
+        DoctorError: The demo could not be built; the text is the last line of the process.
     """
     command = [sys.executable, "-m", "pytest_panic_doctor.session.demo", str(database.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

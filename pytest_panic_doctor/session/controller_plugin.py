@@ -99,7 +99,7 @@ class ControllerPlugin:
         With `-v` the word is followed by the run that the item is about, and how many rows it examined.
         """
         plain = getattr(report, "doctor", None)
-        if not plain:
+        if not plain:  # the report of another test
             return None
         state = STATES["fixed" if plain["outcome"] == "fixed" and report.passed else report.outcome]
         if self.config.get_verbosity() < 1:
@@ -122,6 +122,7 @@ class ControllerPlugin:
                 self.files.add(result)
             self._notify(result)
         yield
+        # `--durations` reads the reports of all phases at the end, so they are kept complete for it.
         if report.passed and self.config.getoption("durations", None) is None:
             trim_report(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
 

@@ -171,7 +171,7 @@ class SurvivingScheduling:
                     died_of = nodeid
                 if nodeid == died_of or nodeid == self.reached.last.get(node):
                     unit[nodeid] = True
-        # An empty unit would be handed to a worker of which nothing is heard then, and which so gets no other.
+        # A worker that is sent an empty unit reports nothing, so it would get no further unit.
         for scope in [scope for scope, unit in units.items() if all(unit.values())]:
             del units[scope]
         inner.remove_node(node)

@@ -261,11 +261,11 @@ def resolve_conflicts(values: dict[str, object], from_line: Mapping[str, object]
     Raises:
         BadOption: Both are given in the same place.
     """
-    for pair, said in EXCLUSIVE.items():
+    for pair, reason in EXCLUSIVE.items():
         if all(values[name] is not None for name in pair):
             kept = [name for name in pair if from_line[name] not in (None, False)]
             if len(kept) != 1:
-                raise BadOption(f"{said}: give one of them")
+                raise BadOption(f"{reason}: give one of them")
             values[pair[0] if kept == [pair[1]] else pair[1]] = None
 
 
@@ -293,13 +293,13 @@ def check_once(arguments: Sequence[object]) -> None:
     typed = [str(each) for each in arguments]
     for option in OPTIONS:
         if option.kind in ("text", "optional"):
-            said = [
+            given = [
                 after if each == option.flag else each.partition("=")[2]
                 for each, after in pairwise([*typed, ""])
                 if each.partition("=")[0] == option.flag
             ]
-            if len(dict.fromkeys(said)) > 1:
-                raise BadOption(f"{option.flag} is given {len(said)} times ({', '.join(said)}): give it once")
+            if len(dict.fromkeys(given)) > 1:
+                raise BadOption(f"{option.flag} is given {len(given)} times ({', '.join(given)}): give it once")
 
 
 def option_values(source: Source) -> tuple[dict[str, object], dict[str, object]]:

@@ -182,16 +182,16 @@ def parse_severities(lines: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for line in lines:
-        name, colon, said = line.partition(":")
-        said = re.sub(r"\s*<=\s*", " <= ", " ".join(said.split()))
-        if not colon or not re.fullmatch(r"error|warn|off|warn <= \d+", said):
+        name, colon, severity = line.partition(":")
+        severity = re.sub(r"\s*<=\s*", " <= ", " ".join(severity.split()))
+        if not colon or not re.fullmatch(r"error|warn|off|warn <= \d+", severity):
             raise BadOption(
                 f"doctor_severity {line!r} is not a severity: give RULE: error, warn, off or warn <= COUNT, "
                 "e.g. embedding-missing: warn <= 10"
             )
         if name.strip() in found:
             raise BadOption(f"doctor_severity names {name.strip()} twice: leave one of the two lines")
-        found[name.strip()] = said
+        found[name.strip()] = severity
     return found
 
 

@@ -46,6 +46,7 @@ class RepairPlugin:
 
     def pytest_sessionstart(self) -> None:
         """Make a repairer if this process runs items."""
+        # With workers, the controller itself runs no item.
         if self.controller is not None and self.config.getoption("dist", "no") != "no":
             return
         repairer = make_repairer(
@@ -68,6 +69,7 @@ class RepairPlugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Show in the controller what is being computed; let a cluster compute while the items run."""
+        # After an error of the collection, pytest runs no item.
         if self.controller is None or session.testsfailed:
             return (yield)
         with ExitStack() as stack:

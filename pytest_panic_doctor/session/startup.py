@@ -84,6 +84,7 @@ def start_worker(config: pytest.Config, examination: Examination, resources: Exi
 
 def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitStack) -> None:
     """Examine the options and the database, and register the plugin objects of the controller."""
+    # First, so that a signal during the examination releases what is held, too.
     signals = TerminationSignals()
     resources.callback(signals.stop)
     signals.listen()
@@ -92,6 +93,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     if not collect_only:
         check_outputs(settings, junit_path(config))
     if settings.fix or settings.engine != "auto":
+        # An engine that is missing is an error of the options, before anything is examined.
         resolve_engine(locate_engine(config, settings.engine), settings.max_dim)
     demo_notes = build_demo(settings.database) if settings.demo else []
     read_ahead = ReadAhead(settings.database, available_memory())
@@ -229,8 +231,10 @@ def choose_what_is_collected(config: pytest.Config, examination: Examination) ->
     by_ini_alone = not any(config.getoption(option.key) not in (None, False, []) for option in options.OPTIONS)
     paths_given = config.args_source is pytest.Config.ArgsSource.ARGS
     if named or (by_ini_alone and paths_given):
+        # The database is named already, or the user asked for other tests and the ini file adds nothing to them.
         return
     if not paths_given and not by_ini_alone:
+        # An option alone means: examine the database, and run no tests of the project.
         config.args.clear()
     config.args.append(str(database))
 

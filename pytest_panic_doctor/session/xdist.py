@@ -1,4 +1,4 @@
-"""All that knows pytest-xdist: how many workers, what they are told, and what happens when one dies."""
+"""Integrates pytest-xdist: the number of workers, what they are sent, and what happens when one dies."""
 
 from __future__ import annotations
 
@@ -25,42 +25,44 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.session.dying_workers import WorkerProgress
 
 WORKER_MEMORY = 250_000_000
-"""Bytes that a worker and its idle child need between them, measured: below that a worker could not compute at all."""
+"""Bytes that a worker and its idle child process need together (measured); with less, a worker cannot compute."""
 
 CONTROLLER_MEMORY = 120_000_000
-"""Bytes of the controlling pytest."""
+"""Bytes that the controlling pytest needs."""
 
 REFUSED = ("loadgroup", "loadfile", "loadscope")
+"""Distributions that cannot be used with a repair."""
 
 DEATHS_IN_A_ROW = 3
-"""Times the number of workers: so many deaths with no item between them end the session."""
+"""Times the number of workers: this many deaths without an item between them end the session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One reason for not having more workers."""
+    """An upper limit of the number of workers, and its reason."""
 
     workers: int
     reason: str
 
 
 Provider = Callable[[Settings], Limit | None]
+"""Returns a limit; None if the settings give no reason for one."""
 
 
 def core_limit(_: Settings) -> Limit | None:
-    """A worker computes, so more workers than cores only fight."""
+    """Limit the workers to the cores: every worker computes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Limit(cores, f"{cores} core{'s' if cores != 1 else ''}")
 
 
 def option_limit(settings: Settings) -> Limit | None:
-    """`--doctor-max-workers`."""
+    """Limit the workers to `--doctor-max-workers`."""
     most = settings.max_workers
     return Limit(most, f"--doctor-max-workers {most}") if most else None
 
 
 def memory_limit(settings: Settings) -> Limit | None:
-    """As many workers as fit, with an idle child each, into the memory that was given."""
+    """Limit the workers to those that fit into the memory, each with an idle child process."""
     from pytest_panic_doctor.compute.memory import available_memory
     from pytest_panic_doctor.formatting import format_size
 
@@ -70,18 +72,20 @@ def memory_limit(settings: Settings) -> Limit | None:
 
 
 PROVIDERS: tuple[Provider, ...] = (core_limit, option_limit, memory_limit)
+"""All limits that are asked for."""
 
 
 def worker_limit(settings: Settings) -> Limit:
-    """The smallest of all limits, and its reason."""
+    """Return the smallest of all limits."""
     limits = [limit for provider in PROVIDERS if (limit := provider(settings))]
     return min(limits, key=lambda limit: limit.workers)
 
 
 def limit_workers(config: pytest.Config, settings: Settings) -> None:
-    """Cap the number of workers and choose a distribution, before xdist turns `-n` into workers.
+    """Limit the number of workers and choose a distribution, before xdist turns `-n` into workers.
 
-    Raises `BadOption` for a distribution that hangs or repeats the killer when a worker dies.
+    Raises:
+        BadOption: The distribution would hang, or would repeat the deadly item when a worker dies.
     """
     option = config.option
     if option.maxworkerrestart is None:
@@ -102,7 +106,7 @@ def limit_workers(config: pytest.Config, settings: Settings) -> None:
 
 
 def describe_workers(config: pytest.Config, settings: Settings) -> str | None:
-    """`2 workers (64 asked, 2 cores)` for the header; None where nothing is distributed."""
+    """Return `2 workers (64 asked, 2 cores)` for the header; None if nothing is distributed."""
     asked = config.option.numprocesses
     if asked in (None, 0):
         return None
@@ -113,29 +117,34 @@ def describe_workers(config: pytest.Config, settings: Settings) -> str | None:
 
 
 class XdistHooks:
-    """Registered only where pytest-xdist is, and only in the controller."""
+    """Hooks of pytest-xdist; registered only if it is installed, and only in the controller."""
 
     def __init__(self, rules: Collection[str], collected: Callable[[Iterable[str]], None]) -> None:
-        """`rules` are the ids of all rules; `collected` is told what the first worker collected, as all others do."""
+        """Store what the hooks need.
+
+        Args:
+            rules: The ids of all rules.
+            collected: Called with the node ids that the first worker collected; all workers collect the same.
+        """
         from pytest_panic_doctor.session.dying_workers import WorkerProgress
 
         self.rules = rules
         self.collected = collected
         self.reached: WorkerProgress = WorkerProgress()
-        self._told = False
+        self._collected = False
         self._deaths = 0
 
     @pytest.hookimpl
     def pytest_xdist_node_collection_finished(self, node: WorkerController, ids: Sequence[str]) -> None:
-        """Only the workers collect."""
+        """Take the list of items from the first worker, since only the workers collect."""
         del node
-        if not self._told:
-            self._told = True
+        if not self._collected:
+            self._collected = True
             self.collected(ids)
 
     @pytest.hookimpl
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: Sequence[XSpec]) -> None:
-        """Where a worker dies while it starts, start another."""
+        """Let a worker that dies while it starts be started again."""
         from pytest_panic_doctor.session.dying_workers import restart_workers
 
         del specs
@@ -143,7 +152,7 @@ class XdistHooks:
 
     @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Hand the session to a worker, so that all collect the same items whatever happens to the database."""
+        """Send the examination to a worker, so that all workers collect the same items even if the database changes."""
         from pytest_panic_doctor.session.dying_workers import ignore_send_errors
 
         examination = node.config.stash[EXAMINATION]
@@ -153,26 +162,26 @@ class XdistHooks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_xdist_make_scheduler(self) -> Generator[None, Scheduling, Scheduling]:
-        """The scheduler that was chosen, for workers that may die at any moment."""
+        """Wrap the chosen scheduler, so that it survives the death of a worker."""
         from pytest_panic_doctor.session.dying_workers import SurvivingScheduling
 
         return SurvivingScheduling((yield), self.reached)
 
     @pytest.hookimpl
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A worker has begun an item."""
+        """Note that a worker has begun an item."""
         self.reached.running.add(nodeid)
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A worker has told what an item came to."""
+        """Note that a worker has reported an item."""
         self._deaths = 0
         if report.when == "teardown" or getattr(report, "doctor", None) is not None:
             self.reached.ended(getattr(report, "node", None), report.nodeid)
 
     @pytest.hookimpl
     def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
-        """End the session, in one sentence, where workers do nothing but die."""
+        """End the session with one sentence if workers die without ending an item."""
         if not error:
             return
         self._deaths += 1
@@ -185,7 +194,7 @@ class XdistHooks:
 
     @pytest.hookimpl
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """An item whose worker died is an item of which nothing is known: failed, with its rule and the reason."""
+        """Fail an item whose worker died, with its rule and the reason: nothing is known about it."""
         rule = rule_of(item_name(crashitem))
         if rule not in self.rules:
             return

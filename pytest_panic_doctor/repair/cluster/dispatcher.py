@@ -1,9 +1,9 @@
-"""Diagrams of a whole session, computed on a cluster and written as they come.
+"""Computes all missing diagrams of a session on a cluster, and writes each as it arrives.
 
-One thread in the controller does it for all workers. What it will have to compute is known from the start, so it does
-not wait for the items: it keeps the cluster full, and an item finds its diagram there, or orders it at the desk and
-waits. A cloud is loaded when there is room in flight and let go of when it is sent, so that memory does not grow with
-the number in flight.
+One thread of the controller does this for all workers. The missing diagrams are known from the start, so the thread
+does not wait for the items: it keeps the cluster busy, and an item finds its diagram in the database, or requests it
+and waits. A cloud is loaded only if the cluster has room, and is freed as soon as it is sent, so that memory does not
+grow with the number of submitted tasks.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ from pytest_panic_doctor.topology.engines import would_compute
 from pytest_panic_doctor.topology.threads import one_thread
 
 POLL = 0.05
-"""Seconds between two looks at the desk, and for which an answer is waited for."""
+"""Seconds between two checks for requests, and for which a result is waited for."""
 
 RETRIES = 3
-"""How often a diagram is computed again that was lost with its node or its worker."""
+"""How often a diagram is computed again after its node or its worker was lost."""
 
 NO_NODES_TIMEOUT = 60.0
-"""Seconds without a single node after which what is in flight fails."""
+"""Seconds without any node after which the submitted tasks fail."""
 
 
 class Dispatcher:
-    """Keeps the cluster full. Runs in a thread of its own from `start` to `close`."""
+    """Keeps the cluster busy, in a thread of its own from `start` to `close`."""
 
     def __init__(
         self,
@@ -70,7 +70,18 @@ class Dispatcher:
         manner: ComputeOptions,
         wanted: Callable[[], bool],
     ) -> None:
-        """`database` and `writer` belong to the thread; `budget` counts what is computed."""
+        """Store what the thread needs; nothing is started yet.
+
+        Args:
+            link: The connection to the cluster.
+            database: Reads clouds; used by the thread alone.
+            writer: Writes diagrams; used by the thread alone.
+            requests: The requests of the workers.
+            budget: Counts the computed diagrams.
+            place: Returns the target of a subject.
+            manner: How diagrams are computed.
+            wanted: Whether the session is still active; the thread ends when it is not.
+        """
         self.client, self.database, self.writer, self.requests, self.budget = link, database, writer, requests, budget
         self.target_of, self.compute_options, self.is_active = place, manner, wanted
         self.submitted: dict[str, SubmittedTask] = {}
@@ -90,25 +101,27 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="doctor-dispatcher", daemon=True)
 
     def start(self) -> None:
-        """Begin to serve the desk."""
+        """Start the thread."""
         self._thread.start()
 
     def prefetch(self, missing: Sequence[Subject], scans: Mapping[str, Sequence[Subject]]) -> None:
-        """Say which diagrams will be needed, in the best order, and by rule which may turn out to be.
+        """Announce the diagrams that the collected items need.
 
-        Of the latter nothing is looked at before an item of that rule has found a diagram sick: then it is likely that
-        others are.
+        Args:
+            missing: The subjects of missing diagrams, in the best order.
+            scans: By rule, the subjects whose diagrams may be defective. None is examined before an item of the rule
+                has found a defective diagram: then others are likely.
         """
         self._inbox.put((missing, scans))
 
     def close(self) -> None:
-        """End it; what is in flight is given up, what was written stays."""
+        """End the thread; submitted tasks are abandoned, written diagrams stay."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def status(self) -> list[str]:
-        """`12 in flight on 3 nodes, 6 cores`, for whoever shows the progress."""
+        """Return `12 in flight on 3 nodes, 6 cores` for the progress display, nothing if no task is submitted."""
         count, nodes = len(self.submitted), self.client.nodes
         if not count:
             return []
@@ -146,7 +159,7 @@ class Dispatcher:
             self._launch(job)
 
     def _idle(self) -> bool:
-        """Whether there is nothing to do but wait: for an answer, for an order, or for room."""
+        """Return whether to block: there is no submitted result, no request and no free capacity."""
         if self.client.busy or not (self._urgent or self._ahead):
             return True
         return not packing.has_room(
@@ -198,7 +211,11 @@ class Dispatcher:
             self._send(job, seen)
 
     def _block(self, job: Job, blocked: RepairFailed) -> None:
-        """An item says why its cloud is blocked; without one, the embeddings may be repaired before its turn comes."""
+        """Handle a cloud that cannot be computed now.
+
+        If an item is waiting, fail it with the reason. Otherwise retry later, because its embeddings may be repaired
+        first.
+        """
         if job.requests:
             self._finish(job, blocked)
             return
@@ -240,7 +257,7 @@ class Dispatcher:
         self.client.submit(key, order, merged.points)
 
     def _most(self) -> int:
-        """Bytes that a task can be given."""
+        """Return the bytes that one task can be given."""
         return min(packing.largest_memory(self.client.nodes), self.compute_options.most_memory or 1 << 62)
 
     def _on_result(self, answer: ClientAnswer) -> None:
@@ -254,9 +271,9 @@ class Dispatcher:
         elif kind == "lost":
             self._lost(submitted_task, str(header["text"]))
         elif kind == "broken":
-            said = f"{submitted_task.said}: its task ended with «{header['text']}»"
+            happened = f"{submitted_task.description}: its task ended with «{header['text']}»"
             advice = "install the same pytest-panic-doctor, with its engine, on every node of the cluster"
-            self._finish(submitted_task.job, ComputationFailed(said, "died", advice=advice), submitted_task.before)
+            self._finish(submitted_task.job, ComputationFailed(happened, "died", advice=advice), submitted_task.before)
         elif header["why"] == "memory":
             self._on_out_of_memory(submitted_task, ComputationFailed.from_plain(header))
         else:
@@ -308,7 +325,7 @@ class Dispatcher:
             self._look_again(job, seen.before)
 
     def _look_again(self, job: Job, before: Precondition) -> None:
-        """After its embeddings or diagrams changed meanwhile."""
+        """Retry a job whose embeddings or diagrams were changed during its computation."""
         job.changes += 1
         if job.changes == recompute.TRIES:
             self._finish(job, RepairFailed(recompute.EMBEDDINGS_KEEP_CHANGING), before)
@@ -323,7 +340,7 @@ class Dispatcher:
             return
         times = f"{len(job.lost):,} times: {'; '.join(dict.fromkeys(job.lost))}"
         failure = ComputationFailed(
-            f"{submitted_task.said} was lost {times}", "died", advice="check the cluster, then run again"
+            f"{submitted_task.description} was lost {times}", "died", advice="check the cluster, then run again"
         )
         self._finish(job, failure, submitted_task.before)
 
@@ -351,7 +368,7 @@ class Dispatcher:
             self._failed[job.pair] = (before.fingerprint, answer)
 
     def _track_nodes(self) -> None:
-        """See what nodes have come and gone: a task that no node can run any more is asked for anew."""
+        """Note the nodes that came and went; a task that fits on no node any more is submitted again."""
         if self.client.nodes:
             self._no_nodes_since = 0.0
         elif not self._no_nodes_since:

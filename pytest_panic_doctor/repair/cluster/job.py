@@ -68,7 +68,7 @@ class SubmittedTask:
     begun: datetime
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The task in words: `the diagram of 2,423 points`."""
         return describe_diagram(self.before.points)
 

@@ -53,8 +53,8 @@ def records(path: Path) -> Iterator[tuple[int, tuple[Cell, ...]]]:
 
 def page_size(header: bytes, total: int) -> int:
     """Return the size of a page in bytes, from the header if it is possible for a file of `total` bytes."""
-    said = int.from_bytes(header[16:18], "big")
-    return said if said >= 512 and said & (said - 1) == 0 and total % said == 0 else PAGE
+    size = int.from_bytes(header[16:18], "big")
+    return size if size >= 512 and size & (size - 1) == 0 and total % size == 0 else PAGE
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

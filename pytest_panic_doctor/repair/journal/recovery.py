@@ -55,8 +55,8 @@ def changes(journal: Journal, step: int, table: Table) -> Iterator[list[Change]]
     """Yield the changes of one step to one table, in lists of at most `SEAL_BATCH`.
 
     The present row is found by its id, not by its rowid: VACUUM may renumber rowids, and SQLite reuses the rowid of a
-    removed row. Ids are compared byte by byte, whatever the collation of the column; the comparison without COLLATE
-    makes SQLite use the index.
+    removed row. Ids are compared byte by byte under every collation of the column; the comparison without COLLATE makes
+    SQLite use the index.
     """
     name, rowid, last = table.quoted, f"t.{table.rowid}", 0
     same = "t.id = c.key AND t.id = c.key COLLATE BINARY"
@@ -114,7 +114,7 @@ def _recover_step(journal: Journal, step: int) -> bool:
         seen = dict.fromkeys(State, 0)
         known = tables(journal.connection, "db")
         for name in tables_of(journal, step):
-            if name not in known:  # dropped since, with whatever the step left in it
+            if name not in known:  # the table was dropped later
                 seen[State.OTHER] += 1
                 continue
             table = describe(journal.connection, name, "db")

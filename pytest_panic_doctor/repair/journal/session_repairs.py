@@ -25,7 +25,7 @@ class SessionRepairs:
 
         Args:
             rule: The id of the rule.
-            subject: The subject; a part that is None stands for any.
+            subject: The subject; None in one of its parts stands for any value.
 
         Returns:
             True also if the journal cannot be read; never False if a repair is committed to the journal.

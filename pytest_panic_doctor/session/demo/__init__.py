@@ -1,0 +1,1 @@
+"""The demo database, and the research tool's tables that the tests write too."""

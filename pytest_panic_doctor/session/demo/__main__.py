@@ -1,4 +1,4 @@
-"""`python -m pytest_panic_doctor.session.demo FOLDER` builds the demo; the plugin runs this in a process of its own."""
+"""Builds the demo: `python -m pytest_panic_doctor.session.demo FOLDER`; the plugin runs this in its own process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from pytest_panic_doctor.session.demo.build import DEFECTS, build, former
 
 
 def natural(text: str) -> int:
-    """A whole number of at least 0."""
+    """Parse an integer of at least 0.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is not such a number.
+    """
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0: give one, e.g. 1")
     return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build, and say what is there now; ends with one sentence and status 1 where it may not be built."""
+    """Build the demo and print its path; end with one sentence and status 1 if it must not be built."""
     parser = argparse.ArgumentParser(
         prog="python -m pytest_panic_doctor.session.demo", description="Build the demo database."
     )

@@ -1,4 +1,4 @@
-"""Builds the demo database: small, seeded, healthy at first, then with defects that `--doctor-fix` can all repair."""
+"""Builds the demo database: small, seeded, and with defects that `--doctor-fix` can all repair."""
 
 from __future__ import annotations
 
@@ -23,31 +23,44 @@ from pytest_panic_doctor.topology.engines import load_engine
 DATABASE = "trajectory_data.sqlite"
 DEFECTS = "demo-defects.json"
 MARK = ".made-by-pytest-panic-doctor"
-"""A file that tells a folder of the demo's from a stranger's."""
+"""A file that marks a folder as made by the demo."""
 
 NEW = "trajectory_data.new.sqlite"
-"""The database until it is whole, so that the former one stays until then."""
+"""The name of the database until it is complete; the earlier demo stays until then."""
 
 APPLICATION = 0x50444F43
-"""SQLite's application id of a demo (https://www.sqlite.org/fileformat.html, offset 68; "PDOC"): the folder may be the
-demo's, and the database in it one that somebody has put there since."""
+"""SQLite's application id of a demo (https://www.sqlite.org/fileformat.html, offset 68; "PDOC").
+
+The folder may have been made by the demo, and the database in it put there by the user since.
+"""
 
 JOURNALS = ("-journal", "-wal", "-shm")
+"""The suffixes of SQLite's own files beside a database."""
 LOCKS = ("trajectory_data.doctor.lock", "trajectory_data.doctor.write.lock")
+"""The lock files of a demo."""
 SIDECARS = tuple(
     f"{name}{ending}" for name in (DATABASE, NEW, "trajectory_data.doctor.sqlite") for ending in ("", *JOURNALS)
 )
+"""All files that a demo may have beside its database."""
 
 
 class DemoRefused(DoctorError):
-    """The demo will not touch what it did not make, or cannot be written."""
+    """The demo would overwrite a file that it did not make, or cannot be written."""
 
 
 def build(folder: Path, seed: int = 0) -> Path:
-    """Build the demo in `folder` and return the database's path; one that was built before is replaced whole.
+    """Build the demo, and replace an earlier one atomically.
 
-    Its captions follow from `seed`, a whole number of at least 0. Raises `DemoRefused` where the folder, or the
-    database in it, is somebody else's or cannot be written, and `RepairRefused` while a doctor repairs the database.
+    Args:
+        folder: The folder of the demo, created if it is missing.
+        seed: Determines the captions; at least 0.
+
+    Returns:
+        The path of the database.
+
+    Raises:
+        DemoRefused: The folder or the database in it was not made by the demo, or cannot be written.
+        RepairRefused: A session is repairing the database.
     """
     refuse_strangers(folder)
     path = folder / DATABASE
@@ -68,7 +81,11 @@ def build(folder: Path, seed: int = 0) -> Path:
 
 
 def former(folder: Path) -> str:
-    """What a new demo in `folder` replaces, as a sentence; empty where no demo is there."""
+    """Describe in one sentence what a new demo would replace; empty if there is no demo.
+
+    Raises:
+        DemoRefused: The folder or the database in it was not made by the demo.
+    """
     refuse_strangers(folder)
     if not (folder / DATABASE).is_file():
         return ""
@@ -81,7 +98,11 @@ def former(folder: Path) -> str:
 
 
 def refuse_strangers(folder: Path) -> None:
-    """Raise `DemoRefused` unless `folder` is absent, empty, or the demo's with a database of the demo's or none."""
+    """Check that a folder is missing or empty, or was made by the demo and has no other database.
+
+    Raises:
+        DemoRefused: It is not.
+    """
     if not (folder / MARK).is_file():
         if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise DemoRefused(
@@ -94,13 +115,13 @@ def refuse_strangers(folder: Path) -> None:
 
 
 def is_demo(path: Path) -> bool:
-    """Whether the header of the file has the demo's application id."""
+    """Return whether the header of a file has the demo's application id."""
     with path.open("rb") as file:
         return file.read(100)[68:72] == APPLICATION.to_bytes(4, "big")
 
 
 def replace(folder: Path, seed: int) -> None:
-    """Build beside the former demo, then take its place."""
+    """Build the demo beside the earlier one, then replace that."""
     new = folder / NEW
     remove(folder, [name for name in SIDECARS if name.startswith(NEW)])
     engine = create_engine(f"sqlite:///{new}")
@@ -119,13 +140,13 @@ def replace(folder: Path, seed: int) -> None:
 
 
 def remove(folder: Path, names: list[str] | tuple[str, ...]) -> None:
-    """Unlink those of `names` that are there."""
+    """Delete files of a folder; missing ones are ignored."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
 
 
 def older_schema() -> MetaData:
-    """The tables as in files of an older research tool, without the UNIQUE constraint on embedding: duplicates fit."""
+    """Return the tables of older files, without the UNIQUE constraint on embedding, so that duplicates are possible."""
     older = MetaData()
     for table in models.Base.metadata.sorted_tables:
         table.to_metadata(older)

@@ -1,4 +1,4 @@
-"""The demo's defects: each is one that `--doctor-fix` repairs without a hook."""
+"""The defects of the demo; `--doctor-fix` repairs each without a hook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 TIME = "2025-08-12 09:45:00.000000"
 LOST = "0" * 31
-"""An id that no row has, but for its last digit."""
+"""An id that no row has, without its last digit."""
 
 SPOILED_STEP = 7
 RETIRED = "'RetiredModel'"
@@ -20,14 +20,20 @@ RETIRED = "'RetiredModel'"
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What was planted: the rule that finds it, its kind, and the ids that the finding names, or (run, model)."""
+    """A defect that was planted.
+
+    Attributes:
+        rule: The rule that finds it.
+        kind: The kind of defect.
+        ids: The ids that the finding names, or (run, embedding model).
+    """
 
     rule: str
     kind: str
     ids: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """As `demo-defects.json` has it."""
+        """Return the defect as `demo-defects.json` has it."""
         return asdict(self)
 
 
@@ -42,18 +48,21 @@ def plant(path: Path) -> list[Defect]:
 
 
 def planted_id(digit: int) -> str:
-    """The id of a planted row: a UUIDv7 as all are, since one that is kept stays, and known at sight by its ffff."""
+    """Return the id of a planted row.
+
+    It is a UUIDv7 like all others, since the row may be kept; its ffff shows that it was planted.
+    """
     return f"06b051ffff{digit:02x}7000800000000000{0:04x}"
 
 
 def diagram_of(db: sqlite3.Connection, run: str, model: str) -> str:
-    """The id of a diagram."""
+    """Return the id of a diagram."""
     sql = "SELECT id FROM persistencediagram WHERE run_id = ? AND embedding_model = ?"
     return str(db.execute(sql, (run, model)).fetchone()[0])
 
 
 def diagram_defects(db: sqlite3.Connection, runs: Sequence[str]) -> Iterator[Defect]:
-    """A diagram absent, NULL, torn, stale, twice, and one of a retired embedding model."""
+    """Plant diagrams that are missing, NULL, truncated, stale and doubled, and one of a retired embedding model."""
     db.execute("DELETE FROM persistencediagram WHERE id = ?", (diagram_of(db, runs[0], "Nomic"),))
     yield Defect("diagram-missing", "diagram_gone", (runs[0], "Nomic"))
 
@@ -88,7 +97,7 @@ def diagram_defects(db: sqlite3.Connection, runs: Sequence[str]) -> Iterator[Def
 
 
 def embedding_defects(db: sqlite3.Connection, run: str) -> Iterator[Defect]:
-    """An embedding twice, and a text model that embedded images, all in `run`."""
+    """Plant, in one run, an embedding twice, and embeddings of images by a text model."""
     ((original,),) = db.execute(
         "SELECT e.id FROM embedding e JOIN invocation i ON i.id = e.invocation_id WHERE i.run_id = ? "
         "AND e.embedding_model = 'JinaClip' AND i.sequence_number = ?",
@@ -116,7 +125,7 @@ def embedding_defects(db: sqlite3.Connection, run: str) -> Iterator[Defect]:
 
 
 def orphans(db: sqlite3.Connection) -> Iterator[Defect]:
-    """One orphan of each table."""
+    """Plant one orphan in each table."""
     rows: tuple[tuple[str, str, tuple[object, ...]], ...] = (
         ("orphan-run", "run", ('["FluxDev", "Moondream"]', -1, 60, "a lost prompt", LOST + "a")),
         ("orphan-invocation", "invocation", (TIME, TIME, "FluxDev", "IMAGE", -1, LOST + "b", 0, None, None, b"RIFF")),

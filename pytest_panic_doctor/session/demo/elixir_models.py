@@ -1,6 +1,6 @@
-"""The tables of the Elixir generation as SQLModel classes; only the demo and the tests write with these.
+"""The tables of the Elixir generation as SQLModel classes; only the demo and the tests use them.
 
-Foreign keys, unique indexes and their names are those that Ecto's migrations make; columns stand in the file's order.
+Foreign keys, unique indexes and their names are those of Ecto's migrations; columns are in the order of the file.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def reference(table: str, name: str, target: str, *, nullable: bool = False) -> 
 
 
 def string(name: str, *, nullable: bool = False) -> Column[str]:
-    """A text; times are texts too, in UTC."""
+    """A text; times are also texts, in UTC."""
     return Column(name, Text, nullable=nullable)
 
 
 def number(name: str) -> Column[int]:
-    """A whole number."""
+    """An integer."""
     return Column(name, Integer, nullable=False)
 
 

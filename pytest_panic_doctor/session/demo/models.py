@@ -1,6 +1,6 @@
-"""The tables as SQLModel classes, as the research tool declares them; only the demo and the tests write with these.
+"""The tables as SQLModel classes, as the research tool declares them; only the demo and the tests use them.
 
-They have a registry and a MetaData of their own, so that they never meet the models of a host project.
+They have their own registry and MetaData, so that they never conflict with the models of a host project.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def reference(name: str, target: str, *, nullable: bool = False) -> Column[str]:
 
 
 def moment(name: str, *, nullable: bool = False) -> Column[datetime]:
-    """A naive time."""
+    """A time without a zone."""
     return Column(name, DateTime, nullable=nullable)
 
 

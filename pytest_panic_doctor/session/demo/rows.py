@@ -1,4 +1,4 @@
-"""The healthy demo, row by row: experiments, runs, invocations, embeddings, diagrams and a clustering."""
+"""The healthy demo: experiments, runs, invocations, embeddings, diagrams and a clustering."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLUSTERED = "Nomic"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one experiment tries: each network with each seed and each prompt."""
+    """The parameters of one experiment: each network is run with each seed and each prompt."""
 
     networks: tuple[tuple[str, ...], ...]
     seeds: tuple[int, ...]
@@ -37,7 +37,7 @@ PLANS = (
 
 @dataclass
 class Builder:
-    """Adds rows to a session; ids and times depend on nothing but their order, the captions on `seed` as well."""
+    """Adds rows to a session; ids and times depend on the order only, captions also on `seed`."""
 
     session: Session
     engine: Engine
@@ -46,22 +46,27 @@ class Builder:
     said: dict[str, list[str]] = field(default_factory=dict)
 
     def build(self) -> None:
-        """All of it."""
+        """Add all rows."""
         for plan in PLANS:
             self.experiment(plan)
         self.clustering()
 
     def new(self) -> str:
-        """The next id: in time order, as the research tool's UUIDv7 are."""
+        """Return the next id, in order of time, like the UUIDv7 of the research tool."""
         return f"06b051{next(self.numbers):06x}7000800000000000{0:04x}"
 
     def span(self, begin: float, lasting: float = 0.8) -> dict[str, datetime]:
-        """A start `begin` seconds after the demo's, and an end `lasting` seconds later."""
+        """Return a start and an end.
+
+        Args:
+            begin: Seconds after the start of the demo.
+            lasting: Seconds between start and end.
+        """
         started = BEGUN + timedelta(seconds=begin)
         return {"started_at": started, "completed_at": started + timedelta(seconds=lasting)}
 
     def experiment(self, plan: Plan) -> None:
-        """One experiment with all its runs."""
+        """Add one experiment with all its runs."""
         config = models.ExperimentConfig(
             id=self.new(),
             networks=[list(network) for network in plan.networks],
@@ -85,7 +90,7 @@ class Builder:
             self.run(run)
 
     def run(self, run: models.Run) -> None:
-        """One run: images and captions in turn, their embeddings and its diagrams."""
+        """Add one run: images and captions in turn, their embeddings and diagrams."""
         said = captions(run.initial_prompt, run.network, run.seed, run.max_length // 2, self.seed)
         before: str | None = None
         made: list[models.Invocation] = []
@@ -112,7 +117,7 @@ class Builder:
             self.embed(run, made[0 if model == IMAGE_MODEL else 1 :: 2], said, model)
 
     def embed(self, run: models.Run, outputs: list[models.Invocation], said: list[str], model: str) -> None:
-        """The embeddings of one run by one model, and their diagram."""
+        """Add the embeddings of one run by one model, and their diagram."""
         points = cloud(said, model)
         for output, caption, point in zip(outputs, said, points, strict=True):
             embedding = models.Embedding(
@@ -129,7 +134,7 @@ class Builder:
         )
 
     def clustering(self) -> None:
-        """One clustering: a caption that came back is a cluster around its first embedding, any other an outlier."""
+        """Add one clustering: a repeated caption is a cluster around its first embedding, any other an outlier."""
         result = models.ClusteringResult(
             id=self.new(),
             created_at=BEGUN + timedelta(seconds=400),

@@ -1,4 +1,4 @@
-"""What the demo's models put out: captions that wander, then loop; images of them; and vectors of both."""
+"""The outputs of the demo's models: captions that drift and then loop, images of them, and vectors of both."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH = 768
+"""The number of components of a vector."""
 
 SCENES = ("a photograph of", "a painting of", "a close-up of", "an old postcard of", "a drawing of", "a blurry view of")
 THINGS = (
@@ -32,9 +33,16 @@ PLACES = (
 
 
 def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, seed: int = 0) -> list[str]:
-    """The captions of one run: they begin at the prompt, drift without a repeat, and then loop.
+    """Make the captions of one run: they begin at the prompt, drift without a repeat, and then loop.
 
-    A run whose seed is not -1 would end with its first repeat, so it drifts to its end.
+    A run whose seed is not -1 would end with its first repeat, so its captions drift to the end.
+
+    Args:
+        prompt: The first caption contains it.
+        network: The models of the run.
+        run_seed: The seed of the run.
+        steps: The number of captions.
+        seed: The seed of the demo.
     """
     random = np.random.default_rng([seed, run_seed + 1, *" ".join([prompt, *network]).encode()])
     period = int(random.integers(3, 7))
@@ -52,13 +60,13 @@ def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, see
 
 
 def feature(word: str, model: str) -> NDArray[np.float64]:
-    """The direction of a word, for one embedding model: float64, shape (768,)."""
+    """Return the direction of a word in the space of one embedding model: float64, shape (768,)."""
     digest = hashlib.sha256(f"{model} {word}".encode()).digest()
     return np.random.default_rng(struct.unpack("<4Q", digest)).standard_normal(WIDTH)
 
 
 def vector(caption: str, model: str, batch: int) -> NDArray[np.float32]:
-    """A unit vector, float32 of shape (768,); captions with common words lie near each other.
+    """Return a unit vector of a caption: float32, shape (768,). Captions with common words are near each other.
 
     The same caption in another batch differs in the last bits, as it does on a GPU.
     """
@@ -71,12 +79,12 @@ def vector(caption: str, model: str, batch: int) -> NDArray[np.float32]:
 
 
 def cloud(said: Sequence[str], model: str) -> NDArray[np.float32]:
-    """The point cloud of a run's captions, or of the images that they describe: float32, shape (len(said), 768)."""
+    """Return the point cloud of captions, or of the images that they describe: float32, one row of 768 for each."""
     return np.stack([vector(caption, model, batch=place // 8) for place, caption in enumerate(said)])
 
 
 def image(caption: str, step: int) -> bytes:
-    """Bytes in the frame of a WEBP file: what an image is stands elsewhere, and no rule reads it."""
+    """Return bytes in the format of a WEBP file; no rule reads the content of an image."""
     body = hashlib.sha512(caption.encode()).digest() + bytes([step % 256])
     chunk = b"VP8L" + struct.pack("<I", len(body)) + body + b"\x00" * (len(body) % 2)
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
