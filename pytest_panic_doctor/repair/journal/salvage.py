@@ -116,8 +116,7 @@ def _images(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _put_image(connection: sqlite3.Connection, layout: seals.Layout, values: tuple[Cell, ...]) -> None:
-    """Insert one before-image if its digest is correct; rows of two tables may share a rowid and a number of
-    columns."""
+    """Insert one before-image if its digest is correct; two tables may share rowids and a number of columns."""
     step, row = values[:2]
     connection.execute("SAVEPOINT image")
     _put(connection, layout.images, values, "IGNORE")
