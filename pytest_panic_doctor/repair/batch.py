@@ -27,26 +27,38 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.recompute import DiagramTarget, RepairSummary
 
 MOST = 32
-"""Diagrams of one batch, the one that was asked for included."""
+"""Diagrams that one batch writes at most, the requested one included."""
 
 SECONDS = 1.0
-"""For so long further diagrams are begun."""
+"""Seconds during which further diagrams are begun."""
 
 
 class Claim(Protocol):
-    """Holds a name against the other workers."""
+    """Locks a name against the other workers."""
 
     def __call__(self, name: str, *, wait: bool = True) -> AbstractContextManager[object]:
-        """A context manager that holds it; where it is not to `wait`, TimeoutError if another worker does."""
+        """Return a context manager that holds the lock.
+
+        Raises:
+            TimeoutError: Another worker holds the lock, and `wait` is false.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Diagrams that later items of one rule will ask for, and what is needed to compute them now.
+    """Diagrams that later items of one rule will request, and what is needed to compute them now.
 
-    `subjects` are asked for one by one, each only when it is its turn; `place` says where one's diagram belongs. `keep`
-    is told what was done for each. A diagram that cannot be made here, for whatever reason, is left to its own item,
-    which says why.
+    A diagram that cannot be computed here is left to its own item, which reports why.
+
+    Attributes:
+        database: Reads the clouds.
+        runner: Computes the diagrams.
+        claim: Locks a diagram against the other workers.
+        rule: The rule that the repairs are recorded for.
+        subjects: The subjects of the later items; each is requested only when it is its turn.
+        place: Returns the target of a subject.
+        keep: Called with the result of each written diagram.
+        max_dim: The highest homology dimension.
     """
 
     database: Database
@@ -59,7 +71,11 @@ class Later:
     max_dim: int
 
     def made(self, claims: ExitStack) -> Iterator[tuple[Change, RepairSummary]]:
-        """What is computed in the time that there is; the claims are held until all is written."""
+        """Compute diagrams until the time is over, and yield each with its result.
+
+        Args:
+            claims: Holds the locks until all diagrams are written.
+        """
         begun, count = time.monotonic(), 1
         for subject in self.subjects:
             if made := self._one(subject, claims):
@@ -69,7 +85,7 @@ class Later:
                 return
 
     def _one(self, subject: Subject, claims: ExitStack) -> tuple[Change, RepairSummary] | None:
-        """The diagram of one subject, None where it is left to its own item."""
+        """Compute the diagram of one subject; return None if it is left to its own item."""
         try:
             claims.enter_context(self.claim(recompute.claimed(subject), wait=False))
             seen = self.database.read(lambda db: recompute.snapshot(db, self.place(db, subject)))
@@ -87,9 +103,18 @@ class Later:
 
 
 def write_together(writer: Writer, later: Later, first: Change) -> Repair | None:
-    """Write `first`, and with it as many of `later` as are computed in time; returns the repair of `first`.
+    """Write a diagram, and with it as many later ones as are computed in time.
 
-    Raises `RepairError` where `first` could not be written.
+    Args:
+        writer: Writes the diagrams.
+        later: The later diagrams.
+        first: The requested diagram.
+
+    Returns:
+        The repair of `first`; None if its guard returned false.
+
+    Raises:
+        RepairError: `first` could not be written.
     """
     with ExitStack() as claims:
         made = list(later.made(claims))

@@ -1,4 +1,4 @@
-"""A session that repairs: what the controller holds, and what each process that runs items gets. Knows no pytest."""
+"""Holds what a repairing session needs: in the controller, and in each process that runs items. Imports no pytest."""
 
 from __future__ import annotations
 
@@ -50,18 +50,25 @@ from pytest_panic_doctor.rules.base import RepairKind, RuleContext, Scope
 from pytest_panic_doctor.rules.embedder import Embedder
 
 SHARE = 0.8
-"""The part of the available memory that is used where `--doctor-memory` was not given."""
+"""The part of the available memory that is used if `--doctor-memory` is not given."""
 
 DIAGRAM_BYTES = 200_000
-"""Bytes that a new diagram takes, in the database and once more in its rollback journal, from above."""
+"""Upper bound of the bytes of a new diagram, in the database and in its rollback journal."""
 
 CLAIM_POLL = 0.2
-"""Seconds between two looks whether the controller is still there."""
+"""Seconds between two checks whether the controller is alive, while a lock is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairRun:
-    """What all processes of one repairing session share: its id, a scratch folder, and a memory limit in bytes."""
+    """What all processes of a repairing session share.
+
+    Attributes:
+        session: The id of the session, which the journal records.
+        scratch: The folder for shared files.
+        memory: The limit for all computations, in bytes.
+        controller: The pid of the controller.
+    """
 
     session: str
     scratch: Path
@@ -69,7 +76,7 @@ class RepairRun:
     controller: int
 
     def as_plain(self) -> dict[str, str | int]:
-        """Plain values, for the way to an xdist worker."""
+        """Return plain values, to be sent to an xdist worker."""
         return {
             "session": self.session,
             "scratch": str(self.scratch),
@@ -79,35 +86,39 @@ class RepairRun:
 
     @classmethod
     def from_plain(cls, plain: dict[str, str | int]) -> RepairRun:
-        """The inverse."""
+        """Restore what `as_plain` returned."""
         return cls(str(plain["session"]), Path(str(plain["scratch"])), int(plain["memory"]), int(plain["controller"]))
 
     def is_active(self) -> bool:
-        """Whether the controller is still there: a worker that outlives it must not write again."""
+        """Return whether the controller is alive and the session was not stopped; otherwise nothing may be written."""
         there = os.getpid() == self.controller or os.getppid() == self.controller
         return there and not self.stop_file.exists()
 
     @property
     def stop_file(self) -> Path:
-        """What tells all processes of the session, by being there, that the user has stopped it."""
+        """The file whose existence tells all processes that the user has stopped the session."""
         return self.scratch / "stop"
 
     @property
     def rolled_back(self) -> Path:
-        """What tells, by being there, that a process of the session let SQLite roll back another program's writes."""
+        """The file whose existence shows that a process let SQLite roll back another program's writes."""
         return self.scratch / "rolled-back"
 
     def recover(self, database: Path) -> None:
-        """Let SQLite do that. Raises `Unreadable` where it cannot."""
+        """Let SQLite roll back what a dead program left in a database.
+
+        Raises:
+            Unreadable: SQLite cannot roll it back.
+        """
         roll_back_hot_journal(database)
         self.rolled_back.touch()
 
     def budget(self) -> Budget:
-        """The ledger of memory that all workers share."""
+        """Return the memory budget that all workers share."""
         return Budget(self.scratch / "budget", self.memory)
 
     def report_progress(self, rule: str, done: int, found: int) -> None:
-        """Note how far a large quarantine is, for whoever shows the progress; nothing once it is done."""
+        """Publish the progress of a large quarantine; the note is deleted when it is done."""
         path = self.scratch / f"quarantine-{os.getpid()}"
         if done >= found:
             path.unlink(missing_ok=True)
@@ -116,7 +127,7 @@ class RepairRun:
             partial.write_text(f"{rule}: {done:,} of {found:,} rows quarantined")
 
     def progress_notes(self) -> list[str]:
-        """How far the large quarantines are that run now."""
+        """Return the progress of the large quarantines that are running."""
         found = []
         for path in self.scratch.glob("quarantine-*[0-9]"):
             with suppress(FileNotFoundError):
@@ -125,9 +136,15 @@ class RepairRun:
 
     @contextmanager
     def lock_target(self, name: str, *, wait: bool = True) -> Iterator[None]:
-        """Hold `name` against the other workers; freed by the kernel when its holder dies.
+        """Hold a lock on a name against the other workers; the kernel releases it if its holder dies.
 
-        Raises `Stopped`; where it is not to `wait`, TimeoutError where another worker holds the name.
+        Args:
+            name: The name.
+            wait: Whether to wait for the lock.
+
+        Raises:
+            Stopped: The session has ended while the lock was waited for.
+            TimeoutError: Another worker holds the lock, and `wait` is false.
         """
         folder = self.scratch / "claims"
         folder.mkdir(exist_ok=True)
@@ -148,12 +165,14 @@ class RepairRun:
 
 
 class RepairController:
-    """The controller's part: the doctor's lock from the first look to the last write, and the ward."""
+    """The controller's part of a repair: holds the lock of the database from the first read to the last write."""
 
     def __init__(self, settings: Settings) -> None:
-        """Take the lock, settle what an interrupted repair left, and look whether the file may be written.
+        """Acquire the lock, recover an interrupted repair, and check that the database may be written.
 
-        Raises `Unreadable` and `RepairRefused`, in one sentence.
+        Raises:
+            Unreadable: The database cannot be read.
+            RepairRefused: The database or its journal cannot be written, or another session repairs it.
         """
         self.database = settings.database
         read_file_header(self.database)
@@ -171,10 +190,13 @@ class RepairController:
         found_once(verified_folder(scratch), WHOLE_FILE, FileDamage)
 
     def check_room(self, examination: Examination) -> None:
-        """Look whether the disk has room for the new diagrams, and for the before-images of every orphan.
+        """Check that the disk has room for the new diagrams, and for the before-images of every orphan.
 
-        Raises `RepairRefused`, in one sentence. What else is quarantined is not known before it is looked for; a disk
-        that fills up then ends a repair, and loses nothing.
+        The size of other quarantines is not known before the items run. If the disk fills up then, a repair ends
+        without losing anything.
+
+        Raises:
+            RepairRefused: The disk is too full.
         """
         names = [
             rule
@@ -197,16 +219,17 @@ class RepairController:
         )
 
     def repairs(self) -> list[Repair]:
-        """What this session has done, newest first; nothing where the journal cannot be read now."""
+        """Return the repairs of this session, newest first; an empty list if the journal cannot be read."""
         try:
             return [each for each in repairs(self.database) if each.session == self.run.session]
         except RepairError:
             return []
 
     def finish(self) -> list[str]:
-        """Checkpoint once, after the last repair; returns what is to be told, a sentence each.
+        """Checkpoint the database after the last repair.
 
-        A checkpoint that has to wait loses nothing.
+        Returns:
+            Sentences for the user. A checkpoint that has to wait loses nothing.
         """
         told = [ROLLED_BACK] if self.run.rolled_back.exists() else []
         try:
@@ -216,7 +239,7 @@ class RepairController:
         return told
 
     def close(self) -> None:
-        """Let go of the lock, and clear the scratch folder."""
+        """Release the lock, and delete the scratch folder."""
         self.lock.release()
         shutil.rmtree(self.run.scratch, ignore_errors=True)
 
@@ -224,7 +247,14 @@ class RepairController:
 def make_repairer(
     examination: Examination, repair_run: RepairRun, embedder: Embedder, engine: Callable[[str], str]
 ) -> DatabaseRepairer:
-    """The surgeon of one process that runs items. `engine` finds an engine by the name that the user gave."""
+    """Make the repairer of one process that runs items.
+
+    Args:
+        examination: The session's examination.
+        repair_run: What the processes of the session share.
+        embedder: Embeds outputs by a hook.
+        engine: Returns the place of an engine, for the name that the user gave.
+    """
     settings = examination.settings
     examination.database.recover = partial(repair_run.recover, settings.database)
     made: list[SmallFirst] = []

@@ -1,4 +1,4 @@
-"""Which of several rows that should be one are quarantined: all but the best."""
+"""Decides which of several rows that should be one are quarantined: all but the best."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from pytest_panic_doctor.topology.payload import decode
 from pytest_panic_doctor.topology.vectors import find_defects
 
 ROUNDING = 1e-4
-"""How far apart, in parts of their length, vectors may be that another batch or machine made of one output."""
+"""Largest relative distance of two vectors that another batch or machine may compute for one output."""
 
 Pair = tuple[str, str]
-"""(the row that goes, the row that it goes for)."""
+"""(id to quarantine, id to keep)."""
 
 
 def rows(table: str, pairs: Iterable[Pair]) -> Rows:
-    """The rows that go, each only as long as the one that it goes for is there.
+    """Return a query for the rows to quarantine, each only as long as the row to keep exists.
 
-    Raises `RepairFailed` where an id is no text, since what goes is named as JSON.
+    Raises:
+        RepairFailed: An id is not text, so it cannot be passed as JSON.
     """
     pairs = list(pairs)
     if odd := next((value for pair in pairs for value in pair if not isinstance(value, str)), ""):
@@ -46,11 +47,17 @@ def rows(table: str, pairs: Iterable[Pair]) -> Rows:
 
 
 def surplus_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> list[Pair]:
-    """All but the newest usable embedding of each invocation, or all but the newest where none is usable.
+    """Return all but the newest usable embedding of each invocation; all but the newest if none is usable.
 
-    `offenders` finds all embeddings of invocations that have several by one model; `width` in values. None of an
-    invocation of which usable ones differ by more than rounding: nothing says which of them is right. Raises
-    `RepairFailed`, in one sentence, where that is so of all.
+    An invocation is left out if its usable embeddings differ by more than rounding, since it is unknown which is right.
+
+    Args:
+        db: The database.
+        offenders: The query for all embeddings of invocations that have several by one model.
+        width: The number of components of a vector.
+
+    Raises:
+        RepairFailed: All invocations are left out.
     """
     found = db.execute(
         f"SELECT invocation_id, embedding_model, id, vector FROM embedding WHERE id IN ({offenders.sql}) "
@@ -80,21 +87,26 @@ def surplus_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> l
 
 
 def differ(vector: bytes, other: bytes) -> bool:
-    """Whether two usable vectors of one width differ by more than what another batch or machine makes of them."""
+    """Return whether two usable vectors differ by more than rounding."""
     one, two = (np.frombuffer(each, "<f4").astype(np.float64) for each in (vector, other))
     return bool(np.linalg.norm(one - two) > ROUNDING * np.linalg.norm(one))
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Whether the bars differ of several diagrams of one place that are current, and of several that are valid."""
+    """Whether the diagrams of one target have different bars.
+
+    Attributes:
+        current: The current diagrams differ.
+        valid: No diagram is current, and the valid ones differ.
+    """
 
     current: bool
     valid: bool
 
 
 def doubt(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud) -> Doubt:
-    """Compare the diagrams of a place; one is in memory beside the first of its kind."""
+    """Compare the diagrams of a target; two are in memory at a time."""
     firsts: dict[str, Diagram] = {}
     differing = dict.fromkeys(("current", "valid"), False)
     for each in clouds.iterate_diagrams(db, place.run, place.model):
@@ -107,7 +119,7 @@ def doubt(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredClou
 
 
 def unsure(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud, found: Doubt) -> str:
-    """Why it cannot be told which of several diagrams is right, as a sentence; empty where the cloud can decide."""
+    """Return why it is unknown which of several diagrams is right; empty if the cloud can decide."""
     damage = upstream.upstream_damage(db, place.run, place.model, replacing=True)
     blocks = [*cloud.blocks, *filter(None, [damage])]
     if blocks and (found.valid or found.current):
@@ -116,18 +128,23 @@ def unsure(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredClo
 
 
 def surplus_diagrams(db: sqlite3.Connection, place: DiagramTarget, right: Diagram | None = None) -> list[Pair]:
-    """All but the newest diagram that is valid and current; failing that valid; failing that with a payload.
+    """Return all but the best diagram of a target.
 
-    `right`, where it was computed: of the current ones the newest with its bars comes first.
+    The best is the newest current one, else the newest valid one, else the newest with a payload.
+
+    Args:
+        db: The database.
+        place: The target.
+        right: The computed diagram of the cloud, if there is one; a current diagram with its bars is the best.
     """
     return list(pair_with_best(ranked_diagrams(db, place, load_target_cloud(db, place), right)))
 
 
 def surplus_if_other(db: sqlite3.Connection, place: DiagramTarget) -> list[list[Pair]]:
-    """What would go instead if another valid diagram turned out to be current; none where that is decided.
+    """Return what would be quarantined if another valid diagram turned out to be current.
 
-    It is decided where the cloud is whole, and those that are current have the same bars. Where it is blocked no
-    diagram is current, but once its embeddings are repaired any valid one may be.
+    The list is empty if the decision is final: the cloud is complete, and all current diagrams have the same bars. If
+    the cloud is incomplete no diagram is current, but after the repair of its embeddings any valid one may be.
     """
     cloud = load_target_cloud(db, place)
     if cloud.complete and not doubt(db, place, cloud).current:
@@ -138,15 +155,18 @@ def surplus_if_other(db: sqlite3.Connection, place: DiagramTarget) -> list[list[
 
 
 def load_target_cloud(db: sqlite3.Connection, place: DiagramTarget) -> clouds.StoredCloud:
-    """The cloud of a place."""
+    """Load the cloud of a target."""
     return clouds.load_cloud(db, place.run, place.model, place.kind, place.width)
 
 
 def ranked_diagrams(
     db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud, right: Diagram | None = None
 ) -> list[tuple[str, tuple[bool, bool, bool, bool]]]:
-    """The diagrams of a place, newest first, each with what speaks for it, the strongest first: whether it is current
-    and has the bars of `right`; is current and valid; is valid; has a payload."""
+    """Return the diagrams of a target, newest first, each with its rank.
+
+    The rank is four booleans, the most important first: the diagram is current and has the bars of `right`; it is
+    current; it is valid; it has a payload.
+    """
     found = []
     for diagram in clouds.iterate_diagrams(db, place.run, place.model):
         current = current_and_valid(diagram.payload, cloud)
@@ -156,6 +176,10 @@ def ranked_diagrams(
 
 
 def pair_with_best(members: Iterable[tuple[str, object]]) -> Iterable[Pair]:
-    """Each member but the best against the best; members come newest first, and the first of equals is the best."""
+    """Pair each member but the best with the best.
+
+    Args:
+        members: (id, rank), newest first; the first of equal ranks is the best.
+    """
     ordered = sorted(members, key=lambda member: member[1], reverse=True)  # type: ignore[arg-type,return-value]
     return ((row_id, ordered[0][0]) for row_id, _ in ordered[1:])

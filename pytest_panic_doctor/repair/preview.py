@@ -27,10 +27,11 @@ from pytest_panic_doctor.repair.targets import (
 from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, remedy_of
 
 NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
+"""The reason if no plugin implements the hook."""
 
 
 class Planner:
-    """Weighs repairs, read only."""
+    """Estimates repairs without writing."""
 
     def __init__(
         self,
@@ -42,10 +43,16 @@ class Planner:
         most: str | None = None,
         engine: str = "native",
     ) -> None:
-        """`kinds` as those of the settings; `tally` counts the rows of all items, each once.
+        """Store the parameters.
 
-        `embeds` says whether an embedding hook is there. Which models it knows is not asked: it might load them.
-        `most` is how much one quarantine may take, as `--doctor-max-quarantine` has it; `engine` would compute.
+        Args:
+            database: The database, which is only read.
+            kinds: What each embedding model embeds.
+            totals: Counts the rows of all items, each once.
+            embeds: Whether an embedding hook exists. The models that it knows are not asked for, since it might load
+                them.
+            most: The limit of `--doctor-max-quarantine`; None for the default.
+            engine: The engine that would compute.
         """
         self.engine = engine
         self.embeds = embeds
@@ -55,12 +62,19 @@ class Planner:
         self.totals = totals
 
     def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
-        """Why the item would stay sick, empty where it would not; and the measures of its repair.
+        """Estimate the repair of one item.
 
-        Quarantine: `rows` and `bytes`, as the journal will have them if the item is repaired alone, and `bytes_high`
-        where it depends on the embeddings' repair which diagram is kept. Compute: `points`, `distinct`, `seconds` and
-        `seconds_high`, middle and upper end of the estimate, and `peak_memory` (bytes); `rewritten`, where
-        nothing is computed. Embed: `outputs`, where a hook is there.
+        Args:
+            rule: The rule.
+            subject: The subject of the item.
+            findings: What the rule found.
+
+        Returns:
+            Why the item could not be repaired, empty if it could; and the measures of the repair. For a quarantine
+            these are `rows` and `bytes`, as the journal would record them if the item were repaired alone, and
+            `bytes_high` if the repair of the embeddings may change which diagram is kept. For a computation: `points`,
+            `distinct`, `seconds` and `seconds_high` (middle and upper end of the estimate) and `peak_memory` in bytes,
+            or `rewritten` if nothing is computed. For embeddings: `outputs` if a hook exists.
         """
         if rule.repair is None:
             return remedy_of(rule, [each.message for each in findings]) or "nothing repairs this", {}

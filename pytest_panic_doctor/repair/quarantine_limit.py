@@ -1,4 +1,4 @@
-"""Which quarantines are too large to be done unasked: said by the surgeon, who does not do them, and by the planner."""
+"""Decides which quarantines are too large to be made without the user's permission."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview
 
 FREE_ROWS = 1_000
-"""Rows that a quarantine may take unasked, with all that goes along."""
+"""Rows that a quarantine may take without permission, dependent rows included."""
 
 FREE_PERCENT = 1.0
-"""Per cent of each table's rows that it may take unasked, however many they are."""
+"""Per cent of the rows of each table that a quarantine of any size may take without permission."""
 
 NONE: Mapping[str, int] = {}
+"""No rows."""
 
 WHOLE_RUNS = (
     "SELECT count(*), min(run_id) FROM (SELECT run_id FROM invocation WHERE rowid IN (SELECT value FROM json_each(?)) "
     "GROUP BY run_id HAVING count(*) > 1 AND min(sequence_number) = 0 AND max(sequence_number) = count(*) - 1 "
     "AND count(DISTINCT sequence_number) = count(*))"
 )
+"""Selects the number of runs all of whose invocations would be taken, and the id of one."""
 
 
 def limit_exceeded(
     db: sqlite3.Connection, taken: QuarantinePreview, allowed: str | None, before: Mapping[str, int] = NONE
 ) -> str:
-    """Why a quarantine is not done unasked, in one sentence with what to type; empty where it is.
+    """Return why a quarantine needs the user's permission, in one sentence with the option; empty if it needs none.
 
-    More than `MANY` rows that are more than `MUCH` of any table ask; and, whatever their number, invocations that are
-    all of a run: then it is the row above them that is lost. `allowed` is what `--doctor-max-quarantine` says. `before`
-    are the rows of each table that the session has quarantined already: all together are counted.
+    Permission is needed for more than `FREE_ROWS` rows that are more than `FREE_PERCENT` of a table, and for all
+    invocations of a run: then probably the row of the run is what was lost.
+
+    Args:
+        db: The database.
+        taken: The rows that would be taken.
+        allowed: The value of `--doctor-max-quarantine`; None for the default.
+        before: The rows of each table that the session has quarantined already, which count too.
     """
     counts = taken.by_table
     every = {table: counts.get(table, 0) + before.get(table, 0) for table in {**counts, **before}}
@@ -60,12 +67,19 @@ def limit_exceeded(
 
 
 def allowing_option(total: int) -> str:
-    """What to type."""
+    """Return the option that gives permission."""
     return f"allow it with --doctor-max-quarantine {total}"
 
 
 def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float, gone: Mapping[str, int] = NONE) -> bool:
-    """Whether of any table more than this part would go, where those that are `gone` are among the counted."""
+    """Return whether more than a percentage of any table would be taken.
+
+    Args:
+        db: The database.
+        counts: The rows of each table, by its name.
+        percent: The percentage.
+        gone: Rows among `counts` that are no longer in the database.
+    """
     for table, count in counts.items():
         name = table.replace('"', '""')
         (total,) = db.execute(f'SELECT count(*) FROM "{name}"').fetchone()
@@ -75,7 +89,7 @@ def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float, go
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:
-    """`2,400 rows: 1,200 invocations, 1,199 embeddings, 1 run`."""
+    """Describe counts: `2,400 rows: 1,200 invocations, 1,199 embeddings, 1 run`."""
     parts = [
         plural(count, NOUNS[table]) if table in NOUNS else f"{plural(count, 'row')} of {table}"
         for table, count in counts.items()

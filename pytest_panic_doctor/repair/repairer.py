@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.rules.embedder import Embedder
 
 Operation = Callable[[Rule, Subject, tuple[Finding, ...]], RepairResult]
+"""Makes one kind of repair."""
 
 
 class DatabaseRepairer:
-    """Repairs through one `Writer`, computes through one `DiagramRunner` that is made when first needed."""
+    """Repairs one database, with one `Writer` and one `DiagramRunner`, which is made when it is first needed."""
 
     def __init__(
         self,
@@ -67,12 +68,23 @@ class DatabaseRepairer:
         running: Running | None = None,
         most: str | None = None,
     ) -> None:
-        """`computer` makes the computer, and `closing` ends it; `claim` holds a name against the other workers.
+        """Store the parameters.
 
-        `note` is told how far a quarantine is: the rule, the rows done and the rows found. `desk` is where
-        diagrams are ordered that are computed elsewhere; None where they are computed here. `trust` is what is known of
-        the embedding hooks, and `running` tells for which experiments nothing is embedded or computed. `most` is
-        how much one quarantine may take, as `--doctor-max-quarantine` has it.
+        Args:
+            database: Reads the database.
+            writer: Writes the repairs.
+            runner: Returns the runner that computes diagrams.
+            kinds: What each embedding model embeds.
+            embedder: Embeds outputs by a hook.
+            claim: Locks a name against the other workers.
+            settled: Stores the results of repairs that are made before their own item.
+            max_dim: The highest homology dimension.
+            closing: Called at the end.
+            note: Called with the progress of a quarantine: the rule, the rows done and the rows found.
+            requests: Requests diagrams that are computed elsewhere; None if this process computes them.
+            trust: What is known of the embedding hooks.
+            running: Tells which experiments are running, so that nothing is embedded or computed for them.
+            most: The limit of `--doctor-max-quarantine`; None for the default.
         """
         self.database = database
         self.writer = writer
@@ -97,9 +109,16 @@ class DatabaseRepairer:
     def repair(
         self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[SubjectFindings] = ()
     ) -> RepairResult:
-        """Repair what the rule found; raises `RepairNotPossible`, which says why not in one sentence.
+        """Repair what a rule found.
 
-        Small diagrams of `later` are computed and written with one that is small.
+        Args:
+            rule: The rule.
+            subject: The subject of the item.
+            findings: What the rule found.
+            later: Findings of later items; their small diagrams are computed and written with a small one.
+
+        Raises:
+            RepairNotPossible: The repair was not made.
         """
         if rule.repair is None:
             raise RepairNotPossible(rule.manual_fix or "nothing repairs this")
@@ -113,11 +132,11 @@ class DatabaseRepairer:
             raise RepairNotPossible(str(error), {"seconds": error.seconds, "peak_memory": error.peak_memory}) from error
 
     def record_result(self, rule: Rule, subject: Subject, done: RepairResult) -> None:
-        """Keep what was done for this rule by an item of another one."""
+        """Store the result of a repair that was made by an item of another rule."""
         self.results.save(rule.id, subject, done)
 
     def find_result(self, rule: Rule, subject: Subject) -> RepairResult | None:
-        """What this session has done for this rule within this subject, in whatever worker."""
+        """Return what this session has repaired for a rule within a subject, in all workers; None if nothing."""
         done = self.writer.repaired(rule.id, subject)
         if not done:
             return None
@@ -132,12 +151,12 @@ class DatabaseRepairer:
         )
 
     def close(self) -> None:
-        """End the child and the writer's connections."""
+        """Close the runner and the writer."""
         self.closing()
         self.writer.close()
 
     def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
-        """Keep one of several diagrams; where more than one is current and their bars differ, the cloud decides."""
+        """Keep one of several diagrams; if current diagrams differ, compute the cloud's diagram to decide."""
         if not self.database.read(lambda db: undecided(db, subject, self.kinds)):
             return self._quarantine(rule, subject, findings)
 
@@ -231,13 +250,14 @@ class DatabaseRepairer:
 
 
 EVERY = 2
-"""The highest homology dimension of a diagram: all are compared, whatever `--doctor-max-dim` says of new ones."""
+"""The highest dimension of a stored diagram: all dimensions are compared, even if `--doctor-max-dim` is less."""
 
 VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}
+"""The past tense of each verb of the journal."""
 
 
 def describe_repairs(repairs: Sequence[Repair], database: Path) -> str:
-    """`quarantined 3 rows: 2 embeddings, 1 run (repair 12)`: what was done, and the id that --doctor-undo takes."""
+    """Describe repairs: `quarantined 3 rows: 2 embeddings, 1 run (repair 12)`."""
     ids = ", ".join(str(repair.id) for repair in repairs[:3])
     more = f" and {len(repairs) - 3:,} more" if len(repairs) > 3 else ""
     verbs = list(dict.fromkeys(VERBS[repair.verb] for repair in repairs))

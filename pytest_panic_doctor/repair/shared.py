@@ -1,4 +1,4 @@
-"""What one item settled for another, so that the other can say what was found, done and measured. Knows no pytest."""
+"""Stores the results of repairs that one item makes for another, so that the other item can report them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pytest_panic_doctor.rules.base import Finding
 
 @dataclass(frozen=True, slots=True)
 class ResultStore:
-    """A folder of the session's scratch space: a file for each (rule, subject) that was repaired ahead of its item."""
+    """A folder with one file for each rule and subject that was repaired before its own item."""
 
     folder: Path
 
     def save(self, rule: str, subject: Subject, done: RepairResult) -> None:
-        """Write down what was done, whole or not at all."""
+        """Store a result atomically."""
         path = self.folder / rule / self._name(subject)
         path.parent.mkdir(parents=True, exist_ok=True)
         findings = [finding.as_dict() for finding in done.findings]
@@ -28,7 +28,7 @@ class ResultStore:
             partial.write_text(json.dumps({"note": done.note, "measures": dict(done.measures), "findings": findings}))
 
     def find(self, rule: str, subject: Subject) -> Iterator[RepairResult]:
-        """What was done for `rule` within `subject`; a part of it that is None means any."""
+        """Yield the results of a rule within a subject; None in one part of the subject stands for any value."""
         for path in sorted((self.folder / rule).glob(self._name(subject, missing="*"))):
             plain = json.loads(path.read_text())
             findings = tuple(Finding(**{**each, "ids": tuple(each["ids"])}) for each in plain["findings"])

@@ -1,4 +1,4 @@
-"""Which rows a rule's quarantine takes: asked by the surgeon, who takes them, and by the planner, who weighs them."""
+"""Finds what a repair changes: the rows that a quarantine takes, and the target of a diagram."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, Kind, RepairKi
 from pytest_panic_doctor.topology.diagram import Diagram
 
 QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
+"""The kinds of repair that quarantine rows."""
 
 NO_ROWS = "the rule names no rows to quarantine"
+"""The reason if a finding has no rows."""
 
 
 def not_repairable_reason(findings: Iterable[Finding]) -> str:
-    """Why a repair takes none of the rows of these findings."""
+    """Return why a repair takes none of the rows of some findings."""
     reasons = [each.message.partition(NOT_REPAIRED)[2] for each in findings]
     return "; ".join(dict.fromkeys(filter(None, reasons))) or NO_ROWS
 
@@ -34,9 +36,15 @@ def rows_to_quarantine(
     kinds: Mapping[str, Kind],
     right: Diagram | None = None,
 ) -> list[Rows]:
-    """The rows that go, one `Rows` a quarantine; where all but one of several go, the losers alone.
+    """Return the rows to quarantine, as one query for each quarantine.
 
-    `right` is the diagram as the cloud has it, where that had to decide.
+    Args:
+        db: The database.
+        kind: The kind of repair.
+        subject: The subject of the item.
+        findings: What the rule found.
+        kinds: What each embedding model embeds.
+        right: The computed diagram of the cloud, if it was needed for the decision.
     """
     if kind is RepairKind.KEEP_CURRENT:
         pairs = duplicates.surplus_diagrams(db, diagram_target(db, subject, kinds), right)
@@ -49,9 +57,10 @@ def rows_to_quarantine(
 
 
 def undecided(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> bool:
-    """Whether several diagrams of a subject are current and their bars differ, so that the cloud must decide.
+    """Return whether several diagrams of a subject are current and differ, so that the cloud must decide.
 
-    Raises `RepairFailed`, in one sentence, where they differ and it cannot.
+    Raises:
+        RepairFailed: They differ, and the cloud cannot decide.
     """
     place = diagram_target(db, subject, kinds)
     cloud = duplicates.load_target_cloud(db, place)
@@ -62,7 +71,7 @@ def undecided(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind
 
 
 def other_choices(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind]) -> list[Rows]:
-    """What would go of a subject's diagrams instead, if its embeddings are repaired first; empty where that is sure."""
+    """Return what would be quarantined instead if embeddings are repaired first; empty if the decision is final."""
     others = duplicates.surplus_if_other(db, diagram_target(db, subject, kinds))
     return [duplicates.rows("persistencediagram", pairs) for pairs in others]
 
@@ -70,12 +79,12 @@ def other_choices(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, 
 def diagram_target(
     db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind], running: Running | None = None
 ) -> DiagramTarget:
-    """Where the diagram of a subject belongs."""
+    """Return the target of the diagram of a subject."""
     run, model = str(subject.run), str(subject.embedding_model)
     busy = busy_with(running, subject)
     return DiagramTarget(run, model, kinds.get(model), clouds.vector_width(db, str(subject.experiment), model), busy)
 
 
 def busy_with(running: Running | None, subject: Subject) -> BusyCheck:
-    """What says why nothing is embedded or computed for a subject now."""
+    """Return a function that says why nothing is embedded or computed for a subject now."""
     return partial(running.clause, experiment=subject.experiment) if running else never_busy
