@@ -28,6 +28,24 @@ LAYERS = (
 """From the ground up; a module imports only from its own layer and from those before it."""
 
 
+HOMONYMS = {
+    "T": "a type variable",
+    "TIMES": "of each generation of the research tool",
+    "__all__": "of each package",
+    "bars_of": "of each form of a payload",
+    "codec": "of each generation",
+    "decode": "of each form of a payload, and of Erlang terms",
+    "encode": "of each form of a payload, and of Erlang terms",
+    "new_id": "of each generation",
+    "schema_version": "of each generation",
+    "stamp": "of each generation",
+}
+"""Top-level names that stand in two modules, and why."""
+
+NAMED_ONCE = ("topology", "compute", "database")
+"""The layers whose other top-level names stand in no second module."""
+
+
 def imported(path: Path, *, types: bool = False) -> Iterator[str]:
     """What a module imports when it runs, and with `types` what it imports for the type checker alone."""
     tree = ast.parse(path.read_text())
@@ -114,3 +132,26 @@ def test_no_query_numbers_its_parameters(path: Path) -> None:
     """Python 3.12 warns of `?1` with a sequence, and 3.14 refuses it: parameters are `?` or have a name."""
     texts = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
     assert not [text for text in texts if isinstance(text, str) and re.search(r"\?\d", text)]
+
+
+def defined(path: Path) -> set[str]:
+    """The functions, classes and constants of a module."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+    return found
+
+
+def test_no_name_stands_in_two_modules() -> None:
+    """But for those that mean the same in each of them."""
+    modules: dict[str, list[Path]] = {}
+    for path in MODULES:
+        for name in defined(path):
+            modules.setdefault(name, []).append(path)
+    twice = {name: paths for name, paths in modules.items() if len(paths) > 1}
+    held = {name for name, paths in twice.items() if {layer_of(path) for path in paths} & set(NAMED_ONCE)}
+    assert held == HOMONYMS.keys()

@@ -230,12 +230,12 @@ class ChildServer:
     def reporting_progress(self, engine: Engine, limits: Limits) -> Iterator[None]:
         """Set the limits of the engine `native`, and report its progress regularly. Other engines support neither."""
         from pytest_panic_doctor.topology.engines import Native
-        from pytest_panic_doctor.topology.native import Progress
+        from pytest_panic_doctor.topology.native import ComputationProgress
 
         if not isinstance(engine, Native):
             yield
             return
-        progress, ended = Progress(), threading.Event()
+        progress, ended = ComputationProgress(), threading.Event()
         engine.progress, engine.timeout, engine.memory = progress, limits.seconds_left, limits.bytes_left
 
         def tell() -> None:

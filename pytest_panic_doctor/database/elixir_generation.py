@@ -10,10 +10,10 @@ from secrets import randbits
 
 from pytest_panic_doctor.database.generation import (
     Codec,
+    ColumnSource,
     Generation,
     SchemaVersion,
-    Source,
-    Table,
+    TableSchema,
     columns,
     columns_of_table,
     tables_of_file,
@@ -118,7 +118,7 @@ ELIXIR = Generation(
     key="elixir",
     name="the Elixir generation",
     tables=(
-        Table(
+        TableSchema(
             "experiments",
             "experimentconfig",
             columns(
@@ -132,9 +132,9 @@ ELIXIR = Generation(
                 "num_runs INTEGER NOT NULL",
                 "networks TEXT NOT NULL",
             ),
-            sources={"seeds": Source(None)},
+            sources={"seeds": ColumnSource(None)},
         ),
-        Table(
+        TableSchema(
             "runs",
             "run",
             columns(
@@ -147,9 +147,9 @@ ELIXIR = Generation(
                 "run_number INTEGER NOT NULL",
             ),
             unique=((("experiment_id", "network", "initial_prompt", "run_number"), 4),),
-            sources={"seed": Source(None, "-1")},
+            sources={"seed": ColumnSource(None, "-1")},
         ),
-        Table(
+        TableSchema(
             "invocations",
             "invocation",
             columns(
@@ -165,12 +165,12 @@ ELIXIR = Generation(
             ),
             unique=((("run_id", "sequence_number"), 2),),
             sources={
-                "seed": Source(None, "-1"),
-                "output_image_data": Source("output_image"),
-                "type": Source("type", TYPE),
+                "seed": ColumnSource(None, "-1"),
+                "output_image_data": ColumnSource("output_image"),
+                "type": ColumnSource("type", TYPE),
             },
         ),
-        Table(
+        TableSchema(
             "embeddings",
             "embedding",
             columns(
@@ -182,7 +182,7 @@ ELIXIR = Generation(
             ),
             unique=((("invocation_id", "embedding_model"), 1),),
         ),
-        Table(
+        TableSchema(
             "persistence_diagrams",
             "persistencediagram",
             columns(
@@ -194,7 +194,7 @@ ELIXIR = Generation(
             ),
             unique=((("run_id", "embedding_model"), 1),),
         ),
-        Table(
+        TableSchema(
             "lyapunov_results",
             "lyapunovresult",
             columns(
@@ -209,7 +209,7 @@ ELIXIR = Generation(
             unique=((("experiment_id", "network", "prompt", "embedding_model"), 5),),
             since=5,
         ),
-        Table(
+        TableSchema(
             "clustering_results",
             "clusteringresult",
             columns(
@@ -222,9 +222,9 @@ ELIXIR = Generation(
                 since={"layer": 6},
             ),
             unique=((("embedding_model", "algorithm", "layer"), 7),),
-            sources={"created_at": Source("inserted_at")},
+            sources={"created_at": ColumnSource("inserted_at")},
         ),
-        Table(
+        TableSchema(
             "embedding_clusters",
             "embeddingcluster",
             columns(

@@ -17,14 +17,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.schema import TABLES
+from pytest_panic_doctor.database.schema import HIDDEN, TABLES
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.diagram import Diagram
     from pytest_panic_doctor.topology.payload import Payload, Provenance
-
-HIDDEN = 1
-"""What `PRAGMA table_xinfo` says of a virtual table's hidden column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ def columns(*declared: str, since: Mapping[str, int] | None = None) -> tuple[Col
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ColumnSource:
     """Source of a canonical column's value.
 
     Attributes:
@@ -72,7 +69,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TableSchema:
     """A table of one generation.
 
     Attributes:
@@ -88,7 +85,7 @@ class Table:
     canonical: str
     columns: tuple[Column, ...]
     unique: tuple[tuple[tuple[str, ...], int], ...] = ()
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, ColumnSource] = field(default_factory=dict)
     since: int = 1
 
     def column_of(self, canonical: str) -> str | None:
@@ -107,7 +104,7 @@ class Table:
         real = {name.lower(): name for name in existing}
         selected = {"rowid": "rowid"}
         for name in TABLES.get(self.canonical, ()):
-            source = self.sources.get(name, Source(name))
+            source = self.sources.get(name, ColumnSource(name))
             if source.column is None:
                 selected[name] = source.sql or "NULL"
             elif source.column in real:
@@ -178,7 +175,7 @@ class Generation:
 
     key: str
     name: str
-    tables: tuple[Table, ...]
+    tables: tuple[TableSchema, ...]
     references: tuple[tuple[str, str, str], ...]
     schema_version: Callable[[sqlite3.Connection], SchemaVersion]
     refusal: Callable[[sqlite3.Connection], str]
@@ -212,12 +209,12 @@ class Generation:
         version = self.schema_version(db)
         return f"{self.name}, schema {version.name}{f', {version.note}' if version.note else ''}"
 
-    def table(self, canonical: str) -> Table | None:
+    def table(self, canonical: str) -> TableSchema | None:
         """The table with this canonical name; None if the generation has none."""
         return self._by_canonical.get(canonical)
 
     @cached_property
-    def _by_canonical(self) -> dict[str, Table]:
+    def _by_canonical(self) -> dict[str, TableSchema]:
         return {each.canonical: each for each in self.tables}
 
     def real_name(self, canonical: str) -> str:

@@ -15,7 +15,7 @@ MAX_PROBLEMS = 10_000
 """Most lines that SQLite's check returns; further problems are unknown."""
 
 HEADING = "*** in "
-UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")
+UNREADABLE_ERRORS = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")
 UNKNOWN = ("no such collation sequence", "no such function", "unknown function")
 """SQLite's messages for an index that needs something this SQLite does not have; the file may be undamaged."""
 
@@ -139,7 +139,7 @@ def run_check(db: sqlite3.Connection, pragma: str) -> list[str]:
     except sqlite3.DatabaseError as error:
         if str(error).startswith(UNKNOWN):
             found.append(describe_missing_feature(db, error) or f"the file needs {missing_feature(error)}, {ABSENT}")
-        elif getattr(error, "sqlite_errorname", "").startswith(UNREADABLE):
+        elif getattr(error, "sqlite_errorname", "").startswith(UNREADABLE_ERRORS):
             found.append(f"the check ended early: {error}")
         else:
             raise

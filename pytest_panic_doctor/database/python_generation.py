@@ -13,20 +13,20 @@ from pytest_panic_doctor.database.generation import (
     Column,
     Generation,
     SchemaVersion,
-    Table,
+    TableSchema,
     columns,
     tables_of_file,
 )
 from pytest_panic_doctor.database.schema import UNIQUE
 
-ID = "CHAR(32) NOT NULL"
+ID_TYPE = "CHAR(32) NOT NULL"
 TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")
 
 
-def canonical_table(name: str, *declared: str) -> Table:
+def canonical_table(name: str, *declared: str) -> TableSchema:
     """Make a table with canonical names, and the constraints of the newest schema."""
     found: tuple[Column, ...] = columns(*declared)
-    return Table(name, name, found, tuple((wanted, 1) for wanted in UNIQUE.get(name, ())))
+    return TableSchema(name, name, found, tuple((wanted, 1) for wanted in UNIQUE.get(name, ())))
 
 
 def schema_version(db: sqlite3.Connection) -> SchemaVersion:
@@ -67,7 +67,7 @@ PYTHON = Generation(
     tables=(
         canonical_table(
             "experimentconfig",
-            f"id {ID}",
+            f"id {ID_TYPE}",
             "networks JSON NOT NULL",
             "seeds JSON NOT NULL",
             "prompts JSON NOT NULL",
@@ -78,21 +78,21 @@ PYTHON = Generation(
         ),
         canonical_table(
             "run",
-            f"id {ID}",
+            f"id {ID_TYPE}",
             "network JSON NOT NULL",
             "seed INTEGER NOT NULL",
             "max_length INTEGER NOT NULL",
             "initial_prompt VARCHAR NOT NULL",
-            f"experiment_id {ID}",
+            f"experiment_id {ID_TYPE}",
         ),
         canonical_table(
             "invocation",
-            f"id {ID}",
+            f"id {ID_TYPE}",
             *TIMES,
             "model VARCHAR NOT NULL",
             "type VARCHAR(5) NOT NULL",
             "seed INTEGER NOT NULL",
-            f"run_id {ID}",
+            f"run_id {ID_TYPE}",
             "sequence_number INTEGER NOT NULL",
             "input_invocation_id CHAR(32)",
             "output_text VARCHAR",
@@ -100,23 +100,23 @@ PYTHON = Generation(
         ),
         canonical_table(
             "embedding",
-            f"id {ID}",
+            f"id {ID_TYPE}",
             *TIMES,
-            f"invocation_id {ID}",
+            f"invocation_id {ID_TYPE}",
             "embedding_model VARCHAR NOT NULL",
             "vector BLOB",
         ),
         canonical_table(
             "persistencediagram",
-            f"id {ID}",
+            f"id {ID_TYPE}",
             *TIMES,
             "diagram_data BLOB",
-            f"run_id {ID}",
+            f"run_id {ID_TYPE}",
             "embedding_model VARCHAR NOT NULL",
         ),
         canonical_table(
             "clusteringresult",
-            f"id {ID}",
+            f"id {ID_TYPE}",
             "created_at DATETIME NOT NULL",
             *TIMES,
             "embedding_model VARCHAR NOT NULL",
@@ -125,9 +125,9 @@ PYTHON = Generation(
         ),
         canonical_table(
             "embeddingcluster",
-            f"id {ID}",
-            f"embedding_id {ID}",
-            f"clustering_result_id {ID}",
+            f"id {ID_TYPE}",
+            f"embedding_id {ID_TYPE}",
+            f"clustering_result_id {ID_TYPE}",
             "medoid_embedding_id CHAR(32)",
         ),
     ),

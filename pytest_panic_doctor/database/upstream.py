@@ -29,11 +29,14 @@ def upstream_damage(db: sqlite3.Connection, run: str, model: str, *, replacing: 
     Returns:
         Clauses; empty if there is no damage.
     """
-    found = [damaged_types(db, run), damaged_sequence(db, run) if replacing else misspelt_diagram(db, run, model)]
+    found = [
+        describe_damaged_types(db, run),
+        describe_damaged_sequence(db, run) if replacing else misspelt_diagram(db, run, model),
+    ]
     return "; ".join(filter(None, found))
 
 
-def damaged_types(db: sqlite3.Connection, run: str) -> str:
+def describe_damaged_types(db: sqlite3.Connection, run: str) -> str:
     """Describe wrong types of a run's invocations, as a clause that ends in its rule; empty if there are none.
 
     Each model makes either texts or images, so a model with both has some wrong types.
@@ -72,7 +75,7 @@ def misspelt_diagram(db: sqlite3.Connection, run: str, model: str) -> str:
     return ""
 
 
-def damaged_sequence(db: sqlite3.Connection, run: str) -> str:
+def describe_damaged_sequence(db: sqlite3.Connection, run: str) -> str:
     """Describe missing or additional invocations of a run, as a clause that ends in its rule; else empty."""
     found = db.execute(
         "SELECT r.seed, r.max_length, count(i.id), count(DISTINCT i.sequence_number), min(i.sequence_number), "

@@ -24,7 +24,7 @@ WHOLE_FILE = "(file)"
 INDEX_PRAGMAS = ("index_list",)
 """Pragmas by which a rule relies on an index to guarantee something."""
 
-NOT_EXAMINED = "not examined: "
+NOT_EXAMINED_PREFIX = "not examined: "
 
 
 class Verification:
@@ -83,9 +83,9 @@ class Verification:
             return ""
         first = next(line for name in (*damaged, WHOLE_FILE) for line in self._known.get(name, FileDamage()).problems)
         if integrity.ABSENT in first:
-            return f"{NOT_EXAMINED}{first}: {integrity.REMOVE}"
+            return f"{NOT_EXAMINED_PREFIX}{first}: {integrity.REMOVE}"
         which = f"table {damaged[0]} is" if len(damaged) == 1 else f"tables {', '.join(damaged)} are"
-        return f"{NOT_EXAMINED}{which} damaged, or an index there ({first}): {integrity.RESTORE}"
+        return f"{NOT_EXAMINED_PREFIX}{which} damaged, or an index there ({first}): {integrity.RESTORE}"
 
     @property
     def damaged(self) -> bool:
@@ -168,4 +168,4 @@ def read_damage(path: Path) -> FileDamage:
 
 def unchecked_message(error: sqlite3.DatabaseError) -> str:
     """Sentence for a check that could not run."""
-    return f"{NOT_EXAMINED}whether the file is whole could not be checked: SQLite says «{error}»; run again"
+    return f"{NOT_EXAMINED_PREFIX}whether the file is whole could not be checked: SQLite says «{error}»; run again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pytest_panic_doctor.database.generation import Table
+from pytest_panic_doctor.database.generation import TableSchema
 from pytest_panic_doctor.database.integrity import ABSENT, REMOVE
 from pytest_panic_doctor.database.schema import columns_of, has_rowid
 from pytest_panic_doctor.database.subject import Rows
@@ -54,7 +54,7 @@ def schema(context: RuleContext) -> Iterator[Finding]:
             yield from table_problems(context, each, version.number)
 
 
-def table_problems(context: RuleContext, described: Table, version: int) -> Iterator[Finding]:
+def table_problems(context: RuleContext, described: TableSchema, version: int) -> Iterator[Finding]:
     """What is wrong with one table, by its name in the file; `version` is the schema's, 0: everything must be there."""
     table, canonical = described.name, described.canonical
     columns = columns_of(context.db, table)

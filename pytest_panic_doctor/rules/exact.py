@@ -11,7 +11,7 @@ from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, R
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, cloud_of, forbidden, readings
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, EmbedderFault, compare, known_in_run
 from pytest_panic_doctor.rules.embedding import unknown_kind
-from pytest_panic_doctor.topology.alike import differences
+from pytest_panic_doctor.topology.alike import diagram_differences
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.native import DeadlineReached
 
@@ -65,7 +65,7 @@ def computed(context: RuleContext, cloud: clouds.StoredCloud) -> Diagram:
 
 def clauses_of(stored_diagram: Diagram, real: Diagram) -> Iterator[str]:
     """How a diagram differs from the real one, a clause a dimension."""
-    for each in differences(stored_diagram, real):
+    for each in diagram_differences(stored_diagram, real):
         which = f"{each.count:,} of {max(each.stored, each.real):,} bars in H{each.dimension}"
         numbers = "" if each.stored == each.real else f" ({each.stored:,} stored, {each.real:,} computed)"
         yield f"{which} differ, by up to {each.by:.2g}{numbers}"

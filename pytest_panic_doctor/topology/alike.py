@@ -45,7 +45,7 @@ def have_same_bars(one: Diagram, other: Diagram) -> bool:
     return all(not len(unmatched(mine, theirs)) and not len(unmatched(theirs, mine)) for mine, theirs in pairs)
 
 
-def differences(stored: Diagram, real: Diagram) -> Iterator[Difference]:
+def diagram_differences(stored: Diagram, real: Diagram) -> Iterator[Difference]:
     """Compare a stored diagram with the real one.
 
     Args:

@@ -53,7 +53,10 @@ class Native:
     """Allocates the matrix for the distances, to save a copy. Engines without it get shape (m, m)."""
 
     def __init__(
-        self, timeout: float | None = None, memory: int | None = None, progress: native.Progress | None = None
+        self,
+        timeout: float | None = None,
+        memory: int | None = None,
+        progress: native.ComputationProgress | None = None,
     ) -> None:
         """Set the limits of each call of `bars`: `timeout` in seconds and `memory` in bytes, None for no limit."""
         self.timeout, self.memory, self.progress = timeout, memory, progress

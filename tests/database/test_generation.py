@@ -17,7 +17,7 @@ from sqlalchemy import MetaData, create_engine
 from sqlalchemy.dialects import sqlite
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR, NEWER, VERSIONS
-from pytest_panic_doctor.database.generation import Generation, Table, generation_of, generations
+from pytest_panic_doctor.database.generation import Generation, TableSchema, generation_of, generations
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.schema import NOUNS, TABLES, UNIQUE
 from pytest_panic_doctor.repair.journal.tables import REFERENCES
@@ -322,7 +322,7 @@ def test_names_go_both_ways() -> None:
     assert ELIXIR.canonical_name("Embedding_Clusters") == "embeddingcluster"
     assert PYTHON.canonical_name("run") == PYTHON.real_name("run") == "run"
     table = ELIXIR.table("invocation")
-    assert isinstance(table, Table)
+    assert isinstance(table, TableSchema)
     assert (table.column_of("output_image_data"), table.column_of("seed"), table.column_of("id")) == (
         "output_image",
         None,

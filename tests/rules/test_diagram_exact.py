@@ -25,7 +25,7 @@ from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.rules import recheck, registry
 from pytest_panic_doctor.rules.exact import diagram_exact
 from pytest_panic_doctor.session.parsing import model_types
-from pytest_panic_doctor.topology.alike import differences, have_same_bars
+from pytest_panic_doctor.topology.alike import diagram_differences, have_same_bars
 from pytest_panic_doctor.topology.cloud import Points, fingerprint
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.engines import compute
@@ -267,7 +267,8 @@ def test_differences_are_counted_by_dimension() -> None:
     one = Diagram((sorted_bars([[0, 1], [0, np.inf]]), sorted_bars([[1, 2], [1, 2], [3, 3.00005]])))
     other = Diagram((sorted_bars([[0, 1.5], [0, np.inf]]), sorted_bars([[1, 2.00001]])))
     found = [
-        (each.dimension, each.count, each.stored, each.real, round(each.by, 3)) for each in differences(one, other)
+        (each.dimension, each.count, each.stored, each.real, round(each.by, 3))
+        for each in diagram_differences(one, other)
     ]
     assert found == [(0, 1, 2, 2, 0.5), (1, 1, 2, 1, 1.0)]
 
@@ -278,5 +279,5 @@ def test_rounding_and_order_make_no_difference(seed: int) -> None:
     points = random.normal(size=(60, 4)).astype(np.float32)
     diagram = compute(points, engine=ENGINE)[0]
     moved = Diagram(tuple(sorted_bars(bars + random.uniform(-4e-5, 4e-5, bars.shape)) for bars in diagram.bars))
-    assert not list(differences(moved, recheck.compute_again(points, MemoryRoom())))
+    assert not list(diagram_differences(moved, recheck.compute_again(points, MemoryRoom())))
     assert have_same_bars(moved, diagram)

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.topology import native
 from pytest_panic_doctor.topology.cloud import Filtration, filtration, h0_deaths, merge
 from pytest_panic_doctor.topology.native import (
+    ComputationProgress,
     DeadlineReached,
     MemoryReached,
-    Progress,
     StopRequested,
     memory_need,
     rips_bars,
@@ -255,7 +255,7 @@ def test_any_floats_end_in_a_diagram_or_a_sentence(square: NDArray[np.float32], 
 
 def test_a_deadline_ends_it_at_once_and_says_how_far_it_came() -> None:
     """In seconds of the processor, which others that want it do not lengthen."""
-    progress = Progress()
+    progress = ComputationProgress()
     distances = hard()
     begun = time.thread_time()
     with pytest.raises(DeadlineReached, match=r"ended after 0.6 s, its limit, in H[12], column [\d,]+ of [\d,]+"):
@@ -275,7 +275,7 @@ def test_a_deadline_that_is_over_ends_it_before_it_begins() -> None:
 
 @pytest.mark.parametrize("memory", [0, 1, 10_000, 100_000, 300_000, 1_000_000, 3_000_000])
 def test_memory_is_never_more_than_was_given(memory: int) -> None:
-    progress = Progress()
+    progress = ComputationProgress()
     with pytest.raises(MemoryReached, match=f"ended at {memory:,} bytes, its limit, in "):
         rips_bars(hard(), memory=memory, progress=progress, timeout=60)
     assert progress.memory == 0
@@ -283,7 +283,7 @@ def test_memory_is_never_more_than_was_given(memory: int) -> None:
 
 
 def test_what_it_needs_is_enough() -> None:
-    progress = Progress()
+    progress = ComputationProgress()
     distances = a_matrix(7, least=40)
     wanted = bars_of(distances)
     rips_bars(distances, progress=progress)
@@ -295,7 +295,7 @@ def test_what_it_needs_is_enough() -> None:
 
 
 def test_another_thread_sees_how_far_it_is_and_stops_it() -> None:
-    progress, failures, seen = Progress(), list[StopRequested](), set[int]()
+    progress, failures, seen = ComputationProgress(), list[StopRequested](), set[int]()
 
     def work() -> None:
         try:
@@ -403,7 +403,7 @@ def test_what_it_needs_is_known_beforehand(count: int, width: int) -> None:
     """By its own count, to a hundredth, where there are hardly any columns; with all pairs for edges it is the most."""
     distances = filtration(np.random.default_rng(count).normal(size=(count, width)).astype(np.float32))
     edges = int((distances[np.triu_indices(count, 1)] <= distances.max(axis=1).min()).sum())
-    progress, matrix = Progress(), within_room(distances)
+    progress, matrix = ComputationProgress(), within_room(distances)
     rips_bars(matrix, 1, overwrite=True, progress=progress)
     columns = 300_000
     assert (

@@ -52,7 +52,7 @@ class StopRequested(LimitReached):
     """Raised after `Progress.stop`."""
 
 
-class Progress:
+class ComputationProgress:
     """Progress of one computation. Other threads may read it, and stop the computation."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ def rips_bars(
     *,
     timeout: float | None = None,
     memory: int | None = None,
-    progress: Progress | None = None,
+    progress: ComputationProgress | None = None,
     kernel: str | None = None,
     overwrite: bool = False,
 ) -> tuple[NDArray[np.float32], ...]:
@@ -143,7 +143,7 @@ def rips_bars(
     """
     from pytest_panic_doctor.topology.native import _rips
 
-    reported = Progress() if progress is None else progress
+    reported = ComputationProgress() if progress is None else progress
     found = _rips.bars(
         check_matrix(distances),
         max_dim,
@@ -203,7 +203,7 @@ def check_matrix(distances: NDArray[np.float32]) -> NDArray[np.float32]:
     return distances
 
 
-def limit_error(limit: int, progress: Progress, timeout: float | None, memory: int | None) -> LimitReached:
+def limit_error(limit: int, progress: ComputationProgress, timeout: float | None, memory: int | None) -> LimitReached:
     """Exception for the number of a limit (`Limit` in src/control.hpp)."""
     if limit == 1:
         return DeadlineReached(f"ended after {timeout:g} s, its limit,", progress.place)
