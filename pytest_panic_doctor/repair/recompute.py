@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
-from secrets import randbits
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.compute.runner import Task
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.files import safe_file_name
+from pytest_panic_doctor.database.python_generation import new_id
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
@@ -273,18 +272,6 @@ def change(
 def format_time(moment: datetime) -> str:
     """A time as the database stores it: naive, with microseconds."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def new_id() -> str:
-    """An id as the research tool makes them, so that the order of ids stays that of time.
-
-    The tool's UUIDv7 are those of the library `uuid7`, after the draft that RFC 9562 replaced: 36 bits of seconds and
-    24 of their fraction come first.
-    """
-    sixteens, rest = divmod(time.time_ns(), 16_000_000_000)
-    high, rest = divmod(rest << 16, 16_000_000_000)
-    low = (rest << 12) // 16_000_000_000
-    return f"{sixteens:08x}{high:04x}{0x7000 | low:04x}{0x8000 | randbits(14):04x}{randbits(48):012x}"
 
 
 def computed_result(points: int, computed: Computed) -> RepairSummary:

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.python_generation import new_id
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
-from pytest_panic_doctor.repair.recompute import BusyCheck, format_time, never_busy, new_id
+from pytest_panic_doctor.repair.recompute import BusyCheck, format_time, never_busy
 from pytest_panic_doctor.rules import embedder as hooks
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, Embedder, EmbedderFault
 from pytest_panic_doctor.topology.vectors import find_defects

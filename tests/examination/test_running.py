@@ -17,13 +17,13 @@ from databases import LATER, LENGTH, TIME, Built, build, dump, uid
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import Computed, DiagramRunner, Task
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.python_generation import new_id
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.examination.running import Running, moment, said, youngest
 from pytest_panic_doctor.repair.journal import journal
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.recompute import new_id
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
