@@ -1,4 +1,4 @@
-"""One budget for several processes: who gets room, who waits, who has to go, and what the dead leave."""
+"""One budget for several processes: grants, queue, preemption, and cleanup after dead processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HERE = Path(__file__).parents[1] / "support"
 
 @pytest.fixture
 def room(tmp_path: Path) -> Callable[[int], Budget]:
-    """A budget that leaves so many MB beside this process and all that is below it."""
+    """A budget that leaves so many MB beside this process and its descendants."""
 
     def made(megabytes: int) -> Budget:
         return Budget(tmp_path / "budget", limit_for(tree_resident(os.getpid()) + megabytes * MB))
@@ -41,7 +41,7 @@ def room(tmp_path: Path) -> Callable[[int], Budget]:
 
 @contextmanager
 def process(megabytes: int) -> Iterator[int]:
-    """A process that has about so much: its id."""
+    """Start a process of about this size; gives its id."""
     code = f"kept = b'x' * {max(0, megabytes - 10) * MB}; print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout
@@ -55,7 +55,7 @@ def small_database(_: Grant, seconds: float) -> None:
 
 
 class Impatient(Exception):
-    """Somebody does not wait."""
+    """A callback that fails if it is called: nothing may wait."""
 
 
 def impatient(_: Grant, seconds: float) -> None:
@@ -64,7 +64,7 @@ def impatient(_: Grant, seconds: float) -> None:
 
 
 def refused(budget: Budget, megabytes: int, *, alone: bool = False) -> bool:
-    """Whether there is no room for so much now."""
+    """Whether there is no room for this size now."""
     try:
         with budget.admit(megabytes * MB, "x", 1, impatient, exclusive=alone):
             return False
@@ -129,7 +129,7 @@ def test_alone_waits_for_everybody_and_then_nobody_comes(room: Callable[[int], B
 
 
 class Waiter:
-    """Somebody who waits in a thread of its own."""
+    """Waits for room in a thread."""
 
     def __init__(self, budget: Budget, name: str, megabytes: int, admitted: list[str], *, alone: bool = False) -> None:
         self.leave = threading.Event()
@@ -206,7 +206,7 @@ def test_the_one_admitted_last_has_to_go(room: Callable[[int], Budget]) -> None:
         assert grants[2].ended
         assert psutil.pid_exists(youngest)
         grants[2].release()
-        # The oldest asks: the younger one is killed at once, by whoever asks, and the oldest waits for its memory.
+        # The oldest asks: the younger one is killed at once, and the oldest waits for its memory.
         assert grants[0].grow(400 * MB) is GrowthDecision.WAIT
         assert psutil.Process(young).wait(5) is not None
         assert grants[1].ended
@@ -263,7 +263,7 @@ with budget.admit(int(sys.argv[3]), "holder", 7, lambda *_: print("waiting", flu
 
 
 def holder(budget: Budget, megabytes: int) -> subprocess.Popen[str]:
-    """A process that holds so much, or waits for it."""
+    """A process that holds this size, or waits for it."""
     command = [sys.executable, "-c", HOLDER, str(budget.file.path.parent), str(budget.limit), str(megabytes * MB)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -277,7 +277,7 @@ def test_a_dead_holder_frees_its_share(room: Callable[[int], Budget], number: si
         assert [held.points for held in budget.running()] == [7]
         assert refused(budget, 300)
         dying.send_signal(number)
-        # Not even waited for: a zombie holds nothing.
+        # A zombie holds nothing.
         until(lambda: budget.running() == [])
         assert not refused(budget, 300)
 
@@ -333,7 +333,7 @@ def test_a_folder_that_is_gone_ends_the_session(room: Callable[[int], Budget]) -
 
 
 def workers(budget_folder: Path, limit: int, engine: str, shares: Sequence[Sequence[tuple[float, float]]]) -> Results:
-    """Real workers, each a process with a runner, at one budget; what they said, and the most they had together."""
+    """Run real workers, each a process with a runner, with one budget; gives their results and their peak together."""
     environment = os.environ | {"PYTHONPATH": str(HERE)}
     commands = [
         [sys.executable, str(HERE / "compute_process.py"), str(budget_folder), str(limit), engine, json.dumps(share)]
@@ -352,7 +352,7 @@ def workers(budget_folder: Path, limit: int, engine: str, shares: Sequence[Seque
 
 
 class Line(TypedDict, total=False):
-    """What a worker says of a task."""
+    """The result that a worker prints for a task."""
 
     done: float
     failed: float
@@ -361,7 +361,7 @@ class Line(TypedDict, total=False):
 
 
 class Results:
-    """What workers said."""
+    """The results of workers."""
 
     def __init__(self, lines: list[Line], most: int) -> None:
         self.most = most

@@ -1,4 +1,4 @@
-"""The child process: what it says, what it imports, and that it dies with its parent."""
+"""The child process: its frames, its imports, and its end with its parent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def child_of(engine: str, threads: int = 1) -> Iterator[Child]:
 def frames(
     child: Child, until: tuple[str, ...] = ("done", "refused", "unable", "ended"), seconds: float = 30
 ) -> list[Frame]:
-    """What the child says, up to the frame that ends a task."""
+    """The child's frames, up to the one that ends a task."""
     said: list[Frame] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -284,7 +284,7 @@ time.sleep(60)
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it still runs: one that is dead and waits to be collected by init has no memory and does nothing."""
+    """Whether it still runs; zombies count as ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -31,6 +31,6 @@ def test_memory_of_native_is_arithmetic_and_the_cloud_is_there_twice() -> None:
     [(1_124, "native", 0.27, 61), (2_500, "native", 1.7, 105), (1_124, "giotto-ph", 69, 488), (783, "gudhi", 19, 259)],
 )
 def test_it_is_near_what_was_measured(distinct: int, engine: str, seconds: float, megabytes: float) -> None:
-    """CPU seconds and peaks of whole processes (benchmarks/README.md)."""
+    """CPU seconds and peaks of complete processes (benchmarks/README.md)."""
     assert estimate(distinct, engine).seconds == pytest.approx(seconds, rel=0.4)
     assert memory(distinct, engine, distinct * 3072) == pytest.approx(megabytes * 1e6, rel=0.3)

@@ -127,7 +127,7 @@ def test_without_a_limit_it_is_the_machine(tmp_path: Path) -> None:
 
 
 EATER = "import sys, time, subprocess; kept = b'x' * int(sys.argv[1]); {}; print('ready', flush=True); time.sleep(60)"
-"""A process with so many bytes, and perhaps something below it."""
+"""A process with this many bytes, and optionally a child."""
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_process_that_is_gone_has_nothing() -> None:
         deadline = time.monotonic() + 20
         while start_time(process.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
-        # Now a zombie: ended, and not waited for.
+        # Now a zombie.
         assert (start_time(process.pid), resident(process.pid), tree_resident(process.pid)) == (0.0, 0, 0)
     assert (start_time(process.pid), resident(process.pid), tree_resident(process.pid)) == (0.0, 0, 0)
     assert peak(process.pid) == 0

@@ -1,4 +1,4 @@
-"""What fits on a cluster, and how many may be in flight."""
+"""What fits on a cluster, and how many tasks may be submitted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ASKS = st.lists(
 
 
 def in_flight(nodes: list[Node], ask: ResourceRequest) -> int:
-    """How many tasks are put in flight before the pressure comes back."""
+    """How many tasks are submitted before back-pressure stops more."""
     flights: list[ResourceRequest] = []
     while has_room(flights, nodes):
         flights.append(ask)

@@ -1,4 +1,4 @@
-"""A real cluster of several nodes on this machine: what a task answers, and what is seen of nodes that come and go."""
+"""A real cluster of several nodes on this machine: answers of tasks, and nodes that join and leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENGINE = load_engine()
 
 @pytest.fixture
 def link(running: Running, tmp_path: Path) -> Iterator[ClusterClient]:
-    """Joined to it."""
+    """A client joined to the cluster."""
     joined = ClusterClient(running.address, 10**9, tmp_path)
     yield joined
     joined.close()
@@ -37,7 +37,7 @@ def ordered(engine: str = "auto", *, stored: int = 3, memory: int = 0, timeout: 
 
 
 def answers(link: ClusterClient, count: int, seconds: float = 30) -> dict[str, ClientAnswer]:
-    """What comes back, by key."""
+    """The answers by key."""
     found: dict[str, ClientAnswer] = {}
     deadline = time.monotonic() + seconds
     while len(found) < count and time.monotonic() < deadline:

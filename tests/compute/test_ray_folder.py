@@ -1,4 +1,4 @@
-"""A local Ray keeps its files where its sockets have room, whatever TMPDIR is."""
+"""A local Ray's folder has a path short enough for sockets, for any TMPDIR."""
 
 from __future__ import annotations
 

@@ -37,25 +37,25 @@ from pytest_panic_doctor.topology.engines import load_engine
 
 @pytest.fixture
 def budget(tmp_path: Path) -> Budget:
-    """Room enough for everything."""
+    """A budget large enough for all tests."""
     return Budget(tmp_path / "budget", 8_000_000_000)
 
 
 @pytest.fixture
 def tight(tmp_path: Path) -> Callable[[int], Budget]:
-    """A budget that leaves so many MB to a child beside this process and all that is below it."""
+    """A budget that leaves so many MB to a child beside this process and its descendants."""
     return lambda megabytes: Budget(tmp_path / "tight", limit_for(tree_resident(os.getpid()) + megabytes * 10**6))
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """No test leaves a child, nor a dead one that nobody collected."""
+    """No test leaves a child or a zombie."""
     yield
     assert children() == []
 
 
 def processes() -> list[psutil.Process]:
-    """The children, and what is left of dead ones; not the cluster that other tests of this process may share."""
+    """The children and zombies, without the cluster that other tests may share."""
     found = []
     for each in psutil.Process().children():
         try:
@@ -231,7 +231,7 @@ def test_over_its_memory_alone_it_is_ended_and_its_memory_is_back(tight: Callabl
         assert 200 < int(match[1]) < 270
         assert failed.peak_memory <= 270e6
         assert float(match[2]) * 1e9 >= 1.5 * budget.limit
-        # The same DiagramRunner goes on, and knows no grudge.
+        # The same DiagramRunner continues normally.
         assert runner.compute(Task(order(60, 0.01))).distinct == 3
 
 
@@ -272,7 +272,7 @@ def test_it_is_held_still_until_the_room_is_there(budget: Budget, monkeypatch: p
     grow = Grant.grow
 
     def crowded(grant: Grant, size: int) -> GrowthDecision:
-        # As where another child was ended for this one, and is not gone yet.
+        # As if another child was ended for this one and is not gone yet.
         if len(seen) < 20:
             seen.append(psutil.Process(grant.lease.child).status())
             return GrowthDecision.WAIT
@@ -321,7 +321,7 @@ def test_it_cannot_grow_while_somebody_keeps_the_ledger(tight: Callable[[int], B
 
 
 class Sampled:
-    """The most that this process and all below it have together, looked at every few milliseconds."""
+    """The peak of this process and its descendants together, polled every few milliseconds."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -444,7 +444,7 @@ def test_one_that_has_to_make_room_begins_again_alone(budget: Budget) -> None:
         thread.start()
         wait_until(lambda: any(held.stage.startswith("H0") for held in budget.running()))
         (first,) = budget.running()
-        # As another worker does that needs the room, where it came before it knew the child, and could not kill it.
+        # As another worker does that needs the room before the child's pid is known, so that it cannot kill it.
         with budget.file.change() as ledger:
             (held,) = ledger.holders.values()
             held.ended = True
@@ -489,7 +489,7 @@ def test_an_idle_child_is_given_up_while_waiting(budget: Budget, monkeypatch: py
     with DiagramRunner(budget=budget) as runner:
         runner.compute(Task(order()))
         assert len(children()) == 1
-        # So that the next is expected to need more than the idle child has already.
+        # So that the next task is estimated to need more than the idle child has.
         monkeypatch.setattr("pytest_panic_doctor.compute.estimate.CHILD", 4_000_000_000)
         with budget.admit(1, "other", 1, lambda *_: None, exclusive=True):
             waiting = threading.Thread(target=lambda: runner.compute(Task(order())))
@@ -546,7 +546,7 @@ def test_ctrl_c_leaves_no_child(tmp_path: Path, when: float) -> None:
 
 def test_ctrl_c_in_the_moment_of_the_start_leaves_no_child(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(subprocess.Popen[bytes]):
-        """A process whose start is interrupted as soon as it is there, and nobody has its name yet."""
+        """A process whose start is interrupted before its pid is recorded."""
 
         def __init__(self, command: list[str], **options: Any) -> None:
             super().__init__(command, **options)

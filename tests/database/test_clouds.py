@@ -1,4 +1,4 @@
-"""The stored cloud: every usable vector of the newest, in sequence order, and why where it is not whole."""
+"""The stored cloud: the newest usable vectors in sequence order, and the reasons if it is incomplete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a database so that SQLite itself refuses to write, and nothing stays behind."""
+"""Reading a database: SQLite itself refuses to write, and no file is left behind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_path_that_is_no_utf8_is_read(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["delete", "wal"])
 def quiet(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A database that nobody has open."""
+    """A database that no program has open."""
     path = tmp_path / "x.sqlite"
     make(path, request.param).close()
     return path
@@ -83,7 +83,7 @@ def test_a_read_only_folder_can_be_read(quiet: Path) -> None:
 
 
 class read_only:  # noqa: N801 - reads as a word
-    """A folder that cannot be written: by its mode, or for root, whom modes do not stop, by a read-only mount."""
+    """A folder that cannot be written: by its mode, or as root by a read-only mount."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

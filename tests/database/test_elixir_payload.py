@@ -1,4 +1,4 @@
-"""Diagrams and Lyapunov results of the Elixir generation: the same values as elsewhere, or why there are none."""
+"""Diagrams and Lyapunov results of the Elixir generation: the values of the Python generation, or an error."""
 
 from __future__ import annotations
 

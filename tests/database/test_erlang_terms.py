@@ -121,7 +121,7 @@ LEAVES: st.SearchStrategy[Term] = NUMBERS | ATOMS | st.binary(max_size=300)
 
 
 def nested(depth: int) -> st.SearchStrategy[Term]:
-    """Terms of so many levels at most."""
+    """Terms of at most this many levels."""
     if not depth:
         return LEAVES | st.just([])
     inner = nested(depth - 1)
@@ -176,7 +176,7 @@ def test_a_torn_term_and_one_with_more_behind_it_are_refused(value: Term, data: 
 
 
 def ends(data: bytes) -> None:
-    """What is read of any bytes is a value that can be written again, or one sentence."""
+    """Any bytes give a value that can be written again, or one sentence."""
     why = ""
     try:
         value = decode(data)
@@ -268,7 +268,7 @@ def test_what_is_no_term_is_not_written(value: Term, why: str) -> None:
 
 
 def peak(data: bytes) -> int:
-    """The bytes that are held while something is refused."""
+    """Peak bytes while a term is refused."""
     tracemalloc.start()
     try:
         with pytest.raises(ErlangTermError):
@@ -305,7 +305,7 @@ def test_erlang_reads_what_is_written_and_writes_the_same(tmp_path: Path) -> Non
 
 
 def made(chance: Random, depth: int) -> Term:
-    """A term of so many levels at most."""
+    """A term of at most this many levels."""
     integers = [chance.randrange(-300, 300), chance.getrandbits(80), -chance.getrandbits(31), -chance.getrandbits(33)]
     others: list[Term] = [chance.gauss(0, 1), float(chance.randrange(4)), chance.randbytes(9), Atom("inf"), Atom("é€")]
     if not depth:

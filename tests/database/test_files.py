@@ -1,4 +1,4 @@
-"""A file is whole, or as it was before."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_second_user_writes_what_the_group_may_write(tmp_path: Path) -> None:
     ids=["file writable", "sticky", "neither", "sticky, another's", "no file"],
 )
 def test_in_a_folder_of_others(tmp_path: Path, folder_mode: int, file_mode: int | None, said: str) -> None:
-    """A file that may be written is, in place, and keeps its owner; what cannot be written is told before."""
+    """A writable file is written in place and keeps its owner; others are refused before."""
     folder = tmp_path / "theirs"
     folder.mkdir()
     path = folder / "r.json"

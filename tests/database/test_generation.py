@@ -1,4 +1,4 @@
-"""What the doctor knows of each generation: against its SQLModel classes, and against files of all schemas."""
+"""Each generation compared with its SQLModel classes, and with files of all schemas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOON = datetime(2026, 7, 10, 12, 0, 0, 5, tzinfo=timezone(timedelta(hours=2)))
 
 @pytest.fixture
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """An Elixir file of the schema that the test asks for, the newest unless it says otherwise."""
+    """An Elixir file of the test's schema, the newest by default."""
     schema = getattr(request, "param", 7)
     with closing(sqlite3.connect(elixir_file(tmp_path, "--schema", str(schema)))) as connection:
         connection.isolation_level = None
@@ -128,7 +128,7 @@ def test_the_models_make_what_the_tools_migrations_make(db: sqlite3.Connection, 
 
 
 def without_defaults(row: tuple[object, ...], pragma: str) -> tuple[str, ...]:
-    """What one row of a PRAGMA says: references without the order in which they are counted."""
+    """One row of a PRAGMA: references without their number."""
     return tuple(map(str, row[2:] if pragma == "foreign_key_list" else row))
 
 

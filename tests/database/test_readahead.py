@@ -1,4 +1,4 @@
-"""Reading ahead: only where it pays, the whole file, and gone when its parent is."""
+"""Reading ahead: only if worthwhile, the complete file, and ended with its parent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_panic_doctor.database.readahead import LEAST_FILE, PART_OF_FREE, Rea
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A file just large enough, in as good as no blocks."""
+    """A sparse file just large enough."""
     path = tmp_path / "x.sqlite"
     with path.open("wb") as file:
         file.truncate(LEAST_FILE)
@@ -36,7 +36,7 @@ def test_only_a_file_that_is_large_and_fits_is_wanted(large: Path, tmp_path: Pat
 
 
 def test_it_reads_the_whole_file_and_ends(large: Path) -> None:
-    # What it asked the kernel for is told of a process that has ended and that nobody has waited for.
+    # The kernel still reports what a zombie has read.
     process = subprocess.Popen([sys.executable, "-I", "-S", "-c", readahead.READER, str(large)])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     asked = int(Path(f"/proc/{process.pid}/io").read_text().split()[1])

@@ -16,7 +16,7 @@ LENGTHS = st.floats(0, 1000, width=32)
 
 @st.composite
 def bars(draw: st.DrawFn, essential: int = 0) -> Bars:
-    """Any bars that keep the promises of a diagram."""
+    """Any bars that satisfy the invariants of a diagram."""
     pairs = draw(st.lists(st.tuples(LENGTHS, LENGTHS), max_size=20))
     rows = [sorted(pair) for pair in pairs] if not essential else [[0, max(pair)] for pair in pairs]
     return sorted_bars(rows + [[0, math.inf]] * essential)

@@ -33,7 +33,7 @@ INF = math.inf
 
 @pytest.fixture(params=ENGINE_NAMES, scope="module")
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Each engine that comes with the doctor."""
+    """Each built-in engine."""
     try:
         return load_engine(request.param)
     except DoctorError as missing:
@@ -55,7 +55,7 @@ def assert_bars(found: Bars, wanted: Sequence[tuple[float, float]]) -> None:
 
 
 def assert_same(found: Diagram, other: Sequence[NDArray[np.floating]]) -> None:
-    """Equal bars one to one, those of no length left out."""
+    """Assert equal bars one to one, without those of length 0."""
     for mine, theirs in zip(found.bars, other, strict=True):
         ordered = sorted_bars([bar for bar in theirs if bar[1] - bar[0] > 1e-6])
         kept = mine[mine[:, 1] - mine[:, 0] > 1e-6]

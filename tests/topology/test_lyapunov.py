@@ -1,4 +1,4 @@
-"""The Lyapunov exponent: what the research tool stored, and what its definition says of simple trajectories."""
+"""The Lyapunov exponent: the research tool's stored results, and simple trajectories by its definition."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def bars_of(distances: Filtration, max_dim: int = 2) -> list[list[list[float]]]:
 
 
 def hard(count: int = 200) -> Filtration:
-    """Near-equidistant points, whose H2 takes for ever."""
+    """Near-equidistant points, whose H2 is infeasible."""
     points = np.random.default_rng(0).normal(size=(count, 768))
     return filtration((points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32))
 
@@ -254,7 +254,7 @@ def test_any_floats_end_in_a_diagram_or_a_sentence(square: NDArray[np.float32], 
 
 
 def test_a_deadline_ends_it_at_once_and_says_how_far_it_came() -> None:
-    """In seconds of the processor, which others that want it do not lengthen."""
+    """Measured in CPU seconds, which other processes do not lengthen."""
     progress = ComputationProgress()
     distances = hard()
     begun = time.thread_time()
@@ -366,7 +366,7 @@ def test_the_matrix_is_only_read() -> None:
 
 
 def within_room(distances: Filtration) -> Filtration:
-    """A copy that may be computed over; what is beyond the last point is nothing that may be read."""
+    """A copy that may be overwritten; what is beyond the last point must not be read."""
     matrix = room(len(distances))
     matrix[:] = np.nan
     matrix[:, : len(distances)] = distances
@@ -400,7 +400,7 @@ def test_only_a_room_is_written_over() -> None:
 @pytest.mark.parametrize("count", [400, 640, 1025])
 @pytest.mark.parametrize("width", [2, 40])
 def test_what_it_needs_is_known_beforehand(count: int, width: int) -> None:
-    """By its own count, to a hundredth, where there are hardly any columns; with all pairs for edges it is the most."""
+    """Equal to the engine's own count within 1 % if there are hardly any columns; an upper bound with all pairs."""
     distances = filtration(np.random.default_rng(count).normal(size=(count, width)).astype(np.float32))
     edges = int((distances[np.triu_indices(count, 1)] <= distances.max(axis=1).min()).sum())
     progress, matrix = ComputationProgress(), within_room(distances)

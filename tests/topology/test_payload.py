@@ -1,4 +1,4 @@
-"""The payload: what is written is read, by the research tool too, and nothing hostile does harm."""
+"""The payload: written and read, by the research tool too; damaged and malicious ones are refused."""
 
 from __future__ import annotations
 
@@ -345,11 +345,11 @@ def test_a_length_that_is_no_number_is_refused(shape: str) -> None:
         decode(with_member(npy(described(shape), bytes(8))))
 
 
-# What is hostile
+# What is malicious
 
 
 class Planted:
-    """Leaves a mark where it is unpickled."""
+    """Leaves a mark when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -505,7 +505,7 @@ def broken(payload: bytes, place: int) -> bytes:
 
 
 def judged(payload: bytes) -> object:
-    """What a payload decodes to, or what is said of it."""
+    """The decoded payload, or the message of the error."""
     try:
         found = decode(payload)
     except PayloadError as error:

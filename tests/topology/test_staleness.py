@@ -1,4 +1,4 @@
-"""Whether a diagram is of a cloud: by its fingerprint, and by H0 where it has none."""
+"""Whether a diagram belongs to a cloud: by its fingerprint, and by H0 without one."""
 
 from __future__ import annotations
 
