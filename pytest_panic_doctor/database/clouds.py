@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -52,6 +52,10 @@ FETCH_SIZE = 1000
 """Rows fetched at a time."""
 
 
+MODEL_TYPE_KEY = "doctor_text_models"
+"""The ini key that names embedding models of texts; `doctor_image_models` names those of images."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredCloud:
     """The point cloud of (run, embedding model).
@@ -60,13 +64,13 @@ class StoredCloud:
         points: float32, shape (n, width), in sequence order: the newest usable vector of each invocation of the model's
             type.
         invocations: The number of points there should be.
-        blocks: What makes the cloud incomplete or unusable, one clause for each rule. If there is any, points are
-            missing and no diagram may be computed.
+        blocks: What makes the cloud incomplete or unusable: a clause for each rule that finds it, or for the ini key
+            that is missing. If there is any, points are missing and no diagram may be computed.
     """
 
     points: NDArray[np.float32]
     invocations: int
-    blocks: tuple[str, ...]
+    blocks: Mapping[str, str]
 
     @property
     def complete(self) -> bool:
@@ -176,14 +180,14 @@ def load_cloud(
     """
     if kind is None:
         block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
-        return StoredCloud(np.empty((0, width), np.float32), 0, (block,))
+        return StoredCloud(np.empty((0, width), np.float32), 0, {MODEL_TYPE_KEY: block})
     rows = read_embeddings(db, f"{UNORDERED}", (model, run, kind), space)
     if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
         # Sorted here, because SQLite would sort the rows with their vectors, 3 KB each.
         rows.sort(key=itemgetter(3, 0))
         vectors = [row[2] for row in rows]
         if (points := usable_vectors(vectors, width)) is not None:
-            return StoredCloud(points, len(rows), ())
+            return StoredCloud(points, len(rows), {})
     else:
         rows = read_embeddings(
             db, f"{UNORDERED} ORDER BY i.sequence_number, i.rowid, {NEWEST_EMBEDDING}", (model, run, kind), space
@@ -228,15 +232,17 @@ def choose_vectors(candidates: Sequence[Sequence[object]], width: int) -> Stored
     missing = sum(not vectors for vectors in candidates)
     good = [vector for index, vector in enumerate(first) if index not in flawed and isinstance(vector, bytes)]
     points = np.frombuffer(b"".join(good), "<f4").reshape(len(good), width)
-    return StoredCloud(points, len(candidates), tuple(describe_blocks(len(candidates), missing, unusable, width)))
+    return StoredCloud(points, len(candidates), dict(describe_blocks(len(candidates), missing, unusable, width)))
 
 
-def describe_blocks(count: int, missing: int, unusable: Counter[VectorDefect], width: int) -> Iterator[str]:
-    """What makes a cloud incomplete or unusable, one clause for each rule."""
+def describe_blocks(count: int, missing: int, unusable: Counter[VectorDefect], width: int) -> Iterator[tuple[str, str]]:
+    """Yield what makes a cloud incomplete or unusable: the rule that finds it, and a clause that ends in its name."""
     if missing:
         has = "has" if missing == 1 else "have"
-        yield f"{missing:,} of {count:,} invocations {has} no embedding (embedding-missing)"
+        rule = "embedding-missing"
+        yield rule, f"{missing:,} of {count:,} invocations {has} no embedding ({rule})"
     if unusable:
         kinds = ", ".join(f"{number:,} {flaw.clause(number, width)}" for flaw, number in unusable.most_common())
         total = unusable.total()
-        yield f"{total:,} of {count:,} vectors {'is' if total == 1 else 'are'} unusable: {kinds} (embedding-vector)"
+        rule = "embedding-vector"
+        yield rule, f"{total:,} of {count:,} vectors {'is' if total == 1 else 'are'} unusable: {kinds} ({rule})"

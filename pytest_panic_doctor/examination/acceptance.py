@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.examination.baseline import Known, load, of, split
 from pytest_panic_doctor.examination.examiner import Outcome
-from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.examination.settings import Settings, Severity
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.rules.base import Finding
 
@@ -21,7 +20,7 @@ class AcceptancePolicy:
 
     def __init__(self, settings: Settings) -> None:
         """Read the baseline, if there is one; raises `BadBaseline`."""
-        self.severity: Mapping[str, str] = settings.severity
+        self.severity = settings.severity
         self.writing = settings.baseline_write
         there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
         self.known: Known = (
@@ -46,13 +45,12 @@ class AcceptancePolicy:
         return replace(outcome, status="passed", findings=(), accepted=old, accepted_by="baseline", note=note)
 
     def _accepted_by_severity(self, rule: str, findings: tuple[Finding, ...]) -> str:
-        said = self.severity.get(rule, "error")
+        severity = self.severity.get(rule, Severity())
         count = sum(max(1, finding.count) for finding in findings)
-        if said == "warn":
-            return "a warning by doctor_severity"
-        if said.startswith("warn <= ") and count <= (most := int(said.removeprefix("warn <= "))):
-            return f"a warning by doctor_severity: {plural(count, 'row')}, up to {most:,} allowed"
-        return ""
+        if not severity.accepts(count):
+            return ""
+        limit = "" if severity.most is None else f": {plural(count, 'row')}, up to {severity.most:,} allowed"
+        return f"a warning by doctor_severity{limit}"
 
     def _split_by_baseline(
         self, name: str, findings: tuple[Finding, ...]

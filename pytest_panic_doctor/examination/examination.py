@@ -22,8 +22,8 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
 from pytest_panic_doctor.examination.scheduling import MissingDiagram, Pair, distribute, missing_diagrams
-from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.examination.sharding import NO_SHARDING, Shard, ShardSelection, parse_shard, sampled
+from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
+from pytest_panic_doctor.examination.sharding import ShardSelection, sampled
 from pytest_panic_doctor.formatting import did_you_mean, format_size
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule, Scope
@@ -136,8 +136,7 @@ class Examination:
     @property
     def switched_off(self) -> int:
         """How many rules `doctor_severity` leaves out."""
-        severity = self.settings.severity
-        return 0 if self.settings.rules else sum(severity.get(rule) == "off" for rule in self.rules)
+        return 0 if self.settings.rules else sum(map(self.settings.switches_off, self.rules))
 
     def entries(self) -> Iterable[Entry]:
         """All items of this session, in their order: those of its shard, where it is one of several, and its sample."""
@@ -195,7 +194,7 @@ class Examination:
     def in_sample(self, entry: Entry) -> bool:
         """Whether an item is looked at: one of a cheap rule always, one of an expensive rule in its turn."""
         sample = self.settings.sample
-        return sample is None or not self.rules[entry.rule].expensive or sampled(entry, *sample)
+        return sample is None or not self.rules[entry.rule].expensive or sampled(entry, sample)
 
     def sample_size(self) -> tuple[int, int]:
         """How many items of expensive rules are in the sample, and how many there are."""
@@ -221,7 +220,7 @@ class Examination:
     @property
     def shard(self) -> Shard:
         """Which of how many shards this session is."""
-        return parse_shard(self.settings.shard) if self.settings.shard else NO_SHARDING
+        return self.settings.shard or NO_SHARDING
 
     @cached_property
     def share(self) -> ShardSelection:
@@ -338,12 +337,12 @@ def selected_rules(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
 
     A deep rule has items with `--doctor-deep` too, and where a sample of them is asked for.
     """
-    named, severity = settings.rules, settings.severity
+    named = settings.rules
     deep = settings.deep or settings.sample is not None
     return [
         rule
         for rule in rules.values()
-        if rule.id in named or (not named and severity.get(rule.id) != "off" and (deep or not rule.deep))
+        if rule.id in named or (not named and not settings.switches_off(rule.id) and (deep or not rule.deep))
     ]
 
 
@@ -351,7 +350,7 @@ def check_items(
     db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: MemoryRoom, workers: int
 ) -> None:
     """Raise `TooLarge` where pytest cannot hold as many items as there are, before it tries."""
-    mine = parse_shard(settings.shard) if settings.shard else NO_SHARDING
+    mine = settings.shard or NO_SHARDING
     runs, items = manifests.counted(db, settings.experiments, rules, space)
     need = RUN_BYTES * runs * (1 + workers) + items // mine.of * (ITEM_BYTES + WORKER_ITEM_BYTES * max(0, workers - 1))
     fits = space.bytes - CONTROLLER_BYTES * bool(workers) * workers

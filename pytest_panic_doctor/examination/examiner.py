@@ -25,7 +25,6 @@ from pytest_panic_doctor.rules.base import (
     NotExaminable,
     Rule,
     RuleContext,
-    blocking_rules,
     remedy_of,
 )
 
@@ -108,12 +107,20 @@ SubjectFindings = tuple[Subject, tuple[Finding, ...]]
 
 
 class RepairNotPossible(Exception):
-    """A repair that could not be done; the text is one sentence that says why and what would help."""
+    """A repair that could not be done; the text is one sentence that says why and what would help.
 
-    def __init__(self, sentence: str, measures: Mapping[str, Number] | None = None) -> None:
-        """`measures` as those of an `Outcome`."""
+    Attributes:
+        measures: As those of an `Outcome`.
+        blocked_by: The rules that must be healthy first.
+    """
+
+    def __init__(
+        self, sentence: str, measures: Mapping[str, Number] | None = None, blocked_by: Iterable[str] = ()
+    ) -> None:
+        """Keep the sentence and what belongs to it."""
         super().__init__(sentence)
         self.measures = measures or {}
+        self.blocked_by = frozenset(blocked_by)
 
 
 class Repairer(Protocol):
@@ -359,7 +366,8 @@ class Examiner:
             left = self.look(rule, subject)
         except RepairNotPossible as failure:
             note = f"not repaired: {failure}"
-            if left_out := list(filter(self.left_out, blocking_rules(rule, note))):
+            blocking = [name for name in rule.requires if name in failure.blocked_by]
+            if left_out := list(filter(self.left_out, blocking)):
                 which = "that rule" if len(left_out) == 1 else "those rules"
                 note += f"; blocked by {' and '.join(left_out)}: run {which} too"
             return Outcome("failed", findings, note=note, measures=failure.measures)

@@ -28,7 +28,7 @@ def prerequisites(examination: Examination, policy: AcceptancePolicy) -> Iterato
     rules = [
         rule
         for name, rule in examination.rules.items()
-        if name in DECISIVE and name not in elsewhere and examination.settings.severity.get(name) != "off"
+        if name in DECISIVE and name not in elsewhere and not examination.settings.switches_off(name)
     ]
     if not rules:
         return

@@ -37,11 +37,6 @@ class Result:
         begun in time is `late`."""
         return "late" if self.not_started else "warned" if self.accepted and self.outcome == "passed" else self.outcome
 
-    @property
-    def messages(self) -> str:
-        """What its findings say, without where they are, a line each."""
-        return "\n".join(str(finding["message"]) for finding in self.findings)
-
     def as_dict(self) -> dict[str, object]:
         """The item as the JSON report prints it."""
         plain: dict[str, object] = {

@@ -2,10 +2,89 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The `number`-th of `of` equal parts; the first is 1."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        """The part as it is written on the command line, e.g. `2/7`."""
+        return f"{self.number}/{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `K/N`; blanks are ignored.
+
+        Args:
+            text: What the user wrote.
+
+        Returns:
+            The part. `number` may be larger than `of`: the caller says what is wrong then.
+
+        Raises:
+            ValueError: The text is not two positive integers with a slash between them.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", "".join(text.split()))
+        if not match or not int(match[1]) or not int(match[2]):
+            raise ValueError(f"{text!r} is not K/N")
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard(Part):
+    """One part of the items, examined by one of several sessions."""
+
+    @property
+    def named(self) -> str:
+        """The shard in words, e.g. `shard 2 of 3`."""
+        return f"shard {self.number:,} of {self.of:,}"
+
+
+NO_SHARDING = Shard(1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Severity:
+    """How serious the findings of one rule are, from `doctor_severity`.
+
+    Attributes:
+        level: `error` fails the item, `warn` only warns, `off` leaves the rule out.
+        most: The number of rows up to which `warn` holds; None if there is no limit.
+    """
+
+    level: Literal["error", "warn", "off"] = "error"
+    most: int | None = None
+
+    def __str__(self) -> str:
+        """The severity as it is written in the ini file, e.g. `warn <= 10`."""
+        return self.level if self.most is None else f"{self.level} <= {self.most}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `error`, `warn`, `warn <= COUNT` or `off`.
+
+        Raises:
+            ValueError: The text is none of these.
+        """
+        match = re.fullmatch(r"(error|warn|off)|warn<=(\d+)", re.sub(r"\s*<=\s*", "<=", text.strip()))
+        if not match:
+            raise ValueError(f"{text!r} is not a severity")
+        if match[2]:
+            return cls("warn", int(match[2]))
+        return cls(match[1])  # type: ignore[arg-type]
+
+    def accepts(self, count: int) -> bool:
+        """Whether findings of `count` rows are only a warning."""
+        return self.level == "warn" and (self.most is None or count <= self.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +103,24 @@ class Settings:
     engine: str = "auto"
     baseline: Path | None = None
     baseline_write: bool = False
-    sample: tuple[int, int] | None = None
+    sample: Part | None = None
     deep: bool = False
     budget: float | None = None
-    severity: Mapping[str, str] = field(default_factory=dict)
+    severity: Mapping[str, Severity] = field(default_factory=dict)
     ray: str | None = None
     """The address of the Ray cluster that computes; None where this machine does."""
     reports: tuple[Path, ...] = ()
     max_quarantine: str | None = None
     """How many rows one quarantine may take, or which part of each table, as `5000` or `2%`; None: see `consent`."""
     demo: bool = False
-    shard: str | None = None
+    shard: Shard | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
     embed_cosine: float | None = None
     running: float = 3600.0
+
+    def switches_off(self, rule: str) -> bool:
+        """Whether `doctor_severity` leaves a rule out."""
+        return rule in self.severity and self.severity[rule].level == "off"
 
     def as_dict(self) -> dict[str, object]:
         """Plain values: for JSON, and for the way to an xdist worker."""
@@ -45,6 +128,9 @@ class Settings:
         plain["database"] = str(self.database)
         plain["reports"] = [str(path) for path in self.reports]
         plain["baseline"] = str(self.baseline) if self.baseline else None
+        plain["sample"] = [self.sample.number, self.sample.of] if self.sample else None
+        plain["shard"] = str(self.shard) if self.shard else None
+        plain["severity"] = {rule: str(severity) for rule, severity in self.severity.items()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     @classmethod
@@ -52,9 +138,13 @@ class Settings:
         """The inverse of `as_dict`."""
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
         reports, baseline = values.pop("reports"), values.pop("baseline")
+        sample, shard, severity = values.pop("sample"), values.pop("shard"), values.pop("severity")
         return cls(
             database=Path(str(values.pop("database"))),
             baseline=Path(str(baseline)) if baseline else None,
             reports=tuple(Path(str(path)) for path in reports) if isinstance(reports, tuple) else (),
+            sample=Part(*sample) if isinstance(sample, tuple) else None,
+            shard=Shard.parse(str(shard)) if shard else None,
+            severity={rule: Severity.parse(str(text)) for rule, text in severity.items()},  # type: ignore[attr-defined]
             **values,  # type: ignore[arg-type]
         )

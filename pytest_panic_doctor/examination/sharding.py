@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_panic_doctor.compute.estimate import seconds_at
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.manifest import Entry, Manifest
+from pytest_panic_doctor.examination.settings import NO_SHARDING, Part, Shard
 from pytest_panic_doctor.rules.base import RepairKind, Rule, Scope
 
 ITEM = 1.2e-3
@@ -46,39 +46,6 @@ TREE = ("diagram-current",)
 
 LONGEST = 1_000_000
 """A run's length above that is not believed."""
-
-FORM = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """The `number`-th of `of` shares; the first is 1."""
-
-    number: int
-    of: int
-
-    def __str__(self) -> str:
-        """As it stands on the command line."""
-        return f"{self.number}/{self.of}"
-
-    @property
-    def named(self) -> str:
-        """As a person says it."""
-        return f"shard {self.number:,} of {self.of:,}"
-
-
-NO_SHARDING = Shard(1, 1)
-
-
-def parse_shard(text: str) -> Shard:
-    """`2/3`; raises ValueError, with the end of a sentence, for anything that names no shard."""
-    match = FORM.fullmatch(text.replace(" ", ""))
-    if not match:
-        raise ValueError("is not K/N: give the shard's number and how many there are, e.g. 2/3")
-    number, of = int(match[1]), int(match[2])
-    if number > of:
-        raise ValueError(f"is beyond the last shard: there are {of:,}, so give 1/{of} to {of}/{of}")
-    return Shard(number, of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +153,9 @@ class ShardSelection:
         return entries if self._whole else filter(self.has, entries)
 
 
-def sampled(entry: Entry, part: int, parts: int) -> bool:
-    """Whether an item is in one of `parts` samples: by its subject, so that the items of one diagram stay together,
+def sampled(entry: Entry, part: Part) -> bool:
+    """Whether an item is in one of several samples: by its subject, so that the items of one diagram stay together,
     and whatever else the database gains or loses, each subject is in exactly one of them."""
     subject = entry.subject
     text = f"{subject.experiment} {subject.run} {subject.embedding_model}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % parts == part - 1
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % part.of == part.number - 1

@@ -121,7 +121,7 @@ def doubt(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredClou
 def unsure(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud, found: Doubt) -> str:
     """Return why it is unknown which of several diagrams is right; empty if the cloud can decide."""
     damage = upstream.upstream_damage(db, place.run, place.model, replacing=True)
-    blocks = [*cloud.blocks, *filter(None, [damage])]
+    blocks = [*cloud.blocks.values(), *filter(None, [damage])]
     if blocks and (found.valid or found.current):
         return f"the diagrams differ, and which of them is right is unknown: {'; '.join(blocks)}"
     return ""

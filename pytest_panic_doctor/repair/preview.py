@@ -117,7 +117,7 @@ class Planner:
             return "", {"rewritten": 1}
         if not cloud.complete:
             unless = ", unless the embedding hook helps" if self.embeds else ""
-            return f"blocked{unless}: {'; '.join(cloud.blocks)}", {}
+            return f"blocked{unless}: {'; '.join(cloud.blocks.values())}", {}
         replacing = any(valid(each.payload) for each in clouds.load_diagrams(db, run, model))
         if damage := upstream.upstream_damage(db, run, model, replacing=replacing):
             return f"rows of its run are damaged: {damage}", {}

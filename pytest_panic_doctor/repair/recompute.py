@@ -212,7 +212,8 @@ def check_computable(seen: DiagramSnapshot) -> None:
     if seen.busy:
         raise RepairFailed(seen.busy)
     if not seen.cloud.complete:
-        raise RepairFailed(f"the point cloud is blocked: {'; '.join(seen.cloud.blocks)}")
+        reasons = "; ".join(seen.cloud.blocks.values())
+        raise RepairFailed(f"the point cloud is blocked: {reasons}", blocked_by=seen.cloud.blocks)
     if seen.forbidden:
         raise RepairFailed(f"rows of its run are damaged: {seen.forbidden}")
     if not len(seen.cloud.points):
@@ -221,7 +222,8 @@ def check_computable(seen: DiagramSnapshot) -> None:
         raise RepairFailed("a diagram has no id, so that it cannot be written: give its row one, then run again")
     if len(seen.diagrams) > 1 and any(diagram.payload is not None for diagram in seen.diagrams):
         # Only one would be written, and the others stay as sick as they are.
-        raise RepairFailed(f"there are {len(seen.diagrams):,} diagrams instead of 1 (diagram-duplicate)")
+        message = f"there are {len(seen.diagrams):,} diagrams instead of 1 (diagram-duplicate)"
+        raise RepairFailed(message, blocked_by=["diagram-duplicate"])
 
 
 def task(seen: DiagramSnapshot, max_dim: int) -> Task:

@@ -127,7 +127,7 @@ class DatabaseRepairer:
                 return self._compute(rule, subject, later)
             return self._operations[rule.repair](rule, subject, findings)
         except RepairError as error:
-            raise RepairNotPossible(str(error)) from error
+            raise RepairNotPossible(str(error), blocked_by=error.blocked_by) from error
         except ComputationFailed as error:
             raise RepairNotPossible(str(error), {"seconds": error.seconds, "peak_memory": error.peak_memory}) from error
 

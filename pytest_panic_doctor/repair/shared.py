@@ -31,7 +31,7 @@ class ResultStore:
         """Yield the results of a rule within a subject; None in one part of the subject stands for any value."""
         for path in sorted((self.folder / rule).glob(self._name(subject, missing="*"))):
             plain = json.loads(path.read_text())
-            findings = tuple(Finding(**{**each, "ids": tuple(each["ids"])}) for each in plain["findings"])
+            findings = tuple(map(Finding.from_dict, plain["findings"]))
             yield RepairResult(plain["note"], plain["measures"], findings)
 
     def _name(self, subject: Subject, missing: str = "") -> str:

@@ -66,7 +66,7 @@ def undecided(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind
     cloud = duplicates.load_target_cloud(db, place)
     found = duplicates.doubt(db, place, cloud)
     if reason := duplicates.unsure(db, place, cloud, found):
-        raise RepairFailed(reason)
+        raise RepairFailed(reason, blocked_by=cloud.blocks)
     return found.current
 
 

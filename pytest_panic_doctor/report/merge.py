@@ -16,8 +16,8 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, item_name
 from pytest_panic_doctor.examination.result import Result, from_plain
-from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.examination.sharding import NO_SHARDING, Shard, ShardSelection, parse_shard
+from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
+from pytest_panic_doctor.examination.sharding import ShardSelection
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_json, write_lines
@@ -61,7 +61,7 @@ def read_shard_report(path: Path) -> ShardReport:
         head, settings = plain["doctor"], plain["doctor"]["settings"]
         if not head["version"] or "shards" in head:
             raise NotMergeable(f"--doctor-merge {path} is already merged: give the shards' own reports")
-        here = parse_shard(settings["shard"]) if settings["shard"] else NO_SHARDING
+        here = Shard.parse(settings["shard"]) if settings["shard"] else NO_SHARDING
         return ShardReport(path, here, head, settings, tuple(map(result, plain["items"])))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise NotMergeable(
@@ -77,6 +77,8 @@ def result(plain: Mapping[str, object]) -> Result:
     for finding in (*found.findings, *found.accepted):
         if not isinstance(finding["ids"], list) or not isinstance(finding["count"], int):
             raise TypeError("a finding without ids or count")
+        if not isinstance(finding.get("blocked_by", []), list):
+            raise TypeError("a finding whose blocked_by is no list")
     return found
 
 

@@ -91,9 +91,9 @@ def header(examination: Examination, cap: str | None) -> list[str]:
 def limits(examination: Examination) -> Iterator[str]:
     """What this session leaves out by its options."""
     if examination.settings.sample:
-        part, parts = examination.settings.sample
+        sample = examination.settings.sample
         taken, there = examination.sample_size()
-        yield f"sample {part} of {parts}: {taken:,} of {plural(there, 'item')} of expensive rules"
+        yield f"sample {sample.number} of {sample.of}: {taken:,} of {plural(there, 'item')} of expensive rules"
     if examination.settings.budget:
         yield f"no item is started after {format_duration_exact(examination.settings.budget)}"
 
@@ -245,7 +245,7 @@ def next_command(examination: Examination, results: Results) -> Iterator[str]:
         examination.repairable
         and not examination.verification.damaged
         and any(
-            item.findings and not text.is_unrepairable(examination.rules[item.rule], examination, item.messages)
+            item.findings and not text.is_unrepairable(examination.rules[item.rule], examination, item.findings)
             for item in results.items
             if item.outcome == "failed"
         )

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.database.clouds import MODEL_TYPE_KEY
 from pytest_panic_doctor.database.integrity import ABSENT
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, rule_of
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report.command_line import invoked_command
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, blocking_rules, remedy_of
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -24,8 +25,6 @@ FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
 WIDTH = 80
 LABEL_WIDTH = 48
-KIND_KEY = "doctor_text_models"
-"""The ini key that a finding names where nobody has said what a model embeds."""
 DASHED = 36
 """Characters of a UUID with dashes."""
 
@@ -54,7 +53,7 @@ def failure(outcome: Outcome, rule: Rule, examination: Examination, *, traces: b
     if examination.verification.damaged and rule.repair is not None:
         lines.append(examination.verification.refusal)
     elif not examination.settings.fix:
-        lines.append(next_step(rule, examination, ["\n".join(finding.message for finding in outcome.findings)]))
+        lines.append(next_step(rule, examination, [[finding.as_dict() for finding in outcome.findings]]))
     return "\n".join(lines)
 
 
@@ -85,30 +84,49 @@ def row_lines(finding: Finding) -> Iterator[str]:
         yield f"    {'  '.join(shown[start : start + 2])}"
 
 
-def is_unrepairable(rule: Rule, examination: Examination, said: str) -> bool:
-    """Whether --doctor-fix has no way to heal an item whose findings `said` this, a line each."""
+PlainFindings = Sequence[Mapping[str, object]]
+"""The findings of one item, as the JSON report prints them."""
+
+
+def is_unrepairable(rule: Rule, examination: Examination, findings: PlainFindings) -> bool:
+    """Whether --doctor-fix cannot repair an item that has these findings."""
     no_hook = rule.repair is RepairKind.EMBED and not examination.embeds
-    lines = said.splitlines()
-    untaken = bool(lines) and all(NOT_REPAIRED in line for line in lines)
+    excluded = bool(findings) and all(NOT_REPAIRED in str(each["message"]) for each in findings)
     nothing = rule.repair is None or not examination.repairable
-    return nothing or no_hook or untaken or bool(blocking_rules(rule, said)) or KIND_KEY in said
+    return nothing or no_hook or excluded or bool(blocked_by(rule, findings))
 
 
-def next_step(rule: Rule, examination: Examination, said: Sequence[str]) -> str:
-    """What to do about a rule that is sick; `said` is what the findings of each of its sick items say."""
-    if any(ABSENT in each for each in said):
+def blocked_by(rule: Rule, findings: PlainFindings) -> list[str]:
+    """What must be corrected before an item can be repaired: rules in the order of `requires`, or an ini key."""
+    named = {str(name) for each in findings for name in each.get("blocked_by", ())}  # type: ignore[attr-defined]
+    return [name for name in (MODEL_TYPE_KEY, *rule.requires) if name in named]
+
+
+def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFindings]) -> str:
+    """What to do about a sick rule.
+
+    Args:
+        rule: The rule.
+        examination: The session.
+        items: The findings of each failed item of the rule.
+
+    Returns:
+        One clause for a person.
+    """
+    messages = [str(each["message"]) for findings in items for each in findings]
+    if any(ABSENT in each for each in messages):
         return "nothing repairs this until that is removed"
     if rule.repair is None:
-        remedy = remedy_of(rule, [line for each in said for line in each.splitlines()])
+        remedy = remedy_of(rule, messages)
         return f"nothing repairs this: {remedy}" if remedy else "nothing repairs this"
     if not examination.repairable:
         return f"not repaired yet: this doctor only examines a database of {examination.origin.split(',')[0]}"
     if rule.repair is RepairKind.EMBED and not examination.embeds:
         return "repaired by --doctor-fix where a conftest.py provides an embedding hook (pytest_doctor_embed)"
-    if said and all(is_unrepairable(rule, examination, each) for each in said):
-        if any(KIND_KEY in each for each in said):
-            return f"blocked: say in {KIND_KEY} or doctor_image_models what the model embeds"
-        first = list(dict.fromkeys(name for each in said for name in blocking_rules(rule, each)))
+    if items and all(is_unrepairable(rule, examination, each) for each in items):
+        first = list(dict.fromkeys(name for each in items for name in blocked_by(rule, each)))
+        if MODEL_TYPE_KEY in first:
+            return f"blocked: say in {MODEL_TYPE_KEY} or doctor_image_models what the model embeds"
         if not first:
             return "nothing repairs this until what the findings name is corrected"
         return f"blocked by {' and '.join(first)}: repair {'that' if len(first) == 1 else 'those'} first"
@@ -143,7 +161,7 @@ def rerun_command(examination: Examination, *options: str, rules: Sequence[str] 
     named = settings.rules if rules is None else rules
     chosen = [f"--doctor-rule {name}" for name in named]
     chosen += [f"--doctor-experiment {dashed(each)}" for each in settings.experiments]
-    chosen += [f"--doctor-sample {'/'.join(map(str, settings.sample))}"] if settings.sample else []
+    chosen += [f"--doctor-sample {settings.sample}"] if settings.sample else []
     chosen += [f"--doctor-shard {settings.shard}"] if settings.shard else []
     chosen += ["--doctor-deep"] if settings.deep else []
     return command(settings, *options, *chosen, *chosen_words(examination, rules), program=examination.program)

@@ -70,7 +70,8 @@ class Finding:
 
     `message` is one sentence with the numbers. `ids` are the offending rows of `table` as stored (32 hex digits; as SQL
     spells it what is not a text), complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at
-    the moment of repair.
+    the moment of repair. `blocked_by` names what must be corrected before it can be repaired: rules, or the ini key
+    `doctor_text_models` if it is not known what the embedding model embeds.
     """
 
     rule: str
@@ -83,6 +84,7 @@ class Finding:
     count: int = 0
     rows: Rows | None = field(default=None, compare=False, repr=False)
     warning: bool = False
+    blocked_by: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -91,7 +93,7 @@ class Finding:
 
     def as_dict(self) -> dict[str, object]:
         """The finding as the JSON report prints it."""
-        return {
+        plain: dict[str, object] = {
             "rule": self.rule,
             "experiment": self.experiment,
             "run": self.run,
@@ -101,6 +103,13 @@ class Finding:
             "count": self.count,
             "message": self.message,
         }
+        return plain | ({"blocked_by": list(self.blocked_by)} if self.blocked_by else {})
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, object]) -> Finding:
+        """Make a finding from what `as_dict` printed."""
+        ids, blocked_by = plain["ids"], plain.get("blocked_by", ())
+        return cls(**{**plain, "ids": tuple(ids), "blocked_by": tuple(blocked_by)})  # type: ignore[arg-type]
 
 
 def all_room() -> MemoryRoom:
@@ -253,8 +262,20 @@ class RuleContext:
         run: object = None,
         rows: Rows | None = None,
         warning: bool = False,
+        blocked_by: Iterable[str] = (),
     ) -> Finding:
-        """A finding about this subject; `count` defaults to the number of ids."""
+        """Make a finding about this subject.
+
+        Args:
+            message: One sentence with the numbers.
+            table: The table of `ids`.
+            ids: The damaged rows, as stored.
+            count: How many rows are damaged; the number of `ids` if it is not given.
+            run: The run that the finding is about; the subject's if it is not given.
+            rows: A query that finds all damaged rows again.
+            warning: Whether the item passes in spite of it.
+            blocked_by: The rules that must be healthy before it can be repaired, named in `requires` too.
+        """
         kept = tuple(format_id(value) for value in ids)
         return Finding(
             rule=self.rule,
@@ -267,6 +288,7 @@ class RuleContext:
             count=len(kept) if count is None else count,
             rows=rows,
             warning=warning,
+            blocked_by=tuple(blocked_by),
         )
 
     def finding_for_rows(
@@ -332,11 +354,6 @@ def remedy_of(rule: Rule, found: Iterable[str]) -> str:
     if rule.id != "file-integrity":
         return rule.manual_fix
     return "; ".join(dict.fromkeys(map(integrities.remedy, found))) or rule.manual_fix
-
-
-def blocking_rules(rule: Rule, text: str) -> list[str]:
-    """The rules that must be healthy first, where `text` says so: a clause about a block ends in its rule's name."""
-    return [name for name in rule.requires if f"({name})" in text]
 
 
 def rule(

@@ -190,13 +190,13 @@ def diagram_missing(context: RuleContext) -> Iterator[Finding]:
     cloud = cloud_of(context)
     message = f"the diagram of {plural(count, 'point')} {state}"
     if not cloud.complete:
-        message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks)}"
+        message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks.values())}"
     message += forbidden(context, replacing=False)
     if payloads:
         ids = [diagram.id for diagram in clouds.load_diagrams(context.db, run, model)]
-        yield context.finding(message, table="persistencediagram", ids=ids)
+        yield context.finding(message, table="persistencediagram", ids=ids, blocked_by=cloud.blocks)
     else:
-        yield context.finding(message, table="run", ids=[run])
+        yield context.finding(message, table="run", ids=[run], blocked_by=cloud.blocks)
 
 
 @rule(
@@ -286,5 +286,5 @@ def diagram_current(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable("there is no diagram that reads (see diagram-missing, diagram-valid)")
     context.examined(count, "persistencediagram")
     if cloud is not None and unknown:
-        message = f"whether the diagram is current is unknown: {'; '.join(cloud.blocks)}"
-        yield context.finding(message, table="persistencediagram", ids=unknown)
+        message = f"whether the diagram is current is unknown: {'; '.join(cloud.blocks.values())}"
+        yield context.finding(message, table="persistencediagram", ids=unknown, blocked_by=cloud.blocks)

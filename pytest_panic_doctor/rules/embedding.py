@@ -34,6 +34,7 @@ def unknown_kind(context: RuleContext) -> Finding:
         table="experimentconfig",
         ids=[str(context.subject.experiment)],
         count=1,
+        blocked_by=[clouds.MODEL_TYPE_KEY],
     )
 
 

@@ -37,7 +37,7 @@ def diagram_exact(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable("there is no diagram that reads (see diagram-missing, diagram-valid)")
     cloud = cloud_of(context)
     if not cloud.complete:
-        raise NotApplicable(f"its point cloud is unknown: {'; '.join(cloud.blocks)}")
+        raise NotApplicable(f"its point cloud is unknown: {'; '.join(cloud.blocks.values())}")
     doubtful = [(row, payload) for row, payload in known if context.deep or not recheck.own(payload, cloud.points)]
     if doubtful:
         if why := recheck.computable():

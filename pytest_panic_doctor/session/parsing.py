@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.settings import Part, Severity, Shard
 from pytest_panic_doctor.formatting import install_extra
 
 RAY = "ray"
@@ -106,6 +108,8 @@ HOUR = 3600.0
 """Seconds of an hour, the default of `doctor_running`."""
 UNITS = {"s": 1, "m": 60, "h": 3600}
 """Seconds of each unit."""
+MOST_SHARDS = 999_999
+"""The largest number of shards that is accepted."""
 
 
 def parse_limit(flag: str, value: object) -> str | None:
@@ -154,41 +158,44 @@ def parse_duration(flag: str, value: object, *, unit: bool = False) -> float | N
     return total
 
 
-def parse_fraction(flag: str, value: object) -> tuple[int, int] | None:
-    """Parse `K/N` with 1 <= K <= N.
+def parse_sample(value: object) -> Part | None:
+    """Parse `--doctor-sample`.
 
     Returns:
-        (K, N); None if there is no value.
+        The part; None if there is no value.
 
     Raises:
-        BadOption: The text has another form.
+        BadOption: The text is not `K/N` with 1 <= K <= N.
     """
     if value is None:
         return None
-    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(value))
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise BadOption(f"{flag} {value} is not a part: give K/N with K from 1 to N, e.g. {flag} 2/7")
-    return int(match[1]), int(match[2])
+    with suppress(ValueError):
+        part = Part.parse(str(value))
+        if part.number <= part.of:
+            return part
+    flag = "--doctor-sample"
+    raise BadOption(f"{flag} {value} is not a part: give K/N with K from 1 to N, e.g. {flag} 2/7")
 
 
-def parse_severities(lines: Iterable[str]) -> dict[str, str]:
+def parse_severities(lines: Iterable[str]) -> dict[str, Severity]:
     """Parse the lines of `doctor_severity`.
 
     Returns:
-        `error`, `warn`, `warn <= COUNT` or `off`, by the id of the rule.
+        The severities by the id of the rule.
 
     Raises:
         BadOption: A line has another form, or a rule is named twice.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Severity] = {}
     for line in lines:
-        name, colon, severity = line.partition(":")
-        severity = re.sub(r"\s*<=\s*", " <= ", " ".join(severity.split()))
-        if not colon or not re.fullmatch(r"error|warn|off|warn <= \d+", severity):
+        name, _, text = line.partition(":")
+        try:
+            severity = Severity.parse(text)
+        except ValueError as error:
             raise BadOption(
                 f"doctor_severity {line!r} is not a severity: give RULE: error, warn, off or warn <= COUNT, "
                 "e.g. embedding-missing: warn <= 10"
-            )
+            ) from error
         if name.strip() in found:
             raise BadOption(f"doctor_severity names {name.strip()} twice: leave one of the two lines")
         found[name.strip()] = severity
@@ -241,23 +248,29 @@ def parse_running(value: object) -> float:
     return 0.0 if str(value).strip() == "0" else parse_duration("doctor_running", value) or HOUR
 
 
-def parse_shard_option(value: object) -> str | None:
+def parse_shard(value: object) -> Shard | None:
     """Parse `--doctor-shard`.
 
     Returns:
-        `K/N`; None if there is no value.
+        The shard; None if there is no value.
 
     Raises:
-        BadOption: The text has another form.
+        BadOption: The text is not `K/N` with 1 <= K <= N.
     """
     if value is None:
         return None
-    from pytest_panic_doctor.examination import sharding
-
     try:
-        return str(sharding.parse_shard(str(value)))
-    except ValueError as error:
-        raise BadOption(f"--doctor-shard {value} {error}") from error
+        shard = Shard.parse(str(value))
+    except ValueError:
+        shard = None
+    if shard is None or max(shard.number, shard.of) > MOST_SHARDS:
+        raise BadOption(f"--doctor-shard {value} is not K/N: give the shard's number and how many there are, e.g. 2/3")
+    if shard.number > shard.of:
+        of = shard.of
+        raise BadOption(
+            f"--doctor-shard {value} is beyond the last shard: there are {of:,}, so give 1/{of} to {of}/{of}"
+        )
+    return shard
 
 
 def parse_cluster(given: object, engine: object) -> str | None:

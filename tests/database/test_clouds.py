@@ -111,7 +111,7 @@ def test_an_unusable_vector_blocks_the_cloud(db: sqlite3.Connection, flawed: obj
     cloud = clouds.load_cloud(db, "r", "Nomic", "TEXT", 4)
     assert not cloud.complete
     assert values(cloud) == [1, 5, 7, 9]
-    assert cloud.blocks == (f"1 of 5 vectors is unusable: {clause} (embedding-vector)",)
+    assert cloud.blocks == {"embedding-vector": f"1 of 5 vectors is unusable: {clause} (embedding-vector)"}
 
 
 def test_everything_that_blocks_is_counted(db: sqlite3.Connection) -> None:
@@ -119,16 +119,16 @@ def test_everything_that_blocks_is_counted(db: sqlite3.Connection) -> None:
     change(db, "r3", None)
     change(db, "r5", None)
     change(db, "r7", ZERO)
-    assert clouds.load_cloud(db, "r", "Nomic", "TEXT", 4).blocks == (
-        "2 of 5 invocations have no embedding (embedding-missing)",
-        "3 of 5 vectors are unusable: 2 NULL, 1 is zero (embedding-vector)",
-    )
+    assert clouds.load_cloud(db, "r", "Nomic", "TEXT", 4).blocks == {
+        "embedding-missing": "2 of 5 invocations have no embedding (embedding-missing)",
+        "embedding-vector": "3 of 5 vectors are unusable: 2 NULL, 1 is zero (embedding-vector)",
+    }
 
 
 def test_a_model_of_unknown_type_is_blocked(db: sqlite3.Connection) -> None:
     cloud = clouds.load_cloud(db, "r", "New", None, 4)
     assert not cloud.complete
-    assert "doctor_text_models" in cloud.blocks[0]
+    assert "doctor_text_models" in cloud.blocks["doctor_text_models"]
 
 
 def test_one_query_by_index_loads_a_cloud(db: sqlite3.Connection) -> None:

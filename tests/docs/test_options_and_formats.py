@@ -56,7 +56,7 @@ def test_the_keys_that_ask_for_an_examination_are_named() -> None:
 
 def test_every_key_of_an_item_in_the_json_report_is_named() -> None:
     full = Result("x", "rule", "fixed", 1.0, ({},), "x", ("x",), {"x": 1}, ({},), "severity", True, {"x": 1}, "x")
-    assert set(full.as_dict()) | set(Finding("rule", "message").as_dict()) <= set(cells(REPORTS))
+    assert set(full.as_dict()) | set(Finding("rule", "message", blocked_by=("x",)).as_dict()) <= set(cells(REPORTS))
 
 
 def test_every_key_of_the_head_of_the_json_report_is_named() -> None:

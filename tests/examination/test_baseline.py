@@ -14,7 +14,7 @@ from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
 from pytest_panic_doctor.examination.baseline import BadBaseline, Identity, compare, identities, load, of, save, split
 from pytest_panic_doctor.examination.examiner import Outcome
 from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
-from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.examination.settings import Settings, Severity
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding
 
 ROWS = st.frozensets(st.integers(0, 30).map(lambda number: f"{number:032x}"))
@@ -190,7 +190,7 @@ def test_a_path_that_cannot_be_read_is_one_sentence(tmp_path: Path, make: str, s
 )
 def test_severity_by_count(tmp_path: Path, said: str, count: int, word: str) -> None:
     findings = (Finding("r", "bad", table="run", ids=("a",), count=count),)
-    outcome = AcceptancePolicy(Settings(tmp_path / "x", severity={"r": said})).apply(
+    outcome = AcceptancePolicy(Settings(tmp_path / "x", severity={"r": Severity.parse(said)})).apply(
         "r", "r", Outcome("failed", findings)
     )
     assert outcome.status == word
@@ -201,13 +201,15 @@ def test_severity_by_count(tmp_path: Path, said: str, count: int, word: str) -> 
 @pytest.mark.parametrize("word", ["passed", "skipped", "fixed"])
 def test_what_did_not_fail_is_left_alone(tmp_path: Path, word: str) -> None:
     outcome = Outcome(word, rows(frozenset("a")))  # type: ignore[arg-type]
-    assert AcceptancePolicy(Settings(tmp_path / "x", severity={"r": "warn"})).apply("r", "r", outcome) is outcome
+    assert (
+        AcceptancePolicy(Settings(tmp_path / "x", severity={"r": Severity("warn")})).apply("r", "r", outcome) is outcome
+    )
 
 
 def test_a_failure_without_findings_is_never_accepted(tmp_path: Path) -> None:
     outcome = Outcome("failed", note="nothing is known")
     policy = AcceptancePolicy(
-        Settings(tmp_path / "x", severity={"r": "warn"}, baseline=tmp_path / "k", baseline_write=True)
+        Settings(tmp_path / "x", severity={"r": Severity("warn")}, baseline=tmp_path / "k", baseline_write=True)
     )
     assert policy.apply("r", "r", outcome) is outcome
 

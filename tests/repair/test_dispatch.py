@@ -379,7 +379,7 @@ def test_who_waits_is_told_when_it_is_no_longer_wanted(repair_run: RepairSetup) 
 def test_answers_come_back_as_they_were_sent() -> None:
     done = RepairSummary("computed", {"points": 6, "engine": "gudhi"})
     assert from_dict(to_dict(done)) == done
-    for failure in (ComputationFailed("it ended", "died", 1.5, 7, advice="try"), RepairFailed("no")):
+    for failure in (ComputationFailed("it ended", "died", 1.5, 7, advice="try"), RepairFailed("no", ["schema"])):
         with pytest.raises(type(failure)) as caught:
             from_dict(to_dict(failure))
         assert str(caught.value) == str(failure)

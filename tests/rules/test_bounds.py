@@ -19,7 +19,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examination import check_items
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
-from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.examination.settings import Settings, Shard
 from pytest_panic_doctor.formatting import parse_size
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext, Scope, rule
@@ -206,7 +206,7 @@ def test_items_that_pytest_cannot_hold_are_refused_before_they_are_made(
     pairs = {Scope.DATABASE: 1, Scope.EXPERIMENT: 1, Scope.EXPERIMENT_MODEL: models, Scope.RUN_MODEL: runs * models}
     items = sum(pairs[each.scope] for each in FEW)
     size, _, more = given.partition(" ")
-    settings = Settings(built.path, memory=parse_size(size), shard=more if "/" in more else None)
+    settings = Settings(built.path, memory=parse_size(size), shard=Shard.parse(more) if "/" in more else None)
     database = Database(built.path)
     space = replace(memory_room(parse_size(size)), bytes=parse_size(size) - 80_000_000)
 

@@ -11,6 +11,7 @@ from pytest_runs import CTRL_C, Doctor, items, outcomes
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.manifest import Entry
+from pytest_panic_doctor.examination.settings import Part
 from pytest_panic_doctor.examination.sharding import sampled
 
 
@@ -226,7 +227,7 @@ def test_a_listener_hears_of_each_item_once(
 
 def test_the_sample_depends_on_the_subject_alone() -> None:
     entries = [Entry(rule, Subject("e", f"{run}", "Nomic"), "") for run in range(2000) for rule in ("a", "b")]
-    parts = [[sampled(entry, part, 7) for entry in entries] for part in range(1, 8)]
+    parts = [[sampled(entry, Part(part, 7)) for entry in entries] for part in range(1, 8)]
     assert all(sum(column) == 1 for column in zip(*parts, strict=True))
     assert all(part[::2] == part[1::2] for part in parts)
     assert all(0.8 < sum(part) * 7 / len(entries) < 1.2 for part in parts)

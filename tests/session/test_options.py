@@ -11,7 +11,7 @@ from databases import Built, build
 from pytest_runs import Doctor
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.examination.settings import Part, Settings, Severity
 from pytest_panic_doctor.formatting import did_you_mean
 from pytest_panic_doctor.session import options
 
@@ -162,7 +162,10 @@ def test_all_choices_travel_to_a_worker() -> None:
     line = {"doctor_baseline": "k.json", "doctor_sample": "2/7", "doctor_budget": "5m", "doctor_report": []}
     given = Given(line, {"doctor_severity": ["run: warn <= 3", "schema:off"]})
     settings = read(given)
-    assert (settings.sample, settings.severity) == ((2, 7), {"run": "warn <= 3", "schema": "off"})
+    assert (settings.sample, settings.severity) == (
+        Part(2, 7),
+        {"run": Severity("warn", 3), "schema": Severity("off")},
+    )
     assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
 
 

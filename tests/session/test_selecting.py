@@ -114,8 +114,11 @@ def test_a_blocked_item_proposes_no_repair_that_cannot_help(
     run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     plant(sick, "vector_null", "diagram_null")
-    result = run_doctor("--doctor-report=r.html")
+    result = run_doctor("--doctor-report=r.html", "--doctor-report=r.json")
     result.stdout.fnmatch_lines(["blocked by embedding-vector: repair that first"])
+    items = json.loads((pytester.path / "r.json").read_text())["items"]
+    found = {item["rule"]: [each.get("blocked_by") for each in item["findings"]] for item in items if item["findings"]}
+    assert found == {"embedding-vector": [None], "diagram-missing": [["embedding-vector"]]}
     assert "next: " not in result.stdout.str()
     assert "would stay" in run_doctor("--doctor-plan").stdout.str()
     pytester.makeconftest(HOOK)

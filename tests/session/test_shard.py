@@ -14,7 +14,8 @@ from pytest_runs import Doctor, items, outcomes
 
 from pytest_panic_doctor.examination import sharding
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
-from pytest_panic_doctor.examination.sharding import Shard, ShardSelection
+from pytest_panic_doctor.examination.settings import Shard
+from pytest_panic_doctor.examination.sharding import ShardSelection
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Scope
 

@@ -122,7 +122,7 @@ def to_dict(answer: RepairSummary | RepairError | ComputationFailed) -> dict[str
         return {"sentence": answer.sentence, "measures": dict(answer.measures)}
     if isinstance(answer, ComputationFailed):
         return {"failed": answer.as_plain()}
-    return {"refused": str(answer)}
+    return {"refused": str(answer), "blocked_by": list(answer.blocked_by)}
 
 
 def from_dict(plain: dict[str, object]) -> RepairSummary:
@@ -133,7 +133,7 @@ def from_dict(plain: dict[str, object]) -> RepairSummary:
         ComputationFailed: The response is a failed computation.
     """
     if "refused" in plain:
-        raise RepairFailed(str(plain["refused"]))
+        raise RepairFailed(str(plain["refused"]), blocked_by=plain["blocked_by"])  # type: ignore[arg-type]
     if "failed" in plain:
         raise ComputationFailed.from_plain(plain["failed"])  # type: ignore[arg-type]
     return RepairSummary(**plain)  # type: ignore[arg-type]

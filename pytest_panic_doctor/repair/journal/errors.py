@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
 from pytest_panic_doctor.errors import DoctorError
 
 
 class RepairError(DoctorError):
-    """A repair that did not happen."""
+    """A repair that did not happen.
+
+    Attributes:
+        blocked_by: The rules that must be healthy first.
+    """
+
+    def __init__(self, sentence: str, blocked_by: Iterable[str] = ()) -> None:
+        """Keep the message, and the rules that it names as the reason."""
+        super().__init__(sentence)
+        self.blocked_by = tuple(blocked_by)
 
 
 class RepairRefused(RepairError):

@@ -131,14 +131,14 @@ class Contents:
     def rule(self, rule: Rule, items: Sequence[Result], outcomes: Mapping[str, int]) -> dict[str, object]:
         """One rule and what its items come to."""
         sick = outcomes.get("failed", 0)
-        said = [item.messages for item in items if item.outcome == "failed"]
+        failed = [item.findings for item in items if item.outcome == "failed"]
         return {
             "id": rule.id,
             "scope": str(rule.scope),
             "order": self.order[rule.id],
             "sentence": rule.description,
             "repair": str(rule.repair) if rule.repair else "",
-            "remedy": remedy_of(rule, [line for each in said for line in each.splitlines()]),
+            "remedy": remedy_of(rule, [str(each["message"]) for findings in failed for each in findings]),
             "source": rule.source,
             "verdict": verdict(outcomes),
             "outcomes": {word: outcomes.get(word, 0) for word in LETTERS}
@@ -147,7 +147,7 @@ class Contents:
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
             "examined": examined(items),
-            "next": text.next_step(rule, self.examination, said) if sick and not self.examination.settings.fix else "",
+            "next": "" if self.examination.settings.fix or not sick else text.next_step(rule, self.examination, failed),
         }
 
     def states(self) -> dict[str, str]:
