@@ -1,4 +1,4 @@
-"""The rules: every `Rule` in a module of this package is one, by being there."""
+"""The rules. Every `Rule` in a module of this package is registered automatically."""
 
 from __future__ import annotations
 
@@ -14,21 +14,29 @@ ORDER = tuple(Scope)
 
 
 ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-"""What a rule may be called: an id is a marker, and stands in node ids before a bracket."""
+"""Form of a rule id: it is also a pytest marker, and stands before the bracket of a node id."""
 
 
 class BadRule(DoctorError):
-    """A rule that cannot be one; the text is one sentence that names it and says what to do."""
+    """A rule from outside the package that is not usable; the message names it and says what to do."""
 
 
 class DuplicateRule(BadRule):
-    """Two rules share an id; the text names it and both sources."""
+    """Two rules share an id; the message names it and both sources."""
 
 
 def registry(extra: Iterable[Rule] = ()) -> dict[str, Rule]:
-    """All rules by id: the built-in ones in the order of their modules, then `extra`; by scope, widest first.
+    """Collect all rules by id.
 
-    Raises `BadRule` where one of `extra` cannot be a rule, `DuplicateRule` where two share an id.
+    Args:
+        extra: Rules of a conftest.py or another plugin.
+
+    Returns:
+        The rules, widest scope first; within a scope in the order of their modules, then `extra`.
+
+    Raises:
+        BadRule: One of `extra` has an invalid id, scope or repair.
+        DuplicateRule: Two rules share an id.
     """
     found: list[Rule] = []
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
@@ -50,7 +58,11 @@ def registry(extra: Iterable[Rule] = ()) -> dict[str, Rule]:
 
 
 def check(own: Rule) -> None:
-    """Raise `BadRule` where a rule that somebody else brings has an id, a scope or a repair that is none."""
+    """Validate a rule from outside the package.
+
+    Raises:
+        BadRule: Its id, scope or repair is invalid.
+    """
     if not isinstance(own.id, str) or not ID.fullmatch(own.id):
         raise BadRule(
             f"a rule of {own.source} is called {own.id!r}: use letters, digits, - and _, starting with a letter"

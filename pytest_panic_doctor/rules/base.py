@@ -1,4 +1,4 @@
-"""What a rule is: an id, a scope, a sentence, a check that yields findings, and perhaps a repair."""
+"""The parts of a rule: scope, finding, context of a check, and the rule itself."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
 
 BUILT_IN = "built in"
-"""The source of a rule that comes with the doctor."""
+"""The source of a rule of this package."""
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.database.room import MemoryRoom
     from pytest_panic_doctor.rules.embedder import Embedder
 
 IDS_KEPT = 10_000
-"""Row ids that a finding carries at most; its count stays exact beyond that."""
+"""Maximum number of row ids in a finding; its count stays exact."""
 
 NOT_REPAIRED = "; not repaired: "
-"""In a finding's message, before the reason why no repair takes its rows."""
+"""Text in a finding's message before the reason why its rows are not repaired."""
 
 Kind = Literal["TEXT", "IMAGE"]
-"""What an embedding model embeds, as `invocation.type` spells it."""
+"""What an embedding model embeds, as in `invocation.type`."""
 
 
 class Scope(StrEnum):
-    """What one item of a rule looks at."""
+    """What one item of a rule examines."""
 
     DATABASE = "database"
     EXPERIMENT = "experiment"
@@ -41,7 +41,7 @@ class Scope(StrEnum):
 
 
 class RepairKind(StrEnum):
-    """How `--doctor-fix` repairs what a rule finds."""
+    """How `--doctor-fix` repairs the findings of a rule."""
 
     QUARANTINE = "quarantine"
     KEEP_NEWEST = "quarantine all but the newest usable one"
@@ -51,15 +51,15 @@ class RepairKind(StrEnum):
 
 
 class NotApplicable(Exception):
-    """Raised by a check that has nothing to judge; its text is the reason, and the item is skipped, never passed."""
+    """Raised by a check that has nothing to examine. The item is skipped, never passed; the message is the reason."""
 
 
 class NotExaminable(Exception):
-    """Raised where the subject of an item cannot be asked for; its text is the reason, and the item fails."""
+    """Raised if the subject of an item cannot be queried. The item fails; the message is the reason."""
 
 
 def format_sentence(rule: object, embedding_model: object, message: object) -> str:
-    """`rule [embedding model]: message`."""
+    """Format `rule [embedding model]: message`."""
     where = f" [{embedding_model}]" if embedding_model else ""
     return f"{rule}{where}: {message}"
 
@@ -68,10 +68,10 @@ def format_sentence(rule: object, embedding_model: object, message: object) -> s
 class Finding:
     """One defect, or one kind of defect, in one subject.
 
-    `message` is one sentence with the numbers. `ids` are the offending rows of `table` as stored (32 hex digits; as SQL
-    spells it what is not a text), complete up to 10,000; `count` is exact. `rows`, where given, finds them all again at
-    the moment of repair. `blocked_by` names what must be corrected before it can be repaired: rules, or the ini key
-    `doctor_text_models` if it is not known what the embedding model embeds.
+    `ids` are the damaged rows of `table` as stored (32 hex digits; as an SQL literal if not a text), at most 10,000;
+    `count` is exact. `rows` finds them all again when they are repaired. `blocked_by` names what must be corrected
+    before the repair: rules, or the ini key `doctor_text_models` if the type of the embedding model is unknown. A
+    `warning` lets the item pass.
     """
 
     rule: str
@@ -88,11 +88,11 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """`rule [embedding model]: message`."""
+        """The finding as `rule [embedding model]: message`."""
         return format_sentence(self.rule, self.embedding_model, self.message)
 
     def as_dict(self) -> dict[str, object]:
-        """The finding as the JSON report prints it."""
+        """Convert to the form of the JSON report."""
         plain: dict[str, object] = {
             "rule": self.rule,
             "experiment": self.experiment,
@@ -107,13 +107,13 @@ class Finding:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, object]) -> Finding:
-        """Make a finding from what `as_dict` printed."""
+        """Make a finding from the result of `as_dict`."""
         ids, blocked_by = plain["ids"], plain.get("blocked_by", ())
         return cls(**{**plain, "ids": tuple(ids), "blocked_by": tuple(blocked_by)})  # type: ignore[arg-type]
 
 
 def all_room() -> MemoryRoom:
-    """No limit but the machine's; imported here, since every project that has the plugin would load psutil for it."""
+    """Return the machine's memory limit. The import is local, so that other projects need not load psutil."""
     from pytest_panic_doctor.database.room import MemoryRoom
 
     return MemoryRoom()
@@ -121,10 +121,10 @@ def all_room() -> MemoryRoom:
 
 @dataclass(frozen=True, slots=True)
 class RuleContext:
-    """What a check sees: one read-only snapshot of the database, and the subject that it is asked about.
+    """What a check has: one read-only snapshot of the database, and the subject to examine.
 
-    `subject` may be narrower than the rule's scope: before a diagram is computed, the embedding rules are asked about
-    its run alone. The parameters of `params` do both: `:run` is NULL unless the subject is narrowed.
+    `subject` may be narrower than the rule's scope: before a diagram is computed, the embedding rules examine its run
+    only. `params` serves both cases: `:run` is NULL unless the subject is a run.
     """
 
     db: sqlite3.Connection
@@ -133,39 +133,39 @@ class RuleContext:
     kinds: Mapping[str, Kind]
     memo: dict[object, object] = field(default_factory=dict)
     integrity: Callable[[sqlite3.Connection], FileDamage] = check_file
-    """What SQLite finds wrong with the file: asked once a session, however many ask."""
+    """Runs SQLite's check of the file; the result is shared in the session."""
     looked_at: dict[str, int] = field(default_factory=dict)
-    """How many rows of each table the check has said that it looked at."""
+    """Number of examined rows by table."""
     space: MemoryRoom = field(default_factory=all_room)
-    """What the check may hold in memory at once."""
+    """The memory limit of the check."""
     embedder: Embedder | None = None
-    """The embedding hooks of this session; None where there is none."""
+    """The embedding hooks of this session; None if there are none."""
     least_cosine: float | None = None
-    """Below this a vector of the hook's is another one than the stored one; None: what is usual; 0: never."""
+    """Minimum cosine between a hook's vector and the stored one; None: the default; 0: vectors are not compared."""
 
     deep: bool = False
-    """Whether what the doctor itself computed is computed again too."""
+    """Whether diagrams that the plugin itself computed are computed again too."""
     timeout: float | None = None
-    """Seconds that the computation of one diagram may take; None for no limit."""
+    """Seconds for the computation of one diagram; None for no limit."""
     release: Callable[[], None] = lambda: None
-    """Ends the snapshot, so that others can write during a long computation: after it, nothing more is read."""
+    """Ends the snapshot, so that others can write during a long computation. Nothing may be read after it."""
 
     def examined(self, count: int, what: str) -> None:
-        """Say that this check looked at `count` rows of the table `what`; what is said twice of one table adds up.
+        """Record that this check examined rows; counts for the same table are added.
 
-        A rule that finds nothing passes only where it looked at something. Where it says 0, its item is skipped. The
-        count comes from an aggregate that the check makes anyway, never from a second pass over vectors or payloads.
+        An item without findings passes only if something was examined; it is skipped if the count is 0. The count
+        should come from an aggregate that the check needs anyway, not from a second pass over vectors or payloads.
 
         Args:
-            count: How many rows were looked at, 0 included.
-            what: A table, or the singular of what else was counted, such as `page`.
+            count: How many rows were examined, 0 included.
+            what: A table, or another noun in the singular, such as `page`.
         """
         self.looked_at[what] = self.looked_at.get(what, 0) + count
 
     def cached_query(self, key: str, query: str) -> list[tuple[object, ...]]:
-        """The rows of a query that several rules ask of the same subject's experiment and run, read once.
+        """Run a query that several rules share, once for each experiment and run.
 
-        What was read is forgotten as soon as anybody has written to the database.
+        `key` identifies the query. The cache is emptied when anybody writes to the database.
         """
         known = (key, self.subject.experiment, self.subject.run)
         if known not in self.memo:
@@ -174,7 +174,7 @@ class RuleContext:
 
     @property
     def params(self) -> dict[str, str | int | None]:
-        """`:experiment`, `:run` and `:model` for the queries of a check."""
+        """The parameters `:experiment`, `:run` and `:model` for the queries of a check."""
         return {
             "experiment": self.subject.experiment,
             "run": self.subject.run,
@@ -183,15 +183,15 @@ class RuleContext:
 
     @property
     def generation(self) -> Generation:
-        """Of which generation of the research tool the file is, whose tables these views are."""
+        """The generation of the research tool that the file belongs to."""
         if "generation" not in self.memo:
             self.memo["generation"] = generation_of(self.db) or PYTHON
         return self.memo["generation"]  # type: ignore[return-value]
 
     def unfinished(self) -> str:
-        """Why nothing is wrong in what the subject's experiment lacks, as a clause; empty where it is finished.
+        """Explain why missing rows of the subject's experiment are not damage; empty if they are.
 
-        Only where the research tool can go on with it: then what is missing is still to come.
+        Only experiments that the research tool can resume count: their missing rows may still be added.
         """
         if not self.generation.resume or self.subject.experiment is None:
             return ""
@@ -207,12 +207,12 @@ class RuleContext:
         return str(self.memo[known])
 
     def pending(self) -> bool:
-        """Whether the subject's experiment was never started, where the research tool writes down when it was."""
+        """Whether the subject's experiment was never started, in a generation whose tool records starts."""
         sql = "SELECT count(*) FROM experimentconfig WHERE id = :experiment AND started_at IS NULL"
         return bool(self.generation.resume) and bool(self.scalar(sql))
 
     def retired(self, model: str) -> bool:
-        """Whether no row in the whole file is by an embedding model: then all of them were deleted on purpose."""
+        """Whether the file has no row at all by an embedding model, in a generation that deletes models on purpose."""
         if not self.generation.retires_models:
             return False
         known = ("retired", model)
@@ -228,18 +228,21 @@ class RuleContext:
         return bool(self.memo[known])
 
     def kind(self) -> Kind | None:
-        """What the subject's embedding model embeds; None where nobody has said."""
+        """Return what the subject's embedding model embeds; None if unknown."""
         return self.kinds.get(self.subject.embedding_model or "")
 
     def scalar(self, sql: str, **more: str | int | None) -> int:
-        """The single integer that `sql` selects."""
+        """Return the single integer that a query selects, 0 for NULL; its parameters are `params` and `more`."""
         value = self.db.execute(sql, self.params | more).fetchone()[0]
         return int(value or 0)
 
     def require_subject(self) -> None:
-        """Raise `NotExaminable` unless the subject's experiment and run can be asked for by their ids.
+        """Check that the subject's experiment and run can be found by their ids.
 
-        An id that is not UTF-8 is another one once it is read: by it no row is found, and every rule would be content.
+        An id that is not UTF-8 changes when it is read. No row would be found by it, and every rule would pass.
+
+        Raises:
+            NotExaminable: One of them cannot be found.
         """
         for noun, table, row_id in (
             ("experiment", "experimentconfig", self.subject.experiment),
@@ -298,13 +301,13 @@ class RuleContext:
         details: Callable[[], str] | None = None,
         of: str | None = None,
     ) -> Iterator[Finding]:
-        """No finding where `rows` finds none, else one with their ids and exact count.
+        """Yield one finding with the ids and exact count of the rows, or nothing if there are none.
 
         Args:
-            rows: The offenders.
-            message: The sentence for their count.
-            details: Asked only where there are any: ends the sentence after a colon.
-            of: A query for the number of rows of the same table that were looked at, with the parameters of `rows`.
+            rows: The query for the damaged rows.
+            message: Makes the message from their count.
+            details: Makes the end of the message, after a colon; only called if there are rows.
+            of: A query for the number of examined rows of the same table, with the parameters of `rows`.
         """
         if of is not None:
             self.examined(int(self.db.execute(of, rows.params).fetchone()[0]), rows.table)
@@ -326,10 +329,17 @@ Check = Callable[[RuleContext], Iterable[Finding]]
 class Rule:
     """One integrity rule.
 
-    `sentence` is true of a healthy database. `repair` says what `--doctor-fix` does; `remedy`, where nothing can repair
-    it, what a person would have to do. `after` names the rules that are settled first, for the same subject, under
-    `--doctor-fix`. `source` is the plugin or file that brought the rule. A `deep` rule computes or embeds again: it has
-    items where it is named, with `--doctor-deep`, and in its share with `--doctor-sample`, for which it is `expensive`.
+    Attributes:
+        id: The id, e.g. `orphan-run`.
+        scope: What one item examines.
+        description: A sentence that is true of a healthy database.
+        check: Yields the findings.
+        repair: What `--doctor-fix` does; None if nothing can repair it.
+        manual_fix: What a person has to do if nothing can repair it.
+        requires: Rules that are repaired first, for the same subject.
+        expensive: Whether `--doctor-sample` applies to it.
+        source: The plugin or file that defines it.
+        deep: Whether it computes or embeds again; its items need `--doctor-rule`, `--doctor-deep` or `--doctor-sample`.
     """
 
     id: str
@@ -345,12 +355,12 @@ class Rule:
 
     @property
     def marker(self) -> str:
-        """The rule's pytest marker: its id as an identifier, so that `-m` can name it."""
+        """The rule's pytest marker for `-m`: its id with underscores."""
         return self.id.replace("-", "_")
 
 
 def remedy_of(rule: Rule, found: Iterable[str]) -> str:
-    """What a person has to do where nothing repairs a rule; of `file-integrity`, what each of its findings asks for."""
+    """Return what a person has to do about a rule without repair; for `file-integrity` by the messages that it found."""
     if rule.id != "file-integrity":
         return rule.manual_fix
     return "; ".join(dict.fromkeys(map(integrities.remedy, found))) or rule.manual_fix
@@ -367,7 +377,7 @@ def rule(
     expensive: bool = False,
     deep: bool = False,
 ) -> Callable[[Check], Rule]:
-    """Turn a check into a `Rule`: the function below the decorator is the whole rule, and nothing else registers it."""
+    """Make a decorator that turns a check into a `Rule` and registers it; the arguments are the attributes of `Rule`."""
 
     def wrap(check: Check) -> Rule:
         module = check.__module__
@@ -378,7 +388,7 @@ def rule(
 
 
 def format_id(value: object) -> str:
-    """An id for a finding: a text as it is, anything else as SQL spells it, so that nothing is taken for a text."""
+    """Format an id for a finding: a text as it is, anything else as an SQL literal, so that the two cannot be confused."""
     if isinstance(value, str):
         return value
     return f"x'{value.hex()}'" if isinstance(value, bytes) else "NULL" if value is None else str(value)

@@ -18,14 +18,14 @@ NAMES = {
     "clustering result": ("clustering_result_id", "clusteringresult"),
     "medoid": ("medoid_embedding_id", "embedding"),
 }
-"""What an assignment names: the column, and the table whose id it holds. Only a medoid may be NULL."""
+"""The references of an assignment: noun -> (column, table of the id). Only the medoid may be NULL."""
 
 
 NAMED = {noun: f"{'an' if noun == 'embedding' else 'a'} {noun}" for noun in NAMES}
 
 
 def lost(noun: str) -> str:
-    """SQL for an assignment `c` that names something which is not there."""
+    """SQL condition: the assignment `c` has a reference of this kind without a row."""
     column, parent = NAMES[noun]
     missing = f"NOT EXISTS (SELECT 1 FROM {parent} p WHERE p.id = c.{column})"
     return f"c.{column} IS NOT NULL AND {missing}" if noun == "medoid" else missing
@@ -39,9 +39,10 @@ def lost(noun: str) -> str:
     repair=RepairKind.QUARANTINE,
 )
 def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
-    """Cluster assignments with a reference that dangles; each reference is looked up over its own index.
+    """Find cluster assignments whose embedding, clustering result or medoid does not exist.
 
-    One of which each such reference is there under another spelling is no orphan, and is not taken for one.
+    Example: embeddings were deleted, and their assignments stayed. Counts by cluster are then wrong. The rows are
+    quarantined, unless the row that each reference means exists under another spelling.
     """
     context.examined(context.scalar("SELECT count(*) FROM embeddingcluster"), "embeddingcluster")
     nouns = [
@@ -97,7 +98,7 @@ OF_OTHER_MODEL = (
     "SELECT count(*) FROM embedding WHERE rowid IN (SELECT e.rowid FROM embeddingcluster c JOIN embedding e "
     "ON e.id = c.embedding_id WHERE c.clustering_result_id = :result) AND embedding_model IS NOT :used"
 )
-"""In the order of the embeddings' pages, each of which holds one vector."""
+"""Reads the embeddings in the order of their pages, because each page holds one vector."""
 
 WRONG_MEDOIDS = (
     "SELECT DISTINCT c.clustering_result_id AS result, c.medoid_embedding_id AS medoid FROM embeddingcluster c "
@@ -112,7 +113,7 @@ ELSEWHERE = (
     "AND EXISTS (SELECT 1 FROM embedding e WHERE e.id = w.medoid) "
     "AND EXISTS (SELECT 1 FROM clusteringresult r WHERE r.id = w.result)"
 )
-"""Medoids that exist, and are not of their own cluster."""
+"""Medoids that exist, but belong to another cluster."""
 
 
 @rule(
@@ -124,7 +125,11 @@ ELSEWHERE = (
     manual_fix="cluster again with the research tool",
 )
 def cluster_consistent(context: RuleContext) -> Iterator[Finding]:
-    """That its parts fit each other: which cluster an embedding belongs to, only the clustering itself can tell."""
+    """Find assignments that contradict each other or their clustering.
+
+    Example: a medoid that is assigned to another cluster. It would represent points that are not near it. Nothing
+    repairs this: only the clustering algorithm knows the right cluster, so the clustering has to be run again.
+    """
     results = context.db.execute(
         f"SELECT id, embedding_model, algorithm, parameters, {WRONG_TIME}, EXISTS (SELECT 1 FROM embeddingcluster c "
         "WHERE c.clustering_result_id = r.id) FROM clusteringresult r ORDER BY id"
@@ -149,7 +154,7 @@ def cluster_consistent(context: RuleContext) -> Iterator[Finding]:
 
 
 def of_other_models(context: RuleContext) -> Iterator[Finding]:
-    """Assignments of embeddings by another model than the clustering's."""
+    """Find assignments of embeddings by another model than the clustering's."""
     rows = Rows(
         "embeddingcluster",
         "SELECT c.id FROM embeddingcluster c JOIN clusteringresult r ON r.id = c.clustering_result_id "
@@ -165,7 +170,7 @@ def of_other_models(context: RuleContext) -> Iterator[Finding]:
 
 
 def assigned_twice(context: RuleContext) -> Iterator[Finding]:
-    """Assignments of embeddings that one clustering assigns more than once."""
+    """Find embeddings that one clustering assigns more than once."""
     if is_unique(context, "embeddingcluster", ("embedding_id", "clustering_result_id")):
         return
     rows = Rows(
@@ -180,7 +185,7 @@ def assigned_twice(context: RuleContext) -> Iterator[Finding]:
 
 
 def medoids_elsewhere(context: RuleContext) -> Iterator[Finding]:
-    """Assignments to medoids that are of another cluster, or of none of this clustering."""
+    """Find assignments whose medoid belongs to another cluster, or to no cluster of this clustering."""
     rows = Rows(
         "embeddingcluster",
         f"SELECT c.id FROM embeddingcluster c WHERE (c.clustering_result_id, c.medoid_embedding_id) IN ({ELSEWHERE})",

@@ -1,4 +1,4 @@
-"""Rules about the whole database: the file, its schema, and rows that belong to nothing."""
+"""Rules about the whole database: the file, its schema, and rows without a parent."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pytest_panic_doctor.rules.base import Finding, RepairKind, RuleContext, Sco
 
 SHOWN = 5
 NAMELESS = ("id IS NULL", "id < ''", "id >= x''")
-"""An id that is no text: NULL, a number or a blob. SQLite sorts these before and after all texts, so an index finds
-them without being read."""
+"""SQL conditions for an id that is NULL, a number or a blob.
+
+SQLite sorts these before and after all texts, so an index finds them without reading them.
+"""
 
 
 @rule(
@@ -26,7 +28,11 @@ them without being read."""
     manual_fix="restore the file from a backup",
 )
 def file_integrity(context: RuleContext) -> Iterator[Finding]:
-    """`PRAGMA integrity_check`: every page, and every index against its table, since the other rules read by index."""
+    """Run `PRAGMA integrity_check`: every page, and every index against its table.
+
+    Example: a page overwritten by a failing disk. The other rules read through the indexes, so that they would miss
+    rows that an index has lost. Nothing repairs this: the file has to be restored from a backup.
+    """
     context.examined(context.scalar("PRAGMA page_count"), "page")
     for problem in context.integrity(context.db).problems:
         said = (
@@ -42,9 +48,10 @@ def file_integrity(context: RuleContext) -> Iterator[Finding]:
     manual_fix="migrate the file with the research tool",
 )
 def schema(context: RuleContext) -> Iterator[Finding]:
-    """Tables and columns by name, in any case of letters.
+    """Compare tables and columns by name, without regard to case.
 
-    A missing UNIQUE constraint is worth a warning and no more: two of the three are added by migrations alone.
+    Example: the column `vector` is missing, so that nothing can be examined. Nothing repairs this. A missing UNIQUE
+    constraint is only a warning, because two of the three are added by migrations.
     """
     version = context.generation.schema_version(context.db)
     if version.note:
@@ -55,7 +62,16 @@ def schema(context: RuleContext) -> Iterator[Finding]:
 
 
 def table_problems(context: RuleContext, described: TableSchema, version: int) -> Iterator[Finding]:
-    """What is wrong with one table, by its name in the file; `version` is the schema's, 0: everything must be there."""
+    """Find what is wrong with one table.
+
+    Args:
+        context: The snapshot.
+        described: The table as the generation defines it.
+        version: The schema version of the file; 0 requires all tables and columns.
+
+    Yields:
+        One finding for each problem.
+    """
     table, canonical = described.name, described.canonical
     columns = columns_of(context.db, table)
     context.examined(1 if columns else 0, "table")
@@ -79,7 +95,7 @@ def table_problems(context: RuleContext, described: TableSchema, version: int) -
 
 
 def unlike_a_table(context: RuleContext, table: str) -> str:
-    """Why the rows of `table` cannot be told apart by rowid, as the rules and the repairs do; empty where they can."""
+    """Explain why the rows of a table cannot be identified by rowid, as rules and repairs require; empty if they can."""
     kind, sql = context.db.execute(
         "SELECT type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')", (table,)
     ).fetchone()
@@ -95,7 +111,7 @@ def unlike_a_table(context: RuleContext, table: str) -> str:
 
 
 def wrong_ids(context: RuleContext, table: str) -> Iterator[Finding]:
-    """Rows that nothing can name, for want of an id or because others have the same."""
+    """Find rows that cannot be identified, because their id is not a text or is not unique."""
     if nameless := sum(context.scalar(f"SELECT count(*) FROM {table} WHERE {each}") for each in NAMELESS):
         has = verb(nameless, "has", "have")
         text = f"{plural(nameless, 'row')} of {table} {has} no id, or one that is not a text, so nothing can name them"
@@ -111,9 +127,12 @@ def wrong_ids(context: RuleContext, table: str) -> Iterator[Finding]:
 
 
 def is_unique(context: RuleContext, table: str, columns: tuple[str, ...]) -> bool:
-    """Whether a UNIQUE index of `table` is exactly on `columns`, in any order, for all rows.
+    """Whether a UNIQUE index covers exactly these columns, in any order, for all rows.
 
-    `table` is its name in the file, or the one by which rules know it; `columns` are those of the file.
+    Args:
+        context: The snapshot.
+        table: The table, by its name in the file or by its canonical name.
+        columns: The columns, by their names in the file.
     """
     table = context.generation.real_name(table)
     for _, index, unique, _, partial in context.db.execute(f"PRAGMA index_list({table})").fetchall():
@@ -131,7 +150,11 @@ def is_unique(context: RuleContext, table: str, columns: tuple[str, ...]) -> boo
     repair=RepairKind.QUARANTINE,
 )
 def orphan_run(context: RuleContext) -> Iterator[Finding]:
-    """Runs whose experiment does not exist."""
+    """Find runs whose experiment does not exist.
+
+    Example: an experiment was deleted by hand, and its runs stayed. No rule for experiments examines them. They are
+    quarantined together with everything below them.
+    """
     yield from orphans(context, "run", "experiment_id", "experimentconfig", "an experiment")
 
 
@@ -142,9 +165,10 @@ def orphan_run(context: RuleContext) -> Iterator[Finding]:
     repair=RepairKind.QUARANTINE,
 )
 def orphan_invocation(context: RuleContext) -> Iterator[Finding]:
-    """Invocations whose run does not exist.
+    """Find invocations whose run does not exist.
 
-    One that stands before or after an invocation of a run that exists has lost its reference, and not its run.
+    Example: a run was deleted by hand. Its invocations are quarantined. If an invocation is the input or the output of
+    one whose run exists, only its reference is damaged, and it stays.
     """
     yield from orphans(context, "invocation", "run_id", "run", "a run", beside=NEIGHBOURS)
 
@@ -156,7 +180,11 @@ def orphan_invocation(context: RuleContext) -> Iterator[Finding]:
     repair=RepairKind.QUARANTINE,
 )
 def orphan_embedding(context: RuleContext) -> Iterator[Finding]:
-    """Embeddings whose invocation does not exist."""
+    """Find embeddings whose invocation does not exist.
+
+    Example: an invocation was deleted by hand. Its embeddings take space and belong to no trajectory. They are
+    quarantined.
+    """
     yield from orphans(context, "embedding", "invocation_id", "invocation", "an invocation")
 
 
@@ -168,9 +196,10 @@ def orphan_embedding(context: RuleContext) -> Iterator[Finding]:
     requires=("orphan-invocation",),
 )
 def orphan_diagram(context: RuleContext) -> Iterator[Finding]:
-    """Diagrams whose run does not exist.
+    """Find diagrams whose run does not exist.
 
-    Where invocations name the same run, it is that row which is lost, and not the diagram that is wrong.
+    Example: a run was deleted by hand. Its diagrams are quarantined. If invocations name the same run, the run itself
+    is what was lost, and the diagram stays.
     """
     yield from orphans(context, "persistencediagram", "run_id", "run", "a run", noun="diagram", beside=OF_ITS_RUN)
 
@@ -184,7 +213,7 @@ OF_ITS_RUN = (
     "EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = c.run_id)",
     "invocations of the same run are there (orphan-invocation)",
 )
-"""What speaks against an orphan `c` by the rows beside it, as SQL and in words."""
+"""SQL condition under which an orphan `c` is not quarantined because of other rows, and the reason in words."""
 
 
 def orphans(
@@ -196,11 +225,22 @@ def orphans(
     noun: str | None = None,
     beside: tuple[str, str] | None = None,
 ) -> Iterator[Finding]:
-    """Rows of `table` whose `column` names no row of `parent`.
+    """Find rows whose reference has no row.
 
-    The inner query touches nothing but the index on `column`; the rows themselves, 4 KB a piece, are read only for
-    offenders. Where the parent is there under another spelling, the row is no orphan, and is not taken for one; nor
-    where `beside`, SQL about a row `c` and a reason, says that the rows beside it speak against it.
+    Only the index on the column is read, and the rows themselves (4 KB each) only for findings.
+
+    Args:
+        context: The snapshot.
+        table: The table of the rows.
+        column: The column that holds the reference.
+        parent: The table of the referenced rows.
+        parent_noun: What a message calls the referenced row.
+        noun: What a message calls the row; by default the noun of its table.
+        beside: An SQL condition on a row `c` under which it is not quarantined, and the reason in words.
+
+    Yields:
+        One finding for the rows to quarantine, and one for those that stay: their parent exists under another spelling,
+        or `beside` applies.
     """
     total = context.scalar(f"SELECT count(*) FROM {table}")
     context.examined(total, table)

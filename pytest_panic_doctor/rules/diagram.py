@@ -21,7 +21,7 @@ from pytest_panic_doctor.topology.threads import one_thread
 from pytest_panic_doctor.topology.validation import problems, shortcomings
 
 KEPT = 2**20
-"""Bytes of bars that are kept for the next rule."""
+"""Maximum size in bytes of bars that are kept for the next rule."""
 
 EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", "embedding-missing")
 
@@ -33,9 +33,11 @@ EMBEDDING_RULES = ("embedding-type", "embedding-duplicate", "embedding-vector", 
     repair=RepairKind.QUARANTINE,
 )
 def diagram_model(context: RuleContext) -> Iterator[Finding]:
-    """Diagrams of the experiment's runs whose model is not in `embedding_models`.
+    """Find diagrams of the experiment's runs whose model is not in `embedding_models`.
 
-    A list that is damaged says nothing of what is used: by it, every diagram would be quarantined.
+    Example: a model was removed from the list, and its diagrams stayed. They are quarantined, unless the name may be
+    misspelt or embeddings by the model exist. If the list itself is damaged, the item is skipped: otherwise every
+    diagram would be quarantined.
     """
     text = embedding_models(context)
     if wrong := problem("embedding_models", text):
@@ -84,29 +86,29 @@ EMBEDDED = (
     "EXISTS (SELECT 1 FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
     "WHERE i.run_id = d.run_id AND e.embedding_model = d.embedding_model)"
 )
-"""What speaks against taking a diagram `d` whose model is not in the list."""
+"""SQL conditions under which a diagram `d` is not quarantined, although its model is not in the list."""
 
 
 def meant_by(name: object, used: Iterable[str], known: Container[str]) -> str:
-    """Which of the models that are used may have been meant by one that is not; empty where none."""
+    """Return the used model that an unused name may be a misspelling of; empty if there is none."""
     if not isinstance(name, str) or name in known:
         return ""
     return next((each for each in used if nearly_equal(name, each)), "")
 
 
 def embedding_models(context: RuleContext) -> object:
-    """The experiment's embedding models, as its row has them."""
+    """Return the experiment's embedding models as its row has them."""
     row = configuration(context, "embedding_models")
     return row[0] if row else None
 
 
 def subject_of(context: RuleContext) -> tuple[str, str]:
-    """The run and the embedding model that a diagram item is about."""
+    """Return the run and the embedding model of a diagram item."""
     return str(context.subject.run), str(context.subject.embedding_model)
 
 
 def cloud_of(context: RuleContext) -> clouds.StoredCloud:
-    """The point cloud that the subject's diagram is of."""
+    """Load the point cloud of the subject."""
     run, model = subject_of(context)
     experiment = str(context.subject.experiment)
     known = ("width", experiment, model)
@@ -118,9 +120,9 @@ def cloud_of(context: RuleContext) -> clouds.StoredCloud:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A diagram that is not NULL, as it reads: `payload` None where it does not.
+    """A diagram that is not NULL, decoded; `payload` is None if it cannot be decoded.
 
-    `wrong` is what is wrong with it, `short` what is worth a warning, as clauses that follow «it».
+    `wrong` are its defects, `short` what is only a warning, as clauses that follow «it».
     """
 
     id: str
@@ -130,9 +132,9 @@ class Reading:
 
 
 def readings(context: RuleContext) -> Iterator[Reading]:
-    """The subject's diagrams that are not NULL, the newest first, one in memory at a time.
+    """Yield the subject's diagrams that are not NULL, newest first, one in memory at a time.
 
-    What was read of a small one is kept for the next rule that asks about it.
+    Small ones are kept for the next rule about the same subject.
     """
     known = ("diagram", *subject_of(context))
     if known == context.memo.get("diagram read last"):
@@ -152,7 +154,7 @@ def readings(context: RuleContext) -> Iterator[Reading]:
 
 
 def read(row_id: str, stored_payload: bytes, codec: Codec) -> Reading:
-    """What a payload holds, and what is wrong with it."""
+    """Decode a payload and find its defects."""
     try:
         payload = codec.decode(stored_payload)
     except PayloadError as error:
@@ -168,7 +170,11 @@ def read(row_id: str, stored_payload: bytes, codec: Codec) -> Reading:
     requires=EMBEDDING_RULES,
 )
 def diagram_missing(context: RuleContext) -> Iterator[Finding]:
-    """Presence alone: a payload counts as there when it is not NULL."""
+    """Find subjects without a diagram. Only whether a payload exists is checked.
+
+    Example: the diagram stage was killed. The run is missing in every result about diagrams. The diagram is computed,
+    unless the point cloud is blocked.
+    """
     run, model = subject_of(context)
     payloads = clouds.has_payload(context.db, run, model)
     context.examined(len(payloads), "persistencediagram")
@@ -207,7 +213,11 @@ def diagram_missing(context: RuleContext) -> Iterator[Finding]:
     requires=(*EMBEDDING_RULES, "diagram-missing"),
 )
 def diagram_duplicate(context: RuleContext) -> Iterator[Finding]:
-    """All diagrams of a (run, embedding model) that has more than one."""
+    """Find subjects with more than one diagram.
+
+    Example: a stage was run twice on an old schema. A run then counts twice. All but the newest that is valid and
+    current are quarantined.
+    """
     where = "persistencediagram WHERE run_id = :run AND embedding_model = :model"
     count = context.scalar(f"SELECT count(*) FROM {where}")
     if not count:
@@ -229,7 +239,11 @@ def diagram_duplicate(context: RuleContext) -> Iterator[Finding]:
     expensive=True,
 )
 def diagram_valid(context: RuleContext) -> Iterator[Finding]:
-    """Each payload, decoded with `allow_pickle=False`."""
+    """Decode each payload with `allow_pickle=False`, and check every invariant of a diagram.
+
+    Example: a payload that was cut off, or a bar that dies before it is born. Results from it are wrong. It is computed
+    again.
+    """
     count = 0
     for reading in readings(context):
         count += 1
@@ -246,7 +260,7 @@ def diagram_valid(context: RuleContext) -> Iterator[Finding]:
 
 
 def forbidden(context: RuleContext, *, replacing: bool) -> str:
-    """Why no diagram of the subject's run may be computed though its cloud is whole, as the end of a message."""
+    """Explain why no diagram may be computed although the cloud is complete, as the end of a message; empty if it may."""
     found = upstream.upstream_damage(context.db, *subject_of(context), replacing=replacing)
     return f"{NOT_REPAIRED}{found}" if found else ""
 
@@ -260,11 +274,14 @@ def forbidden(context: RuleContext, *, replacing: bool) -> str:
     expensive=True,
 )
 def diagram_current(context: RuleContext) -> Iterator[Finding]:
-    """By an H0 pass, and by the fingerprint of the cloud where the diagram carries one.
+    """Check by an H0 computation, and by the fingerprint if there is one, that a diagram is of the stored embeddings.
 
-    The finite deaths of H0 are the edge lengths of the cloud's minimum spanning tree, so that these alone tell whether
-    a diagram is of this cloud (Robins, "Towards computing homology from finite approximations", 1999). Of H1 and H2 it
-    is asked whether the cloud can have such bars.
+    Example: embeddings were replaced after the diagram had been computed. It then describes vectors that no longer
+    exist. It is computed again.
+
+    The finite deaths of H0 are the edge lengths of the cloud's minimum spanning tree, so that they identify the cloud
+    (Robins, "Towards computing homology from finite approximations", 1999). For H1 and H2 only the range of the bars is
+    checked.
     """
     cloud: clouds.StoredCloud | None = None
     unknown: list[str] = []

@@ -1,7 +1,7 @@
-"""Whether an embedding hook is the model that a database was embedded with.
+"""Check that an embedding hook is the model that a database was embedded with.
 
-Outputs whose usable embeddings are stored are embedded again through the hook, and the vectors compared. Reads outputs,
-image bytes among them, of no more rows than it is asked for.
+Outputs with a usable stored embedding are embedded again by the hook, and the vectors compared. Only the outputs that
+are compared are read, image bytes included.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Embedder = Callable[[str, Sequence[str | bytes]], "NDArray[np.float32] | None"]
-"""(embedding model, outputs) -> float32, shape (len(outputs), width), or None: nobody embeds this model."""
+"""(embedding model, outputs) -> float32, shape (len(outputs), width); None if no hook embeds this model."""
 
 LEAST_COSINE = 0.99
-"""Below this the hook's vector and the stored one are not of one model: other hardware and batches move it by 1e-5."""
+"""Minimum cosine between the hook's vector and the stored one. Other hardware and batch sizes change it by only 1e-5.
+"""
 
 RUNS_LOOKED_AT = 25
 TRIED = 20
-"""Outputs of a run that are looked at, until one is found that will do."""
+"""Maximum number of outputs of a run that are tried to find a suitable one."""
 
 TURN = (5**0.5 - 1) / 2
-"""The golden ratio: its multiples, without their whole part, spread over a run however many are taken."""
+"""The golden ratio minus 1: fractional parts of its multiples spread evenly over a run for any number of samples."""
 
 
 class EmbedderFault(ValueError):
-    """An embedding hook returned what is no answer; the text is one sentence that says what to do."""
+    """An embedding hook returned something unusable; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A stored, usable embedding (float32, shape (width,)) with its id, and the output that it is of."""
+    """A stored, usable embedding (float32, shape (width,)) with its id and the output that it belongs to."""
 
     embedding: str
     invocation: str
@@ -51,9 +52,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How the hook's vectors agree with the stored ones: cosine and ratio of norms (hook / stored) of each, shape (n,).
+    """How the hook's vectors agree with the stored ones.
 
-    Both are NaN where the hook's vector is zero or not finite. Where most are not, that says nothing of the others.
+    The cosines and the ratios of norms (hook / stored) have shape (n,). Both are NaN if the hook's vector is zero or
+    not finite. If most of them are, the others are not judged.
     """
 
     known: tuple[Known, ...]
@@ -61,7 +63,11 @@ class Agreement:
     ratios: NDArray[np.float64]
 
     def differing(self, least: float = LEAST_COSINE) -> list[int]:
-        """The positions in `known` at which the two are not vectors of one model."""
+        """List the positions in `known` at which the two vectors are not of one model.
+
+        Args:
+            least: The minimum cosine.
+        """
         # A cosine does not see that one of them was normalised. Unit vectors of the least cosine are this far apart.
         apart = np.sqrt(2 * (1 - least))
         alike = (self.cosines >= least) & (np.abs(self.ratios - 1) <= apart)
@@ -77,7 +83,7 @@ class Agreement:
         return f"{len(self.known):,} stored {noun} (cosine {np.nanmin(self.cosines):.4f} at least)"
 
     def clause(self, least: float = LEAST_COSINE) -> str:
-        """What differs, as a clause with the numbers; empty where nothing does."""
+        """Describe the differences as a clause with the numbers; empty if there are none."""
         positions = self.differing(least)
         if not positions:
             return ""
@@ -105,7 +111,7 @@ def known(
     experiment: str | None = None,
     run: str | None = None,
 ) -> list[Known]:
-    """Stored, usable embeddings of different outputs, spread over the runs; the same ones as long as the rows stay.
+    """Find stored, usable embeddings of different outputs, spread over the runs. The choice is deterministic.
 
     Args:
         db: Any connection; it reads by the indexes on run and invocation.
@@ -113,11 +119,11 @@ def known(
         kind: What it embeds: TEXT or IMAGE.
         width: The number of values that a vector must have.
         count: How many are wanted.
-        experiment: Of this experiment alone; None: of any that uses the model.
-        run: Of this run alone.
+        experiment: Only of this experiment; None: of any that uses the model.
+        run: Only of this run.
 
     Returns:
-        At most `count`; fewer where there are no more, or where they are hard to find.
+        At most `count` embeddings; fewer if there are no more, or if they are hard to find.
     """
     runs = [run] if run is not None else runs_of(db, model, experiment)
     turns = zip_longest(*(known_in_run(db, each, model, kind, width) for each in runs))
@@ -130,7 +136,7 @@ def known(
 
 
 def runs_of(db: sqlite3.Connection, model: str, experiment: str | None) -> list[str]:
-    """Some runs of an experiment, or of the experiments that use the model."""
+    """Choose some runs of an experiment, or of all experiments that use the model."""
     experiments = [experiment] if experiment is not None else experiments_with(db, model)
     first = "SELECT id FROM run WHERE experiment_id = ? ORDER BY id LIMIT ?"
     found = (row_id for each in experiments for (row_id,) in db.execute(first, (each, RUNS_LOOKED_AT)))
@@ -138,21 +144,21 @@ def runs_of(db: sqlite3.Connection, model: str, experiment: str | None) -> list[
 
 
 def width_of(db: sqlite3.Connection, model: str, experiment: str) -> int:
-    """The width of the model's vectors in an experiment, else in any other one; 0 where it has none at all."""
+    """Return the width of the model's vectors in an experiment, else in any other one; 0 if there are no vectors."""
     others = (each for each in experiments_with(db, model) if each != experiment)
     widths = (clouds.vector_width(db, each, model) for each in chain((experiment,), islice(others, RUNS_LOOKED_AT)))
     return next(filter(None, widths), 0)
 
 
 def experiments_with(db: sqlite3.Connection, model: str) -> list[str]:
-    """The experiments that use a model, the newest first."""
+    """List the experiments that use a model, newest first."""
     rows = db.execute("SELECT id, embedding_models FROM experimentconfig ORDER BY id DESC")
     used = ((row_id, load_json(text)) for row_id, text in rows)
     return [row_id for row_id, models in used if isinstance(models, list) and model in models]
 
 
 def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[Known]:
-    """The usable embeddings of one run whose outputs are there, spread over the run, looked up one by one."""
+    """Yield the usable embeddings of one run whose outputs exist, spread over the run; each is looked up on its own."""
     rows = db.execute(
         "SELECT i.id, min(e.id) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
         "AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ? GROUP BY i.id HAVING count(*) = 1 "
@@ -174,18 +180,18 @@ def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width:
 
 
 def compare(embedder: Embedder, model: str, samples: Sequence[Known]) -> Agreement:
-    """Embed the outputs of stored embeddings through the hook, and compare.
+    """Embed the outputs of stored embeddings by the hook, and compare the vectors.
 
     Args:
         embedder: The hook.
-        model: The embedding model that the stored ones are by.
+        model: The embedding model of the stored embeddings.
         samples: What `known` found: at least one, all of one width.
 
     Returns:
         How they agree.
 
     Raises:
-        EmbedderFault: The hook returned no array of the right shape.
+        EmbedderFault: The hook did not return an array of the right shape.
     """
     width = len(samples[0].vector)
     given = embedder(model, [each.output for each in samples])
@@ -198,10 +204,19 @@ def compare(embedder: Embedder, model: str, samples: Sequence[Known]) -> Agreeme
 
 
 def answer(vectors: object, model: str, count: int, width: int) -> NDArray[np.float32]:
-    """What a hook returned, as float32 of shape (count, width); any width where `width` is 0. No vector is judged.
+    """Validate what a hook returned. The vectors themselves are not judged.
+
+    Args:
+        vectors: What the hook returned.
+        model: The embedding model, for the message.
+        count: The number of vectors expected.
+        width: The number of values expected; 0 allows any.
+
+    Returns:
+        float32, shape (count, width).
 
     Raises:
-        EmbedderFault: It is no such array; the sentence says what it is.
+        EmbedderFault: It is not such an array; the message says what it is.
     """
     if vectors is None:
         raise EmbedderFault(
@@ -229,7 +244,7 @@ def answer(vectors: object, model: str, count: int, width: int) -> NDArray[np.fl
 
 
 def unusable(vectors: NDArray[np.float32]) -> list[int]:
-    """The positions of the vectors that are zero, not finite, or too large to measure."""
+    """List the positions of vectors that are zero, not finite, or too large to measure."""
     width = vectors.shape[1]
     assert vectors.dtype.itemsize == VALUE_BYTES
     return sorted(place for place, _ in find_defects([vector.astype("<f4").tobytes() for vector in vectors], width))

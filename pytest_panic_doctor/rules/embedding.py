@@ -26,7 +26,7 @@ EMBEDDINGS = (
 
 
 def unknown_kind(context: RuleContext) -> Finding:
-    """The finding for an embedding model of which nobody has said whether it embeds texts or images."""
+    """Make the finding for an embedding model of unknown type: neither built in nor named in the ini file."""
     model = context.subject.embedding_model
     return context.finding(
         f"whether {model} embeds texts or images is not known, so it was not examined: name it in the ini key "
@@ -39,14 +39,21 @@ def unknown_kind(context: RuleContext) -> Finding:
 
 
 def one_each(context: RuleContext) -> bool:
-    """Whether SQLite itself sees to it that no invocation has two embeddings by one model."""
+    """Whether a UNIQUE constraint prevents two embeddings of one invocation by one model."""
     return is_unique(context, "embedding", ("invocation_id", "embedding_model"))
 
 
 def counted(context: RuleContext, kind: str | None) -> tuple[int, int]:
-    """How many embeddings of the subject's model are of outputs of `kind`, and how many of others.
+    """Count the embeddings of the subject's model.
 
-    For all models of the experiment in one pass over the indexes, which settles a healthy database.
+    One pass over the indexes counts for all models of the experiment, which is enough for a healthy database.
+
+    Args:
+        context: The snapshot and the subject.
+        kind: What the model embeds.
+
+    Returns:
+        The number of embeddings of outputs of `kind`, and of other outputs.
     """
     rows = by_model(context)
     mine = {found: int(str(count)) for model, found, count in rows if model == context.subject.embedding_model}
@@ -55,7 +62,7 @@ def counted(context: RuleContext, kind: str | None) -> tuple[int, int]:
 
 
 def of_kind(context: RuleContext, kind: str) -> int:
-    """How many invocations of `kind` there are."""
+    """Count the invocations of a type."""
     rows = context.cached_query("invocations by type", f"SELECT i.type, count(*) FROM {INVOCATIONS} GROUP BY 1")
     return sum(int(str(count)) for found, count in rows if found == kind)
 
@@ -68,7 +75,11 @@ def of_kind(context: RuleContext, kind: str) -> int:
     requires=("embedding-type", "embedding-duplicate"),
 )
 def embedding_missing(context: RuleContext) -> Iterator[Finding]:
-    """Invocations of the model's type without an embedding by it; only indexes and invocation rows are read."""
+    """Find invocations of the model's type without an embedding by it. Only indexes and invocation rows are read.
+
+    Example: the embedding stage was killed. The point cloud lacks points, so that no diagram can be computed. An
+    embedding hook repairs it.
+    """
     kind = context.kind()
     if kind is None:
         yield unknown_kind(context)
@@ -106,9 +117,10 @@ def embedding_missing(context: RuleContext) -> Iterator[Finding]:
     requires=("embedding-type",),
 )
 def embedding_duplicate(context: RuleContext) -> Iterator[Finding]:
-    """All embeddings of an invocation that has more than one by this model.
+    """Find invocations with more than one embedding by this model. With a UNIQUE constraint no row is read.
 
-    Where the file has the UNIQUE constraint, SQLite itself vouches for it, and no row is read.
+    Example: a stage was run twice on an old schema. A point counts twice in everything that joins embeddings. All but
+    the newest usable one are quarantined.
     """
     context.examined(sum(counted(context, None)), "embedding")
     if one_each(context):
@@ -138,7 +150,11 @@ def embedding_duplicate(context: RuleContext) -> Iterator[Finding]:
     repair=RepairKind.QUARANTINE,
 )
 def embedding_type(context: RuleContext) -> Iterator[Finding]:
-    """Embeddings of invocations of the other type."""
+    """Find embeddings of invocations of the other type.
+
+    Example: an embedding by a text model of an image. The vector has no meaning. It is quarantined if the type of the
+    invocation is certain.
+    """
     kind = context.kind()
     if kind is None:
         yield unknown_kind(context)
@@ -165,11 +181,12 @@ SURELY_OTHER = (
     "AND CASE i.type WHEN 'TEXT' THEN typeof(i.output_text) = 'text' AND i.output_image_data IS NULL "
     "ELSE typeof(i.output_image_data) = 'blob' AND length(i.output_image_data) > 0 AND i.output_text IS NULL END)"
 )
-"""An invocation `i` that is of the other type beyond doubt: its type says so, its output, and what its model makes."""
+"""SQL condition: an invocation `i` is surely of the other type, by its type, its output and what its model generates.
+"""
 
 
 def makers(context: RuleContext, kind: str) -> list[str]:
-    """The models of which most invocations in the experiment are of `kind`."""
+    """List the models of which most invocations in the experiment are of type `kind`."""
     rows = context.cached_query(
         "types by model",
         f"SELECT i.model, i.type, count(*) FROM {INVOCATIONS} AND typeof(i.model) = 'text' GROUP BY 1, 2",
@@ -182,7 +199,7 @@ def makers(context: RuleContext, kind: str) -> list[str]:
 
 @dataclass
 class UnusableVectors:
-    """The unusable vectors met so far; ids up to what a finding keeps, counts exact. `sizes` counts all, in bytes."""
+    """Unusable vectors, counted: at most `IDS_KEPT` ids, exact counts. `sizes` counts all vectors by size in bytes."""
 
     ids: dict[VectorDefect, list[str]] = field(default_factory=dict)
     counts: Counter[VectorDefect] = field(default_factory=Counter)
@@ -191,12 +208,12 @@ class UnusableVectors:
     total: int = 0
 
     def commonest_width(self) -> int:
-        """The number of values that most vectors have; 0 where there is none."""
+        """Return the number of values that most vectors have; 0 if there are no vectors."""
         whole = [(count, size) for size, count in self.sizes.items() if size and size % VALUE_BYTES == 0]
         return max(whole)[1] // VALUE_BYTES if whole else 0
 
     def add(self, flaw: VectorDefect, row_id: str, run: str) -> None:
-        """Note one vector."""
+        """Count one unusable vector."""
         self.counts[flaw] += 1
         self.runs.add(run)
         kept = self.ids.setdefault(flaw, [])
@@ -204,7 +221,7 @@ class UnusableVectors:
             kept.append(row_id)
 
     def clauses(self, width: int) -> str:
-        """`1 NULL, 1 has 668 values instead of 768`, the commonest first."""
+        """Describe the defects, e.g. `1 NULL, 1 has 668 values instead of 768`, the commonest first."""
         return ", ".join(
             f"{count:,} {flaw.clause(count, width)}"
             for flaw, count in sorted(self.counts.items(), key=lambda item: -item[1])
@@ -212,7 +229,7 @@ class UnusableVectors:
 
 
 def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
-    """All vectors of the subject, against a width in values."""
+    """Check all vectors of the subject against a width in values."""
     found = UnusableVectors()
     runs = context.db.execute(
         "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid",
@@ -242,7 +259,11 @@ def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
     expensive=True,
 )
 def embedding_vector(context: RuleContext) -> Iterator[Finding]:
-    """Every vector of the model in the experiment, run by run, so that one run's vectors are in memory at a time."""
+    """Check every vector of the model in the experiment, one run in memory at a time.
+
+    Example: a vector with NaN, of zeros, or cut off. No distance to it can be computed, so that the diagram is blocked.
+    An embedding hook repairs it.
+    """
     experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
     width = clouds.vector_width(context.db, experiment, model)
     found = examine_vectors(context, width)

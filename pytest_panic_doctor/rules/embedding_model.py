@@ -1,4 +1,4 @@
-"""Rules about which embedding models there are, and how wide their vectors."""
+"""Rules about the embedding models of an experiment and the width of their vectors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BY_MODEL = (
     "SELECT e.embedding_model, i.type, count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
     "ON e.invocation_id = i.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run) GROUP BY 1, 2"
 )
-"""How many embeddings of each type of output an experiment has by each model: one pass over the indexes."""
+"""The number of embeddings of each output type by each model of an experiment, in one pass over the indexes."""
 
 
 def by_model(context: RuleContext) -> list[tuple[object, ...]]:
-    """The rows of `BY_MODEL`, read once for all rules and models of the experiment."""
+    """Return the rows of `BY_MODEL`, read once for all rules and models of the experiment."""
     return context.cached_query("embeddings by model and type", BY_MODEL)
 
 
@@ -32,7 +32,11 @@ def by_model(context: RuleContext) -> list[tuple[object, ...]]:
     manual_fix="correct the experiment's row, or the embeddings, by hand",
 )
 def embedding_model(context: RuleContext) -> Iterator[Finding]:
-    """A list that is damaged says nothing of what is used."""
+    """Find embeddings by models that the experiment does not list, and listed models without embeddings.
+
+    Example: a model was added to the list after the embedding stage. If the list itself is damaged, the item is
+    skipped. Nothing repairs this.
+    """
     row = context.db.execute(
         "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", context.params
     ).fetchone()
@@ -82,7 +86,11 @@ def embedding_model(context: RuleContext) -> Iterator[Finding]:
     manual_fix="embed one of the experiments again with the research tool",
 )
 def embedding_width(context: RuleContext) -> Iterator[Finding]:
-    """The commonest width in each experiment, of which `embedding-vector` looks at every vector."""
+    """Compare the commonest vector width of each model between experiments.
+
+    Example: one experiment was embedded by another version of a model. Its vectors cannot be compared with the others.
+    Nothing repairs this. `embedding-vector` checks the single vectors against the width.
+    """
     widths: dict[str, Counter[int]] = {}
     experiments: dict[tuple[str, int], list[str]] = {}
     for experiment, text in context.db.execute(

@@ -1,4 +1,4 @@
-"""What speaks against a repair: a row that seems to be wrong because something else is, and that none may take."""
+"""Evidence against a repair: a row that only seems wrong, because another row is damaged, is not quarantined."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.rules.base import IDS_KEPT, NOT_REPAIRED, Finding, RuleContext
 
 CLOSE_LOOKS = 1_000
-"""Lost references that are looked at for a single wrong character; where there are more, no slip made them."""
+"""Maximum number of dangling references that are compared for a single wrong character; more have another cause."""
 
 SHOWN = 3
 
 
 def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: str) -> dict[str, str] | None:
-    """The lost references of `table` whose row of `parent` is there under another spelling, each with that row's id.
+    """Find the dangling references whose row exists under another spelling.
 
-    `lost` is the SQL for a row `c` of `table` whose reference finds nothing. None where there are too many to be named:
-    then no reference of this kind is to be believed.
+    Args:
+        context: The snapshot.
+        table: The table of the references.
+        column: The column that holds them.
+        parent: The table of the referenced rows.
+        lost: SQL condition for a row `c` of `table` whose reference has no row.
+
+    Returns:
+        The id of the existing row for each reference; None if there are too many, so that none can be trusted.
     """
     lost_ones = f"SELECT DISTINCT c.{column} AS name FROM {table} c WHERE {lost} AND c.{column} IS NOT NULL"
     spelt = f"SELECT id, {normalized_id_sql('id')} AS plain FROM {parent} WHERE id IS NOT NULL"
@@ -43,7 +50,7 @@ def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: s
 
 
 def taken(table: str, column: str, lost: str, there: dict[str, str] | None) -> Rows:
-    """The rows of `table` whose reference is truly lost: those that a quarantine takes."""
+    """Select the rows of `table` whose reference really has no row: those to quarantine."""
     sure = f" AND (c.{column} IS NULL OR CAST(c.{column} AS TEXT) NOT IN ({LISTED}))" if there else ""
     inner = f"SELECT c.rowid FROM {table} c WHERE {lost}{sure}"
     return Rows(table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", listed(there) if there else {})
@@ -53,18 +60,25 @@ LISTED = "SELECT value FROM json_each(:named)"
 
 
 def listed(there: dict[str, str]) -> dict[str, str | int | None]:
-    """The parameter of `LISTED`."""
+    """Return the SQL parameter of `LISTED`."""
     return {"named": json.dumps(list(there))}
 
 
 def shown(there: dict[str, str]) -> str:
-    """`a exists as A, b as B and 3 more`."""
+    """Describe other spellings, e.g. `a exists as A, b as B and 3 more`."""
     first = [f"{name} exists as {row_id}" for name, row_id in list(there.items())[:SHOWN]]
     more = f" and {len(there) - SHOWN:,} more" if len(there) > SHOWN else ""
     return ", ".join(first) + more
 
 
 def left(context: RuleContext, rows: Rows, message: Callable[[int], str], reason: str) -> Iterator[Finding]:
-    """A finding about rows that are wrong, or seem so, and that no repair takes; `reason` says why not."""
+    """Yield a finding about rows that seem wrong and that no repair touches.
+
+    Args:
+        context: The snapshot.
+        rows: The rows.
+        message: The message for their number.
+        reason: Why they are not repaired.
+    """
     for finding in context.finding_for_rows(rows, lambda count: f"{message(count)}{NOT_REPAIRED}{reason}"):
         yield replace(finding, rows=None)

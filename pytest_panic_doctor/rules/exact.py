@@ -1,4 +1,4 @@
-"""Rules that compute or embed again what is stored: they tell what nothing else can, and take their time."""
+"""Rules that compute or embed again what is stored. They find what no other rule can, and take long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.native import DeadlineReached
 
 SAMPLE = 20
-"""Outputs of a run that are embedded again."""
+"""Number of outputs of a run that are embedded again."""
 
 
 @rule(
@@ -28,9 +28,11 @@ SAMPLE = 20
     deep=True,
 )
 def diagram_exact(context: RuleContext) -> Iterator[Finding]:
-    """Only computing again can tell that bars of H1 or H2 are wrong which the cloud might have.
+    """Compute the diagram again, and compare all bars.
 
-    What the doctor computed of this very cloud, and what its checksum fits, is computed again where `context.deep`.
+    Example: a bar of H1 was changed to another value that the cloud could have. Conclusions from it would be wrong, and
+    no other rule can see it. The diagram is computed again. One that the plugin itself computed of this cloud, with a
+    correct checksum, is trusted unless `context.deep` is true.
     """
     known = [(each.id, each.payload) for each in readings(context) if each.payload and not each.wrong]
     if not known:
@@ -53,7 +55,12 @@ def diagram_exact(context: RuleContext) -> Iterator[Finding]:
 
 
 def computed(context: RuleContext, cloud: clouds.StoredCloud) -> Diagram:
-    """The diagram of a cloud; raises `NotApplicable` where that cannot be computed, and `TooLarge`."""
+    """Compute the diagram of a cloud.
+
+    Raises:
+        NotApplicable: It cannot be computed here.
+        TooLarge: It does not fit into memory.
+    """
     try:
         return recheck.compute_again(cloud.points, context.space, context.timeout)
     except DeadlineReached as late:
@@ -64,7 +71,7 @@ def computed(context: RuleContext, cloud: clouds.StoredCloud) -> Diagram:
 
 
 def clauses_of(stored_diagram: Diagram, real: Diagram) -> Iterator[str]:
-    """How a diagram differs from the real one, a clause a dimension."""
+    """Describe how a stored diagram differs from the real one, one clause for each dimension."""
     for each in diagram_differences(stored_diagram, real):
         which = f"{each.count:,} of {max(each.stored, each.real):,} bars in H{each.dimension}"
         numbers = "" if each.stored == each.real else f" ({each.stored:,} stored, {each.real:,} computed)"
@@ -79,7 +86,11 @@ def clauses_of(stored_diagram: Diagram, real: Diagram) -> Iterator[str]:
     deep=True,
 )
 def embedding_exact(context: RuleContext) -> Iterator[Finding]:
-    """Only the embedder can tell that two vectors were swapped, or that an output was changed after it was embedded."""
+    """Embed some outputs again, and compare the vectors.
+
+    Example: two vectors were swapped, or an output was changed after it was embedded. The trajectory is then wrong
+    although each vector is valid. Nothing repairs this.
+    """
     run, model, kind = str(context.subject.run), str(context.subject.embedding_model), context.kind()
     if kind is None:
         yield unknown_kind(context)

@@ -1,4 +1,4 @@
-"""Rules about experiments: their configuration, and the runs that it asks for."""
+"""Rules about experiments: their configuration, and the runs that it requires."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RuleContext, Scope, rule
 
 Place = tuple[int, int, int] | bytes
-"""A place in the product: the numbers of its network, seed and prompt; a hash of all three where it has none there."""
+"""A combination of network, seed and prompt: their positions in the lists, or a hash if one is not in its list."""
 
 COLUMNS = ("networks", "seeds", "prompts", "embedding_models")
 MOST_RUNS = 1_000_000
-"""Of a network and a prompt: a larger `num_runs` is none that anybody asked for."""
+"""Maximum plausible `num_runs` for one network and prompt; a larger number is taken for damage."""
 SHOWN = 40
 LONGEST = 400
-"""Characters of a network that are shown."""
+"""Maximum number of characters of a network in a message."""
 
 
 def is_network(value: object) -> bool:
-    """A non-empty list of model names."""
+    """Whether a value is a non-empty list of model names."""
     return isinstance(value, list) and bool(value) and all(is_name(name) for name in value)
 
 
 def is_seed(value: object) -> bool:
-    """A whole number; JSON's true and false are none."""
+    """Whether a value is an integer; JSON's true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -43,7 +43,18 @@ KINDS = {
 
 
 def configuration(context: RuleContext, *columns: str) -> list[object] | None:
-    """Columns of the experiment's row, None where it is gone; raises `TooLarge` where one is too long to be parsed."""
+    """Read columns of the experiment's row.
+
+    Args:
+        context: The snapshot and the subject.
+        *columns: The columns, by their canonical names.
+
+    Returns:
+        The values; None if the experiment does not exist.
+
+    Raises:
+        TooLarge: One is too long to be parsed.
+    """
     found = context.db.execute(
         f"SELECT {', '.join(columns)} FROM experimentconfig WHERE id = :experiment", context.params
     )
@@ -55,17 +66,17 @@ def configuration(context: RuleContext, *columns: str) -> list[object] | None:
 
 
 def numbers_column(context: RuleContext) -> str:
-    """The column that says how the runs of one network and prompt are numbered: by their seeds, or from 0."""
+    """Return the column of the configuration that numbers the runs of one network and prompt: seeds, or a count."""
     return "seeds" if context.generation.seeded else "num_runs"
 
 
 def number_of_run(context: RuleContext) -> str:
-    """The column of `run` that tells the runs of one network and prompt apart."""
+    """Return the column of `run` that distinguishes the runs of one network and prompt."""
     return "seed" if context.generation.seeded else "run_number"
 
 
 def problem(column: str, text: object) -> str | None:
-    """What is wrong with one list of an experiment's configuration, as the end of a sentence; None if nothing."""
+    """Describe what is wrong with one list of an experiment's configuration, as the end of a sentence; None if nothing."""
     if column == "num_runs":
         fine = is_seed(text) and 0 < int(str(text)) <= MOST_RUNS
         return None if fine else f"num_runs is {str(text)[:SHOWN]!r}, and must be a whole number above 0"
@@ -90,7 +101,11 @@ def problem(column: str, text: object) -> str | None:
     manual_fix="name the right database, or run an experiment with the research tool",
 )
 def experiment_missing(context: RuleContext) -> Iterator[Finding]:
-    """Without an experiment most rules have no item, and nothing that was examined says anything."""
+    """Find a database without experiments.
+
+    Example: an empty copy of the database. Without an experiment most rules have no item, so that the session would be
+    green without an examination. Nothing repairs this.
+    """
     count = context.scalar("SELECT count(*) FROM experimentconfig")
     context.examined(count, "experimentconfig")
     if not count:
@@ -109,7 +124,11 @@ def experiment_missing(context: RuleContext) -> Iterator[Finding]:
     manual_fix="correct the experiment's row by hand",
 )
 def experiment_config(context: RuleContext) -> Iterator[Finding]:
-    """The JSON columns of one experiment."""
+    """Check the JSON columns of one experiment.
+
+    Example: `seeds` is not a list. Then it is unknown which runs there should be. Nothing repairs this: the value has
+    to be corrected by hand.
+    """
     columns = [numbers_column(context) if name == "seeds" else name for name in COLUMNS]
     row = configuration(context, *columns, "max_length")
     if row is None:
@@ -138,7 +157,11 @@ def experiment_config(context: RuleContext) -> Iterator[Finding]:
     manual_fix="run the experiment again with the research tool",
 )
 def experiment_runs(context: RuleContext) -> Iterator[Finding]:
-    """The runs that the configuration asks for, against those that are there."""
+    """Compare the runs with those that the configuration requires.
+
+    Example: a run was deleted by hand. Averages over the experiment miss it. Nothing repairs this: the research tool
+    has to generate the run again.
+    """
     column = numbers_column(context)
     row = configuration(context, "networks", column, "prompts", "max_length") or [None] * 4
     networks, numbers, prompts, max_length = row
@@ -198,7 +221,7 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
 
 
 def networks_retired(context: RuleContext, networks: list[object]) -> Iterator[object]:
-    """The networks with a model that the tool can no longer call, where the experiment has no run of them at all."""
+    """List networks with a model that the tool no longer supports, if the experiment has no run of them."""
     makers = context.generation.makers
     if not makers:
         return
@@ -214,18 +237,25 @@ def networks_retired(context: RuleContext, networks: list[object]) -> Iterator[o
 
 
 def as_list(text: object) -> list[object]:
-    """A JSON column that is known to hold a list."""
+    """Parse a JSON column that is known to hold a list."""
     value = load_json(text)
     return value if isinstance(value, list) else []
 
 
 class Asked:
-    """The product networks x seeds x prompts, which is never written out: of 130 each it has two million places."""
+    """The product networks x seeds x prompts. It is never stored: lists of 130 each give two million combinations."""
 
     def __init__(
         self, networks: list[object], seeds: Sequence[object], prompts: list[object], noun: str = "seed"
     ) -> None:
-        """The lists of a configuration, which are known to be what they should be; `noun` is what a seed is called."""
+        """Keep the lists of a valid configuration.
+
+        Args:
+            networks: Lists of model names.
+            seeds: Seeds, or numbers of runs.
+            prompts: The prompts.
+            noun: What a message calls a seed.
+        """
         self.noun = noun
         counted = (
             Counter(json.dumps(network) for network in networks),
@@ -238,7 +268,7 @@ class Asked:
         self.total = len(networks) * len(seeds) * len(prompts)
 
     def place(self, network: object, seed: object, prompt: object) -> Place:
-        """Where a run belongs."""
+        """Find the combination that a run belongs to."""
         values = (json.dumps(load_json(network) if isinstance(network, str) else None), seed, prompt)
         first, second, third = (known.get(value) for known, value in zip(self.numbers, values, strict=True))
         if first is None or second is None or third is None:
@@ -246,30 +276,30 @@ class Asked:
         return first, second, third
 
     def wanted(self, place: Place) -> int:
-        """How many runs there should be at a place."""
+        """Return how many runs a combination should have."""
         return 0 if isinstance(place, bytes) else prod(self.times[axis][place[axis]] for axis in range(3))
 
     def lacking(self, there: Mapping[Place, Sized]) -> int:
-        """How many runs there are too few."""
+        """Count the missing runs."""
         return self.total - sum(min(len(ids), self.wanted(place)) for place, ids in there.items())
 
     def places(self) -> Iterator[tuple[int, int, int]]:
-        """All of them, one after the other."""
+        """Yield all combinations."""
         first, second, third = (range(len(each)) for each in self.values)
         return product(first, second, third)
 
     def key(self, place: tuple[int, int, int]) -> Key:
-        """The network as JSON, the seed and the prompt of a place."""
+        """Return the network as JSON, the seed and the prompt of a combination."""
         network, seed, prompt = (each[at] for each, at in zip(self.values, place, strict=True))
         return str(network), seed, prompt
 
 
 Key = tuple[str, object, object]
-"""A network as JSON, a seed and a prompt."""
+"""(network as JSON, seed, prompt)."""
 
 
 def named(key: Key, noun: str) -> str:
-    """One run's place in the product, for a sentence."""
+    """Describe a combination for a message."""
     network, seed, prompt = key
     models = load_json(network)
     walk = shown(models if isinstance(models, list) else network)
@@ -277,21 +307,18 @@ def named(key: Key, noun: str) -> str:
 
 
 def shown(network: object) -> str:
-    """A network, for a sentence."""
+    """Format a network for a message."""
     walk = " → ".join(str(name) for name in network) if isinstance(network, list) else str(network)
     return walk[:LONGEST]
 
 
 def in_runs(context: RuleContext, message: str, ids: list[str]) -> Finding:
-    """A finding about runs; it names the run where there is but one."""
+    """Make a finding about runs; it names the run if there is only one."""
     return context.finding(message, table="run", ids=ids, run=ids[0] if len(ids) == 1 else None)
 
 
 def missing(context: RuleContext, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[Finding]:
-    """One finding for each place that has too few runs; it names the experiment, which lacks them.
-
-    All are counted by arithmetic, and 10,000 are named.
-    """
+    """Yield a finding for each combination with too few runs, at most 10,000; all are counted. It names the experiment."""
     lacking = asked.lacking(there)
     names = 0
     for place in asked.places():
@@ -309,12 +336,12 @@ def missing(context: RuleContext, asked: Asked, there: Mapping[Place, Sized]) ->
 
 
 def lost(context: RuleContext, message: str, count: int) -> Finding:
-    """A finding about runs that are not there."""
+    """Make a finding about missing runs."""
     return context.finding(message, table="experimentconfig", ids=[str(context.subject.experiment)], count=count)
 
 
 def unasked(context: RuleContext, asked: Asked, there: Mapping[Place, list[str]]) -> Iterator[Finding]:
-    """One finding for each place that has more runs than the configuration asks for."""
+    """Yield a finding for each combination with more runs than the configuration requires."""
     for place, ids in there.items():
         wanted = asked.wanted(place)
         if len(ids) <= wanted:

@@ -1,4 +1,4 @@
-"""The rule about how ids are written."""
+"""The rule about the format of ids."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ SHOWN = 3
     manual_fix="correct the ids, and all that refers to them, by hand",
 )
 def id_format(context: RuleContext) -> Iterator[Finding]:
-    """Every table's own ids, over their index. A reference that is written otherwise names no row: see the orphans.
+    """Check each table's own ids, by their index. References in another format are found by the orphan rules.
 
-    The research tool asks for a row by 32 hex digits in lower case, so that it never finds one of another id.
+    Example: an id in upper case. The research tool queries 32 lower-case hex digits, so that it never finds the row.
+    Nothing repairs this.
     """
     malformed, form = malformed_id(context.generation.dashed_ids)
     for table in context.generation.tables:
@@ -45,7 +46,14 @@ def id_format(context: RuleContext) -> Iterator[Finding]:
 
 
 def malformed_id(dashed: bool) -> tuple[str, str]:
-    """The SQL condition that an id is not a UUID as the research tool stores it, or is NULL; and how it stores one."""
+    """Describe a valid id.
+
+    Args:
+        dashed: Whether this generation stores ids with dashes.
+
+    Returns:
+        The SQL condition that an id is NULL or not a UUID as the research tool stores it; and the format in words.
+    """
     if not dashed:
         return (
             "(typeof(id) <> 'text' OR length(id) <> 32 OR trim(id, '0123456789abcdef') <> '')",

@@ -1,4 +1,4 @@
-"""Rules about the invocations of an experiment's runs. None reads an output's bytes, but where a run stops early."""
+"""Rules about the invocations of an experiment's runs. Image bytes are read only if a run stops early."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ OF_RUNS = (
     "run r JOIN invocation i ON i.run_id = r.id LEFT JOIN invocation p ON p.id = i.input_invocation_id "
     "WHERE r.experiment_id = :experiment"
 )
-"""The invocations `i` of an experiment, each with its input `p`, over three indexes; NULL in `:run` is never narrowed
-here: no diagram asks."""
+"""The invocations `i` of an experiment, each with its input `p`, by three indexes.
+
+`:run` is not used: these rules are never asked about a single run.
+"""
 
 RANGES_SHOWN = 5
 
@@ -41,17 +43,18 @@ OUT_OF_ORDER = (
     f"(p.run_id = i.run_id AND p.sequence_number < i.sequence_number AND {is_before('i.started_at', 'p.completed_at')})"
 )
 UNSURE_TIME = f"{are_surely_in_order('p.completed_at', 'i.started_at', 'i.completed_at')} IS NOT 1"
-"""True wherever one of the three before is, and of some invocations more: those are looked at one by one."""
+"""True if one of the three conditions before is, and for some invocations more: those are compared one by one."""
 
 CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, WRONG_SEED, UNSURE_TIME)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What one pass says of a run's invocations.
+    """The result of one pass over a run's invocations.
 
-    `latest` is the end of the last one: empty where none is complete, None where not all are spelt so that texts are in
-    the order of times. `wrong` is how many meet each of the `CONDITIONS`.
+    Attributes:
+        latest: The end of the last invocation; empty if none is complete; None if not all times sort correctly as text.
+        wrong: How many invocations meet each of the `CONDITIONS`.
     """
 
     count: int
@@ -60,7 +63,7 @@ class Judged:
 
 
 def by_run(context: RuleContext) -> dict[str, Judged]:
-    """The runs of the experiment that have invocations; one pass settles all conditions for a healthy one."""
+    """Return the runs of the experiment that have invocations. One pass checks all conditions for a healthy run."""
     sums = ", ".join(f"total({each})" for each in CONDITIONS)
     length = "length(i.completed_at)"
     latest = (
@@ -80,12 +83,12 @@ def any_is(context: RuleContext, condition: str) -> bool:
 
 
 def examined(context: RuleContext) -> None:
-    """Say that all invocations of the experiment were looked at."""
+    """Count all invocations of the experiment as examined."""
     context.examined(sum(run.count for run in by_run(context).values()), "invocation")
 
 
 def total(context: RuleContext) -> str:
-    """`1,234 invocations`, for the end of «2 of …»."""
+    """Format the number of invocations, e.g. `1,234 invocations`, for the end of «2 of …»."""
     return plural(context.scalar(f"SELECT count(*) FROM {OF_RUNS}"), "invocation")
 
 
@@ -96,10 +99,11 @@ def total(context: RuleContext) -> str:
     manual_fix="regenerate the run with the research tool: numbers are never changed",
 )
 def invocation_sequence(context: RuleContext) -> Iterator[Finding]:
-    """One aggregate a run; only a run whose aggregate is off is looked at row by row.
+    """Check that each run has the invocations 0 to n-1, each once.
 
-    A run whose seed is not -1 ends at its first repeat. Its images are compared only where it is shorter than it might
-    be.
+    Example: invocation 7 was deleted. The trajectory has a gap, and its diagram lacks a point. Nothing repairs this.
+    One aggregate decides for a healthy run; only others are read row by row. A run whose seed is not -1 ends at its
+    first repeated output, so that the images of a shorter run are compared.
     """
     context.examined(0, "run")
     runs = context.db.execute(
@@ -135,17 +139,17 @@ NUMBERS = (
     "good AS (SELECT sequence_number AS number, count(*) AS times FROM invocation WHERE run_id = :of "
     "AND typeof(sequence_number) = 'integer' AND sequence_number >= 0 AND sequence_number < :length GROUP BY 1)"
 )
-"""The sequence numbers of a run that can be: each once, with how often it is there."""
+"""The valid sequence numbers of a run, each once, with how often it occurs."""
 
 GAPS = (
     "SELECT lag(number, 1, -1) OVER (ORDER BY number) + 1 AS low, number - 1 AS high FROM "
     "(SELECT number FROM good UNION ALL SELECT :end)"
 )
-"""The spans of numbers that are left out before each number and before the end."""
+"""The missing numbers as spans (low, high), before each number and before the end."""
 
 
 def sequence_problems(context: RuleContext, run: str, seed: int, max_length: object) -> list[str]:
-    """What is wrong with one run's numbers, as the clauses of a sentence; counted by SQLite, however many they are."""
+    """Describe what is wrong with one run's numbers, as clauses. SQLite counts, so that any number of rows is possible."""
     if not isinstance(max_length, int) or max_length <= 0:
         return [f"the run's max_length is {str(max_length)[:20]!r}, so its sequence numbers cannot be judged"]
     params: dict[str, str | int | None] = {"of": run, "length": max_length}
@@ -170,7 +174,7 @@ def sequence_problems(context: RuleContext, run: str, seed: int, max_length: obj
 
 
 def outside(context: RuleContext, params: dict[str, str | int | None], max_length: int) -> list[str]:
-    """The numbers that no invocation of the run can have, as one clause or none."""
+    """Describe the numbers that no invocation of the run can have, as at most one clause."""
     odd = (
         "SELECT DISTINCT sequence_number AS number FROM invocation WHERE run_id = :of AND NOT "
         "(typeof(sequence_number) = 'integer' AND sequence_number >= 0 AND sequence_number < :length)"
@@ -186,20 +190,20 @@ def outside(context: RuleContext, params: dict[str, str | int | None], max_lengt
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Spans of consecutive numbers: how many numbers there are, and the first and last of the first spans."""
+    """Spans of consecutive numbers: their total, and the first and last number of the first spans."""
 
     count: int
     first: tuple[tuple[int, int], ...]
 
     def __str__(self) -> str:
-        """`3, 7–9 and 4 more`."""
+        """Format the spans, e.g. `3, 7–9 and 4 more`."""
         shown = ", ".join(str(low) if low == high else f"{low:,}–{high:,}" for low, high in self.first)
         left = self.count - sum(high - low + 1 for low, high in self.first)
         return f"{shown} and {left:,} more" if left else shown
 
 
 def spans(context: RuleContext, query: str, params: dict[str, str | int | None]) -> Spans:
-    """What a table expression `spans (low, high)` over the numbers of a run has."""
+    """Evaluate a table expression `spans (low, high)` over the numbers of a run."""
     source = f"WITH {NUMBERS}, {query}"
     count = context.scalar(f"{source} SELECT total(high - low + 1) FROM spans", **params)
     first = context.db.execute(
@@ -215,7 +219,10 @@ def spans(context: RuleContext, query: str, params: dict[str, str | int | None])
     manual_fix="regenerate the run with the research tool",
 )
 def invocation_output(context: RuleContext) -> Iterator[Finding]:
-    """Presence alone: an image counts as there when it has a length, and its bytes stay on their pages."""
+    """Check that the output of an invocation's type exists, and only that one. Image bytes are not read.
+
+    Example: an image invocation without an image. Nothing can be embedded for it. Nothing repairs this.
+    """
     examined(context)
     if not any_is(context, WRONG_OUTPUT):
         return
@@ -247,7 +254,10 @@ def invocation_output(context: RuleContext) -> Iterator[Finding]:
     manual_fix="regenerate the run with the research tool",
 )
 def invocation_chain(context: RuleContext) -> Iterator[Finding]:
-    """The input of 0 is NULL, that of k the invocation k-1 of the run."""
+    """Check that the input of invocation 0 is NULL, and that of invocation k is invocation k-1 of the run.
+
+    Example: an input of another run. The trajectory would then not be a chain. Nothing repairs this.
+    """
     examined(context)
     if not any_is(context, WRONG_INPUT):
         return
@@ -287,7 +297,11 @@ def invocation_chain(context: RuleContext) -> Iterator[Finding]:
     manual_fix="regenerate the run with the research tool",
 )
 def invocation_model(context: RuleContext) -> Iterator[Finding]:
-    """Invocation k uses `network[k % len(network)]`."""
+    """Check that invocation k uses `network[k % len(network)]`.
+
+    Example: a text by a model that is not in the network. The run is then not what its experiment describes. Nothing
+    repairs this.
+    """
     examined(context)
     broken = Rows(
         "run",
@@ -326,7 +340,10 @@ def invocation_model(context: RuleContext) -> Iterator[Finding]:
     manual_fix="regenerate the run with the research tool",
 )
 def invocation_seed(context: RuleContext) -> Iterator[Finding]:
-    """The research tool gives a run's seed to every model that it calls."""
+    """Check that each invocation has the seed of its run.
+
+    Example: one invocation was repeated by hand with another seed. The run cannot be reproduced. Nothing repairs this.
+    """
     if not context.generation.seeded:
         raise NotApplicable(f"{context.generation.name} of the research tool has no seeds")
     examined(context)

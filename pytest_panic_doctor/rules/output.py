@@ -1,4 +1,4 @@
-"""The rule about what outputs look like from outside."""
+"""The rule about the form of outputs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext, Scope, format_id, rule
 
 HEADER = 16
-"""Bytes that are read of an image. `blobopen` takes them from the row's own page, where `substr` reads all pages."""
+"""Bytes that are read of an image. `blobopen` reads only the row's own page; `substr` would read all pages."""
 
 CHUNKS = (b"VP8 ", b"VP8L", b"VP8X")
-"""With what a WEBP file begins after its frame (https://developers.google.com/speed/webp/docs/riff_container)."""
+"""First chunk of a WebP file after its header (https://developers.google.com/speed/webp/docs/riff_container)."""
 
 
 AVIF = b"ftypavif"
-"""With what an AVIF file begins after the length of its first box (https://aomediacodec.github.io/av1-avif/)."""
+"""Start of an AVIF file after the length of its first box (https://aomediacodec.github.io/av1-avif/)."""
 
 BOXES = 64
-"""Boxes at the top of an AVIF file; the research tool's have three."""
+"""Maximum number of top-level boxes of an AVIF file; the research tool writes three."""
 
 
 @rule(
@@ -34,7 +34,10 @@ BOXES = 64
     manual_fix="regenerate the run with the research tool",
 )
 def output_plausible(context: RuleContext) -> Iterator[Finding]:
-    """Texts are read, one at a time; of images the first 16 bytes: none is decoded."""
+    """Check the form of outputs: texts as a whole, one at a time; of images the first 16 bytes and the length.
+
+    Example: an image that was cut off, or a text that is not UTF-8. Its embedding has no meaning. Nothing repairs this.
+    """
     ids: list[str] = []
     kinds: Counter[str] = Counter()
     looked_at = 0
@@ -66,7 +69,7 @@ TEXTS = (
 
 
 def images_of(db: sqlite3.Connection, run: str) -> list[tuple[int, int]]:
-    """Rowid and length of the images of a run; those that are empty are `invocation-output`'s."""
+    """List rowid and length of the images of a run. Empty images belong to `invocation-output`."""
     return db.execute(
         "SELECT rowid, length(output_image_data) FROM invocation WHERE run_id = ? AND type = 'IMAGE' "
         "AND typeof(output_image_data) = 'blob' AND length(output_image_data) > 0",
@@ -75,13 +78,13 @@ def images_of(db: sqlite3.Connection, run: str) -> list[tuple[int, int]]:
 
 
 def ids_of(db: sqlite3.Connection, rowids: list[int]) -> Iterator[object]:
-    """The ids of some invocations."""
+    """Yield the ids of some invocations."""
     for rowid in rowids:
         yield db.execute("SELECT id FROM invocation WHERE rowid = ?", (rowid,)).fetchone()[0]
 
 
 def wrong_text(text: bytes) -> str:
-    """Why a text cannot be a caption; empty where it can."""
+    """Explain why a text cannot be a caption; empty if it can."""
     try:
         text.decode()
     except UnicodeDecodeError:
@@ -94,7 +97,7 @@ def wrong_text(text: bytes) -> str:
 def wrong_images(
     db: sqlite3.Connection, images: list[tuple[int, int]], generation: Generation
 ) -> Iterator[tuple[int, str]]:
-    """Rowid and fault of the images that are no whole file of a format in which the research tool writes them."""
+    """Yield rowid and defect of the images that are not complete files of a format that the research tool writes."""
     formats = generation.image_formats
     table = generation.table("invocation")
     column = table and table.column_of("output_image_data")
@@ -113,10 +116,14 @@ def wrong_images(
 
 
 def is_whole_avif(read: Callable[[int], bytes], length: int) -> bool:
-    """Whether the boxes of a file follow each other to its very end, those with the description and the data included.
+    """Whether the boxes of a file end exactly at its end, and include the description and the data.
 
-    A box begins with its length in 4 bytes and its name in 4; a length of 1 stands for one in 8 bytes behind the name,
-    and 0 for all that is left (ISO/IEC 14496-12, 4.2).
+    A box begins with its length in 4 bytes and its name in 4. The length 1 means a length in 8 bytes after the name,
+    and 0 means everything that is left (ISO/IEC 14496-12, 4.2).
+
+    Args:
+        read: Reads 16 bytes from an offset.
+        length: The length of the file in bytes.
     """
     at, names = 0, list[bytes]()
     while at < length and len(names) < BOXES:
@@ -132,7 +139,17 @@ def is_whole_avif(read: Callable[[int], bytes], length: int) -> bool:
 
 @contextmanager
 def bytes_of(db: sqlite3.Connection, rowid: int, table: str, column: str) -> Iterator[Callable[[int], bytes]]:
-    """What reads 16 bytes of an image from an offset; table and column by their names in the file."""
+    """Open an image for reading.
+
+    Args:
+        db: Any connection.
+        rowid: The row.
+        table: The table, by its name in the file.
+        column: The column, by its name in the file.
+
+    Yields:
+        A function that reads 16 bytes from an offset.
+    """
     try:
         blob = db.blobopen(table, column, rowid, readonly=True)
     except sqlite3.OperationalError:

@@ -1,4 +1,4 @@
-"""The diagram of a stored cloud, computed again within an examination, by the engine `native`, in this process."""
+"""Compute the diagram of a stored cloud again during an examination, with the engine `native`, in this process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NOT_BUILT = (
 )
 
 COPIES = 6
-"""How often a cloud is in memory, at most, while its distances are computed: in float32 and float64, and merged."""
+"""Maximum number of copies of a cloud in memory while distances are computed: float32, float64, and merged."""
 
 
 def own(payload: Payload, points: Points) -> bool:
-    """Whether a diagram is one that the doctor computed of these very points, by its fingerprint and its checksum."""
+    """Whether the plugin itself computed a diagram of these very points, by its fingerprint and its checksum."""
     known = payload.provenance
     return (
         known is not None and known.fingerprint == fingerprint(points) and known.bars_sha256 == payload.diagram.sha256
@@ -31,24 +31,24 @@ def own(payload: Payload, points: Points) -> bool:
 
 
 def computable() -> str:
-    """Why nothing is computed again here; empty where it is."""
+    """Explain why nothing can be computed again here; empty if it can."""
     return "" if is_built() else NOT_BUILT
 
 
 def compute_again(points: Points, space: MemoryRoom, timeout: float | None = None) -> Diagram:
-    """The diagram of a cloud, H0 to H2.
+    """Compute the diagram of a cloud, H0 to H2.
 
     Args:
         points: float32, shape (n, d).
-        space: What may be held in memory for it, the distances included.
+        space: The memory limit, distances included.
         timeout: Seconds; None for no limit.
 
     Returns:
-        Its diagram.
+        The diagram.
 
     Raises:
-        TooLarge: It does not fit into `space`; the text says how far it came.
-        DeadlineReached: It took longer than `timeout`; so does the text of this.
+        TooLarge: It does not fit into `space`; the message says at which stage.
+        DeadlineReached: It took longer than `timeout`; the message says at which stage.
         KeyboardInterrupt: Ctrl-C.
     """
     from pytest_panic_doctor.topology.engines import Native, compute
@@ -67,5 +67,5 @@ def compute_again(points: Points, space: MemoryRoom, timeout: float | None = Non
 
 
 def matrix(points: Points) -> int:
-    """The bytes of their distances."""
+    """Return the size of the distance matrix in bytes."""
     return 4 * len(points) ** 2

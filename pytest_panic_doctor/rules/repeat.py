@@ -1,8 +1,7 @@
-"""Where an output of a run repeats an earlier one, as the research tool compares them.
+"""Find the first output of a run that repeats an earlier one, as the research tool compares them.
 
-The tool ends a run whose seed is not -1 at the first such output. Texts are one where they are equal, images where
-their JPEG at quality 30 is, to the byte: images that differ in bytes can be one repeat, images of equal length need not
-be.
+The tool ends a run whose seed is not -1 at the first repeated output. Texts are compared as they are, images by their
+JPEG at quality 30, byte by byte: images with different bytes can be equal in this sense.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from collections.abc import Iterator
 INSTALL = "install the extra images (Pillow), as in pip install '.[images]'"
 
 QUALITY = 30
-"""Of the JPEG that the research tool compares."""
+"""Quality of the JPEG that the research tool compares."""
 
 LARGEST = 64 * 2**20
-"""Pixels of an image that is decoded; those of the research tool have 65,536."""
+"""Maximum number of pixels of an image that is decoded; images of the research tool have 65,536."""
 
 
 class CannotTell(Exception):
-    """Whether an output repeats another cannot be told; the text is a clause that says why and what to do."""
+    """It is unknown whether an output repeats another; the message is a clause with the reason and what to do."""
 
 
 def first_text(db: sqlite3.Connection, run: str) -> int | None:
-    """The sequence number of the first text of a run that repeats an earlier one; None where none does."""
+    """Return the sequence number of the first text of a run that repeats an earlier one; None if there is no repeat."""
     row = db.execute(
         "SELECT min(number) FROM (SELECT sequence_number AS number, row_number() OVER (PARTITION BY output_text "
         "ORDER BY sequence_number) AS place FROM invocation WHERE run_id = ? AND type = 'TEXT' "
@@ -38,7 +37,11 @@ def first_text(db: sqlite3.Connection, run: str) -> int | None:
 
 
 def first_image(db: sqlite3.Connection, run: str) -> int | None:
-    """The same for images; raises `CannotTell` where one cannot be decoded, or Pillow is not installed."""
+    """Return the sequence number of the first image of a run that repeats an earlier one; None if there is no repeat.
+
+    Raises:
+        CannotTell: An image cannot be decoded, or Pillow is not installed.
+    """
     seen: set[bytes] = set()
     for number, image in images(db, run):
         digest = compared(image, number)
@@ -49,7 +52,7 @@ def first_image(db: sqlite3.Connection, run: str) -> int | None:
 
 
 def images(db: sqlite3.Connection, run: str) -> Iterator[tuple[int, bytes]]:
-    """Sequence number and bytes of a run's images, in order: one at a time, so that nothing sorts them."""
+    """Yield sequence number and bytes of a run's images in order, one at a time, so that nothing sorts them."""
     rows = db.execute(
         "SELECT sequence_number, rowid FROM invocation WHERE run_id = ? AND type = 'IMAGE' "
         "AND typeof(output_image_data) = 'blob'",
@@ -61,7 +64,7 @@ def images(db: sqlite3.Connection, run: str) -> Iterator[tuple[int, bytes]]:
 
 
 def compared(image: bytes, number: int) -> bytes:
-    """The SHA-256 of what the research tool compares of an image."""
+    """Return the SHA-256 of what the research tool compares of an image."""
     try:
         from PIL import Image
     except ImportError:
@@ -80,13 +83,16 @@ def compared(image: bytes, number: int) -> bytes:
 
 
 def early_stop(db: sqlite3.Connection, run: str, count: int, max_length: int) -> str:
-    """What is wrong with the end of a run whose seed is not -1, as a clause; empty where the research tool ends it so.
+    """Describe what is wrong with the end of a run whose seed is not -1.
 
     Args:
         db: Any connection.
         run: A run with invocations 0 to `count` - 1, each once.
         count: How many there are.
-        max_length: How many there may be. Images are read only where there are fewer.
+        max_length: How many there may be. Images are read only if there are fewer.
+
+    Returns:
+        A clause; empty if the research tool would end the run there.
     """
     last = count - 1
     text = first_text(db, run)

@@ -1,4 +1,4 @@
-"""Rules about when things began and ended."""
+"""Rules about start and end times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_TIME_HERE = f"({is_no_time('t.started_at')} OR {is_no_time('t.completed_at')}
 EARLY_HERE = is_before("t.completed_at", "t.started_at")
 BEFORE_OUTPUT = is_before("t.started_at", "i.completed_at")
 UNSURE_HERE = f"{are_surely_in_order('i.completed_at', 't.started_at', 't.completed_at')} IS NOT 1"
-"""True wherever one of the three before is, and of some embeddings more."""
+"""True if one of the three conditions before is, and for some embeddings more."""
 
 EMBEDDINGS = (
     "run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
@@ -37,7 +37,7 @@ BEFORE_RUN = f"EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = r.id AND {BEF
 
 
 def unsure(context: RuleContext) -> bool:
-    """Whether the times of any embedding of the experiment have to be looked at one by one: one pass for both rules."""
+    """Whether times of embeddings of the experiment must be compared one by one. One pass serves both rules."""
     if any_is(context, UNSURE_TIME):
         return True
     ((count,),) = context.cached_query("embeddings at an unsure time", f"SELECT total({UNSURE_HERE}) FROM {EMBEDDINGS}")
@@ -51,7 +51,11 @@ def unsure(context: RuleContext) -> bool:
     manual_fix="correct the times by hand, or leave them",
 )
 def invocation_time(context: RuleContext) -> Iterator[Finding]:
-    """The experiment itself, its invocations, embeddings and diagrams, whatever the spelling of their times."""
+    """Check the times of the experiment, its invocations, embeddings and diagrams, in any valid spelling.
+
+    Example: an invocation that ended before it started, or on 31 February. Durations are then wrong. Nothing repairs
+    this.
+    """
     examined(context)
     for noun, table, source, name in (
         ("experiment", "experimentconfig", EXPERIMENT, "t"),
@@ -71,12 +75,12 @@ def invocation_time(context: RuleContext) -> Iterator[Finding]:
 
 
 def odd_message(noun: str, count: int) -> str:
-    """`2 embeddings have an invalid time`."""
+    """Make the message for invalid times, e.g. `2 embeddings have an invalid time`."""
     return f"{plural(count, noun)} {verb(count, 'has', 'have')} an invalid time"
 
 
 def odd_details(context: RuleContext, rows: Rows) -> str:
-    """One of the values, so that a person sees of what kind they are."""
+    """Show one of the values as an example."""
     columns = ("started_at", "completed_at")
     found = [
         row
@@ -91,7 +95,7 @@ def odd_details(context: RuleContext, rows: Rows) -> str:
 
 
 def early_message(noun: str, count: int) -> str:
-    """`2 embeddings completed before they started`."""
+    """Make the message for times in the wrong order, e.g. `2 embeddings completed before they started`."""
     return f"{plural(count, noun)} completed before {verb(count, 'it', 'they')} started"
 
 
@@ -103,7 +107,11 @@ def early_message(noun: str, count: int) -> str:
     manual_fix="correct the times by hand, or leave them",
 )
 def time_order(context: RuleContext) -> Iterator[Finding]:
-    """Each step of the research tool waits for the one before. A clock that was set back breaks this too."""
+    """Check that each step started after the step before it had ended.
+
+    Example: a diagram that is older than its embeddings may be of other vectors. A clock that was set back has the same
+    effect. Nothing repairs this.
+    """
     examined(context)
     if any_is(context, UNSURE_TIME):
         rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {OUT_OF_ORDER}", context.params)
@@ -130,7 +138,7 @@ def time_order(context: RuleContext) -> Iterator[Finding]:
 
 
 def diagrams_may_precede_runs(context: RuleContext) -> bool:
-    """Whether any diagram's start is not, by the spelling alone, after the latest end of its run's invocations."""
+    """Whether, judged by the text alone, a diagram may have started before the last invocation of its run ended."""
     latest = {run: judged.latest for run, judged in by_run(context).items()}
     found = context.db.execute(
         f"SELECT t.run_id, t.started_at, {is_plain('t.started_at')} FROM {DIAGRAMS}", context.params
