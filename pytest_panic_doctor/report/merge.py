@@ -78,7 +78,7 @@ def result(plain: Mapping[str, object]) -> Result:
         if not isinstance(finding["ids"], list) or not isinstance(finding["count"], int):
             raise TypeError("a finding without ids or count")
         if not isinstance(finding.get("blocked_by", []), list):
-            raise TypeError("a finding whose blocked_by is no list")
+            raise TypeError("a finding with an invalid blocked_by")
     return found
 
 
