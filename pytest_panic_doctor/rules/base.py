@@ -360,7 +360,7 @@ class Rule:
 
 
 def remedy_of(rule: Rule, found: Iterable[str]) -> str:
-    """Return what a person has to do about a rule without repair; for `file-integrity` by the messages that it found."""
+    """Return what a person has to do about a rule without repair; for `file-integrity` by its messages."""
     if rule.id != "file-integrity":
         return rule.manual_fix
     return "; ".join(dict.fromkeys(map(integrities.remedy, found))) or rule.manual_fix
@@ -377,7 +377,7 @@ def rule(
     expensive: bool = False,
     deep: bool = False,
 ) -> Callable[[Check], Rule]:
-    """Make a decorator that turns a check into a `Rule` and registers it; the arguments are the attributes of `Rule`."""
+    """Make a decorator that turns a check into a `Rule`; the arguments are the attributes of `Rule`."""
 
     def wrap(check: Check) -> Rule:
         module = check.__module__
@@ -388,7 +388,7 @@ def rule(
 
 
 def format_id(value: object) -> str:
-    """Format an id for a finding: a text as it is, anything else as an SQL literal, so that the two cannot be confused."""
+    """Format an id for a finding: a text as it is, anything else as an SQL literal, so that the two differ."""
     if isinstance(value, str):
         return value
     return f"x'{value.hex()}'" if isinstance(value, bytes) else "NULL" if value is None else str(value)

@@ -95,7 +95,7 @@ def table_problems(context: RuleContext, described: TableSchema, version: int) -
 
 
 def unlike_a_table(context: RuleContext, table: str) -> str:
-    """Explain why the rows of a table cannot be identified by rowid, as rules and repairs require; empty if they can."""
+    """Explain why rows of a table cannot be identified by rowid, as rules and repairs require; empty if they can."""
     kind, sql = context.db.execute(
         "SELECT type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')", (table,)
     ).fetchone()

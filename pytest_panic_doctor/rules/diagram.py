@@ -260,7 +260,7 @@ def diagram_valid(context: RuleContext) -> Iterator[Finding]:
 
 
 def forbidden(context: RuleContext, *, replacing: bool) -> str:
-    """Explain why no diagram may be computed although the cloud is complete, as the end of a message; empty if it may."""
+    """Explain why no diagram may be computed although the cloud is complete; the end of a message, or empty."""
     found = upstream.upstream_damage(context.db, *subject_of(context), replacing=replacing)
     return f"{NOT_REPAIRED}{found}" if found else ""
 

@@ -76,7 +76,7 @@ def number_of_run(context: RuleContext) -> str:
 
 
 def problem(column: str, text: object) -> str | None:
-    """Describe what is wrong with one list of an experiment's configuration, as the end of a sentence; None if nothing."""
+    """Describe what is wrong with one list of a configuration, as the end of a sentence; None if nothing."""
     if column == "num_runs":
         fine = is_seed(text) and 0 < int(str(text)) <= MOST_RUNS
         return None if fine else f"num_runs is {str(text)[:SHOWN]!r}, and must be a whole number above 0"
@@ -318,7 +318,7 @@ def in_runs(context: RuleContext, message: str, ids: list[str]) -> Finding:
 
 
 def missing(context: RuleContext, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[Finding]:
-    """Yield a finding for each combination with too few runs, at most 10,000; all are counted. It names the experiment."""
+    """Yield a finding for each combination with too few runs, at most 10,000, and the number of the others."""
     lacking = asked.lacking(there)
     names = 0
     for place in asked.places():

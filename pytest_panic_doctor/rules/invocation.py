@@ -149,7 +149,7 @@ GAPS = (
 
 
 def sequence_problems(context: RuleContext, run: str, seed: int, max_length: object) -> list[str]:
-    """Describe what is wrong with one run's numbers, as clauses. SQLite counts, so that any number of rows is possible."""
+    """Describe what is wrong with one run's numbers, as clauses; SQLite counts, so that no row is kept."""
     if not isinstance(max_length, int) or max_length <= 0:
         return [f"the run's max_length is {str(max_length)[:20]!r}, so its sequence numbers cannot be judged"]
     params: dict[str, str | int | None] = {"of": run, "length": max_length}
