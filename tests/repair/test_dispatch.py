@@ -289,7 +289,9 @@ def test_a_cluster_without_nodes_is_given_up(repair_run: RepairSetup, monkeypatc
 def test_a_cluster_that_is_lost_answers_every_order(repair_run: RepairSetup) -> None:
     repair_run.link.dead = True
     for run in (0, 1):
-        with pytest.raises(RepairFailed, match="the Ray cluster at head:6379 was lost: its head does not answer; look"):
+        with pytest.raises(
+            RepairFailed, match="the Ray cluster at head:6379 was lost: its head does not answer; check"
+        ):
             repair_run.order(run)
 
 
