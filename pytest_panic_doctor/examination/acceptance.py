@@ -1,4 +1,4 @@
-"""What an outcome comes to under the project's own choices: severity and baseline. Knows no pytest."""
+"""Apply the project's own choices to an outcome: `doctor_severity` and the baseline. Does not import pytest."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ TOO_MANY = "not accepted: it has more rows than it names"
 
 
 class AcceptancePolicy:
-    """Turns a failed outcome into a passed one where what is left is accepted; it never hides it."""
+    """Passes a failed outcome if all its findings are accepted; the report still shows them."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read the baseline, if there is one; raises `BadBaseline`."""
+        """Read the baseline, if there is one.
+
+        Args:
+            settings: The user's choices.
+
+        Raises:
+            BadBaseline: The file cannot be read.
+        """
         self.severity = settings.severity
         self.writing = settings.baseline_write
         there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
@@ -28,9 +35,18 @@ class AcceptancePolicy:
         )
 
     def apply(self, rule: str, name: str, outcome: Outcome) -> Outcome:
-        """The outcome of the item called `name`, after severity and baseline."""
+        """Apply severity and baseline to one outcome.
+
+        Args:
+            rule: The id of the rule.
+            name: The name of the item.
+            outcome: What the examination of the item found.
+
+        Returns:
+            The outcome with new and accepted findings apart.
+        """
         if outcome.status != "failed" or not outcome.findings or outcome.error:
-            # A check that did not come to its end may have more to find than what is accepted.
+            # A check that ended early may have missed findings that are not accepted.
             return outcome
         if warned := self._accepted_by_severity(rule, outcome.findings):
             note = join_notes(warned, outcome.note)
@@ -65,10 +81,10 @@ class AcceptancePolicy:
 
 
 def accepted(finding: Finding) -> tuple[Finding | None, Finding | None]:
-    """While a baseline is written, everything that has an identity is accepted."""
+    """Split a finding while a baseline is written: it is accepted if it has an identity."""
     return (None, finding) if of(finding) else (finding, None)
 
 
 def join_notes(*notes: str) -> str:
-    """Notes as one, those that are empty left out."""
+    """Join the notes that are not empty."""
     return "; ".join(filter(None, notes))

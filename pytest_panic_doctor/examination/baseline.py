@@ -1,9 +1,9 @@
-"""What is known and accepted: findings by identity, in a file that is the same for the same findings.
+"""Known and accepted findings, by identity, in a file that is the same for the same findings.
 
-An identity is an item and a row of a table; where a finding does not name each of its rows, its sentence too, so that
-one that says more than before is a new one. So it is where the row is not what is wrong, but the experiment or the run
-that lacks something: who accepts one lost run accepts no other. A finding of more rows than it names has no identity:
-it cannot be accepted.
+An identity is an item and a row of a table. The message belongs to it too if the finding does not name each damaged
+row, or if the named experiment or run is not damaged itself but lacks something: then a larger finding is a new one,
+and accepting one missing run accepts no other. A finding with more rows than it names has no identity and cannot be
+accepted.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.result import Result
 
 SUBJECTS = ("experimentconfig", "run")
-"""Tables whose row a finding names because it is about it, and not because that row is wrong."""
+"""Tables whose row a finding names as its subject, although that row itself may be healthy."""
 
 FORMAT = 1
-"""The version of the file; a newer one is refused."""
+"""The version of the file format; newer files are refused."""
 
 
 class BadBaseline(DoctorError):
-    """The file is none; the text is one sentence that names it and says what to do."""
+    """A file that is not a baseline; the message names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Identity:
-    """What makes a finding the same one tomorrow, within its item; `message` is empty where the row says it all."""
+    """What identifies a finding within its item in later sessions; `message` is empty if the row identifies it."""
 
     table: str
     id: str
@@ -44,15 +44,23 @@ class Identity:
 
 
 Known = Mapping[str, frozenset[Identity]]
-"""The identities of each item, by the item's name (what follows `::` in its id)."""
+"""Identities by the name of the item (the part of its id after `::`)."""
 
 
 def identities(
     table: str | None, ids: Sequence[str], count: int, message: str, about: Collection[str | None] = ()
 ) -> frozenset[Identity]:
-    """The identities of one finding; none where it has more rows than it names.
+    """Compute the identities of one finding.
 
-    `about` are the experiment and the run that the finding is about.
+    Args:
+        table: The table of `ids`.
+        ids: The damaged rows that the finding names.
+        count: The number of damaged rows.
+        message: The finding's message.
+        about: The experiment and the run that the finding is about.
+
+    Returns:
+        One identity for each row; empty if it has more rows than it names.
     """
     names_its_subject = table in SUBJECTS and len(ids) == 1 and ids[0] in about
     if ids and len(ids) == count and not names_its_subject:
@@ -63,13 +71,13 @@ def identities(
 
 
 def of(finding: Finding) -> frozenset[Identity]:
-    """The identities of a finding."""
+    """Return the identities of a finding."""
     about = (finding.experiment, finding.run)
     return identities(finding.table, finding.ids, finding.count, finding.message, about)
 
 
 def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None, Finding | None]:
-    """The parts of a finding that are new and that are known; None where there is none."""
+    """Split a finding into a new and a known part; None if a part is empty."""
     own = of(finding)
     if own and own <= known:
         return None, finding
@@ -85,7 +93,18 @@ def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None,
 
 
 def load(path: Path, space: MemoryRoom = MemoryRoom()) -> Known:  # noqa: B008
-    """Read a file; raises `BadBaseline`, also where it does not fit into `space`."""
+    """Read a baseline file.
+
+    Args:
+        path: The file.
+        space: The memory limit.
+
+    Returns:
+        The accepted findings.
+
+    Raises:
+        BadBaseline: It is not a baseline, is newer, or does not fit into `space`.
+    """
     try:
         if (size := path.stat().st_size) > space.json:
             raise BadBaseline(str(space.too_large(f"--doctor-baseline {path}", size, space.json)))
@@ -115,7 +134,13 @@ def load(path: Path, space: MemoryRoom = MemoryRoom()) -> Known:  # noqa: B008
 
 
 def save(path: Path, known: Known, like: Path | None = None) -> None:
-    """Write a file, whole or not at all: sorted, a finding a line, with no time in it; a new one is made as `like`."""
+    """Write a baseline file atomically: sorted, one finding a line, without a time.
+
+    Args:
+        path: The file.
+        known: The accepted findings.
+        like: A file whose permissions a new file gets.
+    """
     lines = [
         json.dumps({"item": name} | {key: value for key, value in plain(each).items() if value}, ensure_ascii=False)
         for name in sorted(known)
@@ -127,34 +152,37 @@ def save(path: Path, known: Known, like: Path | None = None) -> None:
 
 
 def plain(identity: Identity) -> dict[str, str]:
-    """As the file has it."""
+    """Convert an identity to its form in the file."""
     return {"table": identity.table, "id": identity.id, "message": identity.message}
 
 
 @dataclass
 class Comparison:
-    """What a session found, beside what was known."""
+    """The findings of a session compared with the baseline."""
 
     new: int = 0
     known: int = 0
     healed: dict[str, frozenset[Identity]] = field(default_factory=dict)
     unlooked: int = 0
-    """Accepted findings of items that were not examined."""
+    """The number of accepted findings whose items were not examined."""
     accepted: dict[str, frozenset[Identity]] = field(default_factory=dict)
-    """What a baseline that is written now holds."""
+    """The contents of a baseline that is being written."""
     written: bool = False
 
     def as_plain(self) -> dict[str, object]:
-        """For the JSON report."""
+        """Convert to the form of the JSON report."""
         healed = [{"item": name} | plain(each) for name, found in self.healed.items() for each in sorted(found)]
         return {"new": self.new, "known": self.known, "healed": healed, "not looked at": self.unlooked}
 
 
 def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None) -> Comparison:
-    """Compare what the items came to with what was known.
+    """Compare the results with the baseline.
 
-    `there` are the names of all items that the database has, None where the session did not look at all of it: the
-    findings of an item that is no longer there have healed.
+    Args:
+        known: The baseline.
+        results: The results of all items.
+        there: The names of all items that the database has; None if the session did not list them all. Accepted
+            findings of an item that no longer exists have healed.
     """
     found: dict[str, frozenset[Identity] | None] = {}
     compared = Comparison()
@@ -168,7 +196,7 @@ def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None
         parts = [of_plain(each) for each in findings]
         whole = frozenset[Identity]().union(*parts)
         compared.new += len(whole - known.get(name, frozenset()))
-        # One part without an identity: what else has healed cannot be told.
+        # A part has no identity, so it is unknown what else has healed.
         found[name] = None if any(not part for part in parts) else whole
         if whole:
             compared.accepted[name] = whole
@@ -192,7 +220,7 @@ def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None
 
 
 def of_plain(finding: Mapping[str, object]) -> frozenset[Identity]:
-    """The identities of a finding as reports carry it."""
+    """Return the identities of a finding in the form of the JSON report."""
     ids = finding["ids"]
     listed = tuple(map(str, ids)) if isinstance(ids, (list, tuple)) else ()
     table, *about = (

@@ -1,4 +1,4 @@
-"""One doctor session: the settings, the rules, the manifest and the items that were selected. Knows no pytest."""
+"""One session: settings, rules, manifest and selected items. Does not import pytest."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ MISSING = diagram_missing.id
 INTEGRITY = file_integrity.id
 
 ITEM_BYTES, WORKER_ITEM_BYTES = 6_000, 3_600
-"""Bytes that pytest holds for an item to its end, in one process or in two, and in each worker more (measured)."""
+"""Bytes that pytest keeps for an item, in one process or in two, and in each further worker (measured)."""
 
 RUN_BYTES = 1_200
-"""The same for a run, which each process lists."""
+"""Bytes for a run in the manifest of each process (measured)."""
 
 SHARDS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 100, 200, 500, 1000)
 
 
 @dataclass
 class Examination:
-    """A session. The controller makes it from the database, a worker from what the controller hands over."""
+    """A session. The controller makes it from the database, a worker from what the controller sends."""
 
     settings: Settings
     rules: Mapping[str, Rule]
@@ -53,43 +53,43 @@ class Examination:
     controller: int = field(default_factory=os.getpid)
     workers: int = 1
     missing_diagrams: Sequence[MissingDiagram] = ()
-    """The diagrams that are absent or NULL when a repair begins."""
+    """The diagrams that are missing or NULL when a repair begins."""
     deadline: float | None = None
-    """When no further item is begun, in seconds of `time.time`; None: never."""
+    """The time after which no item is started, in seconds of `time.time`; None: no limit."""
     repair_run: dict[str, str | int] = field(default_factory=dict)
-    """What a repairing session shares among its processes; empty where nothing is repaired."""
+    """What the processes of a repairing session share; empty if nothing is repaired."""
     doubt: str = ""
-    """Why the list of items cannot be believed, as a sentence; empty where it can."""
+    """Why the list of items cannot be trusted, as a sentence; empty if it can."""
     scratch: str = ""
-    """A folder that the processes of a session have in common, for its time; empty where nobody made one."""
+    """A temporary folder that the processes of a session share; empty if there is none."""
     engine: str = "native"
-    """The name of the engine that computes, where that is asked."""
+    """The name of the engine for computations."""
     cluster: str = ""
-    """The Ray cluster that computes, in words, and its cores; empty where this machine does."""
+    """Description of the Ray cluster that computes, and its cores; empty if this machine computes."""
     cores: int = 0
     chosen_by: Sequence[str] = ()
-    """How the user chose among the items by pytest's own means, in words of the command line."""
+    """How the user selected items by pytest's own options, in words of the command line."""
     program: str = "pytest"
     """How pytest was called, in words of the command line."""
     distributes: bool = True
-    """Whether xdist is there."""
+    """Whether xdist is installed."""
     written: Written = never_written
-    """Whether the doctor itself wrote a row, as its journal has it."""
+    """Whether the plugin itself wrote a row, according to its journal."""
     embeds: bool = False
-    """Whether anybody brings an embedding hook."""
+    """Whether there is an embedding hook."""
     repairable: bool = True
-    """Whether the doctor can repair a file of this generation."""
+    """Whether files of this generation can be repaired."""
     origin: str = ""
-    """Of which generation of the research tool the file is, and which schema it has; empty for the canonical one."""
+    """The generation of the research tool and the schema of the file; empty for the canonical one."""
     collected: frozenset[str] | None = None
-    """The names of the items that are run, once pytest knows them."""
+    """The names of the items that are run; None until pytest has collected them."""
     file: tuple[int, int] | None = None
-    """Device and inode of the database, as `Database` has them."""
+    """Device and inode of the database, as in `Database`."""
     database: Database = field(init=False)
     verification: Verification = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open nothing yet."""
+        """Open no database yet."""
         self.database = Database(self.settings.database, shared=self.settings.fix)
         self.database.identity = self.file
         self.verification = Verification(self.database)
@@ -97,12 +97,12 @@ class Examination:
 
     @property
     def space(self) -> MemoryRoom:
-        """What a check of this process may hold in memory at once."""
+        """The memory limit of a check in this process."""
         beside = os.getpid() != self.controller
         return memory_room(self.settings.memory, self.workers if beside else 1, beside=beside)
 
     def examiner(self) -> Examiner:
-        """What examines items in this process."""
+        """The object that examines items in this process."""
         made = Examiner(self.database, self.rules, self.settings.kinds, space=self.space)
         made.running, made.verification = self.running, self.verification
         made.least_cosine, made.timeout = self.settings.embed_cosine, self.settings.timeout
@@ -116,8 +116,7 @@ class Examination:
 
     @property
     def itemless(self) -> tuple[str, ...]:
-        """The selected rules that have no item, since the database has no subject for them; none where some of the
-        items were chosen by hand."""
+        """The selected rules for which the database has no subject; empty if items were selected by hand."""
         if self.chosen_by:
             return ()
         here = dict.fromkeys(Scope, False) | {Scope.DATABASE: True}
@@ -129,44 +128,42 @@ class Examination:
 
     @property
     def all_elsewhere(self) -> bool:
-        """Whether there are items, and all of them are in other shards or samples than this."""
+        """Whether there are items, but all of them are in other shards or samples."""
         whole = self.manifest.entries(self.selected)
         return any(True for _ in whole) and not any(True for _ in self.entries())
 
     @property
     def switched_off(self) -> int:
-        """How many rules `doctor_severity` leaves out."""
+        """The number of rules that `doctor_severity` switches off."""
         return 0 if self.settings.rules else sum(map(self.settings.switches_off, self.rules))
 
     def entries(self) -> Iterable[Entry]:
-        """All items of this session, in their order: those of its shard, where it is one of several, and its sample."""
+        """List the items of this session's shard and sample, in order."""
         return filter(self.in_sample, self.share.of(self.manifest.entries(self.selected)))
 
     def collect(self, names: Iterable[str]) -> None:
-        """Take note of the items that pytest is about to run: those left after `-k`, `-m`, `--lf` and node ids."""
+        """Record the items that pytest will run: those left after `-k`, `-m`, `--lf` and node ids."""
         self.collected = frozenset(names) & {entry.name for entry in self.entries()}
         self.verify()
 
     def verify(self) -> None:
-        """Say what is verified: the whole file where that is an item's own task, or a repair or a plan of one asked.
-
-        Otherwise each table when an item first reads it.
-        """
+        """Verify the whole file if an item, a repair or a plan requires it, else each table when it is first read."""
         mine = map(rule_of, self.collected or ())
         self.verification.everything = bool(self.settings.fix or self.settings.plan or INTEGRITY in mine)
         if self.scratch:
             self.verification.folder = verified_folder(Path(self.scratch))
 
     def to_run(self, *, distributed: bool) -> frozenset[str]:
-        """The names of the items that are run: all, where every worker died before it had collected them."""
+        """Return the names of the items that are run; all of them if every worker died before collection."""
         if self.collected is None and distributed:
             return frozenset(entry.name for entry in self.entries())
         return self.collected or frozenset()
 
     def chosen_rules(self) -> frozenset[str]:
-        """The rules that may be repaired: those of the collected items, and none that was left out.
+        """Return the rules that may be repaired: those with collected items.
 
-        A rule whose items are all in other shards or samples was not left out by anybody.
+        A rule whose items are all in other shards or samples may be repaired too, because the user did not leave it
+        out.
         """
         chosen = frozenset(rule.id for rule in self.selected)
         if self.collected is None:
@@ -175,7 +172,7 @@ class Examination:
         return mine | (chosen - {entry.rule for entry in self.entries()})
 
     def items_by_diagram(self) -> dict[Pair, list[str]]:
-        """The places whose diagram is computed if it is absent, and the items that see to it."""
+        """Map each (run, embedding model) to the items that compute its diagram if it is missing."""
         found: dict[Pair, list[str]] = {}
         if MISSING in self.chosen_rules():
             for entry in self.entries():
@@ -187,55 +184,55 @@ class Examination:
         return found
 
     def planned(self) -> list[MissingDiagram]:
-        """Those of the absent diagrams that the collected items compute."""
+        """List the missing diagrams that the collected items compute."""
         computing = self.items_by_diagram()
         return [each for each in self.missing_diagrams if each.pair in computing]
 
     def in_sample(self, entry: Entry) -> bool:
-        """Whether an item is looked at: one of a cheap rule always, one of an expensive rule in its turn."""
+        """Whether an item is examined: always for a cheap rule, by `--doctor-sample` for an expensive one."""
         sample = self.settings.sample
         return sample is None or not self.rules[entry.rule].expensive or sampled(entry, sample)
 
     def sample_size(self) -> tuple[int, int]:
-        """How many items of expensive rules are in the sample, and how many there are."""
+        """Return the number of items of expensive rules that are in the sample, and of all."""
         expensive = [rule for rule in self.selected if rule.expensive]
         taken = [self.in_sample(entry) for entry in self.share.of(self.manifest.entries(expensive))]
         return sum(taken), len(taken)
 
     def all_names(self) -> frozenset[str] | None:
-        """The names of all items that the database has, sampled or not; None where only a part was looked at."""
+        """Return the names of all items, sampled or not; None if only some experiments were examined."""
         if self.settings.experiments:
             return None
         return frozenset(entry.name for entry in self.manifest.entries(self.rules.values()))
 
     def in_time(self) -> bool:
-        """Whether a further item may be begun."""
+        """Whether a further item may be started."""
         return self.deadline is None or time.time() < self.deadline
 
     @property
     def running(self) -> Running:
-        """What tells which experiments the research tool is running now."""
+        """The check whether the research tool is running an experiment."""
         return Running(self.settings.database, self.settings.running, self.written)
 
     @property
     def shard(self) -> Shard:
-        """Which of how many shards this session is."""
+        """The part of the items that this session examines."""
         return self.settings.shard or NO_SHARDING
 
     @cached_property
     def share(self) -> ShardSelection:
-        """The part of all items that this session examines; no order of the items changes it."""
+        """The items of this session's shard; it does not depend on their order."""
         return ShardSelection(self.manifest, self.selected, self.shard, self.settings.fix)
 
     def missing_now(self) -> list[MissingDiagram]:
-        """The diagrams of this session's share that are absent or NULL now; none where no rule computes them."""
+        """List the diagrams of this shard that are missing or NULL now; empty if no selected rule computes them."""
         if not any(rule.id == MISSING for rule in self.selected):
             return []
         found = self.database.read(lambda db: missing_diagrams(db, self.manifest, self.settings.kinds))
         return [each for each in found if self.share.includes(each.subject)]
 
     def schedule_largest_first(self, workers: int) -> None:
-        """Look what there is to compute, and order the items so that every worker begins with its largest diagrams."""
+        """List the missing diagrams, and order the items so that each worker begins with its largest diagrams."""
         self.workers = workers
         self.missing_diagrams = self.missing_now()
         each = sum(1 for rule in self.selected if rule.scope is Scope.RUN_MODEL)
@@ -247,7 +244,7 @@ class Examination:
             self.manifest = replace(self.manifest, order=tuple(order))
 
     def for_worker(self) -> dict[str, object]:
-        """What an xdist worker needs to be the same session, as plain values."""
+        """Convert to plain values from which an xdist worker makes the same session."""
         return {
             "settings": self.settings.as_dict(),
             "manifest": self.manifest.as_plain(),
@@ -265,9 +262,9 @@ class Examination:
 
 
 def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int = 0) -> Examination:
-    """A session of the controller with so many xdist workers, 0 without: looks at the database once.
+    """Make the controller's session; reads the database once. `workers` is the number of xdist workers, 0 without.
 
-    Raises `Unreadable`, `BadOption` and `TooLarge`, in one sentence.
+    Raises `Unreadable`, `BadOption` or `TooLarge`, each with one sentence.
     """
     rules = known_rules(settings, extra)
     database = Database(settings.database)
@@ -300,7 +297,7 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
 
 
 def check_repairs(settings: Settings, generation: Generation) -> None:
-    """Raise `Unreadable` where a repair is asked for that cannot be done yet."""
+    """Raise `Unreadable` if a repair is requested that is not possible for this generation."""
     flag = "--doctor-fix" if settings.fix else "--doctor-plan" if settings.plan else ""
     if flag and not generation.repairs:
         raise Unreadable(
@@ -312,7 +309,7 @@ def check_repairs(settings: Settings, generation: Generation) -> None:
 def from_worker_input(
     plain: Mapping[str, object], extra: Iterable[Rule] = (), written: Written = never_written
 ) -> Examination:
-    """The session that the controller handed to a worker."""
+    """Make a worker's session from what the controller sent."""
     settings = Settings.from_dict(plain["settings"])  # type: ignore[arg-type]
     return Examination(
         settings,
@@ -333,9 +330,9 @@ def from_worker_input(
 
 
 def selected_rules(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
-    """The rules that have items: those that were named, or all that are not switched off.
+    """Return the rules that have items: those that were named, or all that are not switched off.
 
-    A deep rule has items with `--doctor-deep` too, and where a sample of them is asked for.
+    A deep rule also has items with `--doctor-deep` or `--doctor-sample`.
     """
     named = settings.rules
     deep = settings.deep or settings.sample is not None
@@ -349,7 +346,7 @@ def selected_rules(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
 def check_items(
     db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: MemoryRoom, workers: int
 ) -> None:
-    """Raise `TooLarge` where pytest cannot hold as many items as there are, before it tries."""
+    """Raise `TooLarge` if pytest cannot hold all items in memory, before it tries."""
     mine = settings.shard or NO_SHARDING
     runs, items = manifests.counted(db, settings.experiments, rules, space)
     need = RUN_BYTES * runs * (1 + workers) + items // mine.of * (ITEM_BYTES + WORKER_ITEM_BYTES * max(0, workers - 1))
@@ -365,7 +362,7 @@ def check_items(
 
 
 def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
-    """All rules; raises `BadOption` where the settings name one that is none."""
+    """Return all rules; raises `BadOption` if the settings name an unknown rule."""
     rules = registry(extra)
     for name in settings.rules:
         if name not in rules:
@@ -379,7 +376,7 @@ def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
 
 
 def check_experiments(settings: Settings, there: list[str]) -> None:
-    """Raise `BadOption` where the settings name an experiment that the database has not."""
+    """Raise `BadOption` if the settings name an unknown experiment."""
     for name in settings.experiments:
         if name not in there:
             known = [manifests.dashed(each) for each in there]
@@ -388,7 +385,7 @@ def check_experiments(settings: Settings, there: list[str]) -> None:
 
 
 def check_node(name: str, examination: Examination) -> None:
-    """Raise `BadOption` where a node id typed by hand names no item; `name` is what follows `::`."""
+    """Raise `BadOption` if a node id names no item; `name` is its part after `::`."""
     names = [entry.name for entry in examination.entries()]
     if name not in names and not any(each.split("[")[0] == name for each in names):
         if any(name in (each.name, each.rule) for each in examination.manifest.entries(examination.selected)):

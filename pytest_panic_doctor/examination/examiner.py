@@ -1,4 +1,4 @@
-"""Check -> repair -> check again -> `Outcome`. Knows no pytest."""
+"""Examine one item: check, repair, check again, `Outcome`. Does not import pytest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Status = Literal["passed", "failed", "skipped", "fixed"]
 Counts = Mapping[str, int]
-"""Rows that were looked at, by table; empty where a rule of one's own does not count them."""
+"""Number of examined rows by table; empty if a rule of the user does not count them."""
 Number = int | float | str
 AcceptedBy = Literal["", "severity", "baseline"]
 
@@ -45,14 +45,13 @@ UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one item.
+    """The outcome of one item.
 
-    `findings` are those that are left, or, where the item is fixed, those that were repaired. `note` says why an item
-    was skipped, how it was fixed, or why it could not be. `measures` are numbers worth a report: points, seconds,
-    peak_memory (bytes). `accepted` are findings that are there and do not fail the item, and `by` says by whose word.
-    `late`: it was skipped because the time was over. `rows` are those that the last check looked at. `error` is what
-    kept the check from its end, so that what it found is not all there is; `trace` the traceback of what was raised,
-    and `bug`: it was raised by the doctor itself.
+    `findings` are those that are left or, if the item is fixed, those that were repaired. `note` is the reason why it
+    was skipped or not repaired, or how it was fixed. `measures` are numbers for reports: points, seconds, peak_memory
+    (bytes). `accepted` are findings that do not fail the item, by `accepted_by`. `not_started`: the time was over.
+    `rows` are those that the last check examined. `error` is what ended the check early, so that there may be more
+    findings; `trace` its traceback, and `bug` whether this package raised it.
     """
 
     status: Status
@@ -71,22 +70,22 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found, the rows that it looked at, and what it raised before its end, if it did."""
+    """The findings of one check, the examined rows, and what it raised before its end."""
 
     findings: tuple[Finding, ...]
     rows: Counts = field(default_factory=dict)
     raised: Misbehaved | None = None
     absent: str = ""
-    """What the check said that it could not judge, after what it found."""
+    """What the check could not examine, after its findings."""
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
-        """The findings that are no mere warnings."""
+        """The findings that are not only warnings."""
         return tuple(finding for finding in self.findings if not finding.warning)
 
     @property
     def nothing(self) -> str:
-        """Why there was nothing to look at; empty where there was something, or where nobody counted."""
+        """Why there was nothing to examine; empty if there was something, or if the rule does not count."""
         if self.absent or not self.rows or any(self.rows.values()):
             return self.absent
         table = next(iter(self.rows))
@@ -95,7 +94,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """What a repair did: a sentence, its measures, and, where it was settled for another item, what it repaired."""
+    """The result of a repair: a note, its measures and, if another item needed it, what it repaired."""
 
     note: str
     measures: Mapping[str, Number] = field(default_factory=dict)
@@ -103,11 +102,11 @@ class RepairResult:
 
 
 SubjectFindings = tuple[Subject, tuple[Finding, ...]]
-"""A subject, and what a rule finds wrong in it."""
+"""A subject and the findings of a rule there."""
 
 
 class RepairNotPossible(Exception):
-    """A repair that could not be done; the text is one sentence that says why and what would help.
+    """A repair that is not possible; the message is one sentence with the reason and what would help.
 
     Attributes:
         measures: As those of an `Outcome`.
@@ -117,36 +116,36 @@ class RepairNotPossible(Exception):
     def __init__(
         self, sentence: str, measures: Mapping[str, Number] | None = None, blocked_by: Iterable[str] = ()
     ) -> None:
-        """Keep the sentence and what belongs to it."""
+        """Keep the message and its attributes."""
         super().__init__(sentence)
         self.measures = measures or {}
         self.blocked_by = frozenset(blocked_by)
 
 
 class Repairer(Protocol):
-    """What repairs, where repair was asked for."""
+    """Repairs findings, with `--doctor-fix`."""
 
     def repair(
         self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[SubjectFindings] = ()
     ) -> RepairResult:
-        """Repair what the rule found, and with it, where that is cheaper, `later`; raises `RepairNotPossible`."""
+        """Repair the findings, and those of `later` too if that is cheaper; raises `RepairNotPossible`."""
 
     def record_result(self, rule: Rule, subject: Subject, done: RepairResult) -> None:
-        """Keep what was done for this rule by an item of another one, for `repaired`."""
+        """Record a repair of this rule that an item of another rule needed, for `find_result`."""
 
     def find_result(self, rule: Rule, subject: Subject) -> RepairResult | None:
-        """What this session, in whatever worker, has repaired for this rule within this subject; None if nothing."""
+        """Return what any worker of this session has repaired for this rule within this subject; None if nothing."""
 
 
 class Planner(Protocol):
-    """What weighs repairs, where a plan was asked for."""
+    """Estimates repairs, with `--doctor-plan`."""
 
     def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, Mapping[str, Number]]:
-        """Why the item would stay sick, empty where it would not; and the measures of its repair."""
+        """Return why the item would not be repaired, or an empty text, and the measures of its repair."""
 
 
 class Examiner:
-    """Examines items of one database: with a surgeon under `--doctor-fix`, without one otherwise."""
+    """Examines the items of one database, and repairs them if there is a repairer."""
 
     def __init__(
         self,
@@ -157,9 +156,9 @@ class Examiner:
         planner: Planner | None = None,
         space: MemoryRoom = MemoryRoom(),  # noqa: B008
     ) -> None:
-        """`rules` are all rules, also those that no item was made for: a repair may need them first.
+        """Keep what all items share. `rules` are all rules, with or without items: a repair may require them.
 
-        `space` is what a check may hold in memory at once.
+        `space` is the memory limit of a check.
         """
         self.database = database
         self.database.largest = space.value
@@ -169,26 +168,26 @@ class Examiner:
         self.repairer = repairer
         self.planner = planner
         self.verification: Verification | None = None
-        """What knows whether the file is whole; None: nobody asked."""
+        """Verifies the file; None: it is not verified."""
         self.embedder: Embedder | None = None
-        """The embedding hooks, for rules that embed again; None where there is none."""
+        """The embedding hooks for rules that embed again; None if there are none."""
         self.least_cosine: float | None = None
         self.deep = False
-        """Whether deep rules compute again what the doctor itself computed."""
+        """Whether deep rules recompute what the plugin itself computed."""
         self.timeout: float | None = None
-        """Seconds that the computation of one diagram may take."""
+        """Seconds for the computation of one diagram."""
         self.running: Running | None = None
-        """What tells which experiments are running; None: none is."""
+        """The check whether an experiment is running; None: no experiment is."""
         self.repairable_rules: frozenset[str] | None = None
-        """The rules of the items that are run, None: all. One that was left out is not repaired on the way either."""
+        """The rules of the items that are run, None: all. Others are not repaired, even if an item requires them."""
         self.later: Callable[[Rule, Subject], Iterable[SubjectFindings]] = lambda rule, subject: ()  # noqa: ARG005
-        """What this process will find sick by the same rule, in the order of its items."""
+        """The next subjects of this process with findings of the same rule, in the order of its items."""
         self.settled: set[tuple[str, Subject]] = set()
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
 
     def look(self, rule: Rule, subject: Subject) -> CheckResult:
-        """What one check finds; raises `NotApplicable`, and `TooLarge` where it does not fit into the memory."""
+        """Run one check; raises `NotApplicable`, and `TooLarge` if it does not fit into memory."""
 
         def check(db: sqlite3.Connection) -> CheckResult:
             integrity = self.verification.integrity if self.verification else check_file
@@ -228,7 +227,7 @@ class Examiner:
             return self._unreadable(rule, subject, error, seen)
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
-        """What checks have remembered of this very state of the database."""
+        """Return the cache of this state of the database."""
         state = (id(db), data_version(db))
         if self.verification and self.verification.has_damage:
             return {}
@@ -239,7 +238,7 @@ class Examiner:
     def _unreadable(
         self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError, seen: list[Finding]
     ) -> CheckResult:
-        """What a check comes to that SQLite ended; `seen` is what it had found by then."""
+        """Make the result of a check that SQLite ended with an error; `seen` are its findings until then."""
         name = getattr(error, "sqlite_errorname", "")
         lacking = self.rules.get("schema") is not rule and self.database.read(
             lambda db: is_missing_in_file(db, str(error))
@@ -259,14 +258,14 @@ class Examiner:
         return CheckResult((*seen, found))
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
-        """Examine one item; what was read of it must be whole, or nothing is said but that."""
+        """Examine one item. If the file is damaged where it was read, that is its only result."""
         if self.verification is None:
             return self._examine(rule, subject)
         doubt = self.verification.before_item()
         try:
             outcome = Outcome("failed") if doubt else self._examine(rule, subject)
         except Exception:
-            # A damaged file gives any value: then that is what is said.
+            # Values of a damaged file may cause any error, so the damage is reported instead.
             if not (doubt := self.verification.after_item()):
                 raise
             return Outcome("failed", note=doubt)
@@ -274,10 +273,10 @@ class Examiner:
         return Outcome("failed", note=doubt) if doubt else outcome
 
     def _examine(self, rule: Rule, subject: Subject) -> Outcome:
-        """Examine one item and, with a surgeon, repair it.
+        """Examine one item and, with a repairer, repair it.
 
-        What the rule says must be settled first is settled first, whatever the order in which items run, so that every
-        order and every number of workers ends in the same state and in the same outcomes.
+        The rules that it requires are repaired first, in any order of items: every order and every number of workers
+        ends in the same state with the same outcomes.
         """
         try:
             if self.repairer:
@@ -305,12 +304,12 @@ class Examiner:
         return replace(outcome, warnings=warnings, rows=outcome.rows or look.rows)
 
     def to_come(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> str:
-        """Why nothing is sick in what is missing: the experiment is running."""
+        """Explain why missing rows are not damage: the experiment is running. Empty if it is not."""
         running = self.running
         return self.database.read(lambda db: running.to_come(db, rule, subject.experiment, findings)) if running else ""
 
     def _unharmed(self, rule: Rule, subject: Subject, look: CheckResult) -> Outcome:
-        """What an item without a finding comes to: it passes only where something was looked at."""
+        """Make the outcome of an item without findings; it passes only if something was examined."""
         earlier = self.repairer.find_result(rule, subject) if self.repairer else None
         if earlier:
             return Outcome("fixed", earlier.findings, earlier.note, measures=earlier.measures)
@@ -331,16 +330,16 @@ class Examiner:
                     done = self.repairer.repair(first, subject, look.findings, self.later(first, subject))
                     self.repairer.record_result(first, subject, replace(done, findings=look.findings))
             except (NotApplicable, NotExaminable, RepairNotPossible, Misbehaved, TooLarge):
-                # Not this item's verdict: the rule that could not be settled has items of its own that say so, and what
-                # this item needs of it, it looks at itself.
+                # The required rule has items of its own that report this. This item checks for itself what it needs.
                 continue
             self.settled.add((name, subject))
 
     def left_out(self, name: str) -> bool:
+        """Whether a rule has no item in this session, so that it must not be repaired."""
         return self.repairable_rules is not None and name not in self.repairable_rules
 
     def _repair(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
-        """What an item with findings comes to; they are kept, whatever is raised on the way to their repair."""
+        """Make the outcome of an item with findings; an exception during the repair does not lose them."""
         what = "planning the repair" if self.planner else "the repair"
         try:
             with calling(what, TooLarge, bug=True):
@@ -384,17 +383,17 @@ class Examiner:
 
 
 def advice_for(rule: Rule, name: str) -> str:
-    """What to do about an error of SQLite, which calls it `name`, that ended the check of a rule."""
+    """Return what to do about an SQLite error that ended the check of a rule; `name` is SQLite's name of it."""
     if "BUSY" in name or "LOCKED" in name:
         return "another program holds it: run again"
     return RESTORE if rule.id == "file-integrity" else "see file-integrity"
 
 
 def checking(rule: Rule, *through: type[BaseException]) -> AbstractContextManager[None]:
-    """Where a rule's check runs: one of the doctor's own that raises has a bug."""
+    """Run a rule's check; an exception in a built-in rule is a bug."""
     return calling(f"the rule {rule.id} of {rule.source}", *through, bug=rule.source == BUILT_IN)
 
 
 def unfinished_outcome(look: CheckResult, raised: Misbehaved) -> Outcome:
-    """What an item comes to whose check did not come to its end: sick with what it had found. Nothing is repaired."""
+    """Make the outcome of an item whose check ended early: failed with its findings, not repaired."""
     return Outcome("failed", look.wrong, error=str(raised), trace=raised.trace, bug=raised.bug, rows=look.rows)

@@ -1,8 +1,8 @@
-"""Code that others bring: rules, embedding hooks, listeners. What it raises ends one item at most. Knows no pytest.
+"""Run code of others: rules, embedding hooks, listeners. An exception ends at most one item. Does not import pytest.
 
-Whatever is raised, also what means something to pytest or Python (a skip, an exit with status 0), is an error of that
-code, since the doctor's verdict is none of its business. Only KeyboardInterrupt goes through: the user may have pressed
-Ctrl-C, and a session that was interrupted is not green.
+Every exception is an error of that code, also one with a meaning for pytest or Python (a skip, an exit with status 0):
+it must not decide the result. Only KeyboardInterrupt passes: the user may have pressed Ctrl-C, and an interrupted
+session is not green.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pytest_panic_doctor.errors import DoctorError, Stopped
 from pytest_panic_doctor.rules.base import Finding, Rule
 
 SHOWN = 200
-"""Characters of an exception's text, or of a value, that a sentence shows."""
+"""Maximum number of characters of an exception's text, or of a value, in a message."""
 
 MACHINERY = ("_pytest.", "pluggy.", "pytest_panic_doctor.", "contextlib", "importlib.")
-"""Modules whose line is not the one where foreign code went wrong."""
+"""Modules that are not the cause of an error in foreign code."""
 
 FIELDS: Mapping[str, tuple[type, ...]] = {
     "rule": (str,),
@@ -34,14 +34,20 @@ FIELDS: Mapping[str, tuple[type, ...]] = {
     "rows": (Rows, type(None)),
     "warning": (bool,),
 }
-"""What the fields of a finding are."""
+"""The types of the fields of a finding."""
 
 
 class Misbehaved(DoctorError):
-    """Foreign code that raised, or gave what it must not; the text is one sentence that names it."""
+    """Foreign code that raised or returned something invalid; the message names it."""
 
     def __init__(self, sentence: str, error: BaseException | None = None, *, bug: bool = False) -> None:
-        """`error` is what it raised, if it did: its traceback is kept as text. `bug`: the code is the doctor's own."""
+        """Keep the traceback as text.
+
+        Args:
+            sentence: The message.
+            error: What the code raised, if it did.
+            bug: Whether the code belongs to this package.
+        """
         super().__init__(sentence)
         self.trace = traced(error) if error else ""
         self.bug = bug
@@ -49,12 +55,15 @@ class Misbehaved(DoctorError):
 
 @contextmanager
 def calling(what: str, *through: type[BaseException], bug: bool = False) -> Iterator[None]:
-    """Raise `Misbehaved` for whatever foreign code raises within, except for what goes `through`.
+    """Convert every exception of foreign code to `Misbehaved`.
 
     Args:
         what: The code, as a sentence begins.
-        through: Exceptions that mean what they say.
-        bug: The code is the doctor's own, so that raising is a bug of it.
+        through: Exceptions that pass unchanged.
+        bug: Whether the code belongs to this package, so that an exception is a bug.
+
+    Raises:
+        Misbehaved: The code raised another exception.
     """
     passing: tuple[type[BaseException], ...] = (KeyboardInterrupt, Stopped, Misbehaved, *through)
     try:
@@ -66,13 +75,13 @@ def calling(what: str, *through: type[BaseException], bug: bool = False) -> Iter
 
 
 def named(error: BaseException) -> str:
-    """`Skipped('no torch')`, whatever becomes of the exception's own text."""
+    """Format an exception, e.g. `Skipped('no torch')`, even if its own text cannot be made."""
     text = attempt(lambda: str(error), "its text cannot be read")
     return f"{type(error).__name__}({cut(repr(text)) if text else ''})"
 
 
 def place(error: BaseException) -> str:
-    """` in conftest.py:12`, the innermost line that is foreign; empty where there is none."""
+    """Format the innermost foreign line, e.g. ` in conftest.py:12`; empty if there is none."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         module = f"{frame.f_globals.get('__name__', '')}."
         if not module.startswith(MACHINERY):
@@ -82,17 +91,17 @@ def place(error: BaseException) -> str:
 
 
 def traced(error: BaseException) -> str:
-    """The traceback of an exception, as Python prints it."""
+    """Format the traceback of an exception as Python does."""
     return attempt(lambda: "".join(traceback.format_exception(error)).rstrip(), "the traceback cannot be printed")
 
 
 def shown(value: object) -> str:
-    """A value that foreign code gave, for a sentence."""
+    """Format a value of foreign code for a message."""
     return cut(attempt(lambda: repr(value), f"a {type(value).__name__}"))
 
 
 def attempt(make: Callable[[], str], otherwise: str) -> str:
-    """A text that foreign code makes, such as a `repr`, or another where it raises."""
+    """Make a text by foreign code, such as a `repr`; return another text if it raises."""
     try:
         return make()
     except KeyboardInterrupt:
@@ -102,13 +111,17 @@ def attempt(make: Callable[[], str], otherwise: str) -> str:
 
 
 def cut(text: str) -> str:
-    """A text of at most `SHOWN` characters, on one line."""
+    """Shorten a text to `SHOWN` characters on one line."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
 
 
 def findings_of(rule: Rule, given: object) -> Iterator[Finding]:
-    """What a check returned or yields, one by one; raises `Misbehaved` for what is no finding."""
+    """Yield what a check returns or yields, one by one.
+
+    Raises:
+        Misbehaved: Something is not a finding.
+    """
     whose = f"the rule {rule.id} of {rule.source}"
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
         raise Misbehaved(f"{whose} returned {shown(given)}, which is not a list of findings: yield context.finding(…)")

@@ -1,7 +1,7 @@
-"""What the next items of this process will find sick by the same rule, so that it can be repaired with the first.
+"""Find subjects ahead that need the same repair, so that they can be repaired with the first one.
 
-Only what an item would repair at once is told ahead of it: the rules before its own find nothing, so that its cloud is
-whole and no embedding is repaired on the way. Knows no pytest.
+Only subjects that their item would repair at once count: the rules it requires find nothing, so that the cloud is
+complete and no embedding has to be repaired first. Does not import pytest.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, Rule
 
 FARTHEST = 64
-"""Items of the same rule that are looked at ahead of their turn, at most."""
+"""Maximum number of items of the same rule that are examined ahead."""
 
 IN_VAIN = 3
-"""After so many in a row that need nothing, or not this, no further one is looked at."""
+"""The search ends after so many items in a row without this repair."""
 
 
 class Lookahead:
     """The items of one process, by the rules that compute diagrams."""
 
     def __init__(self, examiner: Examiner, entries: Iterable[Entry], in_time: Callable[[], bool]) -> None:
-        """`entries` are the items that are run, in their order; `in_time` says whether a further one is begun."""
+        """Keep the items.
+
+        Args:
+            examiner: Runs the checks.
+            entries: The items that are run, in order.
+            in_time: Whether a further item may be started.
+        """
         self._examiner = examiner
         self._in_time = in_time
         self._places: dict[str, dict[Subject, int]] = {
@@ -41,7 +47,7 @@ class Lookahead:
         self._subjects: Mapping[str, list[Subject]] = {rule: list(places) for rule, places in self._places.items()}
 
     def __call__(self, rule: Rule, subject: Subject) -> Iterator[SubjectFindings]:
-        """The subjects of the next items of `rule` that are sick and can be repaired now, each with its findings."""
+        """Yield the next subjects of a rule that can be repaired now, each with its findings."""
         place = self._places.get(rule.id, {}).get(subject)
         if place is None:
             return
@@ -55,7 +61,7 @@ class Lookahead:
                 yield each, findings
 
     def _findings(self, rule: Rule, subject: Subject) -> tuple[Finding, ...]:
-        """What the rule finds that is repaired at once; nothing where something else has to be done or said first."""
+        """Return the findings that are repaired at once; empty if something else has to be done first."""
         examiner = self._examiner
         try:
             if not all(self._healthy(name, subject) for name in rule.requires):
@@ -68,7 +74,7 @@ class Lookahead:
         return look.wrong
 
     def _healthy(self, name: str, subject: Subject) -> bool:
-        """Whether a rule that comes first finds nothing, or is not to be asked."""
+        """Whether a required rule finds nothing, or is not asked."""
         examiner = self._examiner
         if (name, subject) in examiner.settled or examiner.left_out(name):
             return True

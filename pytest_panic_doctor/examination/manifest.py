@@ -1,4 +1,4 @@
-"""The list of (rule, subject): made once, by the controller, and the same everywhere."""
+"""The list of (rule, subject). The controller makes it once, and every process uses the same."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pytest_panic_doctor.formatting import distinct
 from pytest_panic_doctor.rules.base import Rule, Scope
 
 NAMED = "typeof(id) = 'text'"
-"""What a row needs to be the subject of an item; the rule `schema` fails for those without."""
+"""SQL condition for a row that can be the subject of an item; the rule `schema` fails for others."""
 
 
 LABEL = 200
-"""Characters of a prompt, and of a network as it stands in the file, that a label has at most."""
+"""Maximum number of characters of a prompt, or of a network as stored, in a label."""
 
 
 def dashed(stored: str) -> str:
-    """A stored id as a UUID with dashes; anything else that stands for an id as it is."""
+    """Format a stored id as a UUID with dashes; another text stays as it is."""
     if len(stored) != 32:
         return stored
     return f"{stored[:8]}-{stored[8:12]}-{stored[12:16]}-{stored[16:20]}-{stored[20:]}"
 
 
 def name_of(rule: Rule, subject: Subject) -> str:
-    """The name of the item that a rule has for a subject, which may be narrower than the rule's scope.
+    """Return the name of a rule's item for a subject, which may be narrower than the rule's scope.
 
-    pytest prints names as they are, so they are escaped here: a model's name may hold anything.
+    Names are escaped, because pytest prints them as they are and a model's name may contain anything.
     """
     match rule.scope:
         case Scope.DATABASE:
@@ -48,20 +48,20 @@ def name_of(rule: Rule, subject: Subject) -> str:
 
 
 def item_name(nodeid: str) -> str:
-    """The name of the item whose id is `nodeid`: what follows the file."""
+    """Return the name of an item by its node id: the part after the file."""
     return nodeid.split("::", 1)[-1]
 
 
 def rule_of(name: str) -> str:
-    """The rule of the item that is called `name`."""
+    """Return the rule of an item by its name."""
     return name.split("[", 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the manifest knows it; `label` tells a person which one it is.
+    """A run in the manifest; `label` describes it for a person.
 
-    `length` is its `max_length`, 0 where that is not a whole number: what the items' costs are told from.
+    `length` is its `max_length`, 0 if that is not an integer; it is used to estimate costs.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """An experiment as the manifest knows it: its runs and the embedding models that its configuration names."""
+    """An experiment in the manifest: its runs and the embedding models of its configuration."""
 
     id: str
     label: str
@@ -89,23 +89,23 @@ class Entry:
 
 
 def entry(rule: Rule, subject: Subject) -> Entry:
-    """The item of a rule and a subject of its scope."""
+    """Make the item of a rule and a subject of its scope."""
     return Entry(rule.id, subject, name_of(rule, subject))
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything that items are made of. Ids never depend on what is broken."""
+    """All subjects of a database. Item ids do not depend on damage."""
 
     experiments: tuple[Experiment, ...]
     order: tuple[tuple[str, str], ...] = ()
     """(run, embedding model) whose items come first, in this order; empty: as stored."""
 
     def entries(self, rules: Iterable[Rule]) -> Iterator[Entry]:
-        """The items, widest scope first; those of one (run, embedding model) together.
+        """Yield the items, widest scope first; those of one (run, embedding model) together.
 
-        Those of an experiment, diagrams included, come one after another, so that its pages are read from the disk once
-        even where the file is larger than memory. Where there is an `order`, all diagrams come last, in that order.
+        Items of an experiment, diagrams included, follow each other, so that its pages are read only once even if the
+        file is larger than memory. With an `order`, all diagrams come last, in that order.
         """
         by_scope: dict[Scope, list[Rule]] = {scope: [] for scope in Scope}
         for rule in rules:
@@ -126,7 +126,7 @@ class Manifest:
             yield from of_diagrams(self.diagram_subjects(), by_scope[Scope.RUN_MODEL])
 
     def diagram_subjects(self) -> Iterator[Subject]:
-        """Each (run, embedding model), those of `order` first."""
+        """Yield each (run, embedding model), those of `order` first."""
         experiment_of = {run.id: each.id for each in self.experiments for run in each.runs}
         for run_id, model in self.order:
             yield Subject(experiment_of[run_id], run_id, model)
@@ -137,12 +137,12 @@ class Manifest:
                     yield subject
 
     def labels(self) -> dict[str, str]:
-        """What a person calls each experiment and run."""
+        """Return descriptions of all experiments and runs by id."""
         named = {experiment.id: experiment.label for experiment in self.experiments}
         return named | {run.id: run.label for experiment in self.experiments for run in experiment.runs}
 
     def as_plain(self) -> list[object]:
-        """Plain lists, for the way to an xdist worker."""
+        """Convert to plain lists for an xdist worker."""
         experiments = [
             [each.id, each.label, list(each.embedding_models), [[run.id, run.label, run.length] for run in each.runs]]
             for each in self.experiments
@@ -151,7 +151,7 @@ class Manifest:
 
     @classmethod
     def from_plain(cls, plain: list[object]) -> Manifest:
-        """The inverse of `as_plain`."""
+        """Make a manifest from the result of `as_plain`."""
         text, order = plain
         experiments = tuple(
             Experiment(experiment, label, tuple(models), tuple(Run(*run) for run in runs))
@@ -161,14 +161,14 @@ class Manifest:
 
 
 def subjects_of(experiment: Experiment) -> Iterator[Subject]:
-    """Each (run, embedding model) of one experiment."""
+    """Yield each (run, embedding model) of one experiment."""
     for run in experiment.runs:
         for model in experiment.embedding_models:
             yield Subject(experiment.id, run.id, model)
 
 
 def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[Entry]:
-    """The items of each (run, embedding model)."""
+    """Yield the items of each (run, embedding model)."""
     chosen = list(rules)
     for subject in subjects:
         for rule in chosen:
@@ -176,11 +176,18 @@ def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[
 
 
 def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: MemoryRoom = MemoryRoom()) -> Manifest:  # noqa: B008
-    """The manifest of the database, or of those of its experiments that are named; in the order of their ids.
+    """Make the manifest of a database. Tables are read without indexes, because a damaged index would hide items.
 
-    The tables themselves are read, and no index: one that is damaged would leave items out.
+    Args:
+        db: Any connection.
+        experiments: Only these, if there are any.
+        space: The memory limit.
 
-    Raises `TooLarge`, in one sentence, where a list or a label does not fit into `space`.
+    Returns:
+        The manifest, in the order of ids.
+
+    Raises:
+        TooLarge: A list or a label does not fit into `space`.
     """
     try:
         return collected(db, experiments, space)
@@ -191,7 +198,7 @@ def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: Memo
 
 
 def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: MemoryRoom) -> Manifest:
-    """The same, where every value can be read."""
+    """Make the manifest of a database in which every value can be read."""
     try:
         lists = ", ".join(
             f"iif(length({name}) > {space.json}, NULL, {name})" for name in ("prompts", "embedding_models")
@@ -206,7 +213,7 @@ def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Memor
                     space.check_json(size or 0, column, each)
                 rows.append((each, first(prompts), unique(models)))
         runs: dict[str, list[Run]] = {}
-        # Without the column, a length is not known; the rule `schema` says so, and the items are there all the same.
+        # Without the column the length is unknown. The rule `schema` reports it, and the items exist nevertheless.
         length = "max_length" if has_column(db, "run", "max_length") else "NULL"
         for run_id, experiment, network, prompt, steps in db.execute(
             f"SELECT id, experiment_id, substr(network, 1, {10 * LABEL}), substr(initial_prompt, 1, {LABEL}), {length} "
@@ -219,7 +226,7 @@ def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Memor
     except sqlite3.OperationalError as error:
         if not str(error).startswith(("no such table", "no such column")):
             raise
-        # A table or a column is missing: the rule `schema` says so, and there is nothing to make subjects of.
+        # A table or a column is missing: the rule `schema` reports it, and there are no subjects.
         return Manifest(())
     return Manifest(tuple(Experiment(each, label, models, tuple(runs.get(each, ()))) for each, label, models in rows))
 
@@ -227,9 +234,19 @@ def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Memor
 def counted(
     db: sqlite3.Connection, experiments: tuple[str, ...], rules: Iterable[Rule], space: MemoryRoom
 ) -> tuple[int, int]:
-    """How many runs and items there are: of the database, or of those of its experiments that are named.
+    """Count runs and items by SQLite.
 
-    Counted by SQLite, and never too few: a model that stands twice in a list counts twice. Raises `TooLarge`.
+    Args:
+        db: Any connection.
+        experiments: Only these, if there are any.
+        rules: The rules that have items.
+        space: The memory limit.
+
+    Returns:
+        The number of runs and of items, never too small: a model listed twice counts twice.
+
+    Raises:
+        TooLarge: A list does not fit into `space`.
     """
     scopes = [rule.scope for rule in rules]
     length = (
@@ -260,38 +277,38 @@ def counted(
 
 
 def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
-    """Whether a table, if it exists, has a column."""
+    """Whether a table exists and has a column."""
     return column in columns_of(db, table)
 
 
 def names(text: object) -> list[str]:
-    """The texts of a JSON list that can be names, as `experiment-config` says; none where it is no list."""
+    """Return the valid names in a JSON list, as `experiment-config` defines them; empty if it is not a list."""
     value = load_json(text)
     return [name for name in value if is_name(name)] if isinstance(value, list) else []
 
 
 def unique(models: object) -> tuple[str, ...]:
-    """The embedding models that a configuration names, each once."""
+    """Return the embedding models of a configuration without repetition."""
     return tuple(dict.fromkeys(names(models)))
 
 
 def first(prompts: object) -> str:
-    """An experiment's first prompt."""
+    """Return an experiment's first prompt."""
     return next(iter(names(prompts)), "no prompt")[:LABEL]
 
 
 def run_label(prompt: object, network: object) -> str:
-    """A run's prompt and network."""
+    """Describe a run by its prompt and network."""
     return f"{prompt}: {(' → '.join(names(network)) or str(network))[:LABEL]}"
 
 
 def experiment_ids(db: sqlite3.Connection) -> list[str]:
-    """All experiments' ids."""
+    """List the ids of all experiments."""
     return [str(row[0]) for row in db.execute("SELECT id FROM experimentconfig NOT INDEXED ORDER BY id")]
 
 
 def rows_by_table(db: sqlite3.Connection, tables: Iterable[str]) -> dict[str, int]:
-    """The number of rows of each table that exists, counted over the smallest index."""
+    """Count the rows of each existing table, by its smallest index."""
     there = {
         name
         for (name,) in db.execute(
@@ -303,7 +320,7 @@ def rows_by_table(db: sqlite3.Connection, tables: Iterable[str]) -> dict[str, in
 
 
 def rows_of(db: sqlite3.Connection, table: str) -> int:
-    """The number of rows of a table; counted without its indexes where one needs what this SQLite does not know."""
+    """Count the rows of a table; without its indexes if this SQLite does not support one of them."""
     try:
         return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
     except sqlite3.OperationalError as error:

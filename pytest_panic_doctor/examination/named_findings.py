@@ -1,4 +1,4 @@
-"""The findings of one check, of which no more are kept by name than a report shows."""
+"""Collect the findings of one check; only so many are kept by name as a report shows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext
 
 
 class KeptFindings:
-    """The findings of one check: the first 10,000 by name, the others by their number."""
+    """The findings of one check: the first 10,000 by name, the others by number."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Start without findings."""
         self.kept: list[Finding] = []
         self.findings = self.rows = 0
 
     def add(self, found: Iterable[Finding]) -> None:
-        """Take all of them, one by one."""
+        """Add findings one by one."""
         for finding in found:
             if len(self.kept) < IDS_KEPT or finding.warning:
                 self.kept.append(finding)
@@ -26,7 +26,7 @@ class KeptFindings:
                 self.rows += finding.count
 
     def all(self, context: RuleContext) -> tuple[Finding, ...]:
-        """Those that were kept, and one more for the rest."""
+        """Return the kept findings, and one more for the rest."""
         if self.findings:
             text = f"{plural(self.findings, 'more finding')}, of which none is named (at most {IDS_KEPT:,} are)"
             return (*self.kept, context.finding(text, count=self.rows))

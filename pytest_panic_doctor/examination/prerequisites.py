@@ -1,4 +1,4 @@
-"""The rules that decide which items there are, and which others can be applied: asked where nobody has chosen them."""
+"""Rules that decide which items exist, and which rules apply: checked if the user did not select them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.rules.base import Rule
 
 DECISIVE = ("schema", "experiment-config")
-"""A table that is none, a row without an id, or a list that is none leave out items, and no other rule says so."""
+"""Rules for damage that removes items: a missing table, a row without an id, an invalid list."""
 
 
 def prerequisites(examination: Examination, policy: AcceptancePolicy) -> Iterator[str]:
-    """What those of these rules find that have no item in this session, a sentence each, unless it is accepted.
+    """Check these rules for subjects without an item in this session.
 
     Args:
-        doctor: The session, after its items have ended.
-        judge: What accepts findings by severity and baseline.
+        examination: The session, after its items have ended.
+        policy: Accepts findings by severity and baseline.
+
+    Yields:
+        A sentence for each finding that is not accepted.
     """
     elsewhere = examination.chosen_rules()
     rules = [
@@ -39,7 +42,7 @@ def prerequisites(examination: Examination, policy: AcceptancePolicy) -> Iterato
 
 
 def found(examination: Examination, policy: AcceptancePolicy, rules: Iterable[Rule]) -> Iterator[str]:
-    """What these rules find, a sentence each; raises what keeps the database from being read."""
+    """Yield a sentence for each finding of these rules; raises what prevents reading the database."""
     examiner = examination.examiner()
     for entry in examination.manifest.entries(rules):
         outcome = policy.apply(entry.rule, entry.name, examiner.examine(examination.rules[entry.rule], entry.subject))

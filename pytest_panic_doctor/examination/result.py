@@ -1,4 +1,4 @@
-"""One item's end, as it travels from a worker to the controller and into every report."""
+"""The result of one item, in the form that is sent from a worker to the controller and to every report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTHING: Mapping[str, object] = {}
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One item's end. `findings` as the JSON report prints them; `warnings` are sentences."""
+    """The result of one item; `findings` as in the JSON report, `warnings` as sentences."""
 
     nodeid: str
     rule: str
@@ -28,17 +28,16 @@ class Result:
     accepted_by: str = ""
     not_started: bool = False
     rows: Mapping[str, int] = field(default_factory=dict)
-    """How many rows of each table were looked at; empty where nobody counted."""
+    """Number of examined rows by table; empty if the rule does not count."""
     error: str = ""
 
     @property
     def display_outcome(self) -> str:
-        """The outcome as people are shown it: one that passed with accepted findings is `warned`, one that was not
-        begun in time is `late`."""
+        """The outcome as shown: `warned` if it passed with accepted findings, `late` if it was not started."""
         return "late" if self.not_started else "warned" if self.accepted and self.outcome == "passed" else self.outcome
 
     def as_dict(self) -> dict[str, object]:
-        """The item as the JSON report prints it."""
+        """Convert to the form of the JSON report."""
         plain: dict[str, object] = {
             "nodeid": self.nodeid,
             "rule": self.rule,
@@ -62,9 +61,9 @@ class Result:
 
 
 def to_plain(rule: str, outcome: Outcome) -> dict[str, object]:
-    """An outcome as plain values, to travel on a pytest report from a worker to the controller.
+    """Convert an outcome to plain values for a pytest report.
 
-    pytest keeps every report to the end, so that what is empty is left out.
+    Empty values are left out, because pytest keeps every report until the end.
     """
     plain: dict[str, object] = {"rule": rule, "outcome": outcome.status}
     more: dict[str, object] = {
@@ -82,7 +81,7 @@ def to_plain(rule: str, outcome: Outcome) -> dict[str, object]:
 
 
 def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Result:
-    """The inverse, with what the pytest report adds."""
+    """Make a result from the output of `to_plain` and from the pytest report."""
     return Result(
         nodeid,
         sys.intern(str(plain["rule"])),
@@ -102,5 +101,5 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
 
 @cache
 def shared_counts(rows: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
-    """Counts as one object for all items that have the same: most diagrams' are."""
+    """Return one shared object for equal counts; most diagrams have the same."""
     return dict(rows)

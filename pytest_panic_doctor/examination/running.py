@@ -1,7 +1,7 @@
-"""Whether an experiment is being run by the research tool now. Knows no pytest.
+"""Detect experiments that the research tool is running now. Does not import pytest.
 
-The tool adds what is missing itself, and ends at its UNIQUE constraint where somebody else was faster. So nothing is
-embedded or computed for an experiment that has begun, is not completed, and has a row that somebody else wrote lately.
+The tool adds missing rows itself, and stops at its UNIQUE constraint if somebody else has added them. So nothing is
+embedded or computed for an experiment that has begun, is not completed, and has a recent row by another program.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from pytest_panic_doctor.rules.base import Finding, Rule
 
 WINDOW = 3600.0
-"""Seconds: an experiment whose newest row is younger is running. The slowest step of the tool takes some minutes."""
+"""Seconds: an experiment with a newer row counts as running. The slowest step of the tool takes some minutes."""
 
 AHEAD = 86_400.0
-"""Seconds that a time may be ahead of this machine's: the tool writes local times, perhaps of another time zone."""
+"""Seconds that a stored time may be in the future: the tool writes local times, perhaps of another time zone."""
 
 NEWEST = 500
-"""Embeddings at the end of the table that are looked at: they have no index on their experiment."""
+"""Number of embeddings at the end of the table that are read: they have no index by experiment."""
 
 TO_COME = ("embedding-missing", "diagram-missing")
 """The rules that find what the tool adds last."""
@@ -46,27 +46,27 @@ OF_DIAGRAMS = (
 
 
 Written = Callable[[Path, str, int], bool]
-"""Whether the doctor wrote a row of a database: its path, the table, the rowid."""
+"""Whether the plugin wrote a row: path of the database, table, rowid."""
 
 
 def never_written(_database: Path, _table: str, _row: int) -> bool:
-    """Where there is no journal, the doctor wrote nothing."""
+    """Return False: without a journal, the plugin wrote nothing."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Tells which experiments of one database are running; `window` in seconds, 0: none is."""
+    """Detects running experiments of one database; `window` in seconds, 0 switches it off."""
 
     database: Path
     window: float = WINDOW
     written: Written = never_written
-    """Whether the doctor itself wrote a row, as its journal has it."""
+    """Whether the plugin itself wrote a row, according to its journal."""
 
     def clause(self, db: sqlite3.Connection, experiment: str | None) -> str:
-        """Why an experiment is taken for running, as a clause; empty where it is not.
+        """Explain why an experiment counts as running; empty if it does not.
 
-        Its newest rows are looked up by the indexes; those that the doctor wrote itself do not count.
+        Its newest rows are found by the indexes; rows that the plugin wrote do not count.
         """
         if not self.window or experiment is None:
             return ""
@@ -86,7 +86,7 @@ class Running:
         )
 
     def to_come(self, db: sqlite3.Connection, rule: Rule, experiment: str | None, found: Iterable[Finding]) -> str:
-        """Why what a rule has found may still come, as the sentence of a skipped item; empty where it is damage."""
+        """Explain why what a rule misses may still be added, as the note of a skipped item; empty if it is damage."""
         found = tuple(found)
         if rule.id not in TO_COME or any(each.table == "experimentconfig" for each in found):
             return ""
@@ -94,7 +94,7 @@ class Running:
         return f"{'; '.join(each.message for each in found)}: it may still come, since {clause}" if clause else ""
 
     def _ages(self, db: sqlite3.Connection, experiment: str) -> Iterator[float]:
-        """Ages in seconds of young rows that are not the doctor's."""
+        """Yield the ages in seconds of recent rows that the plugin did not write."""
         for query in (OF_EXPERIMENT, OF_INVOCATIONS, OF_DIAGRAMS, OF_EMBEDDINGS):
             for table, row, row_id, *times in db.execute(query, {"experiment": experiment}):
                 age = youngest(row_id, times)
@@ -103,10 +103,17 @@ class Running:
 
 
 def youngest(row_id: object, times: Iterable[object]) -> float | None:
-    """The age of a row in seconds, 0 at least, by its times and by its id; None where neither tells it.
+    """Compute the age of a row.
 
-    Times are local ones without a zone. The id is a UUIDv7 as the tool makes them, whose first 36 bits are seconds
-    since 1970, wherever it was made.
+    Times are local, without a time zone. The id is a UUIDv7, whose first 36 bits are seconds since 1970 in any time
+    zone.
+
+    Args:
+        row_id: The id as stored.
+        times: The row's times as stored.
+
+    Returns:
+        Seconds, at least 0; None if neither gives a time.
     """
     now = time.time()
     made = [moment(text) for text in times]
@@ -117,7 +124,7 @@ def youngest(row_id: object, times: Iterable[object]) -> float | None:
 
 
 def moment(text: object) -> float | None:
-    """A stored time as seconds since 1970; None where it is none."""
+    """Parse a stored time as seconds since 1970; None if it is invalid."""
     try:
         return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
     except (ValueError, OverflowError):

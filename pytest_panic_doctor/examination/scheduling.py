@@ -1,4 +1,4 @@
-"""What there is to compute before anything is computed, and the order in which it is best begun."""
+"""List the diagrams to compute, and order them before anything is computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class MissingDiagram:
-    """A diagram that is absent or NULL, and the number of points of its cloud."""
+    """A diagram that is missing or NULL, and the number of points of its cloud."""
 
     subject: Subject
     points: int
@@ -28,7 +28,7 @@ class MissingDiagram:
 
 
 def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -> list[MissingDiagram]:
-    """The diagrams that are absent or NULL, those of the most points first. No payload and no vector is read."""
+    """List the diagrams that are missing or NULL, those with most points first. No payload and no vector is read."""
     has = "typeof(diagram_data) <> 'null'"
     there = set(db.execute(f"SELECT DISTINCT run_id, embedding_model FROM persistencediagram WHERE {has}"))
     found: list[MissingDiagram] = []
@@ -47,10 +47,17 @@ def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[
 
 
 def distribute(pairs: Sequence[Pair], first: Iterable[Pair], before: int, each: int, workers: int) -> list[Pair]:
-    """`pairs` in an order in which every worker begins with its share of `first`, which come largest first.
+    """Order pairs so that each worker begins with its share of the largest ones.
 
-    xdist's worksteal gives each worker one contiguous share of all items, and lets the idle steal from the end of
-    another's. `before` items come before those of the pairs, and each pair has `each` items.
+    xdist's worksteal gives each worker one contiguous part of all items; idle workers take from the end of others'
+    parts.
+
+    Args:
+        pairs: All pairs.
+        first: Those to begin with, largest first.
+        before: The number of items before those of the pairs.
+        each: The number of items of each pair.
+        workers: The number of workers.
     """
     wanted = [pair for pair in first if pair in set(pairs)]
     items = before + each * len(pairs)

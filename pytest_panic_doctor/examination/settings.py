@@ -111,7 +111,7 @@ class Settings:
     """The address of the Ray cluster that computes; None where this machine does."""
     reports: tuple[Path, ...] = ()
     max_quarantine: str | None = None
-    """How many rows one quarantine may take, or which part of each table, as `5000` or `2%`; None: see `consent`."""
+    """Maximum number of rows of one quarantine, or part of each table: `5000` or `2%`; None: the default."""
     demo: bool = False
     shard: Shard | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)

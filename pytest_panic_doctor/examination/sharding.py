@@ -1,13 +1,13 @@
-"""`--doctor-shard K/N`: which items are the K-th of N equal shares of the work.
+"""Select the items of `--doctor-shard K/N`.
 
-Every shard makes the same manifest and splits it in the same way, so that nobody has to tell the shards of each other.
-What a share is depends on nothing that a repair changes or that is broken: experiments, runs, their lengths and their
-embedding models are what the manifest holds, and rows, bytes and missing diagrams are left out for that reason.
+Every shard makes the same manifest and splits it in the same way, so that shards need not communicate. The split
+depends on nothing that a repair changes or that may be damaged: only on experiments, runs, their lengths and their
+embedding models, not on rows, bytes or missing diagrams.
 
-The items of one subject stay together: they read the same pages, and under `--doctor-fix` settle each other first, so
-that two shards would compute the same diagram. Only the items of the whole database are split one by one. Units are
-dealt largest first, each to the shard that has least (Graham, "Bounds on multiprocessing timing anomalies", 1969):
-shares then differ by no more than one unit, so that they are within 10 % of even wherever no unit is larger than that.
+Items of one subject stay together: they read the same pages, and with `--doctor-fix` they repair each other's
+requirements, so that otherwise two shards would compute the same diagram. Only items of the whole database are split
+one by one. Units are assigned largest first, each to the shard with the least work (Graham, "Bounds on multiprocessing
+timing anomalies", 1969): shares differ by at most one unit, so they are within 10 % of even if no unit is larger.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pytest_panic_doctor.examination.settings import NO_SHARDING, Part, Shard
 from pytest_panic_doctor.rules.base import RepairKind, Rule, Scope
 
 ITEM = 1.2e-3
-"""Seconds that pytest itself takes for an item, as all below on one core (benchmarks/README.md)."""
+"""Seconds that pytest takes for an item; like all below, on one core (benchmarks/README.md)."""
 
 ROW = 1.0e-6
-"""Seconds for a row of a rule that reads an index or a row without its vector."""
+"""Seconds for a row of a rule that reads an index, or a row without its vector."""
 
 VECTOR = 4.0e-6
-"""Seconds for a row whose vector is read as well, or every page of it."""
+"""Seconds for a row that is read with its vector, or with all its pages."""
 
 PAYLOAD = 8.0e-4
 """Seconds for a diagram whose payload is decoded."""
@@ -45,12 +45,12 @@ TREE = ("diagram-current",)
 """Rules that compute H0."""
 
 LONGEST = 1_000_000
-"""A run's length above that is not believed."""
+"""Maximum plausible length of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a subject's items have to read: rows of `invocation` and of `embedding`, and the points of the cloud."""
+    """The amount of data of a subject's items: rows of `invocation` and of `embedding`, and points of the cloud."""
 
     invocations: int
     embeddings: int
@@ -58,18 +58,18 @@ class Size:
 
 
 Unit = tuple[Subject, str]
-"""A subject, and for an item of the whole database its name: what is never split."""
+"""A subject, and for an item of the whole database its name: the smallest part that is assigned."""
 
 
 def unit(entry: Entry) -> Unit:
-    """The unit that an item belongs to."""
+    """Return the unit of an item."""
     return entry.subject, entry.name if entry.subject == Subject() else ""
 
 
 def sizes(manifest: Manifest) -> Mapping[Subject, Size]:
-    """The size of every subject of the manifest.
+    """Estimate the size of every subject of the manifest.
 
-    A network alternates between texts and images, so that an embedding model embeds half of a run.
+    Networks alternate between texts and images, so that an embedding model embeds half of a run.
     """
     found: dict[Subject, Size] = {}
     all_invocations = all_embeddings = 0
@@ -89,10 +89,12 @@ def sizes(manifest: Manifest) -> Mapping[Subject, Size]:
 
 
 def cost(rule: Rule, size: Size, fix: bool) -> float:
-    """Seconds on one core that an item is expected to take: a simple model, for a fair split and nothing else.
+    """Estimate the seconds on one core that an item takes; only used for an even split.
 
-    Under `fix` a diagram counts as if it had to be computed, half of its points being repeats, for that is what takes
-    the time. Bytes of images, which `file-integrity` reads, stand in no manifest.
+    Args:
+        rule: The rule.
+        size: The size of the subject.
+        fix: Whether diagrams are repaired: then each counts as if it had to be computed, half of its points repeats.
     """
     if rule.id in PAGES:
         return ITEM + VECTOR * (size.invocations + size.embeddings)
@@ -104,7 +106,7 @@ def cost(rule: Rule, size: Size, fix: bool) -> float:
 
 
 def costs(manifest: Manifest, rules: Sequence[Rule], fix: bool) -> dict[Unit, float]:
-    """The cost of every unit."""
+    """Estimate the cost of every unit."""
     by_id = {rule.id: rule for rule in rules}
     size = sizes(manifest)
     found: dict[Unit, float] = {}
@@ -115,7 +117,7 @@ def costs(manifest: Manifest, rules: Sequence[Rule], fix: bool) -> dict[Unit, fl
 
 
 def assign_shards(found: Mapping[Unit, float], of: int) -> dict[Unit, int]:
-    """The shard of each unit, largest first, each to the shard that has least; in the same way for the same units."""
+    """Assign units to shards, largest first, each to the shard with the least work. The result is deterministic."""
     loads = [(0.0, number) for number in range(1, of + 1)]
     chosen: dict[Unit, int] = {}
     for key in sorted(found, key=lambda each: (-found[each], tie_break(each))):
@@ -126,7 +128,7 @@ def assign_shards(found: Mapping[Unit, float], of: int) -> dict[Unit, int]:
 
 
 def tie_break(key: Unit) -> tuple[str, str, str, str]:
-    """What units of equal cost are told apart by, whatever the order of the manifest."""
+    """Return a sort key for units of equal cost that does not depend on the order of the manifest."""
     subject, name = key
     return subject.experiment or "", subject.run or "", subject.embedding_model or "", name
 
@@ -135,27 +137,37 @@ class ShardSelection:
     """The items of one shard."""
 
     def __init__(self, manifest: Manifest, rules: Sequence[Rule], mine: Shard, fix: bool) -> None:
-        """`rules` are those that have items; `fix` as in the settings. Costs nothing for the only shard."""
+        """Compute the split; nothing is computed if there is only one shard.
+
+        Args:
+            manifest: All subjects.
+            rules: The rules that have items.
+            mine: The shard.
+            fix: As in the settings.
+        """
         self._whole = mine == NO_SHARDING
         chosen = {} if self._whole else assign_shards(costs(manifest, rules, fix), mine.of)
         self._units = {key for key, number in chosen.items() if number == mine.number}
 
     def has(self, entry: Entry) -> bool:
-        """Whether an item is of this shard."""
+        """Whether an item is in this shard."""
         return self._whole or unit(entry) in self._units
 
     def includes(self, subject: Subject) -> bool:
-        """Whether the items of a subject, other than the whole database, are of this shard."""
+        """Whether the items of a subject, other than the whole database, are in this shard."""
         return self._whole or (subject, "") in self._units
 
     def of(self, entries: Iterable[Entry]) -> Iterable[Entry]:
-        """Those of the items that are of this shard, in their order."""
+        """Return the items that are in this shard, in order."""
         return entries if self._whole else filter(self.has, entries)
 
 
 def sampled(entry: Entry, part: Part) -> bool:
-    """Whether an item is in one of several samples: by its subject, so that the items of one diagram stay together,
-    and whatever else the database gains or loses, each subject is in exactly one of them."""
+    """Whether an item is in a sample.
+
+    Its subject decides, so that the items of one diagram stay together. Each subject is in exactly one of the samples,
+    also after rows were added or removed.
+    """
     subject = entry.subject
     text = f"{subject.experiment} {subject.run} {subject.embedding_model}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % part.of == part.number - 1

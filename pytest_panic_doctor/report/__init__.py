@@ -1,0 +1,1 @@
+"""The reports: terminal, JSON, JUnit and HTML."""
