@@ -147,6 +147,14 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(ForeignFolderHook(database), "panic-doctor-outside")
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, int | None, int | None]:
+    """Return the exit status on which the controller decides, even if another plugin set one at the very end."""
+    status = yield
+    controller = config.pluginmanager.get_plugin("panic-doctor-controller")
+    return controller.exit_status(status) if controller and status is not None else status
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Release what the session holds, however pytest ends."""
     if resources := config.stash.get(RESOURCES, None):

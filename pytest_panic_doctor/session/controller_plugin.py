@@ -150,9 +150,7 @@ class ControllerPlugin:
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             self.notes += nothing_chosen(self.config, self.examination.rules)
         self._find_doubts()
-        if self.results.doubts or self.results.totals()["failed"] or self.results.unreached:
-            # Another plugin may have set a status that is green.
-            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        session.exitstatus = self.exit_status(session.exitstatus)
         ended_well = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         self._compare(complete=ended_well and not self.results.unreached)
         if self.repair:
@@ -161,8 +159,17 @@ class ControllerPlugin:
         if self.files:
             self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
             self.notes += self.files.failed.values()
-            if self.files.failed and session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            session.exitstatus = self.exit_status(session.exitstatus)
+
+    def exit_status(self, status: int) -> int:
+        """Return `status`, or 1 instead of 0 if an item failed, something is in doubt, or a report was not written.
+
+        Another plugin may have set a status that is green.
+        """
+        doubtful = bool(self.results.doubts or self.results.totals()["failed"] or self.results.unreached)
+        if doubtful or (self.files and self.files.failed):
+            return status or pytest.ExitCode.TESTS_FAILED
+        return status
 
     def _find_doubts(self) -> None:
         """Find why the session is not green although no item failed: items may be missing, or did not end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ class ExaminationPlugin:
         """Store the session's config and its examination."""
         self.config = config
         self.examination = examination
+        self.deselected: set[pytest.Item] = set()
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> DoctorFile | None:
         """Collect the database as a file of tests."""
@@ -29,9 +30,28 @@ class ExaminationPlugin:
             return DoctorFile.at(parent, file_path)
         return None
 
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Remember the items that were left out by -k, -m or a plugin that says so: pytest counts them."""
+        self.deselected.update(items)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
+        """Bring back the items that a plugin removed from the list without saying so: they are skipped, with a reason.
+
+        Otherwise a session would be green although nobody examined them.
+        """
+        before = list(items)
+        yield
+        removed = set(before) - set(items) - self.deselected
+        for item in before:
+            if item in removed and isinstance(item, DoctorItem):
+                item.left_out = True
+                items.append(item)
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Restrict repairs to the rules of the collected items, also for an item that needs another rule first."""
-        self.examination.collect(item.name for item in session.items if isinstance(item, DoctorItem))
+        items = (item for item in session.items if isinstance(item, DoctorItem))
+        self.examination.collect(item.name for item in items if not item.left_out)
         self.config.stash[EXAMINER].repairable_rules = self.examination.chosen_rules()
 
     @pytest.hookimpl(tryfirst=True)

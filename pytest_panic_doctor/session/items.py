@@ -29,6 +29,10 @@ EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
 ACCEPTANCE: pytest.StashKey[AcceptancePolicy] = pytest.StashKey()
 
 
+LEFT_OUT = "not started: another plugin or a conftest.py left it out"
+OUT_OF_TIME = "not started: the time of --doctor-budget was over"
+
+
 class FindingsRemainError(Exception):
     """Raised by an item that still has findings; the text is what the terminal shows."""
 
@@ -117,6 +121,8 @@ class DoctorItem(pytest.Item):
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.entry = entry
         self.outcome: Outcome | None = None
+        self.left_out = False
+        """Whether another plugin took it from the list of items without a word."""
 
     def runtest(self) -> None:
         """Examine the subject.
@@ -128,10 +134,8 @@ class DoctorItem(pytest.Item):
         """
         examination = self.config.stash[EXAMINATION]
         rule = examination.rules[self.entry.rule]
-        if not examination.in_time():
-            self.outcome = Outcome(
-                "skipped", note="not started: the time of --doctor-budget was over", not_started=True
-            )
+        if self.left_out or not examination.in_time():
+            self.outcome = Outcome("skipped", note=LEFT_OUT if self.left_out else OUT_OF_TIME, not_started=True)
             pytest.skip(self.outcome.note)
         try:
             with calling("the examination", Unreadable, bug=True):

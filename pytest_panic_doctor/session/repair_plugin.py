@@ -63,7 +63,8 @@ class RepairPlugin:
         examiner = self.config.stash[EXAMINER]
         ends_early = any(self.config.getoption(name, 0) for name in ("maxfail", "stepwise"))
         if examiner.repairer and not ends_early:
-            entries = (item.entry for item in session.items if isinstance(item, DoctorItem))
+            items = (item for item in session.items if isinstance(item, DoctorItem))
+            entries = (item.entry for item in items if not item.left_out)
             examiner.later = Lookahead(examiner, entries, self.examination.in_time)
 
     @pytest.hookimpl(wrapper=True)

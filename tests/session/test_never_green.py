@@ -190,14 +190,26 @@ def pytest_collection_finish(session):
     session.config.pluginmanager.register(Taken())
 """
 SET = "def pytest_sessionfinish(session): session.exitstatus = 0\n"
+SET_LAST = """
+import pytest
+
+class Last:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session):
+        yield
+        session.exitstatus = 0
+
+def pytest_sessionstart(session):
+    session.config.pluginmanager.register(Last())
+"""
 
 
-@pytest.mark.parametrize("conftest", [ENDING, TAKEN, SET], ids=["ended", "taken", "set"])
+@pytest.mark.parametrize("conftest", [ENDING, TAKEN, SET, SET_LAST], ids=["ended", "taken", "set", "set last"])
 def test_a_status_that_others_set_is_not_green_where_an_item_failed_or_did_not_end(
     run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], conftest: str
 ) -> None:
     (pytester.path / "mine.py").write_text(conftest)
-    if conftest is SET:
+    if conftest in (SET, SET_LAST):
         plant(sick, "diagram_null")
     result = run_doctor("-p", "mine", "--junitxml=r.xml", *mode)
     if conftest is ENDING and "-n" not in mode:
@@ -216,3 +228,41 @@ def test_a_finding_that_counts_no_row_is_one_for_its_severity(
     )
     assert run_doctor("--doctor-rule=a-mine", "-o", "doctor_severity=a-mine: warn <= 0").ret == 1
     assert run_doctor("--doctor-rule=a-mine", "-o", "doctor_severity=a-mine: warn <= 1").ret == 0
+
+
+LEAVING_OUT = (
+    "def pytest_collection_modifyitems(items): items[:] = [each for each in items if 'schema' in each.nodeid]\n"
+)
+SAYING_SO = """
+def pytest_collection_modifyitems(config, items):
+    left = [each for each in items if 'schema' not in each.nodeid]
+    items[:] = [each for each in items if each not in left]
+    config.hook.pytest_deselected(items=left)
+"""
+
+
+@pytest.mark.parametrize("fix", [(), ("--doctor-fix",)], ids=["examine", "fix"])
+def test_items_that_others_take_from_the_list_without_a_word_are_not_examined(
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester, mode: tuple[str, ...], fix: tuple[str, ...]
+) -> None:
+    plant(sick, "diagram_null")
+    before = sick.path.read_bytes()
+    pytester.makeconftest(LEAVING_OUT)
+    result = run_doctor("--doctor-report=r.json", "--maxprocesses=2", *mode, *fix)
+    report = json.loads((pytester.path / "r.json").read_text())
+    notes = {item["note"] for item in report["items"] if item["rule"] != "schema"}
+    assert notes == {"not started: another plugin or a conftest.py left it out"}
+    assert report["doctor"]["rules"]["not examined"] == len(report["doctor"]["selected"]) - 1
+    result.stdout.fnmatch_lines(["not examined diagram-missing *"])
+    assert sick.path.read_bytes() == before
+
+
+def test_items_that_others_leave_out_aloud_are_counted_by_pytest(
+    run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(SAYING_SO)
+    assert sick.path.exists()
+    result = run_doctor("--doctor-report=r.json")
+    assert result.ret == 0
+    assert set(items(pytester.path / "r.json")) == {"schema"}
+    result.stdout.fnmatch_lines(["*1 passed, * deselected*"])
