@@ -13,7 +13,6 @@ from pytest_panic_doctor.rules import registry
 
 NAMES = set().union(*KINDS.values())
 WAITING = (
-    "report/",
     "repair/recompute.py",
     "repair/reembed.py",
     "repair/journal/tables.py",

@@ -81,7 +81,7 @@ class Running:
         if youngest is None:
             return ""
         return (
-            f"experiment {experiment} is running: it is not completed, and has a row that is {said(youngest)} old "
+            f"experiment {experiment} is running: it is not completed, and has a row that is {format_age(youngest)} old "
             "(doctor_running)"
         )
 
@@ -131,6 +131,6 @@ def moment(text: object) -> float | None:
         return None
 
 
-def said(age: float) -> str:
-    """`12 s`, `5 min`."""
+def format_age(age: float) -> str:
+    """Format an age, e.g. `12 s` or `5 min`."""
     return f"{age:.0f} s" if age < 120 else f"{age / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""How pytest was called, as it is typed again."""
+"""The command by which pytest was called, to be typed again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NAMES = ("pytest", "py.test", "pytest.exe", "py.test.exe")
 
 
 def invoked_command(script: str | None = None, words: Sequence[str] | None = None) -> str:
-    """`pytest`, `.venv/bin/pytest` or `python -m pytest`; `pytest` where it was called by a program.
+    """Return `pytest`, `.venv/bin/pytest` or `python -m pytest`; `pytest` if a program called it.
 
     Args:
-        script: What Python runs, as `sys.argv` has it first.
-        words: The command line with the interpreter, as `sys.orig_argv` has it.
+        script: The script that Python runs, as first in `sys.argv`.
+        words: The command line with the interpreter, as in `sys.orig_argv`.
     """
     path = Path(sys.argv[0] if script is None else script)
     line = list(sys.orig_argv if words is None else words)
@@ -35,6 +35,6 @@ def invoked_command(script: str | None = None, words: Sequence[str] | None = Non
     if found and Path(found).exists() and path.exists() and Path(found).samefile(path):
         return path.name
     relative = os.path.relpath(path)
-    # A name without a folder would be looked for elsewhere.
+    # A name without a folder would be searched in PATH.
     relative = relative if os.sep in relative else f".{os.sep}{relative}"
     return typed(min(relative, str(path), key=len) if path.is_absolute() else relative)

@@ -1,4 +1,4 @@
-"""The reports that go to files: `.json` and `.html` at the end, `.jsonl` line by line; JUnit is completed."""
+"""Report files: `.json` and `.html` at the end, `.jsonl` line by line, and pytest's JUnit file."""
 
 from __future__ import annotations
 
@@ -28,23 +28,27 @@ if TYPE_CHECKING:
 
 
 ESCAPED = "backslashreplace"
-"""Half of a surrogate pair, which UTF-8 has not, as JSON escapes it too."""
+"""How to write half of a surrogate pair, which UTF-8 does not allow; JSON uses the same escape."""
 
 
 class ReportFiles:
-    """The files that `--doctor-report` names."""
+    """The files of `--doctor-report`."""
 
     def __init__(self, examination: Examination, version: str, junit: Path | None = None, family: str = "") -> None:
-        """Open the `.jsonl` ones at once, so that each item's line is on disk when it ended.
+        """Open the `.jsonl` files at once, so that each item's line is on disk when it ends.
 
-        `junit` is the file that pytest writes, and `family` its `junit_family`.
+        Args:
+            examination: The session.
+            version: The version of the plugin.
+            junit: The file that pytest writes.
+            family: Its `junit_family`.
         """
         self.examination = examination
         self.version = version
         self.junit = junit
         self.family = family
         self.failed: dict[Path, str] = {}
-        """What could not be written, a sentence each."""
+        """Files that could not be written, each with a sentence."""
         self._lines: dict[Path, TextIO] = {}
         for path in examination.settings.reports:
             if path.suffix == ".jsonl":
@@ -53,7 +57,7 @@ class ReportFiles:
                     self._lines[path] = path.open("w", encoding="utf-8", errors=ESCAPED)
 
     def add(self, result: Result) -> None:
-        """Write one item to the `.jsonl` files and flush it."""
+        """Write one item to the `.jsonl` files and flush them."""
         if self._lines:
             line = json.dumps(result.as_dict(), ensure_ascii=False)
             for path, file in list(self._lines.items()):
@@ -62,9 +66,9 @@ class ReportFiles:
                     file.flush()
 
     def end(self, results: Results, reporter: pytest.TerminalReporter | None) -> None:
-        """Close the `.jsonl` files and write the `.json` and `.html` ones, each whole or not at all.
+        """Close the `.jsonl` files and write the others atomically.
 
-        A page with thousands of diagrams takes seconds, so who waits at a terminal is told.
+        A page with thousands of diagrams takes seconds, so a terminal shows that it is being written.
         """
         for path, file in list(self._lines.items()):
             with self.trying(path):
@@ -75,7 +79,7 @@ class ReportFiles:
                     write_json(path, self.examination, results, self.version)
                 elif path.suffix == ".html":
                     if reporter and reporter.isatty and reporter.verbosity >= 0:
-                        # The line of dots has no end yet, and under xdist the reporter does not know.
+                        # The line of dots has not ended yet, and under xdist the reporter does not know that.
                         reporter.write_line(f"\nwriting {display_path(path)} …")
                     write_html(path, self.examination, results, self.version)
         if self.junit and results.items and self.junit.is_file() and self.junit not in self.failed:
@@ -84,14 +88,16 @@ class ReportFiles:
         results.written = [path for path in self.examination.settings.reports if path not in self.failed]
 
     def junit_written(self) -> AbstractContextManager[None]:
-        """Say it in a sentence where pytest cannot write its file."""
+        """Report with one sentence if pytest cannot write its file."""
         return self.trying(self.junit, theirs=True) if self.junit else nullcontext()
 
     @contextmanager
     def trying(self, path: Path, *, theirs: bool = False) -> Iterator[None]:
-        """Go on without a file that cannot be written: what the items came to is told all the same.
+        """Continue if a file cannot be written, so that the other reports are written.
 
-        Where `theirs`, others write at the same time, whose errors name other files.
+        Args:
+            path: The file.
+            theirs: Whether other plugins write at the same time, whose errors name other files.
         """
         try:
             yield
@@ -107,9 +113,14 @@ class ReportFiles:
 
 
 def check_outputs(settings: Settings, junit: Path | None) -> None:
-    """Raise `BadOption`, in one sentence, where a file that the session is to write at its end cannot be written.
+    """Check that the session can write its files at the end.
 
-    `junit` is pytest's own; pytest makes its folder.
+    Args:
+        settings: The user's choices.
+        junit: pytest's own file; pytest makes its folder.
+
+    Raises:
+        BadOption: A file cannot be written.
     """
     outputs = [("--doctor-report", path) for path in settings.reports]
     outputs += [("--doctor-baseline", settings.baseline)] if settings.baseline and settings.baseline_write else []
@@ -123,7 +134,7 @@ def check_outputs(settings: Settings, junit: Path | None) -> None:
 
 
 def check_output(flag: str, path: Path) -> None:
-    """Raise `BadOption` where a file that `flag` names cannot be written."""
+    """Raise `BadOption` if the file of an option cannot be written."""
     if path.suffix == ".html" and flag == "--doctor-report":
         require_jinja(path)
     try:
@@ -139,7 +150,7 @@ def check_output(flag: str, path: Path) -> None:
 
 
 def check_apart(flag: str, path: Path, database: Path) -> None:
-    """Raise `BadOption` where a file to be written is the database, by whatever name, or its journal."""
+    """Raise `BadOption` if a file to be written is the database, also by a link, or its journal."""
     for other, what in ((database, "the database itself"), (journal_of(database), "the doctor's journal")):
         same = os.path.realpath(path) == os.path.realpath(other)
         if same or (os.path.exists(path) and os.path.exists(other) and path.samefile(other)):  # noqa: PTH110
@@ -147,7 +158,7 @@ def check_apart(flag: str, path: Path, database: Path) -> None:
 
 
 def write_lines(path: Path, results: Results) -> None:
-    """A `.jsonl` report of items that have all ended."""
+    """Write a `.jsonl` report of items that have all ended."""
     with path.open("w", encoding="utf-8", errors=ESCAPED) as file:
         file.writelines(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in results.items)
 
@@ -155,7 +166,7 @@ def write_lines(path: Path, results: Results) -> None:
 def write_json(
     path: Path, examination: Examination, results: Results, version: str, more: Mapping[str, object] | None = None
 ) -> None:
-    """The JSON report, item by item, so that its size costs no memory; `more` stands in its `doctor` part too."""
+    """Write the JSON report item by item, so that it needs little memory; `more` is added to `doctor`."""
     told = json_head(examination, results, version) | {
         "selected": [rule.id for rule in examination.selected],
         "experiments": json_subjects(examination),

@@ -1,9 +1,9 @@
-"""JUnit XML that CI systems show well: pytest writes the file, this adds what pytest has no place for.
+"""Complete the JUnit XML file that pytest writes.
 
-pytest drops suite properties under xdist, and properties on a crashed item; and a `properties` element within a
-`testcase` breaks the schema of the family xunit2. So the file is completed after pytest has written it: names that
-group by rule, suite properties, and per item either `properties` (xunit1) or, in xunit2, `system-out` lines of the form
-`[[PROPERTY|name=value]]`, which Testmo and others read and every schema allows.
+pytest drops suite properties under xdist, and properties of a crashed item; and a `properties` element in a `testcase`
+violates the schema of the family xunit2. So the file is completed after pytest has written it: names that group by
+rule, suite properties, and for each item either `properties` (xunit1) or, in xunit2, lines `[[PROPERTY|name=value]]`
+of `system-out`, which Testmo and others read and every schema allows.
 """
 
 from __future__ import annotations
@@ -26,12 +26,20 @@ if TYPE_CHECKING:
 
 
 def path_of(given: str) -> Path:
-    """The file that pytest writes for `--junitxml GIVEN`."""
+    """Return the file that pytest writes for `--junitxml GIVEN`."""
     return Path(os.path.normpath(os.path.abspath(os.path.expanduser(os.path.expandvars(given)))))  # noqa: PTH100, PTH111
 
 
 def enrich(path: Path, family: str, examination: Examination, results: Results, version: str) -> None:
-    """Complete the JUnit file at `path`, whole or not at all; `family` is pytest's `junit_family`."""
+    """Complete a JUnit file atomically.
+
+    Args:
+        path: The file.
+        family: pytest's `junit_family`.
+        examination: The session.
+        results: Its results.
+        version: The version of the plugin.
+    """
     tree = ElementTree.parse(path)
     by_name = {item_name(item.nodeid): item for item in results.items}
     entries = {entry.name: entry for entry in examination.entries() if entry.name in by_name}
@@ -48,7 +56,7 @@ def enrich(path: Path, family: str, examination: Examination, results: Results, 
 
 
 def add_doubts(suite: ElementTree.Element, results: Results) -> None:
-    """A failed testcase for each reason why a session without a failed item is not green all the same."""
+    """Add a failed testcase for each reason why a session without a failed item is not green."""
     for place, doubt in enumerate(results.doubts, 1):
         name = {"classname": "doctor.session", "name": f"doubt {place}", "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", name)
@@ -71,7 +79,7 @@ def complete(case: ElementTree.Element, item: Result, entry: Entry | None, famil
 
 
 def item_properties(item: Result, entry: Entry | None) -> Iterator[tuple[str, object]]:
-    """What is worth knowing of one item."""
+    """Yield the properties of one item."""
     yield "rule", item.rule
     yield "outcome", item.outcome
     if entry is not None:
@@ -89,7 +97,7 @@ def item_properties(item: Result, entry: Entry | None) -> Iterator[tuple[str, ob
 
 
 def suite_properties(examination: Examination, results: Results, version: str) -> Mapping[str, str]:
-    """What is worth knowing of the whole examination."""
+    """Return the properties of the suite."""
     plain = json_head(examination, results, version)
     flat = {"doctor.version": plain["version"], "doctor.database": plain["database"]}
     flat |= {"doctor.generation": examination.origin} if examination.origin else {}
@@ -101,7 +109,7 @@ def suite_properties(examination: Examination, results: Results, version: str) -
 
 
 def prepend_properties(element: ElementTree.Element, properties: Mapping[str, str]) -> None:
-    """Put `properties` first, into the element's own where it has some."""
+    """Insert properties at the start of an element, or into its own `properties`."""
     node = element.find("properties")
     if node is None:
         node = ElementTree.Element("properties")
@@ -111,5 +119,5 @@ def prepend_properties(element: ElementTree.Element, properties: Mapping[str, st
 
 
 def clean(value: object) -> str:
-    """A value as XML can hold it, on one line."""
+    """Format a value for XML, on one line."""
     return printable(str(value))

@@ -1,6 +1,6 @@
-"""`--doctor-merge`: the JSON reports of shards put together as one session would have written them, without a database.
+"""Merge the JSON reports of shards into the report of one session (`--doctor-merge`), without a database.
 
-What is not whole is not green: a shard that is missing, or whose report lacks items, is named, and the exit status 1.
+An incomplete merge is not green: missing shards and missing items are named, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule
 
 MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "budget", "engine", "ray", "demo")
-"""Settings that say where and how a shard ran, and not what it looked at."""
+"""Settings that say where and how a shard ran, not what it examined."""
 
 NAMED = 5
 
 
 class NotMergeable(DoctorError):
-    """Reports that do not belong together, or a file that is none; one sentence."""
+    """Reports that do not belong together, or a file that is not a report; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """One shard's report. `head` is its `doctor` part."""
+    """The report of one shard; `head` is its `doctor` part."""
 
     path: Path
     shard: Shard
@@ -48,7 +48,11 @@ class ShardReport:
 
 
 def read_shard_report(path: Path) -> ShardReport:
-    """A JSON report; raises `NotMergeable` for anything else."""
+    """Read a JSON report.
+
+    Raises:
+        NotMergeable: It is not the report of a shard.
+    """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -70,7 +74,7 @@ def read_shard_report(path: Path) -> ShardReport:
 
 
 def result(plain: Mapping[str, object]) -> Result:
-    """One item, as `Result.as_dict` printed it."""
+    """Read one item, as `Result.as_dict` printed it."""
     found = from_plain(str(plain["nodeid"]), float(plain["duration"]), plain)  # type: ignore[arg-type]
     if "findings" not in plain or not isinstance(found.measures, Mapping):
         raise TypeError("an item without findings, or whose measures are not numbers")
@@ -83,7 +87,11 @@ def result(plain: Mapping[str, object]) -> Result:
 
 
 def check_reports(parts: Sequence[ShardReport], version: str) -> None:
-    """Raise `NotMergeable` unless all parts are of one database, one version and one way to look, each shard once."""
+    """Check that reports are of one database, version and selection, and of different shards.
+
+    Raises:
+        NotMergeable: They are not.
+    """
     first = parts[0]
     for part in parts:
         told = part.head["version"]
@@ -117,7 +125,7 @@ def check_reports(parts: Sequence[ShardReport], version: str) -> None:
 
 
 def manifest(plain: Iterable[Mapping[str, object]]) -> Manifest:
-    """The inverse of `results.subjects`, as far as labels were kept."""
+    """Make a manifest from the result of `json_subjects`; labels may be shortened."""
     return Manifest(
         tuple(
             Experiment(
@@ -133,7 +141,7 @@ def manifest(plain: Iterable[Mapping[str, object]]) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class MergedReport:
-    """All parts together: `missing` are the shards that were not given, `lacking` the items that a shard's has not."""
+    """All reports together; `missing` are shards without a report, `lacking` the items that a report should have."""
 
     examination: Examination
     results: Results
@@ -146,7 +154,7 @@ class MergedReport:
         return not (self.missing or self.lacking or self.results.doubts or self.results.totals()["failed"])
 
     def more(self, parts: Sequence[ShardReport]) -> dict[str, object]:
-        """What the merged JSON report says beside what every report does."""
+        """Return what only a merged JSON report has."""
         return {
             "shards": {
                 "merged": {str(part.path): str(part.shard) for part in parts},
@@ -156,7 +164,7 @@ class MergedReport:
         }
 
     def sentences(self) -> Iterator[str]:
-        """What is not there, and what to do."""
+        """Describe what is missing, and what to do."""
         if self.missing:
             shown = ", ".join(f"{each.number:,}" for each in self.missing[:NAMED])
             left = f" and {len(self.missing) - NAMED:,} more" if len(self.missing) > NAMED else ""
@@ -174,7 +182,7 @@ class MergedReport:
 
 
 def doubts_of(parts: Iterable[ShardReport]) -> list[str]:
-    """Why shards were not green though no item of theirs failed, each reason once."""
+    """Collect why shards without failed items were not green, each reason once."""
     found: list[str] = []
     for part in parts:
         doubts = part.head.get("doubts", [])
@@ -183,7 +191,13 @@ def doubts_of(parts: Iterable[ShardReport]) -> list[str]:
 
 
 def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterable[Rule]) -> MergedReport:
-    """All parts as one session that writes `reports`; `extra` are the rules that plugins and conftest files bring."""
+    """Combine reports of shards to one session.
+
+    Args:
+        parts: The reports.
+        reports: The files to write.
+        extra: Rules of plugins and conftest files.
+    """
     first = parts[0]
     rules = registry(extra)
     try:
@@ -229,10 +243,19 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
 
 
 def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:
-    """Put the reports at `paths` together, write `reports`, and print what they come to.
+    """Merge reports, write the result, and print a summary.
 
-    Returns the exit status: 0 where everything was examined and is healthy or fixed, else 1. Raises `NotMergeable`
-    before anything is written.
+    Args:
+        paths: The reports of the shards.
+        reports: The files to write.
+        extra: Rules of plugins and conftest files.
+        version: The version of the plugin.
+
+    Returns:
+        The exit status: 0 if everything was examined and is healthy or fixed, else 1.
+
+    Raises:
+        NotMergeable: Nothing was written.
     """
     for path in reports:
         if os.path.realpath(path) in map(os.path.realpath, paths):

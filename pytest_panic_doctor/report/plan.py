@@ -1,4 +1,4 @@
-"""The plan that `--doctor-plan` prints: by rule, what would be done, and what would stay and why."""
+"""The plan of `--doctor-plan`: for each rule, what would be repaired, and what not and why."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ UNDECIDED = "if another diagram is current once its embeddings are repaired"
 
 
 def plan_lines(results: Results) -> Iterator[str]:
-    """The plan, a line a rule and reason, the most items first: all that would be done, then all that would stay."""
+    """Yield the plan, a line for each rule and reason: first what would be repaired; most items first."""
     by_rule: dict[str, list[Result]] = {}
     for item in results.items:
-        # What is accepted fails nothing, but is repaired all the same.
+        # Accepted findings do not fail an item, but are repaired nevertheless.
         if item.outcome == "failed" or item.accepted:
             by_rule.setdefault(item.rule, []).append(item)
     rules = sorted(by_rule.items(), key=lambda pair: -len(pair[1]))
@@ -36,12 +36,12 @@ def plan_lines(results: Results) -> Iterator[str]:
 
 
 def doable(item: Result) -> bool:
-    """Whether an item would be repaired: then its repair has a size."""
+    """Whether an item would be repaired: then its measures have a size."""
     return not item.measures.keys().isdisjoint(("points", "rewritten", "bytes", "outputs"))
 
 
 def doing(items: Sequence[Result], planned: RowsAndBytes) -> str:
-    """What would be done about the items of one rule; `planned` is what their quarantines take together."""
+    """Describe the repair of one rule's items; `planned` is the size of their quarantines together."""
     if again := [item for item in items if "rewritten" in item.measures]:
         others = [item for item in items if "rewritten" not in item.measures]
         rest = f", {doing(others, planned)}" if others else ""
@@ -60,21 +60,21 @@ def doing(items: Sequence[Result], planned: RowsAndBytes) -> str:
 
 
 def up_to(middle: str, high: str) -> str:
-    """An estimate and its upper end, once where they read alike."""
+    """Format an estimate and its upper end; once if they are equal."""
     return middle if middle == high else f"{middle} (up to {high})"
 
 
 def quarantine(weight: RowsAndBytes) -> str:
-    """`quarantine 3 rows, 6 kB`."""
+    """Describe a quarantine, e.g. `quarantine 3 rows, 6 kB`."""
     rows, size = weight
     return f"quarantine {plural(rows, 'row')}, {format_size(size)}"
 
 
 def total(items: Sequence[Result], key: str) -> float:
-    """The sum of one measure."""
+    """Add up one measure."""
     return sum(number(item.measures, key) for item in items)
 
 
 def number(measures: Mapping[str, object], key: str) -> float:
-    """One measure; 0 where it is not there."""
+    """Return one measure; 0 if there is none."""
     return float(str(measures.get(key, 0)))

@@ -1,4 +1,4 @@
-"""What is being computed, while it is: a live line on a terminal, a plain line now and then elsewhere."""
+"""Show the progress of computations: a live line on a terminal, otherwise a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 LIVE_EVERY = 0.5
 PLAIN_EVERY = 60.0
-"""Seconds between two looks, on a terminal and elsewhere."""
+"""Seconds between two updates, on a terminal and elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What there is to compute: diagrams, points, and seconds of computing at best and at worst."""
+    """What has to be computed: diagrams, points, and seconds at best and at worst."""
 
     diagrams: int
     points: int
@@ -37,9 +37,13 @@ class Forecast:
 
 
 def expected(todo: Sequence[MissingDiagram], workers: int, cluster: str = "", engine: str = "native") -> Forecast:
-    """What there is to compute. How many points are distinct is not known yet: half of them, or at worst all.
+    """Forecast the computations. The number of distinct points is unknown: half of them, or at worst all.
 
-    `cluster` says in words where, if not here; `workers` are its cores then. `engine` computes.
+    Args:
+        todo: The missing diagrams.
+        workers: The number of workers, or the cores of the cluster.
+        cluster: A description of the cluster; empty for this machine.
+        engine: The name of the engine.
     """
     middle = sum(estimate(max(1, each.points // 2), engine).seconds for each in todo)
     high = sum(estimate(each.points, engine).seconds_high for each in todo)
@@ -47,7 +51,7 @@ def expected(todo: Sequence[MissingDiagram], workers: int, cluster: str = "", en
 
 
 def forecast_line(ahead: Forecast) -> str:
-    """`38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)`."""
+    """Format a forecast, e.g. `38 diagrams to compute, 61,200 points, about 40 min on 2 workers (up to 2 h)`."""
     what = f"{plural(ahead.diagrams, 'diagram')} to compute, {plural(ahead.points, 'point')}"
     low, high = (format_duration(seconds / ahead.workers) for seconds in (ahead.seconds, ahead.seconds_high))
     bound = f" (up to {high})" if high != low else ""
@@ -63,12 +67,12 @@ def status_line(
     now: float,
     width: int,
 ) -> str:
-    """One line of what runs, the largest first: points, time and memory of each, diagrams done, time left."""
+    """Format the running computations in one line: points, time and memory, largest first; progress, time left."""
     each = [
         f"{one.points:,} points {format_duration(now - one.since)} {format_size(one.resident)}"
         for one in sorted(running, key=lambda one: -one.points)
     ]
-    # Those that are invalid or stale are found on the way, and were not counted ahead.
+    # Invalid or stale diagrams are found later, and were not in the forecast.
     known = done + len(running) <= total
     until = f", {format_duration(left)} left" if left is not None and known and done < total else ""
     of = f"of {plural(total, 'diagram')}" if known else f"of at least {plural(done + len(running), 'diagram')}"
@@ -77,9 +81,9 @@ def status_line(
 
 
 class Progress:
-    """Watches what runs, from a thread of its own, and says so. A context manager.
+    """Shows the progress from its own thread. A context manager.
 
-    On a terminal the last row is kept for it, as apt does, by a scroll region: what pytest prints is not disturbed.
+    On a terminal the last row is reserved by a scroll region, as apt does, so that it does not disturb pytest's output.
     """
 
     def __init__(
@@ -92,10 +96,16 @@ class Progress:
         ahead: Callable[[], Forecast],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`stream` is the terminal, None where there is none, and `say` prints a plain line then.
+        """Keep the sources of the progress.
 
-        `ahead` is asked when something runs first: workers have collected by then, and what nobody chose is not
-        counted. `running`, `finished` and `notes` read what the workers write.
+        Args:
+            stream: The terminal; None if there is none.
+            say: Prints a plain line if there is no terminal.
+            running: Returns the running computations.
+            finished: Returns the number of finished ones.
+            notes: Returns notes of the workers.
+            ahead: Makes the forecast; called at the first computation, because the workers have collected by then.
+            clock: Returns the time in seconds.
         """
         self.stream = stream
         self.say = say
@@ -110,14 +120,14 @@ class Progress:
         self._reserved = False
 
     def __enter__(self) -> Progress:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End, and give the terminal's last row back."""
+        """Stop the thread, and release the terminal's last row."""
         self._stop.set()
         self._thread.join()
         if self._reserved and self.stream is not None:
@@ -131,7 +141,7 @@ class Progress:
 
     @cached_property
     def ahead(self) -> Forecast:
-        """What there is to compute."""
+        """The forecast."""
         return self._ask()
 
     def _say(self, running: Sequence[Lease], notes: Sequence[str]) -> None:
@@ -142,7 +152,7 @@ class Progress:
             self.say(text)
             return
         if not self._reserved:
-            # A newline first, so that a cursor on the last row moves up and out of the row that is taken.
+            # A newline first, so that a cursor on the last row leaves the row that is reserved.
             self.stream.write(f"\n\x1b7\x1b[1;{rows - 1}r\x1b8\x1b[1A")
             self._reserved = True
         self.stream.write(f"\x1b7\x1b[{rows};1H\x1b[2K\x1b[2m{text}\x1b[0m\x1b8")

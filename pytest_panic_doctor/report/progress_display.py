@@ -1,4 +1,4 @@
-"""Where progress is shown: the terminal itself, where there is one, whatever pytest captures."""
+"""Find where to show progress: on the terminal itself if there is one, even if pytest captures output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def progress(
     config: pytest.Config, examination: Examination, repair_run: RepairRun, status: Callable[[], Sequence[str]] = tuple
 ) -> Iterator[None]:
-    """Watch the ledger and the notes of all workers while the items run; `status` says what a cluster does."""
+    """Show the progress of all workers while the items run; `status` describes a cluster."""
     reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or reporter.verbosity < 0:
         yield
@@ -46,7 +46,7 @@ def progress(
 
 
 def terminal(stack: ExitStack) -> TextIO | None:
-    """The controlling terminal, None where there is none."""
+    """Open the controlling terminal; None if there is none."""
     try:
         return stack.enter_context(Path(os.ctermid()).open("w", encoding="utf-8"))
     except OSError:

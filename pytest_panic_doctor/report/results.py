@@ -1,4 +1,4 @@
-"""What came of the items: collected by the controller from pytest's reports, read by every report."""
+"""The results of all items: collected by the controller from pytest's reports, used by every report."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 NOTHING: Mapping[str, object] = {}
 SOON = 64
-"""Ends of other items, by other workers, that may come between an item's end and its tear-down."""
+"""Maximum number of items of other workers that may end between an item's end and its tear-down."""
 LABEL_LONGEST = 240
-"""Characters of a prompt that are shown."""
+"""Maximum number of characters of a prompt in a report."""
 
 WORST_FIRST = ("failed", "fixed", "skipped", "passed")
 VERDICTS = (
@@ -34,37 +34,37 @@ VERDICTS = (
     ("warned", "warned"),
     ("passed", "healthy"),
 )
-"""The worst outcome of a rule's items, and what the rule is called for it."""
+"""The worst outcome of a rule's items, and the verdict for it."""
 
 VERDICT_ORDER = ("healthy", "warned", "fixed", "sick", "not examined")
 
 
 @dataclass
 class Results:
-    """All results so far, and what they come to."""
+    """All results so far."""
 
     items: list[Result] = field(default_factory=list)
     compared: Comparison | None = None
     repairs: Sequence[Repair] = ()
-    """What this session did to the database, newest first, as the journal has it."""
+    """The repairs of this session, newest first, from the journal."""
     unreached: frozenset[str] = frozenset()
-    """The names of items that were to be run, and did not end: after -x, --maxfail or Ctrl-C."""
+    """The names of items that were selected but did not end: after -x, --maxfail or Ctrl-C."""
     written: Sequence[Path] = ()
     """The reports that could be written."""
     planned: Mapping[str, RowsAndBytes] = field(default_factory=dict)
-    """What would be quarantined for each rule, a row that several of its items would take once."""
+    """What would be quarantined for each rule; a row counts once."""
     planned_in_all: RowsAndBytes = (0, 0)
-    """The same for all rules together."""
+    """What would be quarantined for all rules together."""
 
     itemless: Sequence[str] = ()
     """The selected rules for which the database has no subject."""
     doubts: list[str] = field(default_factory=list)
-    """Why a session without a failed item is not green all the same, a sentence each."""
+    """Why a session without a failed item is not green, one sentence each."""
     listener_errors: Counter[str] = field(default_factory=Counter)
-    """What `pytest_doctor_outcome` raised, and for how many items."""
+    """Errors of `pytest_doctor_outcome`, and for how many items."""
 
     def add(self, result: Result) -> None:
-        """Take one item's end; a tear-down that fails comes soon after, and then counts instead."""
+        """Add one result. A failed tear-down arrives soon after and replaces it."""
         first = len(self.items) - SOON
         for index in range(len(self.items) - 1, max(first, 0) - 1, -1):
             if self.items[index].nodeid == result.nodeid:
@@ -74,14 +74,14 @@ class Results:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said besides the items."""
+        """The messages that belong to no item."""
         return self.doubts + [
             f"{said} ({plural(count, 'item')}): no outcome depends on it"
             for said, count in self.listener_errors.items()
         ]
 
     def by_rule(self) -> dict[str, Counter[str]]:
-        """How often each outcome, as it is shown, came for each rule; items that did not end are `unreached`."""
+        """Count the outcomes of each rule as shown; items that did not end are `unreached`."""
         counted: dict[str, Counter[str]] = {}
         for item in self.items:
             counted.setdefault(item.rule, Counter())[item.display_outcome] += 1
@@ -92,17 +92,17 @@ class Results:
         return counted
 
     def verdicts(self) -> Counter[str]:
-        """How many rules are sick, fixed, warned, healthy, and not examined (all items skipped, or one not run)."""
+        """Count the rules by verdict; a rule is not examined if all items were skipped, or one was not run."""
         return Counter(verdict(outcomes) for outcomes in self.by_rule().values())
 
     def totals(self) -> dict[str, int]:
-        """How many items ended in each outcome."""
+        """Count the items by outcome."""
         counted = Counter(item.outcome for item in self.items)
         return {word: counted[word] for word in WORST_FIRST}
 
 
 def verdict(outcomes: Mapping[str, int]) -> str:
-    """A rule's verdict from its items' outcomes as they are shown."""
+    """Return a rule's verdict from the outcomes of its items."""
     for word, name in VERDICTS:
         if outcomes.get(word):
             return name
@@ -110,7 +110,7 @@ def verdict(outcomes: Mapping[str, int]) -> str:
 
 
 def json_head(examination: Examination, results: Results, version: str) -> dict[str, object]:
-    """The `doctor` part of the JSON report."""
+    """Make the `doctor` part of the JSON report."""
     verdicts = results.verdicts()
     plain: dict[str, object] = {
         "version": version,
@@ -128,7 +128,7 @@ def json_head(examination: Examination, results: Results, version: str) -> dict[
 
 
 def json_subjects(examination: Examination) -> list[object]:
-    """The experiments and runs that items are made of, as the JSON report prints them: what a merger needs of them."""
+    """List the experiments and runs of the items for the JSON report, as a merge needs them."""
     return [
         {
             "id": each.id,
@@ -141,11 +141,11 @@ def json_subjects(examination: Examination) -> list[object]:
 
 
 def shorten_label(label: str) -> str:
-    """A prompt may be a whole page, and a JSON text may hold half of a surrogate pair."""
+    """Shorten a prompt, which may be a page long; half of a surrogate pair from a JSON text is escaped."""
     return shorten(label, LABEL_LONGEST).encode("utf-8", "replace").decode()
 
 
 def worst_first(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
-    """Rules by how many of their items failed, were not begun or reached, fixed, warned, skipped; the worst first."""
+    """Sort rules by the number of items that failed, were not started, fixed, warned or skipped, in this order."""
     words = ("failed", "late", "unreached", "fixed", "warned", "skipped")
     return sorted(counted, key=lambda pair: (*(-pair[1][word] for word in words), pair[0]))

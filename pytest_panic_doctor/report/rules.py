@@ -1,4 +1,4 @@
-"""The table of rules that `--doctor-rules` prints."""
+"""The table of rules of `--doctor-rules`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT: Mapping[RepairKind | None, str] = {
 
 
 def table(rules: Mapping[str, Rule]) -> Iterator[str]:
-    """A line a rule with its id, scope, repair and source, and below it its sentence; at most 80 characters wide."""
+    """Yield for each rule a line with id, scope, repair and source, and its description; at most 80 characters wide."""
     yield "  ".join(each.ljust(width) for each, width in COLUMNS).rstrip()
     yield "  ".join("-" * width for _, width in COLUMNS)
     for rule in rules.values():

@@ -1,4 +1,4 @@
-"""What the terminal shows around the items: a header, and at the end the rules, worst first."""
+"""The terminal output around the items: a header, and at the end the rules, worst first."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ BEYOND = "also missing: this command did not choose them"
 
 
 class PlainWriter:
-    """Writes lines as pytest's terminal does, without colours: where there is no session."""
+    """Writes lines like pytest's terminal reporter, without colours, for commands without a session."""
 
     def write(self, text: str, **markup: bool) -> None:
-        """A part of a line."""
+        """Write a part of a line."""
         del markup
         print(printable(text), end="")
 
     def line(self, text: str, **markup: bool) -> None:
-        """The rest of one."""
+        """Write the rest of a line."""
         del markup
         print(printable(text))
 
 
 def header(examination: Examination, cap: str | None) -> list[str]:
-    """The lines that pytest prints before it collects."""
+    """Return the lines that pytest prints before collection."""
     path = examination.settings.database
     rows = [plural(count, NOUNS[table]) for table, count in examination.rows.items()]
     count = sum(1 for _ in examination.entries())
@@ -89,7 +89,7 @@ def header(examination: Examination, cap: str | None) -> list[str]:
 
 
 def limits(examination: Examination) -> Iterator[str]:
-    """What this session leaves out by its options."""
+    """Describe what this session leaves out by its options."""
     if examination.settings.sample:
         sample = examination.settings.sample
         taken, there = examination.sample_size()
@@ -99,7 +99,7 @@ def limits(examination: Examination) -> Iterator[str]:
 
 
 def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:
-    """The parts, comma-separated, in lines of at most `width` characters."""
+    """Join parts by commas, in lines of at most `width` characters."""
     line = ""
     for part in parts:
         if line and len(line) + len(part) + 3 > width:
@@ -111,13 +111,13 @@ def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iter
 
 
 def summary(writer: pytest.TerminalReporter, examination: Examination, results: Results) -> None:
-    """The section at the end: rules that are not simply healthy, the count of each verdict, and what to type next."""
+    """Write the section at the end: rules that are not healthy, the count of each verdict, and the next command."""
     ran = results.items or results.unreached
     if not ran and not examination.missing_diagrams:
         return
     writer.section("doctor", sep="=")
     if ran:
-        verdict_lines(writer, results, done(examination, results, said=True))
+        verdict_lines(writer, results, done(examination, results, reported=True))
     for line in extra_repairs(examination, results):
         writer.line(line)
     if examination.settings.plan:
@@ -136,9 +136,12 @@ def summary(writer: pytest.TerminalReporter, examination: Examination, results: 
 def verdict_lines(
     writer: pytest.TerminalReporter | PlainWriter, results: Results, repaired: Mapping[str, str] | None = None
 ) -> None:
-    """The rules that are not simply healthy, worst first, the warnings, and the count of each verdict.
+    """Write the rules that are not healthy, worst first, the warnings, and the count of each verdict.
 
-    `repaired` says what was done for a rule.
+    Args:
+        writer: Where to write.
+        results: All results.
+        repaired: Descriptions of repairs by rule.
     """
     counted = results.by_rule()
     for name, outcomes in worst_first(counted.items()):
@@ -162,9 +165,9 @@ def verdict_lines(
 
 
 def warnings(results: Results) -> list[str]:
-    """What is to be warned of: what items say themselves, and the findings that doctor_severity accepts, largest first.
+    """List the warnings: those of items, and findings that `doctor_severity` accepts, largest first.
 
-    At most 20, and how many more there are.
+    At most 20 are listed, and the number of the others.
     """
     accepted = [finding for item in results.items if item.accepted_by == "severity" for finding in item.accepted]
     accepted.sort(key=lambda finding: -int(str(finding["count"])))
@@ -175,7 +178,7 @@ def warnings(results: Results) -> list[str]:
 
 
 def baseline_lines(examination: Examination, results: Results) -> Iterator[str]:
-    """What is new, known and healed, beside the baseline; and what was written to it."""
+    """Describe what is new, known and healed compared with the baseline, and what was written to it."""
     compared, path = results.compared, examination.settings.baseline
     if compared is None or path is None:
         return
@@ -192,36 +195,36 @@ def baseline_lines(examination: Examination, results: Results) -> Iterator[str]:
 
 
 def outcome_counts(outcomes: Counter[str]) -> str:
-    """`3 of 12 items failed, 1 skipped`."""
+    """Format outcomes, e.g. `3 of 12 items failed, 1 skipped`."""
     total = outcomes.total()
     first, *rest = [f"{outcomes[word]:,} {name}" for word, name in SHARES if outcomes[word]]
     number, word = first.split(" ", 1)
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
 
 
-def done(examination: Examination, results: Results, *, said: bool) -> dict[str, str]:
-    """What was done for each rule: `said` by items of its own that are fixed, or for items that do not say so."""
+def done(examination: Examination, results: Results, *, reported: bool) -> dict[str, str]:
+    """Describe the repairs of each rule: those `reported` by its own fixed items, or the others."""
     fixed = {item_name(item.nodeid) for item in results.items if item.outcome == "fixed"}
     by_rule: dict[str, list[Repair]] = {}
     for repair in results.repairs:
         rule = examination.rules.get(repair.rule)
-        if (rule is not None and name_of(rule, repair.subject) in fixed) is said:
+        if (rule is not None and name_of(rule, repair.subject) in fixed) is reported:
             by_rule.setdefault(repair.rule, []).append(repair)
     return {name: describe_repairs(repairs, examination.settings.database) for name, repairs in sorted(by_rule.items())}
 
 
 def extra_repairs(examination: Examination, results: Results) -> Iterator[str]:
-    """What was repaired on the way to something else, and is said by no item: its own was not reached, or is sick."""
-    for name, what in done(examination, results, said=False).items():
+    """Describe repairs made for other items and not reported by an item of their own."""
+    for name, what in done(examination, results, reported=False).items():
         yield f"{'also done':<13}{name:<21} {what}"
 
 
 def remaining_lines(examination: Examination, results: Results) -> Iterator[str]:
-    """After a repair: how many diagrams are still absent, and what would compute them."""
+    """Describe after a repair how many diagrams are still missing, and how to compute them."""
     try:
         left = examination.missing_now() if examination.missing_diagrams else []
     except (Unreadable, sqlite3.Error):
-        # The items have said so, and what is left is told by the next session.
+        # The items have reported this; the next session shows what is left.
         return
     if not left:
         return
@@ -238,7 +241,7 @@ def remaining_lines(examination: Examination, results: Results) -> Iterator[str]
 
 
 def next_command(examination: Examination, results: Results) -> Iterator[str]:
-    """The one command to type next, if there is one."""
+    """Yield the command to type next, if there is one."""
     path = text.display_path(examination.settings.baseline) if examination.settings.baseline else ""
     sick = {item.rule for item in results.items if item.outcome == "failed"}
     able = (

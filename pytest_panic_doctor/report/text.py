@@ -1,4 +1,4 @@
-"""The sentences that a person reads."""
+"""Messages for people."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ IDS_SHOWN = 20
 WIDTH = 80
 LABEL_WIDTH = 48
 DASHED = 36
-"""Characters of a UUID with dashes."""
+"""Number of characters of a UUID with dashes."""
 
 
 def failure(outcome: Outcome, rule: Rule, examination: Examination, *, traces: bool = False) -> str:
-    """The text of a failed item: its findings, worst first, what became of a repair, and what to type next.
+    """Make the text of a failed item: its findings, worst first, the result of a repair, and the next command.
 
-    `traces`: with the traceback of what foreign code raised; that of a bug in the doctor is always there.
+    Args:
+        outcome: The outcome of the item.
+        rule: Its rule.
+        examination: The session.
+        traces: Whether to show the traceback of foreign code; that of a bug of this package is always shown.
     """
     worst = sorted(outcome.findings, key=lambda finding: -finding.count)
     lines: list[str] = []
@@ -58,7 +62,7 @@ def failure(outcome: Outcome, rule: Rule, examination: Examination, *, traces: b
 
 
 def repaired(outcome: Outcome) -> str:
-    """The text of a fixed item, for reports that know only passed and failed: what was found, and what was done."""
+    """Make the text of a fixed item for reports that only have passed and failed: the findings and the repair."""
     found = [finding.sentence for finding in outcome.findings[:FINDINGS_SHOWN]]
     if len(outcome.findings) > FINDINGS_SHOWN:
         found.append(f"… and {plural(len(outcome.findings) - FINDINGS_SHOWN, 'more finding')}")
@@ -66,7 +70,7 @@ def repaired(outcome: Outcome) -> str:
 
 
 def subject_lines(finding: Finding, examination: Examination) -> Iterator[str]:
-    """The run and the experiment that a finding is about, by id and as a person knows them."""
+    """Yield the run and the experiment of a finding, by id and label."""
     for noun, stored in (("run", finding.run), ("experiment", finding.experiment)):
         if stored:
             label = examination.labels.get(stored, "")
@@ -74,7 +78,7 @@ def subject_lines(finding: Finding, examination: Examination) -> Iterator[str]:
 
 
 def row_lines(finding: Finding) -> Iterator[str]:
-    """The rows of a finding: at most 20 of them, two a line, the count exact."""
+    """Yield the rows of a finding: at most 20, two in a line, with the exact count."""
     if not finding.table or not finding.ids or finding.ids == (finding.run,) or finding.ids == (finding.experiment,):
         return
     shown = finding.ids[:IDS_SHOWN]
@@ -85,11 +89,11 @@ def row_lines(finding: Finding) -> Iterator[str]:
 
 
 PlainFindings = Sequence[Mapping[str, object]]
-"""The findings of one item, as the JSON report prints them."""
+"""The findings of one item, as in the JSON report."""
 
 
 def is_unrepairable(rule: Rule, examination: Examination, findings: PlainFindings) -> bool:
-    """Whether --doctor-fix cannot repair an item that has these findings."""
+    """Whether --doctor-fix cannot repair an item with these findings."""
     no_hook = rule.repair is RepairKind.EMBED and not examination.embeds
     excluded = bool(findings) and all(NOT_REPAIRED in str(each["message"]) for each in findings)
     nothing = rule.repair is None or not examination.repairable
@@ -97,13 +101,13 @@ def is_unrepairable(rule: Rule, examination: Examination, findings: PlainFinding
 
 
 def blocked_by(rule: Rule, findings: PlainFindings) -> list[str]:
-    """What must be corrected before an item can be repaired: rules in the order of `requires`, or an ini key."""
+    """List what must be corrected before an item can be repaired: rules in the order of `requires`, or an ini key."""
     named = {str(name) for each in findings for name in each.get("blocked_by", ())}  # type: ignore[attr-defined]
     return [name for name in (MODEL_TYPE_KEY, *rule.requires) if name in named]
 
 
 def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFindings]) -> str:
-    """What to do about a sick rule.
+    """Describe what to do about a sick rule.
 
     Args:
         rule: The rule.
@@ -134,7 +138,7 @@ def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFinding
 
 
 def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
-    """What a person calls the run or the experiment that an item is about, cut short; empty for the whole database."""
+    """Return the shortened label of an item's run or experiment; empty for the database."""
     subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
     dashed = subject[:DASHED]
     label = labels.get(dashed.replace("-", ""), "") or labels.get(dashed, "")
@@ -145,18 +149,18 @@ NOT_COUNTED = "rows not counted"
 
 
 def looked_at(rows: Mapping[str, int]) -> str:
-    """`24 invocations, 2 runs`: what an item looked at."""
+    """Describe what an item examined, e.g. `24 invocations, 2 runs`."""
     return ", ".join(plural(count, NOUNS.get(table, table)) for table, count in rows.items()) or NOT_COUNTED
 
 
 def command(settings: Settings, *options: str, program: str = "") -> str:
-    """The command line that examines the same database with other options; `program` is pytest, as it was called."""
+    """Make a command line for the same database with other options; `program` is how pytest was called."""
     base = f"--doctor-db {shown_path(settings)}"
     return " ".join((program or invoked_command(), base, *options))
 
 
 def rerun_command(examination: Examination, *options: str, rules: Sequence[str] | None = None) -> str:
-    """The command line that examines the same items with other options, or of them those of `rules`."""
+    """Make a command line for the same items, or those of `rules`, with other options."""
     settings = examination.settings
     named = settings.rules if rules is None else rules
     chosen = [f"--doctor-rule {name}" for name in named]
@@ -168,7 +172,7 @@ def rerun_command(examination: Examination, *options: str, rules: Sequence[str] 
 
 
 def chosen_words(examination: Examination, rules: Sequence[str] | None) -> Iterator[str]:
-    """What the user chose by pytest's own means; of node ids, where `rules` are named, those of these rules alone."""
+    """Yield the user's selection by pytest's own options; if `rules` are given, only node ids of these rules."""
     words = iter(examination.chosen_by)
     for word in words:
         if word in ("-k", "-m", "--deselect"):
@@ -179,12 +183,12 @@ def chosen_words(examination: Examination, rules: Sequence[str] | None) -> Itera
 
 
 def shown_path(settings: Settings) -> str:
-    """The database's path, short where it lies below the current folder."""
+    """Return the database's path, relative if it is in the current folder."""
     return display_path(settings.database)
 
 
 def display_path(path: Path) -> str:
-    """A path as a person types it from the current folder."""
+    """Return a path as it is typed in the current folder."""
     relative = os.path.relpath(path)
     shown = min(relative, str(path), key=len)
     return typed(f"./{shown}" if shown.startswith("-") else shown)

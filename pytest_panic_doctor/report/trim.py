@@ -1,7 +1,8 @@
-"""Lets go of what pytest would keep of every item to the end, and nobody asks for any more.
+"""Free data that pytest keeps of every item to the end, although nothing needs it.
 
-The terminal keeps three reports an item, which under xdist come with strings of their own: 6 KB, so that 60,000 items
-took 580 MB. Only where every plugin has seen a report, and only of what passed: failures are printed at the end.
+The terminal reporter keeps three reports of an item, with their own strings under xdist: 6 KB, so that 60,000 items
+took 580 MB. Data are freed only after every plugin has seen a report, and only of passed items: failures are printed
+at the end.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
     import pytest
 
 NAMES_SHORTER_THAN = 64
-"""Characters of a text that is worth keeping once: a rule, a phase, a worker; node ids are longer, and differ."""
+"""Maximum length of a text worth sharing: a rule, a phase, a worker; node ids are longer and differ."""
 
 
 def trim_report(report: pytest.TestReport, reporter: pytest.TerminalReporter | None, ours: bool) -> None:
-    """Forget a passed set-up or tear-down, and of a passed item of `ours` what only its own run needed."""
+    """Free a passed set-up or tear-down, and of a passed item of `ours` what only its own run needed."""
     if report.when != "call":
         silent = reporter.stats.get("") if reporter else None
         if silent and silent[-1] is report:

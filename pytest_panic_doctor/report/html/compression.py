@@ -1,6 +1,6 @@
-"""Data as text that an HTML page can hold: deflated (the page inflates it with `DecompressionStream`), in base64.
+"""Compress data to text for an HTML page: deflate (the page inflates by `DecompressionStream`), then base64.
 
-Base64 has no `<`, so that nothing that a database holds can end the element that holds it.
+Base64 has no `<`, so that no contents of a database can end the HTML element.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from base64 import b64encode
 
 
 def packed(data: bytes, level: int = 9) -> str:
-    """`data` as raw DEFLATE (RFC 1951) in base64."""
+    """Compress `data` to raw DEFLATE (RFC 1951) in base64."""
     deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     return b64encode(deflate.compress(data) + deflate.flush()).decode("ascii")
 
 
 def packed_json(value: object) -> str:
-    """A value as packed JSON, in ASCII: a torn text of the database, which is not valid Unicode, survives too."""
+    """Compress a value as ASCII JSON, so that a text that is not valid Unicode is kept too."""
     return packed(json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii"))

@@ -1,7 +1,7 @@
-"""The report's contents as plain values: the rules, the experiments and runs, and every item that did not simply pass.
+"""The contents of the report as plain values: rules, experiments, runs, and items that did not simply pass.
 
-Subjects are numbers: an experiment's place in the manifest, a run's place among all runs. What became of the items of a
-rule is one text with a letter for each subject of its scope, in the manifest's order.
+Subjects are numbers: an experiment's place in the manifest, a run's place among all runs. The outcomes of a rule's
+items are one text with a letter for each subject of its scope, in the order of the manifest.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ NO_ITEM = "."
 
 IDS_IN_ALL = 50_000
 IDS_OF_ONE = (10_000, 1_000, 200, 50, 20, 5)
-"""Row ids of one finding: the most with which the whole report has at most `IDS_IN_ALL`."""
+"""Maximum number of row ids of one finding: the largest of these with which the report has at most `IDS_IN_ALL`."""
 
 HealedPlaces = Mapping[tuple[str, str, str], RunCounts]
 
 
 @dataclass
 class Subjects:
-    """Where each subject stands in the manifest."""
+    """The position of each subject in the manifest."""
 
     manifest: Manifest
     experiments: dict[str, int] = field(init=False)
     runs: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Count everything once."""
+        """Number all subjects."""
         self.experiments = {each.id: place for place, each in enumerate(self.manifest.experiments)}
         self.runs = {}
         self._pairs: dict[Subject, int] = {}
@@ -57,12 +57,12 @@ class Subjects:
                     self._pairs[Subject(experiment.id, run.id, model)] = len(self._pairs)
 
     def count(self, scope: Scope) -> int:
-        """How many subjects a scope has."""
+        """Return the number of subjects of a scope."""
         sizes = {Scope.DATABASE: 1, Scope.EXPERIMENT: len(self.experiments), Scope.EXPERIMENT_MODEL: len(self._models)}
         return sizes.get(scope, len(self._pairs))
 
     def place(self, scope: Scope, subject: Subject) -> int:
-        """The place of a subject among those of its scope."""
+        """Return the position of a subject in its scope."""
         if scope is Scope.DATABASE:
             return 0
         if scope is Scope.EXPERIMENT:
@@ -70,7 +70,7 @@ class Subjects:
         return self._models[subject] if scope is Scope.EXPERIMENT_MODEL else self._pairs[subject]
 
     def as_plain(self) -> list[object]:
-        """The experiments with their runs."""
+        """Convert the experiments with their runs to plain values."""
         return [
             {
                 "id": each.id,
@@ -86,7 +86,7 @@ class Contents:
     """Everything that the page shows except the diagrams."""
 
     def __init__(self, examination: Examination, results: Results, placer: RunLocator, healed: HealedPlaces) -> None:
-        """`healed` are the places of the rows that this session repaired."""
+        """Keep the sources; `healed` are the places of the rows that this session repaired."""
         self.examination = examination
         self.results = results
         self.placer = placer
@@ -97,7 +97,7 @@ class Contents:
         self.order = {name: place for place, name in enumerate(examination.rules)}
 
     def as_plain(self) -> dict[str, object]:
-        """All of it."""
+        """Convert to plain values."""
         return {
             "rules": self.rules(),
             "experiments": self.subjects.as_plain(),
@@ -106,11 +106,11 @@ class Contents:
         }
 
     def entry(self, item: Result) -> Entry | None:
-        """The manifest's entry of an item; None where the item is of another manifest."""
+        """Return an item's entry in the manifest; None if it belongs to another manifest."""
         return self.entries.get(item_name(item.nodeid))
 
     def by_pair(self) -> list[tuple[Pair, Result]]:
-        """The items of rules about diagrams, each with its (run, embedding model)."""
+        """List the items of rules about diagrams, each with its (run, embedding model)."""
         found = []
         for item in self.results.items:
             entry = self.entry(item)
@@ -119,7 +119,7 @@ class Contents:
         return found
 
     def rules(self) -> list[dict[str, object]]:
-        """The rules that have items, the worst first."""
+        """List the rules that have items, worst first."""
         by_rule: dict[str, list[Result]] = {}
         for item in self.results.items:
             by_rule.setdefault(item.rule, []).append(item)
@@ -129,7 +129,7 @@ class Contents:
         ]
 
     def rule(self, rule: Rule, items: Sequence[Result], outcomes: Mapping[str, int]) -> dict[str, object]:
-        """One rule and what its items come to."""
+        """Describe one rule and the outcomes of its items."""
         sick = outcomes.get("failed", 0)
         failed = [item.findings for item in items if item.outcome == "failed"]
         return {
@@ -151,7 +151,7 @@ class Contents:
         }
 
     def states(self) -> dict[str, str]:
-        """A letter for each subject of each rule that has items."""
+        """Return for each rule one letter for each subject."""
         letters: dict[str, list[str]] = {}
         ended = [(self.entry(item), LETTERS.get(item.display_outcome, NOT_EXAMINED)) for item in self.results.items]
         unreached = [(self.entries.get(name), NOT_EXAMINED) for name in self.results.unreached]
@@ -163,7 +163,7 @@ class Contents:
         return {rule: "".join(row) for rule, row in letters.items()}
 
     def item(self, item: Result) -> dict[str, object]:
-        """An item that is worth telling of; what is empty is left out."""
+        """Describe an item; empty values are left out."""
         entry = self.entry(item)
         subject = entry.subject if entry else Subject()
         plain: dict[str, object] = {
@@ -186,7 +186,7 @@ class Contents:
         return self.numbered(subject) | {key: value for key, value in plain.items() if value}
 
     def numbered(self, subject: Subject) -> dict[str, object]:
-        """A subject as numbers."""
+        """Convert a subject to numbers."""
         plain: dict[str, object] = {}
         if subject.experiment in self.subjects.experiments:
             plain["experiment"] = self.subjects.experiments[subject.experiment]
@@ -197,7 +197,7 @@ class Contents:
         return plain
 
     def finding(self, finding: Mapping[str, object], subject: Subject) -> dict[str, object]:
-        """One finding, with as many ids as the report has room for, and the runs that its rows belong to."""
+        """Describe one finding, with as many ids as the report has room for, and the runs of its rows."""
         ids = [str(each) for each in finding["ids"]]  # type: ignore[attr-defined]
         count = int(str(finding["count"]))
         run = str(finding["run"] or "")
@@ -218,28 +218,28 @@ class Contents:
         return {key: value for key, value in plain.items() if value not in ("", None, [], {}) or key == "count"}
 
     def placed(self, places: RunCounts) -> dict[str, object]:
-        """Runs by number, and whether these are all."""
+        """List runs by number, and whether the list is complete."""
         runs = self.subjects.runs
         found = [[runs[run], count] for run, count in places.runs.items() if run in runs]
         return {"runs": found, "complete": places.complete and len(found) == len(places.runs)} if found else {}
 
 
 def worth_telling(item: Result) -> bool:
-    """Whether there is more to say of an item than that it passed."""
+    """Whether there is more to report about an item than that it passed."""
     return bool(
         item.outcome != "passed" or item.findings or item.warnings or item.note or item.measures or item.accepted
     )
 
 
 def allowance(items: Iterable[Result]) -> int:
-    """How many row ids of one finding the page holds."""
+    """Return how many row ids of one finding the page holds."""
     sizes = [len(finding["ids"]) for item in items for finding in (*item.findings, *item.accepted)]  # type: ignore[arg-type]
     within = (most for most in IDS_OF_ONE if sum(min(most, size) for size in sizes) <= IDS_IN_ALL)
     return next(within, IDS_OF_ONE[-1])
 
 
 def examined(items: Sequence[Result]) -> str:
-    """What the items of one rule looked at together; empty where all were skipped."""
+    """Describe what the items of one rule examined together; empty if all were skipped."""
     counted: Counter[str] = Counter()
     for item in items:
         counted.update(item.rows)

@@ -1,4 +1,4 @@
-"""The diagrams of the report: what is stored now, what this session replaced, and what computing them took."""
+"""The diagrams of the report: those stored now, those that this session replaced, and the measures of computations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.scheduling import Pair
 
 AT_ONCE = 32
-"""Pairs whose payloads are read in one short transaction."""
+"""Number of pairs whose payloads are read in one short transaction."""
 
 UNDRAWN = "not drawn: reports were merged without the database"
 
@@ -30,7 +30,7 @@ Measures = dict[str, object]
 
 @dataclass
 class PairPlots:
-    """The diagrams of one (run, embedding model): those stored now, newest first, and those from before the repair."""
+    """The diagrams of one (run, embedding model): those stored now, newest first, and those before the repair."""
 
     now: list[DiagramPlot] = field(default_factory=list)
     before: list[DiagramPlot] = field(default_factory=list)
@@ -38,14 +38,18 @@ class PairPlots:
 
 
 class Diagrams:
-    """The diagrams of all pairs that were looked at."""
+    """The diagrams of all examined pairs."""
 
     def __init__(
         self, examination: Examination, items: Sequence[tuple[Pair, Result]], healed: RepairedRows, look: bool = True
     ) -> None:
-        """Read them all, a few at a time; `items` are those of rules about diagrams.
+        """Read the diagrams, a few at a time.
 
-        Unless they are to be looked at: then those alone are there of which an item tells what they took, undrawn.
+        Args:
+            examination: The session.
+            items: The items of rules about diagrams.
+            healed: The repairs of this session.
+            look: Whether to read the database; otherwise only pairs with measures are listed, without plots.
         """
         self.examination = examination
         self.pairs: dict[Pair, PairPlots] = {
@@ -68,7 +72,7 @@ class Diagrams:
                     self.pairs[pair].now.append(self._picture("duplicate" if place else "now", row.id, row.payload))
 
     def _picture(self, what: str, row: str, payload: bytes | None) -> DiagramPlot:
-        # Of which generation the file is, its connection knows since it was read.
+        # The connection knows the generation of the file since it was read.
         return picture(what, row, payload, (self.examination.database.generation or PYTHON).codec())
 
     def _stored(self, pairs: Sequence[Pair]) -> list[list[clouds.StoredDiagram]]:
@@ -117,7 +121,7 @@ class Diagrams:
                 self.pairs[pair].measures = counted | dict(item.measures) | {"how": how}
 
     def pack(self, keep: int | None, number: Callable[[Pair], dict[str, object]]) -> Packed:
-        """All pictures, with at most `keep` bars of a dimension; `number` gives the pair as the page knows it."""
+        """Pack all plots, with at most `keep` bars of a dimension; `number` gives the pair as the page knows it."""
         shots, data = block([each for pair in self.pairs.values() for each in (*pair.now, *pair.before)], keep)
         rest = iter(shots)
         listed = [
@@ -127,7 +131,7 @@ class Diagrams:
         return Packed(listed, packed(data, level=6), keep)
 
     def bars(self, keep: int | None) -> int:
-        """How many bars that is."""
+        """Return the number of bars if at most `keep` of a dimension are kept."""
         sizes = [
             len(each.grid)
             for pair in self.pairs.values()
@@ -137,9 +141,13 @@ class Diagrams:
         return sum(sizes if keep is None else (min(size, keep) for size in sizes))
 
     def fitting(self, room: Callable[[Packed], int], number: Callable[[Pair], dict[str, object]]) -> Packed:
-        """All pictures in the `room`, in characters, that the rest of the page leaves.
+        """Pack as many bars as fit.
 
-        How long a level gets is told from the level before by the number of bars, so that few are tried.
+        The size of a level is estimated from the level before by the number of bars, so that few are tried.
+
+        Args:
+            room: Returns the room in characters that the rest of the page leaves.
+            number: Gives the pair as the page knows it.
         """
         found = self.pack(None, number)
         allowed = room(found)
@@ -154,7 +162,7 @@ class Diagrams:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """`listed` points into `data`; `keep` is the number of bars of a dimension that were kept, None for all."""
+    """Packed plots: `listed` points into `data`; `keep` is the number of bars kept of a dimension, None for all."""
 
     listed: list[dict[str, object]]
     data: str

@@ -1,4 +1,4 @@
-"""Writes the page."""
+"""Write the HTML page."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.report.results import Results
 
 MOST_BYTES = 4_900_000
-"""What the whole page may take; the pictures get what the rest leaves."""
+"""Maximum size of the page in bytes; the plots get what the rest leaves."""
 
 FRAME = 30_000
-"""What is neither script nor data, from above."""
+"""Upper bound of what is neither script nor data."""
 
 HERE = "pytest_panic_doctor.report.html"
 SCRIPTS = (
@@ -50,7 +50,7 @@ SCRIPTS = (
 
 
 def require_jinja(path: Path) -> None:
-    """Raise `DoctorError`, in one sentence, unless the report at `path` can be rendered."""
+    """Raise `DoctorError` unless Jinja2 is installed."""
     if find_spec("jinja2") is None:
         raise DoctorError(f"--doctor-report {path} needs Jinja2, which is not installed: {install_extra('html')}")
 
@@ -58,11 +58,18 @@ def require_jinja(path: Path) -> None:
 def write_html(
     path: Path, examination: Examination, results: Results, version: str, merged: Sequence[str] | None = None
 ) -> None:
-    """The HTML report, whole or not at all. Reads the database, in short transactions, for the diagrams' pictures.
+    """Write the HTML report atomically. Reads the database in short transactions for the plots.
 
-    Unless the reports of shards were put together: `merged` are the sentences about them, and no database is read.
+    Args:
+        path: The file.
+        examination: The session.
+        results: Its results.
+        version: The version of the plugin.
+        merged: Sentences about merged reports; then no database is read.
 
-    Raises `DoctorError` without Jinja2, and OSError where `path` cannot be written.
+    Raises:
+        DoctorError: Jinja2 is not installed.
+        OSError: The file cannot be written.
     """
     require_jinja(path)
     text = rendered(examination, results, version, datetime.now().astimezone(), merged)
@@ -73,7 +80,7 @@ def write_html(
 def rendered(
     examination: Examination, results: Results, version: str, now: datetime, merged: Sequence[str] | None = None
 ) -> str:
-    """The page as text; `now` is the time that it shows, `merged` as in `write_html`."""
+    """Render the page as text; `now` is the time that it shows, `merged` as in `write_html`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     healed = RepairedRows(examination.settings.database, str(examination.repair_run.get("session", "")))
@@ -121,27 +128,27 @@ def rendered(
 
 
 def mode(examination: Examination) -> str:
-    """What the session did: examine, fix or plan."""
+    """Name what the session did: examine, fix or plan."""
     return "fix" if examination.settings.fix else "plan" if examination.settings.plan else "examine"
 
 
 def source(name: str) -> str:
-    """A file of the package."""
+    """Read a file of the package."""
     return files(HERE).joinpath(name).read_text(encoding="utf-8")
 
 
 def own_script() -> str:
-    """The page's own script: one scope, so that nothing but the library is global."""
+    """Return the page's own script in one scope, so that only the library is global."""
     return "(() => {\n'use strict';\n" + "\n".join(source(f"script/{name}") for name in SCRIPTS) + "\n})();\n"
 
 
 def hashed(script: str) -> str:
-    """A script as the page's Content-Security-Policy allows it, and none beside (https://www.w3.org/TR/CSP3/)."""
+    """Return the hash of a script for the page's Content-Security-Policy (https://www.w3.org/TR/CSP3/)."""
     return "sha256-" + b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def size_of(path: Path) -> str:
-    """The file's size; the report is written even where the file has gone meanwhile."""
+    """Format the file's size, or why it is unknown: the file may have been removed."""
     try:
         return format_size(path.stat().st_size)
     except OSError as error:
@@ -149,10 +156,12 @@ def size_of(path: Path) -> str:
 
 
 def setting_lines(settings: Mapping[str, object]) -> list[tuple[str, str]]:
-    """The settings, one line each; what was not given is left out."""
+    """Format the settings, one line each, without those that were not set."""
     kinds = settings["kinds"]
     shown = {key: value for key, value in settings.items() if key not in ("kinds", "database")}
-    lines = [(key.replace("_", " "), said(value)) for key, value in shown.items() if value not in (None, [], False)]
+    lines = [
+        (key.replace("_", " "), format_setting(value)) for key, value in shown.items() if value not in (None, [], False)
+    ]
     if isinstance(kinds, Mapping):
         lines += [
             (f"{kind} models", ", ".join(name for name, each in kinds.items() if each == kind))
@@ -161,6 +170,6 @@ def setting_lines(settings: Mapping[str, object]) -> list[tuple[str, str]]:
     return lines
 
 
-def said(value: object) -> str:
-    """A setting's value."""
+def format_setting(value: object) -> str:
+    """Format a setting's value."""
     return ", ".join(map(str, value)) if isinstance(value, list) else "yes" if value is True else str(value)

@@ -1,8 +1,8 @@
-"""Diagrams small enough for a page that holds thousands of them: each homology dimension on a grid of 1,024 steps.
+"""Compact diagrams for a page with thousands of them: each homology dimension on a grid of 1,024 steps.
 
-A picture is some hundred pixels wide, so a grid of 1,024 steps from a dimension's first birth to its last death loses
-nothing that could be seen. Bars in order of birth, then length, differ little from one to the next, and differences
-deflate to less than one byte a bar.
+A plot is some hundred pixels wide, so a grid of 1,024 steps from a dimension's first birth to its last death loses
+nothing visible. Bars in order of birth, then length, differ little from one to the next, and the differences deflate to
+less than one byte for each bar.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pytest_panic_doctor.topology.payload import Payload, PayloadError, Provenan
 
 STEPS = 1023
 LONGEST = (None, 1024, 512, 256, 128, 64, 32, 16)
-"""Bars that a dimension keeps, the longest: the most with which all pictures fit."""
+"""Numbers of longest bars that a dimension may keep: the largest with which all plots fit is used."""
 
 ESSENTIAL_SHOWN = 16
 
@@ -28,7 +28,7 @@ ESSENTIAL_SHOWN = 16
 class Dimension:
     """The bars of one homology dimension on the grid: uint16, shape (k, 2), birth and length in steps from `first`.
 
-    `total` counts all bars; `undrawable` those with NaN, that begin at infinity or that die before they are born.
+    `total` counts all bars, `undrawable` those with NaN, with an infinite birth, or that die before they are born.
     """
 
     grid: NDArray[np.uint16]
@@ -41,7 +41,7 @@ class Dimension:
 
 @dataclass(frozen=True, slots=True)
 class DiagramPlot:
-    """One stored diagram. `what` is now, duplicate, before or removed; `problem` says why nothing can be drawn."""
+    """One diagram. `what` is now, duplicate, before or removed; `problem` says why it cannot be drawn."""
 
     what: str
     row: str
@@ -52,7 +52,7 @@ class DiagramPlot:
 
 
 def picture(what: str, row: str, payload: bytes | None, codec: Codec) -> DiagramPlot:
-    """The picture of a payload, which may be anything; `codec` is that of the file's generation."""
+    """Make the plot of any payload; `codec` is that of the file's generation."""
     if payload is None:
         return DiagramPlot(what, row, "NULL: no payload is stored")
     try:
@@ -63,7 +63,7 @@ def picture(what: str, row: str, payload: bytes | None, codec: Codec) -> Diagram
 
 
 def drawn(what: str, row: str, payload: Payload) -> DiagramPlot:
-    """The picture of a payload that reads, valid or not."""
+    """Make the plot of a decoded payload, valid or not."""
     entropy = () if payload.entropy is None else tuple(round(float(each), 4) for each in payload.entropy)
     if not np.isfinite(entropy).all():
         entropy = ()
@@ -71,7 +71,7 @@ def drawn(what: str, row: str, payload: Payload) -> DiagramPlot:
 
 
 def on_grid(bars: Bars) -> Dimension:
-    """One dimension's bars on the grid, in order of birth, then length."""
+    """Put one dimension's bars on the grid, in order of birth, then length."""
     birth, death = bars[:, 0].astype(np.float64), bars[:, 1].astype(np.float64)
     endless = np.isfinite(birth) & np.isposinf(death)
     finite = np.isfinite(birth) & np.isfinite(death) & (death >= birth)
@@ -89,21 +89,21 @@ def on_grid(bars: Bars) -> Dimension:
 
 
 def longest(grid: NDArray[np.uint16], keep: int | None) -> NDArray[np.uint16]:
-    """The `keep` longest bars, in their order."""
+    """Return the `keep` longest bars, in their order."""
     if keep is None or len(grid) <= keep:
         return grid
     return grid[np.sort(np.argsort(grid[:, 1], kind="stable")[-keep:])]
 
 
 def differences(grid: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Births, then lengths, as differences: a length differs from the one before only where the births are equal."""
+    """Return births, then lengths, as differences; lengths only differ from the one before if the births are equal."""
     birth = np.diff(grid[:, 0], prepend=np.uint16(0))
     before = np.concatenate((np.zeros(1, np.uint16), grid[:-1, 1]))[: len(grid)]
     return np.concatenate((birth, grid[:, 1] - np.where(birth == 0, before, 0).astype(np.uint16)))
 
 
 def varints(values: NDArray[np.uint16]) -> bytes:
-    """Values below 16,384 in one or two bytes each, seven bits a byte, low first (LEB128)."""
+    """Encode values below 16,384 in one or two bytes each, seven bits a byte, low first (LEB128)."""
     wide = values > 127
     place = np.arange(len(values)) + np.cumsum(wide) - wide
     out = np.empty(len(values) + int(wide.sum()), np.uint8)
@@ -113,7 +113,7 @@ def varints(values: NDArray[np.uint16]) -> bytes:
 
 
 def block(pictures: Sequence[DiagramPlot], keep: int | None) -> tuple[list[object], bytes]:
-    """The pictures as plain values, which point into the bytes: an offset each, and a number of bars a dimension."""
+    """Convert plots to plain values that point into the bytes: an offset, and the bars of each dimension."""
     listed: list[object] = []
     data = bytearray()
     for each in pictures:
@@ -124,7 +124,7 @@ def block(pictures: Sequence[DiagramPlot], keep: int | None) -> tuple[list[objec
 
 
 def plain(each: DiagramPlot, offset: int, counts: Sequence[int]) -> dict[str, object]:
-    """One picture as plain values; `counts` are the bars of each dimension that are in the data."""
+    """Convert one plot to plain values; `counts` are the bars of each dimension in the data."""
     dimensions = [
         [
             count,
@@ -140,5 +140,5 @@ def plain(each: DiagramPlot, offset: int, counts: Sequence[int]) -> dict[str, ob
 
 
 def rounded(value: float) -> float:
-    """Five digits: more than a picture, or a tooltip on it, can show."""
+    """Round to five digits: more than a plot or its tooltip can show."""
     return float(f"{value:.5g}")

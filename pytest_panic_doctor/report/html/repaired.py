@@ -1,4 +1,4 @@
-"""What this session has repaired, as the journal has it: the rows' runs, and the diagrams as they were before."""
+"""What this session has repaired, from the journal: the rows' runs, and the diagrams before the repair."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ WHERE = "WHERE r.session = :session AND r.status = 'applied' AND c.table_name = 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """A row of `persistencediagram` before it was repaired: `there` is False where the repair added it.
+    """A row of `persistencediagram` before its repair; `there` is False if the repair added it.
 
-    `payload` is None where it was NULL; `kept` is False where the repair removed the row.
+    `payload` is None if it was NULL; `kept` is False if the repair removed the row.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row that was repaired: what repaired it, and the row that leads to its run (`table`, `id`)."""
+    """A repaired row: its repair, and the row that leads to its run (`table`, `id`)."""
 
     rule: str
     subject: Subject
@@ -48,15 +48,15 @@ class Change:
 
 
 class RepairedRows:
-    """The repairs of one session; empty where none was made."""
+    """The repairs of one session; empty if there are none."""
 
     def __init__(self, database: Path, session: str) -> None:
-        """`session` as the journal names it; empty where nothing was repaired."""
+        """Open the journal; `session` is its name there, empty if nothing was repaired."""
         self.database = database
         self.session = session
 
     def diagrams(self) -> Iterator[Before]:
-        """Each diagram that was changed, removed or added, the first change first; one in memory at a time."""
+        """Yield each diagram that was changed, removed or added, by its first change, one in memory at a time."""
         with closing(self._connect()) as connection:
             for joined in self._images(connection, "persistencediagram"):
                 rows = connection.execute(
@@ -74,7 +74,7 @@ class RepairedRows:
                 yield Before(str(row_id), str(run), str(model), there=False, payload=None, kept=True)
 
     def places(self, placer: RunLocator) -> Mapping[tuple[str, str, str], RunCounts]:
-        """(rule, experiment, embedding model or empty) -> the runs of the rows that were repaired."""
+        """Map (rule, experiment, embedding model or empty) to the runs of the repaired rows."""
         grouped: dict[tuple[str, str, str], list[Change]] = {}
         for change in self._changes():
             subject = change.subject
@@ -111,7 +111,7 @@ class RepairedRows:
             if journal.check_version(connection, self.database):
                 return connection
         except (sqlite3.Error, RepairError):
-            # A journal that does not read was reported when the repair ended; the report then shows no «before».
+            # An unreadable journal was reported when the repair ended; the report then shows no «before».
             pass
         connection.close()
         return empty()
@@ -124,14 +124,14 @@ class RepairedRows:
 
 
 def empty() -> sqlite3.Connection:
-    """A journal without a repair."""
+    """Make an empty journal."""
     connection = sqlite3.connect(":memory:")
     connection.executescript(seals.SCHEMA)
     return connection
 
 
 def placed(changes: list[Change], placer: RunLocator) -> RunCounts:
-    """The runs of repaired rows: those that the repair was narrowed to, and those that the rows lead to."""
+    """Find the runs of repaired rows: from the repair's subject, or from the rows."""
     runs: dict[str, int] = {}
     by_table: dict[str, list[str]] = {}
     for change in changes:

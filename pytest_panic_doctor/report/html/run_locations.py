@@ -1,4 +1,4 @@
-"""Which runs the rows of a finding belong to, so that the map shows where in an experiment the damage sits."""
+"""Find the runs of a finding's rows, so that the map shows where in an experiment the damage is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pytest_panic_doctor.database.connection import Database, Unreadable
 
 LOOKUPS = 100_000
-"""Rows that are looked up for one report: each is two or three pages of the file, read in no order."""
+"""Maximum number of rows that are looked up for one report: each reads two or three pages of the file."""
 
 CHUNK = 2_000
-"""Rows that are looked up in one read transaction."""
+"""Number of rows that are looked up in one read transaction."""
 
 RUNS_OF = {
     "run": "SELECT value, count(*) FROM json_each(?) GROUP BY 1",
@@ -28,7 +28,7 @@ RUNS_OF = {
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """Rows by run id. `complete`: all rows are placed, so that the other runs have none of them."""
+    """Numbers of rows by run id; `complete` if all rows were found, so that the other runs have none of them."""
 
     runs: Mapping[str, int]
     complete: bool
@@ -38,22 +38,22 @@ UNKNOWN_RUNS = RunCounts({}, complete=False)
 
 
 class RunLocator:
-    """Looks rows up until it has looked up as many as one report may."""
+    """Looks up rows, within the limit of one report."""
 
     def __init__(self, database: Database, lookups: int = LOOKUPS) -> None:
-        """`database` is read in short transactions, and not at all where no row may be looked up."""
+        """Keep the database; it is read in short transactions, and not at all if `lookups` is 0."""
         self.database = database
         self.left = lookups
 
     def place(self, table: str, ids: Sequence[str], count: int) -> RunCounts:
-        """The runs of `count` rows of `table`, of which `ids` are those that are known."""
+        """Find the runs of `count` rows of a table, of which `ids` are known."""
         if table not in RUNS_OF or not ids:
             return UNKNOWN_RUNS
         found = self.runs_of(table, ids)
         return RunCounts(found, found.total() == count)
 
     def runs_of(self, table: str, ids: Sequence[str]) -> Counter[str]:
-        """The runs of those rows that are still there, as far as the budget of look-ups goes."""
+        """Count the existing rows by run, within the limit of look-ups."""
         allowed = ids[: self.left]
         self.left -= len(allowed)
         found: Counter[str] = Counter()
@@ -68,10 +68,10 @@ class RunLocator:
         try:
             return self.database.read(look)
         except (Unreadable, sqlite3.DatabaseError):
-            # The rule that says what SQLite cannot read has an item of its own; these rows are placed nowhere.
+            # Another item reports what SQLite cannot read; these rows are not placed.
             return Counter()
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """`ids` in pieces of one read transaction each."""
+    """Split `ids` into pieces of one read transaction each."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
