@@ -77,12 +77,12 @@ class Running:
             ages = self._ages(db, experiment)
             youngest = next(ages, None)
         except sqlite3.OperationalError:
-            return ""  # A column or table is missing: the rule `schema` says so.
+            return ""  # A column or table is missing: the rule `schema` reports it.
         if youngest is None:
             return ""
         return (
-            f"experiment {experiment} is running: it is not completed, and has a row that is {format_age(youngest)} old "
-            "(doctor_running)"
+            f"experiment {experiment} is running: it is not completed, and has a row that is "
+            f"{format_age(youngest)} old (doctor_running)"
         )
 
     def to_come(self, db: sqlite3.Connection, rule: Rule, experiment: str | None, found: Iterable[Finding]) -> str:

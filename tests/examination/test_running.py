@@ -21,7 +21,7 @@ from pytest_panic_doctor.database.python_generation import new_id
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
-from pytest_panic_doctor.examination.running import Running, moment, said, youngest
+from pytest_panic_doctor.examination.running import Running, format_age, moment, youngest
 from pytest_panic_doctor.repair.journal import journal
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
@@ -122,7 +122,7 @@ def test_ages() -> None:
     assert youngest(new_id(), [TIME]) == pytest.approx(0, abs=5)
     assert moment("2025-08-12 09:30:00+00:00") == moment("2025-08-12T11:30:00+02:00") == 1754991000
     assert moment("9999-99-99") is None
-    assert [said(12.2), said(119), said(3000)] == ["12 s", "119 s", "50 min"]
+    assert [format_age(12.2), format_age(119), format_age(3000)] == ["12 s", "119 s", "50 min"]
 
 
 def test_the_ini_key_is_a_time_or_0() -> None:
