@@ -185,8 +185,8 @@ class Grant:
             self.lease = ledger.lease(self.key)
             yield ledger
 
-    def _grow(self, ledger: Ledger, size: int, kept: int) -> GrowthDecision:
-        # Up to `kept` bytes no other child is ended for this one.
+    def _grow(self, ledger: Ledger, size: int, minimum: int) -> GrowthDecision:
+        # Up to `minimum` bytes no other child is ended for this one.
         lease = self.lease
         if lease.ended:
             return GrowthDecision.YIELD
@@ -197,7 +197,7 @@ class Grant:
             lease.grant = min(room, size + max(GRANT_STEP, size // 8))
             self.budget.balance(ledger)
             return GrowthDecision.GRANTED
-        if size <= kept:
+        if size <= minimum:
             return GrowthDecision.KEPT
         # No room: the child admitted last has to end, so that the first one always continues.
         last = max((lease, *others), key=lambda each: each.ticket)
@@ -271,20 +271,20 @@ class Budget:
         sizes = self.sizes(ledger)
         base = sum(size for pid, size in sizes.items() if pid != child)
         unused = sum(
-            max(0, held.grant - sizes.get(held.child, 0)) for name, held in ledger.holders.items() if name != key
+            max(0, lease.grant - sizes.get(lease.child, 0)) for name, lease in ledger.holders.items() if name != key
         )
         return self.usable - base - (unused if promised else 0)
 
     def balance(self, ledger: Ledger) -> None:
         """Take unused grants back, the newest first, until the total fits."""
         sizes = self.sizes(ledger)
-        over = self.total_resident(ledger) - self.usable
-        over += sum(max(0, held.grant - sizes.get(held.child, 0)) for held in ledger.holders.values())
+        excess = self.total_resident(ledger) - self.usable
+        excess += sum(max(0, held.grant - sizes.get(held.child, 0)) for held in ledger.holders.values())
         for lease in sorted(ledger.holders.values(), key=lambda each: -each.ticket):
             spare = lease.grant - sizes.get(lease.child, 0) - GRANT_MARGIN
-            taken = max(0, min(spare, over))
-            lease.grant -= taken
-            over -= taken
+            released = max(0, min(spare, excess))
+            lease.grant -= released
+            excess -= released
 
     @contextmanager
     def admit(

@@ -116,12 +116,12 @@ class Limits:
     """Limits of one computation.
 
     Attributes:
-        begun: When it began (monotonic, s).
+        started_at: When it began (monotonic, s).
         timeout: Seconds; None for no limit.
         memory: Resident bytes of this process; None for no limit.
     """
 
-    begun: float
+    started_at: float
     timeout: float | None
     memory: int | None
 
@@ -136,7 +136,7 @@ class Limits:
     @property
     def seconds_left(self) -> float | None:
         """Seconds from now until the timeout."""
-        return None if self.timeout is None else self.timeout - (time.monotonic() - self.begun)
+        return None if self.timeout is None else self.timeout - (time.monotonic() - self.started_at)
 
     @property
     def bytes_left(self) -> int | None:
@@ -150,7 +150,7 @@ class ChildServer:
     def __init__(self, source: BinaryIO, sink: BinaryIO, threads: int, controller: int) -> None:
         """Set the streams from and to the parent, and the process at whose end an idle child exits."""
         self.source, self.sink, self.threads = source, sink, threads
-        self.controller, self.begun = controller, start_time(controller)
+        self.controller, self.controller_start = controller, start_time(controller)
         self.exact = False
 
     def serve(self, engine_name: str) -> None:
@@ -173,7 +173,7 @@ class ChildServer:
                 self.send({"kind": "refused", "text": str(error)})
             except native.LimitReached as reached:
                 limit = "timeout" if isinstance(reached, native.DeadlineReached) else "memory"
-                self.send({"kind": "ended", "limit": limit, "far": reached.far})
+                self.send({"kind": "ended", "limit": limit, "far": reached.place})
             trim_heap()
 
     def handle_task(self, engine: Engine) -> None:
@@ -219,7 +219,7 @@ class ChildServer:
         The parent is a worker. It watches a child that computes, but not an idle one.
         """
         while not select.select([self.source], [], [], IDLE_POLL)[0]:
-            if start_time(self.controller) != self.begun:
+            if start_time(self.controller) != self.controller_start:
                 os._exit(0)
 
     def send_stage(self, name: str) -> None:

@@ -96,11 +96,11 @@ class ComputationFailed(Exception):
     """Raised when a diagram was not computed; the message is one sentence with the reason and advice."""
 
     def __init__(
-        self, happened: str, kind: FailureKind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
+        self, reason: str, kind: FailureKind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
     ) -> None:
         """Set the parts of the message; `seconds` and `peak_memory` (bytes) are counted until the end."""
-        super().__init__(f"{happened}; {advice}" if advice else happened)
-        self.happened = happened
+        super().__init__(f"{reason}; {advice}" if advice else reason)
+        self.reason = reason
         self.advice = advice
         self.kind = kind
         self.seconds = seconds
@@ -110,7 +110,7 @@ class ComputationFailed(Exception):
         """Plain values, to send to another process."""
         return {
             "why": self.kind,
-            "happened": self.happened,
+            "happened": self.reason,
             "advice": self.advice,
             "seconds": self.seconds,
             "peak": self.peak_memory,
@@ -206,7 +206,7 @@ class DiagramRunner:
     def _run_with_retries(self, task: Task, grant: Grant) -> Computed:
         deaths: list[tuple[str, Attempt]] = []
         while True:
-            attempt = Attempt(time.monotonic(), reported=time.monotonic())
+            attempt = Attempt(time.monotonic(), reported_at=time.monotonic())
             try:
                 return self._attempt(task, grant, attempt)
             except PreemptedError:
@@ -322,22 +322,22 @@ class DiagramRunner:
         if over:
             # Pause it first: the request takes time and needs the ledger's lock.
             child.pause()
-        answer = GrowthDecision.KEPT
-        if now - attempt.reported > REPORT_INTERVAL:
-            attempt.reported = now
-            answer = grant.report(attempt.size, attempt.stage)
-        soon = attempt.size + GRANT_MARGIN > grant.bytes and now - attempt.asked > SLOWEST_POLL
-        if answer is GrowthDecision.KEPT and (over or soon):
-            attempt.asked = now
-            answer = grant.grow(attempt.size)
-        if answer is GrowthDecision.YIELD:
+        decision = GrowthDecision.KEPT
+        if now - attempt.reported_at > REPORT_INTERVAL:
+            attempt.reported_at = now
+            decision = grant.report(attempt.size, attempt.stage)
+        nearly_full = attempt.size + GRANT_MARGIN > grant.bytes and now - attempt.requested_at > SLOWEST_POLL
+        if decision is GrowthDecision.KEPT and (over or nearly_full):
+            attempt.requested_at = now
+            decision = grant.grow(attempt.size)
+        if decision is GrowthDecision.YIELD:
             raise PreemptedError
-        if answer is GrowthDecision.FULL:
+        if decision is GrowthDecision.FULL:
             raise out_of_memory_failure(task, attempt, grant)
-        if answer is GrowthDecision.WAIT:
+        if decision is GrowthDecision.WAIT:
             # Ask again at the next check.
             child.pause()
-            attempt.asked = attempt.reported = 0.0
+            attempt.requested_at = attempt.reported_at = 0.0
         else:
             child.resume()
 
@@ -375,8 +375,8 @@ def timeout_message(task: Task, timeout: float, progress: str = "") -> str:
     """Message for a diagram that reached the timeout; `progress` is empty if unknown."""
     steps = (10, 30, 60, 120, 300, 600, 1800)
     longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
-    where = f", in {progress}" if progress else ""
-    message = f"{describe_diagram(task.count)} was ended after {timeout:g} s, its limit{where}"
+    place = f", in {progress}" if progress else ""
+    message = f"{describe_diagram(task.count)} was ended after {timeout:g} s, its limit{place}"
     return f"{message}; give it more with --doctor-timeout {longer:g}"
 
 

@@ -115,8 +115,8 @@ def as_payload(data: object) -> bytes | None:
 
 def has_payload(db: sqlite3.Connection, run: str, model: str) -> list[bool]:
     """For each diagram of (run, embedding model) whether it is not NULL; reads no payload."""
-    where = "persistencediagram WHERE run_id = ? AND embedding_model = ?"
-    rows = db.execute(f"SELECT typeof(diagram_data) <> 'null' FROM {where}", (run, model))
+    source = "persistencediagram WHERE run_id = ? AND embedding_model = ?"
+    rows = db.execute(f"SELECT typeof(diagram_data) <> 'null' FROM {source}", (run, model))
     return [bool(value) for (value,) in rows]
 
 

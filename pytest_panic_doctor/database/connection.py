@@ -115,22 +115,22 @@ class Database:
         if self._connection is not None:
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
 
-    def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on one consistent snapshot.
 
         Ctrl-C interrupts a running statement.
 
         Args:
-            look: The function. It must only read, and may be called twice.
+            query: The function. It must only read, and may be called twice.
 
         Returns:
-            What `look` returns.
+            What `query` returns.
 
         Raises:
             Unreadable: The file was left in a state that only a process with write access can repair.
         """
         try:
-            return self._read(look)
+            return self._read(query)
         except sqlite3.DatabaseError as error:
             # A custom rule that tries to write gets the same error, though the file can be read.
             if not is_readonly(error) or (why := self._blocking_error()) is None:
@@ -139,7 +139,7 @@ class Database:
             if self.recover is None:
                 raise Unreadable(self.describe_error(why)) from error
             self.recover()
-            return self._read(look)
+            return self._read(query)
 
     def release(self, db: sqlite3.Connection) -> None:
         """End the snapshot within `read`, so that other programs can write; nothing may be read afterwards."""
@@ -154,7 +154,7 @@ class Database:
             return error if is_readonly(error) else None
         return None
 
-    def _read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check_same_file()
         if self._connection is not None and self._changed_by_others():
             # A connection without locks does not see what others write: open a new one.
@@ -162,7 +162,7 @@ class Database:
         connection = self._connection or self._open()
         try:
             self._prepare(connection)
-            result = self._snapshot(connection, look)
+            result = self._snapshot(connection, query)
         except sqlite3.DatabaseError as error:
             if str(error).startswith(UNDECODABLE) and connection.text_factory is str:
                 # Read again, with damaged text decoded leniently.
@@ -176,7 +176,7 @@ class Database:
         self.close()
         connection = self._open()
         self._prepare(connection)
-        return self._snapshot(connection, look)
+        return self._snapshot(connection, query)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Find the generation of the file and create the views that rules read, once for each connection."""
@@ -308,11 +308,11 @@ class Database:
         return db
 
     @staticmethod
-    def _snapshot(db: sqlite3.Connection, look: Callable[[sqlite3.Connection], T]) -> T:
+    def _snapshot(db: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
         db.execute("BEGIN")
         try:
             with reraise_interrupts():
-                return look(db)
+                return query(db)
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")

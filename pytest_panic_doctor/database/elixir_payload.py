@@ -136,7 +136,7 @@ def entropy_of(value: Term) -> NDArray[np.float32]:
         return np.array([float_of(each, "entropy") for each in value], dtype=np.float64).astype(np.float32)
 
 
-def float_of(value: Term, where: str) -> float:
+def float_of(value: Term, name: str) -> float:
     """Convert a number, or an atom for infinity or NaN, to a float; raises `PayloadError`."""
     if isinstance(value, float):
         return value
@@ -144,7 +144,7 @@ def float_of(value: Term, where: str) -> float:
         return FLOAT_ATOMS[value]
     if type(value) is int and abs(value) < MOST_COUNT:
         return float(value)
-    raise PayloadError(f"holds a value in {where} that is not a number")
+    raise PayloadError(f"holds a value in {name} that is not a number")
 
 
 def term_of(value: float) -> Term:

@@ -26,7 +26,7 @@ TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")
 def canonical_table(name: str, *declared: str) -> TableSchema:
     """Make a table with canonical names, and the constraints of the newest schema."""
     found: tuple[Column, ...] = columns(*declared)
-    return TableSchema(name, name, found, tuple((wanted, 1) for wanted in UNIQUE.get(name, ())))
+    return TableSchema(name, name, found, tuple((constraint, 1) for constraint in UNIQUE.get(name, ())))
 
 
 def schema_version(db: sqlite3.Connection) -> SchemaVersion:

@@ -129,17 +129,17 @@ def next_size(size: float) -> float:
     return next(each for each in (power, 2 * power, 5 * power, 10 * power) if each >= size)
 
 
-def memory_room(memory: int | None, workers: int = 1, *, beside: bool = False) -> MemoryRoom:
+def memory_room(memory: int | None, workers: int = 1, *, is_worker: bool = False) -> MemoryRoom:
     """Compute what this process may use in addition to its present memory.
 
     Args:
         memory: Limit of all processes in bytes; None for 80 % of the free memory.
         workers: Number of processes that run items.
-        beside: Whether this process is an xdist worker.
+        is_worker: Whether this process is an xdist worker.
     """
     limit = memory or int(MEMORY_SHARE * available_memory())
     own = resident(os.getpid()) if memory else 0
-    each = (limit - (CONTROLLER_BYTES if beside else 0)) // max(1, workers) - own
+    each = (limit - (CONTROLLER_BYTES if is_worker else 0)) // max(1, workers) - own
     return MemoryRoom(max(LEAST_ROOM, each), limit, memory is not None)
 
 

@@ -146,12 +146,12 @@ def found_once(folder: Path, name: str, find: Callable[[], FileDamage]) -> FileD
     """Run `find` in one of the processes that share `folder`; the others wait and read its result."""
     from filelock import FileLock
 
-    kept = folder / f"{safe_file_name(name)}.json"
-    with FileLock(kept.with_suffix(".lock")):
-        if kept.exists():
-            return read_damage(kept)
+    path = folder / f"{safe_file_name(name)}.json"
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            return read_damage(path)
         found = find()
-        write_damage(kept, found)
+        write_damage(path, found)
         return found
 
 

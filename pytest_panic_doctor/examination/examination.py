@@ -99,7 +99,7 @@ class Examination:
     def space(self) -> MemoryRoom:
         """The memory limit of a check in this process."""
         beside = os.getpid() != self.controller
-        return memory_room(self.settings.memory, self.workers if beside else 1, beside=beside)
+        return memory_room(self.settings.memory, self.workers if beside else 1, is_worker=beside)
 
     def examiner(self) -> Examiner:
         """The object that examines items in this process."""

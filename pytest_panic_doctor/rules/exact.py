@@ -75,7 +75,7 @@ def clauses_of(stored_diagram: Diagram, real: Diagram) -> Iterator[str]:
     for each in diagram_differences(stored_diagram, real):
         which = f"{each.count:,} of {max(each.stored, each.real):,} bars in H{each.dimension}"
         numbers = "" if each.stored == each.real else f" ({each.stored:,} stored, {each.real:,} computed)"
-        yield f"{which} differ, by up to {each.by:.2g}{numbers}"
+        yield f"{which} differ, by up to {each.largest_gap:.2g}{numbers}"
 
 
 @rule(

@@ -28,15 +28,15 @@ class Difference:
         count: How many bars differ.
         stored: How many bars the stored diagram has.
         real: How many bars the real diagram has.
-        by: The largest distance from an unmatched bar to the nearest unmatched bar of the other diagram, or its length
-            if that is smaller.
+        largest_gap: The largest distance from an unmatched bar to the nearest unmatched bar of the other diagram, or
+            its length if that is smaller.
     """
 
     dimension: int
     count: int
     stored: int
     real: int
-    by: float
+    largest_gap: float
 
 
 def have_same_bars(one: Diagram, other: Diagram) -> bool:

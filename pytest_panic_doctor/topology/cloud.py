@@ -121,9 +121,9 @@ def distance_blocks(points: Points) -> Iterator[tuple[int, Distances]]:
         near[own, own], block[own, own] = False, 0
         rows, columns = np.nonzero(near)
         for part in range(0, len(rows), BLOCK * 16):
-            here, there = rows[part : part + BLOCK * 16], columns[part : part + BLOCK * 16]
-            difference = points[start + here].astype(np.float64) - points[start + there]
-            block[here, there] = np.sqrt(squared_lengths(difference))
+            row_part, column_part = rows[part : part + BLOCK * 16], columns[part : part + BLOCK * 16]
+            difference = points[start + row_part].astype(np.float64) - points[start + column_part]
+            block[row_part, column_part] = np.sqrt(squared_lengths(difference))
         yield start, block
 
 

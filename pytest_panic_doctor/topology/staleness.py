@@ -72,9 +72,9 @@ def impossible_bars(payload: Payload, tree: SpanningTree, shortest: float, blur:
             continue
         near = (long / slack).astype(np.int64)
         known = occupied[near] | occupied[near + 1] | occupied[near + 2]
-        if strange := int((~known).any(axis=1).sum()):
+        if unmatched := int((~known).any(axis=1).sum()):
             return (
-                f"{strange:,} of its {len(bars):,} bars in H{dimension} begin or end at a length that no two of the "
+                f"{unmatched:,} of its {len(bars):,} bars in H{dimension} begin or end at a length that no two of the "
                 "embeddings stored now are apart"
             )
     return ""

@@ -84,9 +84,9 @@ def wrong_entropy(payload: Payload) -> list[str]:
         return [f"holds an entropy of shape {entropy.shape} and type {entropy.dtype}, not one number each"]
     real = [persistent_entropy(bars) + 0.0 for bars in payload.diagram.bars]
     return [
-        f"has entropy {stored:.4f} in H{dimension}, and its bars have {ours:.4f}"
-        for dimension, (stored, ours) in enumerate(zip(entropy.tolist(), real, strict=True))
-        if not abs(stored - ours) <= ENTROPY_TOLERANCE
+        f"has entropy {stored:.4f} in H{dimension}, and its bars have {expected:.4f}"
+        for dimension, (stored, expected) in enumerate(zip(entropy.tolist(), real, strict=True))
+        if not abs(stored - expected) <= ENTROPY_TOLERANCE
     ]
 
 

@@ -47,8 +47,8 @@ class VectorDefect:
 
 def usable_vectors(vectors: Sequence[object], width: int) -> NDArray[np.float32] | None:
     """Vectors as an array of shape (n, width) if all are usable, else None; `find_defects` gives the reasons."""
-    wanted = width * VALUE_BYTES
-    if not wanted or not all(type(vector) is bytes and len(vector) == wanted for vector in vectors):
+    expected = width * VALUE_BYTES
+    if not expected or not all(type(vector) is bytes and len(vector) == expected for vector in vectors):
         return None
     block = np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), width)  # type: ignore[arg-type]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -66,10 +66,10 @@ def find_defects(vectors: Sequence[object], width: int) -> Iterator[tuple[int, V
     Yields:
         Index and defect of each unusable vector.
     """
-    wanted = width * VALUE_BYTES
+    expected = width * VALUE_BYTES
     good: list[int] = []
     for index, vector in enumerate(vectors):
-        if type(vector) is bytes and len(vector) == wanted and wanted:
+        if type(vector) is bytes and len(vector) == expected and expected:
             good.append(index)
         else:
             yield index, shape_defect(vector)

@@ -179,7 +179,7 @@ def test_one_that_ends_itself_has_some_grace_and_no_more(budget: Budget) -> None
         attempt.exact = False
         with pytest.raises(ComputationFailed, match="ended after 1 s, its limit"):
             runner._check_time(Task(order()), attempt)
-        attempt.exact, attempt.begun = True, time.monotonic() - 2
+        attempt.exact, attempt.started_at = True, time.monotonic() - 2
         with pytest.raises(ComputationFailed, match="ended after 1 s, its limit"):
             runner._check_time(Task(order()), attempt)
 

@@ -267,7 +267,7 @@ def test_differences_are_counted_by_dimension() -> None:
     one = Diagram((sorted_bars([[0, 1], [0, np.inf]]), sorted_bars([[1, 2], [1, 2], [3, 3.00005]])))
     other = Diagram((sorted_bars([[0, 1.5], [0, np.inf]]), sorted_bars([[1, 2.00001]])))
     found = [
-        (each.dimension, each.count, each.stored, each.real, round(each.by, 3))
+        (each.dimension, each.count, each.stored, each.real, round(each.largest_gap, 3))
         for each in diagram_differences(one, other)
     ]
     assert found == [(0, 1, 2, 2, 0.5), (1, 1, 2, 1, 1.0)]

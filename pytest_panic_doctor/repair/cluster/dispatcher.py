@@ -353,7 +353,7 @@ class Dispatcher:
         advice = f"the largest node of the cluster has {format_size(most)} for tasks: add one that has more"
         if self.compute_options.most_memory == most or self.client.address == LOCAL_ADDRESS:
             advice = f"give it more with --doctor-memory {more_memory(failure.peak_memory, most)}"
-        final = ComputationFailed(failure.happened, failure.kind, failure.seconds, failure.peak_memory, advice=advice)
+        final = ComputationFailed(failure.reason, failure.kind, failure.seconds, failure.peak_memory, advice=advice)
         self._finish(submitted_task.job, final, submitted_task.before)
 
     def _finish(

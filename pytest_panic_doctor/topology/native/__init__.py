@@ -34,10 +34,10 @@ STAGES = ("the ranks of the edges", "the links, edge", "H1, column", "H2, column
 class LimitReached(Exception):
     """Raised when a computation ended at a limit. The message gives limit and progress; all memory is freed."""
 
-    def __init__(self, happened: str, far: str) -> None:
-        """Make the message; `far` is the progress, such as `H2, column 1,204 of 1,862`."""
-        super().__init__(f"{happened} in {far}")
-        self.far = far
+    def __init__(self, reason: str, place: str) -> None:
+        """Make the message; `place` is the progress, such as `H2, column 1,204 of 1,862`."""
+        super().__init__(f"{reason} in {place}")
+        self.place = place
 
 
 class DeadlineReached(LimitReached):
