@@ -101,7 +101,7 @@ def test_one_warm_child_computes_many(budget: Budget) -> None:
 
 
 def test_a_peak_between_two_looks_is_measured(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOOK_SOON", "LOOK_LATE"):
+    for name in ("FASTEST_POLL", "SLOWEST_POLL"):
         monkeypatch.setattr(f"pytest_panic_doctor.compute.runner.{name}", 5.0)
     with DiagramRunner("faulty_engines:gulp", budget=budget) as runner:
         assert runner.compute(Task(order(300, 0.001))).peak_memory > 300e6
@@ -126,7 +126,7 @@ def test_near_equidistant_points_end_at_the_timeout_and_others_go_on(budget: Bud
 
 
 def test_the_time_begins_with_the_computation(budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sluggish.py").write_text("import time; time.sleep(1.5)\nfrom hostile import hold as engine\n")
+    (tmp_path / "sluggish.py").write_text("import time; time.sleep(1.5)\nfrom faulty_engines import hold as engine\n")
     monkeypatch.syspath_prepend(tmp_path)
     with DiagramRunner("sluggish:engine", budget=budget, timeout=1) as runner:
         assert runner.compute(Task(order())).distinct == 3
@@ -240,7 +240,7 @@ import sys
 from pathlib import Path
 from pytest_panic_doctor.compute.budget import Budget
 
-Budget(Path(sys.argv[1]), int(sys.argv[2])).enter()
+Budget(Path(sys.argv[1]), int(sys.argv[2])).register_worker()
 print("entered", flush=True)
 sys.stdin.read()
 """
