@@ -87,7 +87,8 @@ READS = "readinto"
 
 CONFTEST = """
 def pytest_sessionstart(session):
-    ahead = session.config.pluginmanager.get_plugin("panic-doctor-controller").read_ahead
+    controller = session.config.pluginmanager.get_plugin("panic-doctor-controller")
+    ahead = controller.read_ahead if controller else None
     print("AHEAD", ahead is not None and ahead._process is not None)
 """
 

@@ -1,6 +1,6 @@
 """Run as a process: repair a database by a fixed list, and, where asked to, die of SIGKILL on the way.
 
-usage: surgeon_process.py DATABASE [STATEMENT [after]]      the number of the statement to die at, over all connections
+usage: repair_process.py DATABASE [STATEMENT [after]]      the number of the statement to die at, over all connections
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from batches import batch as batch
 
 from pytest_panic_doctor.database.subject import Rows, Subject

@@ -234,7 +234,7 @@ def test_a_later_repair_that_made_the_same_of_a_row(small_database: SmallDatabas
     """Found by Hypothesis: the first could be undone alone, and then the second never more."""
     operate(small_database.path, b"same")
     operate(small_database.path, b"same")
-    with pytest.raises(RepairRefused, match=r"Repair 3 stands on rows .* undo repair 3 first"):
+    with pytest.raises(RepairRefused, match=r"Repair 3 depends on rows .* undo repair 3 first"):
         undo(small_database.path, 2)
     [back] = undo(small_database.path, 3)
     undo(small_database.path, back.id)

@@ -55,9 +55,9 @@ def test_a_hook_that_gives_something_else_is_told_so(given: object, said: str) -
         ({"id": None}, "is called None"),
         ({"scope": "dataset"}, "the scope 'dataset'"),
         ({"repair": "magic"}, "the repair 'magic'"),
-        ({"after": ("schema", "nope")}, "comes after 'nope', which does not exist"),
+        ({"requires": ("schema", "nope")}, "comes after 'nope', which does not exist"),
     ],
-    ids=["no id", "odd id", "id None", "scope", "repair", "after"],
+    ids=["no id", "odd id", "id None", "scope", "repair", "requires"],
 )
 def test_a_rule_that_cannot_be_one_is_refused(changed: dict[str, object], said: str) -> None:
     with pytest.raises(BadRule, match=re.escape(said)):
