@@ -75,6 +75,14 @@ def by_columns(db: sqlite3.Connection) -> int:
     return 5 if column_names(db, "lyapunov_results") else 4
 
 
+def migrated_at(db: sqlite3.Connection, number: int) -> str:
+    """When a migration ran, as Ecto wrote it down: to the second, without a zone; empty where it did not."""
+    if "inserted_at" not in column_names(db, "schema_migrations"):
+        return ""
+    found = db.execute("SELECT inserted_at FROM main.schema_migrations WHERE version = ?", (VERSIONS[number - 1],))
+    return str((found.fetchone() or ("",))[0] or "")
+
+
 def column_names(db: sqlite3.Connection, table: str) -> set[str]:
     """Names of a table's columns in lower case."""
     return {name.lower() for name in columns_of_table(db, table)}
@@ -263,4 +271,5 @@ ELIXIR = Generation(
     makers=MAKERS,
     retires_models=True,
     repairs=False,
+    migrated_at=migrated_at,
 )

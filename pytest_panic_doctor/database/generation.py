@@ -171,6 +171,7 @@ class Generation:
         makers: Models that its networks may have now; empty to accept all.
         retires_models: Whether all rows of a model may have been deleted on purpose.
         repairs: Whether the doctor can repair such a file.
+        migrated_at: When the research tool gave a file the n-th schema, as text; empty where nothing says so.
     """
 
     key: str
@@ -194,6 +195,7 @@ class Generation:
     makers: frozenset[str] = frozenset()
     retires_models: bool = False
     repairs: bool = True
+    migrated_at: Callable[[sqlite3.Connection, int], str] = lambda db, number: ""  # noqa: ARG005
 
     def describe(self, db: sqlite3.Connection) -> str:
         """Describe the generation of a file: `the Elixir generation, schema 20260519233115`.

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
-from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.database.generation import generations
 from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge, memory_room
@@ -22,10 +22,10 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
 from pytest_panic_doctor.examination.scheduling import MissingDiagram, Pair, distribute, missing_diagrams
+from pytest_panic_doctor.examination.selection import check_repairs, check_rules, known_rules, selected_rules
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
 from pytest_panic_doctor.examination.sharding import ShardSelection, sampled
 from pytest_panic_doctor.formatting import did_you_mean, format_size
-from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule, Scope
 from pytest_panic_doctor.rules.database import file_integrity
 from pytest_panic_doctor.rules.diagram import diagram_missing
@@ -111,8 +111,13 @@ class Examination:
 
     @property
     def selected(self) -> list[Rule]:
-        """The rules that have items: those that were named, or all that are not switched off."""
-        return selected_rules(self.settings, self.rules)
+        """The rules that have items: those that were named, or all that are not switched off, for such a file."""
+        return selected_rules(self.settings, self.rules, self.generation)
+
+    @property
+    def generation(self) -> str:
+        """The key of the generation of the research tool that the file is of."""
+        return next((each.key for each in generations() if self.origin.startswith(each.name)), PYTHON.key)
 
     @property
     def itemless(self) -> tuple[str, ...]:
@@ -203,7 +208,8 @@ class Examination:
         """Return the names of all items, sampled or not; None if only some experiments were examined."""
         if self.settings.experiments:
             return None
-        return frozenset(entry.name for entry in self.manifest.entries(self.rules.values()))
+        here = [rule for rule in self.rules.values() if rule.applies_to(self.generation)]
+        return frozenset(entry.name for entry in self.manifest.entries(here))
 
     def in_time(self) -> bool:
         """Whether a further item may be started."""
@@ -271,12 +277,15 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
     database.check_readable()
     generation = database.generation or PYTHON
     check_repairs(settings, generation)
+    check_rules(settings, rules, generation)
     settings = replace(settings, experiments=tuple(map(generation.id_of, settings.experiments)))
     space = memory_room(settings.memory)
     database.largest = space.value
     try:
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
-        database.read(lambda db: check_items(db, settings, selected_rules(settings, rules), space, workers))
+        database.read(
+            lambda db: check_items(db, settings, selected_rules(settings, rules, generation.key), space, workers)
+        )
         listed = database.read(lambda db: manifests.build(db, settings.experiments, space))
         problems = database.read(lambda db: check_tables(db, map(generation.real_name, LISTING_TABLES))).problems
         rows = database.read(lambda db: manifests.rows_by_table(db, [each.canonical for each in generation.tables]))
@@ -294,16 +303,6 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
     return Examination(
         settings, rules, listed, rows, deadline=deadline, doubt=doubt, origin=origin, repairable=repairable, file=file
     )
-
-
-def check_repairs(settings: Settings, generation: Generation) -> None:
-    """Raise `Unreadable` if a repair is requested that is not possible for this generation."""
-    flag = "--doctor-fix" if settings.fix else "--doctor-plan" if settings.plan else ""
-    if flag and not generation.repairs:
-        raise Unreadable(
-            f"{settings.database} is a database of {generation.name}, which this doctor examines and does not repair "
-            f"yet: leave out {flag}"
-        )
 
 
 def from_worker_input(
@@ -329,20 +328,6 @@ def from_worker_input(
     )
 
 
-def selected_rules(settings: Settings, rules: Mapping[str, Rule]) -> list[Rule]:
-    """Return the rules that have items: those that were named, or all that are not switched off.
-
-    A deep rule also has items with `--doctor-deep` or `--doctor-sample`.
-    """
-    named = settings.rules
-    deep = settings.deep or settings.sample is not None
-    return [
-        rule
-        for rule in rules.values()
-        if rule.id in named or (not named and not settings.switches_off(rule.id) and (deep or not rule.deep))
-    ]
-
-
 def check_items(
     db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: MemoryRoom, workers: int
 ) -> None:
@@ -359,20 +344,6 @@ def check_items(
         f"{settings.database.name} has {items:,} items, for which pytest needs {format_size(need)}, "
         f"{space.refusal(need, fits)}{shards}"
     )
-
-
-def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
-    """Return all rules; raises `BadOption` if the settings name an unknown rule."""
-    rules = registry(extra)
-    for name in settings.rules:
-        if name not in rules:
-            raise BadOption(
-                f"--doctor-rule {name}: there is no such rule{did_you_mean(name, rules)} (--doctor-rules lists them)"
-            )
-    for name in settings.severity:
-        if name not in rules:
-            raise BadOption(f"doctor_severity names {name}: there is no such rule{did_you_mean(name, rules)}")
-    return rules
 
 
 def check_experiments(settings: Settings, there: list[str]) -> None:

@@ -25,8 +25,8 @@ AHEAD = 86_400.0
 NEWEST = 500
 """Number of embeddings at the end of the table that are read: they have no index by experiment."""
 
-TO_COME = ("embedding-missing", "diagram-missing")
-"""The rules that find what the tool adds last."""
+TO_COME = ("embedding-missing", "diagram-missing", "run-lockstep")
+"""The rules that find what the tool adds last, or has not yet added to all runs of a network."""
 
 MINE = "AND r.experiment_id = :experiment"
 OF_EXPERIMENT = "SELECT 'experimentconfig', rowid, id, started_at, NULL FROM experimentconfig WHERE id = :experiment"

@@ -340,6 +340,7 @@ class Rule:
         expensive: Whether `--doctor-sample` applies to it.
         source: The plugin or file that defines it.
         deep: Whether it computes or embeds again; its items need `--doctor-rule`, `--doctor-deep` or `--doctor-sample`.
+        generation: The key of the only generation of the research tool whose databases it has items in; empty: of all.
     """
 
     id: str
@@ -352,6 +353,11 @@ class Rule:
     expensive: bool = False
     source: str = BUILT_IN
     deep: bool = False
+    generation: str = ""
+
+    def applies_to(self, generation: str) -> bool:
+        """Whether it has items in databases of a generation of the research tool, which is given by its key."""
+        return self.generation in ("", generation)
 
     @property
     def marker(self) -> str:
@@ -376,13 +382,13 @@ def rule(
     requires: tuple[str, ...] = (),
     expensive: bool = False,
     deep: bool = False,
+    generation: str = "",
 ) -> Callable[[Check], Rule]:
     """Make a decorator that turns a check into a `Rule`; the arguments are the attributes of `Rule`."""
 
     def wrap(check: Check) -> Rule:
-        module = check.__module__
-        source = BUILT_IN if module.startswith("pytest_panic_doctor.") else module
-        return Rule(id, scope, description, check, repair, manual_fix, requires, expensive or deep, source, deep)
+        by = BUILT_IN if check.__module__.startswith("pytest_panic_doctor.") else check.__module__
+        return Rule(id, scope, description, check, repair, manual_fix, requires, expensive | deep, by, deep, generation)
 
     return wrap
 

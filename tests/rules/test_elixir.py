@@ -18,6 +18,8 @@ from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext, Scope, rule
 
 NO_SEEDS = "the Elixir generation of the research tool has no seeds"
+FINISHED = "the experiment is finished, so it need not be resumed"
+NO_TABLE = "the file has no table of Lyapunov results (see schema)"
 ONE = "(SELECT id FROM runs LIMIT 1)"
 LAST = f"(SELECT id FROM invocations WHERE run_id = {ONE} ORDER BY sequence_number DESC LIMIT 1)"
 MIDDLE = f"(SELECT id FROM invocations WHERE run_id = {ONE} AND sequence_number = 1)"
@@ -59,9 +61,12 @@ def test_a_healthy_file_of_any_schema_passes_but_for_what_it_has_not(schema: int
     before = path.read_bytes()
     outcomes = examine_file(path)
     assert with_word(outcomes, "failed") == {}
+    notes = {each.note for those in with_word(outcomes, "skipped").values() for each in those}
     # Where there are few embeddings of a model, nothing is clustered.
-    notes = {each.note for name in with_word(outcomes, "skipped") for each in outcomes[name]}
-    assert notes - {"", "there is no cluster assignment", "there is no clustering result"} == {NO_SEEDS}
+    clustered = {"there is no cluster assignment", "there is no clustering result", "there is no clustering in layers"}
+    lacking = {NO_TABLE} if schema < 5 else set()
+    lacking |= {"the file's clusterings have no layers (see schema)"} if schema < 6 else set()
+    assert notes - clustered == {NO_SEEDS, FINISHED} | lacking
     assert [each.rule for each in warnings(outcomes)] == ["schema"] * (schema < 7)
     assert path.read_bytes() == before
 
@@ -71,7 +76,7 @@ def test_the_reference_file_is_examined_whole(shared_data: Path, tmp_path: Path)
     copy.write_bytes((shared_data / "elixir-healthy.sqlite").read_bytes())
     outcomes = examine_file(copy)
     assert with_word(outcomes, "failed") == {}
-    assert set(with_word(outcomes, "skipped")) == {"invocation-seed"}
+    assert set(with_word(outcomes, "skipped")) == {"invocation-seed", "run-lockstep"}
     assert warnings(outcomes) == []
     assert len(outcomes["diagram-current"]) == 48
 
@@ -222,6 +227,9 @@ def test_runs_that_are_not_yet_there_may_still_come(path: Path) -> None:
         f"DELETE FROM persistence_diagrams WHERE run_id IN {gone}",
         "DELETE FROM lyapunov_results",
         f"DELETE FROM runs WHERE id <> {ONE}",
+        "DELETE FROM embeddings",
+        "DELETE FROM persistence_diagrams",
+        "DELETE FROM invocations",
     )
     outcomes = examine_file(damage(path, *UNFINISHED, *less))
     assert with_word(outcomes, "failed") == {}

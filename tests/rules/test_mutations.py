@@ -23,7 +23,7 @@ from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
 from pytest_panic_doctor.session.parsing import model_types
 
-RULES = {name: rule for name, rule in registry().items() if name != "file-integrity"}
+RULES = {name: rule for name, rule in registry().items() if name != "file-integrity" and rule.applies_to("python")}
 """All rules, deep ones too. SQLite itself wrote every change, so that the file is whole."""
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "rules.md"

@@ -9,9 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from databases import build
 from elixir_files import elixir_file
 from html_payload import data_of
 from pytest_runs import Doctor, outcomes
+
+SKIPPED = ("invocation-seed", "run-lockstep")
+"""The rules that have nothing to look at in a healthy file whose experiments are finished."""
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def test_a_healthy_file_is_green_and_untouched(elixir: Path, run_doctor: Doctor,
             "doctor: 16 Lyapunov results, 4 clustering results, 160 cluster assignments",
         ]
     )
-    assert {each for name, each in outcomes(Path("r.json")).items() if "invocation-seed" not in name} == {"passed"}
+    assert {each for name, each in outcomes(Path("r.json")).items() if not name.startswith(SKIPPED)} == {"passed"}
     assert (elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))) == before
 
 
@@ -122,3 +126,32 @@ def test_the_html_report_and_the_demanding_options_have_no_objection(run_doctor:
     result = run_doctor("--doctor-report=r.html", "--doctor-deep", "--doctor-sample=1/2", "--doctor-shard=1/2", "-n2")
     assert result.ret == 0
     assert Path("r.html").stat().st_size > 10_000
+
+
+def test_a_rule_of_the_other_generation_is_refused_by_name(pytester: pytest.Pytester, run_doctor: Doctor) -> None:
+    build(pytester.path / "x.sqlite")
+    result = run_doctor("--doctor-rule", "lyapunov-valid")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = (
+        "*the rule lyapunov-valid is about databases of another generation of the research tool, and *x.sqlite is of "
+    )
+    result.stderr.fnmatch_lines([f"{said}the Python generation: leave it out"])
+
+
+def test_a_rule_of_this_generation_alone_is_run_by_name(elixir: Path, run_doctor: Doctor) -> None:
+    assert elixir.is_file()
+    result = run_doctor("--doctor-rule", "lyapunov-valid")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["doctor: 1 rule, 4 items*"])
+
+
+def test_damage_that_only_this_generation_can_have_is_in_every_report(elixir: Path, run_doctor: Doctor) -> None:
+    with closing(sqlite3.connect(elixir)) as db, db:
+        db.execute("UPDATE lyapunov_results SET lyapunov_data = NULL WHERE rowid = 1")
+    assert run_doctor("--doctor-report=r.json", "--doctor-report=r.html", "-n2").ret == 1
+    failed = [name for name, each in outcomes(Path("r.json")).items() if each == "failed"]
+    assert [name.split("[")[0] for name in failed] == ["lyapunov-valid"]
+    (item,) = [each for each in data_of(Path("r.html"))["items"] if each["rule"] == "lyapunov-valid"]
+    said = item["findings"][0]["message"]
+    assert said.startswith("the Lyapunov result for Flux2Klein → Qwen25VL, prompt 'a door")
+    assert said.endswith("is not valid: it is NULL")

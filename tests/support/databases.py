@@ -234,8 +234,8 @@ payload(vectors(0, image=False))
 SUBJECTS = {Scope.DATABASE: 1, Scope.EXPERIMENT: 1, Scope.EXPERIMENT_MODEL: 2, Scope.RUN_MODEL: 4}
 """How many subjects of each scope the test database has."""
 
-DEFAULT = {rule.id: rule for rule in registry().values() if not rule.deep}
-"""The rules that have items without being asked for."""
+DEFAULT = {rule.id: rule for rule in registry().values() if not rule.deep and rule.applies_to("python")}
+"""The rules that have items in it without being asked for."""
 
 RULES = len(DEFAULT)
 COUNT = sum(SUBJECTS[rule.scope] for rule in DEFAULT.values())

@@ -7,6 +7,8 @@ from pathlib import Path
 from databases import DEFAULT, Built
 
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.generation import generation_of
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.rules import registry
@@ -23,7 +25,9 @@ def examine(built: Built, *deep: str) -> dict[str, list[Outcome]]:
 def examine_file(path: Path, *deep: str) -> dict[str, list[Outcome]]:
     """The same for a file that was made elsewhere."""
     database = Database(path)
-    rules = RULES | {name: registry()[name] for name in deep}
+    known = registry().values()
+    key = (database.read(generation_of) or PYTHON).key
+    rules = {rule.id: rule for rule in known if (not rule.deep or rule.id in deep) and rule.applies_to(key)}
     examiner = Examiner(database, rules, model_types([], []))
     examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}

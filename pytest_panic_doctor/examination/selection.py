@@ -1,0 +1,63 @@
+"""Which rules a session has, and whether they and what is asked for fit the file. Knows no pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pytest_panic_doctor.database.connection import Unreadable
+from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.formatting import did_you_mean
+from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.base import Rule
+
+
+def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
+    """Return all rules; raises `BadOption` if the settings name an unknown rule."""
+    rules = registry(extra)
+    for name in settings.rules:
+        if name not in rules:
+            raise BadOption(
+                f"--doctor-rule {name}: there is no such rule{did_you_mean(name, rules)} (--doctor-rules lists them)"
+            )
+    for name in settings.severity:
+        if name not in rules:
+            raise BadOption(f"doctor_severity names {name}: there is no such rule{did_you_mean(name, rules)}")
+    return rules
+
+
+def selected_rules(settings: Settings, rules: Mapping[str, Rule], generation: str) -> list[Rule]:
+    """Return the rules that have items: those that were named, or all that are not switched off.
+
+    A deep rule also has items with `--doctor-deep` or `--doctor-sample`. A rule of one generation has items in its
+    databases only.
+    """
+    named = settings.rules
+    deep = settings.deep or settings.sample is not None
+    return [
+        rule
+        for rule in rules.values()
+        if rule.applies_to(generation)
+        and (rule.id in named or (not named and not settings.switches_off(rule.id) and (deep or not rule.deep)))
+    ]
+
+
+def check_rules(settings: Settings, rules: Mapping[str, Rule], generation: Generation) -> None:
+    """Raise `BadOption` if a rule is named that has no items in a file of this generation."""
+    for name in settings.rules:
+        if not rules[name].applies_to(generation.key):
+            raise BadOption(
+                f"the rule {name} is about databases of another generation of the research tool, and "
+                f"{settings.database} is of {generation.name}: leave it out"
+            )
+
+
+def check_repairs(settings: Settings, generation: Generation) -> None:
+    """Raise `Unreadable` if a repair is requested that is not possible for this generation."""
+    flag = "--doctor-fix" if settings.fix else "--doctor-plan" if settings.plan else ""
+    if flag and not generation.repairs:
+        raise Unreadable(
+            f"{settings.database} is a database of {generation.name}, which this doctor examines and does not repair "
+            f"yet: leave out {flag}"
+        )

@@ -1,0 +1,72 @@
+"""The rule about runs that the Elixir generation of the research tool continues together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_panic_doctor.database.elixir_generation import ELIXIR
+from pytest_panic_doctor.formatting import plural, verb
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.experiment import as_list, configuration, is_seed, problem, shown
+
+SURPLUS = (
+    "SELECT i.id FROM run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment "
+    "AND r.network = :network AND i.sequence_number >= :shortest"
+)
+"""The invocations of a network's runs beyond the shortest of them."""
+
+
+@rule(
+    "run-lockstep",
+    scope=Scope.EXPERIMENT,
+    description="Elixir: in an experiment that is not finished, the runs of a network are equally long, so that it can "
+    "be resumed",
+    manual_fix="take the invocations beyond the shortest run away by hand, with their embeddings, and resume then: mix "
+    "experiment.resume with the experiment's id",
+    generation=ELIXIR.key,
+)
+def run_lockstep(context: RuleContext) -> Iterator[Finding]:
+    """The tool goes on after the shortest run, and stops at its UNIQUE constraint where another run is longer.
+
+    It makes a run that is missing first, so that is one of no invocation.
+    """
+    if not context.unfinished():
+        raise NotApplicable("the experiment is finished, so it need not be resumed")
+    lengths: dict[str, list[int]] = {}
+    count = 0
+    for network, length in context.db.execute(
+        "SELECT network, (SELECT coalesce(max(sequence_number) + 1, 0) FROM invocation WHERE run_id = r.id "
+        "AND typeof(sequence_number) = 'integer') FROM run r WHERE r.experiment_id = :experiment ORDER BY r.id",
+        context.params,
+    ):
+        lengths.setdefault(str(network), []).append(int(length))
+        count += 1
+    context.examined(count, "run")
+    wanted = runs_of_network(context)
+    for network, those in lengths.items():
+        missing = max(0, wanted - len(those))
+        shortest = 0 if missing else min(those)
+        longer = sum(each > shortest for each in those)
+        if not longer:
+            continue
+        params = context.params | {"network": network, "shortest": shortest}
+        surplus = [row_id for (row_id,) in context.db.execute(SURPLUS, params)]
+        name = shown(as_list(network) or network)
+        if missing:
+            text = (
+                f"{plural(missing, 'run')} of {name} {verb(missing)} missing beside {longer:,} of up to {max(those):,} "
+            )
+            text += "invocations, so the experiment cannot be resumed"
+        else:
+            have = f"{verb(longer, 'has', 'have')} more invocations than the shortest: up to {max(those):,}"
+            text = f"{longer:,} of {plural(len(those), 'run')} of {name} {have} and not {shortest:,}, "
+            text += "so the experiment cannot be resumed"
+        yield context.finding(text, table="invocation", ids=surplus)
+
+
+def runs_of_network(context: RuleContext) -> int:
+    """How many runs the experiment asks for of each network; 0 where that is unknown (see experiment-config)."""
+    prompts, number = configuration(context, "prompts", "num_runs") or (None, None)
+    if problem("prompts", prompts) or problem("num_runs", number) or not is_seed(number):
+        return 0
+    return len(as_list(prompts)) * int(str(number))

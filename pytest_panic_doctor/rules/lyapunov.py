@@ -1,0 +1,310 @@
+"""Rules about Lyapunov results, which only the Elixir generation of the research tool has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt
+
+import numpy as np
+
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.elixir_generation import ELIXIR
+from pytest_panic_doctor.database.elixir_payload import decode_lyapunov
+from pytest_panic_doctor.database.json_columns import load_json
+from pytest_panic_doctor.database.room import VALUE_COPIES
+from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.formatting import plural, verb
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.experiment import SHOWN, shown
+from pytest_panic_doctor.topology.lyapunov import LEAST_DISTANCE, LEAST_RUNS, LEAST_STEPS, Lyapunov, fit_line, lyapunov
+from pytest_panic_doctor.topology.payload import PayloadError
+from pytest_panic_doctor.topology.threads import one_thread
+
+TABLE = "lyapunovresult"
+TOLERANCE = 1e-6
+"""Within which two curves, or two exponents, are the same: of the value itself where that is more than 1."""
+
+LEAST_VARIANCE = 1e-9
+"""Where the logarithms of a curve vary less, how well a line fits them is rounding alone."""
+
+AGAIN = "let the research tool compute them all again: mix experiment.resume --force with the experiment's id"
+
+Place = tuple[str, str]
+"""The network, as its runs spell it, and the prompt that a result is of."""
+
+
+@rule(
+    "orphan-lyapunov",
+    scope=Scope.DATABASE,
+    description="Elixir: every Lyapunov result belongs to an experiment, and is by one of its embedding models",
+    manual_fix="delete the row, once it is known that its experiment is gone",
+    generation=ELIXIR.key,
+)
+def orphan_lyapunov(context: RuleContext) -> Iterator[Finding]:
+    """Results that no item of the other rules is about."""
+    require_table(context)
+    context.examined(context.scalar(f"SELECT count(*) FROM {TABLE}"), TABLE)
+    yield from context.finding_for_rows(
+        Rows(TABLE, f"SELECT id FROM {TABLE} l WHERE NOT EXISTS (SELECT 1 {OWNER})"),
+        lambda count: f"{plural(count, 'Lyapunov result')} {verb(count)} of an experiment that does not exist",
+    )
+    yield from context.finding_for_rows(
+        Rows(
+            TABLE,
+            f"SELECT id FROM {TABLE} l WHERE EXISTS (SELECT 1 {OWNER} AND CASE WHEN json_valid(e.embedding_models) "
+            "THEN json_type(e.embedding_models) = 'array' AND l.embedding_model NOT IN "
+            "(SELECT value FROM json_each(e.embedding_models)) ELSE 0 END)",
+        ),
+        lambda count: (
+            f"{plural(count, 'Lyapunov result')} {verb(count)} by an embedding model that the experiment does not use"
+        ),
+    )
+
+
+OWNER = "FROM experimentconfig e WHERE e.id = l.experiment_id"
+
+
+def require_table(context: RuleContext) -> None:
+    """Raise `NotApplicable` where the file's schema is older than Lyapunov results."""
+    if not context.db.execute(f"PRAGMA table_info({TABLE})").fetchone():
+        raise NotApplicable("the file has no table of Lyapunov results (see schema)")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of the subject's experiment and model."""
+
+    id: str
+    place: Place
+    data: object
+
+
+def stored(context: RuleContext) -> list[Stored]:
+    """The results of the subject, in the order of their ids; each is a few hundred bytes."""
+    require_table(context)
+    found = context.db.execute(
+        f"SELECT id, network, prompt, lyapunov_data FROM {TABLE} WHERE experiment_id = :experiment "
+        "AND embedding_model = :model ORDER BY id",
+        context.params,
+    )
+    return [Stored(row_id, (str(network), str(prompt)), data) for row_id, network, prompt, data in found]
+
+
+def runs_of(context: RuleContext) -> dict[Place, dict[str, int]]:
+    """How many embeddings by the model each run has that has any, by network and prompt."""
+    found: dict[Place, dict[str, int]] = {}
+    for run, network, prompt, count in context.db.execute(
+        "SELECT r.id, r.network, r.initial_prompt, count(*) FROM run r JOIN invocation i ON i.run_id = r.id "
+        "JOIN embedding e ON e.invocation_id = i.id AND e.embedding_model = :model "
+        "WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
+        context.params,
+    ):
+        found.setdefault((str(network), str(prompt)), {})[run] = count
+    return found
+
+
+def has_result(runs: Mapping[str, int]) -> bool:
+    """Whether the research tool has a result for runs with so many embeddings."""
+    return len(runs) >= LEAST_RUNS and min(runs.values()) >= LEAST_STEPS
+
+
+def named(place: Place) -> str:
+    """A network and a prompt, for a sentence."""
+    models = load_json(place[0])
+    return f"{shown(models if isinstance(models, list) else place[0])}, prompt {place[1][:SHOWN]!r}"
+
+
+@rule(
+    "lyapunov-missing",
+    scope=Scope.EXPERIMENT_MODEL,
+    description="Elixir: each network and prompt with two runs or more of two embeddings or more has one Lyapunov "
+    "result, and no other has one",
+    manual_fix=AGAIN,
+    generation=ELIXIR.key,
+)
+def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
+    """The results that the runs ask for, against those that are there."""
+    there = stored(context)
+    model = str(context.subject.embedding_model)
+    if to_come := context.unfinished():
+        raise NotApplicable(f"the research tool computes all Lyapunov results at the end: {to_come}")
+    if not there and context.retired(model):
+        raise NotApplicable(f"no row of the whole file is by {model} (see embedding-model)")
+    asked = {place for place, runs in runs_of(context).items() if has_result(runs)}
+    if not there and asked and (before := completed_before(context)):
+        raise NotApplicable(before)
+    context.examined(len(there) + len(asked - {each.place for each in there}), TABLE)
+    experiment = [str(context.subject.experiment)]
+    by_place: dict[Place, list[str]] = {place: [] for place in sorted(asked)}
+    for each in there:
+        by_place.setdefault(each.place, []).append(each.id)
+    for place, ids in by_place.items():
+        if not ids:
+            text = f"there is no Lyapunov result for {named(place)}"
+            yield context.finding(text, table="experimentconfig", ids=experiment, count=1)
+        elif place not in asked:
+            few = f"fewer than {LEAST_RUNS} runs with {LEAST_STEPS} embeddings or more"
+            yield context.finding(f"there is a Lyapunov result for {named(place)}, of {few}", table=TABLE, ids=ids)
+        elif len(ids) > 1:
+            text = f"there are {len(ids):,} Lyapunov results instead of 1 for {named(place)}"
+            yield context.finding(text, table=TABLE, ids=ids)
+
+
+def completed_before(context: RuleContext) -> str:
+    """Why an experiment has no result at all: it was complete before the tool had any; empty where it was not.
+
+    Times compare as texts, to the second.
+    """
+    table = context.generation.table(TABLE)
+    since = context.generation.migrated_at(context.db, table.since) if table else ""
+    done = context.db.execute("SELECT completed_at FROM experimentconfig WHERE id = :experiment", context.params)
+    (completed,) = done.fetchone()
+    if not since or str(completed)[: len(since)] >= since:
+        return ""
+    return "the experiment was completed before the research tool computed Lyapunov results"
+
+
+@rule(
+    "lyapunov-valid",
+    scope=Scope.EXPERIMENT_MODEL,
+    description="Elixir: each Lyapunov result reads, its curve has a finite distance for each step, and its numbers "
+    "fit each other",
+    manual_fix=AGAIN,
+    expensive=True,
+    generation=ELIXIR.key,
+)
+def lyapunov_valid(context: RuleContext) -> Iterator[Finding]:
+    """Each result by itself."""
+    rows = stored(context)
+    context.examined(len(rows), TABLE)
+    for each in rows:
+        result, wrong = read(each.data)
+        if wrong := wrong or (wrong_numbers(result) if result else []):
+            text = f"the Lyapunov result for {named(each.place)} is not valid: it {'; it '.join(wrong)}"
+            yield context.finding(text, table=TABLE, ids=[each.id])
+
+
+def read(data: object) -> tuple[Lyapunov | None, list[str]]:
+    """A result as it is stored, and where it does not read, why, as clauses that follow «it»."""
+    if not isinstance(data, bytes):
+        return None, ["is NULL" if data is None else "is not a blob"]
+    try:
+        return decode_lyapunov(data), []
+    except PayloadError as error:
+        return None, [str(error)]
+
+
+def wrong_numbers(result: Lyapunov) -> list[str]:
+    """What is wrong with a result that reads, as clauses that follow «it»."""
+    curve, fit = result.divergence_curve, result.r_squared
+    found = []
+    if not (np.isfinite(curve).all() and (curve >= 0).all()):
+        found.append("has a curve with a distance that is negative or not finite")
+    if len(curve) != result.num_timesteps or len(curve) < LEAST_STEPS:
+        found.append(f"has a curve of {len(curve):,} steps, and num_timesteps is {result.num_timesteps:,}")
+    runs = (1 + isqrt(1 + 8 * result.num_pairs)) // 2
+    if runs < LEAST_RUNS or runs * (runs - 1) // 2 != result.num_pairs:
+        found.append(f"has {plural(result.num_pairs, 'pair')} of runs, which no number of runs makes")
+    if fit is not None and not (np.isfinite(fit) and fit <= 1 + TOLERANCE):
+        found.append(f"has an r_squared of {fit}")
+    if not found and not same(result.exponent, fit_line(np.log(np.maximum(curve, LEAST_DISTANCE)))[0]):
+        found.append(f"has an exponent of {result.exponent:.6g}, which is not the slope of its curve's logarithm")
+    return found
+
+
+def same(one: float, other: float) -> bool:
+    """Whether two numbers are the same to `TOLERANCE`; one that is not finite is never."""
+    return bool(np.isclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)) and bool(np.isfinite(one))
+
+
+@rule(
+    "lyapunov-current",
+    scope=Scope.EXPERIMENT_MODEL,
+    description="Elixir: each Lyapunov result is that of the embeddings that are stored now",
+    manual_fix=AGAIN,
+    expensive=True,
+    generation=ELIXIR.key,
+)
+def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
+    """Each result against the one that is computed anew, as the research tool defines it."""
+    rows = stored(context)
+    if rows and (to_come := context.unfinished()):
+        raise NotApplicable(f"the research tool computes all Lyapunov results again at the end: {to_come}")
+    groups = runs_of(context)
+    unknown: list[str] = []
+    why: Mapping[str, str] = {}
+    count = 0
+    for each in rows:
+        result, _ = read(each.data)
+        runs = groups.get(each.place, {})
+        if result is None or not has_result(runs):
+            continue
+        count += 1
+        found, blocked = computed(context, each.place, list(runs))
+        if found is None:
+            unknown.append(each.id)
+            why = why or blocked
+        elif clause := difference(result, found):
+            text = f"the Lyapunov result for {named(each.place)} is stale: {clause}"
+            yield context.finding(text, table=TABLE, ids=[each.id])
+    if not count:
+        raise NotApplicable("there is no Lyapunov result that reads (see lyapunov-missing, lyapunov-valid)")
+    context.examined(count, TABLE)
+    if unknown:
+        text = f"whether {plural(len(unknown), 'Lyapunov result')} {verb(len(unknown))} current is unknown: "
+        text += "; ".join(why.values())
+        yield context.finding(text, table=TABLE, ids=unknown, blocked_by=why)
+
+
+def computed(context: RuleContext, place: Place, runs: Sequence[str]) -> tuple[Lyapunov | None, Mapping[str, str]]:
+    """The result of the runs' embeddings, or what blocks it, by rule; raises `TooLarge` where they do not fit."""
+    experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
+    known = ("width", experiment, model)
+    if known not in context.memo:
+        context.memo[known] = clouds.vector_width(context.db, experiment, model)
+    width: int = context.memo[known]  # type: ignore[assignment]
+    trajectories = []
+    size = 0
+    for run in runs:
+        cloud = clouds.load_cloud(context.db, run, model, context.kind(), width, context.space)
+        if not cloud.complete:
+            return None, {name: f"in run {run}, {clause}" for name, clause in cloud.blocks.items()}
+        if len(cloud.points) < LEAST_STEPS:
+            few = plural(len(cloud.points), "embedding")
+            return None, {"embedding-type": f"run {run} has {few} of the model's own type (embedding-type)"}
+        size += 2 * cloud.points.nbytes
+        if VALUE_COPIES * size > context.space.bytes:
+            raise context.space.too_large(f"the embeddings of {named(place)}", size, context.space.value)
+        trajectories.append(cloud.points)
+    with one_thread():
+        return lyapunov(trajectories), {}
+
+
+def difference(stored_result: Lyapunov, found: Lyapunov) -> str:
+    """How a result differs from the one that the embeddings make, as a clause; empty where it does not."""
+    for noun, one, other in (
+        ("pairs of runs", stored_result.num_pairs, found.num_pairs),
+        ("steps", stored_result.num_timesteps, found.num_timesteps),
+    ):
+        if one != other:
+            return f"it is of {one:,} {noun}, and the embeddings are of {other:,}"
+    curve, now = stored_result.divergence_curve, found.divergence_curve
+    if len(curve) != len(now):
+        return f"its curve has {len(curve):,} steps, and the embeddings have {len(now):,}"
+    wrong = ~np.isclose(curve, now, rtol=TOLERANCE, atol=TOLERANCE)
+    if wrong.any():
+        apart = np.abs(curve - now).max()
+        return f"{int(wrong.sum()):,} of {len(now):,} distances of its curve differ, by {apart:.3g} at most"
+    if not same(stored_result.exponent, found.exponent):
+        return f"its exponent is {stored_result.exponent:.6g}, and that of the embeddings {found.exponent:.6g}"
+    return difference_of_fit(stored_result, found)
+
+
+def difference_of_fit(stored_result: Lyapunov, found: Lyapunov) -> str:
+    """The same for how well the line fits, where the logarithms vary by more than rounding."""
+    varies = float(np.log(np.maximum(found.divergence_curve, LEAST_DISTANCE)).var()) > LEAST_VARIANCE
+    one, other = stored_result.r_squared, found.r_squared
+    if not varies or other is None or (one is not None and same(one, other)):
+        return ""
+    return f"its r_squared is {'nil' if one is None else f'{one:.6g}'}, and that of the embeddings {other:.6g}"
