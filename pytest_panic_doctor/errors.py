@@ -16,7 +16,7 @@ reason why the item failed or was skipped. The tree, with the module of each exc
         RepairError              repair.journal.errors
             RepairFailed         repair.journal.errors
             RepairRefused        repair.journal.errors
-                NotHere          repair.journal.restore
+                NothingToRestore repair.journal.restore
         TooLarge                 database.room
         Unreadable               database.connection
 """

@@ -22,7 +22,7 @@ from pytest_panic_doctor.report.trim import trim_report
 from pytest_panic_doctor.session.foreign_hooks import locate_engine
 from pytest_panic_doctor.session.item_reports import FIXED, STATES, agree
 from pytest_panic_doctor.session.items import ACCEPTANCE
-from pytest_panic_doctor.session.selection import nothing_chosen
+from pytest_panic_doctor.session.selection import explain_empty_selection
 from pytest_panic_doctor.topology.engines import describe_substitute
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class ControllerPlugin:
             # There are more shards than items to split: this shard has nothing to do, which is no failure.
             session.exitstatus = pytest.ExitCode.OK
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-            self.notes += nothing_chosen(self.config, self.examination.rules)
+            self.notes += explain_empty_selection(self.config, self.examination.rules)
         self._find_doubts()
         session.exitstatus = self.exit_status(session.exitstatus)
         ended_well = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)

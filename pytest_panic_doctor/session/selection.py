@@ -33,23 +33,23 @@ def selection_arguments(config: pytest.Config, database: Path) -> tuple[str, ...
     return tuple(map(typed, words))
 
 
-KEPT = ("-c", "--config-file", "--rootdir", "-p", "-o", "--override-ini", "--confcutdir")
+PYTEST_OPTIONS = ("-c", "--config-file", "--rootdir", "-p", "-o", "--override-ini", "--confcutdir")
 """Options of pytest that set its folder and its code; a command that is shown repeats them."""
 
 
-def kept(args: Iterable[object]) -> Iterator[str]:
-    """Yield the words of a command line that are options of `KEPT`, with their values, quoted for a shell."""
+def pytest_options(args: Iterable[object]) -> Iterator[str]:
+    """Yield the words of a command line that are options of `PYTEST_OPTIONS`, with their values, quoted for a shell."""
     words = iter(map(str, args))
     for word in words:
         flag, equals, _ = word.partition("=")
-        if flag in KEPT and not equals:
+        if flag in PYTEST_OPTIONS and not equals:
             if (value := next(words, None)) is not None:
                 yield from (word, typed(value))
-        elif flag in KEPT[1:] or (word[:2] in KEPT and word[:2] != "--"):
+        elif flag in PYTEST_OPTIONS[1:] or (word[:2] in PYTEST_OPTIONS and word[:2] != "--"):
             yield typed(word)
 
 
-def nothing_chosen(config: pytest.Config, rules: Collection[str]) -> Iterator[str]:
+def explain_empty_selection(config: pytest.Config, rules: Collection[str]) -> Iterator[str]:
     """Yield a sentence for each of -m and -k that matches no item, with the rule that may have been meant."""
     for flag, value in (("-m", config.option.markexpr), ("-k", config.option.keyword)):
         words = [word for word in re.findall(r"[\w-]+", value) if word not in ("and", "or", "not")]

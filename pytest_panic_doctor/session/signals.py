@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """The signals that end a session, as far as the platform has them."""
 
-LONGEST = 10.0
+GRACE_PERIOD = 10.0
 """Seconds after the first signal during which a second one is ignored; later the default action ends the process."""
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
@@ -42,7 +42,7 @@ class TerminationSignals:
         if self._asked is None:
             self._asked = time.monotonic()
             raise KeyboardInterrupt(signal.Signals(number).name)
-        if time.monotonic() - self._asked > LONGEST:
+        if time.monotonic() - self._asked > GRACE_PERIOD:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

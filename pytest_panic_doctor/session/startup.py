@@ -30,7 +30,7 @@ from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
 from pytest_panic_doctor.session.foreign_hooks import embed, locate_engine
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
-from pytest_panic_doctor.session.selection import kept, selection_arguments
+from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
 
@@ -153,7 +153,7 @@ def examine(config: pytest.Config, settings: Settings, rules: list[Rule]) -> Exa
     examination = from_database(settings, rules, len(config.getoption("tx", None) or ()))
     examination.written = written
     examination.chosen_by = selection_arguments(config, settings.database)
-    examination.program = " ".join((invoked_command(), *kept(config.invocation_params.args)))
+    examination.program = " ".join((invoked_command(), *pytest_options(config.invocation_params.args)))
     examination.distributes = config.pluginmanager.hasplugin("xdist")
     return examination
 

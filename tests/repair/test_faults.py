@@ -49,7 +49,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
         monkeypatch.setattr(selection, bound, 12)
     monkeypatch.setattr(transaction, "CONTENDED", locks.WritePacing(write_for=0.0, yield_for=0.0))
-    monkeypatch.setattr(transaction, "AGAIN", (0.0, 0.001))
+    monkeypatch.setattr(transaction, "RETRY_DELAY", (0.0, 0.001))
 
 
 def remove(path: Path, connection: type[sqlite3.Connection]) -> None:

@@ -374,7 +374,7 @@ def test_lost_worker_is_settled_by_the_next_one(
     before = small_database.dump()
     with pytest.raises(KeyboardInterrupt):
         lost.quarantine("orphan-run", Subject(), ORPHANS)
-    lost._transactor._drop()
+    lost._transactor._close_connections()
     repair = writer.quarantine("orphan-run", Subject(), ORPHANS)
     assert repair is not None
     assert [(each.id, each.rows) for each in repairs(small_database.path)] == [(repair.id, 20)]

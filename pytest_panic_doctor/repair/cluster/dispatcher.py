@@ -87,7 +87,7 @@ class Dispatcher:
         self.submitted: dict[str, SubmittedTask] = {}
         self._jobs: dict[Pair, Job] = {}
         self._urgent: deque[Job] = deque()
-        self._ahead: deque[tuple[str, Subject]] = deque()
+        self._planned: deque[tuple[str, Subject]] = deque()
         self._scans: Mapping[str, Sequence[Subject]] = {}
         self._scanned: set[str] = set()
         self._blocked: dict[tuple[str | None, str | None], list[tuple[str, Subject]]] = {}
@@ -149,24 +149,24 @@ class Dispatcher:
     def _step(self) -> None:
         while not self._inbox.empty():
             missing, self._scans = self._inbox.get()
-            self._ahead.extend((MISSING, subject) for subject in missing)
+            self._planned.extend((MISSING, subject) for subject in missing)
         for request in self.requests.pending():
-            self._ordered(request)
+            self._on_request(request)
         if answer := self.client.receive(POLL if self._idle() else 0):
             self._on_result(answer)
         self._track_nodes()
-        if not self._idle() and (job := self._next()):
+        if not self._idle() and (job := self._next_job()):
             self._launch(job)
 
     def _idle(self) -> bool:
         """Return whether to block: there is no submitted result, no request and no free capacity."""
-        if self.client.busy or not (self._urgent or self._ahead):
+        if self.client.busy or not (self._urgent or self._planned):
             return True
         return not packing.has_room(
             [submitted_task.resources for submitted_task in self.submitted.values()], self.client.nodes
         )
 
-    def _ordered(self, request: DiagramRequest) -> None:
+    def _on_request(self, request: DiagramRequest) -> None:
         job = Job(request.rule, request.subject)
         if job.pair in self._jobs:
             self._jobs[job.pair].requests.append(request.key)
@@ -176,12 +176,12 @@ class Dispatcher:
         self._urgent.append(job)
         if request.rule in self._scans and request.rule not in self._scanned:
             self._scanned.add(request.rule)
-            self._ahead.extend((request.rule, subject) for subject in self._scans[request.rule])
+            self._planned.extend((request.rule, subject) for subject in self._scans[request.rule])
 
-    def _next(self) -> Job | None:
+    def _next_job(self) -> Job | None:
         if self._urgent:
             return self._urgent.popleft()
-        rule, subject = self._ahead.popleft()
+        rule, subject = self._planned.popleft()
         job = Job(rule, subject)
         if job.pair in self._jobs or job.pair in self._failed or (rule, job.pair) in self._done:
             return None
@@ -208,7 +208,7 @@ class Dispatcher:
         except sqlite3.DatabaseError as error:
             self._finish(job, RepairFailed(self.database.describe_error(error)))
         else:
-            self._send(job, seen)
+            self._submit(job, seen)
 
     def _block(self, job: Job, blocked: RepairFailed) -> None:
         """Handle a cloud that cannot be computed now.
@@ -223,7 +223,7 @@ class Dispatcher:
         aside = self._blocked.setdefault((job.subject.experiment, job.subject.embedding_model), [])
         aside.append((job.rule, job.subject))
 
-    def _send(self, job: Job, seen: DiagramSnapshot) -> None:
+    def _submit(self, job: Job, seen: DiagramSnapshot) -> None:
         before = seen.before
         fingerprint, failure = self._failed.get(job.pair, ("", None))
         if failure and fingerprint == before.fingerprint:
@@ -231,16 +231,16 @@ class Dispatcher:
             return
         if job.requests:
             # The embeddings of this one are whole: if others of its kind were set aside, they may be by now.
-            self._ahead.extend(self._blocked.pop((job.subject.experiment, job.subject.embedding_model), ()))
+            self._planned.extend(self._blocked.pop((job.subject.experiment, job.subject.embedding_model), ()))
         with one_thread():
             merged = merge(seen.cloud.points)
         distinct = len(merged.points)
         engine = would_compute(self.compute_options.engine, self.compute_options.max_dim)
         need = estimate.memory(distinct, engine, merged.points.nbytes)
         memory = max(job.memory, packing.memory_request(need))
-        left = len(self.submitted) + len(self._urgent) + len(self._ahead) + 1
+        left = len(self.submitted) + len(self._urgent) + len(self._planned) + 1
         ask = ResourceRequest(
-            packing.threads_for(self.client.nodes, left), min(memory, self._most()), merged.points.nbytes
+            packing.threads_for(self.client.nodes, left), min(memory, self._memory_limit()), merged.points.nbytes
         )
         order = TaskSpec(
             f"{before.target.run} {before.target.model}",
@@ -256,7 +256,7 @@ class Dispatcher:
         self.submitted[key] = SubmittedTask(job, before, distinct, merged.tolerance, ask, datetime.now())
         self.client.submit(key, order, merged.points)
 
-    def _most(self) -> int:
+    def _memory_limit(self) -> int:
         """Return the bytes that one task can be given."""
         return min(packing.largest_memory(self.client.nodes), self.compute_options.most_memory or 1 << 62)
 
@@ -269,7 +269,7 @@ class Dispatcher:
         if kind == "done":
             self._write(submitted_task, header, Diagram(tuple(bars)))
         elif kind == "lost":
-            self._lost(submitted_task, str(header["text"]))
+            self._on_task_lost(submitted_task, str(header["text"]))
         elif kind == "broken":
             happened = f"{submitted_task.description}: its task ended with «{header['text']}»"
             advice = "install the same pytest-panic-doctor, with its engine, on every node of the cluster"
@@ -310,7 +310,7 @@ class Dispatcher:
         if written:
             self._finish(job, done)
         else:
-            self._look_again(job, submitted_task.before)
+            self._retry(job, submitted_task.before)
 
     def _rewrite(self, job: Job, seen: DiagramSnapshot, payload: bytes) -> None:
         self.requests.record(job.rule, job.subject, recompute.REWRITTEN)
@@ -322,9 +322,9 @@ class Dispatcher:
         if written:
             self._finish(job, recompute.REWRITTEN)
         else:
-            self._look_again(job, seen.before)
+            self._retry(job, seen.before)
 
-    def _look_again(self, job: Job, before: Precondition) -> None:
+    def _retry(self, job: Job, before: Precondition) -> None:
         """Retry a job whose embeddings or diagrams were changed during its computation."""
         job.changes += 1
         if job.changes == recompute.TRIES:
@@ -332,7 +332,7 @@ class Dispatcher:
         else:
             self._urgent.append(job)
 
-    def _lost(self, submitted_task: SubmittedTask, how: str) -> None:
+    def _on_task_lost(self, submitted_task: SubmittedTask, how: str) -> None:
         job = submitted_task.job
         job.lost.append(how)
         if len(job.lost) <= RETRIES:
@@ -345,7 +345,7 @@ class Dispatcher:
         self._finish(job, failure, submitted_task.before)
 
     def _on_out_of_memory(self, submitted_task: SubmittedTask, failure: ComputationFailed) -> None:
-        most = self._most()
+        most = self._memory_limit()
         if submitted_task.resources.memory < most:
             submitted_task.job.memory = min(most, 2 * submitted_task.resources.memory)
             self._urgent.append(submitted_task.job)

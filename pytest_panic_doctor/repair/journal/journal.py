@@ -149,7 +149,7 @@ class Journal:
             if found and found < SCHEMA_VERSION:
                 self._migrate()
             if not self.connection.execute("SELECT EXISTS (SELECT 1 FROM witnesses)").fetchone()[0]:
-                self.remember()
+                self.record_witnesses()
         except BaseException:
             self.connection.close()
             raise
@@ -184,7 +184,7 @@ class Journal:
                 self.connection.execute("ROLLBACK")
             raise
 
-    def remember(self) -> None:
+    def record_witnesses(self) -> None:
         """Store the ids that identify this database."""
         identity.record_witnesses(self.connection)
 

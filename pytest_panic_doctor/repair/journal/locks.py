@@ -191,7 +191,7 @@ class WriteLock:
             self._lock.release()
 
 
-def next_pause(now: float, ended: float, rested: float, manners: WritePacing) -> tuple[float, float]:
+def next_pause(now: float, ended: float, rested: float, pacing: WritePacing) -> tuple[float, float]:
     """Decide whether other programs are given time to write before the next transaction.
 
     All times are monotonic seconds. A time that lies in the future is from before a reboot.
@@ -200,13 +200,13 @@ def next_pause(now: float, ended: float, rested: float, manners: WritePacing) ->
         now: The current time.
         ended: The end of the last transaction of any worker.
         rested: The end of the last pause.
-        manners: How long to write, and how long to pause.
+        pacing: How long to write, and how long to pause.
 
     Returns:
         (seconds to wait, end of the last pause).
     """
-    if now < ended or now < rested or now - ended >= manners.yield_for:
+    if now < ended or now < rested or now - ended >= pacing.yield_for:
         return 0.0, now
-    if now - rested < manners.write_for:
+    if now - rested < pacing.write_for:
         return 0.0, rested
-    return manners.yield_for, now + manners.yield_for
+    return pacing.yield_for, now + pacing.yield_for

@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefuse
 from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import WriteLock, resolve
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps
-from pytest_panic_doctor.repair.journal.transaction import ATTEMPT, LOCK_TIMEOUT
+from pytest_panic_doctor.repair.journal.transaction import ATTEMPT_TIMEOUT, LOCK_TIMEOUT
 
 MARGIN = 64 * 2**20
 """Bytes that stay free for SQLite's rollback journal or WAL and for other programs."""
@@ -202,7 +202,7 @@ def _recover(database: Path, connection: sqlite3.Connection) -> list[int]:
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     journal = Journal(database, encoding, LOCK_TIMEOUT / 6, sqlite3.Connection)
     try:
-        journal.remember()
+        journal.record_witnesses()
         steps = recover_open_steps(journal)
         rows = journal.connection.execute(
             f"SELECT DISTINCT repair FROM steps WHERE id IN ({', '.join('?' * len(steps))}) ORDER BY 1", steps
@@ -217,7 +217,7 @@ def _checkpoint(database: Path, connection: sqlite3.Connection) -> list[int]:
     if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         # A passive checkpoint keeps nobody waiting; truncating does, so it gets the little that is left, and no time.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        connection.execute(f"PRAGMA busy_timeout = {int(ATTEMPT * 1000)}").fetchall()
+        connection.execute(f"PRAGMA busy_timeout = {int(ATTEMPT_TIMEOUT * 1000)}").fetchall()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return []
 

@@ -27,7 +27,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RecordedChange:
     """One row that a step changes.
 
     Attributes:
@@ -51,7 +51,7 @@ class Change:
     present: int | None
 
 
-def changes(journal: Journal, step: int, table: Table) -> Iterator[list[Change]]:
+def changes(journal: Journal, step: int, table: Table) -> Iterator[list[RecordedChange]]:
     """Yield the changes of one step to one table, in lists of at most `SEAL_BATCH`.
 
     The present row is found by its id, not by its rowid: VACUUM may renumber rowids, and SQLite reuses the rowid of a
@@ -62,7 +62,7 @@ def changes(journal: Journal, step: int, table: Table) -> Iterator[list[Change]]
     same = "t.id = c.key AND t.id = c.key COLLATE BINARY"
     while True:
         found = [
-            Change(*row)
+            RecordedChange(*row)
             for row in journal.connection.execute(
                 f"SELECT c.id, c.step, c.table_name, c.row, c.layout, c.before, c.after, coalesce("
                 f" (SELECT {rowid} FROM db.{name} t WHERE {rowid} = c.row AND t.id IS c.key COLLATE BINARY),"
@@ -83,7 +83,7 @@ def tables_of(journal: Journal, step: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def states(journal: Journal, table: Table, found: list[Change]) -> list[State]:
+def states(journal: Journal, table: Table, found: list[RecordedChange]) -> list[State]:
     """Return the present state of each row, according to its digest."""
     now = journal.digests_now(table, [change.present for change in found if change.present is not None])
     known = []

@@ -16,7 +16,7 @@ from pytest_panic_doctor.repair.journal import seals, verification
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import resolve
-from pytest_panic_doctor.repair.journal.recovery import Change, State, changes, states, tables_of
+from pytest_panic_doctor.repair.journal.recovery import RecordedChange, State, changes, states, tables_of
 from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH, Layout
 from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, quote, table_digests, writable
@@ -25,7 +25,7 @@ from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
 from pytest_panic_doctor.repair.journal.verification import SHOWN
 
 
-class NotHere(RepairRefused):
+class NothingToRestore(RepairRefused):
     """Nothing of a repair can be restored: the file has none of its changes, or the journal no intact row.
 
     An undo of all repairs reports this and continues with the next repair.
@@ -33,7 +33,7 @@ class NotHere(RepairRefused):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TableChanges:
     """The changes of one step to one table; only rowids, so that a million rows take a few megabytes.
 
     Attributes:
@@ -54,7 +54,7 @@ class Part:
 
 
 @dataclass
-class Sorted:
+class SortedRows:
     """The rows of a repair, by what an undo does with them.
 
     Attributes:
@@ -63,7 +63,7 @@ class Sorted:
         stay: The names of the rows that are left as they are.
     """
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[TableChanges] = field(default_factory=list)
     before: int = 0
     stay: list[str] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ def detach(database: sqlite3.Connection) -> None:
         database.execute("DETACH journal")
 
 
-def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
+def restore_rows(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
     """Restore the rows of a repair; the work of one transaction.
 
     Args:
@@ -88,7 +88,7 @@ def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
 
     Raises:
         RepairRefused: A before-image is damaged or a row has changed, and `intact` is false.
-        NotHere: No row can be restored.
+        NothingToRestore: No row can be restored.
     """
     journal = step.journal
     damage = verification.repair(journal, repair.id)
@@ -98,8 +98,10 @@ def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
     stay[:] = [*damage.ids, *found.stay]
     if not found.parts:
         if stay:
-            raise NotHere(f"Of repair {repair.id} nothing can be put back: {count(len(stay))} ({named(stay)}).")
-        raise NotHere(
+            raise NothingToRestore(
+                f"Of repair {repair.id} nothing can be put back: {count_rows(len(stay))} ({list_ids(stay)})."
+            )
+        raise NothingToRestore(
             f"Repair {repair.id} ({repair.rule}) is not in {resolve(journal.database).name} as it is now: "
             "its rows are as "
             "they were before it, as in an older copy; there was nothing to undo."
@@ -115,13 +117,13 @@ def put_back(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
     return number
 
 
-def _sort(journal: Journal, database: sqlite3.Connection, repair: Repair, bad: set[int], intact: bool) -> Sorted:
+def _sort(journal: Journal, database: sqlite3.Connection, repair: Repair, bad: set[int], intact: bool) -> SortedRows:
     """Sort all rows of a repair by their present state.
 
     Raises:
         RepairRefused: A row cannot be restored, and `intact` is false.
     """
-    result = Sorted()
+    result = SortedRows()
     for table, layout, found in _found(journal, database, repair, bad):
         _check_columns(table, layout)
         known = list(zip(found, states(journal, table, found), strict=True))
@@ -141,7 +143,9 @@ def _sort(journal: Journal, database: sqlite3.Connection, repair: Repair, bad: s
     return result
 
 
-def _check_place(journal: Journal, repair: Repair, table: Table, layout: Layout | None, found: list[Change]) -> None:
+def _check_place(
+    journal: Journal, repair: Repair, table: Table, layout: Layout | None, found: list[RecordedChange]
+) -> None:
     """Check that no later repair depends on these rows, and that no other rows have taken their unique values.
 
     Raises:
@@ -155,7 +159,7 @@ def _check_place(journal: Journal, repair: Repair, table: Table, layout: Layout 
     gone = [change for change in found if change.after is None]
     if gone and layout is not None:
         for columns in _unique(journal.connection, table):
-            taken = _taken(journal, table, layout, gone, columns)
+            taken = _unique_conflicts(journal, table, layout, gone, columns)
             if taken:
                 names = " and ".join(name for name, _ in columns)
                 reason = f"cannot come back, for other rows have the same {names} now"
@@ -164,7 +168,7 @@ def _check_place(journal: Journal, repair: Repair, table: Table, layout: Layout 
 
 def _found(
     journal: Journal, database: sqlite3.Connection, repair: Repair, bad: set[int]
-) -> Iterator[tuple[Table, Layout | None, list[Change]]]:
+) -> Iterator[tuple[Table, Layout | None, list[RecordedChange]]]:
     """Yield the changes of a repair, the last step first, without the changes that are `bad`."""
     steps = journal.connection.execute(
         "SELECT id FROM steps WHERE repair = ? AND status NOT IN ('intended', 'abandoned') ORDER BY id DESC",
@@ -188,9 +192,9 @@ def _all_bad(journal: Journal, step: int, table: str, bad: set[int]) -> bool:
     return all(row[0] in bad for row in rows)
 
 
-def _part(table: Table, layout: Layout | None, found: list[Change]) -> Part:
+def _part(table: Table, layout: Layout | None, found: list[RecordedChange]) -> TableChanges:
     left = [change for change in found if change.after is not None]
-    return Part(
+    return TableChanges(
         found[0].step,
         table,
         layout,
@@ -219,8 +223,8 @@ def _unique(connection: sqlite3.Connection, table: Table) -> list[list[tuple[str
     return found
 
 
-def _taken(
-    journal: Journal, table: Table, layout: Layout, gone: list[Change], columns: list[tuple[str, str]]
+def _unique_conflicts(
+    journal: Journal, table: Table, layout: Layout, gone: list[RecordedChange], columns: list[tuple[str, str]]
 ) -> list[int]:
     """Return the changes whose rows would violate a UNIQUE constraint, under its own collations."""
     same = " AND ".join(f"t.{quote(name)} = b.{quote(name)} COLLATE {quote(how)}" for name, how in columns)
@@ -239,7 +243,7 @@ def _refusal(
     later = newest_on(journal.connection, repair.id, found[:SHOWN])
     remedy = f"undo repair {later} first" if later is not None else f"{otherwise} first; nothing was undone"
     ids = ", ".join(_keys(journal, found[:SHOWN])) + (f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else "")
-    return RepairRefused(f"{count(len(found))} of {table.name} {reason} ({ids}): {remedy}.")
+    return RepairRefused(f"{count_rows(len(found))} of {table.name} {reason} ({ids}): {remedy}.")
 
 
 def _keys(journal: Journal, found: list[int]) -> list[str]:
@@ -250,17 +254,17 @@ def _keys(journal: Journal, found: list[int]) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def count(rows: int) -> str:
+def count_rows(rows: int) -> str:
     """Return a number of rows in words: `1 row`, `1,234 rows`."""
     return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
-def named(ids: list[str]) -> str:
+def list_ids(ids: list[str]) -> str:
     """Return a list of ids in words, cut after `SHOWN`."""
     return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")
 
 
-def _record(step: Step, part: Part) -> dict[int, int]:
+def _record(step: Step, part: TableChanges) -> dict[int, int]:
     """Record what the undo does to a part.
 
     Returns:
@@ -282,7 +286,7 @@ def _record(step: Step, part: Part) -> dict[int, int]:
     journal.changed(
         step.number, table.name, ((now, hashes[row]) for row, now in zip(part.left, part.present, strict=True))
     )
-    moved = _moved(journal, table, part.gone)
+    moved = _new_rowids(journal, table, part.gone)
     journal.connection.executemany(
         "INSERT INTO changes (step, table_name, row, key, after, bytes)"
         " SELECT ?, table_name, ?, key, ?, bytes FROM changes WHERE step = ? AND table_name = ? AND row = ?",
@@ -291,7 +295,7 @@ def _record(step: Step, part: Part) -> dict[int, int]:
     return moved
 
 
-def _moved(journal: Journal, table: Table, rows: Iterable[int]) -> dict[int, int]:
+def _new_rowids(journal: Journal, table: Table, rows: Iterable[int]) -> dict[int, int]:
     taken = journal.connection.execute(
         f"SELECT {table.rowid} FROM db.{table.quoted}"
         f" WHERE {table.rowid} IN (SELECT value FROM json_each(?)) ORDER BY 1",
@@ -303,7 +307,7 @@ def _moved(journal: Journal, table: Table, rows: Iterable[int]) -> dict[int, int
     return {row: new for (row,), new in zip(taken, free, strict=True)}
 
 
-def _apply(step: Step, part: Part, moved: dict[int, int]) -> None:
+def _apply(step: Step, part: TableChanges, moved: dict[int, int]) -> None:
     database, table = step.database, part.table
     if part.layout is None:
         step.remove(table, list(part.present))

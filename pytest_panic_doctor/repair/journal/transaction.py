@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 LOCK_TIMEOUT = 60.0
 """Seconds that a step waits in total for other programs and other workers before it fails."""
-ATTEMPT = 0.4
+ATTEMPT_TIMEOUT = 0.4
 """Seconds that one attempt waits for a lock; longer would keep other programs waiting."""
 
-AGAIN = (0.02, 0.1)
+RETRY_DELAY = (0.02, 0.1)
 """Shortest and longest pause between two attempts, in seconds."""
 
 
@@ -62,7 +62,7 @@ class Step:
         """The step that is open now, the last of `numbers`."""
         self.numbers: list[int] = []
         self.repair: int | None = None
-        self.secured = False
+        self.journal_committed = False
 
     def begin(self, repair: int | Intent) -> int:
         """Open the record of a repair; later changes belong to it until the next record is opened.
@@ -83,7 +83,7 @@ class Step:
     def commit_journal(self) -> None:
         """Make the records durable; only then may the transaction be committed."""
         self.journal.commit_step(*self.numbers)
-        self.secured = True
+        self.journal_committed = True
 
     def save_before_images(self, table: Table, rowids: list[int]) -> None:
         """Copy before-images into the record."""
@@ -96,7 +96,7 @@ class Step:
         Raises:
             sqlite3.IntegrityError: A row is missing.
         """
-        assert self.secured
+        assert self.journal_committed
         removed = self.database.execute(
             f"DELETE FROM main.{table.quoted} WHERE {table.rowid} IN (SELECT value FROM json_each(?))",
             (as_json(rowids),),
@@ -197,12 +197,12 @@ class Transactor:
         self.patience = patience
         self.held = 0.0
         """Seconds for which the last committed step kept other programs from writing."""
-        self._wanted = wanted
+        self._is_active = wanted
         self._spill = spill
         self._factory = connection
         self._database: sqlite3.Connection | None = None
         self._journal: Journal | None = None
-        self._manners = CONTENDED
+        self._pacing = CONTENDED
 
     def run(
         self, table: str, work: Callable[[Step], T], prepare: Callable[[sqlite3.Connection], None] | None = None
@@ -231,7 +231,7 @@ class Transactor:
             except sqlite3.Error as error:
                 self._give_up(table, error, deadline)
             # Without the gate: while another program keeps the file locked, no worker may keep the others waiting.
-            time.sleep(random.uniform(*AGAIN))
+            time.sleep(random.uniform(*RETRY_DELAY))
 
     def read(self, table: str, look: Callable[[sqlite3.Connection], T]) -> T:
         """Read outside of any transaction and without the write lock.
@@ -255,7 +255,7 @@ class Transactor:
                     return look(self._database)
             except sqlite3.Error as error:
                 self._give_up(table, error, deadline)
-            time.sleep(random.uniform(*AGAIN))
+            time.sleep(random.uniform(*RETRY_DELAY))
 
     def _give_up(self, table: str, error: sqlite3.Error, deadline: float) -> None:
         """Raise the error that ends the step; return if another attempt may succeed."""
@@ -271,11 +271,11 @@ class Transactor:
             return
         try:
             with self.write_lock.held("(none)", time.monotonic() + self.patience):
-                self._drop()
+                self._close_connections()
         except RepairFailed:
-            self._drop()
+            self._close_connections()
 
-    def _drop(self) -> None:
+    def _close_connections(self) -> None:
         journal, self._journal = self._journal, None
         database, self._database = self._database, None
         if journal is not None:
@@ -284,7 +284,7 @@ class Transactor:
             database.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = journals.connect(self.path, "mode=rw", ATTEMPT, self._factory)
+        connection = journals.connect(self.path, "mode=rw", ATTEMPT_TIMEOUT, self._factory)
         try:
             allow_interrupts(connection)
             connection.execute("PRAGMA foreign_keys = OFF")
@@ -303,11 +303,11 @@ class Transactor:
             self._database = self._connect()
         if self._journal is None:
             encoding = self._database.execute("PRAGMA encoding").fetchone()[0]
-            self._journal = Journal(self.path, encoding, ATTEMPT, self._factory)
+            self._journal = Journal(self.path, encoding, ATTEMPT_TIMEOUT, self._factory)
         return self._database, self._journal
 
     def _check_wanted(self, table: str) -> None:
-        if not self._wanted():
+        if not self._is_active():
             raise RepairFailed(f"Table {table} was not written: the doctor that asked for it is gone; run again.")
 
     def _attempt(
@@ -318,7 +318,7 @@ class Transactor:
         recover_open_steps(journal)
         if prepare is not None:
             prepare(database)
-        rested = self._give_way(database, journal)
+        rested = self._yield_to_others(database, journal)
         step = Step(database, journal)
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -327,32 +327,32 @@ class Transactor:
             if step.number is None:
                 database.execute("ROLLBACK")
                 return result
-            assert step.secured
+            assert step.journal_committed
             self._check_wanted(table)
             database.execute("COMMIT")
         except BaseException as error:
-            if not self._undone(step) or not isinstance(error, sqlite3.Error):
+            if not self._committed_after_all(step) or not isinstance(error, sqlite3.Error):
                 raise
             return result
         self.held = time.monotonic() - began
         self._mark(step.numbers, rested)
         return result
 
-    def _give_way(self, database: sqlite3.Connection, journal: Journal) -> float:
+    def _yield_to_others(self, database: sqlite3.Connection, journal: Journal) -> float:
         """Pause if other programs are due; return the end of the last pause, in monotonic seconds."""
-        wait, rested = next_pause(time.monotonic(), *journal.pace(), self._manners)
+        wait, rested = next_pause(time.monotonic(), *journal.pace(), self._pacing)
         if wait:
             before = data_version(database)
             time.sleep(wait)
-            self._manners = UNCONTENDED if data_version(database) == before else CONTENDED
+            self._pacing = UNCONTENDED if data_version(database) == before else CONTENDED
         return rested
 
-    def _undone(self, step: Step) -> bool:
+    def _committed_after_all(self, step: Step) -> bool:
         """Roll back after an error; return whether the commit turns out to have happened."""
         healthy = [try_rollback(step.database), try_rollback(step.journal.connection)]
         if not all(healthy):
-            self._drop()
-        if not step.secured:
+            self._close_connections()
+        if not step.journal_committed:
             return False
         # What cannot be settled now, the next step or the next start settles: an open step says that it must be.
         with contextlib.suppress(sqlite3.Error):
@@ -366,5 +366,5 @@ class Transactor:
             self._journal.applied(steps, time.monotonic(), rested)
         except sqlite3.Error:
             if not try_rollback(self._journal.connection):
-                self._drop()
+                self._close_connections()
             recover_open_steps(self._open()[1])

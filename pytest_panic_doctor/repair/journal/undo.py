@@ -15,7 +15,7 @@ from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed,
 from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.preflight import recover
 from pytest_panic_doctor.repair.journal.repair_record import Repair
-from pytest_panic_doctor.repair.journal.restore import NotHere, count, detach, named, put_back
+from pytest_panic_doctor.repair.journal.restore import NothingToRestore, count_rows, detach, list_ids, restore_rows
 from pytest_panic_doctor.repair.journal.tables import MAX_ROWID
 from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Transactor
 from pytest_panic_doctor.repair.journal.verification import SHOWN
@@ -78,20 +78,20 @@ def undo(
         transactor = Transactor(database, lambda: True, spill=True, patience=patience, connection=connection)
         done: list[Repair] = []
         try:
-            for repair in _chosen(database, name, intact):
+            for repair in _select_repairs(database, name, intact):
                 stay: list[str] = []
                 _check_fits(database, repair, space)
                 try:
-                    work = partial(put_back, repair, intact, stay)
+                    work = partial(restore_rows, repair, intact, stay)
                     number = transactor.run(f"of repair {repair.id}", work, detach)
-                except NotHere as error:
+                except NothingToRestore as error:
                     if name != "all":
                         raise
                     note(str(error))
                     continue
                 done += journals.read_repairs(database, "id = ?", (number,))
                 if stay:
-                    note(f"repair {repair.id}: {count(len(stay))} not put back ({named(stay)})")
+                    note(f"repair {repair.id}: {count_rows(len(stay))} not put back ({list_ids(stay)})")
         except RepairError as error:
             if not done:
                 raise
@@ -128,7 +128,7 @@ def check_structure(database: Path, which: str, intact: bool, note: Callable[[st
     )
 
 
-def _chosen(database: Path, which: str, intact: bool) -> list[Repair]:
+def _select_repairs(database: Path, which: str, intact: bool) -> list[Repair]:
     damaged = _damaged(database)
     if which == "all":
         if damaged and not intact:
