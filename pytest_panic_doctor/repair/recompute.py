@@ -1,4 +1,4 @@
-"""Computing a diagram and putting it in its place."""
+"""Computes a diagram and writes it, if nothing has changed since its cloud was read."""
 
 from __future__ import annotations
 
@@ -31,27 +31,33 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal.writer import Writer
 
 TRIES = 3
-"""How often a diagram is computed again because its embeddings changed meanwhile."""
+"""How often a diagram is computed again because its embeddings changed during the computation."""
 
 EMBEDDINGS_KEEP_CHANGING = (
     f"the embeddings changed {TRIES} times while the diagram was computed: run again when they are at rest"
 )
+"""The reason if every attempt was overtaken."""
 
 
 BusyCheck = Callable[[sqlite3.Connection], str]
-"""Why nothing is written now, as a clause; empty where nothing is in the way."""
+"""Returns why nothing is written now, as a clause; empty if writing is allowed."""
 
 
 def never_busy(_: sqlite3.Connection) -> str:
-    """Nothing is in the way."""
+    """Allow writing."""
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class DiagramTarget:
-    """Where a diagram belongs: its run and embedding model, what the model embeds, and the width of its vectors.
+    """The place of a diagram.
 
-    `busy` says why nothing is written there now, as a clause; empty where nothing is in the way.
+    Attributes:
+        run: The id of the run.
+        model: The name of the embedding model.
+        kind: What the model embeds; None if unknown.
+        width: The number of components of its vectors.
+        is_running: Returns why nothing is written now; empty if writing is allowed.
     """
 
     run: str
@@ -63,18 +69,20 @@ class DiagramTarget:
 
 @dataclass(frozen=True, slots=True)
 class RepairSummary:
-    """What was computed, as a sentence and as numbers."""
+    """The result of a computation, as a sentence and as numbers."""
 
     sentence: str
     measures: Mapping[str, int | float | str]
 
 
 BY_ANOTHER = RepairSummary("another worker computed it", {})
+"""The result if the diagram is healthy already."""
 REWRITTEN = RepairSummary("rewrote the payload so that the research tool reads it; its bars are as they were", {})
+"""The result if only the format of the payload was changed."""
 
 
 def valid(payload: bytes | None) -> bool:
-    """Whether a payload reads and keeps every promise of a diagram."""
+    """Return whether a payload can be decoded and satisfies every diagram invariant."""
     if payload is None:
         return False
     try:
@@ -84,13 +92,20 @@ def valid(payload: bytes | None) -> bool:
 
 
 def current_and_valid(payload: bytes | None, cloud: clouds.StoredCloud) -> bool:
-    """Whether a payload is a valid diagram of this very cloud."""
+    """Return whether a payload is a valid diagram of a cloud."""
     return payload is not None and cloud.complete and valid(payload) and not why_stale(decode(payload), cloud.points)
 
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """A place as it was seen, without the cloud: its fingerprint, its points, and the ids of the diagrams there."""
+    """What must still hold when a diagram is written.
+
+    Attributes:
+        target: The target.
+        fingerprint: The fingerprint of its cloud.
+        points: The number of points of the cloud.
+        diagrams: The ids of the diagrams of the target.
+    """
 
     target: DiagramTarget
     fingerprint: str
@@ -100,7 +115,15 @@ class Precondition:
 
 @dataclass(frozen=True, slots=True)
 class DiagramSnapshot:
-    """The cloud and the diagrams of a place at one moment, and why nothing is written there now, where that is so."""
+    """The cloud and the diagrams of a target, read in one transaction.
+
+    Attributes:
+        target: The target.
+        cloud: Its cloud.
+        diagrams: Its diagrams.
+        forbidden: What is damaged in the rows above them, as clauses; empty if a diagram may be computed.
+        busy: Why nothing is written now; empty if writing is allowed.
+    """
 
     target: DiagramTarget
     cloud: clouds.StoredCloud
@@ -111,7 +134,7 @@ class DiagramSnapshot:
 
     @property
     def before(self) -> Precondition:
-        """What has to be the same when the diagram is written."""
+        """What must still hold when the diagram is written."""
         return Precondition(
             self.target,
             fingerprint(self.cloud.points),
@@ -126,7 +149,7 @@ class DiagramSnapshot:
 
 
 def snapshot(db: sqlite3.Connection, place: DiagramTarget) -> DiagramSnapshot:
-    """Look at a place."""
+    """Read the cloud and the diagrams of a target."""
     cloud = clouds.load_cloud(db, place.run, place.model, place.kind, place.width)
     diagrams = tuple(clouds.load_diagrams(db, place.run, place.model))
     replacing = any(valid(each.payload) for each in diagrams)
@@ -147,13 +170,29 @@ def recompute(
     exact: bool = False,
     together: Callable[[Change], Repair | None] | None = None,
 ) -> RepairSummary:
-    """Compute the diagram of a place and write it, unless somebody else did so meanwhile.
+    """Compute the diagram of a target and write it.
 
-    `exact`: compute it though the one that is there seems healthy, and write it where their bars differ. `together`
-    writes the change, and others with it that later items would ask for.
-    The transaction begins after the computation, and writes only if the cloud's fingerprint and the diagrams are still
-    those that were seen. `claim` keeps two workers from computing the same diagram. Raises `RepairFailed` where the
-    cloud is blocked, or changes faster than it can be computed.
+    The transaction begins after the computation, and writes only if the cloud's fingerprint and the diagrams are
+    unchanged.
+
+    Args:
+        database: Reads the cloud.
+        writer: Writes the diagram.
+        runner: Computes it.
+        claim: Locks the diagram against the other workers.
+        rule: The rule that the repair is recorded for.
+        subject: The run and the embedding model.
+        place: Returns the target.
+        max_dim: The highest homology dimension.
+        exact: Whether to compute even if the stored diagram seems healthy, and write if the bars differ.
+        together: Writes the change, and others that later items would request; None to write it alone.
+
+    Returns:
+        What was done.
+
+    Raises:
+        RepairFailed: The cloud cannot be computed, or changes faster than it is computed.
+        ComputationFailed: The computation failed.
     """
     with claim(claimed(subject)):
         for tried in range(TRIES):
@@ -180,12 +219,16 @@ def recompute(
 
 
 def claimed(subject: Subject) -> str:
-    """The name by which a worker holds a diagram against the others."""
+    """Return the name of the lock of a diagram."""
     return f"{safe_file_name(str(subject.run))}-{safe_file_name(str(subject.embedding_model))}"
 
 
 def rewrite(writer: Writer, rule: str, subject: Subject, seen: DiagramSnapshot, payload: bytes) -> bool:
-    """Write the only diagram's payload anew, computing nothing; False where something changed since it was seen."""
+    """Write the payload of the only diagram again, without a computation.
+
+    Returns:
+        False if something has changed since the snapshot.
+    """
 
     def unchanged(db: sqlite3.Connection) -> bool:
         now = snapshot(db, seen.target)
@@ -196,7 +239,7 @@ def rewrite(writer: Writer, rule: str, subject: Subject, seen: DiagramSnapshot, 
 
 
 def readable(seen: DiagramSnapshot) -> bytes | None:
-    """The payload in the form that the research tool reads, where nothing else is wrong with it; None otherwise."""
+    """Return the payload in the format of the research tool, if only its format is wrong; None otherwise."""
     stored_payload = seen.diagrams[0].payload if len(seen.diagrams) == 1 else None
     if not stored_payload or not seen.cloud.complete or seen.busy:
         return None
@@ -208,7 +251,11 @@ def readable(seen: DiagramSnapshot) -> bytes | None:
 
 
 def check_computable(seen: DiagramSnapshot) -> None:
-    """Raise `RepairFailed`, in one sentence, where no diagram can be computed from the cloud, or none be replaced."""
+    """Check that a diagram can be computed from the cloud and written.
+
+    Raises:
+        RepairFailed: It cannot.
+    """
     if seen.busy:
         raise RepairFailed(seen.busy)
     if not seen.cloud.complete:
@@ -227,14 +274,14 @@ def check_computable(seen: DiagramSnapshot) -> None:
 
 
 def task(seen: DiagramSnapshot, max_dim: int) -> Task:
-    """The computation of what was seen."""
+    """Return the computation for a snapshot."""
     return Task(seen.cloud.points, label=f"{seen.target.run} {seen.target.model}", max_dim=max_dim)
 
 
 def write_diagram(
     writer: Writer, rule: str, subject: Subject, before: Precondition, begun: datetime, computed: Computed, max_dim: int
 ) -> bool:
-    """Put the diagram in its place; False where the cloud or the diagrams are no longer those that were seen."""
+    """Write a diagram; return false if the cloud or the diagrams have changed since the snapshot."""
     return writer.write([change(rule, subject, before, begun, computed, max_dim)])[0] is not None
 
 
@@ -272,12 +319,12 @@ def change(
 
 
 def format_time(moment: datetime) -> str:
-    """A time as the database stores it: naive, with microseconds."""
+    """Format a time as the database stores it: without a zone, with microseconds."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def computed_result(points: int, computed: Computed) -> RepairSummary:
-    """What was computed of `points` stored points, in words and numbers."""
+    """Describe a computation of `points` stored points in words and numbers."""
     bars = " + ".join(f"{len(each):,}" for each in computed.diagram.bars)
     return RepairSummary(
         f"computed from {points:,} points, {computed.distinct:,} of them distinct: {bars} bars",

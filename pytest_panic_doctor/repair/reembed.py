@@ -1,4 +1,4 @@
-"""Embedding outputs again, through a hook that somebody else brings."""
+"""Embeds outputs again, with a hook that another plugin provides."""
 
 from __future__ import annotations
 
@@ -21,37 +21,43 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal.writer import Writer
 
 SAMPLE = 5
-"""Stored embeddings that a hook's are compared with before one of its vectors is written."""
+"""The number of stored embeddings that a hook is compared with before one of its vectors is written."""
 
 ENOUGH = 3
-"""Fewer than these are no comparison: others of the model, from other experiments, are taken."""
+"""With fewer embeddings of the experiment, the hook is compared with those of other experiments."""
 
 INVOCATIONS_NAMED = 3
-"""Rows that a sentence names at most."""
+"""Rows that a message names at most."""
 
 FINDS = {"embedding-missing": "embedding", "embedding-vector": "vector"}
-"""What each rule repairs, so that the other one's item is fixed too, and not passed; a rule of one's own repairs both.
-"""
+"""What each rule repairs, so that an item of the other rule is fixed too and not passed; other rules repair both."""
 
 BATCH = 64
-"""Outputs embedded at a time: an image is megabytes, and a model wants more than one."""
+"""The number of outputs that a hook gets at a time: an image takes megabytes, and a model needs more than one."""
 
 
 @dataclass(frozen=True, slots=True)
 class MissingEmbedding:
-    """An invocation whose embedding is missing (`embedding` None) or unusable."""
+    """An invocation whose embedding is missing (`embedding` is None) or unusable."""
 
     invocation: str
     embedding: str | None
 
     @property
     def lacks(self) -> str:
-        """Its embedding, or the vector of one."""
+        """Whether the embedding or only its vector is missing."""
         return "embedding" if self.embedding is None else "vector"
 
 
 def missing_embeddings(db: sqlite3.Connection, subject: Subject, kind: str, width: int) -> list[MissingEmbedding]:
-    """The invocations of `kind`, in the subject's runs, without a usable vector, in sequence order."""
+    """Return the invocations without a usable vector, in the order of their runs and sequence numbers.
+
+    Args:
+        db: The database.
+        subject: The experiment or the run, and the embedding model.
+        kind: What the model embeds.
+        width: The number of components of a vector.
+    """
     runs = db.execute(
         "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY id",
         {"experiment": subject.experiment, "run": subject.run},
@@ -60,7 +66,7 @@ def missing_embeddings(db: sqlite3.Connection, subject: Subject, kind: str, widt
 
 
 def missing_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[MissingEmbedding]:
-    """The same for one run, whose vectors are in memory at a time."""
+    """Yield the invocations of one run without a usable vector; the vectors of one run are in memory at a time."""
     rows = db.execute(
         "SELECT i.id, e.id, e.vector FROM invocation i LEFT JOIN embedding e ON e.invocation_id = i.id "
         "AND e.embedding_model = ? WHERE i.run_id = ? AND i.type = ? ORDER BY i.sequence_number",
@@ -73,7 +79,7 @@ def missing_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, widt
 
 
 def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes | None:
-    """What the invocation put out; None where that is lost."""
+    """Return the output of an invocation; None if it is lost."""
     column = "output_text" if kind == "TEXT" else "output_image_data"
     row = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone()
     value: object = row[0] if row else None
@@ -81,21 +87,25 @@ def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes | 
 
 
 class Trust:
-    """Whether the hooks of this process are the models that the database was embedded with: found out once each."""
+    """Compares each hook of this process once with the embeddings that the database has."""
 
     def __init__(self, least: float | None = None) -> None:
-        """`least` is the cosine below which a hook is not believed, None: 0.99; 0: every hook is."""
+        """Store the limit.
+
+        Args:
+            least: The cosine below which a hook is not trusted; None for the default, 0 to trust every hook.
+        """
         self.least = LEAST_COSINE if least is None else least
         self._known: dict[tuple[str | None, str], str | RepairFailed] = {}
 
     def check(self, database: Database, embedder: Embedder, subject: Subject, kind: str, width: int) -> str:
-        """Compare a hook with stored embeddings of the subject's experiment, else of any other.
+        """Compare a hook with stored embeddings, of the subject's experiment or else of any other.
 
         Returns:
-            With what it was compared, as a clause for the item.
+            A clause that says what the hook was compared with.
 
         Raises:
-            RepairFailed: They differ; the sentence has the numbers.
+            RepairFailed: They differ; the message has the numbers.
         """
         model, experiment = str(subject.embedding_model), subject.experiment
         if not self.least:
@@ -125,7 +135,13 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingHook:
-    """An embedding hook, what is known of it, and what says why nothing is written now."""
+    """An embedding hook.
+
+    Attributes:
+        embedder: Calls the hook.
+        trust: What is known of the hook.
+        busy: Returns why nothing is written now; empty if writing is allowed.
+    """
 
     embedder: Embedder
     trust: Trust
@@ -135,14 +151,14 @@ class EmbeddingHook:
 def embed(
     database: Database, writer: Writer, hook: EmbeddingHook, rule: str, subject: Subject, kinds: Mapping[str, str]
 ) -> str:
-    """Embed what lacks a usable vector and write it, batch by batch; what cannot be embedded is left, and named.
+    """Embed every output without a usable vector, and write the vectors in batches.
 
     Returns:
-        What was done, as a clause: how many, with what the hook was compared, and what is left.
+        A clause with the number of outputs, what the hook was compared with, and what is left.
 
     Raises:
-        RepairFailed: No hook embeds this model, or what it returns is not believed or no array of the right shape, or
-            nothing at all could be embedded.
+        RepairFailed: No hook knows the model, its result has a wrong shape or is not trusted, or no output could be
+            embedded.
     """
     model = str(subject.embedding_model)
     kind = kinds.get(model)
@@ -187,7 +203,16 @@ def embed(
 
 
 def check_at_rest(database: Database, hook: EmbeddingHook, done: int) -> None:
-    """Raise `RepairFailed` where nothing may be written now; `done` is how many outputs were embedded before."""
+    """Check that vectors may be written now.
+
+    Args:
+        database: The database.
+        hook: The hook.
+        done: The number of outputs that were embedded before, for the message.
+
+    Raises:
+        RepairFailed: The experiment is running.
+    """
     if clause := database.read(hook.busy):
         raise RepairFailed(f"{clause}; {done:,} outputs were embedded before" if done else clause)
 
@@ -195,7 +220,7 @@ def check_at_rest(database: Database, hook: EmbeddingHook, done: int) -> None:
 def available_outputs(
     database: Database, wanted: Sequence[MissingEmbedding], kind: str, lost: list[str]
 ) -> tuple[list[MissingEmbedding], list[str | bytes]]:
-    """Those of some invocations whose outputs are there, with these; the others are added to `lost`."""
+    """Return the invocations whose outputs exist, and the outputs; the others are added to `lost`."""
     found = database.read(lambda db: [output(db, each.invocation, kind) for each in wanted])
     lost += [each.invocation for each, value in zip(wanted, found, strict=True) if value is None]
     batch = [each for each, value in zip(wanted, found, strict=True) if value is not None]
@@ -203,7 +228,7 @@ def available_outputs(
 
 
 def describe_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> Iterator[str]:
-    """What could not be embedded and why, a clause a kind."""
+    """Yield a clause for each reason why outputs were not embedded."""
     if refused:
         count = len(refused)
         what = "a vector" if count == 1 else f"{count:,} vectors"
@@ -218,7 +243,7 @@ def describe_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> It
 
 
 def name_invocations(invocations: Sequence[str]) -> str:
-    """`invocation 06b0…`, `invocations 06b0…, 06b1… and 7 more`."""
+    """Name invocations: `invocation 06b0…`, `invocations 06b0…, 06b1… and 7 more`."""
     more = f" and {len(invocations) - INVOCATIONS_NAMED:,} more" if len(invocations) > INVOCATIONS_NAMED else ""
     return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:INVOCATIONS_NAMED])}{more}"
 
@@ -226,7 +251,7 @@ def name_invocations(invocations: Sequence[str]) -> str:
 def write_vector(
     writer: Writer, rule: str, subject: Subject, lack: MissingEmbedding, vector: bytes, begun: datetime, busy: BusyCheck
 ) -> bool:
-    """Write one vector in the place of an unusable one, or as a new embedding; False where it is there meanwhile."""
+    """Write one vector, into an unusable embedding or as a new one; return false if a usable one exists by now."""
     model = str(subject.embedding_model)
     values: dict[str, int | float | str | bytes | None] = {
         "started_at": format_time(begun),

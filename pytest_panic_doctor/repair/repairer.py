@@ -190,7 +190,7 @@ class DatabaseRepairer:
             with QuarantinePreview(db, rows) as taken:
                 return rows, limit_exceeded(db, taken, self.most, before) if rows else not_repairable_reason(findings)
 
-        # One at a time, in whatever worker, so that what all have taken is known.
+        # One quarantine at a time among all workers, so that the rows of earlier ones are known.
         with self.lock_target("quarantine"):
             before = self.writer.quarantined()
             rows, reason = self.database.read(look)

@@ -1,4 +1,4 @@
-"""What hangs on what: the references of a trajectory database, and those that other tables of the file declare."""
+"""Finds which rows depend on which: the references of a trajectory database, and others that the file declares."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from dataclasses import dataclass
 from pytest_panic_doctor.repair.journal.tables import REFERENCES, quote, tables
 
 SUCCESSION = ("invocation", "input_invocation_id", "invocation")
-"""A successor does not hang on its predecessor, and stays; `orphan-invocation` takes none that has one in a run."""
+"""The one reference that is not followed: a successor stays when its predecessor goes.
+
+The rule orphan-invocation finds no row that has a successor in a run.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Rows of the table `child` name by `column` the ids of rows of `parent`; tables by their names in lower case.
+    """Rows of one table that refer to rows of another.
 
-    `plain`: by one column, and the parent's id; only then can rows be taken along.
+    Attributes:
+        child: The referring table, in lower case.
+        column: The referring column.
+        parent: The table whose ids the column holds, in lower case.
+        plain: Whether the reference is one column to an id; only then can rows be taken along.
     """
 
     child: str
@@ -25,12 +32,12 @@ class Reference:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The reference without what its names look like."""
+        """The reference, with its names in lower case."""
         return self.child, self.column.lower(), self.parent
 
 
 def references(connection: sqlite3.Connection) -> list[Reference]:
-    """All of a file, whatever the case of its names: those that are known, then those that are declared besides."""
+    """Return all references of a file: the known ones, then those that it declares beside them."""
     there = {name.lower(): name for name in tables(connection)}
     found = [Reference(*known) for known in REFERENCES if known[0] in there and known[2] in there]
     keys = {each.key for each in found} | {SUCCESSION}

@@ -1,4 +1,4 @@
-"""Rows as SQLite has them: which columns, which rowid, how large, and a hash of every typed value."""
+"""The tables of a database as SQLite stores them: columns, rowid, the size of a row, and a digest of its values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 
 Value = int | float | str | bytes | None
+"""A value of a column."""
 
 #: (table, column, table whose id it holds): the references along which a quarantine takes rows with it.
 #: `invocation.input_invocation_id` is left out on purpose: a successor does not hang on its predecessor.
@@ -26,16 +27,23 @@ REFERENCES: tuple[tuple[str, str, str], ...] = (
 )
 
 MAX_ROWID = 2**63 - 1
+"""The largest rowid."""
 
 
 def quote(name: str) -> str:
-    """`name` as an SQL identifier."""
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with a rowid and an `id`; `columns` are the stored ones, in the file's order."""
+    """A table with a rowid and an `id`.
+
+    Attributes:
+        name: The name.
+        columns: The stored columns, in the order of the file.
+        rowid: The name by which the rowid is selected.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -43,15 +51,17 @@ class Table:
 
     @property
     def quoted(self) -> str:
+        """The name as an SQL identifier."""
         return quote(self.name)
 
     @property
     def column_list(self) -> str:
+        """The columns as SQL identifiers, separated by commas."""
         return ", ".join(quote(column) for column in self.columns)
 
     @property
     def size(self) -> str:
-        """SQL for the bytes of a row's values. `length()` of a BLOB column does not read its overflow pages."""
+        """SQL for the bytes of a row's values; `length()` of a BLOB column does not read its overflow pages."""
         return " + ".join(
             f"CASE typeof({c}) WHEN 'blob' THEN length({c}) WHEN 'text' THEN length(CAST({c} AS BLOB))"
             f" WHEN 'null' THEN 0 ELSE 8 END"
@@ -60,7 +70,11 @@ class Table:
 
 
 def check_name(name: str) -> None:
-    """Raise RepairRefused for a name that is no UTF-8, as one in a damaged journal: SQLite cannot be asked for it."""
+    """Check that the name of a table is UTF-8; one in a damaged journal may not be, and SQLite does not accept it.
+
+    Raises:
+        RepairRefused: It is not UTF-8.
+    """
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -70,9 +84,15 @@ def check_name(name: str) -> None:
 
 
 def describe(connection: sqlite3.Connection, name: str, schema: str = "main") -> Table:
-    """The table `name`.
+    """Return the table of a name.
 
-    Raises RepairRefused where it is not an ordinary table with a rowid and an `id`.
+    Args:
+        connection: The database.
+        name: The name of the table.
+        schema: The name under which the database is attached.
+
+    Raises:
+        RepairRefused: It is not an ordinary table with a rowid and an `id`.
     """
     found = connection.execute(
         f"SELECT type, sql FROM {schema}.sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')",
@@ -89,9 +109,10 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
 
 
 def writable(connection: sqlite3.Connection, name: str) -> Table:
-    """The table `name`; raises RepairRefused also where a trigger hangs on it.
+    """Return the table of a name, if it can be repaired.
 
-    A trigger would change rows of which no before-image exists.
+    Raises:
+        RepairRefused: It is not an ordinary table, or it has a trigger, which would change rows without a before-image.
     """
     trigger = connection.execute(
         "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)", (name,)
@@ -115,12 +136,12 @@ def _has_rowid(connection: sqlite3.Connection, schema: str, name: str, alias: st
 
 
 def tables(connection: sqlite3.Connection, schema: str = "main") -> set[str]:
-    """The names of the database's tables."""
+    """Return the names of the tables of a database."""
     return {row[0] for row in connection.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type = 'table'")}
 
 
 def as_json(rowids: Iterable[int]) -> str:
-    """Rowids as one SQL parameter, for `IN (SELECT value FROM json_each(:rows))`."""
+    """Return rowids as one SQL parameter, for `IN (SELECT value FROM json_each(:rows))`."""
     return json.dumps(list(rowids))
 
 
@@ -132,10 +153,17 @@ def digests(
     where: str,
     parameters: dict[str, Value],
 ) -> Iterator[tuple[int, bytes]]:
-    """(value of the column `key`, SHA-256 over names, types and bytes of `columns`) of the rows `where`.
+    """Yield (key, SHA-256 of names, types and bytes of the columns) of rows; one row is in memory at a time.
 
-    Text is hashed as the bytes in the file, so that text that is not valid in its encoding has a hash too.
-    One row is in memory at a time.
+    Text is hashed as the bytes in the file, so that text that is invalid in its encoding has a digest too.
+
+    Args:
+        connection: The database.
+        source: The table, as an SQL identifier.
+        key: The column that identifies a row, as an SQL identifier.
+        columns: The columns that are hashed.
+        where: The SQL condition of the rows.
+        parameters: The parameters of the condition.
     """
     names = [column.encode() for column in columns]
     values = ", ".join(
@@ -168,7 +196,7 @@ def _bytes(value: Value) -> bytes:
 def table_digests(
     connection: sqlite3.Connection, table: Table, rowids: Iterable[int], schema: str = "main"
 ) -> dict[int, bytes]:
-    """rowid -> hash, of the rows of `table` that exist."""
+    """Return the digest of each row that exists, by its rowid."""
     return dict(
         digests(
             connection,

@@ -230,7 +230,7 @@ class Transactor:
                 continue
             except sqlite3.Error as error:
                 self._give_up(table, error, deadline)
-            # Without the gate: while another program keeps the file locked, no worker may keep the others waiting.
+            # Without the write lock: while another program keeps the file locked, no worker may make the others wait.
             time.sleep(random.uniform(*RETRY_DELAY))
 
     def read(self, table: str, look: Callable[[sqlite3.Connection], T]) -> T:
@@ -354,7 +354,7 @@ class Transactor:
             self._close_connections()
         if not step.journal_committed:
             return False
-        # What cannot be settled now, the next step or the next start settles: an open step says that it must be.
+        # If recovery fails now, the next step or the next start recovers: the step stays open in the journal.
         with contextlib.suppress(sqlite3.Error):
             return set(step.numbers) <= set(recover_open_steps(self._open()[1]))
         return False

@@ -1,4 +1,4 @@
-"""What a worker repairs with: quarantine, update, insert, and what this session has repaired so far."""
+"""Writes repairs: quarantine, update and insert; knows what the session has repaired so far."""
 
 from __future__ import annotations
 
@@ -21,13 +21,20 @@ from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, wri
 from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Step, Transactor
 
 Guard = Callable[[sqlite3.Connection], bool]
+"""Returns whether a change may still be made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One row that is added, or the row `id` whose columns are set, for `rule` and `subject`: a repair of its own.
+    """One repair: a row that is inserted, or columns of a row that are set.
 
-    `guard` is asked inside the transaction, with a connection that cannot write meanwhile.
+    Attributes:
+        rule: The rule that it is made for.
+        subject: The subject that it is made for.
+        table: The name of the table.
+        values: The values, by column.
+        guard: Called inside the transaction, with a connection that cannot write.
+        id: The id of the row that is changed; None for a new row.
     """
 
     rule: str
@@ -39,11 +46,11 @@ class Change:
 
 
 class Writer:
-    """Repairs one database in one doctor session; each worker process has its own.
+    """Repairs one database in one session; each worker process has its own.
 
-    Every method that writes raises RepairError, whose text is one sentence: RepairFailed where something was begun and
-    rolled back, RepairRefused where the schema or the journal forbids it. Nothing is opened, locked or made before the
-    first repair.
+    Nothing is opened, locked or created before the first repair. Every method that writes raises a `RepairError`:
+    `RepairFailed` if a transaction was rolled back, `RepairRefused` if the schema or the journal does not allow the
+    repair.
     """
 
     def __init__(
@@ -56,11 +63,15 @@ class Writer:
         connection: type[sqlite3.Connection] = sqlite3.Connection,
         space: MemoryRoom = MemoryRoom(),  # noqa: B008
     ) -> None:
-        """`session` names the doctor session, the same in all its workers.
+        """Store the parameters; nothing is opened yet.
 
-        `wanted` says whether the controller is still there; it is asked before each transaction and before each commit.
-        `patience` is how many seconds a transaction waits in all for other programs. `connection` is the class of the
-        SQLite connections; `space` what may be held in memory at once: a larger row is refused by name.
+        Args:
+            database: The path of the database.
+            session: The id of the session, the same in all its workers.
+            wanted: Whether the session is still active; asked before each transaction and before each commit.
+            patience: Seconds that a transaction waits for other programs.
+            connection: The class of the SQLite connections.
+            space: The memory that one row may take; a larger row is refused by name.
         """
         self.database = database
         self.session = session
@@ -71,12 +82,23 @@ class Writer:
     def quarantine(
         self, rule: str, subject: Subject, rows: Rows, progress: Callable[[int, int], None] | None = None
     ) -> Repair | None:
-        """Move the rows that `rows` finds, and all that hangs on them, into the journal; None where it finds none.
+        """Move the rows of a query, and all rows that depend on them, into the journal.
 
-        Children go before their parents, in transactions of bounded size, so that no state in between has an orphan
-        that was none before. `progress` is called after each with (rows of `rows.table` done, rows found). Rows without
-        an id cannot be named and stay. Where it fails on the way, the finished transactions stand, as one repair that
-        can be undone, and the sentence says how many rows that are.
+        Children go before their parents, in transactions of bounded size, so that no intermediate state has a new
+        orphan. Rows without an id stay. If a transaction fails, the earlier ones stay, as one repair that can be
+        undone, and the message has the number of their rows.
+
+        Args:
+            rule: The rule that found the rows.
+            subject: The subject of the item.
+            rows: The query.
+            progress: Called after each transaction with (rows of the query that are done, rows that it found).
+
+        Returns:
+            The repair; None if the query finds no row.
+
+        Raises:
+            RepairError: A transaction failed, or the repair is not allowed.
         """
         selection = self._transactor.read(rows.table, lambda connection: Selection(connection, rows))
         self._transactor.read(rows.table, lambda connection: self._check_all_fit(connection, selection))
@@ -93,7 +115,11 @@ class Writer:
         return self._repair(repair)
 
     def _check_all_fit(self, connection: sqlite3.Connection, selection: Selection) -> None:
-        """Raise RepairRefused before the first row is moved where any of them is too large to be copied."""
+        """Check, before the first row is moved, that each row fits into memory.
+
+        Raises:
+            RepairRefused: A row is too large.
+        """
         for table, row, size in selection.everything(connection):
             if size > self.space.value:
                 check_fits(connection, writable(connection, table), [row], self.space)
@@ -107,32 +133,58 @@ class Writer:
         values: Mapping[str, Value],
         guard: Guard,
     ) -> Repair | None:
-        """Set columns of the row `id`; None where there is no such row or `guard` says no.
+        """Set columns of a row.
 
-        `guard` is asked inside the transaction, with a connection that cannot write meanwhile.
+        Args:
+            rule: The rule that the repair is made for.
+            subject: The subject that it is made for.
+            table: The name of the table.
+            id: The id of the row.
+            values: The values, by column.
+            guard: Called inside the transaction, with a connection that cannot write.
+
+        Returns:
+            The repair; None if the row is missing or the guard returns false.
+
+        Raises:
+            RepairError: The transaction failed, or the repair is not allowed.
         """
         return self.write([Change(rule, subject, table, values, guard, id)])[0]
 
     def insert(
         self, rule: str, subject: Subject, table: str, values: Mapping[str, Value], guard: Guard
     ) -> Repair | None:
-        """Add a row with these values, among them its `id`; None where `guard` says no, asked as by `update`."""
+        """Insert a row.
+
+        Args:
+            rule: The rule that the repair is made for.
+            subject: The subject that it is made for.
+            table: The name of the table.
+            values: The values, by column, with the `id`.
+            guard: Called inside the transaction, with a connection that cannot write.
+
+        Returns:
+            The repair; None if the guard returns false.
+
+        Raises:
+            RepairError: The transaction failed, or the repair is not allowed.
+        """
         return self.write([Change(rule, subject, table, values, guard)])[0]
 
     def write(self, changes: Sequence[Change]) -> list[Repair | None]:
-        """Make changes of one table, several a transaction, each a repair of its own.
+        """Make changes of one table, several in a transaction, each as a repair of its own.
 
-        A transaction takes no further change once it has kept other programs from writing for `TARGET` seconds.
+        A transaction ends once it has kept other programs from writing for `TARGET` seconds.
 
         Args:
-            changes: No two of them of one row.
+            changes: The changes; no two of them are of one row.
 
         Returns:
-            The repair of each change; None where its guard said no or its row is gone, and, for all but the first,
-            where it was refused or could not be written.
+            The repair of each change. It is None if its guard returns false or its row is missing, and, for all but the
+            first, if the change is refused or cannot be written.
 
         Raises:
-            RepairError: The first change was refused, or its transaction failed: then nothing was written.
+            RepairError: The first change was refused, or its transaction failed; nothing was written.
         """
         table, made = changes[0].table, list[int | None]()
         while len(made) < len(changes):
@@ -148,7 +200,7 @@ class Writer:
         return [None if number is None else repairs[number] for number in made]
 
     def _make(self, changes: Sequence[Change], step: Step) -> list[int | None]:
-        """The repairs of the first of these changes, as many as the transaction may take."""
+        """Make the first of these changes, as many as the transaction may take, and return the ids of their repairs."""
         begun = time.monotonic()
         made: list[int | None] = []
         for change in changes:
@@ -166,7 +218,7 @@ class Writer:
         return made
 
     def _target(self, connection: sqlite3.Connection, change: Change) -> tuple[Table, int | None] | None:
-        """The table, and the rowid of the row that is changed; None where there is no such row or the guard says no."""
+        """Return the table, and the rowid of the row; None if the row is missing or the guard returns false."""
         table, row = _checked(connection, change.table, change.values), None
         if change.id is None:
             if change.values.get("id") is None:
@@ -200,9 +252,12 @@ class Writer:
         return repair
 
     def repaired(self, rule: str, subject: Subject) -> list[Repair]:
-        """The repairs of this session, by whatever worker, for `rule` within `subject`, newest first.
+        """Return the repairs of this session, by all workers, for a rule within a subject, newest first.
 
-        A part of `subject` that is None means any, so that an experiment's repairs include those of its runs.
+        Args:
+            rule: The id of the rule.
+            subject: The subject; None in one of its parts stands for any value, so that an experiment includes its
+                runs.
         """
         if not self._made.may_have(rule, subject):
             return []
@@ -221,7 +276,7 @@ class Writer:
         )
 
     def quarantined(self) -> dict[str, int]:
-        """How many rows of each table this session has quarantined, in whatever worker; names in lower case."""
+        """Return how many rows of each table this session has quarantined, in all workers; names in lower case."""
         done = journals.read_repairs(
             self.database,
             "session = :session AND verb = 'quarantine' AND status = 'applied' AND undoes IS NULL",
@@ -246,7 +301,11 @@ class Writer:
 
 
 def check_fits(connection: sqlite3.Connection, table: Table, rowids: list[int], space: MemoryRoom) -> None:
-    """Raise RepairRefused, in one sentence that names it, where one of the rows is too large to be copied."""
+    """Check that rows are small enough to be copied.
+
+    Raises:
+        RepairRefused: A row is too large; the message names it.
+    """
     chosen = f"main.{table.quoted} WHERE {table.rowid} IN (SELECT value FROM json_each(?))"
     largest = connection.execute(f"SELECT max({table.size}), id FROM {chosen}", (as_json(rowids),))
     size, row_id = largest.fetchone()
@@ -255,7 +314,11 @@ def check_fits(connection: sqlite3.Connection, table: Table, rowids: list[int], 
 
 
 def _take(selection: Selection, repair: int | Intent, step: Step) -> tuple[Batch, int | Intent]:
-    """Move the next batch; returns it, and the repair that it belongs to: an Intent as long as nothing was moved."""
+    """Move the next batch into the journal.
+
+    Returns:
+        The batch, and its repair; an `Intent` as long as nothing was moved.
+    """
     batch = selection.next(step.database)
     if not batch.rows:
         return batch, repair
