@@ -343,7 +343,8 @@ def test_an_engine_that_is_not_there_is_named(run_doctor: Doctor, sick: Built) -
     before = digests(sick.path.parent)
     for name, said in {
         "nowhere:x": "the engine nowhere:x does not exist: no module is called nowhere",
-        "banana": "there is no engine banana: give native or gudhi or giotto-ph, or install the plugin that",
+        "banana": "there is no engine banana: give native or gudhi or giotto-ph, or install the plugin that "
+        "provides it",
     }.items():
         for more in (["--doctor-fix", "-n2"], []):
             result = run_doctor(f"--doctor-engine={name}", *more)
