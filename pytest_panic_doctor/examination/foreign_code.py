@@ -95,7 +95,7 @@ def traced(error: BaseException) -> str:
     return attempt(lambda: "".join(traceback.format_exception(error)).rstrip(), "the traceback cannot be printed")
 
 
-def shown(value: object) -> str:
+def repr_foreign(value: object) -> str:
     """Format a value of foreign code for a message."""
     return cut(attempt(lambda: repr(value), f"a {type(value).__name__}"))
 
@@ -124,12 +124,14 @@ def findings_of(rule: Rule, given: object) -> Iterator[Finding]:
     """
     whose = f"the rule {rule.id} of {rule.source}"
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
-        raise Misbehaved(f"{whose} returned {shown(given)}, which is not a list of findings: yield context.finding(…)")
+        raise Misbehaved(
+            f"{whose} returned {repr_foreign(given)}, which is not a list of findings: yield context.finding(…)"
+        )
     for each in given:
         if not isinstance(each, Finding):
-            raise Misbehaved(f"{whose} yielded {shown(each)}, which is not a finding: yield context.finding(…)")
+            raise Misbehaved(f"{whose} yielded {repr_foreign(each)}, which is not a finding: yield context.finding(…)")
         for name, kinds in FIELDS.items():
             value = getattr(each, name)
             if not isinstance(value, kinds) or (name == "ids" and not all(isinstance(one, str) for one in each.ids)):
-                raise Misbehaved(f"{whose} yielded a finding whose {name} is {shown(value)}: correct it")
+                raise Misbehaved(f"{whose} yielded a finding whose {name} is {repr_foreign(value)}: correct it")
         yield each

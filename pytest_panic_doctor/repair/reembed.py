@@ -130,7 +130,7 @@ class Trust:
             return RepairFailed(
                 f"nothing was written by {model}, for {clause}: correct the hook, or set doctor_embed_cosine"
             )
-        return f"the hook agrees with {agreement.said}"
+        return f"the hook agrees with {agreement.summary}"
 
 
 @dataclass(frozen=True, slots=True)

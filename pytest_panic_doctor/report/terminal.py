@@ -74,7 +74,7 @@ def header(examination: Examination, cap: str | None) -> list[str]:
     lines += [f"doctor: {line}" for line in limits(examination)]
     if examination.missing_diagrams:
         most = "at most " if examination.chosen_by else ""
-        said = forecast_line(
+        forecast = forecast_line(
             expected(
                 examination.missing_diagrams,
                 examination.cores or examination.workers,
@@ -82,7 +82,7 @@ def header(examination: Examination, cap: str | None) -> list[str]:
                 examination.engine,
             )
         )
-        lines.append(f"doctor: {most}{said}")
+        lines.append(f"doctor: {most}{forecast}")
     if cap:
         lines.append(f"doctor: {cap}")
     return list(map(printable, lines))
@@ -171,10 +171,10 @@ def warnings(results: Results) -> list[str]:
     """
     accepted = [finding for item in results.items if item.accepted_by == "severity" for finding in item.accepted]
     accepted.sort(key=lambda finding: -int(str(finding["count"])))
-    said = [warning for item in results.items for warning in item.warnings]
-    said += [format_sentence(each["rule"], each["embedding_model"], each["message"]) for each in accepted]
-    more = [f"… and {len(said) - text.FINDINGS_SHOWN:,} more"] if len(said) > text.FINDINGS_SHOWN else []
-    return said[: text.FINDINGS_SHOWN] + more
+    messages = [warning for item in results.items for warning in item.warnings]
+    messages += [format_sentence(each["rule"], each["embedding_model"], each["message"]) for each in accepted]
+    more = [f"… and {len(messages) - text.FINDINGS_SHOWN:,} more"] if len(messages) > text.FINDINGS_SHOWN else []
+    return messages[: text.FINDINGS_SHOWN] + more
 
 
 def baseline_lines(examination: Examination, results: Results) -> Iterator[str]:

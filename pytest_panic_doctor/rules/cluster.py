@@ -24,7 +24,7 @@ NAMES = {
 NAMED = {noun: f"{'an' if noun == 'embedding' else 'a'} {noun}" for noun in NAMES}
 
 
-def lost(noun: str) -> str:
+def dangling(noun: str) -> str:
     """SQL condition: the assignment `c` has a reference of this kind without a row."""
     column, parent = NAMES[noun]
     missing = f"NOT EXISTS (SELECT 1 FROM {parent} p WHERE p.id = c.{column})"
@@ -46,19 +46,21 @@ def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
     """
     context.examined(context.scalar("SELECT count(*) FROM embeddingcluster"), "embeddingcluster")
     nouns = [
-        each for each in NAMES if context.scalar(f"SELECT EXISTS (SELECT 1 FROM embeddingcluster c WHERE {lost(each)})")
+        each
+        for each in NAMES
+        if context.scalar(f"SELECT EXISTS (SELECT 1 FROM embeddingcluster c WHERE {dangling(each)})")
     ]
     if not nouns:
         return
-    found = [evidence.misspelt(context, "embeddingcluster", *NAMES[noun], lost(noun)) for noun in nouns]
+    found = [evidence.misspelt(context, "embeddingcluster", *NAMES[noun], dangling(noun)) for noun in nouns]
     there = {name: row_id for each in found for name, row_id in (each or {}).items()}
-    every = [f"SELECT c.rowid FROM embeddingcluster c WHERE {lost(noun)}" for noun in nouns]
+    every = [f"SELECT c.rowid FROM embeddingcluster c WHERE {dangling(noun)}" for noun in nouns]
     sure = [
         f"{rows} AND (c.{NAMES[noun][0]} IS NULL OR CAST(c.{NAMES[noun][0]} AS TEXT) NOT IN ({evidence.LISTED}))"
         for noun, rows, known in zip(nouns, every, found, strict=True)
         if known is not None
     ]
-    params = evidence.listed(there)
+    params = evidence.spelling_params(there)
     taken = " UNION ".join(sure) or "SELECT NULL"
 
     def message(count: int) -> str:
@@ -66,8 +68,8 @@ def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
         return f"{count:,} of {plural(total, 'cluster assignment')} {verb(count, 'is an orphan', 'are orphans')}"
 
     def details() -> str:
-        columns = ", ".join(f"({lost(noun)})" for noun in nouns)
-        where = " OR ".join(f"({lost(noun)})" for noun in nouns)
+        columns = ", ".join(f"({dangling(noun)})" for noun in nouns)
+        where = " OR ".join(f"({dangling(noun)})" for noun in nouns)
         places = ", ".join(str(place + 1) for place in range(len(nouns)))
         counts = context.db.execute(
             f"SELECT {columns}, count(*) FROM embeddingcluster c WHERE {where} GROUP BY {places} ORDER BY {places}"
@@ -82,7 +84,9 @@ def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
     select = "SELECT id FROM embeddingcluster WHERE rowid IN"
     yield from context.finding_for_rows(Rows("embeddingcluster", f"{select} ({taken})", params), message, details)
     rest = Rows("embeddingcluster", f"{select} ({' UNION '.join(every)}) AND rowid NOT IN ({taken})", params)
-    yield from evidence.left(context, rest, message, f"{evidence.shown(there)}; correct the reference, or that id")
+    yield from evidence.unrepaired_finding(
+        context, rest, message, f"{evidence.describe_spellings(there)}; correct the reference, or that id"
+    )
 
 
 ALGORITHM = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

@@ -248,7 +248,7 @@ def orphans(
     if not context.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
         return
     there = evidence.misspelt(context, table, column, parent, lost)
-    rows = evidence.taken(table, column, f"{lost} AND NOT {beside[0]}" if beside else lost, there)
+    rows = evidence.quarantinable_rows(table, column, f"{lost} AND NOT {beside[0]}" if beside else lost, there)
 
     def message(count: int) -> str:
         does = verb(count, "does", "do")
@@ -262,7 +262,7 @@ def orphans(
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
     if there is None:
-        yield from evidence.left(
+        yield from evidence.unrepaired_finding(
             context, rows, message, f"the references are spelt differently from the ids of {parent}"
         )
         return
@@ -271,11 +271,13 @@ def orphans(
         misspelt = Rows(
             table,
             f"SELECT c.id FROM {table} c WHERE {lost} AND CAST(c.{column} AS TEXT) IN ({evidence.LISTED})",
-            evidence.listed(there),
+            evidence.spelling_params(there),
         )
-        reason = f"{evidence.shown(there)}; correct the reference, or that id"
-        yield from evidence.left(context, misspelt, message, reason)
+        reason = f"{evidence.describe_spellings(there)}; correct the reference, or that id"
+        yield from evidence.unrepaired_finding(context, misspelt, message, reason)
     if beside:
         named = f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})" if there else ""
-        rest = Rows(table, f"SELECT c.id FROM {table} c WHERE {lost} AND {beside[0]}{named}", evidence.listed(there))
-        yield from evidence.left(context, rest, message, beside[1])
+        rest = Rows(
+            table, f"SELECT c.id FROM {table} c WHERE {lost} AND {beside[0]}{named}", evidence.spelling_params(there)
+        )
+        yield from evidence.unrepaired_finding(context, rest, message, beside[1])

@@ -76,7 +76,7 @@ def diagram_model(context: RuleContext) -> Iterator[Finding]:
     for speaks, reason in reasons.items():
         rest = "".join(f" AND NOT {each}" for each in earlier)
         rows = Rows("persistencediagram", f"SELECT d.id {found} AND {speaks}{rest}", params)
-        yield from evidence.left(context, rows, message, reason)
+        yield from evidence.unrepaired_finding(context, rows, message, reason)
         earlier.append(speaks)
 
 

@@ -77,7 +77,7 @@ class Agreement:
         return np.flatnonzero(~alike).tolist()
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """`5 stored embeddings (cosine 0.9998 at least)`."""
         noun = "embedding" if len(self.known) == 1 else "embeddings"
         return f"{len(self.known):,} stored {noun} (cosine {np.nanmin(self.cosines):.4f} at least)"

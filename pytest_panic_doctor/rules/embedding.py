@@ -173,7 +173,9 @@ def embedding_type(context: RuleContext) -> Iterator[Finding]:
     found = f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind AND"
     yield from context.finding_for_rows(Rows("embedding", f"{found} {SURELY_OTHER}", params), message)
     reason = "the type of those invocations, their output and their model disagree (see invocation-output)"
-    yield from evidence.left(context, Rows("embedding", f"{found} NOT {SURELY_OTHER}", params), message, reason)
+    yield from evidence.unrepaired_finding(
+        context, Rows("embedding", f"{found} NOT {SURELY_OTHER}", params), message, reason
+    )
 
 
 SURELY_OTHER = (

@@ -49,29 +49,31 @@ def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: s
     return there
 
 
-def taken(table: str, column: str, lost: str, there: dict[str, str] | None) -> Rows:
+def quarantinable_rows(table: str, column: str, lost: str, there: dict[str, str] | None) -> Rows:
     """Select the rows of `table` whose reference really has no row: those to quarantine."""
     sure = f" AND (c.{column} IS NULL OR CAST(c.{column} AS TEXT) NOT IN ({LISTED}))" if there else ""
     inner = f"SELECT c.rowid FROM {table} c WHERE {lost}{sure}"
-    return Rows(table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", listed(there) if there else {})
+    return Rows(table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", spelling_params(there) if there else {})
 
 
 LISTED = "SELECT value FROM json_each(:named)"
 
 
-def listed(there: dict[str, str]) -> dict[str, str | int | None]:
+def spelling_params(there: dict[str, str]) -> dict[str, str | int | None]:
     """Return the SQL parameter of `LISTED`."""
     return {"named": json.dumps(list(there))}
 
 
-def shown(there: dict[str, str]) -> str:
+def describe_spellings(there: dict[str, str]) -> str:
     """Describe other spellings, e.g. `a exists as A, b as B and 3 more`."""
     first = [f"{name} exists as {row_id}" for name, row_id in list(there.items())[:SHOWN]]
     more = f" and {len(there) - SHOWN:,} more" if len(there) > SHOWN else ""
     return ", ".join(first) + more
 
 
-def left(context: RuleContext, rows: Rows, message: Callable[[int], str], reason: str) -> Iterator[Finding]:
+def unrepaired_finding(
+    context: RuleContext, rows: Rows, message: Callable[[int], str], reason: str
+) -> Iterator[Finding]:
     """Yield a finding about rows that seem wrong and that no repair touches.
 
     Args:

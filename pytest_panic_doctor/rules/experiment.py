@@ -201,13 +201,16 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
             wrong_length.append(run_id)
     context.examined(count, "run")
     for network in retired:
-        text = f"the network {shown(network)} has no run, and holds a model that the research tool can no longer call"
+        name = format_network(network)
+        text = f"the network {name} has no run, and holds a model that the research tool can no longer call"
         # A network may be retired; an experiment without any run has lost them all.
         yield context.finding(
             text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1, warning=bool(count)
         )
     if count and context.pending():
-        yield lost(context, f"{plural(count, 'run')} {verb(count)} there, though the experiment was not started", count)
+        yield missing_runs_finding(
+            context, f"{plural(count, 'run')} {verb(count)} there, though the experiment was not started", count
+        )
     lacking = asked.lacking(there)
     to_come = context.unfinished() if lacking else ""
     if not to_come:
@@ -302,11 +305,11 @@ def named(key: Key, noun: str) -> str:
     """Describe a combination for a message."""
     network, seed, prompt = key
     models = load_json(network)
-    walk = shown(models if isinstance(models, list) else network)
+    walk = format_network(models if isinstance(models, list) else network)
     return f"{walk}, {noun} {str(seed)[:SHOWN]}, prompt {str(prompt)[:SHOWN]!r}"
 
 
-def shown(network: object) -> str:
+def format_network(network: object) -> str:
     """Format a network for a message."""
     walk = " → ".join(str(name) for name in network) if isinstance(network, list) else str(network)
     return walk[:LONGEST]
@@ -328,14 +331,14 @@ def missing(context: RuleContext, asked: Asked, there: Mapping[Place, Sized]) ->
         count = wanted - len(there.get(place, ()))
         if count > 0:
             noun = "there is no run for" if count == wanted else f"{plural(count, 'run')} too few for"
-            yield lost(context, f"{noun} {named(asked.key(place), asked.noun)}", count)
+            yield missing_runs_finding(context, f"{noun} {named(asked.key(place), asked.noun)}", count)
             lacking -= count
             names += 1
     if lacking:
-        yield lost(context, f"{plural(lacking, 'more run')} {verb(lacking)} missing", lacking)
+        yield missing_runs_finding(context, f"{plural(lacking, 'more run')} {verb(lacking)} missing", lacking)
 
 
-def lost(context: RuleContext, message: str, count: int) -> Finding:
+def missing_runs_finding(context: RuleContext, message: str, count: int) -> Finding:
     """Make a finding about missing runs."""
     return context.finding(message, table="experimentconfig", ids=[str(context.subject.experiment)], count=count)
 

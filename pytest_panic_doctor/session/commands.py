@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examination.foreign_code import calling, shown
+from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules import BadRule
@@ -94,11 +94,13 @@ def listed_rules(given: object) -> list[Rule]:
     """
     given = () if given is None else given
     if isinstance(given, str | Rule) or not isinstance(given, Iterable):
-        raise BadRule(f"pytest_doctor_rules returned {shown(given)}: return a list of rules, even of one")
+        raise BadRule(f"pytest_doctor_rules returned {repr_foreign(given)}: return a list of rules, even of one")
     found = list(given)
     for each in found:
         if not isinstance(each, Rule):
-            raise BadRule(f"pytest_doctor_rules returned {shown(each)}, which is not a rule: make it one with @rule")
+            raise BadRule(
+                f"pytest_doctor_rules returned {repr_foreign(each)}, which is not a rule: make it one with @rule"
+            )
     return found
 
 

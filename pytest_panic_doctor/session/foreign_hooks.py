@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, shown
+from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, repr_foreign
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,5 +52,5 @@ def locate_engine(config: pytest.Config, name: str) -> str:
     with calling("pytest_doctor_engine"):
         found: object = config.hook.pytest_doctor_engine(name=name)
     if found is not None and not (isinstance(found, str) and ENGINE_NAME.fullmatch(found)):
-        raise Misbehaved(f"pytest_doctor_engine returned {shown(found)}: return 'module:attribute', or None")
+        raise Misbehaved(f"pytest_doctor_engine returned {repr_foreign(found)}: return 'module:attribute', or None")
     return found or name

@@ -95,7 +95,7 @@ class Diagrams:
         pair = self.pairs.get((before.run, before.model))
         if pair is None or any(each.row == before.id for each in pair.before):
             return
-        if before.there:
+        if before.existed:
             pair.before.append(self._picture("before" if before.kept else "removed", before.id, before.payload))
         else:
             pair.before.append(DiagramPlot("before", before.id, "it did not exist"))

@@ -135,8 +135,8 @@ def plain(each: DiagramPlot, offset: int, counts: Sequence[int]) -> dict[str, ob
         ]
         for dimension, count in zip(each.dimensions, counts, strict=True)
     ]
-    told = {"what": each.what, "row": each.row, "problem": each.problem, "entropy": each.entropy, "at": offset}
-    return told | {"dims": dimensions}
+    values = {"what": each.what, "row": each.row, "problem": each.problem, "entropy": each.entropy, "at": offset}
+    return values | {"dims": dimensions}
 
 
 def rounded(value: float) -> float:

@@ -32,7 +32,7 @@ class Before:
     id: str
     run: str
     model: str
-    there: bool
+    existed: bool
     payload: bytes | None
     kept: bool
 
@@ -71,7 +71,7 @@ class RepairedRows:
                 {"session": self.session, "table": "persistencediagram"},
             )
             for row_id, run, model in added:
-                yield Before(str(row_id), str(run), str(model), there=False, payload=None, kept=True)
+                yield Before(str(row_id), str(run), str(model), existed=False, payload=None, kept=True)
 
     def places(self, placer: RunLocator) -> Mapping[tuple[str, str, str], RunCounts]:
         """Map (rule, experiment, embedding model or empty) to the runs of the repaired rows."""
