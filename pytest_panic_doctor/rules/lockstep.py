@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
-from pytest_panic_doctor.rules.experiment import as_list, configuration, is_seed, problem, shown
+from pytest_panic_doctor.rules.experiment import as_list, configuration, format_network, is_seed, problem
 
 SURPLUS = (
     "SELECT i.id FROM run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment "
@@ -51,7 +51,7 @@ def run_lockstep(context: RuleContext) -> Iterator[Finding]:
             continue
         params = context.params | {"network": network, "shortest": shortest}
         surplus = [row_id for (row_id,) in context.db.execute(SURPLUS, params)]
-        name = shown(as_list(network) or network)
+        name = format_network(as_list(network) or network)
         if missing:
             text = (
                 f"{plural(missing, 'run')} of {name} {verb(missing)} missing beside {longer:,} of up to {max(those):,} "

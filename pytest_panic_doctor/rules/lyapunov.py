@@ -16,7 +16,7 @@ from pytest_panic_doctor.database.room import VALUE_COPIES
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
-from pytest_panic_doctor.rules.experiment import SHOWN, shown
+from pytest_panic_doctor.rules.experiment import SHOWN, format_network
 from pytest_panic_doctor.topology.lyapunov import LEAST_DISTANCE, LEAST_RUNS, LEAST_STEPS, Lyapunov, fit_line, lyapunov
 from pytest_panic_doctor.topology.payload import PayloadError
 from pytest_panic_doctor.topology.threads import one_thread
@@ -112,7 +112,7 @@ def has_result(runs: Mapping[str, int]) -> bool:
 def named(place: Place) -> str:
     """A network and a prompt, for a sentence."""
     models = load_json(place[0])
-    return f"{shown(models if isinstance(models, list) else place[0])}, prompt {place[1][:SHOWN]!r}"
+    return f"{format_network(models if isinstance(models, list) else place[0])}, prompt {place[1][:SHOWN]!r}"
 
 
 @rule(
