@@ -83,7 +83,7 @@ def test_the_bars_are_those_of_this_machine(link: ClusterClient) -> None:
             hostile_order(),
             None,
             "refused",
-            "the engine nowhere:x is not there: no module is called nowhere",
+            "the engine nowhere:x does not exist: no module is called nowhere",
         ),
     ],
 )
