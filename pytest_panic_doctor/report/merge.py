@@ -22,7 +22,7 @@ from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_json, write_lines
 from pytest_panic_doctor.report.html import write_html
-from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.report.results import WORST_FIRST, Results
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule
 
@@ -66,7 +66,14 @@ def read_shard_report(path: Path) -> ShardReport:
         if not head["version"] or "shards" in head:
             raise NotMergeable(f"--doctor-merge {path} is already merged: give the shards' own reports")
         here = Shard.parse(settings["shard"]) if settings["shard"] else NO_SHARDING
-        return ShardReport(path, here, head, settings, tuple(map(result, plain["items"])))
+        items = tuple(map(result, plain["items"]))
+        counted = Counter(each.outcome for each in items)
+        if dict(head["totals"]) != {outcome: counted[outcome] for outcome in WORST_FIRST}:
+            raise NotMergeable(
+                f"--doctor-merge {path} was changed after it was written: its totals are not those of its items; "
+                "examine that shard again"
+            )
+        return ShardReport(path, here, head, settings, items)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise NotMergeable(
             f"--doctor-merge {path} is not a report of this doctor: give what --doctor-report wrote as .json"
@@ -78,6 +85,8 @@ def result(plain: Mapping[str, object]) -> Result:
     found = from_plain(str(plain["nodeid"]), float(plain["duration"]), plain)  # type: ignore[arg-type]
     if "findings" not in plain or not isinstance(found.measures, Mapping):
         raise TypeError("an item without findings, or whose measures are not numbers")
+    if found.outcome not in WORST_FIRST or (found.outcome == "passed" and (found.findings or found.error)):
+        raise TypeError("an item whose outcome does not fit its findings")
     for finding in (*found.findings, *found.accepted):
         if not isinstance(finding["ids"], list) or not isinstance(finding["count"], int):
             raise TypeError("a finding without ids or count")

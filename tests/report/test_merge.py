@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,12 @@ def without_times(plain: dict[str, Any]) -> list[object]:
     )
 
 
+def recount(plain: dict[str, Any]) -> None:
+    """Make the totals those of the items, as a session writes them."""
+    counted = Counter(item["outcome"] for item in plain["items"])
+    plain["doctor"]["totals"] = {outcome: counted[outcome] for outcome in plain["doctor"]["totals"]}
+
+
 def test_the_merged_report_is_that_of_one_session(
     merge: Callable[..., pytest.RunResult], pytester: pytest.Pytester
 ) -> None:
@@ -97,6 +104,7 @@ def test_the_merged_report_is_that_of_one_session(
 def test_where_all_is_healthy_the_status_is_0(merge: Callable[..., pytest.RunResult]) -> None:
     def heal(plain: dict[str, Any]) -> None:
         plain["items"] = [item | {"outcome": "passed", "findings": []} for item in plain["items"]]
+        recount(plain)
 
     names = ("1", "2", "3")
     assert merge(*names, edits=dict.fromkeys(names, heal)).ret == 0
@@ -127,6 +135,7 @@ def test_a_missing_shard_is_named_everywhere(merge: Callable[..., pytest.RunResu
 def test_a_shard_that_was_stopped_is_not_green(merge: Callable[..., pytest.RunResult]) -> None:
     def stop(plain: dict[str, Any]) -> None:
         del plain["items"][2:4]
+        recount(plain)
 
     run = merge("1", "2", "3", edits={"2": stop})
     assert run.ret == 1
@@ -135,6 +144,22 @@ def test_a_shard_that_was_stopped_is_not_green(merge: Callable[..., pytest.RunRe
 
 def renamed(plain: dict[str, Any]) -> None:
     plain["items"][0]["nodeid"] += "x"
+
+
+def called_passed(plain: dict[str, Any]) -> None:
+    """Found by an attack: the merged report was healthy."""
+    for item in plain["items"]:
+        item["outcome"] = "passed"
+
+
+def emptied(plain: dict[str, Any]) -> None:
+    for item in plain["items"]:
+        item |= {"outcome": "passed", "findings": []}
+
+
+def recounted(plain: dict[str, Any]) -> None:
+    called_passed(plain)
+    recount(plain)
 
 
 def of_another(plain: dict[str, Any]) -> None:
@@ -162,6 +187,14 @@ def of_another(plain: dict[str, Any]) -> None:
             lambda plain: plain["doctor"]["selected"].pop(),
             "*2.json was made with other rules than *1.json*",
         ),
+        (("whole",), called_passed, "*whole.json is not a report of this doctor*"),
+        (("whole",), recounted, "*whole.json is not a report of this doctor*"),
+        (
+            ("whole",),
+            emptied,
+            "*whole.json was changed after it was written: its totals are not those of its items; examine that*",
+        ),
+        (("1", "2"), lambda plain: plain["items"][0].update(outcome="ok"), "*2.json is not a report of this doctor*"),
         (("1", "2"), renamed, "*2.json holds *x, which is not an item of shard 2 of 3: run it again"),
         (("1", "2"), lambda plain: plain.clear(), "*2.json is not a report of this doctor: give what --doctor-report*"),
         (("1", "2"), lambda plain: plain["items"].append({}), "*2.json is not a report of this doctor*"),
@@ -176,7 +209,7 @@ def test_what_does_not_belong_together_is_refused_in_one_sentence(
     edit: Edit | None,
     said: str,
 ) -> None:
-    run = merge(*names, edits={"2": edit} if edit else None, more=("--doctor-report=all.json",))
+    run = merge(*names, edits={names[-1]: edit} if edit else None, more=("--doctor-report=all.json",))
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"ERROR: {said}"])
     assert "Traceback" not in run.stderr.str()
@@ -255,6 +288,7 @@ def test_what_was_accepted_and_what_was_not_begun_stays_so(merge: Callable[..., 
                 item |= {"outcome": "skipped", "findings": [], "warnings": [], "late": True}
             elif item["outcome"] == "failed":
                 item |= {"outcome": "passed", "accepted": item["findings"], "findings": [], "by": "baseline"}
+        recount(plain)
 
     edits: dict[str, Edit] = dict.fromkeys(("1", "2", "3"), accept)
     run = merge("1", "2", "3", edits=edits)
