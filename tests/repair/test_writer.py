@@ -370,7 +370,7 @@ def test_lost_worker_is_settled_by_the_next_one(
             return super().execute(sql, parameters)  # type: ignore[arg-type]
 
     lost = Writer(small_database.path, "s", lambda: True, connection=Dies)
-    monkeypatch.setattr(lost._transactor, "_undone", lambda _: False)
+    monkeypatch.setattr(lost._transactor, "_committed_after_all", lambda _: False)
     before = small_database.dump()
     with pytest.raises(KeyboardInterrupt):
         lost.quarantine("orphan-run", Subject(), ORPHANS)

@@ -123,13 +123,10 @@ def check_blocked(case: TestCase, family: str) -> None:
 def check_fixed(case: TestCase, family: str) -> None:
     """JUnit knows no fixed: the testcase passes, and its properties say what was found and done."""
     assert case.is_passed
-    assert properties(case, family) == {
-        "rule": "orphan-embedding",
-        "outcome": "fixed",
-        "findings": "1",
-        "count": "1",
-        "note": "quarantined 1 row: 1 embedding (repair 1)",
-    }
+    found = properties(case, family)
+    # Two workers repair at once: which of them comes first is not known.
+    assert re.fullmatch(r"quarantined 1 row: 1 embedding \(repair \d\)", found.pop("note"))
+    assert found == {"rule": "orphan-embedding", "outcome": "fixed", "findings": "1", "count": "1"}
 
 
 def check_computed(case: TestCase, family: str) -> None:

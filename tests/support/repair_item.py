@@ -60,7 +60,7 @@ def fix(
     examiner = Examiner(database, RULES, known, repairer)
     examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
-    asked = [rule for rule in RULES.values() if not rule.deep or rule.id in deep]
+    asked = [rule for rule in RULES.values() if rule.applies_to("python") and (not rule.deep or rule.id in deep)]
     entries = list(database.read(manifests.build).entries(asked))[::order]
     if isinstance(runner, SmallFirst):
         examiner.later = Lookahead(examiner, entries, lambda: True)
