@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from concurrent_writers import DOCTOR, HAMMER, SURGEON, fill, start
+from concurrent_writers import DOCTOR, HAMMER, REPAIRS, fill, start
 from intruders import Blow, intrude
 from kill_harness import command, essence, sick, strike
 from small_database import SmallDatabase, build
@@ -102,7 +102,7 @@ def rows(folder: Path, args: argparse.Namespace) -> None:
     path = folder / "rows.sqlite"
     build(path)
     fill(SmallDatabase(path), args.rows)
-    done = json.loads(start(SURGEON, path).communicate()[0])
+    done = json.loads(start(REPAIRS, path).communicate()[0])
     assert done["rows"] == [args.rows] * 3
     print(
         f"{args.rows:,} rows quarantined in {done['seconds']:.1f} s in {done['batches']:,} batches, "

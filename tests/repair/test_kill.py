@@ -20,7 +20,7 @@ from pytest_panic_doctor.repair import repairs, undo
 if TYPE_CHECKING:
     from small_database import SmallDatabase
 
-Surgeon = Callable[..., "subprocess.CompletedProcess[str]"]
+RepairProcess = Callable[..., "subprocess.CompletedProcess[str]"]
 MODES = ("delete", "wal")
 MOMENTS = random.Random(20250812).sample(range(1_000), 12)
 
@@ -37,7 +37,7 @@ def sick(make: Callable[..., SmallDatabase], tmp_path: Path, mode: str) -> Small
     return make(tmp_path / "sick.sqlite", journal_mode=mode)
 
 
-def healed(sick: SmallDatabase, repairer: Surgeon) -> tuple[int, SmallDatabase]:
+def healed(sick: SmallDatabase, repairer: RepairProcess) -> tuple[int, SmallDatabase]:
     """The number of statements of an uninterrupted session, and what it leaves."""
     other = type(sick)(sick.path.with_name("healed.sqlite"))
     shutil.copy(sick.path, other.path)
@@ -47,7 +47,7 @@ def healed(sick: SmallDatabase, repairer: Surgeon) -> tuple[int, SmallDatabase]:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_a_statement(sick: SmallDatabase, repairer: Surgeon, moment: int) -> None:
+def test_killed_at_a_statement(sick: SmallDatabase, repairer: RepairProcess, moment: int) -> None:
     original, schema = sick.dump(), sick.schema()
     statements, other = healed(sick, repairer)
     killed = repairer(sick.path, moment % statements, *(["after"] if moment % 2 else []))
@@ -62,7 +62,7 @@ def test_killed_at_a_statement(sick: SmallDatabase, repairer: Surgeon, moment: i
     assert sick.dump() == original
 
 
-def test_killed_at_random_times(sick: SmallDatabase, repairer: Surgeon, mode: str) -> None:
+def test_killed_at_random_times(sick: SmallDatabase, repairer: RepairProcess, mode: str) -> None:
     """One database, killed again and again until a session gets through."""
     original = sick.dump()
     _, other = healed(sick, repairer)

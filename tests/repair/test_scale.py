@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from concurrent_writers import DOCTOR, HAMMER, SURGEON, fill, start
+from concurrent_writers import DOCTOR, HAMMER, REPAIRS, fill, start
 
 from pytest_panic_doctor.repair import repairs
 
@@ -22,7 +22,7 @@ MEGABYTE = 2**20
 def test_many_embeddings(small_database: SmallDatabase, count: int) -> None:
     fill(small_database, count)
     before = small_database.dump() if count < 10_000 else None
-    repairer = start(SURGEON, small_database.path)
+    repairer = start(REPAIRS, small_database.path)
     done = json.loads(repairer.communicate(timeout=600)[0])
     assert done["rows"] == [count] * 3
     assert done["bytes"] > count * 3_072

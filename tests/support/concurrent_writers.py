@@ -12,7 +12,7 @@ from small_database import SmallDatabase
 
 PACKAGE = str(Path(__file__).parents[2])
 
-SURGEON = """
+REPAIRS = """
 import json, resource, sys, time
 from pathlib import Path
 from pytest_panic_doctor.repair import Writer, finish, undo

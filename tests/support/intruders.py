@@ -18,7 +18,7 @@ from pytest_panic_doctor.repair import RepairError, recover, undo
 
 HERE = Path(__file__).parents[1]
 KILLED = HERE / "repair" / "killed_process.py"
-SURGEON = HERE / "repair" / "repair_process.py"
+REPAIRS = HERE / "repair" / "repair_process.py"
 STATEMENTS = 230
 """About as many statements has a whole session of `repair_process`."""
 ORPHAN = name(2, 3)
@@ -79,7 +79,7 @@ def intrude(path: Path, template: Path, seed: int) -> Blow:
 def killed(path: Path, point: str, chance: random.Random) -> None:
     """A repair that dies of SIGKILL."""
     if point == "statement":
-        arguments = [str(SURGEON), str(path), str(chance.randrange(STATEMENTS)), *chance.choice(([], ["after"]))]
+        arguments = [str(REPAIRS), str(path), str(chance.randrange(STATEMENTS)), *chance.choice(([], ["after"]))]
     else:
         arguments = [str(KILLED), str(path), chance.choice(("remove", "remove", "change", "add", "batch")), point]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE / "repair")])}
