@@ -50,7 +50,7 @@ def process(megabytes: int) -> Iterator[int]:
         child.kill()
 
 
-def small_database(_: Grant, seconds: float) -> None:
+def patiently(_: Grant, seconds: float) -> None:
     assert seconds < 20
 
 
@@ -81,10 +81,10 @@ def test_some_of_the_limit_is_never_granted(limit: int) -> None:
 
 def test_what_fits_is_admitted_and_what_does_not_waits(room: Callable[[int], Budget]) -> None:
     budget = room(500)
-    with budget.admit(300 * MB, "one", 1, small_database) as one:
+    with budget.admit(300 * MB, "one", 1, patiently) as one:
         assert one.bytes == 300 * MB
         assert refused(budget, 300)
-        with budget.admit(100 * MB, "two", 1, small_database):
+        with budget.admit(100 * MB, "two", 1, patiently):
             assert refused(budget, 200)
     assert not refused(budget, 300)
     assert budget.running() == []
@@ -95,7 +95,7 @@ def test_what_a_child_has_is_counted_once(room: Callable[[int], Budget]) -> None
         budget = room(300)
         budget.add(child)
         # The room is beside what the child has already, and a grant for it includes that.
-        with budget.admit(400 * MB, "one", 1, small_database, child=child) as grant:
+        with budget.admit(400 * MB, "one", 1, patiently, child=child) as grant:
             assert grant.bytes == 400 * MB
             assert refused(budget, 100)
             assert not refused(budget, 30)
@@ -103,7 +103,7 @@ def test_what_a_child_has_is_counted_once(room: Callable[[int], Budget]) -> None
 
 def test_a_process_that_nobody_named_counts_too(room: Callable[[int], Budget]) -> None:
     budget = room(400)
-    with budget.admit(10 * MB, "small", 1, small_database):
+    with budget.admit(10 * MB, "small", 1, patiently):
         assert not refused(budget, 350)
         with process(200):
             budget._unregistered = (-1e9, ())
@@ -113,7 +113,7 @@ def test_a_process_that_nobody_named_counts_too(room: Callable[[int], Budget]) -
 
 def test_one_that_can_never_fit_is_tried_with_all_the_room(room: Callable[[int], Budget]) -> None:
     budget = room(300)
-    with budget.admit(10**15, "huge", 1, small_database) as grant:
+    with budget.admit(10**15, "huge", 1, patiently) as grant:
         assert 250 * MB < grant.bytes < 350 * MB
         assert refused(budget, 60)
         assert grant.grow(grant.bytes + 1) is GrowthDecision.FULL
@@ -121,9 +121,9 @@ def test_one_that_can_never_fit_is_tried_with_all_the_room(room: Callable[[int],
 
 def test_alone_waits_for_everybody_and_then_nobody_comes(room: Callable[[int], Budget]) -> None:
     budget = room(500)
-    with budget.admit(10 * MB, "one", 1, small_database):
+    with budget.admit(10 * MB, "one", 1, patiently):
         assert refused(budget, 10, alone=True)
-    with budget.admit(10 * MB, "alone", 1, small_database, exclusive=True) as grant:
+    with budget.admit(10 * MB, "alone", 1, patiently, exclusive=True) as grant:
         assert grant.bytes > 450 * MB
         assert refused(budget, 10)
 
@@ -139,7 +139,7 @@ class Waiter:
         until(lambda: budget.file.read().ticket > before)
 
     def _run(self, budget: Budget, name: str, megabytes: int, admitted: list[str], alone: bool) -> None:
-        with budget.admit(megabytes * MB, name, 1, small_database, exclusive=alone):
+        with budget.admit(megabytes * MB, name, 1, patiently, exclusive=alone):
             admitted.append(name)
             self.leave.wait(20)
 
@@ -172,7 +172,7 @@ def test_nobody_overtakes_a_large_one(room: Callable[[int], Budget]) -> None:
 
 def test_one_who_gives_up_lets_the_next_go_on(room: Callable[[int], Budget]) -> None:
     budget = room(500)
-    with budget.admit(200 * MB, "one", 1, small_database):
+    with budget.admit(200 * MB, "one", 1, patiently):
         assert refused(budget, 450)
         assert not refused(budget, 10)
     assert budget.file.read().waiting == {}
@@ -180,7 +180,7 @@ def test_one_who_gives_up_lets_the_next_go_on(room: Callable[[int], Budget]) -> 
 
 def test_a_grant_grows_while_there_is_room(room: Callable[[int], Budget]) -> None:
     budget = room(500)
-    with process(60) as child, budget.admit(50 * MB, "one", 1, small_database, child=child) as grant:
+    with process(60) as child, budget.admit(50 * MB, "one", 1, patiently, child=child) as grant:
         grant.attach(child)
         size = resident(child)
         assert grant.grow(size) is GrowthDecision.GRANTED
@@ -196,7 +196,7 @@ def test_the_one_admitted_last_has_to_go(room: Callable[[int], Budget]) -> None:
     with ExitStack() as stack:
         old, young, youngest = (stack.enter_context(process(100)) for _ in range(3))
         grants = [
-            stack.enter_context(budget.admit(20 * MB, str(child), 1, small_database, child=child))
+            stack.enter_context(budget.admit(20 * MB, str(child), 1, patiently, child=child))
             for child in (old, young, youngest)
         ]
         for grant, child in zip(grants, (old, young, youngest), strict=True):
@@ -220,9 +220,9 @@ def test_what_another_does_not_use_is_taken_back_before_anybody_has_to_go(room: 
     budget = room(500)
     with ExitStack() as stack:
         old, young = (stack.enter_context(process(50)) for _ in range(2))
-        first = stack.enter_context(budget.admit(100 * MB, "old", 1, small_database, child=old))
+        first = stack.enter_context(budget.admit(100 * MB, "old", 1, patiently, child=old))
         first.attach(old)
-        second = stack.enter_context(budget.admit(300 * MB, "young", 1, small_database, child=young))
+        second = stack.enter_context(budget.admit(300 * MB, "young", 1, patiently, child=young))
         second.attach(young)
         assert first.grow(200 * MB) is GrowthDecision.GRANTED
         second.refresh()
@@ -236,9 +236,9 @@ def test_other_processes_that_grow_push_the_last_one_out(room: Callable[[int], B
     budget = room(300)
     with ExitStack() as stack:
         old, young = (stack.enter_context(process(50)) for _ in range(2))
-        first = stack.enter_context(budget.admit(80 * MB, "old", 1, small_database, child=old))
+        first = stack.enter_context(budget.admit(80 * MB, "old", 1, patiently, child=old))
         first.attach(old)
-        second = stack.enter_context(budget.admit(80 * MB, "young", 1, small_database, child=young))
+        second = stack.enter_context(budget.admit(80 * MB, "young", 1, patiently, child=young))
         second.attach(young)
         assert first.report(resident(old), "H0 to H2") is GrowthDecision.KEPT
         shown = {held.label: held for held in budget.running()}
@@ -284,7 +284,7 @@ def test_a_dead_holder_frees_its_share(room: Callable[[int], Budget], number: si
 
 def test_a_dead_waiter_holds_nobody_up(room: Callable[[int], Budget]) -> None:
     budget = room(600)
-    with budget.admit(300 * MB, "one", 1, small_database), holder(budget, 500) as dying:
+    with budget.admit(300 * MB, "one", 1, patiently), holder(budget, 500) as dying:
         assert dying.stdout
         assert dying.stdout.readline() == "waiting\n"
         assert refused(budget, 10)
@@ -295,7 +295,7 @@ def test_a_dead_waiter_holds_nobody_up(room: Callable[[int], Budget]) -> None:
 
 def test_a_later_process_with_the_same_number_is_not_the_holder(room: Callable[[int], Budget]) -> None:
     budget = room(300)
-    with budget.admit(200 * MB, "one", 1, small_database) as grant:
+    with budget.admit(200 * MB, "one", 1, patiently) as grant:
         assert len(budget.running()) == 1
         with budget.file.change() as ledger:
             who = ledger.holders[grant.key].owner
@@ -325,7 +325,7 @@ def test_one_killed_while_it_writes_leaves_a_whole_ledger(room: Callable[[int], 
 
 def test_a_folder_that_is_gone_ends_the_session(room: Callable[[int], Budget]) -> None:
     budget = room(300)
-    with budget.admit(100 * MB, "one", 1, small_database) as grant:
+    with budget.admit(100 * MB, "one", 1, patiently) as grant:
         for each in budget.file.path.parent.iterdir():
             each.unlink()
         with pytest.raises(Stopped):
