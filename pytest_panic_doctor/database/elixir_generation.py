@@ -30,9 +30,6 @@ VERSIONS = (
 )
 """The tool's migrations: the n-th creates schema n."""
 
-OLDEST = 4
-"""The first schema that can be examined: no file with rows was migrated to it from an older one."""
-
 STAMPS = ("updated_at TEXT NOT NULL", "inserted_at TEXT NOT NULL")
 TIMES = (*STAMPS, "completed_at TEXT", "started_at TEXT NOT NULL")
 MAKERS = frozenset(
@@ -260,7 +257,6 @@ ELIXIR = Generation(
     new_id=new_id,
     stamp=stamp,
     id_pattern=re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
-    id_form="a UUID in lower case, with dashes",
     stamped_on_insert=("inserted_at", "updated_at"),
     stamped_on_update=("updated_at",),
     seeded=False,

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.schema import HIDDEN, TABLES
+from pytest_panic_doctor.database.schema import HIDDEN, TABLES, quote
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.diagram import Diagram
@@ -108,12 +108,12 @@ class TableSchema:
             if source.column is None:
                 selected[name] = source.sql or "NULL"
             elif source.column in real:
-                stored = quote_identifier(real[source.column])
+                stored = quote(real[source.column])
                 selected[name] = source.sql.format(stored) if source.sql else stored
         for lower, name in real.items():
-            selected.setdefault(lower, quote_identifier(name))
-        shown = ", ".join(f"{value} AS {quote_identifier(name)}" for name, value in selected.items())
-        view, table = quote_identifier(self.canonical), quote_identifier(self.name)
+            selected.setdefault(lower, quote(name))
+        shown = ", ".join(f"{value} AS {quote(name)}" for name, value in selected.items())
+        view, table = quote(self.canonical), quote(self.name)
         return f"CREATE TEMP VIEW {view} AS SELECT {shown} FROM main.{table}"
 
 
@@ -158,7 +158,6 @@ class Generation:
         new_id: Creates an id as the tool does.
         stamp: Writes a time with a zone as the tool does.
         id_pattern: Pattern of an id.
-        id_form: Form of ids, for a sentence.
         stamped_on_insert: Additional columns in which the tool writes the time of an insert.
         stamped_on_update: Additional columns in which it writes the time of an update.
         seeded: Whether runs have seeds. If not, the views have -1, which means the same: no run ends before its
@@ -184,7 +183,6 @@ class Generation:
     new_id: Callable[[], str]
     stamp: Callable[[datetime], str]
     id_pattern: re.Pattern[str]
-    id_form: str
     stamped_on_insert: tuple[str, ...] = ()
     stamped_on_update: tuple[str, ...] = ()
     seeded: bool = True
@@ -256,7 +254,7 @@ class Generation:
 
 def columns_of_table(db: sqlite3.Connection, table: str) -> list[str]:
     """Columns of a table of the file, as it spells them; empty if there is no such table."""
-    found = db.execute(f"PRAGMA main.table_xinfo({quote_identifier(table)})")
+    found = db.execute(f"PRAGMA main.table_xinfo({quote(table)})")
     return [str(row[1]) for row in found if row[6] != HIDDEN]
 
 
@@ -291,8 +289,3 @@ def generations() -> tuple[Generation, ...]:
     from pytest_panic_doctor.database.python_generation import PYTHON
 
     return PYTHON, ELIXIR
-
-
-def quote_identifier(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'

@@ -145,5 +145,4 @@ PYTHON = Generation(
     new_id=new_id,
     stamp=stamp,
     id_pattern=re.compile(r"[0-9a-f]{32}"),
-    id_form="32 hex digits in lower case, without dashes",
 )

@@ -119,3 +119,8 @@ def has_rowid(db: sqlite3.Connection, table: str) -> bool:
             raise
         return False
     return True
+
+
+def quote(name: str) -> str:
+    """Return a name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
-from pytest_panic_doctor.database.schema import NOUNS
+from pytest_panic_doctor.database.schema import NOUNS, quote
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview
 
@@ -81,8 +81,7 @@ def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float, go
         gone: Rows among `counts` that are no longer in the database.
     """
     for table, count in counts.items():
-        name = table.replace('"', '""')
-        (total,) = db.execute(f'SELECT count(*) FROM "{name}"').fetchone()
+        (total,) = db.execute(f"SELECT count(*) FROM {quote(table)}").fetchone()
         if count * 100 > percent * (total + gone.get(table, 0)):
             return True
     return False

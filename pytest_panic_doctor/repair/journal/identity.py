@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.locks import doctor_file, resolve
-from pytest_panic_doctor.repair.journal.tables import quote, tables
+from pytest_panic_doctor.repair.journal.tables import tables
 
 WITNESSING = ("experimentconfig", "run")
 """The tables whose ids are witnesses."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from pytest_panic_doctor.repair.journal.tables import REFERENCES, quote, tables
+from pytest_panic_doctor.database.schema import quote
+from pytest_panic_doctor.repair.journal.tables import REFERENCES, tables
 
 SUCCESSION = ("invocation", "input_invocation_id", "invocation")
 """The one reference that is not followed: a successor stays when its predecessor goes.

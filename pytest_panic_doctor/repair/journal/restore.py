@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal import seals, verification
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import Journal
@@ -19,7 +20,7 @@ from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.recovery import RecordedChange, State, changes, states, tables_of
 from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH, Layout
-from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, quote, table_digests, writable
+from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, table_digests, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
 from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
 from pytest_panic_doctor.repair.journal.verification import SHOWN

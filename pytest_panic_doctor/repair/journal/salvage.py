@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal import identity, seals
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import connect
 from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.pages import Cell, Text, records
-from pytest_panic_doctor.repair.journal.tables import quote
 
 Shape = tuple[type[object], ...]
 """The types that a column may have."""

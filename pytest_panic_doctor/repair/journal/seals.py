@@ -12,7 +12,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, digests, quote
+from pytest_panic_doctor.database.schema import quote
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, digests
 
 SCHEMA_VERSION = 2
 """The version of the schema that this package writes."""

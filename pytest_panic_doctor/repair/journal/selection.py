@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pytest_panic_doctor.database.connection import data_version
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.references import Reference, references
-from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, quote, writable
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, writable
 from pytest_panic_doctor.repair.journal.transaction import Stale
 
 MAX_BYTES = 8 * 2**20

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 
@@ -28,11 +29,6 @@ REFERENCES: tuple[tuple[str, str, str], ...] = (
 
 MAX_ROWID = 2**63 - 1
 """The largest rowid."""
-
-
-def quote(name: str) -> str:
-    """Return a name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,14 @@ from typing import TypeVar
 
 from pytest_panic_doctor.database.connection import data_version
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, is_busy, sentence
 from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import CONTENDED, UNCONTENDED, WriteLock, next_pause, resolve
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps, try_rollback
 from pytest_panic_doctor.repair.journal.repair_record import Intent
-from pytest_panic_doctor.repair.journal.tables import MAX_ROWID, Table, Value, as_json, quote, table_digests
+from pytest_panic_doctor.repair.journal.tables import MAX_ROWID, Table, Value, as_json, table_digests
 
 T = TypeVar("T")
 
