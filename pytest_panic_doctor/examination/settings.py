@@ -112,6 +112,8 @@ class Settings:
     reports: tuple[Path, ...] = ()
     max_quarantine: str | None = None
     """Maximum number of rows of one quarantine, or part of each table: `5000` or `2%`; None: the default."""
+    backup: Path | None = None
+    """Where the database is copied to before the first write; None: it is not copied."""
     demo: bool = False
     shard: Shard | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class Settings:
         plain = asdict(self)
         plain["database"] = str(self.database)
         plain["reports"] = [str(path) for path in self.reports]
+        plain["backup"] = str(self.backup) if self.backup else None
         plain["baseline"] = str(self.baseline) if self.baseline else None
         plain["sample"] = [self.sample.number, self.sample.of] if self.sample else None
         plain["shard"] = str(self.shard) if self.shard else None
@@ -137,11 +140,12 @@ class Settings:
     def from_dict(cls, plain: Mapping[str, object]) -> Settings:
         """The inverse of `as_dict`."""
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-        reports, baseline = values.pop("reports"), values.pop("baseline")
+        reports, baseline, backup = values.pop("reports"), values.pop("baseline"), values.pop("backup")
         sample, shard, severity = values.pop("sample"), values.pop("shard"), values.pop("severity")
         return cls(
             database=Path(str(values.pop("database"))),
             baseline=Path(str(baseline)) if baseline else None,
+            backup=Path(str(backup)) if backup else None,
             reports=tuple(Path(str(path)) for path in reports) if isinstance(reports, tuple) else (),
             sample=Part(*sample) if isinstance(sample, tuple) else None,
             shard=Shard.parse(str(shard)) if shard else None,

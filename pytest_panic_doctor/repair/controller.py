@@ -28,6 +28,7 @@ from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.foreign_code import calling
 from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.repair.backup import Report, make_backup
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.locks import RepairLock
@@ -167,12 +168,18 @@ class RepairRun:
 class RepairController:
     """The controller's part of a repair: holds the lock of the database from the first read to the last write."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Acquire the lock, recover an interrupted repair, and check that the database may be written.
+    def __init__(self, settings: Settings, report: Report = lambda what, done, of: None) -> None:  # noqa: ARG005
+        """Acquire the lock, check that the database may be written, copy it, and recover an interrupted repair.
+
+        Args:
+            settings: The user's choices.
+            report: Called with the progress of what takes long.
 
         Raises:
+            BadOption: The backup may not be written where it was asked for.
             Unreadable: The database cannot be read.
-            RepairRefused: The database or its journal cannot be written, or another session repairs it.
+            RepairRefused: The database or its journal cannot be written, another session repairs it, or the backup
+                failed.
         """
         self.database = settings.database
         read_file_header(self.database)
@@ -180,6 +187,7 @@ class RepairController:
         self.lock.acquire()
         try:
             self.warnings = preflight(self.database, needed_bytes=0)
+            self.copied = make_backup(self.database, settings.backup, report) if settings.backup else 0
             self.recovered = recover(self.database)
         except BaseException:
             self.lock.release()

@@ -13,6 +13,7 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.base import Rule
 from pytest_panic_doctor.session import options
@@ -143,6 +144,8 @@ def undo_lines(settings: Settings, which: str) -> Iterator[str]:
     from pytest_panic_doctor.repair.journal.undo import undo
 
     read_file_header(settings.database)
+    if settings.backup:
+        yield backup_line(settings, settings.backup)
     left: list[str] = []
     done: list[Repair] = undo(settings.database, which, note=left.append, space=memory_room(settings.memory))
     yield from left
@@ -151,6 +154,15 @@ def undo_lines(settings: Settings, which: str) -> Iterator[str]:
         yield f"undid repair {repair.undoes} ({repair.rule}): {rows}; this undo is repair {repair.id}"
     if not done:
         yield f"nothing to undo: {text.shown_path(settings)} has no repair that is not undone"
+
+
+def backup_line(settings: Settings, target: Path) -> str:
+    """Copy the database before an undo, and say so."""
+    from pytest_panic_doctor.repair.backup import make_backup
+
+    with Activity() as activity:
+        size = make_backup(settings.database, target, activity.report)
+    return f"backup: {text.display_path(target)}, {format_size(size)}"
 
 
 def build_demo(database: Path) -> list[str]:

@@ -14,7 +14,7 @@ from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.examination.prerequisites import prerequisites
 from pytest_panic_doctor.examination.result import Result, from_plain
-from pytest_panic_doctor.formatting import plural, printable
+from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.results import Results
@@ -85,6 +85,8 @@ class ControllerPlugin:
             )
             if fallback:
                 lines.append(f"doctor: {fallback}")
+            if backup := settings.backup:
+                lines.append(f"doctor: backup: {text.display_path(backup)}, {format_size(self.repair.copied)}")
             if recovered := self.repair.recovered:
                 lines.append(
                     f"doctor: completed {plural(len(recovered), 'repair')} that an earlier run left unfinished"

@@ -90,6 +90,9 @@ OPTIONS = (
         "quarantine whole runs, and more than 1,000 rows and 1%% of a table: up to N rows a session, or P%% of each "
         "table",
     ),
+    Option(
+        "backup", "text", "PATH", "copy the database to PATH before the first write of --doctor-fix or --doctor-undo"
+    ),
     Option("undo", "optional", "ID", "take repair ID back, or all; without ID, list the repairs"),
     Option("rule", "list", "ID", "examine this rule only; may be repeated"),
     Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
@@ -195,6 +198,10 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
     reports = tuple(parse_report(resolve_path(folder["report"], text)) for text in split_list(values["report"]))
+    if from_line["backup"] and not (values["fix"] or values["undo"]):
+        raise BadOption(
+            "--doctor-backup copies the database before a write: give it with --doctor-fix or --doctor-undo"
+        )
     if same := next((path for path in reports if path.resolve() == named.resolve()), None):
         raise BadOption(f"--doctor-report {same} is the database itself: name another file")
     return Settings(
@@ -217,6 +224,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         ray=parse_cluster(values["ray"], values["engine"]),
         reports=reports,
         demo=bool(values["demo"]),
+        backup=absolute(resolve_path(folder["backup"], str(values["backup"]))) if values["backup"] else None,
         max_quarantine=parse_limit("--doctor-max-quarantine", values["max-quarantine"]),
         shard=parse_shard(values["shard"]),
         kinds=model_types(

@@ -21,6 +21,7 @@ from pytest_panic_doctor.examination.examination import Examination, check_node,
 from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.examination.sharding import PAGES
 from pytest_panic_doctor.formatting import format_size
+from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.report.files import ReportFiles, check_outputs
 from pytest_panic_doctor.report.junit import path_of
@@ -136,14 +137,18 @@ def open_repair(
     config: pytest.Config, settings: Settings, read_ahead: ReadAhead, resources: ExitStack
 ) -> RepairController:
     """Lock the database for a repair, and recover what an earlier one left; announce the check if it takes long."""
+    from pytest_panic_doctor.repair.backup import check_target
     from pytest_panic_doctor.repair.controller import RepairController
 
+    if settings.backup:
+        check_target(settings.backup, settings.database)
     read_ahead.start()
     size = settings.database.stat().st_size if settings.database.is_file() else 0
     if size >= SLOW_CHECK_BYTES and config.get_verbosity() >= 0:
         line = f"doctor: every page of {format_size(size)} is checked before the first write …"
         print(line, file=sys.stderr, flush=True)
-    repair = RepairController(settings)
+    with Activity(quiet=config.get_verbosity() < 0) as activity:
+        repair = RepairController(settings, activity.report)
     resources.callback(repair.close)
     return repair
 
