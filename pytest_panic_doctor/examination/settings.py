@@ -114,7 +114,8 @@ class Settings:
     """Maximum number of rows of one quarantine, or part of each table: `5000` or `2%`; None: the default."""
     backup: Path | None = None
     """Where the database is copied to before the first write; None: it is not copied."""
-    demo: bool = False
+    demo: str | None = None
+    """The generation of the research tool, by its key, whose demo is built and examined; None for a database."""
     shard: Shard | None = None
     kinds: Mapping[str, Literal["TEXT", "IMAGE"]] = field(default_factory=dict)
     embed_cosine: float | None = None

@@ -165,8 +165,12 @@ def backup_line(settings: Settings, target: Path) -> str:
     return f"backup: {text.display_path(target)}, {format_size(size)}"
 
 
-def build_demo(database: Path) -> list[str]:
+def build_demo(database: Path, generation: str) -> list[str]:
     """Build the demo database in a process of its own, since no diagram is computed in this one.
+
+    Args:
+        database: Its path.
+        generation: The generation of the research tool, by its key.
 
     Returns:
         The sentences about an earlier demo that was replaced.
@@ -175,6 +179,7 @@ def build_demo(database: Path) -> list[str]:
         DoctorError: The demo could not be built; the text is the last line of the process.
     """
     command = [sys.executable, "-m", "pytest_panic_doctor.session.demo", str(database.parent)]
+    command += ["--generation", generation]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise DoctorError((done.stderr.strip().splitlines() or ["the demo could not be built"])[-1])

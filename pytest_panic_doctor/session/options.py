@@ -21,6 +21,7 @@ from pytest_panic_doctor.session.parsing import (
     parse_cosine,
     parse_dimension,
     parse_duration,
+    parse_generation,
     parse_int,
     parse_limit,
     parse_memory,
@@ -129,6 +130,12 @@ OPTIONS = (
     Option("merge", "several", "PATH", "put the .json reports of shards together, write --doctor-report, and leave"),
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
+    Option(
+        "demo-generation",
+        "text",
+        "NAME",
+        "generation of the research tool that the demo's database is of: python or elixir (default: python)",
+    ),
 )
 """Every option, in the order of the help."""
 
@@ -223,8 +230,8 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         engine="auto" if values["engine"] in (None, RAY) else str(values["engine"]),
         ray=parse_cluster(values["ray"], values["engine"]),
         reports=reports,
-        demo=bool(values["demo"]),
         backup=absolute(resolve_path(folder["backup"], str(values["backup"]))) if values["backup"] else None,
+        demo=parse_generation(values["demo-generation"]) if values["demo"] else None,
         max_quarantine=parse_limit("--doctor-max-quarantine", values["max-quarantine"]),
         shard=parse_shard(values["shard"]),
         kinds=model_types(
@@ -239,7 +246,7 @@ def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
     """Return the path of the database that is examined; its symbolic links are kept.
 
     Raises:
-        BadOption: `--doctor-demo` and `--doctor-db` are both given.
+        BadOption: `--doctor-demo` and `--doctor-db` are both given, or the demo's generation without a demo.
     """
     values, from_line = option_values(source)
     database = values["db"]
@@ -247,6 +254,9 @@ def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
         raise BadOption(f"--doctor-demo builds a database of its own: leave out --doctor-db {database}")
     if values["demo"]:
         return absolute(invocation_dir / DEMO_DATABASE)
+    if from_line["demo-generation"]:
+        generation = from_line["demo-generation"]
+        raise BadOption(f"--doctor-demo-generation {generation} is about the demo: give --doctor-demo with it")
     folder = ini_dir if from_line["db"] in (None, False, []) else invocation_dir
     return absolute(resolve_path(folder, str(database)) if database else invocation_dir / DEFAULT_DATABASE)
 

@@ -35,6 +35,25 @@ def split_list(value: object) -> list[str]:
     return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
 
 
+def parse_generation(value: object) -> str:
+    """Parse the generation of the demo.
+
+    Returns:
+        The key of a generation; the first one for None.
+
+    Raises:
+        BadOption: There is no such generation.
+    """
+    from pytest_panic_doctor.database.generation import generations
+
+    known = [each.key for each in generations()]
+    if value in (None, ""):
+        return known[0]
+    if value not in known:
+        raise BadOption(f"--doctor-demo-generation {value} is not known: give {' or '.join(known)}")
+    return str(value)
+
+
 def resolve_path(folder: Path, text: str) -> Path:
     """Return the file that a text names; `~` and `$VAR` are expanded as pytest does it for `--junitxml`.
 

@@ -96,7 +96,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     if settings.fix or settings.engine != "auto":
         # An engine that is missing is an error of the options, before anything is examined.
         resolve_engine(locate_engine(config, settings.engine), settings.max_dim)
-    demo_notes = build_demo(settings.database) if settings.demo else []
+    demo_notes = build_demo(settings.database, settings.demo) if settings.demo else []
     read_ahead = ReadAhead(settings.database, available_memory())
     resources.callback(read_ahead.stop)
     repair = open_repair(config, settings, read_ahead, resources) if settings.fix and not collect_only else None

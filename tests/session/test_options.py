@@ -90,6 +90,7 @@ def test_a_uuid_reads_with_dashes_and_without() -> None:
         ("doctor_memory", "12", "--doctor-memory 12: a size needs a unit: give one such as 12GB"),
         ("doctor_memory", "20MB", "--doctor-memory 20MB is too little to compute any diagram: give at least 200 MB"),
         ("doctor_max_dim", "3", "--doctor-max-dim 3"),
+        ("doctor_demo_generation", "elixir", "--doctor-demo-generation elixir is about the demo: give --doctor-demo"),
         ("doctor_report", ["x.pdf"], "x.pdf has no known suffix"),
         ("doctor_report", ["nowhere/x.json"], "nowhere"),
     ],
@@ -100,6 +101,16 @@ def test_bad_values_are_named_in_one_sentence(key: str, value: object, said: str
     text = str(caught.value)
     assert said in text
     assert "\n" not in text
+
+
+def test_the_demo_is_of_a_known_generation_and_of_the_first_without_a_choice() -> None:
+    assert read(Given()).demo is None
+    assert read(Given({"doctor_demo": True})).demo == "python"
+    assert read(Given({"doctor_demo": True, "doctor_demo_generation": "elixir"})).demo == "elixir"
+    assert read(Given({"doctor_demo": True}, {"doctor_demo_generation": "elixir"})).demo == "elixir"
+    assert read(Given(ini={"doctor_demo_generation": "elixir"})).demo is None, "an ini key alone asks for no demo"
+    with pytest.raises(BadOption, match="--doctor-demo-generation rust is not known: give python or elixir"):
+        read(Given({"doctor_demo": True, "doctor_demo_generation": "rust"}))
 
 
 def test_models_of_the_ini_are_known() -> None:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_panic_doctor.database.generation import generations
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import typed
 from pytest_panic_doctor.session.demo.build import DEFECTS, build, former
@@ -31,10 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made if it is not there")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the captions (default: 0)")
+    parser.add_argument(
+        "--generation",
+        choices=[each.key for each in generations()],
+        default=PYTHON.key,
+        help="of the research tool (default: %(default)s)",
+    )
     given = parser.parse_args(arguments)
     try:
         replaced = former(given.folder)
-        path = build(given.folder, given.seed)
+        path = build(given.folder, given.seed, given.generation)
     except DoctorError as error:
         sys.exit(str(error))
     if replaced:

@@ -7,16 +7,20 @@ import os
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy import MetaData, UniqueConstraint, create_engine
+from sqlalchemy import Engine, MetaData, UniqueConstraint, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
+from pytest_panic_doctor.database.elixir_generation import ELIXIR
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.undo import repairs
-from pytest_panic_doctor.session.demo import models
-from pytest_panic_doctor.session.demo.defects import plant
+from pytest_panic_doctor.session.demo import elixir_models, models
+from pytest_panic_doctor.session.demo.defects import Defect, plant
+from pytest_panic_doctor.session.demo.elixir_defects import plant_elixir, record_migrations
+from pytest_panic_doctor.session.demo.elixir_rows import ElixirBuilder
 from pytest_panic_doctor.session.demo.rows import Builder
 from pytest_panic_doctor.topology.engines import load_engine
 
@@ -48,12 +52,13 @@ class DemoRefused(DoctorError):
     """The demo would overwrite a file that it did not make, or cannot be written."""
 
 
-def build(folder: Path, seed: int = 0) -> Path:
+def build(folder: Path, seed: int = 0, generation: str = PYTHON.key) -> Path:
     """Build the demo, and replace an earlier one atomically.
 
     Args:
         folder: The folder of the demo, created if it is missing.
         seed: Determines the captions; at least 0.
+        generation: The generation of the research tool that the database is of, by its key.
 
     Returns:
         The path of the database.
@@ -69,7 +74,7 @@ def build(folder: Path, seed: int = 0) -> Path:
         (folder / MARK).write_text("made by pytest --doctor-demo; may be deleted\n", encoding="utf-8")
         with RepairLock(path):
             refuse_strangers(folder)
-            replace(folder, seed)
+            replace(folder, seed, generation)
             # Under the lock: filelock sees that a file it waited for has lost its name, and begins anew.
             remove(folder, LOCKS)
     except (OSError, OperationalError, sqlite3.OperationalError) as error:
@@ -120,23 +125,45 @@ def is_demo(path: Path) -> bool:
         return file.read(100)[68:72] == APPLICATION.to_bytes(4, "big")
 
 
-def replace(folder: Path, seed: int) -> None:
+def replace(folder: Path, seed: int, generation: str) -> None:
     """Build the demo beside the earlier one, then replace that."""
     new = folder / NEW
     remove(folder, [name for name in SIDECARS if name.startswith(NEW)])
-    engine = create_engine(f"sqlite:///{new}")
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION}")
-        older_schema().create_all(connection)
-    with Session(engine) as session:
-        Builder(session, load_engine(), seed).build()
-        session.commit()
-    engine.dispose()
-    planted = plant(new)
+    planted = {PYTHON.key: write_python, ELIXIR.key: write_elixir}[generation](new, seed)
     remove(folder, [name for name in SIDECARS if name not in (DATABASE, NEW)])
     new.replace(folder / DATABASE)
     text = json.dumps([defect.as_dict() for defect in planted], indent=1)
     (folder / DEFECTS).write_text(text + "\n", encoding="utf-8")
+
+
+def write_python(path: Path, seed: int) -> list[Defect]:
+    """Write the demo of the Python generation; returns its defects."""
+    engine = engine_of(path, older_schema())
+    with Session(engine) as session:
+        Builder(session, load_engine(), seed).build()
+        session.commit()
+    engine.dispose()
+    return plant(path)
+
+
+def write_elixir(path: Path, seed: int) -> list[Defect]:
+    """Write the demo of the Elixir generation; returns its defects."""
+    engine = engine_of(path, elixir_models.Base.metadata)
+    record_migrations(path)
+    with Session(engine) as session:
+        ElixirBuilder(session, load_engine(), seed).build()
+        session.commit()
+    engine.dispose()
+    return plant_elixir(path)
+
+
+def engine_of(path: Path, tables: MetaData) -> Engine:
+    """Create a database with the tables and the demo's application id, and return SQLAlchemy's access to it."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION}")
+        tables.create_all(connection)
+    return engine
 
 
 def remove(folder: Path, names: list[str] | tuple[str, ...]) -> None:

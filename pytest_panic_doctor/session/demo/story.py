@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH = 768
-"""The number of components of a vector."""
+"""The number of components of a vector in the Python generation."""
 
 SCENES = ("a photograph of", "a painting of", "a close-up of", "an old postcard of", "a drawing of", "a blurry view of")
 THINGS = (
@@ -32,7 +32,9 @@ PLACES = (
 )
 
 
-def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, seed: int = 0) -> list[str]:
+def captions(
+    prompt: str, network: Sequence[str], run_seed: int, steps: int, seed: int = 0, number: str = ""
+) -> list[str]:
     """Make the captions of one run: they begin at the prompt, drift without a repeat, and then loop.
 
     A run whose seed is not -1 would end with its first repeat, so its captions drift to the end.
@@ -43,8 +45,10 @@ def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, see
         run_seed: The seed of the run.
         steps: The number of captions.
         seed: The seed of the demo.
+        number: Tells runs of one network and prompt apart; empty if their seeds do.
     """
-    random = np.random.default_rng([seed, run_seed + 1, *" ".join([prompt, *network]).encode()])
+    words = [prompt, *network, *([number] if number else [])]
+    random = np.random.default_rng([seed, run_seed + 1, *" ".join(words).encode()])
     period = int(random.integers(3, 7))
     drift = int(random.integers(steps // 2 - 1, 2 * steps // 3)) if run_seed == -1 else steps
     said: list[str] = []
@@ -59,28 +63,34 @@ def captions(prompt: str, network: Sequence[str], run_seed: int, steps: int, see
     return said
 
 
-def feature(word: str, model: str) -> NDArray[np.float64]:
-    """Return the direction of a word in the space of one embedding model: float64, shape (768,)."""
+def feature(word: str, model: str, width: int) -> NDArray[np.float64]:
+    """Return the direction of a word in the space of one embedding model: float64, shape (width,)."""
     digest = hashlib.sha256(f"{model} {word}".encode()).digest()
-    return np.random.default_rng(struct.unpack("<4Q", digest)).standard_normal(WIDTH)
+    return np.random.default_rng(struct.unpack("<4Q", digest)).standard_normal(width)
 
 
-def vector(caption: str, model: str, batch: int) -> NDArray[np.float32]:
-    """Return a unit vector of a caption: float32, shape (768,). Captions with common words are near each other.
+def vector(caption: str, model: str, batch: int, width: int) -> NDArray[np.float32]:
+    """Return a unit vector of a caption: float32, shape (width,). Captions with common words are near each other.
 
     The same caption in another batch differs in the last bits, as it does on a GPU.
     """
     words = caption.split()
-    total = np.sum([feature(word, model) / (1 + 0.1 * place) for place, word in enumerate(words)], axis=0)
+    total = np.sum([feature(word, model, width) / (1 + 0.1 * place) for place, word in enumerate(words)], axis=0)
     unit: NDArray[np.float32] = (total / np.linalg.norm(total)).astype("<f4")
     if batch % 2:
         unit[::7] = np.nextafter(unit[::7], np.float32(2))
     return unit
 
 
-def cloud(said: Sequence[str], model: str) -> NDArray[np.float32]:
-    """Return the point cloud of captions, or of the images that they describe: float32, one row of 768 for each."""
-    return np.stack([vector(caption, model, batch=place // 8) for place, caption in enumerate(said)])
+def cloud(texts: Sequence[str], model: str, width: int = WIDTH) -> NDArray[np.float32]:
+    """Return the point cloud of captions, or of the images that they describe: float32, one row for each.
+
+    Args:
+        texts: The captions.
+        model: The embedding model.
+        width: The number of components of a vector.
+    """
+    return np.stack([vector(caption, model, place // 8, width) for place, caption in enumerate(texts)])
 
 
 def image(caption: str, step: int) -> bytes:
@@ -88,3 +98,10 @@ def image(caption: str, step: int) -> bytes:
     body = hashlib.sha512(caption.encode()).digest() + bytes([step % 256])
     chunk = b"VP8L" + struct.pack("<I", len(body)) + body + b"\x00" * (len(body) % 2)
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+def avif(caption: str, step: int) -> bytes:
+    """Return bytes in the boxes of an AVIF file; no rule reads the content of an image."""
+    body = hashlib.sha512(caption.encode()).digest() + bytes([step % 256])
+    boxes = ((b"ftyp", b"avif" + bytes(4) + b"avifmif1miaf"), (b"meta", bytes(4)), (b"mdat", body))
+    return b"".join(struct.pack(">I", 8 + len(content)) + name + content for name, content in boxes)

@@ -1,0 +1,180 @@
+"""The defects of the Elixir generation's demo: what other programs, crashes and interrupted work leave behind."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from pytest_panic_doctor.database.elixir_generation import VERSIONS, dashed_id
+from pytest_panic_doctor.session.demo.defects import SPOILED_STEP, Defect
+from pytest_panic_doctor.session.demo.elixir_rows import TEXT_MODEL, VECTOR_WIDTH, VISION_MODEL
+
+MOMENT = "2026-05-26T09:45:00.000000Z"
+MIGRATED = "2026-05-26T01:59:00"
+UNUSED_MODEL = "STSBMpnet"
+"""An embedding model that no experiment of the demo uses."""
+
+
+def record_migrations(path: Path) -> None:
+    """Write the table in which Ecto records its migrations, and let the file be in WAL mode as the tool's are."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute('CREATE TABLE "schema_migrations" ("version" INTEGER PRIMARY KEY, "inserted_at" TEXT)')
+        rows = [(version, MIGRATED) for version in VERSIONS]
+        db.executemany("INSERT INTO schema_migrations VALUES (?, ?)", rows)
+
+
+def plant_elixir(path: Path) -> list[Defect]:
+    """Plant all defects in a healthy demo database, each in a run, experiment or table of its own."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        runs = [str(run) for (run,) in db.execute("SELECT id FROM runs ORDER BY id")]
+        experiments = [str(each) for (each,) in db.execute("SELECT id FROM experiments ORDER BY id")]
+        db.execute("BEGIN")
+        planted = [
+            *diagrams(db, runs),
+            *lyapunov_results(db, experiments),
+            ragged_runs(db, experiments[-1]),
+            *strays(db),
+        ]
+        db.execute("COMMIT")
+    return planted
+
+
+def added_id(digit: int) -> str:
+    """Return the id of a planted row; its ffff shows that it was planted."""
+    return dashed_id(f"019e622fffff7000800000000000{digit:04x}")
+
+
+def lost_id(digit: str) -> str:
+    """Return an id that no row has."""
+    return dashed_id("0" * 31 + digit)
+
+
+def diagrams(db: sqlite3.Connection, runs: Sequence[str]) -> Iterator[Defect]:
+    """Plant diagrams that are missing, NULL and truncated, and one of a model that no experiment uses."""
+    at = "WHERE run_id = ? AND embedding_model = ?"
+    db.execute(f"DELETE FROM persistence_diagrams {at}", (runs[0], TEXT_MODEL))
+    yield Defect("diagram-missing", "diagram_gone", (runs[0], TEXT_MODEL))
+
+    db.execute(f"UPDATE persistence_diagrams SET diagram_data = NULL {at}", (runs[1], VISION_MODEL))
+    yield Defect("diagram-missing", "diagram_null", (runs[1], VISION_MODEL))
+
+    half = "substr(diagram_data, 1, length(diagram_data) / 2)"
+    db.execute(f"UPDATE persistence_diagrams SET diagram_data = {half} {at}", (runs[2], TEXT_MODEL))
+    yield Defect("diagram-valid", "diagram_torn", (runs[2], TEXT_MODEL))
+
+    db.execute(
+        "INSERT INTO persistence_diagrams (id, run_id, embedding_model, diagram_data, started_at, completed_at, "
+        "inserted_at, updated_at) SELECT ?, run_id, ?, diagram_data, started_at, completed_at, inserted_at, "
+        f"updated_at FROM persistence_diagrams {at}",
+        (added_id(1), UNUSED_MODEL, runs[3], TEXT_MODEL),
+    )
+    yield Defect("diagram-model", "diagram_of_an_unused_model", (added_id(1),))
+
+
+def lyapunov_results(db: sqlite3.Connection, experiments: Sequence[str]) -> Iterator[Defect]:
+    """Plant Lyapunov results that are missing and truncated, and a vector that makes one stale, with its diagram."""
+    at = "WHERE rowid = (SELECT min(rowid) FROM lyapunov_results WHERE experiment_id = ? AND embedding_model = ?)"
+    db.execute(f"DELETE FROM lyapunov_results {at}", (experiments[0], TEXT_MODEL))
+    yield Defect("lyapunov-missing", "lyapunov_gone", (experiments[0], TEXT_MODEL))
+
+    place = (experiments[0], VISION_MODEL)
+    ((torn,),) = db.execute(f"SELECT id FROM lyapunov_results {at}", place).fetchall()
+    half = "substr(lyapunov_data, 1, length(lyapunov_data) / 2)"
+    db.execute(f"UPDATE lyapunov_results SET lyapunov_data = {half} WHERE id = ?", (torn,))
+    yield Defect("lyapunov-valid", "lyapunov_torn", (str(torn),))
+
+    place = (experiments[1], TEXT_MODEL)
+    ((stale, network),) = db.execute(f"SELECT id, network FROM lyapunov_results {at}", place).fetchall()
+    ((run,),) = db.execute(
+        "SELECT min(id) FROM runs WHERE experiment_id = ? AND network = ?", (experiments[1], network)
+    ).fetchall()
+    turned = np.zeros(VECTOR_WIDTH, "<f4")
+    turned[0] = 1
+    db.execute(
+        "UPDATE embeddings SET vector = ? WHERE embedding_model = ? AND invocation_id = "
+        "(SELECT id FROM invocations WHERE run_id = ? AND sequence_number = ?)",
+        (turned.tobytes(), TEXT_MODEL, run, SPOILED_STEP),
+    )
+    yield Defect("diagram-current", "diagram_stale", (str(run), TEXT_MODEL))
+    yield Defect("lyapunov-current", "lyapunov_stale", (str(stale),))
+
+
+def ragged_runs(db: sqlite3.Connection, experiment: str) -> Defect:
+    """Plant what a crash amid the inserts of one step leaves: one run of a network is longer than the other."""
+    ((run,),) = db.execute("SELECT max(id) FROM runs WHERE experiment_id = ?", (experiment,)).fetchall()
+    ((last,),) = db.execute(
+        "SELECT id FROM invocations WHERE run_id = ? ORDER BY sequence_number DESC LIMIT 1", (run,)
+    ).fetchall()
+    db.execute("DELETE FROM invocations WHERE id = ?", (last,))
+    ((surplus,),) = db.execute(
+        "SELECT i.id FROM invocations i JOIN runs r ON r.id = i.run_id WHERE r.experiment_id = ? "
+        "ORDER BY i.sequence_number DESC LIMIT 1",
+        (experiment,),
+    ).fetchall()
+    return Defect("run-lockstep", "run_longer_than_the_others", (str(surplus),))
+
+
+def strays(db: sqlite3.Connection) -> Iterator[Defect]:
+    """Plant one orphan in each table; the tool's own connections enforce references, other programs do not."""
+    network = json.dumps(["GLMImage", "Pixtral"], separators=(",", ":"))
+    times = {"started_at": MOMENT, "completed_at": MOMENT}
+    rows: tuple[tuple[str, str, dict[str, object]], ...] = (
+        (
+            "orphan-run",
+            "runs",
+            {
+                "experiment_id": lost_id("a"),
+                "network": network,
+                "run_number": 0,
+                "max_length": 40,
+                "initial_prompt": "a lost prompt",
+            },
+        ),
+        (
+            "orphan-invocation",
+            "invocations",
+            {"run_id": lost_id("b"), "sequence_number": 0, "type": "image", "model": "GLMImage", **times},
+        ),
+        (
+            "orphan-embedding",
+            "embeddings",
+            {
+                "invocation_id": lost_id("c"),
+                "embedding_model": UNUSED_MODEL,
+                "vector": bytes(4 * VECTOR_WIDTH),
+                **times,
+            },
+        ),
+        (
+            "orphan-diagram",
+            "persistence_diagrams",
+            {"run_id": lost_id("d"), "embedding_model": UNUSED_MODEL, **times},
+        ),
+        (
+            "orphan-lyapunov",
+            "lyapunov_results",
+            {
+                "experiment_id": lost_id("a"),
+                "network": network,
+                "prompt": "a lost prompt",
+                "embedding_model": UNUSED_MODEL,
+                **times,
+            },
+        ),
+        (
+            "orphan-cluster",
+            "embedding_clusters",
+            {"embedding_id": lost_id("e"), "clustering_result_id": lost_id("f")},
+        ),
+    )
+    for digit, (rule, table, given) in enumerate(rows, start=10):
+        values = {"id": added_id(digit), **given, "inserted_at": MOMENT, "updated_at": MOMENT}
+        places = ", ".join("?" * len(values))
+        db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", tuple(values.values()))
+        yield Defect(rule, rule.replace("-", "_"), (added_id(digit),))
