@@ -5,6 +5,10 @@ The research tool writes `YYYY-MM-DD HH:MM:SS.ffffff`; SQLite reads a dozen form
 
 from __future__ import annotations
 
+from calendar import isleap
+
+import numpy as np
+
 PLAIN_LENGTH = 26
 """Length of `YYYY-MM-DD HH:MM:SS.ffffff`, without a zone. Such texts sort by time."""
 
@@ -21,10 +25,14 @@ def day_is_real(column: str) -> str:
 
 
 def is_no_time(column: str) -> str:
-    """Condition that `column` is neither NULL nor a valid time; never NULL."""
+    """Condition that `column` is neither NULL nor a valid time; never NULL.
+
+    SQLite reads the year 0 and the hour 24, Python neither.
+    """
     return (
         f"({column} IS NOT NULL AND (typeof({column}) <> 'text' OR instr({column}, '-') <> {YEAR} "
-        f"OR julianday({column}) IS NULL OR instr({column}, char(0)) OR NOT {day_is_real(column)}))"
+        f"OR julianday({column}) IS NULL OR instr({column}, char(0)) OR NOT {day_is_real(column)} "
+        f"OR substr({column}, 1, 4) = '0000' OR substr({column}, 12, 2) >= '24'))"
     )
 
 
@@ -44,24 +52,56 @@ def is_before(earlier: str, later: str) -> str:
     )
 
 
-def is_sure(column: str) -> str:
-    """Condition that a text without NUL is a time in the format of the research tool."""
-    real = f"strftime('%d', {column}, '+0 days') = substr({column}, 9, 2)"
-    valid = f"CASE WHEN substr({column}, 9, 2) <= '28' THEN julianday({column}) > 0 ELSE {real} END"
-    return f"{column} LIKE '____-__-__ __:__:__.______' AND {valid}"
+SEPARATOR = "x"
+"""Stands between two joined times, and in none."""
+
+STRIDE = PLAIN_LENGTH + 1
+LOWEST = np.frombuffer(b"0000-00-00 00:00:00.000000" + SEPARATOR.encode(), np.uint8)
+ABOVE_LOWEST = np.frombuffer(b"9999-19-39 29:59:59.999999" + SEPARATOR.encode(), np.uint8) - LOWEST
+"""Each character's lowest value, and how far above it the highest is: nothing for a separator."""
+
+DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, *[0] * 7], np.uint8)
+"""Days of a month, the leap day included, at the month's number; none for numbers that no month has."""
 
 
-def are_surely_in_order(before: str, start: str, end: str) -> str:
-    """Condition that two times have the format of the research tool and are in order.
+def are_in_order(before: str, start: str, end: str) -> str:
+    """Condition that two times of the format of the research tool are in order; NULL or 0 for others that are not text.
 
-    Such texts sort by time, so they are compared as texts and parsed once. Numbers and blobs are excluded by SQL's
-    order of types.
+    Such texts sort by time. A plus takes the type of the column away, for SQLite would try to read each text as a
+    number. Numbers and blobs are excluded by SQL's order of types.
 
     Args:
         before: A time that must not be after `start`; NULL is accepted. Its format is checked in its own row.
         start: The first time.
         end: The second time.
     """
-    ordered = f"{start} <= {end} AND {end} < x'' AND ({before} IS NULL OR {before} <= {start})"
-    no_nul = f"instr({start} || {end}, char(0)) = 0"
-    return f"CASE WHEN {ordered} AND {no_nul} THEN {is_sure(start)} AND {is_sure(end)} ELSE 0 END"
+    return f"(+{start} <= +{end} AND +{end} < x'' AND ({before} IS NULL OR +{before} <= +{start}))"
+
+
+def joined(start: str, end: str) -> str:
+    """Aggregate that joins all times of two columns, for `are_plain`."""
+    return f"CAST(group_concat({start} || '{SEPARATOR}' || {end}, '{SEPARATOR}') AS BLOB)"
+
+
+def are_plain(times: bytes | None, rows: int) -> bool:
+    """Whether joined times are all valid, and in the format of the research tool.
+
+    One pass over the text of a whole run costs a third of what SQLite needs to parse each time.
+
+    Args:
+        times: The result of `joined`.
+        rows: How many rows were joined. A row with a NULL is not in `times`, and makes the result False.
+    """
+    joint = np.frombuffer(times + SEPARATOR.encode() if times else b"", np.uint8)
+    if len(joint) != rows * 2 * STRIDE:
+        return False
+    digits = joint.reshape(-1, STRIDE) - LOWEST
+    if (digits > ABOVE_LOWEST).any():
+        return False
+    month, day, hour = (digits[:, place] * np.uint8(10) + digits[:, place + 1] for place in (5, 8, 11))
+    if (day == 0).any() or (day > DAYS[month]).any() or (hour > 23).any():
+        return False
+    if not digits[:, 0].all() and not digits[:, :4].any(axis=1).all():
+        return False
+    leap_days = digits[(month == 2) & (day == 29), :4] @ np.array([1000, 100, 10, 1])
+    return all(isleap(int(year)) for year in np.unique(leap_days))

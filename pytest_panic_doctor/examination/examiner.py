@@ -15,6 +15,7 @@ from pytest_panic_doctor.database.integrity import check_file as check_file
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, is_too_big, name_too_large
 from pytest_panic_doctor.database.schema import NOUNS, is_missing_in_file
 from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.existence import require_subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, findings_of
 from pytest_panic_doctor.examination.named_findings import KeptFindings
 from pytest_panic_doctor.rules.base import (
@@ -201,7 +202,7 @@ class Examiner:
                 release=partial(self.database.release, db),
             )
             findings = KeptFindings()
-            context.require_subject()
+            require_subject(context)
             raised: Misbehaved | None = None
             absent = ""
             try:

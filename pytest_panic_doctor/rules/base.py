@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_panic_doctor.database import integrity as integrities
 from pytest_panic_doctor.database.generation import Generation, generation_of
@@ -26,6 +26,8 @@ IDS_KEPT = 10_000
 
 NOT_REPAIRED = "; not repaired: "
 """Text in a finding's message before the reason why its rows are not repaired."""
+
+T = TypeVar("T")
 
 Kind = Literal["TEXT", "IMAGE"]
 """What an embedding model embeds, as in `invocation.type`."""
@@ -167,9 +169,13 @@ class RuleContext:
 
         `key` identifies the query. The cache is emptied when anybody writes to the database.
         """
+        return self.cached(key, lambda: self.db.execute(query, self.params).fetchall())
+
+    def cached(self, key: str, compute: Callable[[], T]) -> T:
+        """Compute what several rules share, once for each experiment and run, as `cached_query` does."""
         known = (key, self.subject.experiment, self.subject.run)
         if known not in self.memo:
-            self.memo[known] = self.db.execute(query, self.params).fetchall()
+            self.memo[known] = compute()
         return self.memo[known]  # type: ignore[return-value]
 
     @property
@@ -235,25 +241,6 @@ class RuleContext:
         """Return the single integer that a query selects, 0 for NULL; its parameters are `params` and `more`."""
         value = self.db.execute(sql, self.params | more).fetchone()[0]
         return int(value or 0)
-
-    def require_subject(self) -> None:
-        """Check that the subject's experiment and run can be found by their ids.
-
-        An id that is not UTF-8 changes when it is read. No row would be found by it, and every rule would pass.
-
-        Raises:
-            NotExaminable: One of them cannot be found.
-        """
-        for noun, table, row_id in (
-            ("experiment", "experimentconfig", self.subject.experiment),
-            ("run", "run", self.subject.run),
-        ):
-            if row_id is None or self.db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,)).fetchone():
-                continue
-            if "\\x" in row_id:
-                why = f"the id of the {noun} is not UTF-8, so that its rows cannot be queried (see id-format)"
-                raise NotExaminable(why)
-            raise NotExaminable(f"the {noun} was deleted after the examination began: run again")
 
     def finding(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_panic_doctor.database.subject import Rows
-from pytest_panic_doctor.database.timestamps import PLAIN_LENGTH, are_surely_in_order, is_before, is_no_time
+from pytest_panic_doctor.database.timestamps import PLAIN_LENGTH, are_in_order, are_plain, is_before, is_no_time, joined
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.repeat import early_stop
@@ -42,8 +42,10 @@ EARLY = is_before("i.completed_at", "i.started_at")
 OUT_OF_ORDER = (
     f"(p.run_id = i.run_id AND p.sequence_number < i.sequence_number AND {is_before('i.started_at', 'p.completed_at')})"
 )
-UNSURE_TIME = f"{are_surely_in_order('p.completed_at', 'i.started_at', 'i.completed_at')} IS NOT 1"
-"""True if one of the three conditions before is, and for some invocations more: those are compared one by one."""
+UNSURE_TIME = f"{are_in_order('p.completed_at', 'i.started_at', 'i.completed_at')} IS NOT 1"
+"""With `are_plain`, true if one of the three conditions before is, and for more invocations: those are compared one by
+one.
+"""
 
 CONDITIONS = (WRONG_OUTPUT, WRONG_INPUT, WRONG_MODEL, WRONG_SEED, UNSURE_TIME)
 
@@ -70,10 +72,17 @@ def by_run(context: RuleContext) -> dict[str, Judged]:
         "CASE WHEN max(i.completed_at) IS NULL THEN '' "
         f"WHEN min({length}) = {PLAIN_LENGTH} AND max({length}) = {PLAIN_LENGTH} THEN max(i.completed_at) END"
     )
+    times = joined("i.started_at", "i.completed_at")
     # Runs come in the order of their rowid, so that nothing is sorted, and no image goes into a sorter.
-    query = f"SELECT r.id, count(*), {latest}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"
-    rows = context.cached_query("invocations that are wrong", query)
-    return {str(run): Judged(count, latest, tuple(wrong)) for run, count, latest, *wrong in rows}  # type: ignore[arg-type]
+    query = f"SELECT r.id, count(*), {latest}, {times}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"
+
+    def judge() -> dict[str, Judged]:
+        return {
+            str(run): Judged(count, latest, (*wrong[:-1], wrong[-1] + (not are_plain(times, count))))
+            for run, count, latest, times, *wrong in context.db.execute(query, context.params)
+        }
+
+    return context.cached("invocations that are wrong", judge)
 
 
 def any_is(context: RuleContext, condition: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from pytest_panic_doctor.database.subject import Rows
-from pytest_panic_doctor.database.timestamps import are_surely_in_order, is_before, is_no_time, is_plain
+from pytest_panic_doctor.database.timestamps import are_in_order, are_plain, is_before, is_no_time, is_plain, joined
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.invocation import (
@@ -23,8 +23,8 @@ from pytest_panic_doctor.rules.invocation import (
 NO_TIME_HERE = f"({is_no_time('t.started_at')} OR {is_no_time('t.completed_at')})"
 EARLY_HERE = is_before("t.completed_at", "t.started_at")
 BEFORE_OUTPUT = is_before("t.started_at", "i.completed_at")
-UNSURE_HERE = f"{are_surely_in_order('i.completed_at', 't.started_at', 't.completed_at')} IS NOT 1"
-"""True if one of the three conditions before is, and for some embeddings more."""
+UNSURE_HERE = f"{are_in_order('i.completed_at', 't.started_at', 't.completed_at')} IS NOT 1"
+"""With `are_plain`, true if one of the three conditions before is, and for some embeddings more."""
 
 EMBEDDINGS = (
     "run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
@@ -40,8 +40,14 @@ def unsure(context: RuleContext) -> bool:
     """Whether times of embeddings of the experiment must be compared one by one. One pass serves both rules."""
     if any_is(context, UNSURE_TIME):
         return True
-    ((count,),) = context.cached_query("embeddings at an unsure time", f"SELECT total({UNSURE_HERE}) FROM {EMBEDDINGS}")
-    return bool(count)
+    times = joined("t.started_at", "t.completed_at")
+    query = f"SELECT total({UNSURE_HERE}), count(*), {times} FROM {EMBEDDINGS} GROUP BY r.rowid"
+    return context.cached(
+        "embeddings at an unsure time",
+        lambda: any(
+            wrong or not are_plain(times, count) for wrong, count, times in context.db.execute(query, context.params)
+        ),
+    )
 
 
 @rule(

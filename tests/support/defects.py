@@ -328,6 +328,7 @@ for table, row in {"invocation": I3, "embedding": E3, "persistencediagram": D, "
         "a_number": "2460900.5",
         "month_13": "'2025-13-01'",
         "september_31": "'2025-09-31 09:00:00.000000'",
+        "hour_24": "'2025-08-12 24:00:00.000000'",
         "before_a_nul": "started_at || char(0) || 'x'",
     }.items():
         sql(
