@@ -25,6 +25,11 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def join_notes(*notes: str) -> str:
+    """Join the notes that are not empty."""
+    return "; ".join(filter(None, notes))
+
+
 def verb(count: int, one: str = "is", many: str = "are") -> str:
     """Return the form of a verb that agrees with a count."""
     return one if count == 1 else many

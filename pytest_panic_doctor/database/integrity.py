@@ -149,3 +149,10 @@ def run_check(db: sqlite3.Connection, pragma: str) -> list[str]:
 def quote_literal(name: str) -> str:
     """A name as a PRAGMA takes it."""
     return "'" + name.replace("'", "''") + "'"
+
+
+def advice_for(rule: str, name: str) -> str:
+    """Return what to do about an SQLite error that ended the check of a rule; `name` is SQLite's name of it."""
+    if "BUSY" in name or "LOCKED" in name:
+        return "another program holds it: run again"
+    return RESTORE if rule == "file-integrity" else "see file-integrity"

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.examination.baseline import Known, load, of, split
-from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.examination.examiner import AcceptedBy, Outcome
 from pytest_panic_doctor.examination.settings import Settings, Severity
-from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.formatting import join_notes, plural
 from pytest_panic_doctor.rules.base import Finding
 
 NOTHING: Known = {}
@@ -51,14 +51,21 @@ class AcceptancePolicy:
         if warned := self._accepted_by_severity(rule, outcome.findings):
             note = join_notes(warned, outcome.note)
             return replace(
-                outcome, status="passed", findings=(), accepted=outcome.findings, accepted_by="severity", note=note
+                outcome,
+                status="passed",
+                findings=(),
+                accepted=(*outcome.findings, *outcome.accepted),
+                accepted_by="severity",
+                note=note,
             )
         new, old = self._split_by_baseline(name, outcome.findings)
         if new:
             note = join_notes(TOO_MANY if self.writing else "", outcome.note)
-            return replace(outcome, findings=new, accepted=old, accepted_by="baseline" if old else "", note=note)
+            by: AcceptedBy = "baseline" if old else outcome.accepted_by
+            return replace(outcome, findings=new, accepted=(*old, *outcome.accepted), accepted_by=by, note=note)
         note = join_notes("accepted by the baseline", outcome.note)
-        return replace(outcome, status="passed", findings=(), accepted=old, accepted_by="baseline", note=note)
+        every = (*old, *outcome.accepted)
+        return replace(outcome, status="passed", findings=(), accepted=every, accepted_by="baseline", note=note)
 
     def _accepted_by_severity(self, rule: str, findings: tuple[Finding, ...]) -> str:
         severity = self.severity.get(rule, Severity())
@@ -83,8 +90,3 @@ class AcceptancePolicy:
 def accepted(finding: Finding) -> tuple[Finding | None, Finding | None]:
     """Split a finding while a baseline is written: it is accepted if it has an identity."""
     return (None, finding) if of(finding) else (finding, None)
-
-
-def join_notes(*notes: str) -> str:
-    """Join the notes that are not empty."""
-    return "; ".join(filter(None, notes))

@@ -21,6 +21,7 @@ from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
+from pytest_panic_doctor.examination.runs import chosen_runs
 from pytest_panic_doctor.examination.scheduling import MissingDiagram, Pair, distribute, missing_diagrams
 from pytest_panic_doctor.examination.selection import check_repairs, check_rules, known_rules, selected_rules
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
@@ -106,6 +107,7 @@ class Examination:
         made = Examiner(self.database, self.rules, self.settings.kinds, space=self.space)
         made.running, made.verification = self.running, self.verification
         made.least_cosine, made.timeout = self.settings.embed_cosine, self.settings.timeout
+        made.runs = frozenset(self.settings.runs)
         made.deep = self.settings.deep or any(self.rules[name].deep for name in self.settings.rules)
         return made
 
@@ -206,7 +208,7 @@ class Examination:
 
     def all_names(self) -> frozenset[str] | None:
         """Return the names of all items, sampled or not; None if only some experiments were examined."""
-        if self.settings.experiments:
+        if self.settings.experiments or self.settings.runs:
             return None
         here = [rule for rule in self.rules.values() if rule.applies_to(self.generation)]
         return frozenset(entry.name for entry in self.manifest.entries(here))
@@ -283,10 +285,14 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
     database.largest = space.value
     try:
         check_experiments(settings, database.read(manifests.experiment_ids) if settings.experiments else [])
+        runs = database.read(lambda db: chosen_runs(db, settings.runs, settings.experiments)) if settings.runs else {}
+        settings = replace(settings, runs=tuple(run for each in runs.values() for run in each))
+        wanted = replace(settings, experiments=tuple(runs)) if runs else settings
         database.read(
-            lambda db: check_items(db, settings, selected_rules(settings, rules, generation.key), space, workers)
+            lambda db: check_items(db, wanted, selected_rules(settings, rules, generation.key), space, workers)
         )
-        listed = database.read(lambda db: manifests.build(db, settings.experiments, space))
+        listed = database.read(lambda db: manifests.build(db, wanted.experiments, space))
+        listed = listed.only(runs) if runs else listed
         problems = database.read(lambda db: check_tables(db, map(generation.real_name, LISTING_TABLES))).problems
         rows = database.read(lambda db: manifests.rows_by_table(db, [each.canonical for each in generation.tables]))
         origin = database.read(generation.describe)

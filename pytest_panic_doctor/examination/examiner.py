@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_panic_doctor.database.connection import Database, data_version
-from pytest_panic_doctor.database.integrity import REMOVE, RESTORE, describe_missing_feature
+from pytest_panic_doctor.database.integrity import REMOVE, advice_for, describe_missing_feature
 from pytest_panic_doctor.database.integrity import check_file as check_file
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, is_too_big, name_too_large
 from pytest_panic_doctor.database.schema import NOUNS, is_missing_in_file
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.existence import require_subject
-from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, findings_of
+from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, checking, findings_of
 from pytest_panic_doctor.examination.named_findings import KeptFindings
+from pytest_panic_doctor.examination.runs import is_of_experiment, located, others_note, runs_of
+from pytest_panic_doctor.formatting import join_notes
 from pytest_panic_doctor.rules.base import (
     BUILT_IN,
     Finding,
     Kind,
     NotApplicable,
     NotExaminable,
+    RepairKind,
     Rule,
     RuleContext,
     remedy_of,
@@ -38,7 +40,7 @@ Status = Literal["passed", "failed", "skipped", "fixed"]
 Counts = Mapping[str, int]
 """Number of examined rows by table; empty if a rule of the user does not count them."""
 Number = int | float | str
-AcceptedBy = Literal["", "severity", "baseline"]
+AcceptedBy = Literal["", "severity", "baseline", "run"]
 
 UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
 UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
@@ -78,6 +80,8 @@ class CheckResult:
     raised: Misbehaved | None = None
     absent: str = ""
     """What the check could not examine, after its findings."""
+    elsewhere: tuple[Finding, ...] = ()
+    """Findings about runs that the user did not choose."""
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
@@ -107,17 +111,12 @@ SubjectFindings = tuple[Subject, tuple[Finding, ...]]
 
 
 class RepairNotPossible(Exception):
-    """A repair that is not possible; the message is one sentence with the reason and what would help.
-
-    Attributes:
-        measures: As those of an `Outcome`.
-        blocked_by: The rules that must be healthy first.
-    """
+    """A repair that is not possible; the message is one sentence with the reason and what would help."""
 
     def __init__(
         self, sentence: str, measures: Mapping[str, Number] | None = None, blocked_by: Iterable[str] = ()
     ) -> None:
-        """Keep the message and its attributes."""
+        """Keep the message, the measures as in an `Outcome`, and the rules that must be healthy first."""
         super().__init__(sentence)
         self.measures = measures or {}
         self.blocked_by = frozenset(blocked_by)
@@ -171,8 +170,8 @@ class Examiner:
         self.verification: Verification | None = None
         """Verifies the file; None: it is not verified."""
         self.embedder: Embedder | None = None
-        """The embedding hooks for rules that embed again; None if there are none."""
         self.least_cosine: float | None = None
+        self.runs: frozenset[str] = frozenset()  # the chosen ones; empty: all
         self.deep = False
         """Whether deep rules recompute what the plugin itself computed."""
         self.timeout: float | None = None
@@ -181,8 +180,8 @@ class Examiner:
         """The check whether an experiment is running; None: no experiment is."""
         self.repairable_rules: frozenset[str] | None = None
         """The rules of the items that are run, None: all. Others are not repaired, even if an item requires them."""
-        self.later: Callable[[Rule, Subject], Iterable[SubjectFindings]] = lambda rule, subject: ()  # noqa: ARG005
-        """The next subjects of this process with findings of the same rule, in the order of its items."""
+        self.later: Callable[[Rule, Subject], Iterable[SubjectFindings]] = lambda *_: ()
+        """The next subjects of this process with findings of the same rule, in order."""
         self.settled: set[tuple[str, Subject]] = set()
         self._memo: dict[object, object] = {}
         self._memo_state: tuple[int, int] = (0, 0)
@@ -201,13 +200,14 @@ class Examiner:
                 timeout=self.timeout,
                 release=partial(self.database.release, db),
             )
-            findings = KeptFindings()
+            findings, elsewhere = KeptFindings(), KeptFindings()
             require_subject(context)
             raised: Misbehaved | None = None
             absent = ""
             try:
                 with checking(rule, NotApplicable, TooLarge, sqlite3.DatabaseError):
-                    findings.add(findings_of(rule, rule.check(context)))
+                    found = findings_of(rule, rule.check(context))
+                    findings.add(located(db, found, self.runs, elsewhere) if is_of_experiment(rule) else found)
             except Misbehaved as error:
                 raised = error
             except NotApplicable as nothing:
@@ -217,7 +217,7 @@ class Examiner:
             except sqlite3.DatabaseError:
                 seen[:] = findings.all(context)
                 raise
-            return CheckResult(findings.all(context), context.looked_at, raised, absent)
+            return CheckResult(findings.all(context), context.looked_at, raised, absent, elsewhere.all(context))
 
         seen: list[Finding] = []
         try:
@@ -253,7 +253,7 @@ class Examiner:
                     raise error
             except Misbehaved as raised:
                 return CheckResult(tuple(seen), raised=raised)
-        hint = REMOVE if absent else advice_for(rule, name)
+        hint = REMOVE if absent else advice_for(rule.id, name)
         message = f"SQLite cannot read what this rule looks at: {absent or error} ({hint})"
         found = Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1)
         return CheckResult((*seen, found))
@@ -300,6 +300,9 @@ class Examiner:
             outcome = self._repair(rule, subject, look.wrong)
         else:
             outcome = self._unharmed(rule, subject, look)
+        if look.elsewhere:
+            note = join_notes(outcome.note, others_note(look.elsewhere) if outcome.status != "failed" else "")
+            outcome = replace(outcome, accepted=look.elsewhere, accepted_by="run", note=note)
         if not warnings and outcome.rows:
             return outcome
         return replace(outcome, warnings=warnings, rows=outcome.rows or look.rows)
@@ -328,12 +331,21 @@ class Examiner:
                 if look.raised:
                     continue
                 if look.findings and self.repairer and first.repair:
-                    done = self.repairer.repair(first, subject, look.findings, self.later(first, subject))
+                    done = self._repaired(self.repairer, first, subject, look.findings)
                     self.repairer.record_result(first, subject, replace(done, findings=look.findings))
             except (NotApplicable, NotExaminable, RepairNotPossible, Misbehaved, TooLarge):
                 # The required rule has items of its own that report this. This item checks for itself what it needs.
                 continue
             self.settled.add((name, subject))
+
+    def _repaired(
+        self, repairer: Repairer, rule: Rule, subject: Subject, findings: tuple[Finding, ...]
+    ) -> RepairResult:
+        """Repair findings; if the user chose runs, outputs are embedded run by run, since the hook gets a subject."""
+        if not self.runs or rule.repair is not RepairKind.EMBED or subject.run:
+            return repairer.repair(rule, subject, findings, self.later(rule, subject))
+        runs = [run for run in runs_of(findings) if run in self.runs]
+        return RepairResult("; ".join(repairer.repair(rule, replace(subject, run=run), findings).note for run in runs))
 
     def left_out(self, name: str) -> bool:
         """Whether a rule has no item in this session, so that it must not be repaired."""
@@ -362,7 +374,7 @@ class Examiner:
             remedy = remedy_of(rule, [each.message for each in findings])
             return Outcome("failed", findings, note=f"nothing repairs this: {remedy}" if remedy else "")
         try:
-            repaired = self.repairer.repair(rule, subject, findings, self.later(rule, subject))
+            repaired = self._repaired(self.repairer, rule, subject, findings)
             left = self.look(rule, subject)
         except RepairNotPossible as failure:
             note = f"not repaired: {failure}"
@@ -381,18 +393,6 @@ class Examiner:
             note = f"still sick after the repair ({repaired.note})"
             return Outcome("failed", left.wrong, note=note, measures=repaired.measures, rows=left.rows)
         return Outcome("fixed", findings, repaired.note, measures=repaired.measures, rows=left.rows)
-
-
-def advice_for(rule: Rule, name: str) -> str:
-    """Return what to do about an SQLite error that ended the check of a rule; `name` is SQLite's name of it."""
-    if "BUSY" in name or "LOCKED" in name:
-        return "another program holds it: run again"
-    return RESTORE if rule.id == "file-integrity" else "see file-integrity"
-
-
-def checking(rule: Rule, *through: type[BaseException]) -> AbstractContextManager[None]:
-    """Run a rule's check; an exception in a built-in rule is a bug."""
-    return calling(f"the rule {rule.id} of {rule.source}", *through, bug=rule.source == BUILT_IN)
 
 
 def unfinished_outcome(look: CheckResult, raised: Misbehaved) -> Outcome:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.errors import DoctorError, Stopped
-from pytest_panic_doctor.rules.base import Finding, Rule
+from pytest_panic_doctor.rules.base import BUILT_IN, Finding, Rule
 
 SHOWN = 200
 """Maximum number of characters of an exception's text, or of a value, in a message."""
@@ -135,3 +135,8 @@ def findings_of(rule: Rule, given: object) -> Iterator[Finding]:
             if not isinstance(value, kinds) or (name == "ids" and not all(isinstance(one, str) for one in each.ids)):
                 raise Misbehaved(f"{whose} yielded a finding whose {name} is {repr_foreign(value)}: correct it")
         yield each
+
+
+def checking(rule: Rule, *through: type[BaseException]) -> AbstractContextManager[None]:
+    """Run a rule's check; an exception in a built-in rule is a bug."""
+    return calling(f"the rule {rule.id} of {rule.source}", *through, bug=rule.source == BUILT_IN)

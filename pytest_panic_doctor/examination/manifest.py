@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from pytest_panic_doctor.database.integrity import UNKNOWN
 from pytest_panic_doctor.database.json_columns import is_name, load_json
@@ -135,6 +135,23 @@ class Manifest:
             for subject in subjects_of(experiment):
                 if (subject.run, subject.embedding_model) not in done:
                     yield subject
+
+    def only(self, runs: Mapping[str, Collection[str]]) -> Manifest:
+        """Return the manifest of some runs alone; `runs` are those of each experiment."""
+        return Manifest(
+            tuple(
+                replace(each, runs=tuple(run for run in each.runs if run.id in runs[each.id]))
+                for each in self.experiments
+                if each.id in runs
+            )
+        )
+
+    def keywords(self) -> dict[str, str]:
+        """Return by id what `-k` finds an experiment or a run by: labels; an experiment's has those of all its runs."""
+        named = self.labels()
+        for each in self.experiments:
+            named[each.id] = "\n".join(dict.fromkeys((each.label, *(run.label for run in each.runs))))
+        return named
 
     def labels(self) -> dict[str, str]:
         """Return descriptions of all experiments and runs by id."""

@@ -10,7 +10,7 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import did_you_mean
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.base import Rule
+from pytest_panic_doctor.rules.base import Rule, Scope
 
 
 def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
@@ -31,7 +31,7 @@ def selected_rules(settings: Settings, rules: Mapping[str, Rule], generation: st
     """Return the rules that have items: those that were named, or all that are not switched off.
 
     A deep rule also has items with `--doctor-deep` or `--doctor-sample`. A rule of one generation has items in its
-    databases only.
+    databases only. With chosen runs, a rule about the database as a unit has an item only if it is named.
     """
     named = settings.rules
     deep = settings.deep or settings.sample is not None
@@ -40,6 +40,7 @@ def selected_rules(settings: Settings, rules: Mapping[str, Rule], generation: st
         for rule in rules.values()
         if rule.applies_to(generation)
         and (rule.id in named or (not named and not settings.switches_off(rule.id) and (deep or not rule.deep)))
+        and (rule.id in named or not settings.runs or rule.scope is not Scope.DATABASE)
     ]
 
 

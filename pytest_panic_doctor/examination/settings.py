@@ -96,6 +96,8 @@ class Settings:
     plan: bool = False
     rules: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    """The runs that are examined, ids as stored; as the user wrote them before the database was read."""
     memory: int | None = None
     max_workers: int | None = None
     timeout: float | None = None

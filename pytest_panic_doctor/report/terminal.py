@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.schema import NOUNS
-from pytest_panic_doctor.examination.manifest import item_name, name_of
+from pytest_panic_doctor.examination.manifest import dashed, item_name, name_of
 from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable
 from pytest_panic_doctor.repair.repairer import describe_repairs
 from pytest_panic_doctor.report import text
@@ -68,6 +68,7 @@ def header(examination: Examination, cap: str | None) -> list[str]:
     lines = [f"doctor: {text.shown_path(examination.settings)}, {format_size(path.stat().st_size)}, {mode}"]
     if examination.origin:
         lines.append(f"doctor: a database of {examination.origin}")
+    lines += [f"doctor: only run {dashed(run)}  {examination.labels.get(run, '')}" for run in examination.settings.runs]
     lines += [f"doctor: {line}" for line in wrapped(rows)]
     off = f", {examination.switched_off:,} more switched off by doctor_severity" if examination.switched_off else ""
     lines.append(f"doctor: {plural(len(examination.selected), 'rule')}, {items}{off}")

@@ -165,6 +165,7 @@ def rerun_command(examination: Examination, *options: str, rules: Sequence[str] 
     named = settings.rules if rules is None else rules
     chosen = [f"--doctor-rule {name}" for name in named]
     chosen += [f"--doctor-experiment {dashed(each)}" for each in settings.experiments]
+    chosen += [f"--doctor-run {dashed(each)}" for each in settings.runs]
     chosen += [f"--doctor-sample {settings.sample}"] if settings.sample else []
     chosen += [f"--doctor-shard {settings.shard}"] if settings.shard else []
     chosen += ["--doctor-deep"] if settings.deep else []

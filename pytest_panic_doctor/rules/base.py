@@ -73,7 +73,7 @@ class Finding:
     `ids` are the damaged rows of `table` as stored (32 hex digits; as an SQL literal if not a text), at most 10,000;
     `count` is exact. `rows` finds them all again when they are repaired. `blocked_by` names what must be corrected
     before the repair: rules, or the ini key `doctor_text_models` if the type of the embedding model is unknown. A
-    `warning` lets the item pass.
+    `warning` lets the item pass. `runs`, which the doctor fills in, count the `ids` of an experiment's finding by run.
     """
 
     rule: str
@@ -87,6 +87,7 @@ class Finding:
     rows: Rows | None = field(default=None, compare=False, repr=False)
     warning: bool = False
     blocked_by: tuple[str, ...] = ()
+    runs: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def sentence(self) -> str:
@@ -95,17 +96,11 @@ class Finding:
 
     def as_dict(self) -> dict[str, object]:
         """Convert to the form of the JSON report."""
-        plain: dict[str, object] = {
-            "rule": self.rule,
-            "experiment": self.experiment,
-            "run": self.run,
-            "embedding_model": self.embedding_model,
-            "table": self.table,
-            "ids": list(self.ids),
-            "count": self.count,
-            "message": self.message,
-        }
-        return plain | ({"blocked_by": list(self.blocked_by)} if self.blocked_by else {})
+        names = ("rule", "experiment", "run", "embedding_model", "table")
+        plain: dict[str, object] = {name: getattr(self, name) for name in names}
+        plain |= {"ids": list(self.ids), "count": self.count, "message": self.message}
+        plain |= {"blocked_by": list(self.blocked_by)} if self.blocked_by else {}
+        return plain | ({"runs": dict(self.runs)} if self.runs else {})
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, object]) -> Finding:

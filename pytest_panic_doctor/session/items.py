@@ -96,6 +96,7 @@ class DoctorFile(pytest.File):
     def collect(self) -> Iterator[DoctorItem]:
         """Yield one item for each entry of the manifest."""
         examination = self.config.stash[EXAMINATION]
+        keywords = examination.manifest.keywords()
         marks = {
             rule.id: [getattr(pytest.mark, name) for name in dict.fromkeys(("doctor", rule.id, rule.marker))]
             for rule in examination.selected
@@ -108,7 +109,7 @@ class DoctorFile(pytest.File):
             for mark in marks[entry.rule]:
                 item.add_marker(mark)
             # One text an item, shared by all of its subject: -k looks for a word anywhere in it.
-            if label := examination.labels.get(entry.subject.run or entry.subject.experiment or ""):
+            if label := keywords.get(entry.subject.run or entry.subject.experiment or ""):
                 item.extra_keyword_matches.add(label)
             yield item
 

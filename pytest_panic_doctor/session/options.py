@@ -27,6 +27,7 @@ from pytest_panic_doctor.session.parsing import (
     parse_memory,
     parse_report,
     parse_running,
+    parse_runs,
     parse_sample,
     parse_severities,
     parse_shard,
@@ -97,6 +98,13 @@ OPTIONS = (
     Option("undo", "optional", "ID", "take repair ID back, or all; without ID, list the repairs"),
     Option("rule", "list", "ID", "examine this rule only; may be repeated"),
     Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
+    Option(
+        "run",
+        "list",
+        "RUN",
+        "examine only what concerns this run: its id, the beginning of it, or words of its prompt and network; may be "
+        "repeated",
+    ),
     Option(
         "memory",
         "text",
@@ -204,6 +212,8 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     named = database_of(source, invocation_dir, ini_dir)
     if values["baseline-write"] and not values["baseline"]:
         raise BadOption("--doctor-baseline-write needs the file to write: give --doctor-baseline FILE with it")
+    if values["baseline-write"] and values["run"]:
+        raise BadOption("--doctor-baseline-write accepts the findings of whole experiments: leave out --doctor-run")
     reports = tuple(parse_report(resolve_path(folder["report"], text)) for text in split_list(values["report"]))
     if from_line["backup"] and not (values["fix"] or values["undo"]):
         raise BadOption(
@@ -217,6 +227,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
         plan=bool(values["plan"]),
         rules=tuple(split_list(values["rule"])),
         experiments=tuple(parse_uuid(text) for text in split_list(values["experiment"])),
+        runs=parse_runs(values["run"]),
         memory=parse_memory(values["memory"]),
         max_workers=parse_int("--doctor-max-workers", values["max-workers"], least=1),
         timeout=parse_duration("--doctor-timeout", values["timeout"]),

@@ -78,6 +78,18 @@ def parse_uuid(text: str) -> str:
     return digits
 
 
+def parse_runs(value: object) -> tuple[str, ...]:
+    """Return the values of `--doctor-run`. A comma is part of a prompt, so it separates nothing.
+
+    Raises:
+        BadOption: A value is empty.
+    """
+    texts = [str(each).strip() for each in value] if isinstance(value, list) else []
+    if not all(texts):
+        raise BadOption("--doctor-run is empty: give the id of a run, the beginning of it, or words of its prompt")
+    return tuple(dict.fromkeys(texts))
+
+
 def parse_memory(value: object) -> int | None:
     """Parse a size of memory.
 

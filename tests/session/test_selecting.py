@@ -151,7 +151,10 @@ def test_a_prompt_and_a_network_are_found(run_doctor: Doctor, pytester: pytest.P
         db.execute("UPDATE run SET initial_prompt = 'a penguin at home' WHERE id = ?", (built.run(1),))
     found = [line for line in run_doctor("--co", "-q", "-k", "Penguin and fluxdev").outlines if "::" in line]
     assert found
-    assert all(dashed(built.run(1)) in line for line in found)
+    diagrams = [line for line in found if "::diagram-" in line and "-model[" not in line]
+    assert len(diagrams) > 1
+    assert all(dashed(built.run(1)) in line for line in diagrams)
+    assert f"x.sqlite::invocation-chain[{dashed(built.experiment)}]" in found
     whole = [line for line in run_doctor("--co", "-q", "-k", "an and apple and not diagram").outlines if "::" in line]
     assert f"x.sqlite::experiment-config[{dashed(built.experiment)}]" in whole
 
