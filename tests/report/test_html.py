@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reports import HOSTILE, examined, make_hostile, page
 
+from pytest_panic_doctor.database.elixir_payload import decode_lyapunov, encode_lyapunov
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.result import Result
-from pytest_panic_doctor.report.html import write_html
+from pytest_panic_doctor.report.html import lyapunov_curves, write_html
 from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
+from pytest_panic_doctor.report.html.lyapunov_curves import MOST_STEPS, curve_of
 from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn, longest, on_grid
 from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.session.demo.build import build as build_demo
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
+from pytest_panic_doctor.topology.lyapunov import Lyapunov
 from pytest_panic_doctor.topology.payload import Payload, encode
 
 LIMIT = 5_000_000
@@ -248,3 +254,81 @@ def test_the_longest_bars_are_kept(ends: list[tuple[float, float]], keep: int) -
     kept = longest(grid, keep)
     assert sorted(kept[:, 1].tolist()) == sorted(grid[:, 1].tolist())[-keep:]
     assert kept.tolist() == sorted(kept.tolist())
+
+
+@pytest.fixture(scope="module")
+def elixir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the Elixir generation's demo."""
+    folder = tmp_path_factory.mktemp("elixir")
+    return page(build_demo(folder / "demo", generation="elixir"))
+
+
+def test_each_lyapunov_result_has_its_curve_its_fit_and_its_state(elixir: Path) -> None:
+    data = data_of(elixir)
+    curves = data["lyapunov"]
+    assert [each["state"] for each in curves] == ["sick"] * 2 + ["healthy"] * 5
+    assert "does not inflate" in curves[0]["problem"]
+    with closing(sqlite3.connect(elixir.with_suffix(".sqlite"))) as db:
+        stored = dict(db.execute("SELECT id, lyapunov_data FROM lyapunov_results").fetchall())
+    for each in curves[1:]:
+        result = decode_lyapunov(stored[each["row"]])
+        assert each["curve"] == pytest.approx(result.divergence_curve.tolist(), rel=1e-3)
+        assert (each["pairs"], each["steps"]) == (result.num_pairs, result.num_timesteps)
+        steps = np.arange(result.num_timesteps)
+        slope, offset = np.polyfit(steps, np.log(result.divergence_curve), 1)
+        assert each["line"] == pytest.approx(np.exp([offset, offset + slope * steps[-1]]).tolist(), rel=1e-3)
+        assert each["exponent"] == pytest.approx(slope, rel=1e-3)
+    text = elixir.read_text(encoding="utf-8")
+    assert '<a href="#lyapunov">Lyapunov</a>' in text
+    assert data["lyapunov_left"] == 0
+
+
+def test_a_page_of_the_python_generation_has_no_lyapunov_results(sick: Built) -> None:
+    path = page(sick.path)
+    assert data_of(path)["lyapunov"] == []
+    assert 'id="lyapunov"' not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("curve", "exponent", "line"),
+    [
+        ((1.0, np.e), 1.0, [1.0, 2.718]),
+        ((0.0, 0.0), 0.0, [1e-10, 1e-10]),
+        ((1.0, np.nan), 1.0, None),
+        ((1.0, 2.0), np.inf, None),
+        ((1.0, 2.0), 1e300, None),
+        ((), 0.0, None),
+    ],
+)
+def test_a_curve_of_any_numbers_is_plain(curve: tuple[float, ...], exponent: float, line: list[float] | None) -> None:
+    data = encode_lyapunov(Lyapunov(exponent, None, np.array(curve, dtype=np.float64), 1, len(curve)))
+    plain = curve_of(data, is_null=False)
+    assert plain["line"] == line
+    json.dumps(plain, allow_nan=False)
+
+
+def test_of_a_long_curve_some_steps_are_kept_the_first_and_the_last_too() -> None:
+    values = np.linspace(1, 2, 5 * MOST_STEPS)
+    plain = curve_of(encode_lyapunov(Lyapunov(0.1, 0.5, values, 1, len(values))), is_null=False)
+    at, curve = plain["at"], plain["curve"]
+    assert isinstance(at, list)
+    assert isinstance(curve, list)
+    assert len(at) == len(curve) == MOST_STEPS
+    assert (at[0], at[-1], plain["steps"]) == (0, len(values) - 1, len(values))
+    assert curve == pytest.approx(values[at].tolist(), rel=1e-3)
+
+
+def test_what_is_no_lyapunov_result_says_why() -> None:
+    assert curve_of(None, is_null=True) == {"problem": "it is NULL"}
+    assert curve_of(None, is_null=False)["problem"] == "it is not a blob of a Lyapunov result's size"
+    assert str(curve_of(b"\x83", is_null=False)["problem"]).startswith("it is damaged")
+
+
+def test_lyapunov_results_for_which_there_is_no_room_are_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lyapunov_curves, "MOST_DISTANCES", 30)
+    data = data_of(page(build_demo(tmp_path / "demo", generation="elixir")))
+    assert len(data["lyapunov"]) + data["lyapunov_left"] == 7
+    assert [each["state"] for each in data["lyapunov"]][:2] == ["sick", "sick"]
+    assert sum(len(each.get("curve", ())) for each in data["lyapunov"]) < 30 + MOST_STEPS

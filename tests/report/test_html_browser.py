@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -18,6 +19,7 @@ from reports import HOSTILE, make_hostile, one_sick_run, page, some_diagram
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn
 from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.session.demo.build import build as build_demo
 from pytest_panic_doctor.topology.payload import Payload
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -95,6 +97,12 @@ def fixed_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (built.diagram("NomicVision", 1), built.diagram()),
         )
     return page(built.path, fix=True)
+
+
+@pytest.fixture(scope="module")
+def elixir_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo of the Elixir generation, whose Lyapunov results are drawn."""
+    return page(build_demo(tmp_path_factory.mktemp("elixir") / "demo", generation="elixir"))
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +323,25 @@ def test_a_repaired_diagram_shows_before_and_after(opened: Opens, fixed_page: Pa
     assert "6 points" in one(browser, "#detail").text
     assert contents(browser, "#costs .legend li") == ["●computed in this session"]
     assert len(browser.find_elements(By.CSS_SELECTOR, "#costs .charts > *")) == 2
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_lyapunov_curves_are_drawn_with_their_fit(opened: Opens, elixir_page: Path, width: int, scheme: str) -> None:
+    browser = opened(elixir_page, width, scheme)
+    browser.execute_script("document.getElementById('lyapunov').scrollIntoView()")
+    until(browser, "return document.querySelectorAll('#lyapunov .thumbnail svg').length === 6")
+    labels = [svg.get_attribute("aria-label") or "" for svg in browser.find_elements(By.CSS_SELECTOR, "#lyapunov svg")]
+    assert all(re.fullmatch(r"Divergence over \d0 steps: exponent -?0\.0\d+ · R² 0\.\d\d", label) for label in labels)
+    dashed = "return document.querySelectorAll(`${arguments[0]} svg [stroke-dasharray='5,4'] path`).length"
+    assert browser.execute_script(dashed, "#lyapunov") == 6
+    assert contents(browser, "#lyapunov .nothing")[0].startswith("it is damaged")
+    click(browser, browser.find_elements(By.CSS_SELECTOR, "#lyapunov .card.sick")[1])
+    assert "is stale: 1 of 20 distances of its curve differ" in one(browser, "#detail").text
+    assert "1 pair of runs · 20 steps" in one(browser, "#detail").text
+    assert browser.execute_script(dashed, "#detail") == 1
+    assert "mean distance, log scale" in one(browser, "#detail svg").text
+    assert len(contents(browser, "#detail tbody tr")) == 20
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_thousands_of_runs_are_a_few_elements(opened: Opens, large_page: Path) -> None:

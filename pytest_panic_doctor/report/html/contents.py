@@ -118,6 +118,12 @@ class Contents:
                 found.append(((str(entry.subject.run), str(entry.subject.embedding_model)), item))
         return found
 
+    def of_rules(self, names: Iterable[str]) -> list[tuple[Subject, Result]]:
+        """List the items of some rules, each with its subject."""
+        wanted = set(names)
+        found = ((self.entry(item), item) for item in self.results.items if item.rule in wanted)
+        return [(entry.subject, item) for entry, item in found if entry]
+
     def rules(self) -> list[dict[str, object]]:
         """List the rules that have items, worst first."""
         by_rule: dict[str, list[Result]] = {}

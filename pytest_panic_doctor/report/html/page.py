@@ -20,6 +20,7 @@ from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.html.compression import packed_json
 from pytest_panic_doctor.report.html.contents import Contents
 from pytest_panic_doctor.report.html.diagrams import Diagrams, Packed
+from pytest_panic_doctor.report.html.lyapunov_curves import RULES_OF_CURVES, LyapunovCurves
 from pytest_panic_doctor.report.html.repaired import RepairedRows
 from pytest_panic_doctor.report.html.run_locations import RunLocator
 from pytest_panic_doctor.report.results import json_head
@@ -44,6 +45,7 @@ SCRIPTS = (
     "map.js",
     "plots.js",
     "diagrams.js",
+    "lyapunov.js",
     "costs.js",
     "main.js",
 )
@@ -86,7 +88,9 @@ def rendered(
     healed = RepairedRows(examination.settings.database, str(examination.repair_run.get("session", "")))
     placer = RunLocator(examination.database) if merged is None else RunLocator(examination.database, 0)
     contents = Contents(examination, results, placer, healed.places(placer))
-    plain = contents.as_plain()
+    of_curves = contents.of_rules(RULES_OF_CURVES) if merged is None else []
+    curves = LyapunovCurves(examination, of_curves, contents.numbered)
+    plain = contents.as_plain() | {"lyapunov": curves.listed, "lyapunov_left": curves.left}
     diagrams = Diagrams(examination, contents.by_pair(), healed, look=merged is None)
     style, script, library = source("style.css"), own_script(), source("vendor/plot.js")
     fixed = len(style) + len(script) + len(library.encode()) + FRAME
@@ -117,6 +121,7 @@ def rendered(
         now=now,
         items=plural(len(results.items), "item"),
         merged=[*(merged or ()), *results.notes],
+        lyapunov=bool(of_curves),
         next=[line.split(": ", 1) for line in terminal.next_command(examination, results)],
         style=style,
         script=script,

@@ -49,6 +49,7 @@ async function main() {
   drawRules();
   drawMap();
   drawDiagrams();
+  drawLyapunov();
   drawCosts();
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
