@@ -210,12 +210,14 @@ class Commands:
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
         """Run a command that lists something and ends, or limit the number of workers."""
         from pytest_panic_doctor.session.commands import run
+        from pytest_panic_doctor.session.foreign_hooks import add_generations
 
         if config.getoption("help") or config.getoption("version"):
             return None
         with usage_errors():
             options.check_once(config.invocation_params.args)
             settings = options.settings(config, config.invocation_params.dir, options.ini_folder(config))
+            add_generations(config)
             status = run(config, settings)
             if status is None and config.pluginmanager.hasplugin("xdist"):
                 from pytest_panic_doctor.session.xdist import limit_workers

@@ -77,7 +77,7 @@ class TableSchema:
         canonical: The name that rules use.
         columns: Its columns in the newest schema, in the order of the file.
         unique: The columns that are unique together, and the first schema version in which they are.
-        sources: The canonical columns that are not the columns of the same names.
+        sources: The columns for rules, canonical ones or others, that are not the columns of the same names.
         since: The first schema version that has it.
     """
 
@@ -103,7 +103,7 @@ class TableSchema:
         """
         real = {name.lower(): name for name in existing}
         selected = {"rowid": "rowid"}
-        for name in TABLES.get(self.canonical, ()):
+        for name in dict.fromkeys((*TABLES.get(self.canonical, ()), *self.sources)):
             source = self.sources.get(name, ColumnSource(name))
             if source.column is None:
                 selected[name] = source.sql or "NULL"
@@ -207,7 +207,8 @@ class Generation:
         if not self.needs_views:
             return ""
         version = self.schema_version(db)
-        return f"{self.name}, schema {version.name}{f', {version.note}' if version.note else ''}"
+        schema = f", schema {version.name}" if version.name else ""
+        return f"{self.name}{schema}{f', {version.note}' if version.note else ''}"
 
     def table(self, canonical: str) -> TableSchema | None:
         """The table with this canonical name; None if the generation has none."""
@@ -228,8 +229,9 @@ class Generation:
 
     @property
     def needs_views(self) -> bool:
-        """Whether tables or columns have other names than the canonical ones."""
-        return any(each.name != each.canonical or each.sources for each in self.tables)
+        """Whether tables or columns have other names than the canonical ones, or a canonical table does not exist."""
+        renamed = any(each.name != each.canonical or each.sources for each in self.tables)
+        return renamed or not self._by_canonical.keys() >= TABLES.keys()
 
     def extra_on_insert(self, moment: datetime) -> dict[str, str]:
         """Values of a new row that rules and repairs do not set: the time of the insert."""
@@ -242,6 +244,8 @@ class Generation:
     def create_views(self, db: sqlite3.Connection) -> None:
         """Create the temporary views of a new connection, for the tables that exist.
 
+        A canonical table that the generation does not have is an empty view, so that no rule fails for it.
+
         Args:
             db: Any connection to a file of this generation, even read-only: the file is not changed.
         """
@@ -250,6 +254,14 @@ class Generation:
         for table in self.tables:
             if existing := columns_of_table(db, table.name):
                 db.execute(table.view(existing))
+        for canonical in TABLES.keys() - self._by_canonical.keys():
+            db.execute(empty_view(canonical))
+
+
+def empty_view(canonical: str) -> str:
+    """The SQL statement that creates a view without rows in place of a canonical table."""
+    shown = ", ".join(f"NULL AS {quote(name)}" for name in ("rowid", *TABLES[canonical]))
+    return f"CREATE TEMP VIEW {quote(canonical)} AS SELECT {shown} WHERE 0"
 
 
 def columns_of_table(db: sqlite3.Connection, table: str) -> list[str]:
@@ -283,9 +295,13 @@ def generation_of(db: sqlite3.Connection, known: Iterable[Generation] | None = N
     return best
 
 
+ADDED: list[Generation] = []
+"""The generations of the hook `pytest_doctor_generations`, in this process."""
+
+
 def generations() -> tuple[Generation, ...]:
     """All known generations, the canonical one first."""
     from pytest_panic_doctor.database.elixir_generation import ELIXIR
     from pytest_panic_doctor.database.python_generation import PYTHON
 
-    return PYTHON, ELIXIR
+    return PYTHON, ELIXIR, *ADDED

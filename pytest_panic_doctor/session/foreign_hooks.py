@@ -1,4 +1,4 @@
-"""Calls of the hooks that other people implement: an embedder and the place of an engine."""
+"""Calls of the hooks that other people implement: stores of trajectories, an embedder and the place of an engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.database import generation as known
+from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, repr_foreign
 
 if TYPE_CHECKING:
@@ -15,6 +17,32 @@ if TYPE_CHECKING:
 
 ENGINE_NAME = re.compile(r"\w[\w-]*|\w+(\.\w+)*:\w+")
 """The name of an engine, or the place of one: `module:attribute`."""
+
+
+def add_generations(config: pytest.Config) -> None:
+    """Let this process know the stores of the hook `pytest_doctor_generations`, in place of those of an earlier call.
+
+    Args:
+        config: The session's config.
+
+    Raises:
+        Misbehaved: The hook raised an exception, or returned something that is not a list of generations, each with a
+            key and a name of its own.
+    """
+    known.ADDED.clear()
+    with calling("pytest_doctor_generations", DoctorError):
+        given: list[object] = [each for found in config.hook.pytest_doctor_generations() for each in (found or ())]
+    for each in given:
+        if not isinstance(each, known.Generation):
+            raise Misbehaved(
+                f"pytest_doctor_generations returned {repr_foreign(each)}, which is not a generation: make it with "
+                "describe_store"
+            )
+        if any(each.key == other.key or each.name == other.name for other in known.generations()):
+            raise Misbehaved(
+                f"pytest_doctor_generations returned two generations called {each.key} or {each.name}: rename one"
+            )
+        known.ADDED.append(each)
 
 
 def embed(config: pytest.Config, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:

@@ -1,4 +1,4 @@
-"""Hooks that other people implement: rules, embedders, engines and listeners (https://pluggy.readthedocs.io)."""
+"""Hooks that other people implement: rules, stores, embedders, engines and listeners (https://pluggy.readthedocs.io)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pytest_panic_doctor.database.generation import Generation
     from pytest_panic_doctor.rules.base import Rule
 
 
 @pytest.hookspec
 def pytest_doctor_rules() -> Iterable[Rule]:  # type: ignore[empty-body]
     """Return rules of your own; they are collected, selected, reported and repaired like the built-in ones."""
+
+
+@pytest.hookspec
+def pytest_doctor_generations() -> Iterable[Generation]:  # type: ignore[empty-body]
+    """Return stores of trajectories of your own, so that the rules examine their files."""
 
 
 @pytest.hookspec(firstresult=True)

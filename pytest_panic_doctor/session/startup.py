@@ -29,7 +29,7 @@ from pytest_panic_doctor.session import options
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
-from pytest_panic_doctor.session.foreign_hooks import embed, locate_engine
+from pytest_panic_doctor.session.foreign_hooks import add_generations, embed, locate_engine
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
@@ -58,6 +58,7 @@ def start(config: pytest.Config) -> ExitStack:
     """
     if config.getoption("setuponly", False):
         raise BadOption("--setup-only and --setup-plan examine nothing: leave them out, or give --collect-only")
+    add_generations(config)
     rules = own_rules(config)
     worker_input: dict[str, object] | None = getattr(config, "workerinput", {}).get("doctor")
     with ExitStack() as resources:
