@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,12 +20,9 @@ from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import read_file_header
 from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.database.integrity import FileDamage
-from pytest_panic_doctor.database.interrupts import reraise_interrupts
-from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.database.verification import WHOLE_FILE, found_once, verified_folder
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examination.examination import Examination
-from pytest_panic_doctor.examination.foreign_code import calling
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.backup import Report, make_backup
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
@@ -41,20 +37,16 @@ from pytest_panic_doctor.repair.journal.preflight import (
     roll_back_hot_journal,
 )
 from pytest_panic_doctor.repair.journal.repair_record import Repair
-from pytest_panic_doctor.repair.journal.size import quarantine_size
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.outlook import Outlook, look_ahead
 from pytest_panic_doctor.repair.reembed import Trust
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
-from pytest_panic_doctor.rules.base import RepairKind, RuleContext, Scope
 from pytest_panic_doctor.rules.embedder import Embedder
 
 SHARE = 0.8
 """The part of the available memory that is used if `--doctor-memory` is not given."""
-
-DIAGRAM_BYTES = 200_000
-"""Upper bound of the bytes of a new diagram, in the database and in its rollback journal."""
 
 CLAIM_POLL = 0.2
 """Seconds between two checks whether the controller is alive, while a lock is waited for."""
@@ -181,6 +173,8 @@ class RepairController:
             RepairRefused: The database or its journal cannot be written, another session repairs it, or the backup
                 failed.
         """
+        self.outlook = Outlook()
+        """What is known of the repairs before the items run."""
         self.database = settings.database
         read_file_header(self.database)
         self.lock = RepairLock(self.database)
@@ -197,34 +191,17 @@ class RepairController:
         self.run = RepairRun(token_hex(8), scratch, memory, os.getpid())
         found_once(verified_folder(scratch), WHOLE_FILE, FileDamage)
 
-    def check_room(self, examination: Examination) -> None:
-        """Check that the disk has room for the new diagrams, and for the before-images of every orphan.
+    def check_room(self, examination: Examination, report: Report = lambda what, done, of: None) -> None:  # noqa: ARG005
+        """Look up what will be repaired, and check that the disk has room for the new diagrams and the before-images.
 
-        The size of other quarantines is not known before the items run. If the disk fills up then, a repair ends
-        without losing anything.
+        The size of the quarantines that `known_before` leaves out is not known before the items run. If the disk fills
+        up then, a repair ends without losing anything.
 
         Raises:
             RepairRefused: The disk is too full.
         """
-        names = [
-            rule
-            for rule in examination.selected
-            if rule.repair is RepairKind.QUARANTINE and rule.scope is Scope.DATABASE
-        ]
-
-        def weight(db: sqlite3.Connection) -> int:
-            size = 0
-            for rule in names:
-                context = RuleContext(db, rule.id, Subject(), examination.settings.kinds)
-                # A rule that cannot be asked repairs nothing; its item asks again, and says why.
-                with suppress(Exception), reraise_interrupts(), calling(f"the rule {rule.id}", sqlite3.Error):
-                    size += quarantine_size(db, [finding.rows for finding in rule.check(context) if finding.rows])[1]
-            return size
-
-        check_room(
-            self.database.resolve(),
-            examination.database.read(weight) + DIAGRAM_BYTES * len(examination.missing_diagrams),
-        )
+        self.outlook = look_ahead(examination, self.run.scratch, report)
+        check_room(self.database.resolve(), self.outlook.space)
 
     def repairs(self) -> list[Repair]:
         """Return the repairs of this session, newest first; an empty list if the journal cannot be read."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import format_duration, format_size, plural
+from pytest_panic_doctor.repair.outlook import Outlook, Seconds, free_space
+from pytest_panic_doctor.repair.quarantine_limit import describe_counts
 from pytest_panic_doctor.report.results import Results
 
 if TYPE_CHECKING:
+    from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.repair.journal.size import RowsAndBytes
+
+WIDTH, INDENT = 80, 13
+"""The width of the lines at the end of a session, and of their first column."""
 
 UNDECIDED = "if another diagram is current once its embeddings are repaired"
 
@@ -33,6 +40,80 @@ def plan_lines(results: Results) -> Iterator[str]:
         stays = Counter(item.note for item in items if item.outcome == "failed" and not doable(item))
         for reason, count in stays.most_common():
             yield f"{'would stay':<13}{rule:<21} {plural(count, 'item')}: {reason}"
+
+
+def plan_end(examination: Examination, results: Results) -> Iterator[str]:
+    """Yield what the repair does in all: rows by table, diagrams, time, space, and what stays sick."""
+    planned = outlook_of(examination, results)
+    if not planned.does_something:
+        return
+    workers = 2 if examination.distributes else 1  # As the next command has it.
+    database = examination.settings.database
+    yield from in_column("plan", [*rows_and_diagrams(planned), *costs(planned, workers, free_space(database))])
+    yield f"{'':<{INDENT}}--doctor-backup PATH copies the database first: {format_size(planned.file_bytes)}"
+
+
+def in_column(first: str, lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines behind an indent, folded at 80 characters; the first begins with a word."""
+    for line in lines:
+        for part in textwrap.wrap(line, WIDTH - INDENT, break_on_hyphens=False, subsequent_indent="  "):
+            yield f"{first:<{INDENT}}{part}"
+            first = ""
+
+
+def repair_header(examination: Examination, planned: Outlook) -> Iterator[str]:
+    """Yield for the header of a repair what is known of it before the items run, as the plan says it."""
+    if not (planned.does_something or planned.stays):
+        return
+    most = "at most " if examination.chosen_by else "at least "
+    workers = examination.cores or examination.workers
+    lines = [*rows_and_diagrams(planned, most), *costs(planned, workers, free_space(examination.settings.database))]
+    lines.append("--doctor-plan says all of it, as far as it is known without a repair")
+    for line in lines:
+        for part in textwrap.wrap(line, WIDTH - len("doctor: "), break_on_hyphens=False, subsequent_indent="  "):
+            yield f"doctor: {part}"
+
+
+def outlook_of(examination: Examination, results: Results) -> Outlook:
+    """Add up what the items of a plan would do."""
+    items = [item for item in results.items if item.outcome == "failed" or item.accepted]
+    able = list(filter(doable, items))
+    computed = [item for item in able if "points" in item.measures and "rewritten" not in item.measures]
+    middle, high = total(computed, "seconds"), total(computed, "seconds_high")
+    return Outlook(
+        rows=results.planned_by_table,
+        row_bytes=results.planned_in_all[1],
+        quarantines=sum("bytes" in item.measures for item in able),
+        diagrams=len({item.nodeid.partition("[")[2] for item in computed}),
+        points=int(total(computed, "points")),
+        computing=Seconds(middle * middle / high if high else 0.0, middle, high),
+        peak=max((int(number(item.measures, "peak_memory")) for item in computed), default=0),
+        outputs=int(total(able, "outputs")),
+        examining=sum(item.duration for item in results.items),
+        file_bytes=examination.settings.database.stat().st_size,
+        stays=Counter(item.rule for item in items if item.outcome == "failed" and not doable(item)),
+    )
+
+
+def rows_and_diagrams(planned: Outlook, most: str = "") -> Iterator[str]:
+    """Yield what is quarantined, computed and embedded; `most` is `at least ` or `at most `, or empty."""
+    if planned.rows:
+        yield f"quarantine {most}{describe_counts(planned.rows)}"
+    if planned.diagrams:
+        yield f"compute {most}{plural(planned.diagrams, 'diagram')} of {plural(planned.points, 'point')}"
+    if planned.outputs:
+        yield f"embed {plural(planned.outputs, 'output')} by your hook, whose time is not known"
+
+
+def costs(planned: Outlook, workers: int, free: int) -> Iterator[str]:
+    """Yield the time, the space, and what stays sick; `free` is what is free on the disk."""
+    time = planned.time(workers)
+    shortest, longest = format_duration(time.low), format_duration(time.high)
+    between = f" ({shortest} to {longest})" if shortest != longest else ""
+    yield f"about {format_duration(time.middle)}{between} with {plural(workers, 'worker')}"
+    yield f"at most {format_size(planned.space)} more on the disk, where {format_size(free)} are free"
+    stays = ", ".join(f"{name} ({plural(count, 'item')})" for name, count in Counter(planned.stays).most_common())
+    yield f"stays sick: {stays or 'nothing'}"
 
 
 def doable(item: Result) -> bool:

@@ -55,6 +55,8 @@ class Results:
     """What would be quarantined for each rule; a row counts once."""
     planned_in_all: RowsAndBytes = (0, 0)
     """What would be quarantined for all rules together."""
+    planned_by_table: Mapping[str, int] = field(default_factory=dict)
+    """The rows of each table among them, the largest first."""
 
     itemless: Sequence[str] = ()
     """The selected rules for which the database has no subject."""

@@ -14,7 +14,7 @@ from pytest_panic_doctor.examination.manifest import dashed, item_name, name_of
 from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable
 from pytest_panic_doctor.repair.repairer import describe_repairs
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.report.plan import plan_lines
+from pytest_panic_doctor.report.plan import plan_end, plan_lines
 from pytest_panic_doctor.report.progress import expected, forecast_line
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, verdict, worst_first
 from pytest_panic_doctor.rules.base import format_sentence
@@ -122,7 +122,7 @@ def summary(writer: pytest.TerminalReporter, examination: Examination, results: 
     for line in extra_repairs(examination, results):
         writer.line(line)
     if examination.settings.plan:
-        for line in plan_lines(results):
+        for line in (*plan_lines(results), *plan_end(examination, results)):
             writer.line(printable(line))
     for line in baseline_lines(examination, results):
         writer.line(printable(line))
@@ -257,7 +257,7 @@ def next_command(examination: Examination, results: Results) -> Iterator[str]:
     if results.repairs:
         yield f"undo: {text.command(examination.settings, '--doctor-undo', program=examination.program)}"
     if able and not examination.settings.fix:
-        options = "--doctor-fix -n 2" if examination.distributes else "--doctor-fix"
+        options = text.next_option(examination)
         yield f"next: {text.rerun_command(examination, options)}"
     elif not sick and results.compared and results.compared.healed and not results.compared.written:
         yield f"next: {text.rerun_command(examination, f'--doctor-baseline {path} --doctor-baseline-write')}"

@@ -134,7 +134,14 @@ def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFinding
         if not first:
             return "nothing repairs this until what the findings name is corrected"
         return f"blocked by {' and '.join(first)}: repair {'that' if len(first) == 1 else 'those'} first"
-    return f"next: {rerun_command(examination, '--doctor-fix', rules=(rule.id,))}"
+    return f"next: {rerun_command(examination, next_option(examination).split()[0], rules=(rule.id,))}"
+
+
+def next_option(examination: Examination) -> str:
+    """Return the option of the next command: after an examination the plan, after a plan the repair."""
+    if not examination.settings.plan:
+        return "--doctor-plan"
+    return "--doctor-fix -n 2" if examination.distributes else "--doctor-fix"
 
 
 def label_of(nodeid: str, labels: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from pytest_panic_doctor.examination.result import Result, from_plain
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.plan import repair_header
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.report.trim import trim_report
 from pytest_panic_doctor.session.foreign_hooks import locate_engine
@@ -76,6 +77,7 @@ class ControllerPlugin:
             *terminal.header(self.examination, self.worker_note),
         ]
         if self.repair:
+            lines += map(printable, repair_header(self.examination, self.repair.outlook))
             lines += [f"doctor: warning: {printable(warning)}" for warning in self.repair.warnings]
             settings = self.examination.settings
             fallback = (
@@ -206,6 +208,7 @@ class ControllerPlugin:
         """Print the rules, worst first, and what to type next."""
         if self.totals:
             self.results.planned, self.results.planned_in_all = self.totals.by_rule(), self.totals.total()
+            self.results.planned_by_table = self.totals.by_table()
         terminal.summary(terminalreporter, self.examination, self.results)
         # With -q there is no header, so the notes about the demo come here.
         demo_notes = self.demo_notes if terminalreporter.verbosity < 0 else ()

@@ -59,7 +59,7 @@ def test_head_says_what_was_examined(sick: Built) -> None:
     assert "TEXT models Nomic, JinaClip" in words
     assert re.search(r"size \d+\.?\d* [kM]B", words)
     assert "pytest-panic-doctor 0.1.0" in words
-    assert re.search(r"next pytest --doctor-db \S+ --doctor-fix -n 2", words)
+    assert re.search(r"next pytest --doctor-db \S+ --doctor-plan", words)
 
 
 def test_every_rule_and_every_subject_has_its_state(sick: Built) -> None:

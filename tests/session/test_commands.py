@@ -84,8 +84,8 @@ def test_what_is_advised_can_be_typed(pytester: pytest.Pytester, name: str, args
     # As a user types it, in a shell.
     words = [str(SCRIPT), f"--doctor-db={name}", "-p", "no:xdist", *args]
     done = shell(" ".join(map(typed, words)))
-    (line,) = [each for each in done.stdout.splitlines() if each.startswith("next: ") and "--doctor-rule" not in each]
-    command = line.removeprefix("next: ")
+    planned = shell(next_of(done))
+    command = next_of(planned)
     assert shlex.split(command)[0].endswith("pytest")
     assert "-n 2" not in command
     fixed = shell(f"{command} -p no:xdist")
@@ -94,6 +94,12 @@ def test_what_is_advised_can_be_typed(pytester: pytest.Pytester, name: str, args
     listed = shell(line.removeprefix("undo: "))
     assert listed.returncode == 0, listed.stderr
     assert shell(listed.stdout.splitlines()[-2].removeprefix("next: ")).returncode == 0
+
+
+def next_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The last command that a session advises."""
+    lines = [each for each in done.stdout.splitlines() if each.startswith("next: ")]
+    return lines[-1].removeprefix("next: ")
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:

@@ -44,7 +44,7 @@ def test_a_sick_one_says_what_and_what_next(run_doctor: Doctor, sick: Built, mod
         [
             "embedding-vector [[]Nomic]: 1 of 12 vectors is unusable: 1 NULL",
             "orphan-embedding: 1 of 25 embeddings does not belong to an invocation that exists: *",
-            "next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2",
+            "next: * -m pytest --doctor-db x.sqlite --doctor-plan",
             f"{RULES} rules: {RULES - 3} healthy, 3 sick",
         ]
     )

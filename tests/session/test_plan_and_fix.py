@@ -11,7 +11,9 @@ from pytest_runs import Doctor, items
 
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import format_size
+from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.undo import repairs
+from pytest_panic_doctor.repair.outlook import DIAGRAM_BYTES, Outlook, Seconds
 from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.results import Results
 
@@ -118,3 +120,54 @@ def test_what_is_done_comes_before_what_stays() -> None:
     ]
     assert "about 1 s on 1 core" in lines[0]
     assert "about 8 s (up to 30 s) on 1 core" in lines[1]
+
+
+def test_the_end_of_a_plan_and_the_header_of_a_repair_are_what_the_journal_has_then(
+    run_doctor: Doctor, sick: Built
+) -> None:
+    plant(sick, "embedding_of_lost_invocation", "diagram_of_lost_run", "diagram_null")
+    with sick.open() as db:
+        db.execute("UPDATE clusteringresult SET parameters = '[1]'")
+    planned = run_doctor("--doctor-plan")
+    planned.stdout.fnmatch_lines(
+        [
+            "plan         quarantine 2 rows: 1 embedding, 1 diagram",
+            "             compute 1 diagram of 6 points",
+            "             about * s (* s to * s) with 2 workers",
+            "             at most * kB more on the disk, where * are free",
+            "             stays sick: cluster-consistent (1 item)",
+            "             --doctor-backup PATH copies the database first: * kB",
+            "next: * --doctor-fix -n 2",
+        ],
+        consecutive=True,
+    )
+    fixed = run_doctor("--doctor-fix")
+    fixed.stdout.fnmatch_lines(
+        [
+            "doctor: quarantine at least 2 rows: 1 embedding, 1 diagram",
+            "doctor: compute at least 1 diagram of 6 points",
+            "doctor: about * s (* s to * s) with 1 worker",
+            "doctor: at most * kB more on the disk, where * are free",
+        ]
+    )
+    done = repairs(sick.path)
+    assert rows_by_table(sick.path, [each.id for each in done if each.verb == "quarantine"]) == {
+        "embedding": 1,
+        "persistencediagram": 1,
+    }
+    assert [each.verb for each in done if each.verb != "quarantine"] == ["update"]
+
+
+def test_a_plan_that_would_do_nothing_has_no_end(run_doctor: Doctor, sick: Built) -> None:
+    plant(sick, "text_with_an_image")
+    planned = run_doctor("--doctor-plan", "--doctor-rule=invocation-output")
+    assert "would stay" in planned.stdout.str()
+    assert "plan  " not in planned.stdout.str()
+
+
+def test_times_add_up_and_workers_share_what_can_be_shared() -> None:
+    planned = Outlook(rows={"run": 1000}, quarantines=1, computing=Seconds(1, 10, 100), examining=20)
+    alone, two = planned.time(1), planned.time(2)
+    assert alone.low < alone.middle < alone.high
+    assert alone.middle - two.middle == pytest.approx((10 + 20) / 2 - 2.25)
+    assert Outlook(diagrams=3, row_bytes=7).space == 3 * DIAGRAM_BYTES + 7

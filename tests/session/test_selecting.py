@@ -97,17 +97,19 @@ def test_the_next_command_keeps_the_selection(run_doctor: Doctor, sick: Built, a
     plant(sick, "diagram_null", "embedding_of_lost_invocation")
     result = run_doctor(*args)
     kept = [arg for arg in args if arg != "-n2"]
-    (line,) = [line for line in result.outlines if line.startswith("next: ") and "-n 2" in line]
-    command = shlex.split(line.removeprefix("next: "))
-    whole = [sys.executable, "-m", "pytest", "--doctor-db", "x.sqlite", "--doctor-fix", "-n", "2", *kept]
-    assert command == whole
-    assert run_doctor(*command[5:]).ret == 0
+    for step in (["--doctor-plan"], ["--doctor-fix", "-n", "2"]):
+        command = shlex.split(
+            [line for line in result.outlines if line.startswith("next: ")][-1].removeprefix("next: ")
+        )
+        assert command == [sys.executable, "-m", "pytest", "--doctor-db", "x.sqlite", *step, *kept]
+        result = run_doctor(*command[5:])
+    assert result.ret == 0
 
 
 def test_what_an_ini_file_chooses_is_not_said_again(run_doctor: Doctor, sick: Built, pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\naddopts = -m 'not slow'\nmarkers = slow")
     plant(sick, "diagram_null")
-    run_doctor().stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2"])
+    run_doctor().stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-plan"])
 
 
 def test_a_blocked_item_proposes_no_repair_that_cannot_help(
@@ -120,15 +122,21 @@ def test_a_blocked_item_proposes_no_repair_that_cannot_help(
     found = {item["rule"]: [each.get("blocked_by") for each in item["findings"]] for item in items if item["findings"]}
     assert found == {"embedding-vector": [None], "diagram-missing": [["embedding-vector"]]}
     assert "next: " not in result.stdout.str()
-    assert "would stay" in run_doctor("--doctor-plan").stdout.str()
+    planned = run_doctor("--doctor-plan").stdout.str()
+    assert "would stay" in planned
+    assert "next: " not in planned
+    assert "--doctor-backup" not in planned, "nothing would be written"
     pytester.makeconftest(HOOK)
     result = run_doctor(str(sick.path))
-    result.stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2"])
+    result.stdout.fnmatch_lines(["next: * -m pytest --doctor-db x.sqlite --doctor-plan"])
     result = run_doctor("--doctor-plan", str(sick.path))
     result.stdout.fnmatch_lines_random(
         [
             "would fix    embedding-vector      embed 1 output by your hook, if it knows the model",
             "would stay   diagram-missing       1 item: blocked, unless the embedding hook helps: 1 of 6 vectors *",
+            "plan         embed 1 output by your hook, whose time is not known",
+            "             stays sick: diagram-missing (1 item)",
+            "next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2",
         ]
     )
     assert "needs an embedding hook" not in result.stdout.str()
@@ -142,7 +150,7 @@ def test_a_damaged_file_is_not_offered_a_repair(run_doctor: Doctor, sick: Built)
         file.write(b"\xff" * 4000)
     result = run_doctor()
     assert result.ret == 1
-    assert "--doctor-fix -n 2" not in result.stdout.str()
+    assert "--doctor-plan" not in result.stdout.str()
 
 
 def test_a_prompt_and_a_network_are_found(run_doctor: Doctor, pytester: pytest.Pytester) -> None:

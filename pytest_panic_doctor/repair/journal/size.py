@@ -111,6 +111,14 @@ class SessionTotals:
             query = "SELECT rule, count(*), sum(bytes) FROM planned GROUP BY rule"
             return {rule: (int(rows), int(size)) for rule, rows, size in db.execute(query)}
 
+    def by_table(self) -> dict[str, int]:
+        """Return the rows of each table, the largest first; a row of several rules is counted once."""
+        if not self.path.exists():
+            return {}
+        with closing(sqlite3.connect(self.path)) as db:
+            query = "SELECT lower(tbl), count(DISTINCT row) FROM planned GROUP BY 1 ORDER BY 2 DESC, 1"
+            return {str(table): int(count) for table, count in db.execute(query)}
+
     def besides(self, taken: QuarantinePreview) -> dict[str, int]:
         """Return how many rows of each table were added before and are not in a preview."""
         if not self.path.exists():

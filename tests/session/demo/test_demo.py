@@ -63,7 +63,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     done = run(folder, "--doctor-demo", "--doctor-report=r.json")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"pytest -p no:cacheprovider --doctor-db {FOLDER}/{DATABASE} --doctor-fix -n 2\n" in done.stdout
+    assert f"pytest -p no:cacheprovider --doctor-db {FOLDER}/{DATABASE} --doctor-plan\n" in done.stdout
     return folder
 
 
