@@ -73,6 +73,27 @@ def columns_of(db: sqlite3.Connection, table: str) -> set[str]:
     return {str(row[1]).lower() for row in db.execute(f"PRAGMA table_xinfo({table})") if row[6] != HIDDEN}
 
 
+def declared_types(db: sqlite3.Connection, table: str) -> dict[str, str]:
+    """Return the declared type of each column of a table, by its name in lower case."""
+    return {str(row[1]).lower(): str(row[2]) for row in db.execute(f"PRAGMA table_xinfo({table})")}
+
+
+def affinity(declared: str) -> str:
+    """Return the type that SQLite converts a column's values to, if it can; empty if it leaves them as they are.
+
+    Source: https://www.sqlite.org/datatype3.html, 3.1.
+    """
+    kinds = {
+        "INTEGER": ("INT",),
+        "TEXT": ("CHAR", "CLOB", "TEXT"),
+        "": ("BLOB",),
+        "REAL": ("REAL", "FLOA", "DOUB"),
+    }
+    name = declared.upper()
+    found = next((kind for kind, parts in kinds.items() if any(part in name for part in parts)), "NUMERIC")
+    return found if declared else ""
+
+
 HIDDEN = 1
 """Value of `PRAGMA table_xinfo` for a hidden column of a virtual table; generated columns are 2 and 3."""
 

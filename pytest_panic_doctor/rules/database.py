@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pytest_panic_doctor.database.generation import TableSchema
 from pytest_panic_doctor.database.integrity import ABSENT, REMOVE
-from pytest_panic_doctor.database.schema import columns_of, has_rowid
+from pytest_panic_doctor.database.schema import affinity, columns_of, declared_types, has_rowid
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
@@ -44,11 +44,11 @@ def file_integrity(context: RuleContext) -> Iterator[Finding]:
 @rule(
     "schema",
     scope=Scope.DATABASE,
-    description="every table and column exists (a missing UNIQUE constraint: a warning)",
+    description="every table and column exists, of a type that keeps values (a missing UNIQUE constraint: a warning)",
     manual_fix="migrate the file with the research tool",
 )
 def schema(context: RuleContext) -> Iterator[Finding]:
-    """Compare tables and columns by name, without regard to case.
+    """Compare tables and columns by name, without regard to case, and by type where another would change values.
 
     Example: the column `vector` is missing, so that nothing can be examined. Nothing repairs this. A missing UNIQUE
     constraint is only a warning, because two of the three are added by migrations.
@@ -88,10 +88,31 @@ def table_problems(context: RuleContext, described: TableSchema, version: int) -
         )
     else:
         yield from wrong_ids(context, canonical)
+        yield from converting_columns(context, described)
     for wanted, since in described.unique:
         if (not version or since <= version) and columns.issuperset(wanted) and not is_unique(context, table, wanted):
             text = f"{table} has no UNIQUE ({', '.join(wanted)})"
             yield context.finding(text, table=canonical, count=1, warning=True)
+
+
+CHANGED = {"INTEGER": ("TEXT", "REAL"), "TEXT": ("INTEGER", "REAL", "NUMERIC")}
+"""By the type that SQLite stores a column's values as, the types that it would turn them into something else for.
+
+An integer becomes a text or a fraction, and a text of digits, such as an id, a number.
+"""
+
+
+def converting_columns(context: RuleContext, described: TableSchema) -> Iterator[Finding]:
+    """Find columns of a type that changes what the research tool writes into them."""
+    declared = declared_types(context.db, described.name)
+    wrong = [
+        f"{each.name} is {declared[each.name]} instead of {each.type}"
+        for each in described.columns
+        if affinity(declared.get(each.name, "")) in CHANGED.get(affinity(each.type), ())
+    ]
+    if wrong:
+        text = f"columns of {described.name} have a type that changes values: {', '.join(wrong)}"
+        yield context.finding(text, table=described.canonical, count=len(wrong))
 
 
 def unlike_a_table(context: RuleContext, table: str) -> str:

@@ -25,6 +25,8 @@ for name, script in {
     "INSERT INTO embeddingcluster SELECT * FROM old",
     "collation_of_its_own": "ALTER TABLE embeddingcluster ADD COLUMN word TEXT COLLATE NOCASE",
     "rowid_hidden_by_a_column": "ALTER TABLE embeddingcluster ADD COLUMN RowID",
+    "ids_in_a_column_of_numbers": "ALTER TABLE embeddingcluster RENAME COLUMN medoid_embedding_id TO old; "
+    "ALTER TABLE embeddingcluster ADD COLUMN medoid_embedding_id NUMERIC",
     "id_a_blob": "UPDATE embeddingcluster SET id = x'00ff' WHERE rowid = 1",
 }.items():
     sql("schema", script, name=name, also=("id-format",) if name == "id_a_blob" else ())
@@ -34,6 +36,13 @@ sql(
     "INSERT INTO experimentconfig SELECT * FROM old",
     E,
     name="experiment_twice",
+)
+
+sql(
+    "schema",
+    "ALTER TABLE run RENAME COLUMN seed TO old; ALTER TABLE run ADD COLUMN seed TEXT; UPDATE run SET seed = old",
+    name="seeds_in_a_column_of_texts",
+    also=("experiment-runs",),
 )
 
 # orphans
