@@ -15,7 +15,7 @@ using Bars = Vector<Bar>;
 constexpr Length kInfinity = 0x7f800000;
 
 // Classes of the first window, in mean distances between the cofacets of a simplex.
-constexpr std::uint32_t kPerRow = 16;
+constexpr std::uint32_t kPerRow = 8;
 
 // The columns of one dimension, reduced from the youngest on.
 //
