@@ -134,6 +134,17 @@ class Examination:
         return tuple(rule.id for rule in self.selected if not here[rule.scope])
 
     @property
+    def unsampled(self) -> tuple[str, ...]:
+        """The selected rules that have items here, but none in the sample; empty if items were selected by hand."""
+        if self.chosen_by or self.settings.sample is None:
+            return ()
+        expensive = [rule for rule in self.selected if rule.expensive]
+        within: dict[str, bool] = {}
+        for entry in self.share.of(self.manifest.entries(expensive)):
+            within[entry.rule] = within.get(entry.rule, False) or self.in_sample(entry)
+        return tuple(name for name, any_within in within.items() if not any_within)
+
+    @property
     def all_elsewhere(self) -> bool:
         """Whether there are items, but all of them are in other shards or samples."""
         whole = self.manifest.entries(self.selected)

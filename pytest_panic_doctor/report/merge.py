@@ -247,7 +247,10 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
     place = {entry.name: index for index, entry in enumerate(examination.entries())}
     items = sorted((item for part in parts for item in part.items), key=lambda item: place[item_name(item.nodeid)])
     return MergedReport(
-        examination, Results(items, itemless=examination.itemless, doubts=doubts_of(parts)), missing, lacking
+        examination,
+        Results(items, itemless=examination.itemless, unsampled=examination.unsampled, doubts=doubts_of(parts)),
+        missing,
+        lacking,
     )
 
 

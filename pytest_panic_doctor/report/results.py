@@ -60,6 +60,8 @@ class Results:
 
     itemless: Sequence[str] = ()
     """The selected rules for which the database has no subject."""
+    unsampled: Sequence[str] = ()
+    """The selected rules of which no item is in the sample."""
     doubts: list[str] = field(default_factory=list)
     """Why a session without a failed item is not green, one sentence each."""
     listener_errors: Counter[str] = field(default_factory=Counter)
@@ -89,7 +91,7 @@ class Results:
             counted.setdefault(item.rule, Counter())[item.display_outcome] += 1
         for name in self.unreached:
             counted.setdefault(rule_of(name), Counter())["unreached"] += 1
-        for name in self.itemless:
+        for name in (*self.itemless, *self.unsampled):
             counted.setdefault(name, Counter())
         return counted
 
@@ -124,6 +126,7 @@ def json_head(examination: Examination, results: Results, version: str) -> dict[
     }
     plain |= {"generation": examination.origin, "repairable": examination.repairable} if examination.origin else {}
     plain |= {"without_items": list(results.itemless)} if results.itemless else {}
+    plain |= {"outside_sample": list(results.unsampled)} if results.unsampled else {}
     plain |= {"doubts": results.doubts} if results.doubts else {}
     plain |= {"notes": results.notes} if results.notes else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})

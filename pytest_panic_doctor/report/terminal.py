@@ -152,8 +152,11 @@ def verdict_lines(
             writer.line(f"{name:<21} {outcome_counts(outcomes)}")
             if what := (repaired or {}).get(name):
                 writer.line(f"{'':<13}{what}")
-    if results.itemless:
-        names = f"{', '.join(results.itemless)}: no item, since the database has nothing for them to examine"
+    for rules, why in (
+        (results.itemless, "since the database has nothing for them to examine"),
+        (results.unsampled, "since the sample holds none of theirs"),
+    ):
+        names = f"{', '.join(rules)}: no item, {why}" if rules else ""
         for number, line in enumerate(textwrap.wrap(names, text.WIDTH - 13, break_on_hyphens=False)):
             writer.line(f"{'' if number else 'not examined':<13}{line}", yellow=True)
     for warning in warnings(results):

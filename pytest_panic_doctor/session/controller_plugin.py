@@ -147,7 +147,7 @@ class ControllerPlugin:
         """
         with self.files.junit_written() if self.files else nullcontext():
             yield
-        self.results.itemless = self.examination.itemless
+        self.results.itemless, self.results.unsampled = self.examination.itemless, self.examination.unsampled
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.examination.all_elsewhere:
             # There are more shards than items to split: this shard has nothing to do, which is no failure.
             session.exitstatus = pytest.ExitCode.OK

@@ -19,9 +19,10 @@ VALID = st.datetimes().map(lambda time: time.isoformat(" ", "microseconds"))
 @st.composite
 def changed(draw: st.DrawFn) -> str:
     """A valid time of which one character is replaced, left out or doubled."""
-    time = draw(VALID)
+    time: str = draw(VALID)
     place = draw(st.integers(0, len(time) - 1))
-    return time[:place] + draw(st.sampled_from(["", *"0123459-:. xT\0é", time[place] * 2])) + time[place + 1 :]
+    other: str = draw(st.sampled_from(["", *"0123459-:. xT\0é", time[place] * 2]))
+    return time[:place] + other + time[place + 1 :]
 
 
 def is_read(time: str | None) -> bool:

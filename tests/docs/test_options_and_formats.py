@@ -60,9 +60,19 @@ def test_every_key_of_an_item_in_the_json_report_is_named() -> None:
 
 
 def test_every_key_of_the_head_of_the_json_report_is_named() -> None:
-    results = Results(compared=Comparison(), itemless=["schema"], listener_errors=Counter({"x": 1}), doubts=["x"])
+    results = Results(
+        compared=Comparison(),
+        itemless=["schema"],
+        unsampled=["schema"],
+        listener_errors=Counter({"x": 1}),
+        doubts=["x"],
+    )
     plain = json_head(Examination(Settings(Path("x.sqlite")), registry(), Manifest(()), {}, origin="x"), results, "1")
-    assert {"generation", "doubts", "without_items", "notes", "baseline"} <= set(plain) <= set(cells(REPORTS))
+    assert (
+        {"generation", "doubts", "without_items", "outside_sample", "notes", "baseline"}
+        <= set(plain)
+        <= set(cells(REPORTS))
+    )
     row = next(each for each in REPORTS.splitlines() if each.startswith("| `baseline` |"))
     assert set(Comparison().as_plain()) <= set(re.findall(r"`([^`]+)`", row))
 

@@ -57,3 +57,18 @@ def test_an_experiment_without_runs_is_named(run_doctor: Doctor, sick: Built, tm
     assert result.ret == 1
     named = json.loads((tmp_path / "r.json").read_text())["doctor"]["without_items"]
     assert sorted(named) == sorted(rule.id for rule in DEFAULT.values() if rule.scope is Scope.RUN_MODEL)
+
+
+@pytest.mark.usefixtures("sick")
+def test_a_rule_of_which_the_sample_has_no_item_is_named(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
+    result = run_doctor("--doctor-sample=1/100000", "--doctor-report=r.json", "--doctor-report=r.html")
+    assert result.ret == 0
+    dear = sorted(rule.id for rule in DEFAULT.values() if rule.expensive)
+    assert "diagram-current" in dear
+    result.stdout.fnmatch_lines(["not examined *embedding-vector*", "*since the sample holds none of theirs"])
+    head = json.loads((pytester.path / "r.json").read_text())["doctor"]
+    assert "without_items" not in head
+    assert set(dear) <= set(head["outside_sample"])
+    assert head["rules"]["not examined"] >= len(dear)
+    page = {rule["id"]: rule["verdict"] for rule in data_of(pytester.path / "r.html")["rules"]}
+    assert {page[name] for name in head["outside_sample"]} == {"not examined"}
