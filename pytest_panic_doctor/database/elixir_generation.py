@@ -13,6 +13,7 @@ from pytest_panic_doctor.database.generation import (
     ColumnSource,
     Generation,
     SchemaVersion,
+    Succession,
     TableSchema,
     columns,
     columns_of_table,
@@ -100,6 +101,12 @@ def new_id() -> str:
     millis, rest = divmod(time.time_ns(), 1_000_000)
     number = millis << 80 | 7 << 76 | (4096 * rest // 1_000_000) << 64 | 2 << 62 | randbits(62)
     return dashed_id(f"{number:032x}")
+
+
+def time_of_id(text: str) -> float | None:
+    """The time in an id of the tool: its first 48 bits are milliseconds since 1970."""
+    found = re.fullmatch(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", text)
+    return int(found[1] + found[2], 16) / 1000 if found else None
 
 
 def dashed_id(digits: str) -> str:
@@ -251,10 +258,12 @@ ELIXIR = Generation(
         ("embedding_clusters", "medoid_embedding_id", "embeddings"),
         ("embedding_clusters", "clustering_result_id", "clustering_results"),
     ),
+    succession=Succession("invocations", "input_invocation_id", "sequence_number", enforced=True),
     schema_version=schema_version,
     refusal=refusal,
     codec=codec,
     new_id=new_id,
+    time_of_id=time_of_id,
     stamp=stamp,
     id_pattern=re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     stamped_on_insert=("inserted_at", "updated_at"),

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.schema import HIDDEN, TABLES, quote
+from pytest_panic_doctor.database.schema import HIDDEN, NOUNS, TABLES, quote
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.diagram import Diagram
@@ -118,6 +118,24 @@ class TableSchema:
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    """The references of rows to their predecessors in the same table, along which a quarantine takes no rows.
+
+    Attributes:
+        table: The table in the file.
+        column: The column with the id of the predecessor.
+        number: The column that numbers the rows in their order.
+        enforced: Whether the tool's connections enforce the reference, so that no row that stays may lose its
+            predecessor. Then a quarantine takes the last rows first.
+    """
+
+    table: str
+    column: str
+    number: str
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SchemaVersion:
     """The schema version of a file.
 
@@ -152,10 +170,12 @@ class Generation:
         tables: Its known tables, parents before children.
         references: (table, column, table whose id it holds), with the file's names, along which a quarantine takes
             rows.
+        succession: The one reference along which it takes none.
         schema_version: Finds the schema version of a file.
         refusal: Why a file cannot be examined, as a clause that follows its path; empty if it can.
         codec: Returns the codec of its diagrams; a function, since the codec imports NumPy.
         new_id: Creates an id as the tool does.
+        time_of_id: The time in an id of the tool, in seconds since 1970; None if a text is no such id.
         stamp: Writes a time with a zone as the tool does.
         id_pattern: Pattern of an id.
         stamped_on_insert: Additional columns in which the tool writes the time of an insert.
@@ -177,10 +197,12 @@ class Generation:
     name: str
     tables: tuple[TableSchema, ...]
     references: tuple[tuple[str, str, str], ...]
+    succession: Succession
     schema_version: Callable[[sqlite3.Connection], SchemaVersion]
     refusal: Callable[[sqlite3.Connection], str]
     codec: Callable[[], Codec]
     new_id: Callable[[], str]
+    time_of_id: Callable[[str], float | None]
     stamp: Callable[[datetime], str]
     id_pattern: re.Pattern[str]
     stamped_on_insert: tuple[str, ...] = ()
@@ -270,23 +292,26 @@ def columns_of_table(db: sqlite3.Connection, table: str) -> list[str]:
     return [str(row[1]) for row in found if row[6] != HIDDEN]
 
 
-def tables_of_file(db: sqlite3.Connection) -> set[str]:
+def tables_of_file(db: sqlite3.Connection, schema: str = "main") -> set[str]:
     """Names of a file's tables and views in lower case, as SQL compares them."""
-    found = db.execute("SELECT name FROM main.sqlite_master WHERE type IN ('table', 'view')")
+    found = db.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type IN ('table', 'view')")
     return {str(name).lower() for (name,) in found}
 
 
-def generation_of(db: sqlite3.Connection, known: Iterable[Generation] | None = None) -> Generation | None:
+def generation_of(
+    db: sqlite3.Connection, known: Iterable[Generation] | None = None, schema: str = "main"
+) -> Generation | None:
     """Find the generation of a file: the one of which it has the most tables.
 
     Args:
         db: Any connection to the file.
         known: The possible generations; None for all.
+        schema: The name under which the file is attached.
 
     Returns:
         None if it has no known table.
     """
-    existing = tables_of_file(db)
+    existing = tables_of_file(db, schema)
     best: Generation | None = None
     most = 0
     for each in generations() if known is None else known:
@@ -305,3 +330,14 @@ def generations() -> tuple[Generation, ...]:
     from pytest_panic_doctor.database.python_generation import PYTHON
 
     return PYTHON, ELIXIR, *ADDED
+
+
+def names_of_table(canonical: str) -> list[str]:
+    """Names that a canonical table has in the files of all generations, the canonical one among them."""
+    return list(dict.fromkeys([canonical, *(each.real_name(canonical) for each in generations())]))
+
+
+def noun_of(table: str) -> str:
+    """What a user calls a row of a table, by its canonical name or its name in a file; empty for an unknown table."""
+    known = next((found for each in generations() if (found := each.canonical_name(table)) in NOUNS), table)
+    return NOUNS.get(known, "")

@@ -13,6 +13,7 @@ from pytest_panic_doctor.database.generation import (
     Column,
     Generation,
     SchemaVersion,
+    Succession,
     TableSchema,
     columns,
     tables_of_file,
@@ -47,6 +48,11 @@ def new_id() -> str:
     high, rest = divmod(rest << 16, 16_000_000_000)
     low = (rest << 12) // 16_000_000_000
     return f"{sixteens:08x}{high:04x}{0x7000 | low:04x}{0x8000 | randbits(14):04x}{randbits(48):012x}"
+
+
+def time_of_id(text: str) -> float | None:
+    """The time in an id of the tool: its first 36 bits are seconds since 1970."""
+    return int(text[:9], 16) if re.fullmatch(r"0[0-9a-f]{11}7[0-9a-f]{19}", text) else None
 
 
 def stamp(moment: datetime) -> str:
@@ -139,10 +145,12 @@ PYTHON = Generation(
         ("embeddingcluster", "medoid_embedding_id", "embedding"),
         ("embeddingcluster", "clustering_result_id", "clusteringresult"),
     ),
+    succession=Succession("invocation", "input_invocation_id", "sequence_number", enforced=False),
     schema_version=schema_version,
     refusal=lambda _: "",
     codec=codec,
     new_id=new_id,
+    time_of_id=time_of_id,
     stamp=stamp,
     id_pattern=re.compile(r"[0-9a-f]{32}"),
 )

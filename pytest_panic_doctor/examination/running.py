@@ -6,7 +6,6 @@ embedded or computed for an experiment that has begun, is not completed, and has
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pytest_panic_doctor.database.generation import generations
 from pytest_panic_doctor.rules.base import Finding, Rule
 
 WINDOW = 3600.0
@@ -105,8 +105,8 @@ class Running:
 def youngest(row_id: object, times: Iterable[object]) -> float | None:
     """Compute the age of a row.
 
-    Times are local, without a time zone. The id is a UUIDv7, whose first 36 bits are seconds since 1970 in any time
-    zone.
+    Times are local, without a time zone, or in UTC, as their generation writes them. The id is a UUIDv7, which holds a
+    time in any time zone.
 
     Args:
         row_id: The id as stored.
@@ -117,8 +117,7 @@ def youngest(row_id: object, times: Iterable[object]) -> float | None:
     """
     now = time.time()
     made = [moment(text) for text in times]
-    if re.fullmatch(r"0[0-9a-f]{11}7[0-9a-f]{19}", str(row_id)):
-        made.append(int(str(row_id)[:9], 16))
+    made += [each.time_of_id(str(row_id)) for each in generations()]
     ages = [now - each for each in made if each is not None and each < now + AHEAD]
     return max(0.0, min(ages)) if ages else None
 

@@ -6,9 +6,11 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
-from pytest_panic_doctor.database.schema import NOUNS, quote
+from pytest_panic_doctor.database.generation import noun_of
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview
+from pytest_panic_doctor.repair.journal.tables import generation_of_file
 
 FREE_ROWS = 1_000
 """Rows that a quarantine may take without permission, dependent rows included."""
@@ -54,7 +56,8 @@ def limit_exceeded(
         return (
             f"it would quarantine {what}, more than --doctor-max-quarantine {allowed} allows; {allowing_option(total)}"
         )
-    whole, run = db.execute(WHOLE_RUNS, (json.dumps(taken.rows_of("invocation")),)).fetchone()
+    invocations = generation_of_file(db).real_name("invocation")
+    whole, run = db.execute(WHOLE_RUNS, (json.dumps(taken.rows_of(invocations)),)).fetchone()
     if whole:
         runs = f"all of the run {run}" if whole == 1 else f"all of {whole:,} runs"
         return (
@@ -90,7 +93,7 @@ def beyond(db: sqlite3.Connection, counts: Mapping[str, int], percent: float, go
 def describe_counts(counts: Mapping[str, int]) -> str:
     """Describe counts: `2,400 rows: 1,200 invocations, 1,199 embeddings, 1 run`."""
     parts = [
-        plural(count, NOUNS[table]) if table in NOUNS else f"{plural(count, 'row')} of {table}"
+        plural(count, noun) if (noun := noun_of(table)) else f"{plural(count, 'row')} of {table}"
         for table, count in counts.items()
     ]
     return f"{plural(sum(counts.values()), 'row')}: {', '.join(parts)}"

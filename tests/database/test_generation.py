@@ -20,7 +20,6 @@ from pytest_panic_doctor.database.elixir_generation import ELIXIR, NEWER, VERSIO
 from pytest_panic_doctor.database.generation import Generation, TableSchema, generation_of, generations
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.schema import NOUNS, TABLES, UNIQUE
-from pytest_panic_doctor.repair.journal.tables import REFERENCES
 from pytest_panic_doctor.session.demo import elixir_models, models
 
 BOTH = {"python": (PYTHON, models.Base.metadata), "elixir": (ELIXIR, elixir_models.Base.metadata)}
@@ -74,7 +73,6 @@ def test_the_python_description_is_the_canonical_schema() -> None:
     assert {
         table.name: tuple(wanted for wanted, _ in table.unique) for table in PYTHON.tables if table.unique
     } == UNIQUE
-    assert PYTHON.references == REFERENCES
     assert not PYTHON.needs_views
 
 

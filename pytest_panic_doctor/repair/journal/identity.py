@@ -17,10 +17,10 @@ from pathlib import Path
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.locks import doctor_file, resolve
-from pytest_panic_doctor.repair.journal.tables import tables
+from pytest_panic_doctor.repair.journal.tables import generation_of_file, tables
 
 WITNESSING = ("experimentconfig", "run")
-"""The tables whose ids are witnesses."""
+"""The tables whose ids are witnesses, by the names of the Python generation in the journal of any."""
 JOURNAL = re.compile(r"(.+)\.doctor(\.[^.]*)?")
 """The name of a journal: the stem and the suffix of its database."""
 
@@ -84,12 +84,14 @@ def shares_rows(connection: sqlite3.Connection) -> bool | None:
             " UNION SELECT 'run', run FROM repairs"
         )
     asked = False
+    generation = generation_of_file(connection, "db")
     for name in WITNESSING:
-        if name not in there or not connection.execute(f"SELECT EXISTS (SELECT 1 FROM db.{name})").fetchone()[0]:
+        stored = quote(generation.real_name(name))
+        if generation.real_name(name) not in there or not has_rows(connection, f"db.{stored}"):
             continue
         rows = f"FROM ({known}) w WHERE w.table_name = '{name}' AND w.key IS NOT NULL"
         if connection.execute(
-            f"SELECT EXISTS (SELECT 1 {rows} AND EXISTS (SELECT 1 FROM db.{quote(name)} t WHERE t.id = w.key))"
+            f"SELECT EXISTS (SELECT 1 {rows} AND EXISTS (SELECT 1 FROM db.{stored} t WHERE t.id = w.key))"
         ).fetchone()[0]:
             return True
         asked = True
@@ -99,6 +101,11 @@ def shares_rows(connection: sqlite3.Connection) -> bool | None:
     ):
         return None
     return False
+
+
+def has_rows(connection: sqlite3.Connection, source: str) -> bool:
+    """Return whether a table has any row; it is given as an SQL identifier."""
+    return bool(connection.execute(f"SELECT EXISTS (SELECT 1 FROM {source})").fetchone()[0])
 
 
 def check_same_database(connection: sqlite3.Connection, journal: Path, database: Path) -> None:
@@ -149,10 +156,12 @@ def check_name(path: Path, name: str, database: Path) -> None:
 
 def record_witnesses(connection: sqlite3.Connection) -> None:
     """Store the ids of the experiments and runs that the database has now."""
-    for name in sorted(tables(connection, "db").intersection(WITNESSING)):
-        connection.execute(
-            f"INSERT OR IGNORE INTO witnesses SELECT '{name}', id FROM db.{quote(name)} WHERE id IS NOT NULL"
-        )
+    generation, there = generation_of_file(connection, "db"), tables(connection, "db")
+    for name in WITNESSING:
+        if (stored := generation.real_name(name)) in there:
+            connection.execute(
+                f"INSERT OR IGNORE INTO witnesses SELECT '{name}', id FROM db.{quote(stored)} WHERE id IS NOT NULL"
+            )
 
 
 def check_left_behind(database: Path) -> None:

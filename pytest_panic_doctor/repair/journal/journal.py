@@ -11,6 +11,7 @@ never pass through Python, so they keep their storage class and their bytes.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -19,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pytest_panic_doctor.database.files import create_like
+from pytest_panic_doctor.database.generation import names_of_table
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import identity, seals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
@@ -40,15 +42,16 @@ def written(database: Path, table: str, row: int) -> bool:
 
     Args:
         database: The path of the database.
-        table: The table's name.
+        table: The table's canonical name.
         row: The rowid.
     """
     if not exists(database):
         return False
     try:
         with closing(connect(journal_path(database), "mode=ro", 1.0, sqlite3.Connection)) as connection:
-            sql = "SELECT 1 FROM changes WHERE table_name = ? AND row = ? LIMIT 1"
-            return connection.execute(sql, (table, row)).fetchone() is not None
+            names = json.dumps(names_of_table(table))
+            sql = "SELECT 1 FROM changes WHERE table_name IN (SELECT value FROM json_each(?)) AND row = ? LIMIT 1"
+            return connection.execute(sql, (names, row)).fetchone() is not None
     except sqlite3.Error:
         return False
 

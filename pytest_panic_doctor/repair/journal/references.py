@@ -5,14 +5,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.schema import quote
-from pytest_panic_doctor.repair.journal.tables import REFERENCES, tables
-
-SUCCESSION = ("invocation", "input_invocation_id", "invocation")
-"""The one reference that is not followed: a successor stays when its predecessor goes.
-
-The rule orphan-invocation finds no row that has a successor in a run.
-"""
+from pytest_panic_doctor.repair.journal.tables import generation_of_file, tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +33,14 @@ class Reference:
 
 
 def references(connection: sqlite3.Connection) -> list[Reference]:
-    """Return all references of a file: the known ones, then those that it declares beside them."""
+    """Return the references along which a quarantine takes rows: the known ones, then others that the file declares.
+
+    The one to a predecessor is left out: a successor stays when its predecessor goes.
+    """
+    generation = generation_of_file(connection)
     there = {name.lower(): name for name in tables(connection)}
-    found = [Reference(*known) for known in REFERENCES if known[0] in there and known[2] in there]
-    keys = {each.key for each in found} | {SUCCESSION}
+    found = [Reference(*known) for known in generation.references if known[0] in there and known[2] in there]
+    keys = {each.key for each in found} | {to_predecessor(generation).key}
     for child, name in sorted(there.items()):
         by_key: dict[int, list[tuple[str, str, str | None]]] = {}
         for number, _, parent, column, to, *_ in connection.execute(f"PRAGMA main.foreign_key_list({quote(name)})"):
@@ -52,3 +51,18 @@ def references(connection: sqlite3.Connection) -> list[Reference]:
                 found.append(each)
                 keys.add(each.key)
     return found
+
+
+def to_predecessor(generation: Generation) -> Reference:
+    """Return the reference of a row to its predecessor."""
+    succession = generation.succession
+    return Reference(succession.table, succession.column, succession.table)
+
+
+def is_indexed(connection: sqlite3.Connection, each: Reference) -> bool:
+    """Return whether an index finds the rows of a reference, so that the table need not be scanned."""
+    for _, index, _, _, partial in connection.execute(f"PRAGMA main.index_list({quote(each.child)})").fetchall():
+        first = connection.execute(f"PRAGMA main.index_info({quote(index)})").fetchone()
+        if not partial and str(first[2]).lower() == each.column.lower():
+            return True
+    return False

@@ -12,8 +12,8 @@ from pytest_panic_doctor.database.connection import data_version
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.journal.references import Reference, references
-from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, writable
+from pytest_panic_doctor.repair.journal.references import Reference, is_indexed, references, to_predecessor
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, generation_of_file, writable
 from pytest_panic_doctor.repair.journal.transaction import Stale
 
 MAX_BYTES = 8 * 2**20
@@ -24,6 +24,8 @@ MAX_ROWS = 4_000
 """Rows that one transaction removes at most."""
 MIN_ROWS = 64
 """Rows that one transaction may remove at least."""
+MIN_SCANNED_ROWS = 1_000
+"""The same where a table of dependent rows is scanned in each transaction, since a reference has no index."""
 TARGET = 0.1
 """Seconds for which one transaction may keep other programs from writing."""
 QUICK = 0.2
@@ -31,8 +33,10 @@ QUICK = 0.2
 ATTEMPTS = 5
 """How often a slow query is repeated outside of the transaction before it runs inside."""
 
-#: How many roots are looked at together where each may have thousands of rows hanging on it.
 ROOTS_TOGETHER = {"run": 1, "clusteringresult": 1, "invocation": 64}
+"""How many roots are looked at together where thousands of rows may depend on each, by canonical name of the table."""
+SCANNED_TOGETHER = {"run": 16, "clusteringresult": 1}
+"""The same where a table of dependent rows is scanned once for all of them."""
 
 ROOTS = "SELECT value FROM json_each(:doctor_roots)"
 """Selects the rows at hand."""
@@ -78,6 +82,8 @@ class Selection:
         """
         self.rows = rows
         self.root = writable(connection, rows.table)
+        self._generation = generation_of_file(connection)
+        self._scanned = False
         self._offenders = f"WITH doctor_offender (id) AS (\n{rows.sql.strip().rstrip(';')}\n) "
         self._all_asked = data_version(connection)
         self._batch_asked: int | None = None
@@ -90,7 +96,7 @@ class Selection:
             self._look_below(connection)
         self._check_ids(connection)
         self.done = 0
-        self.limit = FIRST_ROWS
+        self.limit = MIN_SCANNED_ROWS if self._scanned else FIRST_ROWS
         self._stale = 0
 
     def _look_below(self, connection: sqlite3.Connection) -> None:
@@ -112,6 +118,7 @@ class Selection:
                 if each.child in above or not each.plain:
                     loose.append(each)
                 elif described := self._child(connection, each, condition, every):
+                    self._scanned |= not is_indexed(connection, each)
                     below = f"SELECT id FROM main.{described.quoted} WHERE {condition}"
                     yield from descend(each.child, below, (*above, each.child))
                     yield described, condition
@@ -122,8 +129,22 @@ class Selection:
         taken: dict[str, list[str]] = {root: [roots]}
         for table, condition in self._below:
             taken.setdefault(table.name.lower(), []).append(condition)
+        if self._generation.succession.enforced and self._generation.succession.table in taken:
+            loose.append(to_predecessor(self._generation))
         for each in loose:
             check_left(connection, each, taken, every)
+
+    def _order(self, table: Table, alias: str) -> str:
+        """Return the SQL order in which rows of a table are taken: from the end where no successor may stay.
+
+        Args:
+            table: The table.
+            alias: Its name in the query, with a dot; empty for none.
+        """
+        succession = self._generation.succession
+        if succession.enforced and table.name.lower() == succession.table:
+            return f"{alias}{quote(succession.number)} DESC, {alias}{table.rowid} DESC"
+        return f"{alias}{table.rowid}" if table is self.root else ""
 
     def _child(
         self, connection: sqlite3.Connection, each: Reference, condition: str, every: dict[str, Value]
@@ -149,16 +170,17 @@ class Selection:
     def _all_sql(self) -> str:
         return (
             f"{self._offenders} SELECT t.{self.root.rowid} FROM main.{self.root.quoted} t"
-            f" WHERE t.id COLLATE BINARY IN (SELECT id FROM doctor_offender) ORDER BY 1"
+            f" WHERE t.id COLLATE BINARY IN (SELECT id FROM doctor_offender) ORDER BY {self._order(self.root, 't.')}"
         )
 
     def _still_sql(self) -> str:
         # A join with the rows at hand first: SQLite pushes their ids down into any query that it can flatten, and runs
         # one that it cannot once, not once a row.
         return (
-            f"{self._offenders} SELECT DISTINCT t.{self.root.rowid} FROM json_each(:doctor_roots) j"
+            f"{self._offenders} SELECT t.{self.root.rowid} FROM json_each(:doctor_roots) j"
             f" CROSS JOIN main.{self.root.quoted} t ON t.{self.root.rowid} = j.value"
-            f" JOIN doctor_offender o ON o.id = t.id COLLATE BINARY ORDER BY 1"
+            f" JOIN doctor_offender o ON o.id = t.id COLLATE BINARY"
+            f" GROUP BY t.{self.root.rowid} ORDER BY {self._order(self.root, 't.')}"
         )
 
     def _check_ids(self, connection: sqlite3.Connection) -> None:
@@ -216,7 +238,8 @@ class Selection:
             self._ask_again(connection)
         self._stale = 0
         batch = Batch()
-        together = min(self.limit, ROOTS_TOGETHER.get(self.root.name, self.limit))
+        most = SCANNED_TOGETHER if self._scanned else ROOTS_TOGETHER
+        together = min(self.limit, most.get(self._generation.canonical_name(self.root.name), self.limit))
         end = min(self.done + self.limit, len(self.pending))
         while self.done + batch.roots < end:
             roots = list(self.pending[self.done + batch.roots : min(self.done + batch.roots + together, end)])
@@ -236,7 +259,7 @@ class Selection:
             if not self._take(connection, table, condition, roots, batch):
                 return 0
         before = batch.count
-        self._take(connection, self.root, f"{self.root.rowid} IN ({ROOTS}) ORDER BY 1", roots, batch)
+        self._take(connection, self.root, f"{self.root.rowid} IN ({ROOTS})", roots, batch)
         return batch.count - before
 
     def _take(
@@ -246,8 +269,10 @@ class Selection:
         seen = batch.seen.setdefault(table.name, set())
         rowids: list[int] = []
         fits = True
+        order = f" ORDER BY {order}" if (order := self._order(table, "")) else ""
         cursor = connection.execute(
-            f"SELECT {table.rowid}, {table.size} FROM main.{table.quoted} WHERE {condition}", self._parameters(roots)
+            f"SELECT {table.rowid}, {table.size} FROM main.{table.quoted} WHERE {condition}{order}",
+            self._parameters(roots),
         )
         for rowid, size in cursor:
             if rowid in seen:
@@ -286,7 +311,8 @@ class Selection:
         self.done += batch.roots
         self._batch_asked = None
         if held > TARGET:
-            self.limit = max(MIN_ROWS, int(self.limit * TARGET / held))
+            least = min(self.limit, MIN_SCANNED_ROWS if self._scanned else MIN_ROWS)
+            self.limit = max(least, int(self.limit * TARGET / held))
         elif held < TARGET / 2:
             self.limit = min(MAX_ROWS, self.limit * 2)
 

@@ -9,23 +9,14 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pytest_panic_doctor.database.generation import Generation, generation_of
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 
 Value = int | float | str | bytes | None
 """A value of a column."""
-
-#: (table, column, table whose id it holds): the references along which a quarantine takes rows with it.
-#: `invocation.input_invocation_id` is left out on purpose: a successor does not hang on its predecessor.
-REFERENCES: tuple[tuple[str, str, str], ...] = (
-    ("invocation", "run_id", "run"),
-    ("persistencediagram", "run_id", "run"),
-    ("embedding", "invocation_id", "invocation"),
-    ("embeddingcluster", "embedding_id", "embedding"),
-    ("embeddingcluster", "medoid_embedding_id", "embedding"),
-    ("embeddingcluster", "clustering_result_id", "clusteringresult"),
-)
 
 MAX_ROWID = 2**63 - 1
 """The largest rowid."""
@@ -63,6 +54,16 @@ class Table:
             f" WHEN 'null' THEN 0 ELSE 8 END"
             for c in map(quote, self.columns)
         )
+
+
+def generation_of_file(connection: sqlite3.Connection, schema: str = "main") -> Generation:
+    """Return the generation of a file, the Python generation for one without a known table.
+
+    Args:
+        connection: The database.
+        schema: The name under which the file is attached.
+    """
+    return generation_of(connection, schema=schema) or PYTHON
 
 
 def check_name(name: str) -> None:
@@ -107,9 +108,14 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
 def writable(connection: sqlite3.Connection, name: str) -> Table:
     """Return the table of a name, if it can be repaired.
 
+    Args:
+        connection: The database.
+        name: Its name in the file, or its canonical name.
+
     Raises:
         RepairRefused: It is not an ordinary table, or it has a trigger, which would change rows without a before-image.
     """
+    name = generation_of_file(connection).real_name(name)
     trigger = connection.execute(
         "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)", (name,)
     ).fetchone()

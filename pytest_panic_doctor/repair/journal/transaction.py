@@ -30,7 +30,14 @@ from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import CONTENDED, UNCONTENDED, WriteLock, next_pause, resolve
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps, try_rollback
 from pytest_panic_doctor.repair.journal.repair_record import Intent
-from pytest_panic_doctor.repair.journal.tables import MAX_ROWID, Table, Value, as_json, table_digests
+from pytest_panic_doctor.repair.journal.tables import (
+    MAX_ROWID,
+    Table,
+    Value,
+    as_json,
+    generation_of_file,
+    table_digests,
+)
 
 T = TypeVar("T")
 
@@ -294,6 +301,7 @@ class Transactor:
             if not self._spill:
                 connection.execute("PRAGMA cache_spill = OFF")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # recovers a hot journal
+            generation_of_file(connection).create_views(connection)
         except BaseException:
             connection.close()
             raise
