@@ -36,9 +36,11 @@ HOMONYMS = {
     "codec": "of each generation",
     "decode": "of each form of a payload, and of Erlang terms",
     "encode": "of each form of a payload, and of Erlang terms",
+    "make_indexable": "of each form of a payload",
     "new_id": "of each generation",
     "schema_version": "of each generation",
     "stamp": "of each generation",
+    "time_of_id": "of each generation",
 }
 """Top-level names that stand in two modules, and why."""
 

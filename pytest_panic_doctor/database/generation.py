@@ -93,6 +93,11 @@ class TableSchema:
         source = self.sources.get(canonical)
         return canonical if source is None else source.column
 
+    def written_column(self, canonical: str) -> str | None:
+        """The file's column to which a canonical column's value is written; None if it is not written as it is."""
+        source = self.sources.get(canonical)
+        return canonical if source is None else None if source.sql else source.column
+
     def view(self, existing: Iterable[str]) -> str:
         """The SQL statement that creates the temporary view.
 
@@ -152,6 +157,9 @@ class SchemaVersion:
 
 class Codec(Protocol):
     """Reads and writes diagrams as a generation stores them."""
+
+    def make_indexable(self, payload: bytes, /) -> bytes:
+        """Write a payload of the same bars in the form that the tool reads, if it is in another one."""
 
     def encode(self, diagram: Diagram, provenance: Provenance | None = None, /) -> bytes:
         """Write the payload of a diagram."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.spelling import nearly_equal, normalized_id
 
 DAMAGED_TYPE = (
@@ -17,13 +18,14 @@ DAMAGED_TYPE = (
 """Condition that the type of an invocation `i` is invalid or contradicts its output; reads no output."""
 
 
-def upstream_damage(db: sqlite3.Connection, run: str, model: str, *, replacing: bool) -> str:
-    """Find damage that forbids computing a diagram.
+def upstream_damage(db: sqlite3.Connection, run: str, model: str, generation: Generation, *, replacing: bool) -> str:
+    """Find what forbids computing a diagram.
 
     Args:
         db: The database.
         run: Id of the run.
         model: Name of the embedding model.
+        generation: The generation of the file.
         replacing: Whether the new diagram would replace a valid one, which may be right for the undamaged run.
 
     Returns:
@@ -31,6 +33,7 @@ def upstream_damage(db: sqlite3.Connection, run: str, model: str, *, replacing: 
     """
     found = [
         describe_damaged_types(db, run),
+        describe_unfinished_run(db, run, generation),
         describe_damaged_sequence(db, run) if replacing else misspelt_diagram(db, run, model),
     ]
     return "; ".join(filter(None, found))
@@ -51,6 +54,25 @@ def describe_damaged_types(db: sqlite3.Connection, run: str) -> str:
         "SELECT model FROM invocation WHERE run_id = ? GROUP BY model HAVING count(DISTINCT type) > 1 LIMIT 1", (run,)
     ).fetchone()
     return f"invocations by {both[0]} are of both types (invocation-output)" if both else ""
+
+
+def describe_unfinished_run(db: sqlite3.Connection, run: str, generation: Generation) -> str:
+    """Describe a run that the tool will continue, as a clause; empty if it is complete, or nothing continues it.
+
+    The tool keeps a diagram that is there, so one of the first part of a run would stay for ever.
+    """
+    if not generation.resume:
+        return ""
+    found = db.execute(
+        "SELECT e.id, r.max_length, (SELECT count(*) FROM invocation WHERE run_id = r.id) FROM run r "
+        "JOIN experimentconfig e ON e.id = r.experiment_id WHERE r.id = ? AND e.completed_at IS NULL",
+        (run,),
+    ).fetchone()
+    if found is None or (isinstance(found[1], int) and found[2] >= found[1]):
+        return ""
+    experiment, length, count = found
+    command = f"{generation.resume} {experiment}"
+    return f"the run has {count:,} of {length} invocations, and its experiment is not finished: {command}"
 
 
 def misspelt_diagram(db: sqlite3.Connection, run: str, model: str) -> str:

@@ -17,7 +17,6 @@ from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.recompute import DiagramTarget, current_and_valid, valid
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.diagram import Diagram
-from pytest_panic_doctor.topology.payload import decode
 from pytest_panic_doctor.topology.vectors import find_defects
 
 ROUNDING = 1e-4
@@ -110,17 +109,17 @@ def doubt(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredClou
     firsts: dict[str, Diagram] = {}
     differing = dict.fromkeys(("current", "valid"), False)
     for each in clouds.iterate_diagrams(db, place.run, place.model):
-        if not valid(each.payload):
+        if not valid(each.payload, place.codec):
             continue
-        diagram = decode(each.payload or b"").diagram
-        for kind in ("valid", "current")[: 1 + current_and_valid(each.payload, cloud)]:
+        diagram = place.codec.decode(each.payload or b"").diagram
+        for kind in ("valid", "current")[: 1 + current_and_valid(each.payload, cloud, place.codec)]:
             differing[kind] |= not have_same_bars(firsts.setdefault(kind, diagram), diagram)
     return Doubt("current" in firsts and differing["current"], "current" not in firsts and differing["valid"])
 
 
 def unsure(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredCloud, found: Doubt) -> str:
     """Return why it is unknown which of several diagrams is right; empty if the cloud can decide."""
-    damage = upstream.upstream_damage(db, place.run, place.model, replacing=True)
+    damage = upstream.upstream_damage(db, place.run, place.model, place.generation, replacing=True)
     blocks = [*cloud.blocks.values(), *filter(None, [damage])]
     if blocks and (found.valid or found.current):
         return f"the diagrams differ, and which of them is right is unknown: {'; '.join(blocks)}"
@@ -168,10 +167,11 @@ def ranked_diagrams(
     current; it is valid; it has a payload.
     """
     found = []
+    codec = place.codec
     for diagram in clouds.iterate_diagrams(db, place.run, place.model):
-        current = current_and_valid(diagram.payload, cloud)
-        known = current and right is not None and have_same_bars(decode(diagram.payload or b"").diagram, right)
-        found.append((diagram.id, (known, current, valid(diagram.payload), diagram.payload is not None)))
+        current = current_and_valid(diagram.payload, cloud, codec)
+        known = current and right is not None and have_same_bars(codec.decode(diagram.payload or b"").diagram, right)
+        found.append((diagram.id, (known, current, valid(diagram.payload, codec), diagram.payload is not None)))
     return found
 
 

@@ -12,10 +12,11 @@ from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Number
+from pytest_panic_doctor.repair import lyapunov
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview, SessionTotals, quarantine_size
 from pytest_panic_doctor.repair.quarantine_limit import limit_exceeded
-from pytest_panic_doctor.repair.recompute import readable, snapshot, valid
+from pytest_panic_doctor.repair.recompute import never_busy, readable, snapshot, valid
 from pytest_panic_doctor.repair.targets import (
     QUARANTINES,
     diagram_target,
@@ -24,7 +25,7 @@ from pytest_panic_doctor.repair.targets import (
     rows_to_quarantine,
     undecided,
 )
-from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, remedy_of
+from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, RuleContext, remedy_of
 
 NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
 """The reason if no plugin implements the hook."""
@@ -84,6 +85,8 @@ class Planner:
         try:
             if rule.repair in QUARANTINES:
                 return self._quarantine(rule, subject, findings)
+            if rule.repair is RepairKind.LYAPUNOV:
+                return self._lyapunov(rule, subject, findings)
             return self.database.read(lambda db: self._compute(db, rule, subject))
         except RepairError as error:
             return str(error), {}
@@ -109,17 +112,30 @@ class Planner:
         measures: dict[str, Number] = {"rows": rows, "bytes": size}
         return "", measures | ({"bytes_high": high} if high > size else {})
 
+    def _lyapunov(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
+        """Plan the quarantine of surplus results, and count those that are computed."""
+        surplus = tuple(finding for finding in findings if finding.rows)
+        reason, measures = self._quarantine(rule, subject, surplus) if surplus else ("", {})
+        if reason:
+            return reason, {}
+        found = self.database.read(
+            lambda db: lyapunov.computable(RuleContext(db, rule.id, subject, self.kinds), never_busy)
+        )
+        if not found and not surplus:
+            return not_repairable_reason(findings), {}
+        return "", measures | ({"results": len(found)} if found else {})
+
     def _compute(self, db: sqlite3.Connection, rule: Rule, subject: Subject) -> tuple[str, dict[str, Number]]:
         run, model = str(subject.run), str(subject.embedding_model)
-        width = clouds.vector_width(db, str(subject.experiment), model)
-        cloud = clouds.load_cloud(db, run, model, self.kinds.get(model), width)
-        if not rule.deep and readable(snapshot(db, diagram_target(db, subject, self.kinds))):
+        target = diagram_target(db, subject, self.kinds)
+        cloud = clouds.load_cloud(db, run, model, target.kind, target.width)
+        if not rule.deep and readable(snapshot(db, target)):
             return "", {"rewritten": 1}
         if not cloud.complete:
             unless = ", unless the embedding hook helps" if self.embeds else ""
             return f"blocked{unless}: {'; '.join(cloud.blocks.values())}", {}
-        replacing = any(valid(each.payload) for each in clouds.load_diagrams(db, run, model))
-        if damage := upstream.upstream_damage(db, run, model, replacing=replacing):
+        replacing = any(valid(each.payload, target.codec) for each in clouds.load_diagrams(db, run, model))
+        if damage := upstream.upstream_damage(db, run, model, target.generation, replacing=replacing):
             return f"rows of its run are damaged: {damage}", {}
         distinct = len(np.unique(cloud.points, axis=0))
         guess = estimate.estimate(distinct, self.engine)

@@ -14,13 +14,14 @@ from pytest_panic_doctor.compute.runner import Task
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.files import safe_file_name
-from pytest_panic_doctor.database.python_generation import new_id
+from pytest_panic_doctor.database.generation import Codec, Generation
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import fingerprint
-from pytest_panic_doctor.topology.payload import PayloadError, Provenance, decode, encode, make_indexable
+from pytest_panic_doctor.topology.payload import PayloadError, Provenance
 from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.validation import problems
 
@@ -58,6 +59,7 @@ class DiagramTarget:
         kind: What the model embeds; None if unknown.
         width: The number of components of its vectors.
         is_running: Returns why nothing is written now; empty if writing is allowed.
+        generation: The generation of the file.
     """
 
     run: str
@@ -65,6 +67,12 @@ class DiagramTarget:
     kind: str | None
     width: int
     is_running: BusyCheck = field(default=never_busy, compare=False, repr=False)
+    generation: Generation = field(default=PYTHON, compare=False, repr=False)
+
+    @property
+    def codec(self) -> Codec:
+        """Reads and writes its diagrams."""
+        return self.generation.codec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +89,21 @@ REWRITTEN = RepairSummary("rewrote the payload so that the research tool reads i
 """The result if only the format of the payload was changed."""
 
 
-def valid(payload: bytes | None) -> bool:
+def valid(payload: bytes | None, codec: Codec) -> bool:
     """Return whether a payload can be decoded and satisfies every diagram invariant."""
     if payload is None:
         return False
     try:
-        return not problems(decode(payload))
+        return not problems(codec.decode(payload))
     except PayloadError:
         return False
 
 
-def current_and_valid(payload: bytes | None, cloud: clouds.StoredCloud) -> bool:
+def current_and_valid(payload: bytes | None, cloud: clouds.StoredCloud, codec: Codec) -> bool:
     """Return whether a payload is a valid diagram of a cloud."""
-    return payload is not None and cloud.complete and valid(payload) and not why_stale(decode(payload), cloud.points)
+    if payload is None or not cloud.complete or not valid(payload, codec):
+        return False
+    return not why_stale(codec.decode(payload), cloud.points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +155,15 @@ class DiagramSnapshot:
     @property
     def healthy(self) -> bool:
         """Whether there is nothing to compute: another worker may have been faster."""
-        return len(self.diagrams) == 1 and current_and_valid(self.diagrams[0].payload, self.cloud)
+        return len(self.diagrams) == 1 and current_and_valid(self.diagrams[0].payload, self.cloud, self.target.codec)
 
 
 def snapshot(db: sqlite3.Connection, place: DiagramTarget) -> DiagramSnapshot:
     """Read the cloud and the diagrams of a target."""
     cloud = clouds.load_cloud(db, place.run, place.model, place.kind, place.width)
     diagrams = tuple(clouds.load_diagrams(db, place.run, place.model))
-    replacing = any(valid(each.payload) for each in diagrams)
-    damage = upstream.upstream_damage(db, place.run, place.model, replacing=replacing)
+    replacing = any(valid(each.payload, place.codec) for each in diagrams)
+    damage = upstream.upstream_damage(db, place.run, place.model, place.generation, replacing=replacing)
     return DiagramSnapshot(place, cloud, diagrams, damage, place.is_running(db))
 
 
@@ -209,7 +219,7 @@ def recompute(
             if (
                 exact
                 and seen.healthy
-                and have_same_bars(decode(seen.diagrams[0].payload or b"").diagram, computed.diagram)
+                and have_same_bars(seen.target.codec.decode(seen.diagrams[0].payload or b"").diagram, computed.diagram)
             ):
                 return RepairSummary(f"its bars are those that {computed.engine} computes, so that it was kept", {})
             mine = change(rule, subject, seen.before, begun, computed, max_dim)
@@ -244,10 +254,11 @@ def readable(seen: DiagramSnapshot) -> bytes | None:
     if not stored_payload or not seen.cloud.complete or seen.busy:
         return None
     try:
-        payload = make_indexable(stored_payload)
+        payload = seen.target.codec.make_indexable(stored_payload)
     except PayloadError:
         return None
-    return payload if payload != stored_payload and current_and_valid(payload, seen.cloud) else None
+    indexable = payload != stored_payload and current_and_valid(payload, seen.cloud, seen.target.codec)
+    return payload if indexable else None
 
 
 def check_computable(seen: DiagramSnapshot) -> None:
@@ -306,21 +317,17 @@ def change(
         now = snapshot(db, before.target)
         return not now.busy and now.cloud.complete and now.before == before
 
+    generation = before.target.generation
     values: dict[str, Value] = {
-        "started_at": format_time(begun),
-        "completed_at": format_time(datetime.now()),
-        "diagram_data": encode(computed.diagram, provenance),
+        "started_at": generation.stamp(begun),
+        "completed_at": generation.stamp(datetime.now()),
+        "diagram_data": before.target.codec.encode(computed.diagram, provenance),
     }
     table = "persistencediagram"
     if before.diagrams:
         return Change(rule, subject, table, values, unchanged, before.diagrams[0])
-    place = {"id": new_id(), "run_id": before.target.run, "embedding_model": before.target.model}
+    place = {"id": generation.new_id(), "run_id": before.target.run, "embedding_model": before.target.model}
     return Change(rule, subject, table, place | values, unchanged)
-
-
-def format_time(moment: datetime) -> str:
-    """Format a time as the database stores it: without a zone, with microseconds."""
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def computed_result(points: int, computed: Computed) -> RepairSummary:

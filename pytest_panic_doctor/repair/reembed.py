@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.python_generation import new_id
+from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
-from pytest_panic_doctor.repair.recompute import BusyCheck, format_time, never_busy
+from pytest_panic_doctor.repair.journal.writer import Change
+from pytest_panic_doctor.repair.recompute import BusyCheck, never_busy
 from pytest_panic_doctor.rules import embedder as hooks
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, Embedder, EmbedderFault
 from pytest_panic_doctor.topology.vectors import find_defects
@@ -175,6 +177,7 @@ def embed(
     width, wanted = database.read(look)
     if not wanted:
         return "another worker was faster"
+    generation = database.generation or PYTHON
     done, lost, refused = 0, list[str](), list[str]()
     check_at_rest(database, hook, done)
     try:
@@ -190,7 +193,8 @@ def embed(
             refused += [batch[place].invocation for place in sorted(unusable)]
             for place in set(range(len(batch))) - unusable:
                 vector = vectors[place].astype("<f4").tobytes()
-                done += write_vector(writer, rule, subject, batch[place], vector, begun, hook.busy)
+                change = vector_change(rule, subject, batch[place], vector, begun, hook.busy, generation)
+                done += writer.write([change])[0] is not None
             check_at_rest(database, hook, done)
     except EmbedderFault as fault:
         raise RepairFailed(str(fault)) from fault
@@ -248,14 +252,20 @@ def name_invocations(invocations: Sequence[str]) -> str:
     return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:INVOCATIONS_NAMED])}{more}"
 
 
-def write_vector(
-    writer: Writer, rule: str, subject: Subject, lack: MissingEmbedding, vector: bytes, begun: datetime, busy: BusyCheck
-) -> bool:
-    """Write one vector, into an unusable embedding or as a new one; return false if a usable one exists by now."""
+def vector_change(
+    rule: str,
+    subject: Subject,
+    lack: MissingEmbedding,
+    vector: bytes,
+    begun: datetime,
+    busy: BusyCheck,
+    generation: Generation,
+) -> Change:
+    """Return what writes one vector, into an unusable embedding or as a new one, unless a usable one exists by then."""
     model = str(subject.embedding_model)
     values: dict[str, int | float | str | bytes | None] = {
-        "started_at": format_time(begun),
-        "completed_at": format_time(datetime.now()),
+        "started_at": generation.stamp(begun),
+        "completed_at": generation.stamp(datetime.now()),
         "vector": vector,
     }
     if lack.embedding is not None:
@@ -265,7 +275,7 @@ def write_vector(
             row = db.execute("SELECT vector FROM embedding WHERE id = ?", (old,)).fetchone()
             return row is not None and bool(list(find_defects([row[0]], len(vector) // 4))) and not busy(db)
 
-        return writer.update(rule, subject, "embedding", old, values, still_unusable) is not None
+        return Change(rule, subject, "embedding", values, still_unusable, old)
 
     def still_missing(db: sqlite3.Connection) -> bool:
         there = db.execute("SELECT 1 FROM invocation WHERE id = ?", (lack.invocation,)).fetchone()
@@ -274,5 +284,5 @@ def write_vector(
         ).fetchone()
         return there is not None and taken is None and not busy(db)
 
-    new = {"id": new_id(), "invocation_id": lack.invocation, "embedding_model": model}
-    return writer.insert(rule, subject, "embedding", new | values, still_missing) is not None
+    new = {"id": generation.new_id(), "invocation_id": lack.invocation, "embedding_model": model}
+    return Change(rule, subject, "embedding", new | values, still_missing)

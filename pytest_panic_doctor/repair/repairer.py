@@ -13,8 +13,9 @@ from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult, SubjectFindings
+from pytest_panic_doctor.examination.running import TO_COME
 from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.repair import recompute, reembed
+from pytest_panic_doctor.repair import lyapunov, recompute, reembed
 from pytest_panic_doctor.repair.batch import Claim, Later, write_together
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview, rows_by_table
@@ -30,7 +31,6 @@ from pytest_panic_doctor.repair.targets import (
 from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.diagram import Diagram
-from pytest_panic_doctor.topology.payload import decode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +104,7 @@ class DatabaseRepairer:
             **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.KEEP_CURRENT: self._keep_current,
             RepairKind.EMBED: self._embed,
+            RepairKind.LYAPUNOV: self._compute_lyapunov,
         }
 
     def repair(
@@ -172,7 +173,7 @@ class DatabaseRepairer:
         left = self.database.read(see)
         how = "the one that is kept has the bars of the cloud, computed again"
         if len(left.diagrams) == 1 and not have_same_bars(
-            decode(left.diagrams[0].payload or b"").diagram, computed.diagram
+            left.target.codec.decode(left.diagrams[0].payload or b"").diagram, computed.diagram
         ):
             same = left.before.fingerprint == seen.before.fingerprint
             if not same or not recompute.write_diagram(
@@ -187,6 +188,8 @@ class DatabaseRepairer:
     ) -> RepairResult:
         def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
             rows = rows_to_quarantine(db, rule.repair, subject, findings, self.kinds, right)
+            if self.running and rule.id in TO_COME and (busy := self.running.clause(db, subject.experiment)):
+                return rows, busy
             with QuarantinePreview(db, rows) as taken:
                 return rows, limit_exceeded(db, taken, self.most, before) if rows else not_repairable_reason(findings)
 
@@ -241,6 +244,16 @@ class DatabaseRepairer:
             if isinstance(runner, SmallFirst)
             else None,
         )
+
+    def _compute_lyapunov(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
+        """Quarantine surplus results, then compute those that are missing or wrong."""
+        surplus = tuple(finding for finding in findings if finding.rows)
+        done = [self._quarantine(rule, subject, surplus).note] if surplus else []
+        busy = busy_with(self.running, subject)
+        summary = lyapunov.recompute_results(self.database, self.writer, rule.id, subject, self.kinds, busy)
+        if summary is not lyapunov.FASTER or not done:
+            done.append(summary.sentence)
+        return RepairResult("; ".join(done), summary.measures)
 
     def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
         del findings

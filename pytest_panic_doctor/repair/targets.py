@@ -11,6 +11,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair import duplicates
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.journal.tables import generation_of_file
 from pytest_panic_doctor.repair.recompute import BusyCheck, DiagramTarget, never_busy
 from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, Kind, RepairKind
 from pytest_panic_doctor.topology.diagram import Diagram
@@ -81,8 +82,8 @@ def diagram_target(
 ) -> DiagramTarget:
     """Return the target of the diagram of a subject."""
     run, model = str(subject.run), str(subject.embedding_model)
-    busy = busy_with(running, subject)
-    return DiagramTarget(run, model, kinds.get(model), clouds.vector_width(db, str(subject.experiment), model), busy)
+    width = clouds.vector_width(db, str(subject.experiment), model)
+    return DiagramTarget(run, model, kinds.get(model), width, busy_with(running, subject), generation_of_file(db))
 
 
 def busy_with(running: Running | None, subject: Subject) -> BusyCheck:

@@ -118,7 +118,7 @@ def costs(planned: Outlook, workers: int, free: int) -> Iterator[str]:
 
 def doable(item: Result) -> bool:
     """Whether an item would be repaired: then its measures have a size."""
-    return not item.measures.keys().isdisjoint(("points", "rewritten", "bytes", "outputs"))
+    return not item.measures.keys().isdisjoint(("points", "rewritten", "bytes", "outputs", "results"))
 
 
 def doing(items: Sequence[Result], planned: RowsAndBytes) -> str:
@@ -136,6 +136,9 @@ def doing(items: Sequence[Result], planned: RowsAndBytes) -> str:
         )
     if "outputs" in items[0].measures:
         return f"embed {plural(int(total(items, 'outputs')), 'output')} by your hook, if it knows the model"
+    if results := int(total(items, "results")):
+        rest = f", {quarantine(planned)}" if planned[0] else ""
+        return f"compute {plural(results, 'Lyapunov result')}{rest}"
     more = sum(max(0, number(item.measures, "bytes_high") - number(item.measures, "bytes")) for item in items)
     return quarantine(planned) + (f" (up to {format_size(planned[1] + more)} {UNDECIDED})" if more else "")
 

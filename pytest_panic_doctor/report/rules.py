@@ -18,6 +18,7 @@ SHORT: Mapping[RepairKind | None, str] = {
     RepairKind.KEEP_NEWEST: "keep newest",
     RepairKind.KEEP_CURRENT: "keep current",
     RepairKind.COMPUTE: "compute",
+    RepairKind.LYAPUNOV: "compute",
     RepairKind.EMBED: "embedding hook",
 }
 

@@ -49,6 +49,7 @@ class RepairKind(StrEnum):
     KEEP_NEWEST = "quarantine all but the newest usable one"
     KEEP_CURRENT = "quarantine all but the newest that is valid and current"
     COMPUTE = "compute"
+    LYAPUNOV = "compute, and quarantine surplus results"
     EMBED = "embedding hook"
 
 
@@ -139,7 +140,6 @@ class RuleContext:
     """The embedding hooks of this session; None if there are none."""
     least_cosine: float | None = None
     """Minimum cosine between a hook's vector and the stored one; None: the default; 0: vectors are not compared."""
-
     deep: bool = False
     """Whether diagrams that the plugin itself computed are computed again too."""
     timeout: float | None = None

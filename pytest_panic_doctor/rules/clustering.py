@@ -23,6 +23,9 @@ LEAST_CLUSTERED = 16
 
 AGAIN = "cluster again with the research tool: mix cluster.recompute"
 
+ORPHANS = ("orphan-run", "orphan-invocation", "orphan-embedding", "orphan-cluster")
+"""The rules whose repairs take assignments away."""
+
 Group = tuple[object, object]
 """The embedding model and the algorithm of a clustering."""
 
@@ -101,6 +104,7 @@ def clustering_layers(context: RuleContext) -> Iterator[Finding]:
     scope=Scope.DATABASE,
     description="Elixir: each layer of a clustering assigns as many embeddings as it was made of (n_embeddings)",
     manual_fix=AGAIN,
+    requires=ORPHANS,
     generation=ELIXIR.key,
 )
 def clustering_complete(context: RuleContext) -> Iterator[Finding]:
@@ -124,6 +128,7 @@ def clustering_complete(context: RuleContext) -> Iterator[Finding]:
     scope=Scope.DATABASE,
     description="Elixir: the medoid of a cluster in a layer is a member of it",
     manual_fix=AGAIN,
+    requires=ORPHANS,
     generation=ELIXIR.key,
 )
 def cluster_medoid(context: RuleContext) -> Iterator[Finding]:

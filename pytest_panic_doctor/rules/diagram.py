@@ -261,7 +261,7 @@ def diagram_valid(context: RuleContext) -> Iterator[Finding]:
 
 def forbidden(context: RuleContext, *, replacing: bool) -> str:
     """Explain why no diagram may be computed although the cloud is complete; the end of a message, or empty."""
-    found = upstream.upstream_damage(context.db, *subject_of(context), replacing=replacing)
+    found = upstream.upstream_damage(context.db, *subject_of(context), context.generation, replacing=replacing)
     return f"{NOT_REPAIRED}{found}" if found else ""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
+from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.experiment import as_list, configuration, format_network, is_seed, problem
 
 SURPLUS = (
@@ -15,28 +16,48 @@ SURPLUS = (
 )
 """The invocations of a network's runs beyond the shortest of them."""
 
+LENGTH = (
+    "(SELECT coalesce(max(sequence_number) + 1, 0) FROM invocation WHERE run_id = r.id "
+    "AND typeof(sequence_number) = 'integer')"
+)
+"""The length of a run `r`."""
+
+LAST_STEP = (
+    f"{SURPLUS} AND i.sequence_number = :shortest AND NOT EXISTS (SELECT 1 FROM invocation n WHERE n.run_id = i.run_id "
+    "AND n.sequence_number > i.sequence_number) AND EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = :experiment "
+    f"AND e.completed_at IS NULL) AND :shortest = (SELECT min({LENGTH}) FROM run r WHERE r.experiment_id = :experiment "
+    "AND r.network = :network)"
+)
+"""Those of them that are one step beyond it, as long as it is the shortest and the experiment is not finished."""
+
+LOST = (
+    "SELECT EXISTS (SELECT 1 FROM invocation c WHERE c.sequence_number = :shortest "
+    "AND NOT EXISTS (SELECT 1 FROM run p WHERE p.id = c.run_id))"
+)
+"""Whether an invocation of that step belongs to no run, and so perhaps to one of the shortest."""
+
 
 @rule(
     "run-lockstep",
     scope=Scope.EXPERIMENT,
     description="Elixir: in an experiment that is not finished, the runs of a network are equally long, so that it can "
     "be resumed",
-    manual_fix="take the invocations beyond the shortest run away by hand, with their embeddings, and resume then: mix "
-    "experiment.resume with the experiment's id",
+    repair=RepairKind.QUARANTINE,
+    requires=("orphan-invocation",),
     generation=ELIXIR.key,
 )
 def run_lockstep(context: RuleContext) -> Iterator[Finding]:
     """The tool goes on after the shortest run, and stops at its UNIQUE constraint where another run is longer.
 
-    It makes a run that is missing first, so that is one of no invocation.
+    It makes a run that is missing first, so that is one of no invocation. Where the tool was stopped amid one step, the
+    invocations of that step are quarantined, so that it can make them all anew. Where more would go, a person decides.
     """
     if not context.unfinished():
         raise NotApplicable("the experiment is finished, so it need not be resumed")
     lengths: dict[str, list[int]] = {}
     count = 0
     for network, length in context.db.execute(
-        "SELECT network, (SELECT coalesce(max(sequence_number) + 1, 0) FROM invocation WHERE run_id = r.id "
-        "AND typeof(sequence_number) = 'integer') FROM run r WHERE r.experiment_id = :experiment ORDER BY r.id",
+        f"SELECT network, {LENGTH} FROM run r WHERE r.experiment_id = :experiment ORDER BY r.id",
         context.params,
     ):
         lengths.setdefault(str(network), []).append(int(length))
@@ -61,7 +82,17 @@ def run_lockstep(context: RuleContext) -> Iterator[Finding]:
             have = f"{verb(longer, 'has', 'have')} more invocations than the shortest: up to {max(those):,}"
             text = f"{longer:,} of {plural(len(those), 'run')} of {name} {have} and not {shortest:,}, "
             text += "so the experiment cannot be resumed"
-        yield context.finding(text, table="invocation", ids=surplus)
+        reason = ""
+        if missing:
+            reason = "bring the missing runs back, or take the invocations of the others away by hand, and resume then"
+        elif max(those) > shortest + 1:
+            reason = "more than one step would be lost: take the invocations beyond the shortest run away by hand"
+        elif context.scalar(LOST, shortest=shortest):
+            reason = "an invocation of that step belongs to no run: correct its reference (orphan-invocation)"
+        if reason:
+            yield context.finding(f"{text}{NOT_REPAIRED}{reason}", table="invocation", ids=surplus)
+        else:
+            yield context.finding(text, table="invocation", ids=surplus, rows=Rows("invocation", LAST_STEP, params))
 
 
 def runs_of_network(context: RuleContext) -> int:

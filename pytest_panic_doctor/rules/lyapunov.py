@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
@@ -15,8 +17,11 @@ from pytest_panic_doctor.database.json_columns import load_json
 from pytest_panic_doctor.database.room import VALUE_COPIES
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
-from pytest_panic_doctor.rules.experiment import SHOWN, format_network
+from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.database import orphans
+from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, meant_by
+from pytest_panic_doctor.rules.evidence import unrepaired_finding
+from pytest_panic_doctor.rules.experiment import SHOWN, as_list, configuration, format_network, problem
 from pytest_panic_doctor.topology.lyapunov import LEAST_DISTANCE, LEAST_RUNS, LEAST_STEPS, Lyapunov, fit_line, lyapunov
 from pytest_panic_doctor.topology.payload import PayloadError
 from pytest_panic_doctor.topology.threads import one_thread
@@ -28,8 +33,6 @@ TOLERANCE = 1e-6
 LEAST_VARIANCE = 1e-9
 """Where the logarithms of a curve vary less, how well a line fits them is rounding alone."""
 
-AGAIN = "let the research tool compute them all again: mix experiment.resume --force with the experiment's id"
-
 Place = tuple[str, str]
 """The network, as its runs spell it, and the prompt that a result is of."""
 
@@ -38,31 +41,52 @@ Place = tuple[str, str]
     "orphan-lyapunov",
     scope=Scope.DATABASE,
     description="Elixir: every Lyapunov result belongs to an experiment, and is by one of its embedding models",
-    manual_fix="delete the row, once it is known that its experiment is gone",
+    repair=RepairKind.QUARANTINE,
     generation=ELIXIR.key,
 )
 def orphan_lyapunov(context: RuleContext) -> Iterator[Finding]:
-    """Results that no item of the other rules is about."""
+    """Results that no item of the other rules is about. They are quarantined, unless another row may be damaged."""
     require_table(context)
-    context.examined(context.scalar(f"SELECT count(*) FROM {TABLE}"), TABLE)
-    yield from context.finding_for_rows(
-        Rows(TABLE, f"SELECT id FROM {TABLE} l WHERE NOT EXISTS (SELECT 1 {OWNER})"),
-        lambda count: f"{plural(count, 'Lyapunov result')} {verb(count)} of an experiment that does not exist",
-    )
-    yield from context.finding_for_rows(
-        Rows(
-            TABLE,
-            f"SELECT id FROM {TABLE} l WHERE EXISTS (SELECT 1 {OWNER} AND CASE WHEN json_valid(e.embedding_models) "
-            "THEN json_type(e.embedding_models) = 'array' AND l.embedding_model NOT IN "
-            "(SELECT value FROM json_each(e.embedding_models)) ELSE 0 END)",
-        ),
-        lambda count: (
-            f"{plural(count, 'Lyapunov result')} {verb(count)} by an embedding model that the experiment does not use"
-        ),
-    )
+    yield from orphans(context, TABLE, "experiment_id", "experimentconfig", "an experiment", noun="Lyapunov result")
+    found = context.db.execute(
+        f"SELECT DISTINCT l.embedding_model, e.embedding_models FROM {TABLE} l JOIN experimentconfig e "
+        f"ON e.id = l.experiment_id WHERE {UNUSED}"
+    ).fetchall()
+    if not found:
+        return
+    near = {
+        str(name): meant
+        for name, models in found
+        if (meant := meant_by(name, [str(each) for each in as_list(models)], context.kinds))
+    }
+    params: dict[str, str | int | None] = {"near": json.dumps(list(near))}
+    misspelt = "l.embedding_model IN (SELECT value FROM json_each(:near))"
+    reasons = {
+        misspelt: f"{', '.join(f'{name} may be {meant}' for name, meant in near.items())}, misspelt: correct the name",
+        EMBEDDED: "embeddings by that model are there: check whether embedding_models has lost it",
+    }
+
+    def message(count: int) -> str:
+        what = f"{plural(count, 'Lyapunov result')} {verb(count)}"
+        return f"{what} by an embedding model that the experiment does not use"
+
+    lost = f"SELECT l.id FROM {TABLE} l WHERE {UNUSED}"
+    yield from context.finding_for_rows(Rows(TABLE, f"{lost} AND NOT ({' OR '.join(reasons)})", params), message)
+    yield from unrepaired_finding(context, Rows(TABLE, f"{lost} AND {misspelt}", params), message, reasons[misspelt])
+    rest = Rows(TABLE, f"{lost} AND NOT {misspelt} AND {EMBEDDED}", params)
+    yield from unrepaired_finding(context, rest, message, reasons[EMBEDDED])
 
 
-OWNER = "FROM experimentconfig e WHERE e.id = l.experiment_id"
+UNUSED = (
+    "EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = l.experiment_id AND CASE "
+    "WHEN json_valid(e.embedding_models) THEN json_type(e.embedding_models) = 'array' AND l.embedding_model NOT IN "
+    "(SELECT value FROM json_each(e.embedding_models)) ELSE 0 END)"
+)
+EMBEDDED = (
+    "EXISTS (SELECT 1 FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e ON e.invocation_id = i.id "
+    "AND e.embedding_model = l.embedding_model WHERE r.experiment_id = l.experiment_id)"
+)
+"""SQL conditions on a result `l`: the experiment does not use its model; the experiment has embeddings by its model."""
 
 
 def require_table(context: RuleContext) -> None:
@@ -91,16 +115,23 @@ def stored(context: RuleContext) -> list[Stored]:
     return [Stored(row_id, (str(network), str(prompt)), data) for row_id, network, prompt, data in found]
 
 
-def runs_of(context: RuleContext) -> dict[Place, dict[str, int]]:
-    """How many embeddings by the model each run has that has any, by network and prompt."""
+def runs_of(context: RuleContext, at: Place | None = None) -> dict[Place, dict[str, int]]:
+    """How many embeddings by the model each run has that has any, by network and prompt.
+
+    Args:
+        context: The snapshot.
+        at: The only network and prompt to read; None for all.
+    """
     found: dict[Place, dict[str, int]] = {}
-    for run, network, prompt, count in context.db.execute(
+    here = "" if at is None else "AND r.network = :network AND r.initial_prompt = :prompt "
+    network, prompt = at or (None, None)
+    for run, network_of_run, prompt_of_run, count in context.db.execute(
         "SELECT r.id, r.network, r.initial_prompt, count(*) FROM run r JOIN invocation i ON i.run_id = r.id "
         "JOIN embedding e ON e.invocation_id = i.id AND e.embedding_model = :model "
-        "WHERE r.experiment_id = :experiment GROUP BY r.id ORDER BY r.id",
-        context.params,
+        f"WHERE r.experiment_id = :experiment {here}GROUP BY r.id ORDER BY r.id",
+        context.params | {"network": network, "prompt": prompt},
     ):
-        found.setdefault((str(network), str(prompt)), {})[run] = count
+        found.setdefault((str(network_of_run), str(prompt_of_run)), {})[run] = count
     return found
 
 
@@ -120,7 +151,8 @@ def named(place: Place) -> str:
     scope=Scope.EXPERIMENT_MODEL,
     description="Elixir: each network and prompt with two runs or more of two embeddings or more has one Lyapunov "
     "result, and no other has one",
-    manual_fix=AGAIN,
+    repair=RepairKind.LYAPUNOV,
+    requires=EMBEDDING_RULES,
     generation=ELIXIR.key,
 )
 def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
@@ -145,10 +177,35 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
             yield context.finding(text, table="experimentconfig", ids=experiment, count=1)
         elif place not in asked:
             few = f"fewer than {LEAST_RUNS} runs with {LEAST_STEPS} embeddings or more"
-            yield context.finding(f"there is a Lyapunov result for {named(place)}, of {few}", table=TABLE, ids=ids)
+            text = f"there is a Lyapunov result for {named(place)}, of {few}"
+            if runs_wanted(context, place):
+                reason = "the experiment asks for such runs: bring back what is missing of them (experiment-runs)"
+                yield context.finding(f"{text}{NOT_REPAIRED}{reason}", table=TABLE, ids=ids)
+            else:
+                yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids))
         elif len(ids) > 1:
             text = f"there are {len(ids):,} Lyapunov results instead of 1 for {named(place)}"
-            yield context.finding(text, table=TABLE, ids=ids)
+            yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids[:-1]))
+
+
+def rows_with(ids: Sequence[str]) -> Rows:
+    """A query for the results with these ids."""
+    return Rows(
+        TABLE, f"SELECT id FROM {TABLE} WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": json.dumps(ids)}
+    )
+
+
+def runs_wanted(context: RuleContext, place: Place) -> bool:
+    """Whether the experiment asks for so many runs of a network and a prompt that the tool has a result for them.
+
+    Where that is unknown (see experiment-config), it may.
+    """
+    networks, prompts, number = configuration(context, "networks", "prompts", "num_runs") or (None, None, None)
+    if problem("networks", networks) or problem("prompts", prompts) or problem("num_runs", number):
+        return True
+    network = load_json(place[0])
+    known = network in as_list(networks) and place[1] in as_list(prompts)
+    return known and int(str(number)) >= LEAST_RUNS
 
 
 def completed_before(context: RuleContext) -> str:
@@ -170,7 +227,8 @@ def completed_before(context: RuleContext) -> str:
     scope=Scope.EXPERIMENT_MODEL,
     description="Elixir: each Lyapunov result reads, its curve has a finite distance for each step, and its numbers "
     "fit each other",
-    manual_fix=AGAIN,
+    repair=RepairKind.LYAPUNOV,
+    requires=(*EMBEDDING_RULES, "lyapunov-missing"),
     expensive=True,
     generation=ELIXIR.key,
 )
@@ -179,10 +237,21 @@ def lyapunov_valid(context: RuleContext) -> Iterator[Finding]:
     rows = stored(context)
     context.examined(len(rows), TABLE)
     for each in rows:
-        result, wrong = read(each.data)
-        if wrong := wrong or (wrong_numbers(result) if result else []):
+        if wrong := defects(each.data):
             text = f"the Lyapunov result for {named(each.place)} is not valid: it {'; it '.join(wrong)}"
-            yield context.finding(text, table=TABLE, ids=[each.id])
+            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=[each.id])
+
+
+def not_repaired(context: RuleContext) -> str:
+    """Explain why no result is computed here, as the end of a message; empty where one may be."""
+    to_come = to_come_anyway(context)
+    return f"{NOT_REPAIRED}{to_come}" if to_come else ""
+
+
+def to_come_anyway(context: RuleContext) -> str:
+    """Explain that the tool itself computes all results of the subject's experiment again; empty if it does not."""
+    to_come = context.unfinished()
+    return f"the research tool computes all Lyapunov results again at the end: {to_come}" if to_come else ""
 
 
 def read(data: object) -> tuple[Lyapunov | None, list[str]]:
@@ -193,6 +262,12 @@ def read(data: object) -> tuple[Lyapunov | None, list[str]]:
         return decode_lyapunov(data), []
     except PayloadError as error:
         return None, [str(error)]
+
+
+def defects(data: object) -> list[str]:
+    """What is wrong with a stored result by itself, as clauses that follow «it»."""
+    result, wrong = read(data)
+    return wrong or (wrong_numbers(result) if result else [])
 
 
 def wrong_numbers(result: Lyapunov) -> list[str]:
@@ -222,15 +297,16 @@ def same(one: float, other: float) -> bool:
     "lyapunov-current",
     scope=Scope.EXPERIMENT_MODEL,
     description="Elixir: each Lyapunov result is that of the embeddings that are stored now",
-    manual_fix=AGAIN,
+    repair=RepairKind.LYAPUNOV,
+    requires=(*EMBEDDING_RULES, "lyapunov-missing", "lyapunov-valid"),
     expensive=True,
     generation=ELIXIR.key,
 )
 def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
     """Each result against the one that is computed anew, as the research tool defines it."""
     rows = stored(context)
-    if rows and (to_come := context.unfinished()):
-        raise NotApplicable(f"the research tool computes all Lyapunov results again at the end: {to_come}")
+    if rows and (to_come := to_come_anyway(context)):
+        raise NotApplicable(to_come)
     groups = runs_of(context)
     unknown: list[str] = []
     why: Mapping[str, str] = {}
@@ -259,6 +335,17 @@ def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
 
 def computed(context: RuleContext, place: Place, runs: Sequence[str]) -> tuple[Lyapunov | None, Mapping[str, str]]:
     """The result of the runs' embeddings, or what blocks it, by rule; raises `TooLarge` where they do not fit."""
+    found, blocked = trajectories_of(context, place, runs)
+    if found is None:
+        return None, blocked
+    with one_thread():
+        return lyapunov(found), {}
+
+
+def trajectories_of(
+    context: RuleContext, place: Place, runs: Sequence[str]
+) -> tuple[list[NDArray[np.float32]] | None, Mapping[str, str]]:
+    """The vectors of some runs, or what blocks them, by rule; raises `TooLarge` where they do not fit into memory."""
     experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
     known = ("width", experiment, model)
     if known not in context.memo:
@@ -277,8 +364,7 @@ def computed(context: RuleContext, place: Place, runs: Sequence[str]) -> tuple[L
         if VALUE_COPIES * size > context.space.bytes:
             raise context.space.too_large(f"the embeddings of {named(place)}", size, context.space.value)
         trajectories.append(cloud.points)
-    with one_thread():
-        return lyapunov(trajectories), {}
+    return trajectories, {}
 
 
 def difference(stored_result: Lyapunov, found: Lyapunov) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from databases import Built
 from filelock import FileLock
@@ -12,9 +13,12 @@ from filelock import FileLock
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.generation import generation_of
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.examination.lookahead import Lookahead
+from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
@@ -40,7 +44,22 @@ def fix(
     deep: Sequence[str] = (),
     taken: Collection[str] = (),
 ) -> dict[str, list[Outcome]]:
-    """The outcomes of all items, by rule, repaired in the manifest's order or against it.
+    """The outcomes of all items, by rule, repaired in the manifest's order or against it, as `fix_file` has them."""
+    return fix_file(built.path, runner, order, text_models, most, hook, deep, taken)
+
+
+def fix_file(
+    path: Path,
+    runner: DiagramRunner,
+    order: int = 1,
+    text_models: Sequence[str] = (),
+    most: str | None = None,
+    hook: Embedder = no_hook,
+    deep: Sequence[str] = (),
+    taken: Collection[str] = (),
+    running: Running | None = None,
+) -> dict[str, list[Outcome]]:
+    """The same for a file that was made elsewhere, of any generation.
 
     `most` is what `--doctor-max-quarantine` says; `deep` names the deep rules that are asked too. `taken` are names
     that another worker holds, which lets go of them where it is waited for. With a computer of small clouds, the next
@@ -51,16 +70,19 @@ def fix(
     def claim(name: str, *, wait: bool = True) -> AbstractContextManager[object]:
         if not wait and name in taken:
             raise TimeoutError
-        return FileLock(built.path.with_name(f"{name}.lock"))
+        return FileLock(path.with_name(f"{name}.lock"))
 
-    database = Database(built.path, shared=True)
-    writer = Writer(built.path, "session", lambda: True)
-    settled = ResultStore(built.path.with_suffix(".settled"))
-    repairer = DatabaseRepairer(database, writer, lambda: runner, known, hook, claim, settled, most=most)
+    database = Database(path, shared=True)
+    writer = Writer(path, "session", lambda: True)
+    settled = ResultStore(path.with_suffix(".settled"))
+    repairer = DatabaseRepairer(
+        database, writer, lambda: runner, known, hook, claim, settled, most=most, running=running
+    )
     examiner = Examiner(database, RULES, known, repairer)
     examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
-    asked = [rule for rule in RULES.values() if rule.applies_to("python") and (not rule.deep or rule.id in deep)]
+    key = (database.read(generation_of) or PYTHON).key
+    asked = [rule for rule in RULES.values() if rule.applies_to(key) and (not rule.deep or rule.id in deep)]
     entries = list(database.read(manifests.build).entries(asked))[::order]
     if isinstance(runner, SmallFirst):
         examiner.later = Lookahead(examiner, entries, lambda: True)

@@ -10,7 +10,6 @@ from pytest_panic_doctor.compute.runner import describe_diagram
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition
-from pytest_panic_doctor.topology.payload import decode
 from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.threads import one_thread
 
@@ -101,7 +100,8 @@ def failing_rule(seen: DiagramSnapshot) -> str | None:
         return MISSING
     if len(payloads) != 1 or payloads[0] is None:
         return None
-    if not recompute.valid(payloads[0]):
+    codec = seen.target.codec
+    if not recompute.valid(payloads[0], codec):
         return INVALID
     with one_thread():
-        return STALE if why_stale(decode(payloads[0]), seen.cloud.points) else None
+        return STALE if why_stale(codec.decode(payloads[0]), seen.cloud.points) else None

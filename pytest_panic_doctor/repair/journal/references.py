@@ -59,7 +59,7 @@ def to_predecessor(generation: Generation) -> Reference:
     return Reference(succession.table, succession.column, succession.table)
 
 
-def is_indexed(connection: sqlite3.Connection, each: Reference) -> bool:
+def has_index_for(connection: sqlite3.Connection, each: Reference) -> bool:
     """Return whether an index finds the rows of a reference, so that the table need not be scanned."""
     for _, index, _, _, partial in connection.execute(f"PRAGMA main.index_list({quote(each.child)})").fetchall():
         first = connection.execute(f"PRAGMA main.index_info({quote(index)})").fetchone()

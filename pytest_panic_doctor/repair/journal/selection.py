@@ -12,7 +12,7 @@ from pytest_panic_doctor.database.connection import data_version
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.journal.references import Reference, is_indexed, references, to_predecessor
+from pytest_panic_doctor.repair.journal.references import Reference, has_index_for, references, to_predecessor
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, generation_of_file, writable
 from pytest_panic_doctor.repair.journal.transaction import Stale
 
@@ -118,7 +118,7 @@ class Selection:
                 if each.child in above or not each.plain:
                     loose.append(each)
                 elif described := self._child(connection, each, condition, every):
-                    self._scanned |= not is_indexed(connection, each)
+                    self._scanned |= not has_index_for(connection, each)
                     below = f"SELECT id FROM main.{described.quoted} WHERE {condition}"
                     yield from descend(each.child, below, (*above, each.child))
                     yield described, condition

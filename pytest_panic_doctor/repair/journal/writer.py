@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.selection import TARGET, Batch, Selection
 from pytest_panic_doctor.repair.journal.session_repairs import SessionRepairs
 from pytest_panic_doctor.repair.journal.size import rows_by_table
-from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, writable
+from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, generation_of_file, writable
 from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Step, Transactor
 
 Guard = Callable[[sqlite3.Connection], bool]
@@ -31,8 +32,8 @@ class Change:
     Attributes:
         rule: The rule that it is made for.
         subject: The subject that it is made for.
-        table: The name of the table.
-        values: The values, by column.
+        table: The canonical name of the table.
+        values: The values, by canonical column.
         guard: Called inside the transaction, with a connection that cannot write.
         id: The id of the row that is changed; None for a new row.
     """
@@ -217,9 +218,12 @@ class Writer:
             step.commit_journal()
         return made
 
-    def _target(self, connection: sqlite3.Connection, change: Change) -> tuple[Table, int | None] | None:
-        """Return the table, and the rowid of the row; None if the row is missing or the guard returns false."""
-        table, row = _checked(connection, change.table, change.values), None
+    def _target(
+        self, connection: sqlite3.Connection, change: Change
+    ) -> tuple[Table, int | None, dict[str, Value]] | None:
+        """Return the table, the rowid and what is set; None if the row is missing or the guard returns false."""
+        table, row = writable(connection, change.table), None
+        values = stored_values(connection, change, table)
         if change.id is None:
             if change.values.get("id") is None:
                 raise RepairRefused(f"A row of {table.name} is not added without an id.")
@@ -240,15 +244,15 @@ class Writer:
             return None
         if row is not None:
             check_fits(connection, table, [row], self.space)
-        return table, row
+        return table, row, values
 
-    def _change(self, step: Step, change: Change, table: Table, row: int | None) -> int:
+    def _change(self, step: Step, change: Change, table: Table, row: int | None, values: dict[str, Value]) -> int:
         verb = "insert" if row is None else "update"
         repair = step.begin(Intent(self.session, change.rule, change.subject, verb))
         if row is None:
-            step.insert(table, dict(change.values))
+            step.insert(table, values)
         else:
-            step.update(table, row, dict(change.values))
+            step.update(table, row, values)
         return repair
 
     def repaired(self, rule: str, subject: Subject) -> list[Repair]:
@@ -331,12 +335,26 @@ def _take(selection: Selection, repair: int | Intent, step: Step) -> tuple[Batch
     return batch, number
 
 
-def _checked(connection: sqlite3.Connection, table: str, values: Mapping[str, Value]) -> Table:
-    described = writable(connection, table)
-    unknown = sorted(set(values) - set(described.columns))
-    if unknown:
-        raise RepairRefused(f"Table {table} has no column {', '.join(unknown)}: nothing was written.")
-    return described
+def stored_values(connection: sqlite3.Connection, change: Change, table: Table) -> dict[str, Value]:
+    """Return what a change sets in the file: its values by the file's columns, and the times that the tool adds.
+
+    Args:
+        connection: The database.
+        change: The change; its values are by canonical columns.
+        table: The table of the file.
+
+    Raises:
+        RepairRefused: The file has no such column.
+    """
+    generation = generation_of_file(connection)
+    moment = datetime.now()
+    added = generation.extra_on_insert(moment) if change.id is None else generation.extra_on_update(moment)
+    values: dict[str, Value] = {name: value for name, value in added.items() if name in table.columns}
+    known = generation.table(generation.canonical_name(table.name))
+    stored = {name: known.written_column(name) if known else name for name in change.values}
+    if unknown := sorted(name for name, column in stored.items() if column not in table.columns):
+        raise RepairRefused(f"Table {table.name} has no column {', '.join(unknown)}: nothing was written.")
+    return values | {str(stored[name]): value for name, value in change.values.items()}
 
 
 def _allowed(connection: sqlite3.Connection, guard: Guard) -> bool:

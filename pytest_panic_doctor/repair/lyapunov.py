@@ -1,0 +1,188 @@
+"""Computes Lyapunov results from the stored embeddings, and writes them if nothing has changed by then."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
+from pytest_panic_doctor.database.python_generation import PYTHON
+from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.journal.writer import Change
+from pytest_panic_doctor.repair.recompute import RepairSummary
+from pytest_panic_doctor.rules import lyapunov as results
+from pytest_panic_doctor.rules.base import RuleContext
+from pytest_panic_doctor.rules.lyapunov import Place, Stored
+from pytest_panic_doctor.topology.lyapunov import Lyapunov, lyapunov
+from pytest_panic_doctor.topology.threads import one_thread
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.database.connection import Database
+    from pytest_panic_doctor.database.subject import Subject
+    from pytest_panic_doctor.repair.journal.writer import Writer
+    from pytest_panic_doctor.repair.recompute import BusyCheck
+    from pytest_panic_doctor.rules.base import Kind
+
+FASTER = RepairSummary("another worker was faster", {})
+"""The result if nothing is left to compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class LyapunovTarget:
+    """A result to write.
+
+    Attributes:
+        place: The network and the prompt.
+        runs: The runs with embeddings, with their number.
+        row: The stored result; None if there is none.
+        digest: The digest of the embeddings that it was computed from.
+        result: The computed result.
+    """
+
+    place: Place
+    runs: Mapping[str, int]
+    row: Stored | None
+    digest: bytes
+    result: Lyapunov
+
+
+def recompute_results(
+    database: Database, writer: Writer, rule: str, subject: Subject, kinds: Mapping[str, Kind], busy: BusyCheck
+) -> RepairSummary:
+    """Compute the results of a subject that a rule finds missing or wrong, and write them.
+
+    Args:
+        database: Reads the embeddings.
+        writer: Writes the results.
+        rule: The id of the rule.
+        subject: The experiment and the embedding model.
+        kinds: What each embedding model embeds.
+        busy: Returns why nothing is written now; empty if writing is allowed.
+
+    Raises:
+        RepairFailed: The embeddings of all results are incomplete, the experiment is not finished, or nothing was
+            written because the embeddings have changed.
+    """
+    begun = datetime.now()
+    found = database.read(lambda db: computable(RuleContext(db, rule, subject, kinds, space=writer.space), busy))
+    if not found:
+        return FASTER
+    written = writer.write([result_change(database, rule, subject, kinds, each, begun, busy) for each in found])
+    if not any(written):
+        raise RepairFailed("the embeddings changed while the results were computed: run again when they are at rest")
+    count = sum(each is not None for each in written)
+    pairs = sum(each.result.num_pairs for each in found)
+    sentence = f"computed {plural(count, 'Lyapunov result')} of {plural(pairs, 'pair')} of runs"
+    return RepairSummary(sentence, {"results": count})
+
+
+def computable(context: RuleContext, busy: BusyCheck) -> list[LyapunovTarget]:
+    """Return each result of the subject that the rule finds missing or wrong and that can be computed.
+
+    Args:
+        context: The rule and the subject.
+        busy: Returns why nothing is written now; empty if writing is allowed.
+
+    Raises:
+        RepairFailed: Results are missing or wrong, and none of them may be computed.
+    """
+    blocked: dict[str, str] = {}
+    found = list(wrong_results(context, blocked))
+    if not found and blocked:
+        raise RepairFailed(f"embeddings are incomplete: {'; '.join(blocked.values())}", blocked_by=blocked)
+    if found and (reason := busy(context.db) or results.to_come_anyway(context)):
+        raise RepairFailed(reason)
+    return found
+
+
+def wrong_results(context: RuleContext, blocked: dict[str, str]) -> Iterator[LyapunovTarget]:
+    """Yield each result of the subject that the rule finds missing or wrong, computed.
+
+    Args:
+        context: The rule and the subject.
+        blocked: Gets what blocks the others, by rule.
+    """
+    there: dict[Place, list[Stored]] = {}
+    for row in results.stored(context):
+        there.setdefault(row.place, []).append(row)
+    for place, runs in sorted(results.runs_of(context).items()):
+        rows = there.get(place, [])
+        if not results.has_result(runs) or len(rows) > 1 or bool(rows) == (context.rule == NONE_THERE):
+            continue
+        if rows and context.rule == NOT_VALID and not results.defects(rows[0].data):
+            continue
+        vectors, why = results.trajectories_of(context, place, list(runs))
+        if vectors is None:
+            blocked.update({name: clause for name, clause in why.items() if name not in blocked})
+            continue
+        with one_thread():
+            result = lyapunov(vectors)
+        if rows and context.rule != NOT_VALID and not is_stale_result(rows[0], result):
+            continue
+        yield LyapunovTarget(place, runs, rows[0] if rows else None, trajectory_digest(vectors), result)
+
+
+NONE_THERE, NOT_VALID = "lyapunov-missing", "lyapunov-valid"
+"""The ids of the rules whose repair computes results that are missing or not valid; others compute stale ones."""
+
+
+def is_stale_result(row: Stored, result: Lyapunov) -> bool:
+    """Return whether a stored result reads and is not the computed one."""
+    read, _ = results.read(row.data)
+    return read is not None and bool(results.difference(read, result))
+
+
+def trajectory_digest(vectors: Sequence[object]) -> bytes:
+    """Return the SHA-256 of trajectories."""
+    total = hashlib.sha256()
+    for each in vectors:
+        data = bytes(memoryview(each))  # type: ignore[arg-type]
+        total.update(b"%d\0" % len(data))
+        total.update(data)
+    return total.digest()
+
+
+def result_change(
+    database: Database,
+    rule: str,
+    subject: Subject,
+    kinds: Mapping[str, Kind],
+    target: LyapunovTarget,
+    begun: datetime,
+    busy: BusyCheck,
+) -> Change:
+    """Return what writes one result, unless its embeddings or its row are no longer those that were seen."""
+    generation = database.generation or PYTHON
+    place = target.place
+
+    def unchanged(db: sqlite3.Connection) -> bool:
+        now = RuleContext(db, rule, subject, kinds)
+        rows = [row for row in results.stored(now) if row.place == place]
+        if busy(db) or now.unfinished() or rows != ([target.row] if target.row else []):
+            return False
+        if results.runs_of(now, place).get(place) != target.runs:
+            return False
+        vectors, _ = results.trajectories_of(now, place, list(target.runs))
+        return vectors is not None and trajectory_digest(vectors) == target.digest
+
+    values: dict[str, int | float | str | bytes | None] = {
+        "started_at": generation.stamp(begun),
+        "completed_at": generation.stamp(datetime.now()),
+        "lyapunov_data": encode_lyapunov(target.result),
+    }
+    if target.row is not None:
+        return Change(rule, subject, results.TABLE, values, unchanged, target.row.id)
+    network, prompt = place
+    new = {
+        "id": generation.new_id(),
+        "experiment_id": subject.experiment,
+        "network": network,
+        "prompt": prompt,
+        "embedding_model": subject.embedding_model,
+    }
+    return Change(rule, subject, results.TABLE, new | values, unchanged)
