@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_panic_doctor.database.clouds import as_payload
+from pytest_panic_doctor.database.generation import names_of_table
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import journal, seals
 from pytest_panic_doctor.repair.journal.errors import RepairError
@@ -19,7 +21,7 @@ OWNERS = {"invocation": "run_id", "embedding": "invocation_id", "persistencediag
 """The column that leads from a row towards its run."""
 
 APPLIED = "FROM changes c JOIN steps s ON s.id = c.step JOIN repairs r ON r.id = s.repair"
-WHERE = "WHERE r.session = :session AND r.status = 'applied' AND c.table_name = :table"
+WHERE = "WHERE r.session = :session AND r.status = 'applied' AND c.table_name IN (SELECT value FROM json_each(:tables))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,13 @@ class RepairedRows:
                 rows = connection.execute(
                     "SELECT c.key, i.run_id, i.embedding_model, i.diagram_data, c.after IS NOT NULL "
                     f"{APPLIED} {joined} {WHERE} ORDER BY c.id",
-                    {"session": self.session, "table": "persistencediagram"},
+                    {"session": self.session, "tables": names("persistencediagram")},
                 )
                 for row_id, run, model, data, kept in rows:
                     yield Before(str(row_id), str(run), str(model), True, as_payload(data), bool(kept))
             added = connection.execute(
                 f"SELECT c.key, r.run, r.embedding_model {APPLIED} {WHERE} AND c.layout IS NULL ORDER BY c.id",
-                {"session": self.session, "table": "persistencediagram"},
+                {"session": self.session, "tables": names("persistencediagram")},
             )
             for row_id, run, model in added:
                 yield Before(str(row_id), str(run), str(model), existed=False, payload=None, kept=True)
@@ -90,7 +92,7 @@ class RepairedRows:
                     rows = connection.execute(
                         f"SELECT r.rule, r.experiment, r.run, r.embedding_model, i.{owner} "
                         f"{APPLIED} {joined} {WHERE} LIMIT :left",
-                        {"session": self.session, "table": table, "left": left},
+                        {"session": self.session, "tables": names(table), "left": left},
                     ).fetchall()
                     left -= len(rows)
                     next_table = "run" if owner == "run_id" else "invocation"
@@ -98,7 +100,7 @@ class RepairedRows:
                 rows = connection.execute(
                     f"SELECT r.rule, r.experiment, r.run, r.embedding_model, c.key {APPLIED} {WHERE} "
                     "AND c.layout IS NULL LIMIT :left",
-                    {"session": self.session, "table": table, "left": left},
+                    {"session": self.session, "tables": names(table), "left": left},
                 ).fetchall()
                 left -= len(rows)
                 yield from (Change(row[0], Subject(*row[1:4]), table, str(row[4])) for row in rows)
@@ -118,9 +120,15 @@ class RepairedRows:
 
     @staticmethod
     def _images(connection: sqlite3.Connection, table: str) -> list[str]:
-        rows = connection.execute("SELECT id FROM layouts WHERE table_name = ? ORDER BY id", (table,)).fetchall()
+        query = "SELECT id FROM layouts WHERE table_name IN (SELECT value FROM json_each(?)) ORDER BY id"
+        rows = connection.execute(query, (names(table),)).fetchall()
         layouts = [seals.layout_of(connection, number) for (number,) in rows]
         return [f"JOIN {each.source} i ON i.{each.step} = c.step AND i.{each.row} = c.row" for each in layouts]
+
+
+def names(table: str) -> str:
+    """Return the names that a table has in journals, as the JSON of an SQL parameter."""
+    return json.dumps(names_of_table(table))
 
 
 def empty() -> sqlite3.Connection:
