@@ -178,14 +178,14 @@ class Generation:
         tables: Its known tables, parents before children.
         references: (table, column, table whose id it holds), with the file's names, along which a quarantine takes
             rows.
-        succession: The one reference along which it takes none.
         schema_version: Finds the schema version of a file.
         refusal: Why a file cannot be examined, as a clause that follows its path; empty if it can.
         codec: Returns the codec of its diagrams; a function, since the codec imports NumPy.
         new_id: Creates an id as the tool does.
-        time_of_id: The time in an id of the tool, in seconds since 1970; None if a text is no such id.
         stamp: Writes a time with a zone as the tool does.
         id_pattern: Pattern of an id.
+        succession: The one reference along which a quarantine takes none; None for none.
+        time_of_id: The time in an id of the tool, in seconds since 1970; None if a text is no such id.
         stamped_on_insert: Additional columns in which the tool writes the time of an insert.
         stamped_on_update: Additional columns in which it writes the time of an update.
         seeded: Whether runs have seeds. If not, the views have -1, which means the same: no run ends before its
@@ -205,14 +205,14 @@ class Generation:
     name: str
     tables: tuple[TableSchema, ...]
     references: tuple[tuple[str, str, str], ...]
-    succession: Succession
     schema_version: Callable[[sqlite3.Connection], SchemaVersion]
     refusal: Callable[[sqlite3.Connection], str]
     codec: Callable[[], Codec]
     new_id: Callable[[], str]
-    time_of_id: Callable[[str], float | None]
     stamp: Callable[[datetime], str]
     id_pattern: re.Pattern[str]
+    succession: Succession | None = None
+    time_of_id: Callable[[str], float | None] = lambda text: None  # noqa: ARG005
     stamped_on_insert: tuple[str, ...] = ()
     stamped_on_update: tuple[str, ...] = ()
     seeded: bool = True

@@ -40,6 +40,10 @@ class ReadOnlyCodec:
         """Read a payload; raises `PayloadError`."""
         return self.read(payload)
 
+    def make_indexable(self, payload: bytes) -> bytes:
+        """Return a payload as it is."""
+        return payload
+
     def encode(self, diagram: Diagram, provenance: Provenance | None = None) -> bytes:
         """Raise an error: diagrams of other stores are not written."""
         raise NotImplementedError("the doctor writes no diagram into the store of another program")

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -18,6 +19,7 @@ from batches import batch as batch
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import RepairLock, Writer, finish, preflight, recover
 from pytest_panic_doctor.repair.journal import selection
+from pytest_panic_doctor.repair.journal import writer as writers
 
 ORPHANS = Rows(
     "run", "SELECT id FROM run r WHERE NOT EXISTS (SELECT 1 FROM experimentconfig e WHERE e.id = r.experiment_id)"
@@ -41,7 +43,7 @@ NULL_DIAGRAM = f"{5:04x}{0:028x}"
 def operate(writer: Writer) -> None:
     """Every kind of repair, in small batches; whatever is done already is not done again."""
     selection.FIRST_ROWS = 5
-    selection.MIN_ROWS = selection.MAX_ROWS = 5
+    selection.MIN_ROWS = selection.MAX_ROWS = selection.MIN_SCANNED_ROWS = 5
     writer.quarantine("orphan-run", Subject(), ORPHANS)
     writer.quarantine("embedding-type", Subject(), MISMATCHED)
     writer.update(
@@ -63,6 +65,15 @@ def operate(writer: Writer) -> None:
         lambda db: not db.execute("SELECT 1 FROM persistencediagram WHERE id = ?", (NEW["id"],)).fetchone(),
     )
     writer.write(batch())
+
+
+class Frozen(datetime):
+    """A clock that stands still, so that two sessions write the same times into `updated_at`."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Frozen:
+        """Always the same time."""
+        return cls(2026, 8, 4, 12, 0, 0, 123456, tzinfo=tz)
 
 
 def dying(at: int, after: bool) -> type[sqlite3.Connection]:
@@ -94,6 +105,7 @@ def main() -> None:
     database = Path(sys.argv[1])
     at = int(sys.argv[2]) if len(sys.argv) > 2 else -1
     made = dying(at, sys.argv[3:] == ["after"])
+    writers.datetime = Frozen  # type: ignore[attr-defined]
     with RepairLock(database):
         preflight(database, 0)
         recover(database)

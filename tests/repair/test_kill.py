@@ -10,30 +10,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from intruders import intrude
+from small_database import SmallDatabase, build_elixir
 
 from pytest_panic_doctor.repair import repairs, undo
 
-if TYPE_CHECKING:
-    from small_database import SmallDatabase
-
 RepairProcess = Callable[..., "subprocess.CompletedProcess[str]"]
-MODES = ("delete", "wal")
+MODES = ("delete", "wal", "elixir")
 MOMENTS = random.Random(20250812).sample(range(1_000), 12)
-
-
-@pytest.fixture(scope="module", params=MODES)
-def mode(request: pytest.FixtureRequest) -> str:
-    """The journal mode that the database is found in."""
-    return str(request.param)
+KILLS = [*((mode, moment) for mode in MODES[:2] for moment in MOMENTS), *(("elixir", each) for each in MOMENTS[:4])]
 
 
 @pytest.fixture
 def sick(make: Callable[..., SmallDatabase], tmp_path: Path, mode: str) -> SmallDatabase:
-    """A database with something for every kind of repair."""
+    """A database with something for every kind of repair: in a journal mode, or of the Elixir generation in WAL."""
+    if mode == "elixir":
+        build_elixir(tmp_path / "sick.sqlite")
+        return SmallDatabase(tmp_path / "sick.sqlite")
     return make(tmp_path / "sick.sqlite", journal_mode=mode)
 
 
@@ -46,15 +41,17 @@ def healed(sick: SmallDatabase, repairer: RepairProcess) -> tuple[int, SmallData
     return int(done.stdout), other
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_a_statement(sick: SmallDatabase, repairer: RepairProcess, moment: int) -> None:
-    original, schema = sick.dump(), sick.schema()
+@pytest.mark.parametrize(("mode", "moment"), KILLS)
+def test_killed_at_a_statement(sick: SmallDatabase, repairer: RepairProcess, mode: str, moment: int) -> None:
+    original, schema, dangling = sick.dump(), sick.schema(), sick.dangling()
     statements, other = healed(sick, repairer)
     killed = repairer(sick.path, moment % statements, *(["after"] if moment % 2 else []))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     sick.check_nothing_lost(original)
+    assert mode != "elixir" or sick.dangling() <= dangling
     again = repairer(sick.path)
     assert again.returncode == 0, again.stderr
+    assert mode != "elixir" or sick.dangling() == set()
     assert sick.dump() == other.dump()
     assert sick.schema() == schema
     sick.check_nothing_lost(original)
@@ -62,6 +59,7 @@ def test_killed_at_a_statement(sick: SmallDatabase, repairer: RepairProcess, mom
     assert sick.dump() == original
 
 
+@pytest.mark.parametrize("mode", MODES)
 def test_killed_at_random_times(sick: SmallDatabase, repairer: RepairProcess, mode: str) -> None:
     """One database, killed again and again until a session gets through."""
     original = sick.dump()

@@ -10,7 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import create_engine
+
+from pytest_panic_doctor.database.elixir_generation import ELIXIR
+from pytest_panic_doctor.database.schema import TABLES as CANONICAL
+from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair import recover
+from pytest_panic_doctor.session.demo.elixir_models import Experiment
 
 TABLES = (
     "experimentconfig",
@@ -111,6 +117,34 @@ def build(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str
                 )
 
 
+def build_elixir(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str = "wal") -> None:
+    """The same rows in the tables of the Elixir generation, with its references declared and few of them indexed."""
+    engine = create_engine(f"sqlite:///{path}")
+    Experiment.metadata.create_all(engine)
+    engine.dispose()
+    source = path.with_name(f"{path.name}.python")
+    build(source, lengths)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA journal_mode = {journal_mode}")
+        db.execute("ATTACH ? AS python", (str(source),))
+        for table in ELIXIR.tables:
+            if table.canonical in TABLES:
+                values = {each.name: ADDED.get(each.name, "") for each in table.columns}
+                for name in CANONICAL[table.canonical]:
+                    values[table.column_of(name) or ""] = "lower(type)" if name == "type" else quote(name)
+                values = {name: value for name, value in values.items() if name and value}
+                db.execute(
+                    f"INSERT INTO main.{table.name} ({', '.join(map(quote, values))}) SELECT "
+                    f"{', '.join(values.values())} FROM python.{table.canonical} ORDER BY rowid"
+                )
+        db.commit()
+    source.unlink()
+
+
+ADDED = {"inserted_at": f"'{TIME}'", "updated_at": f"'{TIME}'", "num_runs": "4", "run_number": "seed", "layer": "0"}
+"""The SQL of columns that only the Elixir generation has."""
+
+
 @dataclass(frozen=True)
 class SmallDatabase:
     """A database file, and what tests ask of it with connections of their own."""
@@ -184,6 +218,11 @@ class SmallDatabase:
             here = {data for _, data in now[table]}
             assert [data for _, data in rows if data not in here and (table, data) not in kept] == []
         assert self.values("PRAGMA integrity_check") == ["ok"]
+
+    def dangling(self) -> set[tuple[object, ...]]:
+        """What SQLite's own check of the declared references finds."""
+        with closing(self.connect()) as db:
+            return set(db.execute("PRAGMA foreign_key_check").fetchall())
 
     def journal_agrees(self) -> None:
         """After settling, no step is open, and a second look settles nothing more."""

@@ -40,7 +40,7 @@ def references(connection: sqlite3.Connection) -> list[Reference]:
     generation = generation_of_file(connection)
     there = {name.lower(): name for name in tables(connection)}
     found = [Reference(*known) for known in generation.references if known[0] in there and known[2] in there]
-    keys = {each.key for each in found} | {to_predecessor(generation).key}
+    keys = {each.key for each in [*found, *to_predecessor(generation)]}
     for child, name in sorted(there.items()):
         by_key: dict[int, list[tuple[str, str, str | None]]] = {}
         for number, _, parent, column, to, *_ in connection.execute(f"PRAGMA main.foreign_key_list({quote(name)})"):
@@ -53,10 +53,10 @@ def references(connection: sqlite3.Connection) -> list[Reference]:
     return found
 
 
-def to_predecessor(generation: Generation) -> Reference:
-    """Return the reference of a row to its predecessor."""
+def to_predecessor(generation: Generation) -> list[Reference]:
+    """Return the reference of a row to its predecessor, if there is one."""
     succession = generation.succession
-    return Reference(succession.table, succession.column, succession.table)
+    return [Reference(succession.table, succession.column, succession.table)] if succession else []
 
 
 def has_index_for(connection: sqlite3.Connection, each: Reference) -> bool:

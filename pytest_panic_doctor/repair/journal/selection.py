@@ -129,8 +129,9 @@ class Selection:
         taken: dict[str, list[str]] = {root: [roots]}
         for table, condition in self._below:
             taken.setdefault(table.name.lower(), []).append(condition)
-        if self._generation.succession.enforced and self._generation.succession.table in taken:
-            loose.append(to_predecessor(self._generation))
+        succession = self._generation.succession
+        if succession and succession.enforced and succession.table in taken:
+            loose += to_predecessor(self._generation)
         for each in loose:
             check_left(connection, each, taken, every)
 
@@ -142,7 +143,7 @@ class Selection:
             alias: Its name in the query, with a dot; empty for none.
         """
         succession = self._generation.succession
-        if succession.enforced and table.name.lower() == succession.table:
+        if succession and succession.enforced and table.name.lower() == succession.table:
             return f"{alias}{quote(succession.number)} DESC, {alias}{table.rowid} DESC"
         return f"{alias}{table.rowid}" if table is self.root else ""
 
