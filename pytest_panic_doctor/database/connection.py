@@ -98,6 +98,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._prepared: sqlite3.Connection | None = None
         self._lockless = False
+        self._files: tuple[Path, Path, Path] | None = None
+        """The file, its log and the log's index, without symbolic links, when the connection was opened."""
         self._opened: tuple[int, ...] = ()
         self.identity: tuple[int, int] | None = None
         """Device and inode of the file, when any process of the session first opened it."""
@@ -263,11 +265,11 @@ class Database:
         return Path(f"{os.path.realpath(self.path)}{suffix}")
 
     def _in_use(self) -> bool:
-        return self._sidecar("-shm").exists()
+        return self._files is not None and self._files[2].exists()
 
     def _state(self) -> tuple[int, ...]:
         parts: list[int] = []
-        for path in (self.path, self._sidecar("-wal")):
+        for path in self._files[:2] if self._files else ():
             try:
                 stat = path.stat()
             except FileNotFoundError:
@@ -282,14 +284,16 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._wal is None:
             self._wal = not self.shared and read_file_header(self.path)[19] == 2
+        resolved = os.path.realpath(self.path)
+        self._files = Path(resolved), Path(f"{resolved}-wal"), Path(f"{resolved}-shm")
         # Without locks only if no program has the file open: every connection to a WAL database creates a -shm file.
         self._lockless = self._wal and not self.shared and os.name == "posix" and not self._in_use()
         self._opened = self._state()
         # A WAL that a dead program left has to be read: without locks, but not as immutable.
-        log = self._sidecar("-wal").exists()
+        log = self._files[1].exists()
         options = "mode=ro" if not self._lockless else "mode=ro&vfs=unix-none" if log else "mode=ro&immutable=1"
         db = sqlite3.connect(
-            f"file:{quote(os.fsencode(os.path.realpath(self.path)))}?{options}",
+            f"file:{quote(os.fsencode(resolved))}?{options}",
             uri=True,
             timeout=self.timeout,
             isolation_level=None,

@@ -35,6 +35,11 @@ UINT32 = struct.Struct(">I")
 INT32 = struct.Struct(">i")
 UINT16 = struct.Struct(">H")
 FLOAT64 = struct.Struct(">d")
+PAIR = struct.Struct(">BIBdBdB")
+"""A list of two floats, which most of a diagram is: tag, length, twice a tag and a float, and the empty list."""
+
+PAIR_TAGS = (ord("l"), 2, ord("F"), ord("F"), ord("j"))
+PAIR_VALUES = 3
 
 
 class ErlangTermError(ValueError):
@@ -188,10 +193,21 @@ class Reader:
 
     def read_list(self, depth: int) -> list[Term]:
         """Read a proper list."""
-        entries = [self.term(depth + 1) for _ in range(self.length(depth))]
+        entries = [self.pair(depth + 1) or self.term(depth + 1) for _ in range(self.length(depth))]
         if self.take(1) != b"j":
             raise ErlangTermError("a list in the term does not end as a proper list")
         return entries
+
+    def pair(self, depth: int) -> Term | None:
+        """Read a list of two floats in one step; None if the next term is another one, or has to be refused."""
+        if depth >= MAX_DEPTH or self.position + PAIR.size > len(self.data):
+            return None
+        tag, size, first, birth, second, death, end = PAIR.unpack_from(self.data, self.position)
+        if (tag, size, first, second, end) != PAIR_TAGS or not (math.isfinite(birth) and math.isfinite(death)):
+            return None
+        self.count(PAIR_VALUES)
+        self.position += PAIR.size
+        return [birth, death]
 
     def read_string(self, _: int) -> list[Term]:
         """Read a list of integers 0 … 255, one byte each."""

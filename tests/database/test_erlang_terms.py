@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_panic_doctor.database import erlang_terms
 from pytest_panic_doctor.database.erlang_terms import (
     MAX_DEPTH,
     MAX_TERM_BYTES,
@@ -338,3 +339,43 @@ def is_in_any_order(value: Term) -> bool:
     if isinstance(value, dict):
         return len(value) > 1 or any(map(is_in_any_order, value.values()))
     return isinstance(value, list | tuple) and any(map(is_in_any_order, value))
+
+
+def floats(*values: float) -> bytes:
+    """A list of floats, without the version byte."""
+    entries = b"".join(b"F" + struct.pack(">d", value) for value in values)
+    return b"l" + struct.pack(">I", len(values)) + entries + b"j"
+
+
+def list_of(*terms: bytes) -> bytes:
+    """A list of terms, without the version byte."""
+    return b"l" + struct.pack(">I", len(terms)) + b"".join(terms) + b"j"
+
+
+def test_pairs_of_floats_are_read_as_any_other_list() -> None:
+    integers = b"l\0\0\0\2a\1F" + struct.pack(">d", 2.0) + b"j"
+    improper = floats(1.0, 2.0)[:-1] + b"a\1"
+    assert decode(b"\x83" + list_of(floats(1.0, 2.0), integers, floats(3.0), floats(-0.0, 5.0), b"j")) == [
+        [1.0, 2.0],
+        [1, 2.0],
+        [3.0],
+        [-0.0, 5.0],
+        [],
+    ]
+    for refused in (floats(1.0, inf), floats(nan, 1.0), improper, floats(1.0, 2.0)[:-1]):
+        with pytest.raises(ErlangTermError):
+            decode(b"\x83" + list_of(refused))
+
+
+def test_pairs_of_floats_count_as_three_values_and_as_one_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = floats(1.0, 2.0)
+    for _ in range(MAX_DEPTH - 1):
+        deep = list_of(deep)
+    decode(b"\x83" + deep)
+    with pytest.raises(ErlangTermError, match="nested deeper than"):
+        decode(b"\x83" + list_of(deep))
+    monkeypatch.setattr(erlang_terms, "MAX_VALUES", 7)
+    decode(b"\x83" + list_of(floats(1.0, 2.0), floats(3.0, 4.0)))
+    monkeypatch.setattr(erlang_terms, "MAX_VALUES", 6)
+    with pytest.raises(ErlangTermError, match="more than 6 values"):
+        decode(b"\x83" + list_of(floats(1.0, 2.0), floats(3.0, 4.0)))
