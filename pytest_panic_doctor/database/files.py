@@ -162,3 +162,31 @@ def _replace(partial: Path, target: Path) -> None:
             return
     with partial.open("rb") as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink)
+
+
+def publish_new(partial: Path, target: Path) -> None:
+    """Give a complete file its name, unless a file has this name now; then write the folder to the disk.
+
+    Raises:
+        OSError: Another program has made a file with this name, or the folder cannot be written.
+    """
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.link(partial, target)  # Unlike a rename, this never replaces a file.
+    except FileExistsError:
+        raise
+    except OSError:  # A file system without hard links.
+        if os.path.lexists(target):
+            raise
+        partial.rename(target)
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -7,10 +7,10 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-from pytest_panic_doctor.database.files import create_like
+from pytest_panic_doctor.database.files import create_like, publish_new
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.formatting import format_size, typed
@@ -81,7 +81,7 @@ def make_backup(database: Path, target: Path, report: Report = lambda what, done
     try:
         with reraise_interrupts():
             size = _copy(resolve(database), partial, report)
-        _publish(partial, path)
+        publish_new(partial, path)
     except (sqlite3.Error, OSError) as error:
         raise RepairRefused(
             f"The backup {target} could not be written ({error}), so nothing was repaired: name another file, or make "
@@ -155,31 +155,3 @@ class _Watch:
                 f"another program wrote to {self.source.name} so often that the copy began again {self._restarts} times"
             )
         self.report("copying the database", float((total - remaining) * self.page), float(total * self.page))
-
-
-def _publish(partial: Path, target: Path) -> None:
-    """Give a complete copy its name, unless a file has this name now; then write the folder to the disk.
-
-    Raises:
-        OSError: Another program has made a file with this name, or the folder cannot be written.
-    """
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    try:
-        os.link(partial, target)  # Unlike a rename, this never replaces a file.
-    except FileExistsError:
-        raise
-    except OSError:  # A file system without hard links.
-        if os.path.lexists(target):
-            raise
-        partial.rename(target)
-    with suppress(OSError):
-        partial.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
-from pytest_panic_doctor.formatting import format_size, plural, printable
-from pytest_panic_doctor.report import text
-from pytest_panic_doctor.report.activity import Activity
+from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.base import Rule
 from pytest_panic_doctor.session import options
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_panic_doctor.examination.settings import Settings
-    from pytest_panic_doctor.repair.journal.repair_record import Repair
 
 DISTRIBUTION = "pytest-panic-doctor"
 """The name of this package at the package index."""
@@ -37,10 +34,10 @@ def run(config: pytest.Config, settings: Settings) -> int | None:
     Returns:
         The exit status; None if the options name no command.
     """
-    values, _ = options.option_values(config)
+    values, from_line = options.option_values(config)
     if isinstance(names := values["merge"], list):
         return merge_lines(config, settings, names)
-    lines = option_lines(config, settings, values)
+    lines = option_lines(config, settings, values, from_line)
     if lines is None:
         return None
     for line in lines:
@@ -54,13 +51,16 @@ def write_line(line: str) -> None:
     print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def option_lines(config: pytest.Config, settings: Settings, values: Mapping[str, object]) -> Iterator[str] | None:
+def option_lines(
+    config: pytest.Config, settings: Settings, values: Mapping[str, object], from_line: Mapping[str, object]
+) -> Iterator[str] | None:
     """Return the lines of the command that the options name.
 
     Args:
         config: Pytest's config.
         settings: The settings.
         values: The value of each option, by its name.
+        from_line: The values on the command line alone.
 
     Returns:
         The lines; None if the options name no command that prints lines.
@@ -70,10 +70,16 @@ def option_lines(config: pytest.Config, settings: Settings, values: Mapping[str,
         from pytest_panic_doctor.rules import registry
 
         return table(registry(own_rules(config)))
-    which = values["undo"]
-    if which is None:
+    from pytest_panic_doctor.session import journal_commands
+
+    folder = config.invocation_params.dir if from_line["journal-export"] else options.ini_folder(config)
+    if (target := values["journal-export"]) is not None:
+        return journal_commands.export_lines(settings, resolve_path(folder, str(target)))
+    if (redone := values["redo"]) is not None:
+        return journal_commands.undo_lines(settings, str(redone), again=True)
+    if (which := values["undo"]) is None:
         return None
-    return undo_lines(settings, str(which)) if which else undo_list_lines(settings)
+    return journal_commands.undo_or_list(settings, str(which))
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:
@@ -111,58 +117,6 @@ def merge_lines(config: pytest.Config, settings: Settings, names: Iterable[str])
 
     paths = [resolve_path(config.invocation_params.dir, name) for name in names]
     return merge_reports(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
-
-
-def undo_list_lines(settings: Settings) -> Iterator[str]:
-    """Yield a table of the repairs of a database, newest first, and the command that undoes one."""
-    from pytest_panic_doctor.database.connection import read_file_header
-    from pytest_panic_doctor.repair.journal.undo import repairs
-
-    read_file_header(settings.database)
-    found = repairs(settings.database)
-    if not found:
-        yield f"no repairs yet: --doctor-fix has not changed {text.shown_path(settings)}"
-        return
-    order = ", newest first" if len(found) > 1 else ""
-    yield f"{plural(len(found), 'repair')} of {text.shown_path(settings)}{order}"
-    yield f"{'id':>4}  {'when (UTC)':<16}  {'what':<18}{'rows':>8}{'size':>8}  rule"
-    for repair in found:
-        what = f"undo of {repair.undoes}" if repair.undoes else repair.verb
-        what = f"undone: {what}" if repair.status == "undone" else what
-        size = format_size(repair.bytes)
-        yield f"{repair.id:>4}  {repair.time[:16]:<16}  {what:<18}{repair.rows:>8,}{size:>8}  {repair.rule}"
-    newest = next((repair.id for repair in found if repair.status == "applied"), None)
-    if newest is not None:
-        yield f"next: {text.command(settings, f'--doctor-undo {newest}')}"
-        yield "(another id takes that repair back, and all takes back every one)"
-
-
-def undo_lines(settings: Settings, which: str) -> Iterator[str]:
-    """Undo one repair, or all, and yield a sentence for each."""
-    from pytest_panic_doctor.database.connection import read_file_header
-    from pytest_panic_doctor.database.room import memory_room
-    from pytest_panic_doctor.repair.journal.undo import undo
-
-    read_file_header(settings.database)
-    if settings.backup:
-        yield backup_line(settings, settings.backup)
-    left: list[str] = []
-    done: list[Repair] = undo(settings.database, which, note=left.append, space=memory_room(settings.memory))
-    yield from left
-    for repair in done:
-        rows = plural(repair.rows, "row")
-        yield f"undid repair {repair.undoes} ({repair.rule}): {rows}; this undo is repair {repair.id}"
-    if not done:
-        yield f"nothing to undo: {text.shown_path(settings)} has no repair that is not undone"
-
-
-def backup_line(settings: Settings, target: Path) -> str:
-    """Copy the database before an undo, and say so."""
-    from pytest_panic_doctor.repair.backup import make_backup
-
-    with Activity() as activity:
-        size = make_backup(settings.database, target, activity.report)
-    return f"backup: {text.display_path(target)}, {format_size(size)}"
 
 
 def build_demo(database: Path, generation: str) -> list[str]:

@@ -95,7 +95,15 @@ OPTIONS = (
     Option(
         "backup", "text", "PATH", "copy the database to PATH before the first write of --doctor-fix or --doctor-undo"
     ),
-    Option("undo", "optional", "ID", "take repair ID back, or all; without ID, list the repairs"),
+    Option(
+        "undo",
+        "optional",
+        "WHICH",
+        "take repairs back: an id, 3-9, session:ID, or all; without a value, list the sessions; with a session's id "
+        "alone, list its repairs; --doctor-rule, --doctor-run and --doctor-experiment choose among them",
+    ),
+    Option("redo", "text", "WHICH", "make repairs again that were taken back: the values of --doctor-undo"),
+    Option("journal-export", "text", "FILE", "write the rows in quarantine to FILE, .sqlite or .parquet by suffix"),
     Option("rule", "list", "ID", "examine this rule only; may be repeated"),
     Option("experiment", "list", "UUID", "examine this experiment only; may be repeated"),
     Option(
@@ -215,7 +223,7 @@ def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
     if values["baseline-write"] and values["run"]:
         raise BadOption("--doctor-baseline-write accepts the findings of whole experiments: leave out --doctor-run")
     reports = tuple(parse_report(resolve_path(folder["report"], text)) for text in split_list(values["report"]))
-    if from_line["backup"] and not (values["fix"] or values["undo"]):
+    if from_line["backup"] and not (values["fix"] or values["undo"] or values["redo"]):
         raise BadOption(
             "--doctor-backup copies the database before a write: give it with --doctor-fix or --doctor-undo"
         )
@@ -276,6 +284,12 @@ EXCLUSIVE = {
     ("fix", "plan"): "--doctor-plan says what --doctor-fix would do",
     ("fix", "undo"): "--doctor-undo takes back what --doctor-fix did",
     ("plan", "undo"): "--doctor-plan writes nothing, and --doctor-undo does",
+    ("fix", "redo"): "--doctor-redo makes repairs of the journal again, and --doctor-fix makes new ones",
+    ("plan", "redo"): "--doctor-plan writes nothing, and --doctor-redo does",
+    ("undo", "redo"): "--doctor-redo is the reverse of --doctor-undo",
+    ("fix", "journal-export"): "--doctor-journal-export only reads the journal",
+    ("undo", "journal-export"): "--doctor-journal-export only reads the journal",
+    ("redo", "journal-export"): "--doctor-journal-export only reads the journal",
 }
 """Pairs of options that exclude each other, and why."""
 

@@ -253,7 +253,7 @@ def test_other_schema_is_refused(small_database: SmallDatabase, writer: Writer) 
     ("which", "sentence"),
     [
         (7, "no repair 7"),
-        ("seven", "an id is a number"),
+        ("seven", "give an id, a range such as 3-9"),
         (1, "undone already"),
         (2, "There is no repair 2"),
         (10**20, "There is no repair 10"),

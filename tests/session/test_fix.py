@@ -183,15 +183,19 @@ def test_undo_lists_takes_back_and_can_be_undone(run_doctor: Doctor, sick: Built
     before = dump(sick.path)
     assert run_doctor("--doctor-fix").ret == 0
     after = dump(sick.path)
-    run_doctor("--doctor-undo").stdout.fnmatch_lines(["2 repairs of x.sqlite, newest first", "*update*diagram-missing"])
+    listed = run_doctor("--doctor-undo").outlines
+    assert listed[0] == "1 session with 2 repairs of x.sqlite, times in UTC"
+    session = listed[1].split()[0]
+    assert listed[-2].endswith(f" --doctor-undo {session}")
+    run_doctor("--doctor-undo", session).stdout.fnmatch_lines(["*update*diagram-missing [[]Nomic]"])
     assert run_doctor("--doctor-undo", "all").ret == 0
     assert dump(sick.path) == before
-    listed = run_doctor("--doctor-undo").outlines
-    assert "undone: quarantine       1 " in "\n".join(listed)
-    assert max(len(line) for line in listed if not line.startswith("next: ")) <= 80, "a command is as long as it is"
-    for undo in ("3", "4"):
-        run_doctor("--doctor-undo", undo).stdout.fnmatch_lines([f"undid repair {undo} *"])
+    assert "undone: quarantine       1 " in run_doctor("--doctor-undo", session).stdout.str()
+    run_doctor("--doctor-undo", "3").stdout.fnmatch_lines(["undid repair 3 *"])
+    run_doctor("--doctor-redo", "all").stdout.fnmatch_lines(["redid repair ? (*): 1 row; this redo is repair 6"])
     assert dump(sick.path) == after
+    run_doctor("--doctor-journal-export", "q.sqlite").stdout.fnmatch_lines(["wrote 1 row: 1 embedding, to q.sqlite"])
+    assert run_doctor("--doctor-redo=all", "--doctor-undo=all").ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_a_file_that_was_never_repaired_says_so(run_doctor: Doctor, sick: Built) -> None:
@@ -199,7 +203,7 @@ def test_a_file_that_was_never_repaired_says_so(run_doctor: Doctor, sick: Built)
     assert run_doctor("--doctor-undo=all").outlines == ["nothing to undo: x.sqlite has no repair that is not undone"]
     plant(sick, "embedding_of_lost_invocation")
     run_doctor("--doctor-fix")
-    assert run_doctor("--doctor-undo").outlines[0] == "1 repair of x.sqlite"
+    assert run_doctor("--doctor-undo").outlines[0] == "1 session with 1 repair of x.sqlite, times in UTC"
 
 
 def test_undo_refuses_what_has_changed_since(run_doctor: Doctor, sick: Built) -> None:

@@ -75,11 +75,12 @@ def detach(database: sqlite3.Connection) -> None:
         database.execute("DETACH journal")
 
 
-def restore_rows(repair: Repair, intact: bool, stay: list[str], step: Step) -> int:
+def restore_rows(repair: Repair, session: str, intact: bool, stay: list[str], step: Step) -> int:
     """Restore the rows of a repair; the work of one transaction.
 
     Args:
         repair: The repair.
+        session: The id under which the undo is recorded.
         intact: Whether to restore only the rows whose before-images are intact.
         stay: Receives the names of the rows that are not restored.
         step: The transaction.
@@ -107,7 +108,7 @@ def restore_rows(repair: Repair, intact: bool, stay: list[str], step: Step) -> i
             "its rows are as "
             "they were before it, as in an older copy; there was nothing to undo."
         )
-    number = step.begin(Intent("undo", repair.rule, repair.subject, "undo", repair.id))
+    number = step.begin(Intent(session, repair.rule, repair.subject, "undo", repair.id))
     moved = [_record(step, part) for part in found.parts]
     step.commit_journal()
     step.database.execute("ATTACH ? AS journal", (f"{journal.path.as_uri()}?mode=ro",))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.repair.journal import identity, salvage, verification
 from pytest_panic_doctor.repair.journal import journal as journals
+from pytest_panic_doctor.repair.journal.choice import ALL, EVERY, RepairFilter, is_group, named
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.preflight import recover
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.restore import NothingToRestore, count_rows, detach, list_ids, restore_rows
-from pytest_panic_doctor.repair.journal.tables import MAX_ROWID
 from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Transactor
 from pytest_panic_doctor.repair.journal.verification import SHOWN
+
+UNDO, REDO = "--doctor-undo", "--doctor-redo"
+"""The options of this module."""
 
 INTACT = ":intact"
 """The suffix of an id that restores only the rows whose before-images are intact."""
@@ -45,20 +49,27 @@ def undo(
     connection: type[sqlite3.Connection] = sqlite3.Connection,
     note: Callable[[str], None] = lambda sentence: None,  # noqa: ARG005
     space: MemoryRoom = MemoryRoom(),  # noqa: B008
+    only: RepairFilter = EVERY,
+    again: bool = False,
+    progress: Callable[[int, int], None] = lambda done, of: None,  # noqa: ARG005
 ) -> list[Repair]:
-    """Undo one repair, or all, newest first.
+    """Undo one repair, or several, newest first; or redo what was undone, oldest first.
 
     Rows are restored byte by byte, with their rowid unless it is taken. The function acquires the repair lock itself.
-    If an undo of all repairs fails, the earlier undos stay, and the message lists them; repairs of which the file has
-    nothing are skipped.
+    If an undo of several repairs fails, the earlier undos stay, and the message lists them; repairs of which the file
+    has nothing are skipped.
 
     Args:
         database: The path of the database.
-        which: The id of a repair, or `"all"`. With `:intact` behind it, rows whose before-images are damaged are left.
+        which: The id of a repair, or what `choice.named` reads: a range, a session, `"all"`. With `:intact` behind it,
+            rows whose before-images are damaged are left.
         patience: Seconds that a step waits for locks.
         connection: The class of the SQLite connections.
         note: Called with a sentence about rows or repairs that were left.
         space: The memory that one row may take.
+        only: Which of the named repairs are meant.
+        again: Whether to redo: the undos of these repairs are undone.
+        progress: Called before each repair with the number of those that are done, and of all.
 
     Returns:
         The undos.
@@ -75,21 +86,24 @@ def undo(
             identity.check_left_behind(database)
         check_structure(database, name, intact, note)
         recover(database)
+        session = f"{'redo' if again else 'undo'}-{token_hex(4)}"
         transactor = Transactor(database, lambda: True, spill=True, patience=patience, connection=connection)
         done: list[Repair] = []
         try:
-            for repair in _select_repairs(database, name, intact):
+            selected = _select_undone(database, name, only) if again else _select_repairs(database, name, intact, only)
+            for number, repair in enumerate(selected):
+                progress(number, len(selected))
                 stay: list[str] = []
                 _check_fits(database, repair, space)
                 try:
-                    work = partial(restore_rows, repair, intact, stay)
-                    number = transactor.run(f"of repair {repair.id}", work, detach)
+                    work = partial(restore_rows, repair, session, intact, stay)
+                    made = transactor.run(f"of repair {repair.id}", work, detach)
                 except NothingToRestore as error:
-                    if name != "all":
+                    if not is_group(name):
                         raise
                     note(str(error))
                     continue
-                done += journals.read_repairs(database, "id = ?", (number,))
+                done += journals.read_repairs(database, "id = ?", (made,))
                 if stay:
                     note(f"repair {repair.id}: {count_rows(len(stay))} not put back ({list_ids(stay)})")
         except RepairError as error:
@@ -128,27 +142,71 @@ def check_structure(database: Path, which: str, intact: bool, note: Callable[[st
     )
 
 
-def _select_repairs(database: Path, which: str, intact: bool) -> list[Repair]:
+def _select_repairs(database: Path, which: str, intact: bool, only: RepairFilter) -> list[Repair]:
+    """Return the repairs to undo, newest first.
+
+    Of several, these are the applied ones that undo nothing, or, if all of them are undos, the applied undos.
+
+    Raises:
+        RepairRefused: The journal is damaged, or nothing can be undone by this name.
+    """
     damaged = _damaged(database)
-    if which == "all":
-        if damaged and not intact:
-            raise RepairRefused(
-                f"The journal is damaged in the record of repair {', '.join(map(str, damaged[:SHOWN]))}, and nothing "
-                "was undone: restore the journal from a backup, or take back what it still has as it was with "
-                f"--doctor-undo all{INTACT}."
-            )
-        return journals.read_repairs(database, "status NOT IN ('abandoned', 'intended', 'undone') AND undoes IS NULL")
-    if not which.isdecimal():
-        raise RepairRefused(f"--doctor-undo {which}: an id is a number, or «all»; without one, the repairs are listed.")
-    found = journals.read_repairs(database, "id = ?", (int(which),)) if int(which) <= MAX_ROWID else []
-    if not found:
+    if which == ALL and damaged and not intact:
         raise RepairRefused(
-            f"There is no repair {which} in {identity.journal_path(database)}: --doctor-undo lists them."
+            f"The journal is damaged in the record of repair {', '.join(map(str, damaged[:SHOWN]))}, and nothing "
+            "was undone: restore the journal from a backup, or take back what it still has as it was with "
+            f"--doctor-undo all{INTACT}."
         )
-    if found[0].status != "applied" and found[0].id not in damaged:
-        state = "undone already" if found[0].status == "undone" else "never applied"
-        raise RepairRefused(f"Repair {which} was {state}: --doctor-undo lists what can be undone.")
-    return found
+    chosen = _named(database, which, only, UNDO)
+    if not is_group(which):
+        (repair,) = chosen
+        if repair.status != "applied" and repair.id not in damaged:
+            state = "undone already" if repair.status == "undone" else "never applied"
+            raise RepairRefused(f"Repair {which} was {state}: --doctor-undo lists what can be undone.")
+        return chosen
+    undos = which != ALL and bool(chosen) and all(each.undoes for each in chosen)
+    closed = ("abandoned", "intended", "undone")
+    return [each for each in chosen if bool(each.undoes) is undos and each.status not in closed]
+
+
+def _select_undone(database: Path, which: str, only: RepairFilter) -> list[Repair]:
+    """Return for each undone repair the undo that took it back, in the order in which the repairs were made.
+
+    Raises:
+        RepairRefused: The only repair that is named is not undone.
+    """
+    last: dict[int, Repair] = {}
+    every = {each.id: each for each in journals.read_repairs(database, "status <> 'abandoned'")}
+    for each in every.values():  # Newest first, so the first undo of a chain is the one to take back.
+        if each.undoes and each.status == "applied":
+            last.setdefault(_root(every, each), each)
+    chosen = {_root(every, each) for each in _named(database, which, only, REDO)}
+    undone = sorted(root for root in chosen if every[root].status == "undone" and root in last)
+    if not undone and not is_group(which):
+        raise RepairRefused(f"Repair {which} is not undone: --doctor-undo lists what can be redone.")
+    return [last[root] for root in undone]
+
+
+def _root(every: Mapping[int, Repair], repair: Repair) -> int:
+    """Return the id of the repair that a chain of undos began with."""
+    while repair.undoes and repair.undoes in every:
+        repair = every[repair.undoes]
+    return repair.id
+
+
+def _named(database: Path, which: str, only: RepairFilter, flag: str) -> list[Repair]:
+    """Return the repairs that are named and that the filter takes, newest first.
+
+    Raises:
+        RepairRefused: The name fits no repair, or the filter does not take the only one.
+    """
+    found = named(journals.read_repairs(database, "1"), which, flag)
+    chosen = list(filter(only.takes, found))
+    if found and not chosen and not is_group(which):
+        raise RepairRefused(
+            f"Repair {which} ({found[0].rule}) is not one of those that the other options choose: leave them out."
+        )
+    return chosen
 
 
 def _check_fits(database: Path, repair: Repair, space: MemoryRoom) -> None:

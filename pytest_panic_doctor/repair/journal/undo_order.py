@@ -35,10 +35,14 @@ def newest_on(connection: sqlite3.Connection, repair: int, changes: list[int]) -
 
 
 def _newest(connection: sqlite3.Connection, repair: int, found: list[int]) -> int | None:
-    """Return the newest applied repair of several; an undo cancels its repair, and the undo of an undo restores it."""
+    """Return the newest applied repair of several; an undo cancels its repair, and the undo of an undo restores it.
+
+    A repair that is older than this one never stands in its way: this one was made after it, also if both were undone
+    and the older one was redone first.
+    """
     own = _root(connection, repair)[0]
     roots = {_root(connection, each) for each in found}
-    return max((number for number, status in roots if status == "applied" and number != own), default=None)
+    return max((number for number, status in roots if status == "applied" and number > own), default=None)
 
 
 def _root(connection: sqlite3.Connection, repair: int) -> tuple[int, str]:
