@@ -95,7 +95,8 @@ def decode(payload: bytes) -> Payload:
         provenance_from_json(meta) if isinstance(meta, bytes) else None,
         {},
         META_KEY in found,
-        tuple(sorted(display_key(key) for key in found.keys() - KNOWN_KEYS)),
+        # The research tool has always written 0 edges: its library returns no number.
+        tuple(sorted([display_key(key) for key in found.keys() - KNOWN_KEYS] + [f"num_edges {edges:,}"] * (edges > 0))),
     )
 
 

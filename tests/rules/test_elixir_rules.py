@@ -11,6 +11,7 @@ import pytest
 from elixir_files import elixir_file
 from examine_item import examine_file
 
+from pytest_panic_doctor.database import erlang_terms
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
@@ -106,6 +107,26 @@ DAMAGES: dict[str, dict[str, tuple[tuple[str, ...], set[str]]]] = {
     "run-lockstep": {
         "a run behind the others": ((*UNFINISHED, *WITHOUT_LAST), {"diagram-current"}),
         "a run missing beside others": ((*UNFINISHED, *WITHOUT_ONE), set()),
+    },
+    "row-time": {
+        "a word for a time": (("UPDATE runs SET inserted_at = 'soon', updated_at = 'soon' WHERE rowid = 1",), set()),
+        "30 February": (
+            ("UPDATE embeddings SET inserted_at = '2026-02-30T02:00:00.000000Z' WHERE rowid = 1",),
+            set(),
+        ),
+        "a blob": (("UPDATE invocations SET updated_at = CAST(updated_at AS BLOB) WHERE rowid = 1",), set()),
+        "updated before it was inserted": (
+            ("UPDATE embedding_clusters SET updated_at = '2025-07-10T02:00:00.000000Z' WHERE rowid = 1",),
+            set(),
+        ),
+        "a Lyapunov result without a valid time": (
+            ("UPDATE lyapunov_results SET completed_at = '' WHERE rowid = 1",),
+            set(),
+        ),
+        "a Lyapunov result completed before it started": (
+            ("UPDATE lyapunov_results SET completed_at = '2025-07-10T02:00:00.000000Z' WHERE rowid = 1",),
+            set(),
+        ),
     },
     "clustering-layers": {
         "a layer gone": (
@@ -275,3 +296,33 @@ def test_a_group_that_does_not_fit_into_the_memory_is_not_examined(tmp_path: Pat
     with pytest.raises(TooLarge, match="the embeddings of SD35Medium → Moondream, prompt"):
         examiner.look(rules["lyapunov-current"], subject)
     database.close()
+
+
+def test_the_times_of_rows_may_be_of_any_day_and_a_lyapunov_result_may_not_be_complete(path: Path) -> None:
+    outcomes = damaged(
+        path,
+        "UPDATE runs SET inserted_at = '2024-02-29T00:00:00.000000Z', updated_at = '2026-12-31T23:59:59.999999Z'",
+        "UPDATE lyapunov_results SET completed_at = NULL WHERE rowid = 1",
+    )
+    assert failed(outcomes) == set()
+    assert {each.status for each in outcomes["row-time"]} == {"passed"}
+
+
+def test_what_is_wrong_with_times_of_rows_is_counted(path: Path) -> None:
+    outcomes = damaged(path, "UPDATE runs SET inserted_at = 'soon' WHERE rowid < 3")
+    assert said(outcomes, "row-time") == ["2 runs have no valid inserted_at or updated_at"]
+    outcomes = damaged(path, "UPDATE runs SET inserted_at = '2030-01-01T00:00:00.000000Z' WHERE rowid < 3")
+    assert said(outcomes, "row-time") == ["2 runs have an updated_at before their inserted_at"]
+
+
+def test_edges_that_the_tool_never_counts_are_a_warning(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        (data,) = db.execute("SELECT diagram_data FROM persistence_diagrams WHERE rowid = 1").fetchone()
+        term = erlang_terms.decode(data)
+        assert isinstance(term, dict)
+        changed = erlang_terms.encode(term | {erlang_terms.Atom("num_edges"): 7})
+        db.execute("UPDATE persistence_diagrams SET diagram_data = ? WHERE rowid = 1", (changed,))
+    outcomes = examine_file(path)
+    assert failed(outcomes) == set()
+    (text,) = said(outcomes, "diagram-valid")
+    assert text.endswith("holds arrays that the research tool does not write (num_edges 7)")

@@ -24,7 +24,7 @@ Cell = str | bytes | int | float | None
 JSON = ("networks", "seeds", "prompts", "embedding_models", "network", "parameters")
 """Columns that hold JSON."""
 
-TIMES = ("started_at", "completed_at", "created_at")
+TIMES = ("started_at", "completed_at", "created_at", "inserted_at", "updated_at")
 
 
 def empty() -> sqlite3.Connection:
@@ -197,7 +197,7 @@ def shifted(time: str, seconds: int) -> str:
     """A time that is `seconds` later, in the spelling that it had."""
     with sqlite3.connect(":memory:") as db:
         (moved,) = db.execute(f"SELECT strftime('%Y-%m-%d %H:%M:%S', ?, '{seconds} seconds')", (time,)).fetchone()
-    return f"{moved}{time[19:]}"
+    return f"{moved[:10]}{time[10]}{moved[11:]}{time[19:]}"
 
 
 def of_time(value: str) -> Iterator[tuple[str, Cell]]:
@@ -245,7 +245,7 @@ def of_column(db: sqlite3.Connection, table: str, column: str, every_row: bool) 
             if new != (value.encode() if isinstance(new, bytes) and isinstance(value, str) else value):
                 text = isinstance(value, str)
                 yield Mutation(table, column, kind, row, (written(table, column, row, new, text),))
-    for row, value in full if every_row else full[turn % len(full) :][:1]:
+    for row, value in full if every_row else full[turn % max(len(full), 1) :][:1]:
         if not isinstance(value, int):
             cast = "TEXT" if isinstance(value, bytes) else "BLOB"
             statement = f"UPDATE {table} SET {column} = CAST({column} AS {cast}) WHERE rowid = ?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count, product
@@ -81,6 +82,8 @@ class ElixirBuilder:
     session: Session
     engine: Engine
     seed: int
+    experiments: Sequence[Walks] = EXPERIMENTS
+    least: int = LEAST_MEMBERS
     numbers: count[int] = field(default_factory=count)
     seconds: float = 0.0
     embedded: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
@@ -88,7 +91,7 @@ class ElixirBuilder:
 
     def build(self) -> None:
         """Add all rows."""
-        for walks in EXPERIMENTS:
+        for walks in self.experiments:
             self.experiment(walks)
         for model in (TEXT_MODEL, VISION_MODEL):
             self.clustering(model)
@@ -235,11 +238,11 @@ class ElixirBuilder:
         """Add a clustering in two layers: a cluster for each frequent caption, and one for those of a run."""
         embedded = self.embedded[model]
         usual = Counter(caption for _, caption, _ in embedded)
-        frequent = [usual[caption] >= LEAST_MEMBERS for _, caption, _ in embedded]
+        frequent = [usual[caption] >= self.least for _, caption, _ in embedded]
         parameters = {
             "noise_level": 0.5,
-            "base_min_cluster_size": LEAST_MEMBERS,
-            "min_samples": LEAST_MEMBERS,
+            "base_min_cluster_size": self.least,
+            "min_samples": self.least,
             "random_state": 42,
             "metric": "euclidean_on_normalised",
             "dimension": VECTOR_WIDTH,
