@@ -26,6 +26,13 @@ if find_spec("hypothesis"):
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs once more with two workers is an integration test; the same without them is not."""
+    for item in items:
+        if "n2" in item.nodeid.partition("[")[2].rstrip("]").split("-"):
+            item.add_marker("integration")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:
     """Ctrl-C is heard, here and in what the tests start, also where these run in the background of a shell."""

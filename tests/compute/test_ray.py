@@ -19,6 +19,8 @@ from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.topology.cloud import Points, merge
 from pytest_panic_doctor.topology.engines import compute, load_engine
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
 
 ENGINE = load_engine()

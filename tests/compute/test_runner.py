@@ -34,6 +34,8 @@ from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.engines import load_engine
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def budget(tmp_path: Path) -> Budget:

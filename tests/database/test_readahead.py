@@ -16,6 +16,8 @@ from databases import build, webp
 from pytest_panic_doctor.database import readahead
 from pytest_panic_doctor.database.readahead import LEAST_FILE, PART_OF_FREE, ReadAhead
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from pytest_runs import ALONE
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:\$ )?(pytest .*?)(?: {2,}#.*)?$")

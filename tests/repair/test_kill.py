@@ -17,6 +17,8 @@ from small_database import SmallDatabase, build_elixir
 
 from pytest_panic_doctor.repair import repairs, undo
 
+pytestmark = pytest.mark.integration
+
 RepairProcess = Callable[..., "subprocess.CompletedProcess[str]"]
 MODES = ("delete", "wal", "elixir")
 MOMENTS = random.Random(20250812).sample(range(1_000), 12)

@@ -22,6 +22,8 @@ from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.session.demo.build import build as build_demo
 from pytest_panic_doctor.topology.payload import Payload
 
+pytestmark = pytest.mark.integration
+
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402

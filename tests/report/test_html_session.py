@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 from databases import RULES, Built, build
 from html_payload import data_of
+from pytest_runs import run_pytest
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_page_and_json_agree(
     pytester: pytest.Pytester, sick: Built, more: tuple[str, ...], mode: tuple[str, ...]
 ) -> None:
     reports = ("--doctor-report=r.json", "--doctor-report=r.html")
-    pytester.runpytest_subprocess("--doctor-db", sick.path, *reports, *mode, *more, timeout=120)
+    run_pytest(pytester, "--doctor-db", sick.path, *reports, *mode, *more)
     data = data_of(pytester.path / "r.html")
     told = json.loads((pytester.path / "r.json").read_text())
     verdicts = {rule["id"]: rule["verdict"] for rule in data["rules"]}
@@ -52,7 +53,7 @@ def test_page_and_json_agree(
 
 def test_without_jinja_nothing_is_examined(pytester: pytest.Pytester, sick: Built) -> None:
     pytester.makeconftest("import sys\nsys.modules['jinja2'] = None")
-    run = pytester.runpytest_subprocess("--doctor-db", sick.path, "--doctor-report=r.html", timeout=120)
+    run = run_pytest(pytester, "--doctor-db", sick.path, "--doctor-report=r.html")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(
         ["*r.html needs Jinja2, which is not installed: pip install '.[[]html[]]' in the doctor's checkout"]

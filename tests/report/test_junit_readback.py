@@ -11,6 +11,7 @@ import pytest
 from databases import COUNT, DEFAULT, Built, build, uid
 from defects import DAMAGES
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
+from pytest_runs import run_pytest
 
 from pytest_panic_doctor.examination.manifest import dashed
 
@@ -50,7 +51,7 @@ def sick(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Built:
 def read(pytester: pytest.Pytester, family: str, *args: str) -> TestSuite:
     """The one suite of a run."""
     options = ("--doctor-db=x.sqlite", "--junitxml=r.xml", "-o", f"junit_family={family}")
-    pytester.runpytest_subprocess(*options, *args, timeout=120)
+    run_pytest(pytester, *options, *args)
     (suite,) = JUnitXml.fromfile(str(pytester.path / "r.xml"))
     assert isinstance(suite, TestSuite)
     return suite

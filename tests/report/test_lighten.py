@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from databases import COUNT, build
+from pytest_runs import run_pytest
 
 CONFTEST = """
 def pytest_terminal_summary(terminalreporter):
@@ -23,20 +24,20 @@ def healthy(pytester: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize("more", [(), ("-n", "2")], ids=["plain", "n2"])
 def test_of_items_that_passed_only_what_is_counted_is_kept(pytester: pytest.Pytester, more: tuple[str, ...]) -> None:
-    run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", *more, timeout=120)
+    run = run_pytest(pytester, "--doctor-db=x.sqlite", "x.sqlite", *more)
     run.stdout.fnmatch_lines([f"KEPT 0 {COUNT} 0", "HEADED True", f"*{COUNT} passed*"])
     assert run.ret == 0
 
 
 def test_durations_are_all_there_where_they_are_asked_for(pytester: pytest.Pytester) -> None:
-    run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", "--durations=0", "-vv", timeout=120)
+    run = run_pytest(pytester, "--doctor-db=x.sqlite", "x.sqlite", "--durations=0", "-vv")
     shown = run.stdout.str()
     assert f"KEPT {2 * COUNT} {COUNT} " in shown
     assert [shown.count(f"s {phase} ") for phase in ("setup", "call", "teardown")] == [COUNT] * 3
 
 
 def test_other_peoples_tests_are_left_as_they_are(pytester: pytest.Pytester) -> None:
-    run = pytester.runpytest_subprocess("--doctor-db=x.sqlite", "x.sqlite", "test_own.py", "-n2", timeout=120)
+    run = run_pytest(pytester, "--doctor-db=x.sqlite", "x.sqlite", "test_own.py", "-n2")
     number = rf"KEPT 0 {COUNT + 1} (\d+)"
     run.stdout.re_match_lines([number])
     assert f"KEPT 0 {COUNT + 1} 0" not in run.stdout.str()

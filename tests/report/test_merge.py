@@ -16,7 +16,7 @@ from databases import RULES, Built, build
 from html_payload import data_of
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest_runs import ALONE
+from pytest_runs import ALONE, run_pytest
 
 from pytest_panic_doctor.report.merge import NotMergeable
 from pytest_panic_doctor.report.merge import merge_reports as merge_reports
@@ -51,7 +51,7 @@ def merge(folder: Path, pytester: pytest.Pytester) -> Callable[..., pytest.RunRe
             if edits and path.stem in edits:
                 edits[path.stem](plain)
             (pytester.path / path.name).write_text(json.dumps(plain))
-        return pytester.runpytest_subprocess("--doctor-merge", *(f"{name}.json" for name in names), *more, timeout=120)
+        return run_pytest(pytester, "--doctor-merge", *(f"{name}.json" for name in names), *more)
 
     return run
 
@@ -243,15 +243,15 @@ def test_repairs_of_shards_are_merged_too(pytester: pytest.Pytester) -> None:
     with built.open() as db:
         db.execute("UPDATE persistencediagram SET diagram_data = NULL")
     for number in (1, 2):
-        pytester.runpytest_subprocess(
+        run_pytest(
+            pytester,
             "--doctor-db=x.sqlite",
             "--doctor-fix",
             "--doctor-rule=diagram-missing",
             f"--doctor-shard={number}/2",
             f"--doctor-report={number}.json",
-            timeout=120,
         )
-    run = pytester.runpytest_subprocess("--doctor-merge", "1.json", "2.json", "--doctor-report=all.html", timeout=120)
+    run = run_pytest(pytester, "--doctor-merge", "1.json", "2.json", "--doctor-report=all.html")
     assert run.ret == 0
     page = data_of(pytester.path / "all.html")
     (rule,) = page["rules"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from databases import build
+from pytest_runs import run_pytest
 
 from pytest_panic_doctor.rules import BadRule, registry
 from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext, Scope, rule
@@ -67,7 +68,7 @@ def test_a_rule_that_cannot_be_one_is_refused(changed: dict[str, object], said: 
 def test_a_hook_that_raises_is_named(pytester: pytest.Pytester) -> None:
     build(pytester.path / "x.sqlite")
     pytester.makeconftest("def pytest_doctor_rules():\n    1 / 0\n")
-    result = pytester.runpytest_subprocess("--doctor-db", "x.sqlite")
+    result = run_pytest(pytester, "--doctor-db", "x.sqlite")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     said = result.stderr.str()
     assert "pytest_doctor_rules raised ZeroDivisionError('division by zero') in conftest.py:2" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from databases import Built, build
-from pytest_runs import Doctor
+from pytest_runs import Doctor, run_pytest
 
 
 @pytest.fixture
@@ -15,14 +15,14 @@ def sick(pytester: pytest.Pytester) -> Built:
 
 @pytest.fixture
 def run_doctor(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Doctor:
-    """Run pytest in a process of its own, on x.sqlite, with more arguments."""
+    """Run pytest on x.sqlite, with more arguments, as `run_pytest` does."""
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def run(*args: object, database: str | None = "x.sqlite") -> pytest.RunResult:
+    def run(*args: object, database: str | None = "x.sqlite", process: bool = False) -> pytest.RunResult:
         named = ["--doctor-db", database] if database else []
-        return pytester.runpytest_subprocess(*named, *map(str, args), timeout=120)
+        return run_pytest(pytester, *named, *args, process=process)
 
     return run
 

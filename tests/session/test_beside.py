@@ -16,6 +16,8 @@ from pytest_runs import BESIDE, Doctor, items, outcomes
 
 from pytest_panic_doctor.examination.manifest import dashed
 
+pytestmark = pytest.mark.integration
+
 MODES = [(), ("-n", "2")]
 PLANTED = ("vector_null", "diagram_of_lost_run", "embedding_of_lost_invocation")
 FAILED = {f"embedding-vector[{dashed(uid(1, 0))}-Nomic]", f"diagram-current[{dashed(uid(2, 0))}-Nomic]"}

@@ -13,6 +13,8 @@ from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.topology.payload import decode
 
+pytestmark = pytest.mark.integration
+
 RULES = len(DEFAULT)
 
 STARTING = ("gateway", "configure", "ready", "collected")

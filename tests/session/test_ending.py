@@ -19,6 +19,8 @@ from small_database import SmallDatabase
 
 from pytest_panic_doctor.session.signals import TerminationSignals
 
+pytestmark = pytest.mark.integration
+
 PLUGIN = """
 import os, signal
 from pathlib import Path

@@ -238,7 +238,7 @@ def test_examining_loads_neither_the_engine_nor_sqlmodel(
         "    print('loaded', sorted({'sqlmodel', 'gph', 'gudhi', 'sklearn'} & set(sys.modules)))\n"
     )
     assert sick.path.exists()
-    run_doctor("-s").stdout.fnmatch_lines(["*loaded [[][]]*"])
+    run_doctor("-s", process=True).stdout.fnmatch_lines(["*loaded [[][]]*"])
 
 
 def test_a_wal_database_and_its_sidecars(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
@@ -328,7 +328,7 @@ def test_without_xdist_installed(
         "m.distributions = without\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(hidden))
-    result = run_doctor()
+    result = run_doctor(process=True)
     result.stdout.no_fnmatch_line("plugins: *xdist*")
     result.assert_outcomes(passed=COUNT)
     assert sick.path.exists()

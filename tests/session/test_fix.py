@@ -324,7 +324,7 @@ def test_a_check_that_takes_long_is_announced(
     run_doctor: Doctor, pytester: pytest.Pytester, args: tuple[str, ...], told: bool
 ) -> None:
     pytester.makeconftest("from pytest_panic_doctor.session import startup\n\nstartup.SLOW_CHECK_BYTES = 1\n")
-    result = run_doctor(*args)
+    result = run_doctor(*args, process=True)
     line = "doctor: every page of * is checked before the first write …"
     (result.stderr.fnmatch_lines if told else result.stderr.no_fnmatch_line)(line)
 
@@ -423,6 +423,6 @@ def test_a_disk_without_room_is_refused(run_doctor: Doctor, sick: Built, pyteste
         "Usage = collections.namedtuple('Usage', 'total used free')\n"
         "shutil.disk_usage = lambda path: Usage(10**9, 10**9, 1000)\n"
     )
-    result = run_doctor("--doctor-fix")
+    result = run_doctor("--doctor-fix", process=True)
     assert result.ret == 4
     assert "bytes free" in result.stderr.str()

@@ -210,9 +210,9 @@ def test_the_file_is_checked_once_for_all(run_doctor: Doctor, pytester: pytest.P
         integrity.check_file = noted
         """
     )
-    assert run_doctor("-n2").ret == 0
+    assert run_doctor("-n2", process=True).ret == 0
     assert len(Path("checks").read_text().split()) == 1, "by one of the workers"
-    assert run_doctor("--doctor-fix", "-n2").ret == 0
+    assert run_doctor("--doctor-fix", "-n2", process=True).ret == 0
     assert len(Path("checks").read_text().split()) == 2, "before the first write, and by nobody after"
 
 

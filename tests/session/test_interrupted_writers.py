@@ -17,6 +17,8 @@ from user_files import ROOT_ONLY, as_second
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
 
+pytestmark = pytest.mark.integration
+
 SAID = "*x.sqlite has a hot journal, left by a program that died while it wrote: open the database once *"
 CONFTEST = f"""
 import sys

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from kill_harness import Row, command, essence, sick, strike
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Row]], float]:

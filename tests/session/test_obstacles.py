@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from databases import Built, build
 from defects import plant
-from pytest_runs import Doctor, outcomes
+from pytest_runs import Doctor, outcomes, run_pytest
 
 MODES = pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "n2"])
 
@@ -89,7 +89,7 @@ def test_a_report_that_cannot_be_written_is_said_and_is_not_green(
         f"    shutil.rmtree({str(pytester.path / 'gone')!r}, ignore_errors=True)\n"
     )
     reports = [f"--doctor-report={name}" for name in ("full.jsonl", "gone/r.json", "gone/r.html", "here.json")]
-    result = run_doctor("--doctor-rule=orphan-run", "--doctor-rule=schema", *reports, *mode)
+    result = run_doctor("--doctor-rule=orphan-run", "--doctor-rule=schema", *reports, *mode, process=True)
     assert result.ret == 1
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
@@ -117,17 +117,17 @@ def test_a_name_that_pytest_reads_otherwise_is_refused(
     pytester: pytest.Pytester, name: str, mode: tuple[str, ...]
 ) -> None:
     build(pytester.path / name)
-    result = pytester.runpytest_subprocess(f"--doctor-db={name}", *mode)
+    result = run_pytest(pytester, f"--doctor-db={name}", *mode)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"{name} has [ or :: in it, which pytest takes for an item: link to it" in result.stderr.str()
     (pytester.path / "link.sqlite").symlink_to(pytester.path / name)
-    assert pytester.runpytest_subprocess("--doctor-db=link.sqlite", *mode).ret == pytest.ExitCode.OK
+    assert run_pytest(pytester, "--doctor-db=link.sqlite", *mode).ret == pytest.ExitCode.OK
 
 
 def test_a_name_that_is_not_utf8_is_refused(pytester: pytest.Pytester) -> None:
     path = Path(os.fsdecode(os.fsencode(pytester.path) + b"/a\xff.sqlite"))
     build(path)
-    result = pytester.runpytest_subprocess("--doctor-db", path.name)
+    result = run_pytest(pytester, "--doctor-db", path.name)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([r"ERROR: --doctor-db */a?xff.sqlite is not UTF-8: rename it, or make a symbolic *"])
 
@@ -137,7 +137,7 @@ def test_no_report_takes_the_place_of_the_database(pytester: pytest.Pytester) ->
     (pytester.path / "y.json").symlink_to("x.json")
     before = (pytester.path / "x.json").read_bytes()
     for report in ("x.json", "y.json"):
-        result = pytester.runpytest_subprocess("--doctor-db=x.json", f"--doctor-report={report}")
+        result = run_pytest(pytester, "--doctor-db=x.json", f"--doctor-report={report}")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"ERROR: --doctor-report *{report} is the database itself: name another file"])
     assert (pytester.path / "x.json").read_bytes() == before

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from databases import Built, build
 
+pytestmark = pytest.mark.integration
+
 LOUD = "from pathlib import Path\nPath(__file__).with_name('was-here').touch()\n"
 HOOK = "\ndef pytest_report_header():\n    return 'project: its hooks are here'\n"
 

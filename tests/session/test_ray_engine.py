@@ -23,6 +23,8 @@ from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.topology.engines import ENGINE_NAMES
 from pytest_panic_doctor.topology.payload import Payload, decode
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
 
 RUNS = 3

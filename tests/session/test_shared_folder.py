@@ -17,6 +17,8 @@ from user_files import LAB, ROOT_ONLY, SECOND, as_second, shared
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.locks import RepairLock
 
+pytestmark = pytest.mark.integration
+
 DOCTOR = ["-m", "pytest", *ALONE, "-p", "no:cacheprovider", "--doctor-db=x.sqlite"]
 
 

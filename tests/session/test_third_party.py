@@ -110,7 +110,7 @@ def plant(built: Built) -> None:
 
 
 def test_it_is_listed_with_where_it_comes_from(run_doctor: Doctor, brought: str) -> None:
-    result = run_doctor("--doctor-rules", database=None)
+    result = run_doctor("--doctor-rules", database=None, process=True)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -124,7 +124,7 @@ def test_it_is_listed_with_where_it_comes_from(run_doctor: Doctor, brought: str)
 def test_it_is_in_every_report(run_doctor: Doctor, sick: Built, brought: str, pytester: pytest.Pytester) -> None:
     plant(sick)
     reports = ("--doctor-report=r.json", "--doctor-report=r.html", "--junitxml=r.xml")
-    result = run_doctor(*reports, *(("-n2",) if brought == INSTALLED else ()))
+    result = run_doctor(*reports, *(("-n2",) if brought == INSTALLED else ()), process=True)
     assert result.ret == 1
     said = "captions of fewer than three words: 1"
     result.stdout.fnmatch_lines([f"caption-length: {said}", f"{RULES + 1} rules: {RULES} healthy, 1 sick"])
@@ -157,12 +157,12 @@ def test_it_is_repaired_and_undone(run_doctor: Doctor, sick: Built, brought: str
     plant(sick)
     before = dump(sick.path)
     workers = ("-n2",) if brought == CONFTEST else ()
-    result = run_doctor("--doctor-fix", "-m", "caption_length", *workers, "--doctor-report=r.json")
+    result = run_doctor("--doctor-fix", "-m", "caption_length", *workers, "--doctor-report=r.json", process=True)
     assert result.ret == 0, result.stdout.str()
     assert outcomes(pytester.path / "r.json") == {f"caption-length[{dashed(sick.experiment)}]": "fixed"}
     with sick.open() as db:
         assert not db.execute("SELECT 1 FROM invocation WHERE id = ?", (sick.invocation(11),)).fetchone()
-    assert run_doctor("--doctor-undo", "all").ret == 0
+    assert run_doctor("--doctor-undo", "all", process=True).ret == 0
     assert dump(sick.path) == before
 
 
@@ -177,7 +177,7 @@ def test_its_embedder_and_its_engine_are_used(
             vector = np.array([len(text), *range(1, WIDTH)], "<f4").tobytes()
             db.execute("UPDATE embedding SET vector = ? WHERE id = ?", (vector, row_id))
         db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (sick.embedding(3),))
-    result = run_doctor("--doctor-fix", "--doctor-engine=lab", "-n2", "--doctor-report=r.json")
+    result = run_doctor("--doctor-fix", "--doctor-engine=lab", "-n2", "--doctor-report=r.json", process=True)
     assert result.ret == 0, result.stdout.str()
     with sick.open() as db:
         (blob,) = db.execute("SELECT vector FROM embedding WHERE id = ?", (sick.embedding(3),)).fetchone()
@@ -200,6 +200,6 @@ def test_the_rule_of_the_documentation_works_as_it_stands(run_doctor: Doctor, si
     block = re.search(r"```python\n(# conftest\.py\n.*?)```", page.read_text(), re.DOTALL)
     assert block
     (sick.path.parent / "conftest.py").write_text(block[1])
-    result = run_doctor()
+    result = run_doctor(process=True)
     assert result.ret == 0
     result.stdout.fnmatch_lines([f"{RULES + 1} rules: {RULES + 1} healthy"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,6 +27,20 @@ BESIDE = (
 
 ALONE = tuple(f"-pno:{name}" for name in (*BESIDE, "hypothesispytest"))
 """Arguments of a run without them; a `-p` that comes later wins. Hypothesis's takes a third of a short run."""
+
+
+def run_pytest(pytester: pytest.Pytester, *args: object, process: bool = False) -> pytest.RunResult:
+    """Run pytest in this process, which saves the start of one.
+
+    `process` is for runs that change what others import, ask what is imported, or read PYTHONPATH.
+    """
+    words = list(map(str, args))
+    if process:
+        return pytester.runpytest_subprocess(*words, timeout=120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(Path(pytest.__file__).with_name("__main__.py")), *words])
+        patch.setattr(sys, "orig_argv", [sys.executable, "-m", "pytest", *words])
+        return pytester.runpytest_inprocess(*words, syspathinsert=True, no_reraise_ctrlc=True)
 
 
 def items(path: Path) -> dict[str, Mapping[str, object]]:
