@@ -142,7 +142,7 @@ class Grant:
         except LedgerLockedError:
             return GrowthDecision.WAIT if size > self.bytes else GrowthDecision.KEPT
 
-    def report(self, size: int, stage: str) -> GrowthDecision:
+    def report(self, size: int, stage: str, progress: str = "") -> GrowthDecision:
         """Record the child's size and stage, for progress displays, and check the total against the limit.
 
         Other processes grow too, such as a worker that loads a cloud. Then the child admitted last has to end.
@@ -150,10 +150,11 @@ class Grant:
         Args:
             size: Resident bytes of the child.
             stage: What the child does.
+            progress: How far it is in this stage, as the engine says it.
         """
         try:
             with self._change(SHORT_LOCK_TIMEOUT) as ledger:
-                self.lease.resident, self.lease.stage = size, stage
+                self.lease.resident, self.lease.stage, self.lease.progress = size, stage, progress
                 if self.budget.total_resident(ledger) <= self.budget.hard_limit:
                     return GrowthDecision.KEPT
                 return self._grow(ledger, size, 0)

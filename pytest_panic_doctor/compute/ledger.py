@@ -52,6 +52,7 @@ class Lease:
         points: Number of points.
         since: When it was admitted (epoch, s).
         stage: What the child does.
+        progress: How far it is in this stage, such as `H2, column 1,204 of 1,862`; empty if the engine reports nothing.
         resident: Bytes of the child when they were last reported.
         ended: Whether the child was ended to free memory; its worker restarts it when it can run alone.
     """
@@ -64,6 +65,7 @@ class Lease:
     points: int
     since: float
     stage: str = ""
+    progress: str = ""
     resident: int = 0
     ended: bool = False
 

@@ -325,7 +325,7 @@ class DiagramRunner:
         decision = GrowthDecision.KEPT
         if now - attempt.reported_at > REPORT_INTERVAL:
             attempt.reported_at = now
-            decision = grant.report(attempt.size, attempt.stage)
+            decision = grant.report(attempt.size, attempt.stage, attempt.progress)
         nearly_full = attempt.size + GRANT_MARGIN > grant.bytes and now - attempt.requested_at > SLOWEST_POLL
         if decision is GrowthDecision.KEPT and (over or nearly_full):
             attempt.requested_at = now

@@ -11,6 +11,8 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pytest_panic_doctor.database.progress import file_size, pages_read
+
 MAX_PROBLEMS = 10_000
 """Most lines that SQLite's check returns; further problems are unknown."""
 
@@ -98,7 +100,8 @@ class FileDamage:
 
 def check_file(db: sqlite3.Connection) -> FileDamage:
     """Check all of the file. If it is damaged, each table is checked again to find the damaged ones."""
-    problems = run_check(db, f"PRAGMA integrity_check({MAX_PROBLEMS})")
+    with pages_read("checking every page", "comparing rows with indexes", file_size(db)):
+        problems = run_check(db, f"PRAGMA integrity_check({MAX_PROBLEMS})")
     return FileDamage(tuple(problems), check_tables(db, table_names(db)).tables if problems else frozenset())
 
 

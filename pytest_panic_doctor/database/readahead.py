@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class ReadAhead:
         self.path = path
         self.room = room
         self._process: subprocess.Popen[bytes] | None = None
+        self._began = 0.0
 
     def is_worthwhile(self) -> bool:
         """Whether the file is large enough, and fits."""
@@ -59,11 +61,23 @@ class ReadAhead:
     def start(self) -> None:
         """Start reading if that is worthwhile."""
         if self._process is None and self.is_worthwhile():
+            self._began = time.monotonic()
             command = [sys.executable, "-I", "-S", "-c", READER, str(self.path)]
             with suppress(OSError):
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
+
+    def progress(self) -> tuple[int, int, float] | None:
+        """Return how many bytes are read, how many there are, and for how many seconds; None if nothing is read now."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        try:
+            size = self.path.stat().st_size
+            done = int(Path(f"/proc/{self._process.pid}/io").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return None
+        return min(done, size), size, time.monotonic() - self._began
 
     def stop(self) -> None:
         """End the process; may be called twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -34,6 +35,13 @@ class Forecast:
     seconds_high: float
     workers: int
     cluster: str = ""
+    each: tuple[float, ...] = ()
+    """The seconds of each diagram, in the order in which they are computed."""
+
+    def left(self, done: int) -> float:
+        """Return the time that is left as a multiple of that of the first `done` diagrams, by their forecasts."""
+        first = sum(self.each[:done])
+        return sum(self.each[done:]) / first if first else (self.diagrams - done) / done
 
 
 def expected(todo: Sequence[MissingDiagram], workers: int, cluster: str = "", engine: str = "native") -> Forecast:
@@ -45,9 +53,10 @@ def expected(todo: Sequence[MissingDiagram], workers: int, cluster: str = "", en
         cluster: A description of the cluster; empty for this machine.
         engine: The name of the engine.
     """
-    middle = sum(estimate(max(1, each.points // 2), engine).seconds for each in todo)
+    each_of = tuple(estimate(max(1, each.points // 2), engine).seconds for each in todo)
+    middle = sum(each_of)
     high = sum(estimate(each.points, engine).seconds_high for each in todo)
-    return Forecast(len(todo), sum(each.points for each in todo), middle, high, workers, cluster)
+    return Forecast(len(todo), sum(each.points for each in todo), middle, high, workers, cluster, each_of)
 
 
 def forecast_line(ahead: Forecast) -> str:
@@ -70,14 +79,27 @@ def status_line(
     """Format the running computations in one line: points, time and memory, largest first; progress, time left."""
     each = [
         f"{one.points:,} points {format_duration(now - one.since)} {format_size(one.resident)}"
+        f"{columns_done(one.progress)}"
         for one in sorted(running, key=lambda one: -one.points)
     ]
+    if not (running or total or done):
+        return shorten(f"doctor: {' | '.join(map(printable, notes))}", width)
     # Invalid or stale diagrams are found later, and were not in the forecast.
     known = done + len(running) <= total
     until = f", {format_duration(left)} left" if left is not None and known and done < total else ""
     of = f"of {plural(total, 'diagram')}" if known else f"of at least {plural(done + len(running), 'diagram')}"
     text = " | ".join([f"doctor: {done:,} {of}{until}", *map(printable, notes), *each])
     return shorten(text, width)
+
+
+def columns_done(progress: str) -> str:
+    """Format how far the engine is, e.g. ` H2 64 % of 1,862 columns` for `H2, column 1,192 of 1,862`."""
+    found = re.fullmatch(r"(.*), (column|edge) ([\d,]+) of ([\d,]+)", progress)
+    if not found:
+        return f" {progress}" if progress else ""
+    stage, what, done, of = found.groups()
+    share = int(done.replace(",", "")) / max(1, int(of.replace(",", "")))
+    return f" {stage} {share * 100:.0f} % of {of} {what}s"
 
 
 class Progress:
@@ -169,4 +191,4 @@ class Progress:
         if not done:
             return None
         passed = self.clock() - self._begun
-        return max(0.0, passed / done * (self.ahead.diagrams - done))
+        return max(0.0, passed * self.ahead.left(done))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.progress import count_done
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
@@ -237,7 +238,8 @@ def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
         "SELECT id FROM run WHERE experiment_id = :experiment AND (:run IS NULL OR id = :run) ORDER BY rowid",
         context.params,
     ).fetchall()
-    for (run,) in runs:
+    for number, (run,) in enumerate(runs):
+        count_done("reading vectors, by runs", number, len(runs))
         cursor = context.db.execute(
             "SELECT e.id, e.vector FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
             "AND e.embedding_model = ? WHERE i.run_id = ?",

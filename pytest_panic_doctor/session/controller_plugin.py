@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.examination.baseline import compare, save
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
@@ -16,6 +17,7 @@ from pytest_panic_doctor.examination.prerequisites import prerequisites
 from pytest_panic_doctor.examination.result import Result, from_plain
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal, text
+from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.plan import repair_header
 from pytest_panic_doctor.report.results import Results
@@ -161,7 +163,8 @@ class ControllerPlugin:
             self.results.repairs = self.repair.repairs()
             self.notes += self.repair.finish()
         if self.files:
-            self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
+            with Activity(quiet=self.config.get_verbosity() < 0) as activity, progress_to(activity):
+                self.files.end(self.results, self.config.pluginmanager.get_plugin("terminalreporter"))
             self.notes += self.files.failed.values()
             session.exitstatus = self.exit_status(session.exitstatus)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.compute.memory import available_memory
+from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
@@ -26,6 +27,7 @@ from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.report.files import ReportFiles, check_outputs
 from pytest_panic_doctor.report.junit import path_of
 from pytest_panic_doctor.session import options
+from pytest_panic_doctor.session.activity_plugin import ActivityPlugin
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
@@ -82,6 +84,7 @@ def start_worker(config: pytest.Config, examination: Examination, resources: Exi
     prepare(config, examination, resources)
     if examination.repair_run:
         register_repair(config, examination, resources)
+    config.pluginmanager.register(ActivityPlugin(config, examination), "panic-doctor-activity")
 
 
 def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitStack) -> None:
@@ -124,6 +127,8 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
         worker_note=worker_note,
     )
     config.pluginmanager.register(plugin, "panic-doctor-controller")
+    activity = ActivityPlugin(config, examination, read_ahead, shows=repair is None)
+    config.pluginmanager.register(activity, "panic-doctor-activity")
     if repair:
         register_repair(config, examination, resources, repair, cluster)
 
@@ -148,7 +153,7 @@ def open_repair(
     if size >= SLOW_CHECK_BYTES and config.get_verbosity() >= 0:
         line = f"doctor: every page of {format_size(size)} is checked before the first write …"
         print(line, file=sys.stderr, flush=True)
-    with Activity(quiet=config.get_verbosity() < 0) as activity:
+    with Activity(quiet=config.get_verbosity() < 0) as activity, progress_to(activity):
         repair = RepairController(settings, activity.report)
     resources.callback(repair.close)
     return repair
@@ -171,7 +176,8 @@ def plan_repair(
     examination.scratch = str(repair.run.scratch)
     examination.repair_run = repair.run.as_plain()
     examination.schedule_largest_first(len(config.getoption("tx", None) or ()) or 1)
-    repair.check_room(examination)
+    with Activity(quiet=config.get_verbosity() < 0) as activity:
+        repair.check_room(examination, activity.count)
     if not examination.settings.ray:
         return None
     from pytest_panic_doctor.repair.cluster.controller import ClusterRepair

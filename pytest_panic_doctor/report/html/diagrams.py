@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.connection import Unreadable
+from pytest_panic_doctor.database.progress import count_done
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.report.html.compression import packed
 from pytest_panic_doctor.report.html.plot_data import LONGEST, DiagramPlot, block, picture
@@ -65,8 +66,10 @@ class Diagrams:
         self._measure(items)
 
     def _read_now(self) -> None:
-        pairs = iter(list(self.pairs))
+        pairs, done = iter(list(self.pairs)), 0
         while some := list(islice(pairs, AT_ONCE)):
+            count_done("writing the page, by diagrams", done, len(self.pairs))
+            done += len(some)
             for pair, rows in zip(some, self._stored(some), strict=True):
                 for place, row in enumerate(rows):
                     self.pairs[pair].now.append(self._picture("duplicate" if place else "now", row.id, row.payload))
