@@ -18,6 +18,7 @@ from pytest_panic_doctor.repair.recompute import RepairSummary
 from pytest_panic_doctor.rules import lyapunov as results
 from pytest_panic_doctor.rules.base import RuleContext
 from pytest_panic_doctor.rules.lyapunov import Place, Stored
+from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
 from pytest_panic_doctor.topology.lyapunov import Lyapunov, lyapunov
 from pytest_panic_doctor.topology.threads import one_thread
 
@@ -114,7 +115,7 @@ def wrong_results(context: RuleContext, blocked: dict[str, str]) -> Iterator[Lya
         rows = there.get(place, [])
         if not results.has_result(runs) or len(rows) > 1 or bool(rows) == (context.rule == NONE_THERE):
             continue
-        if rows and context.rule == NOT_VALID and not results.defects(rows[0].data):
+        if rows and context.rule == NOT_VALID and not defects(rows[0].data):
             continue
         vectors, why = results.trajectories_of(context, place, list(runs))
         if vectors is None:
@@ -133,8 +134,8 @@ NONE_THERE, NOT_VALID = "lyapunov-missing", "lyapunov-valid"
 
 def is_stale_result(row: Stored, result: Lyapunov) -> bool:
     """Return whether a stored result reads and is not the computed one."""
-    read, _ = results.read(row.data)
-    return read is not None and bool(results.difference(read, result))
+    stored_result, _ = read(row.data)
+    return stored_result is not None and bool(difference(stored_result, result))
 
 
 def trajectory_digest(vectors: Sequence[object]) -> bytes:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
-from pytest_panic_doctor.database.elixir_payload import decode_lyapunov
 from pytest_panic_doctor.database.json_columns import load_json
 from pytest_panic_doctor.database.room import VALUE_COPIES
 from pytest_panic_doctor.database.subject import Rows
@@ -22,16 +20,11 @@ from pytest_panic_doctor.rules.database import orphans
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, meant_by
 from pytest_panic_doctor.rules.evidence import unrepaired_finding
 from pytest_panic_doctor.rules.experiment import SHOWN, as_list, configuration, format_network, problem
-from pytest_panic_doctor.topology.lyapunov import LEAST_DISTANCE, LEAST_RUNS, LEAST_STEPS, Lyapunov, fit_line, lyapunov
-from pytest_panic_doctor.topology.payload import PayloadError
+from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
+from pytest_panic_doctor.topology.lyapunov import LEAST_RUNS, LEAST_STEPS, Lyapunov, lyapunov
 from pytest_panic_doctor.topology.threads import one_thread
 
 TABLE = "lyapunovresult"
-TOLERANCE = 1e-6
-"""Within which two curves, or two exponents, are the same: of the value itself where that is more than 1."""
-
-LEAST_VARIANCE = 1e-9
-"""Where the logarithms of a curve vary less, how well a line fits them is rounding alone."""
 
 Place = tuple[str, str]
 """The network, as its runs spell it, and the prompt that a result is of."""
@@ -160,6 +153,8 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
     there = stored(context)
     model = str(context.subject.embedding_model)
     if to_come := context.unfinished():
+        context.examined(len(there), TABLE)
+        yield from unwanted(context, there)
         raise NotApplicable(f"the research tool computes all Lyapunov results at the end: {to_come}")
     if not there and context.retired(model):
         raise NotApplicable(f"no row of the whole file is by {model} (see embedding-model)")
@@ -186,6 +181,20 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
         elif len(ids) > 1:
             text = f"there are {len(ids):,} Lyapunov results instead of 1 for {named(place)}"
             yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids[:-1]))
+
+
+def unwanted(context: RuleContext, there: Sequence[Stored]) -> Iterator[Finding]:
+    """Find results in an unfinished experiment that no run to come can explain."""
+    by_place: dict[Place, list[str]] = {}
+    for each in there:
+        by_place.setdefault(each.place, []).append(each.id)
+    for place, ids in by_place.items():
+        if not runs_wanted(context, place):
+            text = f"there is a Lyapunov result for {named(place)}, which the experiment does not ask for"
+            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=ids)
+        elif len(ids) > 1:
+            text = f"there are {len(ids):,} Lyapunov results instead of 1 for {named(place)}"
+            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=ids)
 
 
 def rows_with(ids: Sequence[str]) -> Rows:
@@ -254,45 +263,6 @@ def to_come_anyway(context: RuleContext) -> str:
     return f"the research tool computes all Lyapunov results again at the end: {to_come}" if to_come else ""
 
 
-def read(data: object) -> tuple[Lyapunov | None, list[str]]:
-    """A result as it is stored, and where it does not read, why, as clauses that follow «it»."""
-    if not isinstance(data, bytes):
-        return None, ["is NULL" if data is None else "is not a blob"]
-    try:
-        return decode_lyapunov(data), []
-    except PayloadError as error:
-        return None, [str(error)]
-
-
-def defects(data: object) -> list[str]:
-    """What is wrong with a stored result by itself, as clauses that follow «it»."""
-    result, wrong = read(data)
-    return wrong or (wrong_numbers(result) if result else [])
-
-
-def wrong_numbers(result: Lyapunov) -> list[str]:
-    """What is wrong with a result that reads, as clauses that follow «it»."""
-    curve, fit = result.divergence_curve, result.r_squared
-    found = []
-    if not (np.isfinite(curve).all() and (curve >= 0).all()):
-        found.append("has a curve with a distance that is negative or not finite")
-    if len(curve) != result.num_timesteps or len(curve) < LEAST_STEPS:
-        found.append(f"has a curve of {len(curve):,} steps, and num_timesteps is {result.num_timesteps:,}")
-    runs = (1 + isqrt(1 + 8 * result.num_pairs)) // 2
-    if runs < LEAST_RUNS or runs * (runs - 1) // 2 != result.num_pairs:
-        found.append(f"has {plural(result.num_pairs, 'pair')} of runs, which no number of runs makes")
-    if fit is not None and not (np.isfinite(fit) and fit <= 1 + TOLERANCE):
-        found.append(f"has an r_squared of {fit}")
-    if not found and not same(result.exponent, fit_line(np.log(np.maximum(curve, LEAST_DISTANCE)))[0]):
-        found.append(f"has an exponent of {result.exponent:.6g}, which is not the slope of its curve's logarithm")
-    return found
-
-
-def same(one: float, other: float) -> bool:
-    """Whether two numbers are the same to `TOLERANCE`; one that is not finite is never."""
-    return bool(np.isclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)) and bool(np.isfinite(one))
-
-
 @rule(
     "lyapunov-current",
     scope=Scope.EXPERIMENT_MODEL,
@@ -305,16 +275,15 @@ def same(one: float, other: float) -> bool:
 def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
     """Each result against the one that is computed anew, as the research tool defines it."""
     rows = stored(context)
-    if rows and (to_come := to_come_anyway(context)):
-        raise NotApplicable(to_come)
     groups = runs_of(context)
+    to_come = to_come_anyway(context) if rows else ""
     unknown: list[str] = []
     why: Mapping[str, str] = {}
     count = 0
     for each in rows:
         result, _ = read(each.data)
         runs = groups.get(each.place, {})
-        if result is None or not has_result(runs):
+        if result is None or not has_result(runs) or (to_come and not is_whole(context, runs)):
             continue
         count += 1
         found, blocked = computed(context, each.place, list(runs))
@@ -323,7 +292,9 @@ def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
             why = why or blocked
         elif clause := difference(result, found):
             text = f"the Lyapunov result for {named(each.place)} is stale: {clause}"
-            yield context.finding(text, table=TABLE, ids=[each.id])
+            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=[each.id])
+    if not count and to_come:
+        raise NotApplicable(to_come)
     if not count:
         raise NotApplicable("there is no Lyapunov result that reads (see lyapunov-missing, lyapunov-valid)")
     context.examined(count, TABLE)
@@ -331,6 +302,22 @@ def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
         text = f"whether {plural(len(unknown), 'Lyapunov result')} {verb(len(unknown))} current is unknown: "
         text += "; ".join(why.values())
         yield context.finding(text, table=TABLE, ids=unknown, blocked_by=why)
+
+
+def is_whole(context: RuleContext, runs: Mapping[str, int]) -> bool:
+    """Whether runs of an unfinished experiment are complete with all their embeddings by the model: no more come.
+
+    Then a result of them must be right already, though the research tool computes it again at the end.
+    """
+    wanted, _ = configuration(context, "num_runs", "max_length") or (None, None)
+    if len(runs) != wanted:
+        return False
+    lengths = context.db.execute(
+        "SELECT r.id, r.max_length, count(*), total(i.type = :kind) FROM run r JOIN invocation i ON i.run_id = r.id "
+        "WHERE r.id IN (SELECT value FROM json_each(:runs)) GROUP BY r.id",
+        {"kind": context.kind(), "runs": json.dumps(list(runs))},
+    )
+    return all(count == most and outputs == runs[run] for run, most, count, outputs in lengths)
 
 
 def computed(context: RuleContext, place: Place, runs: Sequence[str]) -> tuple[Lyapunov | None, Mapping[str, str]]:
@@ -365,32 +352,3 @@ def trajectories_of(
             raise context.space.too_large(f"the embeddings of {named(place)}", size, context.space.value)
         trajectories.append(cloud.points)
     return trajectories, {}
-
-
-def difference(stored_result: Lyapunov, found: Lyapunov) -> str:
-    """How a result differs from the one that the embeddings make, as a clause; empty where it does not."""
-    for noun, one, other in (
-        ("pairs of runs", stored_result.num_pairs, found.num_pairs),
-        ("steps", stored_result.num_timesteps, found.num_timesteps),
-    ):
-        if one != other:
-            return f"it is of {one:,} {noun}, and the embeddings are of {other:,}"
-    curve, now = stored_result.divergence_curve, found.divergence_curve
-    if len(curve) != len(now):
-        return f"its curve has {len(curve):,} steps, and the embeddings have {len(now):,}"
-    wrong = ~np.isclose(curve, now, rtol=TOLERANCE, atol=TOLERANCE)
-    if wrong.any():
-        apart = np.abs(curve - now).max()
-        return f"{int(wrong.sum()):,} of {len(now):,} distances of its curve differ, by {apart:.3g} at most"
-    if not same(stored_result.exponent, found.exponent):
-        return f"its exponent is {stored_result.exponent:.6g}, and that of the embeddings {found.exponent:.6g}"
-    return difference_of_fit(stored_result, found)
-
-
-def difference_of_fit(stored_result: Lyapunov, found: Lyapunov) -> str:
-    """The same for how well the line fits, where the logarithms vary by more than rounding."""
-    varies = float(np.log(np.maximum(found.divergence_curve, LEAST_DISTANCE)).var()) > LEAST_VARIANCE
-    one, other = stored_result.r_squared, found.r_squared
-    if not varies or other is None or (one is not None and same(one, other)):
-        return ""
-    return f"its r_squared is {'nil' if one is None else f'{one:.6g}'}, and that of the embeddings {other:.6g}"

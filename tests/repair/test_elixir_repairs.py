@@ -57,7 +57,7 @@ def again(table: str, columns: str, **values: str) -> str:
     return f"INSERT INTO {table} (id, {columns}) SELECT '{ELIXIR.new_id()}', {shown} FROM {table} WHERE {DIAGRAM}"
 
 
-STAMPS = "inserted_at, updated_at, started_at, completed_at"
+STAMPS = "updated_at, inserted_at, completed_at, started_at"
 BEHIND = (
     *WITHOUT_CLUSTERS,
     UNFINISHED,

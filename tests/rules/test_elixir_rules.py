@@ -270,12 +270,39 @@ def test_where_one_result_is_left_the_others_are_missing_in_an_old_experiment_to
 
 
 def test_in_an_unfinished_experiment_all_results_are_still_to_come(path: Path) -> None:
-    outcomes = damaged(path, *UNFINISHED, "DELETE FROM lyapunov_results WHERE rowid = 1", OF_ANOTHER.replace("1", "2"))
+    outcomes = damaged(path, *UNFINISHED, "DELETE FROM lyapunov_results")
     assert failed(outcomes) == set()
-    for rule in ("lyapunov-missing", "lyapunov-current"):
-        assert {each.status for each in outcomes[rule]} == {"skipped"}
-        assert all("mix experiment.resume" in each.note for each in outcomes[rule])
+    assert {each.status for each in outcomes["lyapunov-missing"]} == {"skipped"}
+    assert all("mix experiment.resume" in each.note for each in outcomes["lyapunov-missing"])
     assert {each.status for each in outcomes["run-lockstep"]} == {"passed"}
+
+
+SHORTER = (
+    "DELETE FROM embeddings WHERE rowid = (SELECT max(rowid) FROM embeddings WHERE embedding_model = 'Qwen3Embed')"
+)
+WRONG_THERE: dict[str, tuple[tuple[str, ...], set[str]]] = {
+    "nothing": ((), set()),
+    "a result gone": (("DELETE FROM lyapunov_results WHERE rowid = 1",), set()),
+    "that of another prompt": ((OF_ANOTHER,), {"lyapunov-current"}),
+    "of a prompt that is not asked for": (DAMAGES["lyapunov-missing"]["a result of no runs"][0], {"lyapunov-missing"}),
+    "twice": (DAMAGES["lyapunov-missing"]["a result twice"][0], {"lyapunov-missing"}),
+    "not a blob": (data("'x'"), {"lyapunov-valid"}),
+    "of embeddings that are not complete": ((SHORTER,), set()),
+}
+
+
+@pytest.mark.parametrize(("statements", "wanted"), WRONG_THERE.values(), ids=WRONG_THERE)
+def test_in_an_unfinished_experiment_a_result_that_is_there_must_be_right(
+    statements: tuple[str, ...], wanted: set[str], path: Path
+) -> None:
+    outcomes = damaged(path, *UNFINISHED, *statements)
+    lyapunov = {rule for rule in failed(outcomes) if rule.startswith("lyapunov")}
+    assert lyapunov == wanted
+    for rule in wanted:
+        assert any("not repaired: the research tool computes all Lyapunov" in text for text in said(outcomes, rule))
+    notes = [each.note for each in outcomes["lyapunov-missing"] if each.status == "skipped"]
+    assert notes
+    assert all("mix experiment.resume" in note for note in notes)
 
 
 def test_whether_a_result_is_current_is_unknown_where_a_vector_is_unusable(path: Path) -> None:
