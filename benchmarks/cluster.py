@@ -24,8 +24,7 @@ import psutil
 from build import Shape, build
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.ray.client import ClientAnswer
-from pytest_panic_doctor.compute.ray.packing import Node
+from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterSize
 from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
@@ -44,7 +43,7 @@ class Instant:
 
     address = "instant"
     busy = False
-    nodes = tuple([Node(32, 128_000_000_000, 40_000_000_000)] * 16)
+    size = ClusterSize(16, 512, 32, 128_000_000_000)
 
     def __init__(self, hold: int) -> None:
         """`hold` tasks are in flight before the first answer."""

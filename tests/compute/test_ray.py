@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty_engines import order as hostile_order
+from hypothesis import given
+from hypothesis import strategies as st
 from ray_cluster import Running, node
 
-from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterClient, ClusterUnavailableError, describe_nodes
-from pytest_panic_doctor.compute.ray.packing import memory_request
-from pytest_panic_doctor.compute.ray.task import TaskSpec
+from pytest_panic_doctor.compute.budget import GRANT_MARGIN, headroom
+from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterClient, ClusterUnavailableError
+from pytest_panic_doctor.compute.ray.task import WORKER, TaskSpec, memory_request
+from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.topology.cloud import Points, merge
 from pytest_panic_doctor.topology.engines import compute, load_engine
 
@@ -60,7 +63,7 @@ def cloud(seed: int, count: int = 80) -> Points:
 
 
 def test_the_bars_are_those_of_this_machine(link: ClusterClient) -> None:
-    assert describe_nodes(link.nodes) == "a Ray cluster of 3 nodes, 3 cores"
+    assert str(link.size) == "a Ray cluster of 3 nodes, 3 cores"
     clouds = {str(seed): cloud(seed) for seed in range(5)} | {"one": np.ones((7, 16), np.float32)}
     for key, points in clouds.items():
         link.submit(key, ordered(stored=len(points)), merge(points).points)
@@ -114,24 +117,39 @@ def test_a_task_that_was_taken_back_does_not_answer(link: ClusterClient) -> None
     assert answers(link, 2, seconds=5).keys() == {"2"}
 
 
-def test_nodes_are_seen_to_go_and_to_come(running: Running, link: ClusterClient) -> None:
-    link.submit("1", ordered("faulty_engines:hold", memory=800_000_000), hostile_order(60, 50))
+def test_a_node_that_is_lost_loses_no_task(running: Running, link: ClusterClient) -> None:
+    link.submit("1", ordered("faulty_engines:hold", memory=800_000_000), hostile_order(60, 3))
     assert not answers(link, 1, seconds=1.5)
     running.kill_last()
-    header, _ = answers(link, 1)["1"]
-    assert (header["kind"], header["text"]) in (("lost", "its node died"), ("lost", "its Ray worker died"))
     wait_for(link, "a Ray cluster of 2 nodes, 2 cores")
     running.add(node(1, 1000))
     wait_for(link, "a Ray cluster of 3 nodes, 3 cores")
-    link.submit("2", ordered(memory=800_000_000), cloud(1))
-    assert answers(link, 1)["2"][0]["kind"] == "done"
+    assert answers(link, 1)["1"][0]["kind"] == "done"
+
+
+def test_a_task_that_raises_says_what_to_install(link: ClusterClient) -> None:
+    spec = ordered()
+    link._driver.send({"kind": "submit", "key": "1", "spec": {**spec.as_plain(), "unknown": 1}}, cloud(1))
+    header, _ = answers(link, 1)["1"]
+    failure = ComputationFailed.from_plain(header)
+    assert (failure.kind, failure.advice) == (
+        "died",
+        "install the same pytest-panic-doctor, with its engine, on every node of the cluster",
+    )
+    assert re.match(r"the diagram of 3 points: its task ended with «TypeError: .*'unknown'", failure.reason)
+
+
+@given(st.integers(40_000_000, 64 * 10**9))
+def test_what_is_asked_for_leaves_the_child_its_estimate(child: int) -> None:
+    memory = memory_request(child)
+    assert memory - headroom(memory) >= child + WORKER + GRANT_MARGIN
 
 
 def wait_for(link: ClusterClient, said: str) -> None:
     deadline = time.monotonic() + 20
-    while describe_nodes(link.nodes) != said and time.monotonic() < deadline:
+    while str(link.size) != said and time.monotonic() < deadline:
         link.receive(0.1)
-    assert describe_nodes(link.nodes) == said
+    assert str(link.size) == said
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "head", ":"])

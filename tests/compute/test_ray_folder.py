@@ -52,7 +52,7 @@ def test_a_local_ray_begins_below_a_long_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TMPDIR", str(scratch))
     joined = ClusterClient(LOCAL_ADDRESS, 10**9, scratch)
     folder = joined._folder
-    assert joined.nodes
+    assert joined.size.nodes == 1
     joined.close()
     assert not folder.parent.exists()
     assert not list(scratch.iterdir())

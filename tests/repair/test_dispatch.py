@@ -17,15 +17,14 @@ from databases import ENGINE, Built, build, npz, uid
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import ChildDied
-from pytest_panic_doctor.compute.ray.client import ClientAnswer
-from pytest_panic_doctor.compute.ray.packing import FEWEST_WAITING, Node
+from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterSize
 from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair import recompute
-from pytest_panic_doctor.repair.cluster.dispatcher import RETRIES, Dispatcher
+from pytest_panic_doctor.repair.cluster.dispatcher import FEWEST_WAITING, Dispatcher
 from pytest_panic_doctor.repair.cluster.job import EXACT, INVALID, MISSING, STALE, ComputeOptions
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests, from_dict, to_dict
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
@@ -38,7 +37,7 @@ from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.payload import META, decode, encode
 
 RUNS = 10
-NODE = Node(2, 4_000_000_000, 80_000_000)
+NODE = ClusterSize(1, 2, 2, 4_000_000_000)
 
 
 class Scripted:
@@ -48,7 +47,7 @@ class Scripted:
     busy = False
 
     def __init__(self) -> None:
-        self.nodes: tuple[Node, ...] = (NODE,)
+        self.size = NODE
         self.orders: list[TaskSpec] = []
         self.open: dict[str, tuple[TaskSpec, Points]] = {}
         self.script: deque[dict[str, object]] = deque()
@@ -173,7 +172,7 @@ def test_no_more_is_in_flight_than_the_cluster_takes_and_no_point_is_kept(repair
     time.sleep(0.2)
     assert repair_run.link.most == NODE.cores + FEWEST_WAITING
     assert repair_run.dispatcher.status() == ["4 in flight on 1 node, 2 cores"]
-    repair_run.link.nodes = (NODE, NODE, NODE)
+    repair_run.link.size = ClusterSize(3, 6, 2, 4_000_000_000)
     until(lambda: len(repair_run.link.open) == 6 + FEWEST_WAITING)
     for submitted_task in list(repair_run.dispatcher.submitted.values()):
         assert not any(
@@ -195,19 +194,48 @@ def test_an_order_goes_before_what_is_known_ahead(repair_run: RepairSetup) -> No
     assert repair_run.link.orders[4].label.startswith(repair_run.built.run(RUNS - 1))
 
 
-def test_what_is_lost_is_computed_again_three_times(repair_run: RepairSetup) -> None:
-    repair_run.link.script.extend([{"kind": "lost", "text": "its node died"}] * RETRIES)
-    assert "computed from 6 points" in repair_run.order(0).sentence
-    repair_run.link.script.extend([{"kind": "lost", "text": "its node died"}] * (RETRIES + 1))
-    with pytest.raises(ComputationFailed) as caught:
-        repair_run.order(1)
-    assert str(caught.value) == (
-        "the diagram of 6 points was lost 4 times: its node died; check the cluster, then run again"
-    )
-    sent = len(repair_run.link.orders)
-    with pytest.raises(ComputationFailed, match="was lost 4 times"):
-        repair_run.order(1)
-    assert len(repair_run.link.orders) == sent == 2 * (RETRIES + 1)
+LOST = {
+    "kind": "failed",
+    "why": "died",
+    "happened": "the diagram of 6 points was lost 4 times: its node died",
+    "advice": "check the cluster, then run again",
+    "seconds": 0.0,
+    "peak": 0,
+}
+
+
+def test_what_ray_lost_is_said_and_not_sent_again_for_the_same_cloud(repair_run: RepairSetup) -> None:
+    repair_run.link.script.append(LOST)
+    for _ in range(2):
+        with pytest.raises(ComputationFailed) as caught:
+            repair_run.order(1)
+        assert str(caught.value) == f"{LOST['happened']}; {LOST['advice']}"
+    assert len(repair_run.link.orders) == 1
+
+
+@pytest.mark.parametrize(("cores", "count"), [(1, 3), (16, 20), (512, 640)])
+def test_the_number_in_flight_follows_the_cores(tmp_path: Path, cores: int, count: int) -> None:
+    dispatcher = RepairSetup(tmp_path).dispatcher
+    dispatcher.client.size = ClusterSize(1, cores, cores, 10**9)
+    dispatcher._plan(MISSING, [Subject()])
+    submitted: dict[str, object] = {str(number): None for number in range(count - 1)}
+    dispatcher.submitted = submitted  # type: ignore[assignment]
+    assert not dispatcher._idle()
+    submitted["one more"] = None
+    assert dispatcher._idle()
+
+
+def test_threads_are_for_the_end_when_cores_are_idle(tmp_path: Path) -> None:
+    repair_run = RepairSetup(tmp_path)
+    repair_run.link.size = ClusterSize(2, 6, 4, 4_000_000_000)
+    repair_run.dispatcher.start()
+    repair_run.order(0)
+    assert repair_run.link.orders[0].threads == 4
+    repair_run.dispatcher.prefetch(subjects(repair_run, but=0), {})
+    until(lambda: repair_run.written() == RUNS)
+    repair_run.dispatcher.close()
+    assert [order.threads for order in repair_run.link.orders][1:5] == [1, 1, 1, 1]
+    assert repair_run.link.orders[-1].threads == 4
 
 
 OUTGREW = {
@@ -226,8 +254,8 @@ def test_what_outgrows_its_task_gets_twice_as_much_up_to_the_largest_node(repair
         repair_run.order(0)
     asked = [order.memory for order in repair_run.link.orders]
     assert asked == sorted(set(asked))
-    assert asked[-1] == NODE.memory
-    assert all(after in (2 * before, NODE.memory) for before, after in pairwise(asked))
+    assert asked[-1] == NODE.largest_memory
+    assert all(after in (2 * before, NODE.largest_memory) for before, after in pairwise(asked))
     assert str(caught.value) == (
         "the diagram of 6 points reached 3.9 GB, its limit, after 5 s in H0 to H2; "
         "the largest node of the cluster has 4.0 GB for tasks: add one that has more"
@@ -242,14 +270,6 @@ def test_the_memory_that_was_given_is_the_most(tmp_path: Path) -> None:
         repair_run.order(0)
     repair_run.dispatcher.close()
     assert repair_run.link.orders[-1].memory == 500_000_000
-
-
-def test_a_task_that_broke_says_what_to_install(repair_run: RepairSetup) -> None:
-    repair_run.link.script.append(
-        {"kind": "broken", "text": "ModuleNotFoundError: No module named 'pytest_panic_doctor'"}
-    )
-    with pytest.raises(ComputationFailed, match=r"No module named .*; install the same pytest-panic-doctor, with its"):
-        repair_run.order(0)
 
 
 def test_embeddings_that_change_meanwhile_are_seen(repair_run: RepairSetup) -> None:
@@ -269,10 +289,11 @@ def test_what_no_node_can_run_any_more_is_asked_for_anew(repair_run: RepairSetup
     repair_run.link.hold = True
     repair_run.dispatcher.prefetch([subject(repair_run.built, 0)], {})
     until(lambda: len(repair_run.link.open) == 1)
+    (first,) = repair_run.link.open
     small = repair_run.link.orders[0].memory - 1
-    repair_run.link.nodes = (Node(1, small, 80_000_000),)
+    repair_run.link.size = ClusterSize(1, 1, 1, small)
     until(lambda: len(repair_run.link.orders) == 2)
-    assert repair_run.link.cancelled == ["1"]
+    assert repair_run.link.cancelled == [first]
     assert (repair_run.link.orders[1].memory, repair_run.link.orders[1].threads) == (small, 1)
 
 
@@ -281,7 +302,7 @@ def test_a_cluster_without_nodes_is_given_up(repair_run: RepairSetup, monkeypatc
     repair_run.link.hold = True
     repair_run.dispatcher.prefetch(subjects(repair_run), {})
     until(lambda: len(repair_run.link.open) == 4)
-    repair_run.link.nodes = ()
+    repair_run.link.size = ClusterSize()
     with pytest.raises(RepairFailed, match=r"^the Ray cluster at head:6379 has no node left to compute on; add some"):
         repair_run.order(0)
 

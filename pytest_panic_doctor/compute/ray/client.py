@@ -8,8 +8,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute.memory import tree_resident
 from pytest_panic_doctor.compute.process import ChildDied, PipedProcess, defer_sigint
-from pytest_panic_doctor.compute.ray.packing import Node, total_cores
 from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.topology.cloud import Points
 
 DRIVER = "pytest_panic_doctor.compute.ray.driver"
@@ -47,7 +48,28 @@ RAY_OVERHEAD = 600_000_000
 """Bytes of a local Ray's own processes; 540 MB were measured."""
 
 ClientAnswer = tuple[dict[str, object], list[NDArray[np.float32]]]
-"""Header of the kind done, failed, lost or broken, with the key of its task; and the bars."""
+"""Header of the kind done or failed, with the key of its task; and the bars."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSize:
+    """Resources of a cluster.
+
+    Attributes:
+        nodes: Number of nodes with at least one core.
+        cores: Cores of all nodes.
+        largest_cores: Cores of the node that has most.
+        largest_memory: Bytes for tasks of the node that has most.
+    """
+
+    nodes: int = 0
+    cores: int = 0
+    largest_cores: int = 0
+    largest_memory: int = 0
+
+    def __str__(self) -> str:
+        """`a Ray cluster of 3 nodes, 6 cores`."""
+        return f"a Ray cluster of {plural(self.nodes, 'node')}, {plural(self.cores, 'core')}"
 
 
 class ClusterUnavailableError(DoctorError):
@@ -70,7 +92,7 @@ class ClusterClient:
             ClusterUnavailableError: There is no cluster.
         """
         self.address = address
-        self.nodes: tuple[Node, ...] = ()
+        self.size = ClusterSize()
         check_reachable(address)
         room = memory - RAY_OVERHEAD - tree_resident(os.getpid())
         self._folder = folder_for_ray(scratch) if address == LOCAL_ADDRESS else scratch / "ray"
@@ -96,7 +118,7 @@ class ClusterClient:
                 continue
             header = frame[0]
             if header["kind"] == "nodes":
-                self._update_nodes(header)
+                self.size = ClusterSize(**header["size"])  # type: ignore[arg-type]
             elif header["kind"] == "ready":
                 return
             else:
@@ -134,14 +156,9 @@ class ClusterClient:
             return None
         header, arrays = frame
         if header["kind"] == "nodes":
-            self._update_nodes(header)
+            self.size = ClusterSize(**header["size"])  # type: ignore[arg-type]
             return None
         return header, [np.array(each, np.float32) for each in arrays]
-
-    def _update_nodes(self, header: dict[str, object]) -> None:
-        nodes = header["nodes"]
-        assert isinstance(nodes, list)
-        self.nodes = tuple(Node(int(cpus), int(memory), int(store)) for cpus, memory, store in nodes if cpus >= 1)
 
     def close(self) -> None:
         """End the driver and its tasks, and all processes of a local Ray."""
@@ -205,9 +222,3 @@ def check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ClusterUnavailableError(f"{describe_address(address)} cannot be reached ({why}): {REMEDY}") from error
-
-
-def describe_nodes(nodes: Sequence[Node]) -> str:
-    """`a Ray cluster of 3 nodes, 6 cores`."""
-    count, total = len(nodes), total_cores(nodes)
-    return f"a Ray cluster of {count:,} node{'s' * (count != 1)}, {total:,} core{'s' * (total != 1)}"

@@ -26,9 +26,14 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.compute.child import take_over_stdio
 from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
 from pytest_panic_doctor.compute.ray import task
+from pytest_panic_doctor.compute.ray.task import failure_header
+from pytest_panic_doctor.compute.runner import ComputationFailed, describe_diagram
 
 RESULT_POLL = 0.05
 """Seconds between two checks for results."""
+
+RETRIES = 3
+"""How often Ray runs a task again after its node or its worker was lost; Ray's own limit is none if memory is short."""
 
 NODE_POLL = 1.0
 """Seconds between two checks of the nodes."""
@@ -69,8 +74,9 @@ class Driver:
         """Set the stream to the pytest side, and the queue of frames from it."""
         self.sink = sink
         self.frames = frames
-        self.submitted: dict[ray.ObjectRef, str] = {}
-        self.nodes: list[list[float]] = []
+        self.submitted: dict[ray.ObjectRef, tuple[str, str]] = {}
+        """By reference: the key of a task, and its diagram in words."""
+        self.size: dict[str, int] = {}
         self.polled = 0.0
 
     def connect(self, address: str, memory: int, folder: str) -> None:
@@ -81,7 +87,7 @@ class Driver:
             memory: Bytes of a local cluster.
             folder: Folder of a local cluster.
         """
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(RETRIES)}
         options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
             options |= {
@@ -117,22 +123,22 @@ class Driver:
         """Submit or cancel a task."""
         key = str(header["key"])
         if header["kind"] == "cancel":
-            for ref in [ref for ref, each in self.submitted.items() if each == key]:
+            for ref in [ref for ref, (each, _) in self.submitted.items() if each == key]:
                 del self.submitted[ref]
                 ray.cancel(ref, force=True)
             return
         spec = header["spec"]
         assert isinstance(spec, dict)
-        # No retries by Ray: the pytest side counts and reports losses.
+        diagram = describe_diagram(spec["stored"])
         options = self.compute.options(
-            num_cpus=spec["threads"], memory=spec["memory"], max_retries=0, name=f"diagram {spec['label']}"
+            num_cpus=spec["threads"], memory=spec["memory"], max_retries=RETRIES, name=f"diagram {spec['label']}"
         )
         try:
             ref = options.remote(spec, ray.put(arrays[0]), sys.path)
         except ray.exceptions.RayError as error:
-            self.send({"kind": "lost", "key": key, "text": describe_loss(error)})
+            self.send({**failure_header(loss_failure(diagram, error)), "key": key})
         else:
-            self.submitted[ref] = key
+            self.submitted[ref] = key, diagram
 
     def poll_results(self) -> None:
         """Send all results that have arrived."""
@@ -140,30 +146,32 @@ class Driver:
             return
         finished, _ = ray.wait(list(self.submitted), num_returns=len(self.submitted), timeout=RESULT_POLL)
         for ref in finished:
-            self.send_result(ref, self.submitted.pop(ref))
+            self.send_result(ref, *self.submitted.pop(ref))
 
-    def send_result(self, ref: ray.ObjectRef, key: str) -> None:
+    def send_result(self, ref: ray.ObjectRef, key: str, diagram: str) -> None:
         """Send one result, or the reason for its failure."""
         try:
             header, bars = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
-            self.send({"kind": "broken", "key": key, "text": last_line(error)})
+            header, bars = failure_header(broken_failure(diagram, error)), []
         except ray.exceptions.RayError as error:
-            self.send({"kind": "lost", "key": key, "text": describe_loss(error)})
-        else:
-            self.send({**header, "key": key}, bars)
+            header, bars = failure_header(loss_failure(diagram, error)), []
+        self.send({**header, "key": key}, bars)
 
     def poll_nodes(self) -> None:
-        """Send the list of nodes if it has changed."""
+        """Send the size of the cluster if it has changed."""
         self.polled = time.monotonic()
-        nodes = [
-            [each["Resources"].get(name, 0) for name in ("CPU", "memory", "object_store_memory")]
-            for each in ray.nodes()
-            if each["Alive"]
-        ]
-        if nodes != self.nodes:
-            self.nodes = nodes
-            self.send({"kind": "nodes", "nodes": nodes})
+        alive = [each["Resources"] for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU", 0) >= 1]
+        cores = [int(each["CPU"]) for each in alive]
+        size = {
+            "nodes": len(alive),
+            "cores": sum(cores),
+            "largest_cores": max(cores, default=0),
+            "largest_memory": max((int(each.get("memory", 0)) for each in alive), default=0),
+        }
+        if size != self.size:
+            self.size = size
+            self.send({"kind": "nodes", "size": size})
 
     def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.generic]] = ()) -> None:
         """Send one frame."""
@@ -174,28 +182,24 @@ class Driver:
 
 LOSSES = {
     "NodeDiedError": "its node died",
-    "LocalRayletDiedError": "its node died",
     "WorkerCrashedError": "its Ray worker died",
     "OutOfMemoryError": "its node ran out of memory",
-    "ObjectLostError": "its cloud was lost with a node",
-    "OwnerDiedError": "its cloud was lost with a node",
-    "ObjectFetchTimedOutError": "its cloud did not reach the node",
-    "ObjectStoreFullError": "the object store had no room for its cloud",
-    "OutOfDiskError": "the object store had no room for its cloud",
-    "TaskCancelledError": "it was cancelled by somebody else",
-    "TaskUnschedulableError": "no node could take it",
 }
+"""Errors after which Ray has retried a task, as clauses."""
 
 
-def describe_loss(error: BaseException) -> str:
-    """How a task was lost, as a clause, by the class of the error or the nearest base class in `LOSSES`."""
-    names = [each.__name__ for each in type(error).__mro__]
-    return next((LOSSES[name] for name in names if name in LOSSES), f"Ray reports {names[0]}")
+def loss_failure(diagram: str, error: BaseException) -> ComputationFailed:
+    """Failure of a task that Ray could not run to its end."""
+    name = type(error).__name__
+    how = f"{RETRIES + 1} times: {LOSSES[name]}" if name in LOSSES else f"on the cluster: Ray reports {name}"
+    return ComputationFailed(f"{diagram} was lost {how}", "died", advice="check the cluster, then run again")
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of a task's error, which names it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+def broken_failure(diagram: str, error: BaseException) -> ComputationFailed:
+    """Failure of a task that raised an exception; the last line of its message names it."""
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    advice = "install the same pytest-panic-doctor, with its engine, on every node of the cluster"
+    return ComputationFailed(f"{diagram}: its task ended with «{last}»", "died", advice=advice)
 
 
 def run_driver(config: str) -> None:

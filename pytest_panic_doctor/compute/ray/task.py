@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.compute.budget import Budget
+from pytest_panic_doctor.compute.budget import GRANT_MARGIN, MOST_HEADROOM, Budget
 from pytest_panic_doctor.compute.runner import ComputationFailed, DiagramRunner, Task
 from pytest_panic_doctor.topology.cloud import Points
+
+WORKER = 130_000_000
+"""Bytes of a Ray worker with the watching process, without the child; measured: 92 MB idle, 112 MB busy."""
 
 TaskAnswer = tuple[dict[str, object], list[NDArray[np.float32]]]
 """Header, and the bars of each homology dimension."""
@@ -49,6 +52,11 @@ class TaskSpec:
     def as_plain(self) -> dict[str, object]:
         """Plain values, to send to the cluster."""
         return asdict(self)
+
+
+def memory_request(child: int) -> int:
+    """Bytes that a task requests so that its child can grow to `child` bytes."""
+    return int((child + WORKER + 2 * GRANT_MARGIN) / (1 - MOST_HEADROOM))
 
 
 def run_task(plain: dict[str, object], points: Points, folders: Sequence[str]) -> TaskAnswer:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from pytest_panic_doctor.compute.ray.client import ClusterClient, describe_nodes
-from pytest_panic_doctor.compute.ray.packing import total_cores
+from pytest_panic_doctor.compute.ray.client import ClusterClient
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examination import Examination
@@ -37,11 +36,7 @@ class ClusterRepair:
         assert settings.ray is not None
         self.examination = examination
         self.client = ClusterClient(settings.ray, repair_run.memory, repair_run.scratch, repair_run.is_active)
-        examination.cluster, examination.cores = (
-            describe_nodes(self.client.nodes),
-            max(1, total_cores(self.client.nodes)),
-        )
-
+        examination.cluster, examination.cores = str(self.client.size), max(1, self.client.size.cores)
         self.dispatcher = Dispatcher(
             self.client,
             Database(settings.database, shared=True),

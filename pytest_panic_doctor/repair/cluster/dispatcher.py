@@ -2,41 +2,32 @@
 
 One thread of the controller does this for all workers. The missing diagrams are known from the start, so the thread
 does not wait for the items: it keeps the cluster busy, and an item finds its diagram in the database, or requests it
-and waits. A cloud is loaded only if the cluster has room, and is freed as soon as it is sent, so that memory does not
-grow with the number of submitted tasks.
+and waits. Ray decides where and when a task runs, and retries those that are lost. A cloud is loaded only if few tasks
+wait on the cluster, and is freed as soon as it is sent, so that memory does not grow with the number of diagrams.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 import queue
 import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import ChildDied
-from pytest_panic_doctor.compute.ray import packing
 from pytest_panic_doctor.compute.ray.client import LOCAL_ADDRESS, ClientAnswer, ClusterClient, describe_address
-from pytest_panic_doctor.compute.ray.packing import ResourceRequest
-from pytest_panic_doctor.compute.ray.task import TaskSpec
+from pytest_panic_doctor.compute.ray.task import TaskSpec, memory_request
 from pytest_panic_doctor.compute.runner import ComputationFailed, Computed, more_memory
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.formatting import format_size
+from pytest_panic_doctor.formatting import format_size, plural
 from pytest_panic_doctor.repair import recompute
-from pytest_panic_doctor.repair.cluster.job import (
-    EXACT,
-    MISSING,
-    ComputeOptions,
-    Job,
-    Pair,
-    SubmittedTask,
-    failing_rule,
-)
+from pytest_panic_doctor.repair.cluster.job import EXACT, MISSING, ComputeOptions, Job, SubmittedTask, failing_rule
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequest, DiagramRequests
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
@@ -49,8 +40,11 @@ from pytest_panic_doctor.topology.threads import one_thread
 POLL = 0.05
 """Seconds between two checks for requests, and for which a result is waited for."""
 
-RETRIES = 3
-"""How often a diagram is computed again after its node or its worker was lost."""
+FEWEST_WAITING = 2
+"""Tasks kept waiting on the cluster, so that no node is idle while the next cloud loads; at least 1 per 4 cores."""
+
+REQUESTED, PLANNED = 0, 1
+"""Priorities: diagrams that an item waits for, and others."""
 
 NO_NODES_TIMEOUT = 60.0
 """Seconds without any node after which the submitted tasks fail."""
@@ -85,16 +79,14 @@ class Dispatcher:
         self.client, self.database, self.writer, self.requests, self.budget = link, database, writer, requests, budget
         self.target_of, self.compute_options, self.is_active = place, manner, wanted
         self.submitted: dict[str, SubmittedTask] = {}
-        self._jobs: dict[Pair, Job] = {}
-        self._urgent: deque[Job] = deque()
-        self._planned: deque[tuple[str, Subject]] = deque()
+        self._jobs: dict[Subject, Job] = {}
+        self._waiting: list[tuple[int, int, Job]] = []
         self._scans: Mapping[str, Sequence[Subject]] = {}
-        self._scanned: set[str] = set()
-        self._blocked: dict[tuple[str | None, str | None], list[tuple[str, Subject]]] = {}
-        self._failed: dict[Pair, tuple[str, ComputationFailed | RepairError]] = {}
-        self._done: set[tuple[str, Pair]] = set()
+        self._blocked: dict[tuple[str | None, str | None], list[Job]] = {}
+        self._failed: dict[Subject, tuple[str, ComputationFailed | RepairError]] = {}
+        self._done: set[tuple[str, Subject]] = set()
         self._count = 0
-        self._nodes = link.nodes
+        self._size = link.size
         self._no_nodes_since = 0.0
         self._inbox: queue.SimpleQueue[tuple[Sequence[Subject], Mapping[str, Sequence[Subject]]]] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -122,11 +114,9 @@ class Dispatcher:
 
     def status(self) -> list[str]:
         """Return `12 in flight on 3 nodes, 6 cores` for the progress display, nothing if no task is submitted."""
-        count, nodes = len(self.submitted), self.client.nodes
-        if not count:
-            return []
-        noun = "node" if len(nodes) == 1 else "nodes"
-        return [f"{count:,} in flight on {len(nodes):,} {noun}, {packing.total_cores(nodes):,} cores"]
+        size = self.client.size
+        place = f"{plural(size.nodes, 'node')}, {plural(size.cores, 'core')}"
+        return [f"{len(self.submitted):,} in flight on {place}"] if self.submitted else []
 
     def _run(self) -> None:
         try:
@@ -149,50 +139,51 @@ class Dispatcher:
     def _step(self) -> None:
         while not self._inbox.empty():
             missing, self._scans = self._inbox.get()
-            self._planned.extend((MISSING, subject) for subject in missing)
+            self._plan(MISSING, missing)
         for request in self.requests.pending():
             self._on_request(request)
         if answer := self.client.receive(POLL if self._idle() else 0):
             self._on_result(answer)
         self._track_nodes()
-        if not self._idle() and (job := self._next_job()):
-            self._launch(job)
+        if not self._idle():
+            priority, _, job = heapq.heappop(self._waiting)
+            if priority == REQUESTED or self._is_new(job):
+                self._jobs[job.subject] = job
+                self._launch(job)
 
     def _idle(self) -> bool:
-        """Return whether to block: there is no submitted result, no request and no free capacity."""
-        if self.client.busy or not (self._urgent or self._planned):
-            return True
-        return not packing.has_room(
-            [submitted_task.resources for submitted_task in self.submitted.values()], self.client.nodes
-        )
+        """Return whether to block: there is nothing to submit, or enough tasks wait on the cluster."""
+        cores = self.client.size.cores
+        most = cores + max(FEWEST_WAITING, math.ceil(cores / 4)) if cores else 0
+        return self.client.busy or not self._waiting or len(self.submitted) >= most
+
+    def _plan(self, rule: str, subjects: Iterable[Subject]) -> None:
+        for subject in subjects:
+            self._enqueue(PLANNED, Job(rule, subject))
+
+    def _enqueue(self, priority: int, job: Job) -> None:
+        self._count += 1
+        heapq.heappush(self._waiting, (priority, self._count, job))
+
+    def _is_new(self, job: Job) -> bool:
+        subject = job.subject
+        return not (subject in self._jobs or subject in self._failed or (job.rule, subject) in self._done)
 
     def _on_request(self, request: DiagramRequest) -> None:
-        job = Job(request.rule, request.subject)
-        if job.pair in self._jobs:
-            self._jobs[job.pair].requests.append(request.key)
+        if job := self._jobs.get(request.subject):
+            job.requests.append(request.key)
             return
-        job.requests.append(request.key)
-        self._jobs[job.pair] = job
-        self._urgent.append(job)
-        if request.rule in self._scans and request.rule not in self._scanned:
-            self._scanned.add(request.rule)
-            self._planned.extend((request.rule, subject) for subject in self._scans[request.rule])
-
-    def _next_job(self) -> Job | None:
-        if self._urgent:
-            return self._urgent.popleft()
-        rule, subject = self._planned.popleft()
-        job = Job(rule, subject)
-        if job.pair in self._jobs or job.pair in self._failed or (rule, job.pair) in self._done:
-            return None
-        self._jobs[job.pair] = job
-        return job
+        self._jobs[request.subject] = job = Job(request.rule, request.subject, [request.key])
+        self._enqueue(REQUESTED, job)
+        if request.rule in self._scans:
+            self._plan(request.rule, self._scans[request.rule])
+            self._scans = {rule: each for rule, each in self._scans.items() if rule != request.rule}
 
     def _launch(self, job: Job) -> None:
         try:
             seen = self.database.read(lambda db: recompute.snapshot(db, self.target_of(db, job.subject)))
             if not job.requests and seen.cloud.complete and failing_rule(seen) != job.rule:
-                del self._jobs[job.pair]
+                del self._jobs[job.subject]
                 return
             exact = job.rule == EXACT
             if seen.healthy and not exact:
@@ -219,61 +210,48 @@ class Dispatcher:
         if job.requests:
             self._finish(job, blocked)
             return
-        del self._jobs[job.pair]
-        aside = self._blocked.setdefault((job.subject.experiment, job.subject.embedding_model), [])
-        aside.append((job.rule, job.subject))
+        del self._jobs[job.subject]
+        self._blocked.setdefault((job.subject.experiment, job.subject.embedding_model), []).append(job)
 
     def _submit(self, job: Job, seen: DiagramSnapshot) -> None:
         before = seen.before
-        fingerprint, failure = self._failed.get(job.pair, ("", None))
+        fingerprint, failure = self._failed.get(job.subject, ("", None))
         if failure and fingerprint == before.fingerprint:
             self._finish(job, failure)
             return
         if job.requests:
-            # The embeddings of this one are whole: if others of its kind were set aside, they may be by now.
-            self._planned.extend(self._blocked.pop((job.subject.experiment, job.subject.embedding_model), ()))
+            # The embeddings of this one are complete: if others of its kind were set aside, they may be by now.
+            for blocked in self._blocked.pop((job.subject.experiment, job.subject.embedding_model), ()):
+                self._enqueue(PLANNED, blocked)
         with one_thread():
             merged = merge(seen.cloud.points)
-        distinct = len(merged.points)
-        engine = would_compute(self.compute_options.engine, self.compute_options.max_dim)
-        need = estimate.memory(distinct, engine, merged.points.nbytes)
-        memory = max(job.memory, packing.memory_request(need))
-        left = len(self.submitted) + len(self._urgent) + len(self._planned) + 1
-        ask = ResourceRequest(
-            packing.threads_for(self.client.nodes, left), min(memory, self._memory_limit()), merged.points.nbytes
-        )
-        order = TaskSpec(
-            f"{before.target.run} {before.target.model}",
-            before.points,
-            self.compute_options.max_dim,
-            self.compute_options.engine,
-            ask.cores,
-            ask.memory,
-            self.compute_options.timeout,
-        )
+        options, size = self.compute_options, self.client.size
+        engine = would_compute(options.engine, options.max_dim)
+        need = memory_request(estimate.memory(len(merged.points), engine, merged.points.nbytes))
+        memory = min(max(job.memory, need), self._memory_limit())
+        # One thread for each task, while enough diagrams are left to keep every core busy.
+        left = len(self.submitted) + len(self._waiting) + 1
+        threads = max(1, min(size.largest_cores, size.cores // left))
+        label = f"{before.target.run} {before.target.model}"
+        spec = TaskSpec(label, before.points, options.max_dim, options.engine, threads, memory, options.timeout)
         self._count += 1
         key = str(self._count)
-        self.submitted[key] = SubmittedTask(job, before, distinct, merged.tolerance, ask, datetime.now())
-        self.client.submit(key, order, merged.points)
+        self.submitted[key] = SubmittedTask(
+            job, before, len(merged.points), merged.tolerance, threads, memory, datetime.now()
+        )
+        self.client.submit(key, spec, merged.points)
 
     def _memory_limit(self) -> int:
         """Return the bytes that one task can be given."""
-        return min(packing.largest_memory(self.client.nodes), self.compute_options.most_memory or 1 << 62)
+        return min(self.client.size.largest_memory, self.compute_options.most_memory or 1 << 62)
 
     def _on_result(self, answer: ClientAnswer) -> None:
         header, bars = answer
         submitted_task = self.submitted.pop(str(header["key"]), None)
         if submitted_task is None:
             return
-        kind = header["kind"]
-        if kind == "done":
+        if header["kind"] == "done":
             self._write(submitted_task, header, Diagram(tuple(bars)))
-        elif kind == "lost":
-            self._on_task_lost(submitted_task, str(header["text"]))
-        elif kind == "broken":
-            happened = f"{submitted_task.description}: its task ended with «{header['text']}»"
-            advice = "install the same pytest-panic-doctor, with its engine, on every node of the cluster"
-            self._finish(submitted_task.job, ComputationFailed(happened, "died", advice=advice), submitted_task.before)
         elif header["why"] == "memory":
             self._on_out_of_memory(submitted_task, ComputationFailed.from_plain(header))
         else:
@@ -330,25 +308,13 @@ class Dispatcher:
         if job.changes == recompute.TRIES:
             self._finish(job, RepairFailed(recompute.EMBEDDINGS_KEEP_CHANGING), before)
         else:
-            self._urgent.append(job)
-
-    def _on_task_lost(self, submitted_task: SubmittedTask, how: str) -> None:
-        job = submitted_task.job
-        job.lost.append(how)
-        if len(job.lost) <= RETRIES:
-            self._urgent.append(job)
-            return
-        times = f"{len(job.lost):,} times: {'; '.join(dict.fromkeys(job.lost))}"
-        failure = ComputationFailed(
-            f"{submitted_task.description} was lost {times}", "died", advice="check the cluster, then run again"
-        )
-        self._finish(job, failure, submitted_task.before)
+            self._enqueue(REQUESTED, job)
 
     def _on_out_of_memory(self, submitted_task: SubmittedTask, failure: ComputationFailed) -> None:
         most = self._memory_limit()
-        if submitted_task.resources.memory < most:
-            submitted_task.job.memory = min(most, 2 * submitted_task.resources.memory)
-            self._urgent.append(submitted_task.job)
+        if submitted_task.memory < most:
+            submitted_task.job.memory = min(most, 2 * submitted_task.memory)
+            self._enqueue(REQUESTED, submitted_task.job)
             return
         advice = f"the largest node of the cluster has {format_size(most)} for tasks: add one that has more"
         if self.compute_options.most_memory == most or self.client.address == LOCAL_ADDRESS:
@@ -361,36 +327,39 @@ class Dispatcher:
     ) -> None:
         for key in job.requests:
             self.requests.respond(key, answer)
-        del self._jobs[job.pair]
+        del self._jobs[job.subject]
         if isinstance(answer, RepairSummary):
-            self._done.add((job.rule, job.pair))
+            self._done.add((job.rule, job.subject))
         elif before:
-            self._failed[job.pair] = (before.fingerprint, answer)
+            self._failed[job.subject] = (before.fingerprint, answer)
 
     def _track_nodes(self) -> None:
         """Note the nodes that came and went; a task that fits on no node any more is submitted again."""
-        if self.client.nodes:
+        size = self.client.size
+        if size.nodes:
             self._no_nodes_since = 0.0
         elif not self._no_nodes_since:
             self._no_nodes_since = time.monotonic()
         elif time.monotonic() - self._no_nodes_since > NO_NODES_TIMEOUT:
             self._give_up()
-        if self.client.nodes == self._nodes:
+        if size == self._size:
             return
-        self._nodes = self.client.nodes
-        for key, submitted_task in list(self.submitted.items()):
-            if self._nodes and not packing.fits(submitted_task.resources, self._nodes):
-                self.client.cancel(key)
-                del self.submitted[key]
-                self._urgent.append(submitted_task.job)
+        self._size = size
+        for key, task in list(self.submitted.items()):
+            if size.nodes and (task.memory > size.largest_memory or task.threads > size.largest_cores):
+                self._withdraw(key)
+
+    def _withdraw(self, key: str) -> None:
+        self.client.cancel(key)
+        self._enqueue(REQUESTED, self.submitted.pop(key).job)
 
     def _give_up(self) -> None:
         failure = RepairFailed(
             f"{describe_address(self.client.address)} has no node left to compute on; add some, then run again"
         )
-        for key, submitted_task in list(self.submitted.items()):
-            self.client.cancel(key)
-            self._urgent.append(submitted_task.job)
-        self.submitted.clear()
-        while self._urgent:
-            self._finish(self._urgent.popleft(), failure)
+        for key in list(self.submitted):
+            self._withdraw(key)
+        waiting, self._waiting = self._waiting, []
+        for _, _, job in sorted(waiting):
+            if self._jobs.get(job.subject) is job:
+                self._finish(job, failure)

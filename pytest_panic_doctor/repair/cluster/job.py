@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pytest_panic_doctor.compute.ray.packing import ResourceRequest
-from pytest_panic_doctor.compute.runner import describe_diagram
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition
@@ -15,9 +13,6 @@ from pytest_panic_doctor.topology.threads import one_thread
 
 MISSING, INVALID, STALE, EXACT = "diagram-missing", "diagram-valid", "diagram-current", "diagram-exact"
 """The ids of the rules whose repair computes a diagram."""
-
-Pair = tuple[str, str]
-"""(run, embedding model)."""
 
 
 @dataclass(slots=True)
@@ -30,7 +25,6 @@ class Job:
         requests: The keys of the requests that wait for it.
         memory: The least bytes that its next task is given, after one with less ran out of memory.
         changes: How often its embeddings changed during the computation.
-        lost: How each of its lost tasks was lost.
     """
 
     rule: str
@@ -38,12 +32,6 @@ class Job:
     requests: list[str] = field(default_factory=list)
     memory: int = 0
     changes: int = 0
-    lost: list[str] = field(default_factory=list)
-
-    @property
-    def pair(self) -> Pair:
-        """Its run and embedding model."""
-        return str(self.subject.run), str(self.subject.embedding_model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,8 @@ class SubmittedTask:
         before: What must still hold when the diagram is written.
         distinct: The number of distinct points.
         tolerance: The distance up to which points were merged.
-        resources: The cores and the memory that were requested.
+        threads: The cores that were requested.
+        memory: The bytes that were requested.
         begun: The time of the submission.
     """
 
@@ -63,13 +52,9 @@ class SubmittedTask:
     before: Precondition
     distinct: int
     tolerance: float
-    resources: ResourceRequest
+    threads: int
+    memory: int
     begun: datetime
-
-    @property
-    def description(self) -> str:
-        """The task in words: `the diagram of 2,423 points`."""
-        return describe_diagram(self.before.points)
 
 
 @dataclass(frozen=True, slots=True)
