@@ -11,7 +11,9 @@ import sqlite3
 from dataclasses import dataclass
 
 from pytest_panic_doctor.compute.memory import available_memory, resident
-from pytest_panic_doctor.database.schema import NOUNS, TABLES
+from pytest_panic_doctor.database.generation import columns_of_table, generation_of
+from pytest_panic_doctor.database.python_generation import PYTHON
+from pytest_panic_doctor.database.schema import NOUNS, quote
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import format_size
 
@@ -40,6 +42,7 @@ ROWS_OF_EXPERIMENT = {
     "embedding": "run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
     "WHERE r.experiment_id",
     "persistencediagram": "run r JOIN persistencediagram t ON t.run_id = r.id WHERE r.experiment_id",
+    "lyapunovresult": "lyapunovresult t WHERE t.experiment_id",
 }
 """SQL for the rows of an experiment in each table with long values."""
 
@@ -151,20 +154,25 @@ def is_too_big(error: sqlite3.Error) -> bool:
 def name_too_large(db: sqlite3.Connection, space: MemoryRoom, experiment: str | None = None) -> TooLarge:
     """Make the refusal of the first value above the limit, in the rows of one experiment or of all.
 
-    Texts are opened and not read: SQLite knows the length of a blob without reading it, but not that of a text.
+    Texts are opened and not read: SQLite knows the length of a blob without reading it, but not that of a text. That
+    takes the file's own tables: a view cannot be opened so, and may compute with the value.
     """
-    for table, rows in ROWS_OF_EXPERIMENT.items():
-        existing = {str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")}
-        columns = [column for column in TABLES[table] if column in existing]
-        sizes = ", ".join(f"CASE typeof(t.{c}) WHEN 'blob' THEN length(t.{c}) WHEN 'text' THEN -1 END" for c in columns)
-        source = f"{rows} = ?" if experiment else f"{table} t WHERE ? IS NULL"
-        for rowid, *found in db.execute(f"SELECT t.rowid, {sizes} FROM {source}", (experiment,)):
+    for table in (generation_of(db) or PYTHON).tables:
+        rows = ROWS_OF_EXPERIMENT.get(table.canonical)
+        columns = columns_of_table(db, table.name)
+        if not columns or (experiment and rows is None):
+            continue
+        source = f"main.{quote(table.name)}"
+        values = [f"v.{quote(column)}" for column in columns]
+        sizes = ", ".join(f"CASE typeof({v}) WHEN 'blob' THEN length({v}) WHEN 'text' THEN -1 END" for v in values)
+        where = f"v.rowid IN (SELECT t.rowid FROM {rows} = ?)" if experiment else "? IS NULL"
+        for rowid, *found in db.execute(f"SELECT v.rowid, {sizes} FROM {source} v WHERE {where}", (experiment,)):
             for column, size in zip(columns, found, strict=True):
-                real = text_size(db, table, column, rowid) if size == -1 else size or 0
+                real = text_size(db, table.name, column, rowid) if size == -1 else size or 0
                 if real > space.value:
-                    ((row_id,),) = db.execute(f"SELECT id FROM {table} WHERE rowid = ?", (rowid,)).fetchall()
-                    what = f"the column {column} of {NOUNS[table]} {row_id}"
-                    return space.too_large(what, real, table=table, id=str(row_id))
+                    ((row_id,),) = db.execute(f"SELECT id FROM {source} WHERE rowid = ?", (rowid,)).fetchall()
+                    what = f"the column {column} of {NOUNS[table.canonical]} {row_id}"
+                    return space.too_large(what, real, table=table.canonical, id=str(row_id))
     return space.too_large("a value", space.value)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from pytest_panic_doctor.examination.settings import Settings, Shard
 from pytest_panic_doctor.formatting import parse_size
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext, Scope, rule
+from pytest_panic_doctor.session.demo.build import build as build_demo
 from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import encode
@@ -169,6 +173,38 @@ def test_what_does_not_fit_is_refused_by_name_before_it_is_read(
     )
     assert finding.message == f"not examined: {named} is {size} for it: give --doctor-memory 1GB"
     assert finding.ids == (named.split()[-1],)
+
+
+@pytest.fixture(scope="module")
+def elixir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the Elixir generation, whose rows rules read through views."""
+    return build_demo(tmp_path_factory.mktemp("elixir") / "demo", generation="elixir")
+
+
+@pytest.mark.parametrize(
+    ("rule", "table", "column", "value", "noun"),
+    [
+        ("experiment-runs", "runs", "initial_prompt", LARGE, "run"),
+        ("invocation-output", "invocations", "type", LARGE, "invocation"),
+        ("embedding-vector", "embeddings", "vector", "zeroblob(2000000)", "embedding"),
+        ("lyapunov-valid", "lyapunov_results", "lyapunov_data", "zeroblob(2000000)", "Lyapunov result"),
+        ("lyapunov-missing", "lyapunov_results", "prompt", LARGE, "Lyapunov result"),
+        ("clustering-layers", "clustering_results", "parameters", LARGE, "clustering result"),
+    ],
+)
+def test_what_does_not_fit_is_named_in_a_file_of_another_generation_too(
+    elixir: Path, tmp_path: Path, rule: str, table: str, column: str, value: str, noun: str
+) -> None:
+    path = tmp_path / "x.sqlite"
+    shutil.copyfile(elixir, path)
+    with closing(sqlite3.connect(path)) as db, db:
+        ((row,),) = db.execute(f"SELECT id FROM {table} WHERE rowid = 2").fetchall()
+        db.execute(f"UPDATE {table} SET {column} = {value} WHERE rowid = 2")
+    outcome = outcome_of(path, rule)
+    (message,) = {finding.message for finding in outcome.findings}
+    said = "is 2.0 MB, and --doctor-memory leaves 1.0 MB for it: give --doctor-memory 1GB"
+    assert message == f"not examined: the column {column} of {noun} {row} {said}"
+    assert outcome.findings[0].ids == (row,)
 
 
 @pytest.mark.parametrize("column", ["prompts", "embedding_models"])
