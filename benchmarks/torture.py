@@ -2,6 +2,7 @@
 
     python benchmarks/torture.py                             # all: 500 kills take an hour or two
     python benchmarks/torture.py --part kills --kills 50
+    python benchmarks/torture.py --part kills --generation elixir
     python benchmarks/torture.py --part writers --part rows  # a few minutes
 
 `kills`: `--doctor-fix -n 2` on a database with 40 defects, SIGKILL to its controller, a worker or a child at seeded
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,14 +30,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from concurrent_writers import DOCTOR, HAMMER, REPAIRS, fill, start
 from intruders import Blow, intrude
-from kill_harness import command, essence, sick, strike
+from kill_harness import command, essence, sick, sick_elixir, strike
 from small_database import SmallDatabase, build
 
 
 def kills(folder: Path, args: argparse.Namespace) -> None:
     """Kill, check, count."""
-    template = sick(folder / "template.sqlite").path
-    whole = sick(folder / "whole.sqlite").path
+    template, whole = folder / "template.sqlite", folder / "whole.sqlite"
+    sick_elixir(template) if args.generation == "elixir" else sick(template)
+    shutil.copy(template, whole)
     begun = time.monotonic()
     subprocess.run(command(whole), cwd=folder, check=True, stdout=subprocess.DEVNULL)
     longest = time.monotonic() - begun
@@ -123,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="this part alone; may be repeated")
     parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--generation", choices=("python", "elixir"), default="python", help="of the kills' database")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

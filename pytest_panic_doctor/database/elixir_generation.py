@@ -275,6 +275,5 @@ ELIXIR = Generation(
     resume="mix experiment.resume",
     makers=MAKERS,
     retires_models=True,
-    repairs=False,
     migrated_at=migrated_at,
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pytest_panic_doctor.database.clouds import LEAST_POINTS
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.manifest import Manifest
+from pytest_panic_doctor.rules.base import RuleContext
 
 Pair = tuple[str, str]
 """(run, embedding model)."""
@@ -28,14 +29,25 @@ class MissingDiagram:
 
 
 def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -> list[MissingDiagram]:
-    """List the diagrams that are missing or NULL, those with most points first. No payload and no vector is read."""
-    has = "typeof(diagram_data) <> 'null'"
-    there = set(db.execute(f"SELECT DISTINCT run_id, embedding_model FROM persistencediagram WHERE {has}"))
+    """List the diagrams that are missing or NULL, those with most points first. No payload and no vector is read.
+
+    One that the rules do not call missing is left out: the research tool will compute it, or its model was retired.
+    """
+    there = {
+        (run, model): has
+        for run, model, has in db.execute(
+            "SELECT run_id, embedding_model, max(typeof(diagram_data) <> 'null') FROM persistencediagram GROUP BY 1, 2"
+        )
+    }
     found: list[MissingDiagram] = []
+    memo: dict[object, object] = {}
     counts: dict[str, dict[str, int]] = {}
     for subject in manifest.diagram_subjects():
         run, model = str(subject.run), str(subject.embedding_model)
-        if (run, model) in there or model not in kinds:
+        if there.get((run, model)) or model not in kinds:
+            continue
+        context = RuleContext(db, "diagram-missing", subject, {}, memo)
+        if (run, model) not in there and (context.unfinished() or context.retired(model)):
             continue
         if run not in counts:
             counts[run] = dict(

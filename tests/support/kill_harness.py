@@ -6,10 +6,11 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from defects import DAMAGES
 from pytest_runs import ALONE
 from small_database import SmallDatabase
 
-from pytest_panic_doctor.topology.payload import decode
+from pytest_panic_doctor.database import elixir_payload
+from pytest_panic_doctor.database.generation import Codec
+from pytest_panic_doctor.session.demo import build as demo
+from pytest_panic_doctor.topology import payload as npz
 
 DEFECTS = (
     "run_of_lost_experiment",
@@ -58,6 +62,19 @@ def sick(path: Path) -> Built:
     return built
 
 
+def sick_elixir(path: Path) -> Path:
+    """A database of the Elixir generation with the demo's defects, and half of its diagrams NULL, torn or gone."""
+    folder = path.parent / f"{path.stem}-demo"
+    demo.build(folder, generation="elixir").rename(path)
+    shutil.rmtree(folder)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE persistence_diagrams SET diagram_data = NULL WHERE rowid % 4 = 0")
+        db.execute("UPDATE persistence_diagrams SET diagram_data = substr(diagram_data, 1, 99) WHERE rowid % 4 = 1")
+        db.execute("DELETE FROM persistence_diagrams WHERE rowid % 8 = 3 AND embedding_model = 'Qwen3Embed'")
+        db.execute("UPDATE lyapunov_results SET lyapunov_data = NULL WHERE rowid % 3 = 0")
+    return path
+
+
 def command(path: Path, engine: str = "auto") -> list[str]:
     """`--doctor-fix -n 2` on it."""
     options = ["--doctor-db", path.name, "--doctor-fix", "-n", "2", "-q", "-p", "no:cacheprovider"]
@@ -73,16 +90,31 @@ def start(path: Path, engine: str) -> subprocess.Popen[bytes]:
 
 def essence(path: Path) -> dict[str, list[Row]]:
     """A logical dump without what no two computations share: a new diagram's id, times and measured seconds."""
-    rows: dict[str, list[Row]] = {table: [row[1:] for row in found] for table, found in dump(path).items()}
+    if "runs" in (dumped := dump(path)):
+        return essence_elixir(path, dumped)
+    rows: dict[str, list[Row]] = {table: [row[1:] for row in found] for table, found in dumped.items()}
     rows["persistencediagram"] = sorted((row[4], row[5], bars(row[3])) for row in rows["persistencediagram"])
     return rows
 
 
-def bars(payload: object) -> str:
+def essence_elixir(path: Path, dumped: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """The same for a database of the Elixir generation."""
+    rows = {table: [row[1:] for row in found] for table, found in dumped.items()}
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute("SELECT run_id, embedding_model, diagram_data FROM persistence_diagrams").fetchall()
+        rows["persistence_diagrams"] = sorted((*place, bars(data, elixir_payload)) for *place, data in found)
+        rows["lyapunov_results"] = db.execute(
+            "SELECT experiment_id, network, prompt, embedding_model, lyapunov_data FROM lyapunov_results "
+            "ORDER BY 1, 2, 3, 4, id"
+        ).fetchall()
+    return rows
+
+
+def bars(payload: object, codec: Codec = npz) -> str:
     """The bars of a payload."""
     if not isinstance(payload, bytes):
         return "NULL"
-    return str([each.tolist() for each in decode(payload).diagram.bars])
+    return str([each.tolist() for each in codec.decode(payload).diagram.bars])
 
 
 @dataclass(frozen=True)
@@ -120,6 +152,7 @@ def strike(path: Path, template: Path, expected: dict[str, list[Row]], seed: int
     assert again.returncode == 0, again.stdout + again.stderr
     small_database.check_nothing_lost(original)
     assert essence(path) == expected
+    assert "runs" not in original or small_database.dangling() == set()
     return Verdict(target, after, running)
 
 
