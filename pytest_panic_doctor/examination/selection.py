@@ -59,6 +59,6 @@ def check_repairs(settings: Settings, generation: Generation) -> None:
     flag = "--doctor-fix" if settings.fix else "--doctor-plan" if settings.plan else ""
     if flag and not generation.repairs:
         raise Unreadable(
-            f"{settings.database} is a database of {generation.name}, which this doctor examines and does not repair "
-            f"yet: leave out {flag}"
+            f"{settings.database} is a database of {generation.name}, which this doctor examines and does not repair: "
+            f"leave out {flag}"
         )

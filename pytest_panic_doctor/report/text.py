@@ -124,7 +124,7 @@ def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFinding
         remedy = remedy_of(rule, messages)
         return f"nothing repairs this: {remedy}" if remedy else "nothing repairs this"
     if not examination.repairable:
-        return f"not repaired yet: this doctor only examines a database of {examination.origin.split(',')[0]}"
+        return f"not repaired: this doctor only examines a database of {examination.origin.split(',')[0]}"
     if rule.repair is RepairKind.EMBED and not examination.embeds:
         return "repaired by --doctor-fix where a conftest.py provides an embedding hook (pytest_doctor_embed)"
     if items and all(is_unrepairable(rule, examination, each) for each in items):

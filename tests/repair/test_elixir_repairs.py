@@ -546,3 +546,29 @@ def test_the_plan_says_what_the_journal_then_records(name: str, file: SmallDatab
     assert ("points" in planned[rule]) == (RULES[rule].repair is RepairKind.COMPUTE)
     if RULES[rule].repair is RepairKind.LYAPUNOV:
         assert planned[rule].get("results", 0) == len(done) - len(taken)
+
+
+KEPT = {
+    "its experiment's id in another case": (
+        "UPDATE lyapunov_results SET experiment_id = upper(experiment_id) WHERE rowid = 1",
+        "correct the reference, or that id",
+    ),
+    "a model that is nearly one of the experiment's": (
+        "UPDATE lyapunov_results SET embedding_model = 'Qwen3Embeds' WHERE rowid = 1",
+        "Qwen3Embeds may be Qwen3Embed, misspelt: correct the name",
+    ),
+    "a model of which there are embeddings": (
+        f"UPDATE experiments SET embedding_models = '[\"Qwen3Embed\"]' WHERE id = {EXPERIMENT}",
+        "embeddings by that model are there: check whether embedding_models has lost it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_result_that_only_seems_to_be_an_orphan_is_kept(name: str, file: SmallDatabase, runner: SmallFirst) -> None:
+    statement, reason = KEPT[name]
+    damaged(file, statement)
+    kept = set(file.values("SELECT id FROM lyapunov_results"))
+    found = failures(fix_file(file.path, runner, most="100%"))
+    assert reason in found["orphan-lyapunov"][0]
+    assert kept <= set(file.values("SELECT id FROM lyapunov_results"))

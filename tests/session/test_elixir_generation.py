@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from databases import build
+from databases import build, dump
 from elixir_files import elixir_file
 from html_payload import data_of
 from pytest_runs import Doctor, outcomes
@@ -51,24 +51,51 @@ def test_an_older_schema_is_named_and_warned_of(pytester: pytest.Pytester, run_d
     )
 
 
-@pytest.mark.parametrize("flag", ["--doctor-fix", "--doctor-plan"])
-def test_no_repair_is_begun_yet(flag: str, elixir: Path, run_doctor: Doctor) -> None:
-    before = elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))
-    result = run_doctor(flag)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    said = "*is a database of the Elixir generation, which this doctor examines and does not repair yet: leave out"
-    result.stderr.fnmatch_lines([f"{said} {flag}"])
-    assert (elixir.read_bytes(), sorted(elixir.parent.glob("x.sqlite*"))) == before
-
-
-def test_nothing_that_would_be_refused_is_advised(elixir: Path, run_doctor: Doctor) -> None:
+def test_it_is_planned_and_repaired_while_the_tool_has_it_open_and_comes_back(elixir: Path, run_doctor: Doctor) -> None:
+    pytest.importorskip("jinja2")
     with closing(sqlite3.connect(elixir)) as db, db:
-        db.execute("UPDATE persistence_diagrams SET diagram_data = NULL WHERE rowid = 1")
-    result = run_doctor("-n", "2")
-    assert result.ret == 1
-    said = "not repaired yet: this doctor only examines a database of the Elixir generation"
-    result.stdout.fnmatch_lines([said, "sick         diagram-missing*"])
-    result.stdout.no_fnmatch_line("*--doctor-fix*")
+        for change in SICK:
+            assert db.execute(change).rowcount
+    before = dump(elixir)
+    with closing(sqlite3.connect(elixir, isolation_level=None)) as tool:
+        tool.execute("PRAGMA foreign_keys = ON")
+        tool.execute("BEGIN")
+        assert tool.execute("SELECT count(*) FROM runs").fetchone() == (16,)
+        plan = run_doctor("--doctor-plan")
+        plan.stdout.fnmatch_lines_random(
+            [
+                "would fix    diagram-missing       compute 2 diagrams of *",
+                "would fix    lyapunov-missing      compute 1 Lyapunov result",
+                "would fix    orphan-lyapunov       quarantine 1 row, *",
+            ]
+        )
+        assert dump(elixir) == before
+        result = run_doctor("--doctor-fix", "-n2", "--doctor-report=r.json", "--doctor-report=r.html")
+        assert result.ret == 0
+    fixed = [name.split("[")[0] for name, each in outcomes(Path("r.json")).items() if each == "fixed"]
+    assert sorted(fixed) == ["diagram-missing", "diagram-missing", "lyapunov-missing", "orphan-lyapunov"]
+    result.stdout.fnmatch_lines_random(["*quarantined 1 row: 1 Lyapunov result (repair *"])
+    earlier = [
+        shot for each in data_of(Path("r.html"))["diagrams"] for shot in each["shots"] if shot["what"] == "before"
+    ]
+    assert sorted(shot["problem"] for shot in earlier) == ["NULL: no payload is stored", "it did not exist"]
+    with closing(sqlite3.connect(elixir)) as db:
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    after = dump(elixir)
+    assert run_doctor("--doctor-fix").ret == 0
+    assert dump(elixir) == after
+    assert run_doctor("--doctor-undo", "all").ret == 0
+    assert dump(elixir) == before
+
+
+SICK = (
+    "UPDATE persistence_diagrams SET diagram_data = NULL WHERE rowid = 1",
+    "DELETE FROM persistence_diagrams WHERE rowid = 2",
+    "DELETE FROM lyapunov_results WHERE rowid = 1",
+    "INSERT INTO lyapunov_results SELECT '019f0000-0000-7000-8000-00000000dead', updated_at, inserted_at, "
+    "completed_at, started_at, lyapunov_data, prompt, network, embedding_model, 'f' || substr(id, 2) "
+    "FROM lyapunov_results WHERE rowid = 2",
+)
 
 
 def test_an_experiment_is_named_with_dashes_or_without(elixir: Path, run_doctor: Doctor) -> None:

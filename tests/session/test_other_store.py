@@ -149,6 +149,16 @@ def test_its_damage_is_found_in_its_own_terms(lab: Path, run_doctor: Doctor) -> 
     result.stdout.fnmatch_lines(["schema: table code does not exist"])
 
 
+def test_nothing_that_would_be_refused_is_advised(lab: Path, run_doctor: Doctor) -> None:
+    with closing(sqlite3.connect(lab)) as db, db:
+        db.execute("DELETE FROM shape WHERE rowid = 2")
+    result = run_doctor("-n", "2", database="lab.sqlite")
+    assert result.ret == 1
+    said = "not repaired: this doctor only examines a database of the lab's store"
+    result.stdout.fnmatch_lines([said, "sick         diagram-missing*"])
+    result.stdout.no_fnmatch_line("*--doctor-fix*")
+
+
 def test_it_is_not_repaired_and_unknown_without_its_description(lab: Path, run_doctor: Doctor) -> None:
     result = run_doctor("--doctor-fix", database="lab.sqlite")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
