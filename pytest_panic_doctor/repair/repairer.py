@@ -21,6 +21,7 @@ from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview, rows_by_table
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts, limit_exceeded
 from pytest_panic_doctor.repair.targets import (
+    NO_ROWS,
     QUARANTINES,
     busy_with,
     diagram_target,
@@ -251,7 +252,12 @@ class DatabaseRepairer:
         done = [self._quarantine(rule, subject, surplus).note] if surplus else []
         busy = busy_with(self.running, subject)
         summary = lyapunov.recompute_results(self.database, self.writer, rule.id, subject, self.kinds, busy)
-        if summary is not lyapunov.FASTER or not done:
+        if summary is not lyapunov.FASTER:
+            done.append(summary.sentence)
+        elif not done:
+            reason = not_repairable_reason(findings)
+            if reason != NO_ROWS:
+                raise RepairNotPossible(reason)
             done.append(summary.sentence)
         return RepairResult("; ".join(done), summary.measures)
 

@@ -174,13 +174,17 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
             few = f"fewer than {LEAST_RUNS} runs with {LEAST_STEPS} embeddings or more"
             text = f"there is a Lyapunov result for {named(place)}, of {few}"
             if runs_wanted(context, place):
-                reason = "the experiment asks for such runs: bring back what is missing of them (experiment-runs)"
+                reason = f"the experiment asks for such runs: bring back what is missing of them ({OF_RUNS})"
                 yield context.finding(f"{text}{NOT_REPAIRED}{reason}", table=TABLE, ids=ids)
             else:
                 yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids))
         elif len(ids) > 1:
             text = f"there are {len(ids):,} Lyapunov results instead of 1 for {named(place)}"
             yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids[:-1]))
+
+
+OF_RUNS = "experiment-runs, embedding-missing"
+"""The rules that find what is missing of runs."""
 
 
 def unwanted(context: RuleContext, there: Sequence[Stored]) -> Iterator[Finding]:

@@ -6,13 +6,15 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from elixir_files import SMALL, elixir_file, template
+from numpy.typing import NDArray
 from repair_item import RULES, fix_file
 from small_database import SmallDatabase
 
@@ -358,7 +360,7 @@ def test_a_result_whose_runs_are_missing_is_kept(file: SmallDatabase, runner: Sm
     outcomes = fix_file(file.path, runner)
     assert {"embedding-missing", "lyapunov-missing"} <= set(failures(outcomes))
     (note, *_) = failures(outcomes)["lyapunov-missing"]
-    assert "the experiment asks for such runs: bring back what is missing of them" in note
+    assert note.startswith("not repaired: the experiment asks for such runs: bring back what is missing of them")
     assert file.dump()["lyapunov_results"] == before
 
 
@@ -546,6 +548,53 @@ def test_the_plan_says_what_the_journal_then_records(name: str, file: SmallDatab
     assert ("points" in planned[rule]) == (RULES[rule].repair is RepairKind.COMPUTE)
     if RULES[rule].repair is RepairKind.LYAPUNOV:
         assert planned[rule].get("results", 0) == len(done) - len(taken)
+
+
+def test_a_whole_run_is_not_taken_without_permission(file: SmallDatabase, runner: SmallFirst) -> None:
+    damaged(
+        file,
+        *RUN_OF_NOBODY[:2],
+        f"DELETE FROM runs WHERE experiment_id = '{NOBODY}'",
+        f"UPDATE invocations SET run_id = '{NOBODY}' WHERE run_id LIKE 'f%'",
+    )
+    before = file.dump()
+    found = failures(fix_file(file.path, runner))
+    said = f"it would quarantine 4 rows: 4 invocations, all of the run {NOBODY}: bring back the row that they belong to"
+    assert said in found["orphan-invocation"][0]
+    assert file.dump()["invocations"] == before["invocations"]
+
+
+def test_lost_embeddings_are_made_by_a_hook(file: SmallDatabase, runner: SmallFirst) -> None:
+    """A missing one is added, a damaged one is replaced; what depends on them is computed then."""
+    damaged(file, "UPDATE invocations SET output_text = output_text || id WHERE output_text NOT NULL")
+    text = "SELECT i.output_text, e.vector FROM invocations i JOIN embeddings e ON e.invocation_id = i.id "
+    with closing(file.connect()) as db:
+        known = dict(db.execute(f"{text} WHERE e.embedding_model = 'Qwen3Embed'"))
+
+    def hook(model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
+        return np.array([np.frombuffer(known[each], "<f4") for each in outputs]) if model == "Qwen3Embed" else None
+
+    damaged(
+        file,
+        *WITHOUT_CLUSTERS,
+        f"DELETE FROM embeddings WHERE invocation_id = {TEXT}",
+        "UPDATE embeddings SET vector = zeroblob(length(vector)) WHERE rowid = "
+        "(SELECT max(rowid) FROM embeddings WHERE embedding_model = 'Qwen3Embed')",
+    )
+    before = file.dump()
+    outcomes = fix_file(file.path, runner, hook=hook)
+    assert failures(outcomes) == {}
+    assert {rule for rule, each in words(outcomes).items() if "fixed" in each} == {
+        "embedding-missing",
+        "embedding-vector",
+    }
+    new = row(file, f"SELECT * FROM embeddings WHERE invocation_id = {TEXT}")
+    assert ELIXIR.id_pattern.fullmatch(str(new["id"]))
+    assert new["inserted_at"] == new["updated_at"]
+    assert str(new["started_at"]).endswith("Z")
+    assert dangling(file) == []
+    undo(file.path, "all")
+    assert file.dump() == before
 
 
 KEPT = {

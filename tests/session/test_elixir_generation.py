@@ -70,7 +70,7 @@ def test_it_is_planned_and_repaired_while_the_tool_has_it_open_and_comes_back(el
             ]
         )
         assert dump(elixir) == before
-        result = run_doctor("--doctor-fix", "-n2", "--doctor-report=r.json", "--doctor-report=r.html")
+        result = run_doctor("--doctor-fix", "-n2", "--doctor-report=r.json", "--doctor-report=r.html", process=True)
         assert result.ret == 0
     fixed = [name.split("[")[0] for name, each in outcomes(Path("r.json")).items() if each == "fixed"]
     assert sorted(fixed) == ["diagram-missing", "diagram-missing", "lyapunov-missing", "orphan-lyapunov"]

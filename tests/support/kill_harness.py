@@ -145,7 +145,7 @@ def strike(path: Path, template: Path, expected: dict[str, list[Row]], seed: int
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
     family = [psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []]
-    process.wait(timeout=120)
+    process.wait(timeout=600)
     psutil.wait_procs([each for part in family for each in part], timeout=15)
     small_database.check_nothing_lost(original)
     again = subprocess.run(command(path), cwd=path.parent, capture_output=True, text=True, check=False)
