@@ -1,8 +1,8 @@
 """Estimates of the time and memory of a diagram, from the number of distinct points and the engine.
 
-The memory of `native` is exact except for its columns, which are few. All else is a fitted power law. The geometry
-matters more (200 near-equidistant points can be infeasible, while 2,400 on a trajectory take seconds), so an estimate
-of time has a middle and an upper end, and none is used as a limit.
+The memory of `native` is exact except for its columns, which are few, and its time follows from its edges. All else is
+a fitted power law. The geometry matters more (200 near-equidistant points can be infeasible, while 2,400 on a
+trajectory take seconds), so an estimate of time has a middle and an upper end, and none is used as a limit.
 """
 
 from __future__ import annotations
@@ -25,11 +25,21 @@ OTHER_AT_1000, OTHER_POWER = 280e6, 1.7
 (benchmarks/README.md).
 """
 
-SECONDS_AT_1000 = {"native": (0.2, 2.5)}
 OTHER_SECONDS = (50.0, 2.9)
-"""Seconds at 1,000 distinct points of a trajectory of captions, on one thread, and the exponent."""
+"""Seconds of giotto-ph and GUDHI at 1,000 distinct points of a trajectory of captions, on one thread, and the exponent.
+"""
 
-LEAST_SECONDS = 0.01
+POINT_SECONDS, EDGE_SECONDS, WORD_SECONDS = 1.0e-5, 4.2e-7, 1.0e-10
+"""Seconds of `native` for each point, for each edge within the enclosing radius, and for each edge and point: a link is
+an intersection of two bitsets as long as the cloud (benchmarks/forecast.py).
+"""
+
+USUAL_SHARE = 0.88
+"""The part of all pairs of a trajectory of captions that is within the enclosing radius, where it is not measured."""
+
+LEAST_SECONDS, OTHER_LEAST = 0.25e-3, 0.01
+"""Seconds of the smallest cloud, with `native` and with other engines."""
+
 SPREAD = 2.5
 """Upper end divided by the middle."""
 
@@ -42,21 +52,25 @@ class Estimate:
     seconds_high: float
 
 
-def estimate(distinct: int, engine: str = native.NAME) -> Estimate:
+def estimate(distinct: int, engine: str = native.NAME, share: float = USUAL_SHARE) -> Estimate:
     """Estimate the time of a cloud.
 
     Args:
         distinct: Number of distinct points.
         engine: Name of the engine.
+        share: The part of all pairs that is within the enclosing radius, as `sampled_share` finds it.
     """
-    seconds = seconds_at(distinct, engine)
+    seconds = seconds_at(distinct, engine, share)
     return Estimate(seconds, SPREAD * seconds)
 
 
-def seconds_at(distinct: int, engine: str = native.NAME) -> float:
-    """Middle of the estimate, in seconds."""
-    at_1000, power = SECONDS_AT_1000.get(engine, OTHER_SECONDS)
-    return float(LEAST_SECONDS + at_1000 * (distinct / 1000) ** power)
+def seconds_at(distinct: int, engine: str = native.NAME, share: float = USUAL_SHARE) -> float:
+    """Middle of the estimate, in seconds: for `native` by the arithmetic of what it does, otherwise by a power law."""
+    if engine == native.NAME:
+        edges = share * distinct * (distinct - 1) / 2
+        return LEAST_SECONDS + POINT_SECONDS * distinct + edges * (EDGE_SECONDS + WORD_SECONDS * distinct)
+    at_1000, power = OTHER_SECONDS
+    return float(OTHER_LEAST + at_1000 * (distinct / 1000) ** power)
 
 
 def memory(distinct: int, engine: str, cloud: int = 0) -> int:

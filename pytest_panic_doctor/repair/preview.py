@@ -26,6 +26,7 @@ from pytest_panic_doctor.repair.targets import (
     undecided,
 )
 from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, RuleContext, remedy_of
+from pytest_panic_doctor.topology.cloud import sampled_share
 
 NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
 """The reason if no plugin implements the hook."""
@@ -137,8 +138,9 @@ class Planner:
         replacing = any(valid(each.payload, target.codec) for each in clouds.load_diagrams(db, run, model))
         if damage := upstream.upstream_damage(db, run, model, target.generation, replacing=replacing):
             return f"rows of its run are damaged: {damage}", {}
-        distinct = len(np.unique(cloud.points, axis=0))
-        guess = estimate.estimate(distinct, self.engine)
+        merged = np.unique(cloud.points, axis=0)
+        distinct = len(merged)
+        guess = estimate.estimate(distinct, self.engine, sampled_share(merged))
         return "", {
             "points": len(cloud.points),
             "distinct": distinct,

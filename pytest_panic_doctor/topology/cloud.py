@@ -262,6 +262,30 @@ def spanning_tree(points: Points, most: int = MATRIX_BYTES) -> SpanningTree:
     return SpanningTree(lengths, min(farthest), None)
 
 
+SAMPLED_POINTS = 32
+"""The number of points whose distances are measured for an estimate."""
+
+
+def sampled_share(points: Points) -> float:
+    """Estimate which part of all pairs is within the enclosing radius of a cloud, from the distances of a few points.
+
+    The radius is the smallest of the largest distances of these points, so that it is a little too large.
+
+    Args:
+        points: The distinct points.
+
+    Returns:
+        A number from 0 to 1; 1 for fewer than three points.
+    """
+    if len(points) < 3:
+        return 1.0
+    exact = points.astype(np.float64)
+    some = exact[:: max(1, len(exact) // SAMPLED_POINTS)][:SAMPLED_POINTS]
+    squares = squared_lengths(some)[:, None] + squared_lengths(exact)[None, :] - 2 * some @ exact.T
+    within = int(np.count_nonzero(squares <= squares.max(axis=1).min()))
+    return (within - len(some)) / (len(some) * (len(exact) - 1))
+
+
 def distances_from_point(exact: Distances, number: int) -> Distances:
     """Distances of all points from one of them, float64, shape (n,)."""
     found = np.empty(len(exact))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_panic_doctor.compute.estimate import estimate, memory
+from pytest_panic_doctor.topology.cloud import sampled_share
 from pytest_panic_doctor.topology.engines import ENGINE_NAMES
 from pytest_panic_doctor.topology.native import memory_need
 
@@ -34,3 +36,19 @@ def test_it_is_near_what_was_measured(distinct: int, engine: str, seconds: float
     """CPU seconds and peaks of complete processes (benchmarks/README.md)."""
     assert estimate(distinct, engine).seconds == pytest.approx(seconds, rel=0.4)
     assert memory(distinct, engine, distinct * 3072) == pytest.approx(megabytes * 1e6, rel=0.3)
+
+
+def test_fewer_edges_within_the_radius_take_less() -> None:
+    assert estimate(1_000, "native", 0.3).seconds < 0.5 * estimate(1_000, "native").seconds
+    assert estimate(1_000, "gudhi", 0.3) == estimate(1_000, "gudhi")
+
+
+@pytest.mark.parametrize("count", [3, 40, 200, 1_000])
+def test_the_share_of_edges_is_near_that_of_all_pairs(count: int) -> None:
+    random = np.random.default_rng(3)
+    points = np.cumsum(random.standard_normal((count, 8)), axis=0).astype(np.float32)
+    apart = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)
+    pairs = apart[np.triu_indices(count, 1)]
+    share = np.count_nonzero(pairs <= apart.max(axis=1).min()) / len(pairs)
+    assert sampled_share(points) == pytest.approx(share, abs=0.15)
+    assert sampled_share(points[:2]) == 1.0
