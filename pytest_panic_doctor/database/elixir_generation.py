@@ -273,6 +273,7 @@ ELIXIR = Generation(
     id_of=dashed_id,
     image_formats=("AVIF", "WEBP"),
     resume="mix experiment.resume",
+    commands={"regenerate": "mix experiment.run CONFIG.json", "embed": "mix embeddings.recompute"},
     makers=MAKERS,
     retires_models=True,
     migrated_at=migrated_at,

@@ -195,6 +195,8 @@ class Generation:
         image_formats: Formats of images.
         resume: The command that continues an unfinished experiment; empty if the tool has none, so that missing rows
             of such an experiment are damage.
+        commands: The tool's own commands, by action: `regenerate` makes runs anew, `embed` embeds again; `{database}`
+            stands for the path of the file.
         makers: Models that its networks may have now; empty to accept all.
         retires_models: Whether all rows of a model may have been deleted on purpose.
         repairs: Whether the doctor can repair such a file.
@@ -220,6 +222,7 @@ class Generation:
     id_of: Callable[[str], str] = str
     image_formats: tuple[str, ...] = ("WEBP",)
     resume: str = ""
+    commands: Mapping[str, str] = field(default_factory=dict)
     makers: frozenset[str] = frozenset()
     retires_models: bool = False
     repairs: bool = True

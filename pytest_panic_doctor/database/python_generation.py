@@ -153,4 +153,5 @@ PYTHON = Generation(
     time_of_id=time_of_id,
     stamp=stamp,
     id_pattern=re.compile(r"[0-9a-f]{32}"),
+    commands={"regenerate": "panic-tda experiment perform CONFIG.json --db-path {database}"},
 )

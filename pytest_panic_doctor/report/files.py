@@ -1,4 +1,4 @@
-"""Report files: `.json` and `.html` at the end, `.jsonl` line by line, and pytest's JUnit file."""
+"""Report files: `.json`, `.html` and `.md` at the end, `.jsonl` line by line, and pytest's JUnit file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.repair.journal.journal import journal_path as journal_of
 from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.junit import enrich
+from pytest_panic_doctor.report.markdown import write_markdown
 from pytest_panic_doctor.report.results import Results, json_head, json_subjects
 from pytest_panic_doctor.report.text import display_path
 
@@ -82,6 +83,8 @@ class ReportFiles:
                         # The line of dots has not ended yet, and under xdist the reporter does not know that.
                         reporter.write_line(f"\nwriting {display_path(path)} …")
                     write_html(path, self.examination, results, self.version)
+                elif path.suffix == ".md":
+                    write_markdown(path, self.examination, results, self.version)
         if self.junit and results.items and self.junit.is_file() and self.junit not in self.failed:
             with self.trying(self.junit):
                 enrich(self.junit, self.family, self.examination, results, self.version)

@@ -66,10 +66,8 @@ def add_doubts(suite: ElementTree.Element, results: Results) -> None:
 
 
 def complete(case: ElementTree.Element, item: Result, entry: Entry | None, family: str) -> None:
-    """Name one testcase by its rule and subject, and add its properties."""
+    """Group one testcase by its rule, and add its properties; its name has rule and subject already."""
     case.set("classname", f"doctor.{item.rule}")
-    if entry is not None and "[" in entry.name:
-        case.set("name", entry.name.split("[", 1)[1].removesuffix("]"))
     properties = {key: clean(value) for key, value in item_properties(item, entry)}
     if family == "xunit2":
         lines = "\n".join(f"[[PROPERTY|{key}={value}]]" for key, value in properties.items())

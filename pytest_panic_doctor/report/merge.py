@@ -19,9 +19,10 @@ from pytest_panic_doctor.examination.result import Result, from_plain
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
 from pytest_panic_doctor.examination.sharding import ShardSelection
 from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.report import terminal
+from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.files import check_output, write_json, write_lines
 from pytest_panic_doctor.report.html import write_html
+from pytest_panic_doctor.report.markdown import write_markdown
 from pytest_panic_doctor.report.results import WORST_FIRST, Results
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule
@@ -92,6 +93,9 @@ def result(plain: Mapping[str, object]) -> Result:
             raise TypeError("a finding without ids or count")
         if not isinstance(finding.get("blocked_by", []), list):
             raise TypeError("a finding with an invalid blocked_by")
+        runs = finding.get("runs", {})
+        if not isinstance(runs, Mapping) or not all(isinstance(count, int) for count in runs.values()):
+            raise TypeError("a finding with invalid runs")
     return found
 
 
@@ -278,19 +282,35 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
     merged = combine(sorted(parts, key=lambda part: part.shard.number), reports, extra)
     examination, results, said = merged.examination, merged.results, list(merged.sentences())
     what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} merged"
+    write_merged(merged, parts, reports, version, what)
+    print(f"doctor: {what}, {examination.settings.database.name}: {plural(len(results.items), 'item')}")
+    if results.items:
+        terminal.verdict_lines(terminal.PlainWriter(), results)
+        for line in terminal.todo_lines(examination, results, text.WIDTH):
+            print(line)
+    for sentence in said:
+        print(f"doctor: {sentence}")
+    return 0 if merged.healthy else 1
+
+
+def write_merged(
+    merged: MergedReport, parts: Sequence[ShardReport], reports: Sequence[Path], version: str, what: str
+) -> None:
+    """Write all files of the merged report; `what` says how many reports were merged.
+
+    Raises:
+        NotMergeable: A file could not be written.
+    """
+    examination, results, sentences = merged.examination, merged.results, [what, *merged.sentences()]
     for path in reports:
         try:
             if path.suffix == ".json":
                 write_json(path, examination, results, version, merged.more(parts))
             elif path.suffix == ".jsonl":
                 write_lines(path, results)
+            elif path.suffix == ".md":
+                write_markdown(path, examination, results, version, sentences)
             else:
-                write_html(path, examination, results, version, [what, *said])
+                write_html(path, examination, results, version, sentences)
         except OSError as error:
             raise NotMergeable(f"{path} could not be written ({error.strerror}): make room for it") from error
-    print(f"doctor: {what}, {examination.settings.database.name}: {plural(len(results.items), 'item')}")
-    if results.items:
-        terminal.verdict_lines(terminal.PlainWriter(), results)
-    for sentence in said:
-        print(f"doctor: {sentence}")
-    return 0 if merged.healthy else 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.examination.manifest import rule_of
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import plural, shorten
+from pytest_panic_doctor.report.todo import tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +130,8 @@ def json_head(examination: Examination, results: Results, version: str) -> dict[
     plain |= {"outside_sample": list(results.unsampled)} if results.unsampled else {}
     plain |= {"doubts": results.doubts} if results.doubts else {}
     plain |= {"notes": results.notes} if results.notes else {}
+    todo = [task.as_plain() for task in tasks(examination, results)]
+    plain |= {"todo": todo} if todo else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
 
 

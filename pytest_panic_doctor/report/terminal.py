@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, name_of
-from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable
+from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable, shorten
 from pytest_panic_doctor.repair.repairer import describe_repairs
 from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.findings import wrap
 from pytest_panic_doctor.report.plan import plan_end, plan_lines
 from pytest_panic_doctor.report.progress import expected, forecast_line
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, verdict, worst_first
+from pytest_panic_doctor.report.todo import named_runs, tasks
 from pytest_panic_doctor.rules.base import format_sentence
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ SHARES = (
     ("warned", "warned"),
     ("skipped", "skipped"),
 )
+NAMED_RULES = 3
+"""Up to so many rules whose items were not reached have a line each; more have one together."""
+COLUMN = 13
+"""Width of the first column of the summary."""
 LEFT = "left: the same command computes only those"
 FAILED = "not computed: the items above say why"
 BEYOND = "also missing: this command did not choose them"
@@ -68,7 +73,7 @@ def header(examination: Examination, cap: str | None) -> list[str]:
     lines = [f"doctor: {text.shown_path(examination.settings)}, {format_size(path.stat().st_size)}, {mode}"]
     if examination.origin:
         lines.append(f"doctor: a database of {examination.origin}")
-    lines += [f"doctor: only run {dashed(run)}  {examination.labels.get(run, '')}" for run in examination.settings.runs]
+    lines += [f"doctor: only run {shorten(run_of(run, examination), 63)}" for run in examination.settings.runs]
     lines += [f"doctor: {line}" for line in wrapped(rows)]
     off = f", {examination.switched_off:,} more switched off by doctor_severity" if examination.switched_off else ""
     lines.append(f"doctor: {plural(len(examination.selected), 'rule')}, {items}{off}")
@@ -87,6 +92,11 @@ def header(examination: Examination, cap: str | None) -> list[str]:
     if cap:
         lines.append(f"doctor: {cap}")
     return list(map(printable, lines))
+
+
+def run_of(run: str, examination: Examination) -> str:
+    """Name a run by its id, prompt and network."""
+    return f"{dashed(run)}  {examination.labels.get(run, '')}"
 
 
 def limits(examination: Examination) -> Iterator[str]:
@@ -111,31 +121,41 @@ def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iter
         yield line
 
 
-def summary(writer: pytest.TerminalReporter, examination: Examination, results: Results) -> None:
-    """Write the section at the end: rules that are not healthy, the count of each verdict, and the next command."""
+def summary(
+    writer: pytest.TerminalReporter, examination: Examination, results: Results, width: int = text.WIDTH
+) -> None:
+    """Write the section at the end: rules that are not healthy, their number, what has to be done, the next command.
+
+    Args:
+        writer: Where to write.
+        examination: The session.
+        results: All results.
+        width: The number of columns.
+    """
     ran = results.items or results.unreached
     if not ran and not examination.missing_diagrams:
         return
     writer.section("doctor", sep="=")
     if ran:
-        verdict_lines(writer, results, done(examination, results, reported=True))
-    for line in extra_repairs(examination, results):
-        writer.line(line)
-    if examination.settings.plan:
-        for line in (*plan_lines(results), *plan_end(examination, results)):
-            writer.line(printable(line))
-    for line in baseline_lines(examination, results):
+        verdict_lines(writer, results, done(examination, results, reported=True), width)
+        for line in todo_lines(examination, results, width):
+            writer.line(line)
+    for line in (
+        *extra_repairs(examination, results),
+        *((*plan_lines(results), *plan_end(examination, results)) if examination.settings.plan else ()),
+        *baseline_lines(examination, results),
+        *remaining_lines(examination, results),
+        *(f"{'report':<{COLUMN}}{text.display_path(path)}" for path in results.written),
+        *next_command(examination, results),
+    ):
         writer.line(printable(line))
-    for line in remaining_lines(examination, results):
-        writer.line(line)
-    for path in results.written:
-        writer.line(f"{'report':<13}{text.display_path(path)}")
-    for line in next_command(examination, results):
-        writer.line(line)
 
 
 def verdict_lines(
-    writer: pytest.TerminalReporter | PlainWriter, results: Results, repaired: Mapping[str, str] | None = None
+    writer: pytest.TerminalReporter | PlainWriter,
+    results: Results,
+    repaired: Mapping[str, str] | None = None,
+    width: int = text.WIDTH,
 ) -> None:
     """Write the rules that are not healthy, worst first, the warnings, and the count of each verdict.
 
@@ -143,29 +163,67 @@ def verdict_lines(
         writer: Where to write.
         results: All results.
         repaired: Descriptions of repairs by rule.
+        width: The number of columns.
     """
     counted = results.by_rule()
+    together = {word for word, _ in SHARES if sum(unstarted(each) == word for each in counted.values()) > NAMED_RULES}
     for name, outcomes in worst_first(counted.items()):
         state = verdict(outcomes)
-        if outcomes and (state != "healthy" or outcomes["skipped"]):
+        if outcomes and unstarted(outcomes) not in together and (state != "healthy" or outcomes["skipped"]):
             writer.write(f"{state:<13}", **{COLOURS[state]: True})
             writer.line(f"{name:<21} {outcome_counts(outcomes)}")
-            if what := (repaired or {}).get(name):
-                writer.line(f"{'':<13}{what}")
+            for line in beside("", (repaired or {}).get(name, ""), width):
+                writer.line(line)
+    for line in unstarted_lines(counted, together, width):
+        writer.line(line, yellow=True)
     for rules, why in (
         (results.itemless, "since the database has nothing for them to examine"),
         (results.unsampled, "since the sample holds none of theirs"),
     ):
-        names = f"{', '.join(rules)}: no item, {why}" if rules else ""
-        for number, line in enumerate(textwrap.wrap(names, text.WIDTH - 13, break_on_hyphens=False)):
-            writer.line(f"{'' if number else 'not examined':<13}{line}", yellow=True)
+        for line in beside("not examined", f"{', '.join(rules)}: no item, {why}", width) if rules else ():
+            writer.line(line, yellow=True)
     for warning in warnings(results):
-        writer.line(f"{'warning':<13}{printable(warning)}", yellow=True)
+        for line in beside("warning", warning, width):
+            writer.line(line, yellow=True)
     verdicts = results.verdicts()
     order = [name for name in VERDICT_ORDER if verdicts[name] or name == "healthy"]
     parts = ", ".join(f"{verdicts[name]:,} {name}" for name in order)
     worst = next(name for name in COLOURS if verdicts[name])
     writer.line(f"{plural(len(counted), 'rule')}: {parts}", bold=True, **{COLOURS[worst]: True})
+
+
+def beside(word: str, line: str, width: int) -> list[str]:
+    """Wrap a line in the second column of the summary, with a word in the first column of its first line."""
+    parts = wrap(line, max(20, width - COLUMN), "")
+    return [f"{word if not number else '':<{COLUMN}}{part}" for number, part in enumerate(parts)]
+
+
+def unstarted(outcomes: Counter[str]) -> str:
+    """Return the worst word for a rule that is not examined since items were not reached or not started."""
+    words = ("late", "unreached")
+    return next((word for word in words if outcomes[word] and verdict(outcomes) == "not examined"), "")
+
+
+def unstarted_lines(counted: Mapping[str, Counter[str]], together: Collection[str], width: int) -> Iterator[str]:
+    """Yield one line for all rules whose items were not reached, and one for those whose items were not started."""
+    for word, said in SHARES:
+        rules = [outcomes for outcomes in counted.values() if unstarted(outcomes) == word]
+        if word in together:
+            left, items = sum(each[word] for each in rules), sum(each.total() for each in rules)
+            line = f"{plural(len(rules), 'rule')}: {left:,} of {plural(items, 'item')} {said}"
+            yield from beside("not examined", line, width)
+
+
+def todo_lines(examination: Examination, results: Results, width: int) -> Iterator[str]:
+    """Yield what has to be done about what was found, by who does it."""
+    word = "to do"
+    for task in tasks(examination, results):
+        yield from beside(word, task.text + (":" if task.runs else ""), width)
+        for run in named_runs(examination, task.runs):
+            yield f"{'':<{COLUMN}}{shorten(run, max(20, width - COLUMN))}"
+        if task.command:
+            yield f"{'':<{COLUMN}}{task.command}"
+        word = ""
 
 
 def warnings(results: Results) -> list[str]:

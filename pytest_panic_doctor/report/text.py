@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
+RUNS_SHOWN = 5
 WIDTH = 80
 LABEL_WIDTH = 48
 DASHED = 36
@@ -75,6 +76,10 @@ def subject_lines(finding: Finding, examination: Examination) -> Iterator[str]:
         if stored:
             label = examination.labels.get(stored, "")
             yield f"  {noun:<10} {dashed(stored)}  {label}".rstrip()
+    for run, count in list(finding.runs.items())[:RUNS_SHOWN]:
+        yield f"  {'run':<10} {dashed(run)}  {examination.labels.get(run, '')} ({plural(count, 'row')})"
+    if len(finding.runs) > RUNS_SHOWN:
+        yield f"  … and {plural(len(finding.runs) - RUNS_SHOWN, 'more run')}"
 
 
 def row_lines(finding: Finding) -> Iterator[str]:
@@ -128,7 +133,7 @@ def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFinding
     if rule.repair is RepairKind.EMBED and not examination.embeds:
         return "repaired by --doctor-fix where a conftest.py provides an embedding hook (pytest_doctor_embed)"
     if items and all(is_unrepairable(rule, examination, each) for each in items):
-        first = list(dict.fromkeys(name for each in items for name in blocked_by(rule, each)))
+        first = blocked_by(rule, [finding for findings in items for finding in findings])
         if MODEL_TYPE_KEY in first:
             return f"blocked: say in {MODEL_TYPE_KEY} or doctor_image_models what the model embeds"
         if not first:

@@ -22,6 +22,7 @@ from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.plan import repair_header
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.report.trim import trim_report
+from pytest_panic_doctor.session.failures import no_summary, one_line
 from pytest_panic_doctor.session.foreign_hooks import locate_engine
 from pytest_panic_doctor.session.item_reports import FIXED, STATES, agree
 from pytest_panic_doctor.session.items import ACCEPTANCE
@@ -123,6 +124,8 @@ class ControllerPlugin:
         if plain is not None:
             result = from_plain(report.nodeid, report.duration, plain)
             agree(report, result.outcome, result.note or result.error)
+            if report.failed and isinstance(report.longrepr, str):
+                report.longrepr = one_line(self.config, report.nodeid, result, report.longrepr)  # type: ignore[assignment]
             self.results.add(result)
             if self.files:
                 self.files.add(result)
@@ -208,11 +211,16 @@ class ControllerPlugin:
             self.notes.append("the baseline was not written: the examination did not finish")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the rules, worst first, and what to type next."""
+        """Print the rules, worst first, and what to type next; with -qq or --no-summary only why it is not green."""
+        if no_summary(self.config) or terminalreporter.verbosity < -1:
+            for doubt in self.results.doubts:
+                terminalreporter.write_line(f"doctor: {printable(doubt)}", yellow=True)
+            return
         if self.totals:
             self.results.planned, self.results.planned_in_all = self.totals.by_rule(), self.totals.total()
             self.results.planned_by_table = self.totals.by_table()
-        terminal.summary(terminalreporter, self.examination, self.results)
+        width = self.config.get_terminal_writer().fullwidth
+        terminal.summary(terminalreporter, self.examination, self.results, width)
         # With -q there is no header, so the notes about the demo come here.
         demo_notes = self.demo_notes if terminalreporter.verbosity < 0 else ()
         for note in (*demo_notes, *self.results.notes, *self.notes):

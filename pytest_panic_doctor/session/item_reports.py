@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.report.longrepr import FindingsText
 
 UNEXAMINED = "something else failed before the item began, so nothing is known about it"
 """The error of an item that never began."""
@@ -64,5 +65,5 @@ def agree(report: pytest.TestReport, word: str, why: str) -> None:
     report.outcome = wanted  # type: ignore[assignment]
     if wanted == "passed":
         report.longrepr = None
-    elif wanted == "failed" and not isinstance(report.longrepr, str):
+    elif wanted == "failed" and not isinstance(report.longrepr, str | FindingsText):
         report.longrepr = why or "this item failed"

@@ -141,7 +141,7 @@ OPTIONS = (
         "ADDRESS",
         "compute on the Ray cluster there; --doctor-engine ray alone: at RAY_ADDRESS, else on a local Ray",
     ),
-    Option("report", "list", "PATH", "write a report, .json, .jsonl or .html by suffix; may be repeated"),
+    Option("report", "list", "PATH", "write a report, .json, .jsonl, .html or .md by suffix; may be repeated"),
     Option("shard", "text", "K/N", "only the K-th of N equal shares of the items, e.g. 2/3"),
     Option("merge", "several", "PATH", "put the .json reports of shards together, write --doctor-report, and leave"),
     Option("rules", "flag", "", "list the rules and leave"),

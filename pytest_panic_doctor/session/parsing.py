@@ -341,7 +341,7 @@ def parse_report(path: Path) -> Path:
     return path
 
 
-REPORT_SUFFIXES = (".json", ".jsonl", ".html")
+REPORT_SUFFIXES = (".json", ".jsonl", ".html", ".md")
 """The suffixes of a report."""
 
 

@@ -31,6 +31,7 @@ from pytest_panic_doctor.session.activity_plugin import ActivityPlugin
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
+from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, embed, locate_engine
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
@@ -129,6 +130,8 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     config.pluginmanager.register(plugin, "panic-doctor-controller")
     activity = ActivityPlugin(config, examination, read_ahead, shows=repair is None)
     config.pluginmanager.register(activity, "panic-doctor-activity")
+    section = FailuresSection(config, examination, plugin.results)
+    config.pluginmanager.register(section, "panic-doctor-failures")
     if repair:
         register_repair(config, examination, resources, repair, cluster)
 

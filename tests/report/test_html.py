@@ -27,6 +27,7 @@ from pytest_panic_doctor.report.html import lyapunov_curves, write_html
 from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
 from pytest_panic_doctor.report.html.lyapunov_curves import MOST_STEPS, curve_of
 from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn, longest, on_grid
+from pytest_panic_doctor.report.html.timelines import gaps, spans
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.session.demo.build import build as build_demo
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
@@ -144,7 +145,7 @@ def test_hostile_texts_stay_data(sick: Built) -> None:
     make_hostile(sick)
     path = page(sick.path)
     text = path.read_text(encoding="utf-8")
-    assert "onerror" not in text
+    assert not re.search("<[^>]*onerror", text), "only escaped, among what has to be done"
     assert text.count("<script") == text.count("</script>") == 4
     labels = json.dumps(data_of(path), ensure_ascii=False)
     assert json.dumps(HOSTILE, ensure_ascii=False)[1:-1] in labels
@@ -332,3 +333,51 @@ def test_lyapunov_results_for_which_there_is_no_room_are_counted(
     assert len(data["lyapunov"]) + data["lyapunov_left"] == 7
     assert [each["state"] for each in data["lyapunov"]][:2] == ["sick", "sick"]
     assert sum(len(each.get("curve", ())) for each in data["lyapunov"]) < 30 + MOST_STEPS
+
+
+def test_a_timeline_says_where_in_its_sequence_a_run_has_defects(sick: Built) -> None:
+    plant(sick, "number_twice", "vector_null")
+    with sick.open() as db:
+        vector = db.execute("SELECT invocation_id FROM embedding WHERE vector IS NULL").fetchone()[0]
+        (place,) = db.execute("SELECT sequence_number FROM invocation WHERE id = ?", (vector,)).fetchone()
+    data = data_of(page(sick.path))
+    (timeline,) = data["timelines"]
+    marks = {(rule, model): spans for rule, model, spans in timeline["marks"]}
+    assert (timeline["run"], timeline["length"], timeline["missing"]) == (0, 12, [[4, 4]])
+    assert marks["invocation-sequence", ""] == [[3, 3]]
+    assert marks["embedding-vector", "Nomic"] == [[place, place]]
+    assert set(marks) > {("invocation-model", ""), ("invocation-chain", "")}
+
+
+def test_healthy_runs_have_no_timeline_and_healthy_rules_nothing_found(sick: Built) -> None:
+    data = data_of(page(sick.path))
+    assert data["timelines"] == []
+    assert {rule["found"] for rule in data["rules"]} == {""}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "length", "joined", "missing"),
+    [
+        ([], 3, [], [(0, 2)]),
+        ([0, 1, 2], 3, [(0, 2)], []),
+        ([1, 1, 4, 5, 9], 8, [(1, 1), (4, 5), (9, 9)], [(0, 0), (2, 3), (6, 8)]),
+        ([2], 0, [(2, 2)], [(0, 1)]),
+    ],
+)
+def test_spans_and_gaps(
+    numbers: list[int], length: int, joined: list[tuple[int, int]], missing: list[tuple[int, int]]
+) -> None:
+    assert spans(numbers) == joined
+    assert gaps(numbers, length) == missing
+
+
+def test_a_heading_says_what_was_found_and_the_page_what_has_to_be_done(sick: Built) -> None:
+    plant(sick, "model_unknown", "embedding_of_lost_invocation")
+    path = page(sick.path)
+    found = {rule["id"]: rule["found"] for rule in data_of(path)["rules"] if rule["verdict"] == "sick"}
+    assert set(found) == {"invocation-model", "orphan-embedding"}
+    assert found["invocation-model"].startswith("1 of 24 invocations is by a model out of turn")
+    words = " ".join(re.sub(r"<script.*?</script>|<[^>]*>", " ", path.read_text(), flags=re.DOTALL).split())
+    assert re.search(r"To do 1 run to regenerate \S+ an apple: FluxDev → Moondream panic-tda experiment perform", words)
+    assert "1 finding that --doctor-fix resolves by a quarantine" in words
+    assert re.search(r"items \d+ items: 2 failed, \d+ passed", words)

@@ -206,6 +206,58 @@ def test_hostile_texts_are_shown_as_text(opened: Opens, sick_page: Path) -> None
     assert browser.title.startswith("x.sqlite")
 
 
+@pytest.fixture(scope="module")
+def two_runs_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an apple and of a pear, both in one experiment; the pear lacks an invocation and a vector."""
+    built = build(tmp_path_factory.mktemp("two") / "x.sqlite")
+    with built.open() as db:
+        db.execute("DELETE FROM embedding WHERE invocation_id = ?", (built.invocation(5, run=1),))
+        db.execute("UPDATE embedding SET vector = NULL WHERE id = ?", (built.embedding(7, run=1),))
+        db.execute("UPDATE invocation SET seed = 9 WHERE id = ?", (built.invocation(2),))
+    return page(built.path)
+
+
+def test_a_run_is_found_by_its_prompt_in_every_table(opened: Opens, two_runs_page: Path) -> None:
+    """The prompts of an experiment's second run find no finding about its first one, whose prompt names it."""
+    browser = opened(two_runs_page)
+    for search in browser.find_elements(By.CSS_SELECTOR, "#rules input, #map input[type=search], #diagrams input"):
+        search.send_keys("a pear")
+    until(browser, "return document.getElementById('map-count').textContent === '1 of 2 runs'")
+    until(browser, "return document.getElementById('gallery-count').textContent === '2 of 4 diagrams'")
+    until(browser, "return document.getElementById('rule-count').textContent !== ''")
+    names = "[...document.querySelectorAll('#rule-rows .opens')].map((each) => each.textContent)"
+    found = until(browser, f"return {names}.length < 20 && {names}")
+    assert {"embedding-missing", "embedding-vector"} <= set(found)
+    assert "invocation-seed" not in found
+    assert contents(browser, "#map-rows th b") == ["a pear"]
+
+
+def test_a_sick_rule_has_what_was_found_beside_its_name(opened: Opens, two_runs_page: Path) -> None:
+    browser = opened(two_runs_page)
+    assert texts(browser, "#rule-embedding-vector .sentence") == ["[Nomic] 1 of 11 vectors is unusable: 1 NULL"]
+    click(browser, one(browser, "#rule-embedding-vector .opens"))
+    facts = texts(browser, "#about-embedding-vector .facts dd")
+    assert facts[0].startswith("every vector is there")
+    assert texts(browser, "#about-embedding-vector .item .badge") == ["×\nfailed"]
+
+
+def test_the_timeline_of_a_run_shows_its_defects_in_their_places(opened: Opens, two_runs_page: Path) -> None:
+    browser = opened(two_runs_page)
+    names = browser.find_elements(By.CSS_SELECTOR, "#map-rows .run-name")
+    click(browser, names[1])
+    label = until(browser, "return document.querySelector('#detail .timeline svg')?.getAttribute('aria-label')")
+    assert "Timeline of 12 invocations: " in label
+    assert "embedding-missing [Nomic] at 5" in label
+    assert "embedding-vector [Nomic] at 7" in label
+    assert "invocation-seed" not in label
+    assert one(browser, "#detail-title").text == "a pear: FluxDev → Moondream"
+    assert browser.execute_script("return document.querySelector('#detail').scrollWidth <= innerWidth")
+    one(browser, "#detail .close").click()
+    click(browser, names[0])
+    until(browser, "return document.getElementById('detail-title').textContent.startsWith('an apple')")
+    assert "invocation-seed at 2" in (one(browser, "#detail .timeline svg").get_attribute("aria-label") or "")
+
+
 def test_rules_are_sorted_worst_first_and_by_any_column(opened: Opens, sick_page: Path) -> None:
     browser = opened(sick_page)
     words = [text.split()[-1] for text in texts(browser, "#rule-rows .badge")]

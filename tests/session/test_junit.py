@@ -40,9 +40,11 @@ def test_junit(run_doctor: Doctor, sick: Built, mode: tuple[str, ...], family: s
     run_doctor(*mode, "--doctor-fix", "--junitxml=r.xml", "-o", f"junit_family={family}")
     found = cases(sick.path.parent / "r.xml")
     assert len(found) == COUNT
-    vector = found["doctor.embedding-vector", f"{dashed(sick.experiment)}-Nomic"]
+    vector = found["doctor.embedding-vector", f"embedding-vector[{dashed(sick.experiment)}-Nomic]"]
     failure = vector.find("failure")
     assert failure is not None
+    assert (failure.get("message") or "").startswith("1 of 12 vectors is unusable: 1 NULL")
+    assert "\n" not in failure.get("message", "\n")
     assert (failure.text or "").startswith("embedding-vector [Nomic]: 1 of 12 vectors is unusable: 1 NULL")
     assert "Traceback" not in (failure.text or "")
     assert ".py:" not in (failure.text or "")

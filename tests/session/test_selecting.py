@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 
@@ -28,7 +29,7 @@ def test_only_rules_of_chosen_items_are_repaired(
     result = run_doctor("--doctor-fix", *args, *mode)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["not repaired: the point cloud is blocked: * (embedding-missing); blocked by embedding-missing: run that *"]
+        ["  not repaired: the point cloud is blocked: *", "*blocked by embedding-missing: run that rule too"]
     )
     assert dump(sick.path) == before
     assert "undo:" not in result.stdout.str()
@@ -45,7 +46,8 @@ def test_one_of_several_diagrams_is_not_computed_in_vain(run_doctor: Doctor, pyt
     plant(built, "diagram_twice", "diagram_stale")
     before = dump(built.path)
     result = run_doctor("--doctor-fix", "-k", "diagram-current")
-    result.stdout.fnmatch_lines(["not repaired: *diagrams instead of 1 (diagram-duplicate); blocked by diagram-dup*"])
+    text = " ".join(result.stdout.str().split())
+    assert re.search(r"not repaired: .* 1 \(diagram-duplicate\); blocked by diagram-duplicate: run that rule too", text)
     assert dump(built.path) == before
     assert run_doctor("--doctor-fix", "-k", "diagram-current or diagram-duplicate").ret == 0
 
@@ -117,7 +119,7 @@ def test_a_blocked_item_proposes_no_repair_that_cannot_help(
 ) -> None:
     plant(sick, "vector_null", "diagram_null")
     result = run_doctor("--doctor-report=r.html", "--doctor-report=r.json")
-    result.stdout.fnmatch_lines(["blocked by embedding-vector: repair that first"])
+    result.stdout.fnmatch_lines(["  blocked by embedding-vector: repair that first"])
     items = json.loads((pytester.path / "r.json").read_text())["items"]
     found = {item["rule"]: [each.get("blocked_by") for each in item["findings"]] for item in items if item["findings"]}
     assert found == {"embedding-vector": [None], "diagram-missing": [["embedding-vector"]]}

@@ -133,7 +133,7 @@ def test_it_is_in_every_report(run_doctor: Doctor, sick: Built, brought: str, py
     item = items(pytester.path / "r.json")[f"caption-length[{dashed(sick.experiment)}]"]
     (finding,) = item["findings"]  # type: ignore[misc]
     assert (item["outcome"], finding["message"], finding["ids"]) == ("failed", said, [sick.invocation(11)])  # type: ignore[has-type]
-    assert_in_junit(pytester.path / "r.xml", dashed(sick.experiment), said)
+    assert_in_junit(pytester.path / "r.xml", f"caption-length[{dashed(sick.experiment)}]", said)
     assert_in_html(pytester.path / "r.html", SOURCE[brought], said)
 
 

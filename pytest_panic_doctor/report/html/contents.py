@@ -16,6 +16,7 @@ from pytest_panic_doctor.examination.manifest import Entry, Manifest, item_name
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.run_locations import UNKNOWN_RUNS, RunCounts, RunLocator
+from pytest_panic_doctor.report.html.timelines import Timelines
 from pytest_panic_doctor.report.results import Results, shorten_label, verdict, worst_first
 from pytest_panic_doctor.rules.base import Rule, Scope, remedy_of
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.scheduling import Pair
 
 NOT_EXAMINED = "n"
-LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": NOT_EXAMINED}
+LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": "k", "late": NOT_EXAMINED}
+"""A letter for each outcome of an item as shown; `unreached` items have that of `late` ones."""
+UNEXAMINED = "not examined"
 NO_ITEM = "."
 
 IDS_IN_ALL = 50_000
@@ -103,7 +106,18 @@ class Contents:
             "experiments": self.subjects.as_plain(),
             "states": self.states(),
             "items": [self.item(each) for each in self.results.items if worth_telling(each)],
+            "timelines": self.timelines(),
         }
+
+    def timelines(self) -> list[dict[str, object]]:
+        """Describe where the defects of runs sit in their sequences; empty for merged reports."""
+        if not self.placer.left:
+            return []
+        manifest = self.examination.manifest
+        lengths = {run.id: run.length for each in manifest.experiments for run in each.runs}
+        timelines = Timelines(self.examination.database, lengths)
+        timelines.add(self.results.items)
+        return [each.as_plain(self.subjects.runs[run]) for run, each in timelines.found.items()]
 
     def entry(self, item: Result) -> Entry | None:
         """Return an item's entry in the manifest; None if it belongs to another manifest."""
@@ -147,8 +161,9 @@ class Contents:
             "remedy": remedy_of(rule, [str(each["message"]) for findings in failed for each in findings]),
             "source": rule.source,
             "verdict": verdict(outcomes),
-            "outcomes": {word: outcomes.get(word, 0) for word in LETTERS}
-            | {"skipped": sum(outcomes.get(word, 0) for word in ("skipped", "late", "unreached"))},
+            "outcomes": {word: outcomes.get(word, 0) for word in LETTERS if word != "late"}
+            | {UNEXAMINED: outcomes.get("late", 0) + outcomes.get("unreached", 0)},
+            "found": largest_finding(items),
             "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
@@ -159,7 +174,7 @@ class Contents:
     def states(self) -> dict[str, str]:
         """Return for each rule one letter for each subject."""
         letters: dict[str, list[str]] = {}
-        ended = [(self.entry(item), LETTERS.get(item.display_outcome, NOT_EXAMINED)) for item in self.results.items]
+        ended = [(self.entry(item), LETTERS[item.display_outcome]) for item in self.results.items]
         unreached = [(self.entries.get(name), NOT_EXAMINED) for name in self.results.unreached]
         for entry, letter in (*ended, *unreached):
             if entry is not None:
@@ -174,7 +189,7 @@ class Contents:
         subject = entry.subject if entry else Subject()
         plain: dict[str, object] = {
             "rule": item.rule,
-            "outcome": "skipped" if item.not_started else item.display_outcome,
+            "outcome": UNEXAMINED if item.not_started else item.display_outcome,
             "seconds": round(item.duration, 3),
             "note": item.note,
             "warnings": list(item.warnings),
@@ -235,6 +250,21 @@ def worth_telling(item: Result) -> bool:
     return bool(
         item.outcome != "passed" or item.findings or item.warnings or item.note or item.measures or item.accepted
     )
+
+
+def largest_finding(items: Iterable[Result]) -> str:
+    """Say what the items of one rule found: the largest finding, and how many others; empty if nothing."""
+    for wanted in ("failed", "fixed", "passed"):
+        ended = [item for item in items if item.outcome == wanted]
+        findings = [each for item in ended for each in (item.findings if wanted != "passed" else item.accepted)]
+        if findings:
+            worst = min(findings, key=lambda each: (-int(str(each["count"])), str(each["message"])))
+            model = f"[{worst['embedding_model']}] " if worst["embedding_model"] else ""
+            more = f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
+            return f"{model}{worst['message']}{more}"
+        if noted := [item.error or item.note for item in ended if item.outcome == "failed"]:
+            return noted[0]
+    return ""
 
 
 def allowance(items: Iterable[Result]) -> int:

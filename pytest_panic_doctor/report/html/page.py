@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -24,6 +25,7 @@ from pytest_panic_doctor.report.html.lyapunov_curves import RULES_OF_CURVES, Lya
 from pytest_panic_doctor.report.html.repaired import RepairedRows
 from pytest_panic_doctor.report.html.run_locations import RunLocator
 from pytest_panic_doctor.report.results import json_head
+from pytest_panic_doctor.report.todo import named_runs, tasks
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -44,6 +46,7 @@ SCRIPTS = (
     "rules.js",
     "map.js",
     "plots.js",
+    "timeline.js",
     "diagrams.js",
     "lyapunov.js",
     "costs.js",
@@ -120,6 +123,8 @@ def rendered(
         settings=setting_lines(examination.settings.as_dict()),
         now=now,
         items=plural(len(results.items), "item"),
+        counts=item_counts(results),
+        todo=[(task.text, [*named_runs(examination, task.runs)], task.command) for task in tasks(examination, results)],
         merged=[*(merged or ()), *results.notes],
         lyapunov=bool(of_curves),
         next=[line.split(": ", 1) for line in terminal.next_command(examination, results)],
@@ -130,6 +135,16 @@ def rendered(
         data=data,
         bars=pictures.data,
     )
+
+
+def item_counts(results: Results) -> str:
+    """Count the items by outcome; those that were not started or not reached are not examined."""
+    counted: Counter[str] = Counter()
+    for outcomes in results.by_rule().values():
+        counted.update(outcomes)
+    words = ["failed", "fixed", "passed", "warned", "skipped"]
+    found = {word: counted[word] for word in words} | {"not examined": counted["late"] + counted["unreached"]}
+    return ", ".join(f"{count:,} {word}" for word, count in found.items() if count) or "none"
 
 
 def mode(examination: Examination) -> str:

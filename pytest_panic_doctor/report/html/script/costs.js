@@ -21,7 +21,7 @@ function drawCosts() {
   section.append(
     el("ul", {class: "legend", "aria-label": "What the marks mean"}, kinds.map(([, {name, shape, colour}]) => el("li", {}, el("span", {style: `color: ${colour}`, "aria-hidden": "true"}, shape), name))),
     charts,
-    el("details", {class: "as-table"}, el("summary", {}, "The same as a table, the longest first"), costTable(measured)));
+    el("details", {class: "as-table"}, el("summary", {}, "The same as a table, the longest first"), searchedCosts(measured)));
   const draw = () => {
     const columns = charts.clientWidth > 720 ? 2 : 1;
     const width = Math.floor((charts.clientWidth - 32 * (columns - 1)) / columns);
@@ -50,6 +50,17 @@ function costChart(measured, key, label, width) {
     marks: [...marks, Plot.tip(measured, Plot.pointer({x: "points", y: key, title: told}))]}), `${label} against points, ${plural(measured.length, "diagram")}`);
   svg.addEventListener("click", () => svg.value && openDiagram(svg.value.each));
   return svg;
+}
+
+function searchedCosts(measured) {
+  const search = el("input", {type: "search", placeholder: "prompt, network or id", "aria-label": "Filter the table by text", autocomplete: "off"});
+  const holder = el("div", {}, costTable(measured));
+  search.addEventListener("input", whenQuiet(() => {
+    const text = search.value.trim().toLowerCase();
+    const named = ({each, label}) => [label, ...pairOfIds(report.runs[each.run].id)].some((name) => name.toLowerCase().includes(text));
+    holder.replaceChildren(...costTable(measured.filter(named)).flat());
+  }));
+  return [el("div", {class: "toolbar"}, search), holder];
 }
 
 function costTable(measured) {

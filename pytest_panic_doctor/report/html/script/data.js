@@ -1,11 +1,14 @@
 // What the page was given: unpacked once; the bars of a diagram only when it is drawn.
 
 const STEPS = 1023;
-const SICK = 6, FIXED = 5, ELSEWHERE = 4, WARNED = 3, SKIPPED = 2, HEALTHY = 1, NONE = 0;
-const WORDS = ["no item", "healthy", "not examined", "warned", "sick in other runs", "fixed", "sick"];
-const MARKS = ["", "✓", "–", "!", "∘", "+", "×"];
-const STATE_OF = {s: SICK, f: FIXED, w: WARNED, h: HEALTHY, n: SKIPPED, ".": NONE};
-const OUTCOMES = {failed: "sick", fixed: "fixed", warned: "warned", skipped: "not examined", passed: "healthy"};
+const SICK = 7, FIXED = 6, ELSEWHERE = 5, WARNED = 4, UNEXAMINED = 3, SKIPPED = 2, HEALTHY = 1, NONE = 0;
+const WORDS = ["no item", "healthy", "skipped", "not examined", "warned", "sick in other runs", "fixed", "sick"];
+const MARKS = ["", "✓", "·", "–", "!", "∘", "+", "×"];
+const STATE_OF = {s: SICK, f: FIXED, w: WARNED, h: HEALTHY, k: SKIPPED, n: UNEXAMINED, ".": NONE};
+// An item fails or passes, as pytest says; a rule, a run and a diagram are sick or healthy. They share their colours.
+const OUTCOMES = ["failed", "fixed", "warned", "not examined", "skipped", "passed"];
+const LOOK_OF = {failed: "sick", passed: "healthy"};
+const lookOf = (word) => LOOK_OF[word] ?? word;
 
 const report = {bars: new Uint8Array()};
 
@@ -25,9 +28,10 @@ async function unpack() {
   report.rule = Object.fromEntries(report.rules.map((rule) => [rule.id, rule]));
   report.itemsOf = Object.fromEntries(report.rules.map((rule) => [rule.id, []]));
   for (const item of report.items) report.itemsOf[item.rule].push(item);
+  report.timeline = new Map(report.timelines.map((each) => [each.run, each]));
   for (const {shots} of report.diagrams)
     for (const shot of shots) shot.dims = shot.dims.map((dim, dimension) => dimensionOf(shot, dimension, dim));
-  const rank = {failed: 0, fixed: 1, warned: 2, passed: 3, skipped: 4};
+  const rank = Object.fromEntries(["failed", "fixed", "warned", "passed", "not examined", "skipped"].map((word, place) => [word, place]));
   const rows = (item) => (item.findings ?? []).reduce((sum, finding) => sum + finding.count, 0);
   for (const items of Object.values(report.itemsOf))
     items.sort((a, b) => rank[a.outcome] - rank[b.outcome] || rows(b) - rows(a));

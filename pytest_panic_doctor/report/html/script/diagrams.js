@@ -95,7 +95,7 @@ const problemOf = (shot) => (!shot ? "no diagram is stored" : shot.problem || "t
 
 function openDiagram(each) {
   const run = report.runs[each.run];
-  const items = each.items.filter((item) => item.outcome !== "passed" && item.outcome !== "skipped");
+  const items = each.items.filter((item) => !["passed", "skipped", "not examined"].includes(item.outcome));
   const now = each.now[0], before = each.before[0];
   const holder = el("div", {class: "pictures"});
   showDetail(run.label,

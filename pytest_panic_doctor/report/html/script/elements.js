@@ -30,7 +30,7 @@ function bytes(value) {
 }
 
 const badge = (word) =>
-  el("span", {class: `badge ${classOf(word)}`}, el("span", {class: "mark", "aria-hidden": "true"}, MARKS[WORDS.indexOf(word)]), word);
+  el("span", {class: `badge ${classOf(lookOf(word))}`}, el("span", {class: "mark", "aria-hidden": "true"}, MARKS[WORDS.indexOf(lookOf(word))]), word);
 
 function say(text) {
   byId("said").textContent = text;

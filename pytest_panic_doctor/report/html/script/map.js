@@ -49,7 +49,7 @@ function mapTools() {
   }}), text);
   return el("div", {class: "toolbar"}, search, models,
     check("damaged", "damaged runs only"), check("narrow", "damaged rules only"),
-    el("ul", {class: "legend", "aria-label": "What the marks mean"}, [SICK, FIXED, ELSEWHERE, WARNED, HEALTHY, SKIPPED].filter((state) => state !== WARNED || report.rules.some((rule) => rule.outcomes.warned)).map((state) =>
+    el("ul", {class: "legend", "aria-label": "What the marks mean"}, [SICK, FIXED, ELSEWHERE, WARNED, HEALTHY, UNEXAMINED, SKIPPED].filter((state) => state !== WARNED || report.rules.some((rule) => rule.outcomes.warned)).map((state) =>
       el("li", {}, el("span", {class: `cell ${classOf(WORDS[state])}`, "data-state": state, "aria-hidden": "true"}, MARKS[state]), WORDS[state]))));
 }
 
@@ -65,7 +65,7 @@ function refreshMap() {
   report.runs.forEach((run, number) => {
     const experiment = report.experiments[run.experiment];
     if (map.damaged && !map.states.some((states) => states[number] >= FIXED)) return;
-    if (map.text && ![run.label, experiment.label, run.id, dashed(run.id), experiment.id, dashed(experiment.id)].some((text) => text.toLowerCase().includes(map.text))) return;
+    if (map.text && ![run.label, run.id, dashed(run.id), experiment.id, dashed(experiment.id)].some((text) => text.toLowerCase().includes(map.text))) return;
     runs.set(run.experiment, [...(runs.get(run.experiment) ?? []), number]);
   });
   map.rows = [...runs].flatMap(([experiment, numbers]) => [{experiment, count: numbers.length}, ...numbers.map((run) => ({run}))]);
@@ -102,7 +102,8 @@ function mapRow(row, index) {
   }
   const run = report.runs[row.run];
   return el("tr", {"aria-rowindex": index + 2},
-    el("th", {scope: "row"}, el("span", {title: `${run.label}\n${dashed(run.id)}`}, labelParts(run.label))),
+    el("th", {scope: "row"}, el("span", {title: `${run.label}\n${dashed(run.id)}`},
+      el("button", {type: "button", class: "run-name", "aria-label": `All about ${run.label}`, click: () => openRun(row.run)}, labelParts(run.label)))),
     map.rules.map((rule, column) => {
       const state = map.states[column][row.run];
       return [gutter(column, "td"), el("td", {class: `cell ${classOf(WORDS[state])}`, "aria-colindex": column + 2, "data-row": index, "data-column": column, tabindex: index === map.at[0] && column === map.at[1] ? "0" : "-1",
@@ -179,7 +180,7 @@ function drawOverview() {
   document.querySelectorAll("#map .legend .cell").forEach((cell) => (colour[cell.dataset.state] = getComputedStyle(cell).backgroundColor));
   const [wide, high] = [width / map.rules.length, height / map.rows.length];
   // The worst is drawn last, and never lower than a pixel and a half: damage in one run of thousands stays visible.
-  for (const state of [HEALTHY, SKIPPED, WARNED, ELSEWHERE, FIXED, SICK]) {
+  for (const state of [HEALTHY, SKIPPED, UNEXAMINED, WARNED, ELSEWHERE, FIXED, SICK]) {
     pen.fillStyle = colour[state];
     map.rows.forEach((row, place) => {
       if (row.run === undefined) return;

@@ -46,7 +46,9 @@ function sortRules(index) {
   refreshRules();
 }
 
-const ruleText = (rule) => `${rule.id} ${rule.sentence} ${rule.scope} ${rule.source}`.toLowerCase();
+const ruleText = (rule) => `${rule.id} ${rule.sentence} ${rule.found} ${rule.scope} ${rule.source}`.toLowerCase();
+// What was found, and only where nothing was: what is true of a healthy database.
+const headingOf = (rule) => rule.found || (rule.verdict === "healthy" ? rule.sentence : "");
 
 function matches(rule) {
   if (table.verdicts.size && !table.verdicts.has(rule.verdict)) return false;
@@ -77,7 +79,7 @@ function ruleRows(rule) {
     el("th", {scope: "row", class: "name"},
       el("button", {type: "button", class: "opens", "aria-expanded": String(open), "aria-controls": `about-${rule.id}`}, rule.id),
       rule.warnings ? el("span", {class: "chip alert"}, plural(rule.warnings, "warning")) : "",
-      el("span", {class: "sentence"}, rule.sentence)),
+      headingOf(rule) ? el("span", {class: "sentence"}, headingOf(rule)) : ""),
     el("td", {class: "outcomes"}, outcomesOf(rule)),
     el("td", {class: "number"}, rule.rows ? [counted(rule.rows), el("span", {class: "unit"}, rule.rows === 1 ? " row" : " rows")] : "–"),
     el("td", {class: "number"}, seconds(rule.seconds)));
@@ -87,28 +89,32 @@ function ruleRows(rule) {
 function outcomesOf(rule) {
   const total = Object.values(rule.outcomes).reduce((sum, count) => sum + count, 0);
   if (!total) return ["no item: the database has nothing for it to examine"];
-  const parts = Object.entries(OUTCOMES).filter(([word]) => rule.outcomes[word]);
-  const share = el("span", {class: "share", "aria-hidden": "true"}, parts.map(([word, name]) =>
-    el("span", {class: classOf(name), style: `flex-grow: ${Math.max(rule.outcomes[word], total / 40)}`})));
-  const said = parts.filter(([word]) => word !== "passed" || parts.length === 1).map(([word, name]) => `${counted(rule.outcomes[word])} ${name}`);
+  const parts = OUTCOMES.filter((word) => rule.outcomes[word]);
+  const share = el("span", {class: "share", "aria-hidden": "true"}, parts.map((word) =>
+    el("span", {class: classOf(lookOf(word)), style: `flex-grow: ${Math.max(rule.outcomes[word], total / 40)}`})));
+  const said = parts.filter((word) => word !== "passed" || parts.length === 1).map((word) => `${counted(rule.outcomes[word])} ${word}`);
   return [share, el("span", {class: "said"}, parts.length === 1 ? said[0] : `${said.join(", ")} of ${counted(total)}`)];
 }
 
 function aboutRule(rule) {
   const all = report.itemsOf[rule.id];
   const matching = table.text && !ruleText(rule).includes(table.text) ? all.filter((item) => textOf(item).includes(table.text)) : all;
-  const told = matching.filter((item) => item.outcome !== "skipped");
+  const left = (item) => item.outcome === "skipped" || item.outcome === "not examined";
+  const told = matching.filter((item) => !left(item));
   const skipped = new Map();
-  for (const item of matching) if (item.outcome === "skipped") skipped.set(item.note, [...(skipped.get(item.note) ?? []), item]);
-  const facts = [["scope", rule.scope], ["repair", rule.repair || rule.remedy || "none"], ["from", rule.source], ...(rule.examined ? [["examined", rule.examined]] : [])];
+  for (const item of matching.filter(left)) {
+    const key = `${item.outcome}\n${item.note ?? ""}`;
+    skipped.set(key, [...(skipped.get(key) ?? []), item]);
+  }
+  const facts = [["healthy means", rule.sentence], ["scope", rule.scope], ["repair", rule.repair || rule.remedy || "none"], ["from", rule.source], ...(rule.examined ? [["examined", rule.examined]] : [])];
   return el("div", {class: "about-rule"},
     el("dl", {class: "facts"}, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
     rule.next.startsWith("next: ")
       ? el("p", {class: "next"}, el("span", {}, "next"), el("code", {}, rule.next.slice(6)), copyButton(rule.next.slice(6)))
       : rule.next ? el("p", {class: "quiet"}, rule.next) : "",
     told.length ? listed(told, (item) => itemView(item), 20, "ul", "items") : "",
-    [...skipped].map(([note, items]) => el("details", {class: "skipped"},
-      el("summary", {}, badge("not examined"), ` ${plural(items.length, "item")}: ${note || "no reason given"}`),
+    [...skipped.values()].map((items) => el("details", {class: "skipped"},
+      el("summary", {}, badge(items[0].outcome), ` ${plural(items.length, "item")}: ${items[0].note || "no reason given"}`),
       listed(items, (item) => el("li", {class: "quiet"}, subjectOf(item), item.model ? ` · ${item.model}` : ""), 20, "ul", "items"))),
     matching.length ? "" : el("p", {class: "quiet"}, rule.verdict === "healthy" ? "Every item passed." : "Nothing more is known."));
 }

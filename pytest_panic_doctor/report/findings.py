@@ -1,0 +1,145 @@
+"""The findings of a session as text: by rule, the same message once, within the width of a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.formatting import plural, printable, shorten
+from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.results import Results, worst_first
+from pytest_panic_doctor.rules.base import format_sentence
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.examination.examination import Examination
+
+PlainFinding = Mapping[str, object]
+"""A finding as in the JSON report."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAmounts:
+    """How much is shown: messages of a rule, subjects of a message, and row ids of a finding; None for all."""
+
+    messages: int | None
+    subjects: int | None
+    ids: int | None
+
+
+LIMITS = (ShownAmounts(5, 3, 4), ShownAmounts(20, 20, 20), ShownAmounts(None, None, None))
+"""The limits without `-v`, with `-v`, and with `-vv`."""
+
+
+def limits_of(verbosity: int) -> ShownAmounts:
+    """Return the limits for a verbosity of pytest."""
+    return LIMITS[min(max(verbosity, 0), len(LIMITS) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line; `heading` if it is part of a finding's sentence."""
+
+    text: str
+    heading: bool = False
+
+
+def wrap(line: str, width: int, indent: str = "  ") -> list[str]:
+    """Wrap a line between words; `indent` begins the lines after the first. A word longer than a line stays whole."""
+    return textwrap.wrap(
+        printable(line), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def failure_lines(examination: Examination, results: Results, width: int, limits: ShownAmounts) -> Iterator[Line]:
+    """Yield the findings of all failed items, worst rule first.
+
+    Args:
+        examination: The session.
+        results: All results.
+        width: The number of columns.
+        limits: How much is shown.
+    """
+    failed: dict[str, list[Result]] = {}
+    for item in results.items:
+        if item.outcome == "failed" and item.findings and not item.error:
+            failed.setdefault(item.rule, []).append(item)
+    for name, _ in worst_first(results.by_rule().items()):
+        if name in failed:
+            yield from rule_lines(examination, name, failed[name], width, limits)
+
+
+def rule_lines(
+    examination: Examination, name: str, items: Sequence[Result], width: int, limits: ShownAmounts
+) -> Iterator[Line]:
+    """Yield the findings of one rule, the largest first, and what has to be done if `--doctor-fix` cannot."""
+    groups: dict[tuple[str, str], list[PlainFinding]] = {}
+    for item in items:
+        for finding in item.findings:
+            sentence = format_sentence(finding["rule"], finding["embedding_model"], finding["message"])
+            groups.setdefault((sentence, item.note), []).append(finding)
+    ordered = sorted(groups.items(), key=lambda pair: (-sum(int(str(each["count"])) for each in pair[1]), pair[0]))
+    for (sentence, note), findings in ordered[: limits.messages]:
+        yield from (Line(line, heading=True) for line in wrap(sentence, width))
+        for line in (*subject_lines(examination, findings, width, limits), *row_lines(findings, width, limits)):
+            yield Line(line)
+        yield from map(Line, wrap(f"  {note}", width, "  ") if note else ())
+    if left := len(ordered) - len(ordered[: limits.messages]):
+        yield Line(f"  … and {plural(left, 'more message')} of {name} (-vv shows all)")
+    if not examination.settings.fix and not any(item.note for item in items):
+        step = why_not_repaired(examination, name, items)
+        yield from map(Line, wrap(f"  {step}", width, "  ") if step else ())
+
+
+def why_not_repaired(examination: Examination, name: str, items: Sequence[Result]) -> str:
+    """Say why `--doctor-fix` does not repair a rule; empty if it does."""
+    rule = examination.rules[name]
+    if examination.verification.damaged and rule.repair is not None:
+        return examination.verification.refusal
+    step = text.next_step(rule, examination, [item.findings for item in items])
+    return "" if step.startswith("next: ") else step
+
+
+def subject_lines(
+    examination: Examination, findings: Sequence[PlainFinding], width: int, limits: ShownAmounts
+) -> Iterator[str]:
+    """Yield the runs that findings with one message are about, else their experiments, with prompt and network."""
+    runs: dict[str, int] = {}
+    for each in findings:
+        counted = each.get("runs") or ({each["run"]: 0} if each["run"] else {})
+        for run, count in counted.items():  # type: ignore[attr-defined]
+            runs[str(run)] = runs.get(str(run), 0) + int(count)
+    several = len(runs) > 1
+    for run in list(runs)[: limits.subjects]:
+        rows = f" ({plural(runs[run], 'row')})" if several and runs[run] else ""
+        yield subject_line("run", run, examination, width, rows)
+    if limits.subjects is not None and len(runs) > limits.subjects:
+        yield f"  … and {plural(len(runs) - limits.subjects, 'more run')}"
+    if not runs:
+        experiments = list(dict.fromkeys(str(each["experiment"]) for each in findings if each["experiment"]))
+        for experiment in experiments[: limits.subjects]:
+            yield subject_line("experiment", experiment, examination, width)
+        if limits.subjects is not None and len(experiments) > limits.subjects:
+            yield f"  … and {plural(len(experiments) - limits.subjects, 'more experiment')}"
+
+
+def subject_line(noun: str, stored: str, examination: Examination, width: int, rows: str = "") -> str:
+    """Make the line of one run or experiment; its label is shortened to the width."""
+    begins = f"  {noun} {dashed(stored)}  "
+    label = printable(examination.labels.get(stored, ""))
+    return (begins + shorten(label, max(12, width - len(begins) - len(rows))) + rows).rstrip()
+
+
+def row_lines(findings: Sequence[PlainFinding], width: int, limits: ShownAmounts) -> Iterator[str]:
+    """Yield the rows of findings with one message: the table, the first ids, and the exact count."""
+    about = {value for each in findings for value in (each["run"], each["experiment"])}
+    ids = [str(row) for each in findings for row in each["ids"] if row not in about]  # type: ignore[attr-defined]
+    if not ids or not findings[0]["table"]:
+        return
+    count = sum(int(str(each["count"])) for each in findings)
+    shown = ids[: limits.ids]
+    more = [f"(showing {len(shown)} of {count:,})"] if count > len(shown) else []
+    yield from wrap(" ".join(("", "", str(findings[0]["table"]), *more, *shown)), width, "    ")

@@ -1,0 +1,121 @@
+"""The section FAILURES for items of the database: by rule and once each, instead of item by item.
+
+pytest prints it in `pytest_terminal_summary`, as a wrapper, before and after all other plugins. Two more wrappers are
+around and within it: the outer one takes the items' reports out of its hands, the inner one gives them back. pytest
+finds a hook only if its name begins with `pytest_`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_panic_doctor.formatting import printable
+from pytest_panic_doctor.report.findings import failure_lines, limits_of
+from pytest_panic_doctor.report.longrepr import CrashLine, FindingsText, NodeOnly
+
+if TYPE_CHECKING:
+    from pytest_panic_doctor.examination.examination import Examination
+    from pytest_panic_doctor.examination.result import Result
+    from pytest_panic_doctor.report.results import Results
+
+STYLES = ("no", "line")
+"""The values of `--tb` for which pytest's own section is what is wanted."""
+
+
+def one_line(config: pytest.Config, nodeid: str, result: Result, text: str) -> FindingsText:
+    """Make the text of a failed item, with its first finding and the number of others as its one line."""
+    findings = sorted(result.findings, key=lambda each: -int(str(each["count"])))
+    if findings and not result.error:
+        message = str(findings[0]["message"])
+        more = len(findings) - 1
+        message += f" (and {more:,} more finding{'s' * (more > 1)})" if more else ""
+    else:
+        message = result.error or result.note or text.partition("\n")[0]
+    line = CrashLine(nodeid, printable(" ".join(message.split())))
+    return FindingsText(text, line, one_line=config.getoption("tbstyle", "auto") == "line")
+
+
+def no_summary(config: pytest.Config) -> bool:
+    """Whether the user asked for no summary (`--no-summary`)."""
+    return bool(config.getoption("no_summary", False))
+
+
+def is_on_ci() -> bool:
+    """Whether pytest cuts no line of its short summary, since it runs in CI."""
+    return any(name in os.environ for name in ("CI", "BUILD_NUMBER"))
+
+
+class FailuresSection:
+    """Writes the failed items of the database in pytest's section of failures."""
+
+    def __init__(self, config: pytest.Config, examination: Examination, results: Results) -> None:
+        """Store what the section is made of."""
+        self.config = config
+        self.examination = examination
+        self.results = results
+        self._all: list[pytest.TestReport] = []
+        self._others: list[pytest.TestReport] = []
+        self._taken = False
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
+    def pytest_before_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+        """Take the reports of our items, so that pytest writes the failures of other tests only."""
+        self._all = list(terminalreporter.stats.get("failed", ()))
+        mine = [report for report in self._all if isinstance(report.longrepr, FindingsText)]
+        failed = any(item.outcome == "failed" for item in self.results.items)
+        grouped = failed and not no_summary(self.config) and self.config.getoption("tbstyle", "auto") not in STYLES
+        if grouped:
+            self._taken = True
+            self._others = [report for report in self._all if not isinstance(report.longrepr, FindingsText)]
+            terminalreporter.stats["failed"] = self._others
+        texts = [(report, report.longrepr) for report in mine]
+        try:
+            return (yield)
+        finally:
+            for report, text in texts:
+                report.longrepr = text
+            self._give_back(terminalreporter)
+
+    @pytest.hookimpl(wrapper=True, trylast=True, specname="pytest_terminal_summary")
+    def pytest_after_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+        """Write our failures after pytest's, and give the reports back for its short summary and its counts."""
+        if self._taken:
+            self._give_back(terminalreporter)
+            self._write(terminalreporter, with_title=not self._others)
+        try:
+            return (yield)
+        finally:
+            self._shorten(terminalreporter)
+
+    def _give_back(self, reporter: pytest.TerminalReporter) -> None:
+        if self._taken:
+            reporter.stats["failed"] = self._all
+            self._taken = False
+
+    def _write(self, reporter: pytest.TerminalReporter, *, with_title: bool) -> None:
+        if with_title:
+            reporter.write_sep("=", "FAILURES")
+        width = self.config.get_terminal_writer().fullwidth
+        limits = limits_of(reporter.verbosity)
+        for line in failure_lines(self.examination, self.results, width, limits):
+            reporter.write_line(line.text, red=line.heading, bold=line.heading)
+        unfinished = {item.nodeid for item in self.results.items if item.error or not item.findings}
+        for report in self._all:
+            if report.nodeid in unfinished and report not in self._others:
+                reporter.write_sep("_", report.head_line or report.nodeid, red=True, bold=True)
+                reporter.write_line(str(report.longrepr))
+
+    def _shorten(self, reporter: pytest.TerminalReporter) -> None:
+        """Leave a message out of the short summary if it would be cut off there."""
+        if reporter.verbosity >= 2 or is_on_ci():
+            return
+        width = self.config.get_terminal_writer().fullwidth
+        for report in reporter.stats.get("failed", ()):
+            if isinstance(report.longrepr, FindingsText):
+                line = f"FAILED {report.nodeid} - {report.longrepr.reprcrash.message}"
+                if len(line) > width:
+                    report.longrepr = NodeOnly()
