@@ -27,12 +27,14 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterSize
 from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
 from pytest_panic_doctor.repair.cluster.job import ComputeOptions
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import DiagramTarget
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.topology.cloud import Points
 
 COUNT = 40
@@ -87,11 +89,13 @@ def fed(folder: Path, points: int) -> str:
     path = folder / f"{points}.sqlite"
     subjects = without_diagrams(path, points)
     link = Instant(hold=COUNT + 1)
+    shared = SharedFolder(folder / f"shared-{points}")
     dispatcher = Dispatcher(
         link,  # type: ignore[arg-type]
         Database(path, shared=True),
         Writer(path, "session", lambda: True),
-        DiagramRequests(folder / f"desk-{points}", lambda: True),
+        DiagramRequests(shared),
+        ResultStore(shared),
         Budget(folder / f"budget-{points}", 10**11),
         lambda _, subject: DiagramTarget(str(subject.run), "Nomic", "TEXT", 768),
         ComputeOptions(2, "auto", None, None),

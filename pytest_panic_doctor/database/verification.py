@@ -7,15 +7,14 @@ a statement to an authorizer (https://www.sqlite.org/c3ref/set_authorizer.html),
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 
 from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.files import atomic_write, safe_file_name
+from pytest_panic_doctor.database.files import safe_file_name
 from pytest_panic_doctor.database.integrity import FileDamage
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 
 LISTING_TABLES = ("experimentconfig", "run")
 """Canonical names of the tables from which the list of items is made."""
@@ -30,16 +29,16 @@ NOT_EXAMINED_PREFIX = "not examined: "
 class Verification:
     """Results of integrity checks, shared by the processes of a session through a folder."""
 
-    def __init__(self, database: Database, folder: Path | None = None, *, everything: bool = False) -> None:
+    def __init__(self, database: Database, shared: SharedFolder | None = None, *, everything: bool = False) -> None:
         """Watch the tables that `database` reads.
 
         Args:
             database: The database.
-            folder: Folder shared by all processes of the session; None if this is the only one.
+            shared: What is shared by all processes of the session; None if this is the only one.
             everything: Whether to check the complete file before the first item.
         """
         self.database = database
-        self.folder = folder
+        self.shared = shared
         self.everything = everything
         self._known: dict[str, FileDamage] = {}
         self._read: set[str] = set()
@@ -94,8 +93,8 @@ class Verification:
 
     def _all(self) -> list[FileDamage]:
         found = [*self._known.values()]
-        if self.folder is not None:
-            found += [read_damage(path) for path in self.folder.glob("*.json")]
+        if self.shared is not None:
+            found += [FileDamage.from_plain(each["damage"]) for each in self.shared.find("verified/*")]  # type: ignore[arg-type]
         return found
 
     @property
@@ -121,7 +120,7 @@ class Verification:
         """Result of `find`, or the known result of this or another process."""
         if name not in self._known:
             before = set(self._read)
-            self._known[name] = found_once(self.folder, name, find) if self.folder else find()
+            self._known[name] = found_once(self.shared, name, find) if self.shared else find()
             self._read = before
         return self._known[name]
 
@@ -135,35 +134,15 @@ class Verification:
         return sqlite3.SQLITE_OK
 
 
-def verified_folder(scratch: Path) -> Path:
-    """Folder of the results in a session's scratch folder."""
-    folder = scratch / "verified"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def found_once(folder: Path, name: str, find: Callable[[], FileDamage]) -> FileDamage:
-    """Run `find` in one of the processes that share `folder`; the others wait and read its result."""
-    from filelock import FileLock
-
-    path = folder / f"{safe_file_name(name)}.json"
-    with FileLock(path.with_suffix(".lock")):
-        if path.exists():
-            return read_damage(path)
+def found_once(shared: SharedFolder, name: str, find: Callable[[], FileDamage]) -> FileDamage:
+    """Run `find` in one of the processes that share a folder; the others wait and read its result."""
+    document = f"verified/{safe_file_name(name)}"
+    with shared.lock(document):
+        if plain := shared.read(document):
+            return FileDamage.from_plain(plain["damage"])  # type: ignore[arg-type]
         found = find()
-        write_damage(path, found)
+        shared.write(document, {"damage": found.as_plain()})
         return found
-
-
-def write_damage(path: Path, found: FileDamage) -> None:
-    """Write a result atomically."""
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(found.as_plain()))
-
-
-def read_damage(path: Path) -> FileDamage:
-    """Read a result."""
-    return FileDamage.from_plain(json.loads(path.read_text()))
 
 
 def unchecked_message(error: sqlite3.DatabaseError) -> str:

@@ -15,7 +15,8 @@ from pytest_panic_doctor.database.generation import generations
 from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge, memory_room
-from pytest_panic_doctor.database.verification import LISTING_TABLES, Verification, verified_folder
+from pytest_panic_doctor.database.shared_folder import SharedFolder
+from pytest_panic_doctor.database.verification import LISTING_TABLES, Verification
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
@@ -169,7 +170,7 @@ class Examination:
         mine = map(rule_of, self.collected or ())
         self.verification.everything = bool(self.settings.fix or self.settings.plan or INTEGRITY in mine)
         if self.scratch:
-            self.verification.folder = verified_folder(Path(self.scratch))
+            self.verification.shared = SharedFolder(Path(self.scratch))
 
     def to_run(self, *, distributed: bool) -> frozenset[str]:
         """Return the names of the items that are run; all of them if every worker died before collection."""

@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
-from filelock import FileLock, Timeout
-
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import read_file_header
-from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.database.integrity import FileDamage
-from pytest_panic_doctor.database.verification import WHOLE_FILE, found_once, verified_folder
-from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.database.shared_folder import SharedFolder
+from pytest_panic_doctor.database.verification import WHOLE_FILE, found_once
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.backup import Report, make_backup
@@ -48,8 +44,8 @@ from pytest_panic_doctor.rules.embedder import Embedder
 SHARE = 0.8
 """The part of the available memory that is used if `--doctor-memory` is not given."""
 
-CLAIM_POLL = 0.2
-"""Seconds between two checks whether the controller is alive, while a lock is waited for."""
+STOP, ROLLED_BACK_NOTE = "stop", "rolled-back"
+"""Names of documents whose existence tells all processes what has happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +80,22 @@ class RepairRun:
 
     def is_active(self) -> bool:
         """Return whether the controller is alive and the session was not stopped; otherwise nothing may be written."""
-        there = os.getpid() == self.controller or os.getppid() == self.controller
-        return there and not self.stop_file.exists()
+        running = os.getpid() == self.controller or os.getppid() == self.controller
+        return running and not SharedFolder(self.scratch).exists(STOP)
 
     @property
-    def stop_file(self) -> Path:
-        """The file whose existence tells all processes that the user has stopped the session."""
-        return self.scratch / "stop"
+    def shared(self) -> SharedFolder:
+        """What the processes share in the scratch folder, apart from the memory budget."""
+        return SharedFolder(self.scratch, self.is_active)
+
+    def stop(self) -> None:
+        """Tell all processes that the user has stopped the session."""
+        self.shared.write(STOP, {})
 
     @property
-    def rolled_back(self) -> Path:
-        """The file whose existence shows that a process let SQLite roll back another program's writes."""
-        return self.scratch / "rolled-back"
+    def rolled_back(self) -> bool:
+        """Whether a process let SQLite roll back another program's writes."""
+        return self.shared.exists(ROLLED_BACK_NOTE)
 
     def recover(self, database: Path) -> None:
         """Let SQLite roll back what a dead program left in a database.
@@ -104,7 +104,7 @@ class RepairRun:
             Unreadable: SQLite cannot roll it back.
         """
         roll_back_hot_journal(database)
-        self.rolled_back.touch()
+        self.shared.write(ROLLED_BACK_NOTE, {})
 
     def budget(self) -> Budget:
         """Return the memory budget that all workers share."""
@@ -112,49 +112,15 @@ class RepairRun:
 
     def report_progress(self, rule: str, done: int, found: int) -> None:
         """Publish the progress of a large quarantine; the note is deleted when it is done."""
-        path = self.scratch / f"quarantine-{os.getpid()}"
+        name = f"progress/{os.getpid()}"
         if done >= found:
-            path.unlink(missing_ok=True)
-            return
-        with atomic_write(path) as partial:
-            partial.write_text(f"{rule}: {done:,} of {found:,} rows quarantined")
+            self.shared.remove(name)
+        else:
+            self.shared.write(name, {"text": f"{rule}: {done:,} of {found:,} rows quarantined"})
 
     def progress_notes(self) -> list[str]:
         """Return the progress of the large quarantines that are running."""
-        found = []
-        for path in self.scratch.glob("quarantine-*[0-9]"):
-            with suppress(FileNotFoundError):
-                found.append(path.read_text())
-        return found
-
-    @contextmanager
-    def lock_target(self, name: str, *, wait: bool = True) -> Iterator[None]:
-        """Hold a lock on a name against the other workers; the kernel releases it if its holder dies.
-
-        Args:
-            name: The name.
-            wait: Whether to wait for the lock.
-
-        Raises:
-            Stopped: The session has ended while the lock was waited for.
-            TimeoutError: Another worker holds the lock, and `wait` is false.
-        """
-        folder = self.scratch / "claims"
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{name.replace(os.sep, '_')}.lock")
-        while True:
-            try:
-                lock.acquire(timeout=CLAIM_POLL if wait else 0)
-                break
-            except Timeout:
-                if not wait:
-                    raise
-                if not self.is_active():
-                    raise Stopped("the controller is gone") from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return [str(each["text"]) for each in self.shared.find("progress/*")]
 
 
 class RepairController:
@@ -189,7 +155,7 @@ class RepairController:
         memory = settings.memory or int(SHARE * available_memory())
         scratch = Path(tempfile.mkdtemp(prefix="panic-doctor-"))
         self.run = RepairRun(token_hex(8), scratch, memory, os.getpid())
-        found_once(verified_folder(scratch), WHOLE_FILE, FileDamage)
+        found_once(self.run.shared, WHOLE_FILE, FileDamage)
 
     def check_room(self, examination: Examination, report: Report = lambda what, done, of: None) -> None:  # noqa: ARG005
         """Look up what will be repaired, and check that the disk has room for the new diagrams and the before-images.
@@ -216,7 +182,7 @@ class RepairController:
         Returns:
             Sentences for the user. A checkpoint that has to wait loses nothing.
         """
-        told = [ROLLED_BACK] if self.run.rolled_back.exists() else []
+        told = [ROLLED_BACK] if self.run.rolled_back else []
         try:
             finish(self.database)
         except RepairError as error:
@@ -269,12 +235,12 @@ def make_repairer(
         runner,
         settings.kinds,
         embedder,
-        repair_run.lock_target,
-        ResultStore(repair_run.scratch / "settled"),
+        repair_run.shared.lock,
+        ResultStore(repair_run.shared),
         settings.max_dim,
         note=repair_run.report_progress,
         closing=close,
-        requests=DiagramRequests(repair_run.scratch, repair_run.is_active) if settings.ray else None,
+        requests=DiagramRequests(repair_run.shared) if settings.ray else None,
         trust=Trust(settings.embed_cosine),
         running=examination.running,
         most=settings.max_quarantine,

@@ -142,8 +142,6 @@ class DatabaseRepairer:
         done = self.writer.repaired(rule.id, subject)
         if not done:
             return None
-        if self.requests and (computed := self.requests.recorded(rule.id, subject)):
-            return RepairResult(computed.sentence, computed.measures)
         settled = list(self.results.find(rule.id, subject))
         if len(settled) == 1:
             return settled[0]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from pytest_panic_doctor.database.files import atomic_write, safe_file_name
+from pytest_panic_doctor.database.files import safe_file_name
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.rules.base import Finding
@@ -15,26 +14,24 @@ from pytest_panic_doctor.rules.base import Finding
 
 @dataclass(frozen=True, slots=True)
 class ResultStore:
-    """A folder with one file for each rule and subject that was repaired before its own item."""
+    """A document for each rule and subject that was repaired before its own item."""
 
-    folder: Path
+    shared: SharedFolder
 
     def save(self, rule: str, subject: Subject, done: RepairResult) -> None:
-        """Store a result atomically."""
-        path = self.folder / rule / self._name(subject)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Store a result."""
         findings = [finding.as_dict() for finding in done.findings]
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps({"note": done.note, "measures": dict(done.measures), "findings": findings}))
+        plain = {"note": done.note, "measures": dict(done.measures), "findings": findings}
+        self.shared.write(document_name(rule, subject), plain)
 
     def find(self, rule: str, subject: Subject) -> Iterator[RepairResult]:
         """Yield the results of a rule within a subject; None in one part of the subject stands for any value."""
-        for path in sorted((self.folder / rule).glob(self._name(subject, missing="*"))):
-            plain = json.loads(path.read_text())
-            findings = tuple(map(Finding.from_dict, plain["findings"]))
-            yield RepairResult(plain["note"], plain["measures"], findings)
+        for plain in self.shared.find(document_name(rule, subject, missing="*")):
+            findings = tuple(map(Finding.from_dict, plain["findings"]))  # type: ignore[call-overload]
+            yield RepairResult(plain["note"], plain["measures"], findings)  # type: ignore[arg-type]
 
-    def _name(self, subject: Subject, missing: str = "") -> str:
-        parts = (subject.experiment, subject.run, subject.embedding_model)
-        named = ",".join(missing if part is None else safe_file_name(part) for part in parts)
-        return f"{named}.json"
+
+def document_name(rule: str, subject: Subject, missing: str = "") -> str:
+    """Name of the document of a rule and a subject."""
+    parts = (subject.experiment, subject.run, subject.embedding_model)
+    return f"results/{rule}/{','.join(missing if part is None else safe_file_name(part) for part in parts)}"

@@ -9,12 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_panic_doctor.database.files import atomic_write
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.formatting import format_duration, shorten
 from pytest_panic_doctor.report.activity import SILENT_FOR, activity_line
-
-NOTE = "activity-"
-"""The beginning of the names of the files with the notes."""
 
 NOTE_EVERY = 1.0
 """Seconds between two notes."""
@@ -32,7 +29,8 @@ class ItemActivity:
             folder: The folder.
             clock: Returns the time in seconds.
         """
-        self.path = folder / f"{NOTE}{os.getpid()}"
+        self.shared = SharedFolder(folder)
+        self.document = f"activity/{os.getpid()}"
         self.clock = clock
         self._name = ""
         self._began = 0.0
@@ -50,7 +48,7 @@ class ItemActivity:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.path.unlink(missing_ok=True)
+        self.shared.remove(self.document)
 
     def begin(self, name: str) -> None:
         """Take the name of the item that begins; an empty name: none runs."""
@@ -92,17 +90,12 @@ class ItemActivity:
                 continue
             with suppress(OSError):  # The folder is gone at the end of the session.
                 if note:
-                    with atomic_write(self.path) as partial:
-                        partial.write_text(note)
+                    self.shared.write(self.document, {"text": note})
                 else:
-                    self.path.unlink(missing_ok=True)
+                    self.shared.remove(self.document)
             shown = bool(note)
 
 
 def activity_notes(folder: Path) -> list[str]:
     """Return what the items of all processes of a session do."""
-    found = []
-    for path in sorted(folder.glob(f"{NOTE}*[0-9]")):
-        with suppress(OSError):
-            found.append(path.read_text())
-    return found
+    return [str(each["text"]) for each in SharedFolder(folder).find("activity/*")]

@@ -85,7 +85,7 @@ class RepairPlugin:
     def pytest_keyboard_interrupt(self) -> None:
         """Tell the workers, before xdist waits for them."""
         if self.controller:
-            self.controller.run.stop_file.touch()
+            self.controller.run.stop()
 
     def close(self) -> None:
         """End the child process and the connections of the repairer, if one was made."""

@@ -18,6 +18,7 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import Computed, DiagramRunner, Task
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import new_id
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
@@ -156,7 +157,7 @@ def examine(
             KINDS,
             hook,  # type: ignore[arg-type]
             lambda name, *, wait=True: nullcontext(),  # noqa: ARG005
-            ResultStore(built.path.with_suffix(".settled")),
+            ResultStore(SharedFolder(built.path.with_suffix(".settled"))),
             running=running,
         )
     found = {}

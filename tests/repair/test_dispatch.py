@@ -21,6 +21,7 @@ from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterSize
 from pytest_panic_doctor.compute.ray.task import TaskSpec
 from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair import recompute
@@ -30,6 +31,7 @@ from pytest_panic_doctor.repair.cluster.requests import DiagramRequests, from_di
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import DiagramTarget, RepairSummary
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
@@ -88,12 +90,14 @@ class RepairSetup:
         self.do("UPDATE persistencediagram SET diagram_data = NULL")
         self.link = Scripted()
         self.wanted = True
-        self.requests = DiagramRequests(folder / "ward", lambda: self.wanted)
+        shared = SharedFolder(folder / "shared", lambda: self.wanted)
+        self.requests, self.results = DiagramRequests(shared), ResultStore(shared)
         self.dispatcher = Dispatcher(
             self.link,  # type: ignore[arg-type]
             Database(self.built.path, shared=True),
             Writer(self.built.path, "session", lambda: self.wanted),
             self.requests,
+            self.results,
             Budget(folder / "budget", 10**10),
             place,
             ComputeOptions(2, "auto", None, most_memory),
@@ -158,10 +162,9 @@ def test_what_is_known_ahead_is_written_without_an_order(repair_run: RepairSetup
     repair_run.dispatcher.prefetch(subjects(repair_run), {})
     until(lambda: repair_run.written() == RUNS)
     assert repair_run.rules() == {MISSING: RUNS}
-    done = repair_run.requests.recorded(MISSING, subject(repair_run.built, 3))
-    assert done
+    (done,) = repair_run.results.find(MISSING, subject(repair_run.built, 3))
     assert done.measures["points"] == 6
-    assert repair_run.order(3) == done
+    assert repair_run.order(3) == RepairSummary(done.note, done.measures)
     assert len(repair_run.link.orders) == RUNS
 
 

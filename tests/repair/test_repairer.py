@@ -13,6 +13,7 @@ from repair_item import fix
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Outcome, RepairResult
 from pytest_panic_doctor.repair.journal.undo import repairs, undo
@@ -77,7 +78,7 @@ def test_what_another_item_settled_is_said_as_if_it_had_not(
 
 
 def test_settled_is_found_within_a_subject(tmp_path: Path) -> None:
-    settled = ResultStore(tmp_path)
+    settled = ResultStore(SharedFolder(tmp_path))
     finding = Finding("r", "it is torn", "e", "1", "a-b", "embedding", ("x",), 1)
     settled.save("r", Subject("e", "1", "a-b"), RepairResult("first", {"points": 6}, (finding,)))
     settled.save("r", Subject("e", "2", "b"), RepairResult("second"))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from small_database import SmallDatabase, name
 
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
@@ -83,7 +84,7 @@ def opened(built: Built, totals: Path) -> Iterator[tuple[Database, Planner, Data
     """Who plans and who repairs."""
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
-    settled = ResultStore(totals.with_suffix(".settled"))
+    settled = ResultStore(SharedFolder(totals.with_suffix(".settled")))
     repairer = DatabaseRepairer(database, writer, never, KINDS, no_hook, unclaimed, settled)
     yield database, Planner(database, KINDS, SessionTotals(totals)), repairer
     repairer.close()

@@ -15,6 +15,7 @@ from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.generation import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.examination.lookahead import Lookahead
@@ -74,7 +75,7 @@ def fix_file(
 
     database = Database(path, shared=True)
     writer = Writer(path, "session", lambda: True)
-    settled = ResultStore(path.with_suffix(".settled"))
+    settled = ResultStore(SharedFolder(path.with_suffix(".settled")))
     repairer = DatabaseRepairer(
         database, writer, lambda: runner, known, hook, claim, settled, most=most, running=running
     )
@@ -90,5 +91,5 @@ def fix_file(
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
     writer.close()
     database.close()
-    shutil.rmtree(settled.folder, ignore_errors=True)
+    shutil.rmtree(settled.shared.folder, ignore_errors=True)
     return outcomes

@@ -15,6 +15,7 @@ from pytest_panic_doctor.repair.cluster.job import INVALID, STALE, ComputeOption
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.controller import RepairRun
 from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.repair.targets import diagram_target
 
 
@@ -41,7 +42,8 @@ class ClusterRepair:
             self.client,
             Database(settings.database, shared=True),
             Writer(settings.database, repair_run.session, repair_run.is_active, space=examination.space),
-            DiagramRequests(repair_run.scratch, repair_run.is_active),
+            DiagramRequests(repair_run.shared),
+            ResultStore(repair_run.shared),
             repair_run.budget(),
             partial(diagram_target, kinds=settings.kinds, running=examination.running),
             ComputeOptions(settings.max_dim, engine(settings.engine), settings.timeout, settings.memory),

@@ -25,6 +25,7 @@ from pytest_panic_doctor.compute.ray.task import TaskSpec, memory_request
 from pytest_panic_doctor.compute.runner import ComputationFailed, Computed, more_memory
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.formatting import format_size, plural
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.cluster.job import EXACT, MISSING, ComputeOptions, Job, SubmittedTask, failing_rule
@@ -32,6 +33,7 @@ from pytest_panic_doctor.repair.cluster.requests import DiagramRequest, DiagramR
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import DiagramSnapshot, DiagramTarget, Precondition, RepairSummary
+from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.topology.cloud import merge
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.engines import would_compute
@@ -59,6 +61,7 @@ class Dispatcher:
         database: Database,
         writer: Writer,
         requests: DiagramRequests,
+        results: ResultStore,
         budget: Budget,
         place: Callable[[sqlite3.Connection, Subject], DiagramTarget],
         manner: ComputeOptions,
@@ -71,12 +74,14 @@ class Dispatcher:
             database: Reads clouds; used by the thread alone.
             writer: Writes diagrams; used by the thread alone.
             requests: The requests of the workers.
+            results: Stores the result of each diagram, also of those that no worker has requested.
             budget: Counts the computed diagrams.
             place: Returns the target of a subject.
             manner: How diagrams are computed.
             wanted: Whether the session is still active; the thread ends when it is not.
         """
-        self.client, self.database, self.writer, self.requests, self.budget = link, database, writer, requests, budget
+        self.client, self.database, self.writer, self.budget = link, database, writer, budget
+        self.requests, self.results = requests, results
         self.target_of, self.compute_options, self.is_active = place, manner, wanted
         self.submitted: dict[str, SubmittedTask] = {}
         self._jobs: dict[Subject, Job] = {}
@@ -187,8 +192,8 @@ class Dispatcher:
                 return
             exact = job.rule == EXACT
             if seen.healthy and not exact:
-                known = self.requests.recorded(job.rule, job.subject)
-                self._finish(job, known or RepairSummary("another worker computed it", {}))
+                known = next(self.results.find(job.rule, job.subject), None)
+                self._finish(job, RepairSummary(known.note, known.measures) if known else recompute.BY_ANOTHER)
                 return
             if not exact and (payload := recompute.readable(seen)):
                 self._rewrite(job, seen, payload)
@@ -271,7 +276,7 @@ class Dispatcher:
         self.budget.count()
         done = recompute.computed_result(submitted_task.before.points, computed)
         # Before it is written, for an item may find it there in the same moment; without a row nobody asks for it.
-        self.requests.record(job.rule, job.subject, done)
+        self._record(job, done)
         try:
             written = recompute.write_diagram(
                 self.writer,
@@ -290,8 +295,11 @@ class Dispatcher:
         else:
             self._retry(job, submitted_task.before)
 
+    def _record(self, job: Job, done: RepairSummary) -> None:
+        self.results.save(job.rule, job.subject, RepairResult(done.sentence, done.measures))
+
     def _rewrite(self, job: Job, seen: DiagramSnapshot, payload: bytes) -> None:
-        self.requests.record(job.rule, job.subject, recompute.REWRITTEN)
+        self._record(job, recompute.REWRITTEN)
         try:
             written = recompute.rewrite(self.writer, job.rule, job.subject, seen, payload)
         except RepairError as error:

@@ -1,20 +1,17 @@
-"""Requests from workers to the controller for diagrams computed on a cluster, exchanged as files.
+"""Requests from workers to the controller for diagrams computed on a cluster, exchanged as documents.
 
 The controller computes and writes each diagram; the worker then reads it from the database.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from secrets import token_hex
 
 from pytest_panic_doctor.compute.runner import ComputationFailed
-from pytest_panic_doctor.database.files import atomic_write, safe_file_name
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
@@ -42,20 +39,11 @@ class DiagramRequest:
     subject: Subject
 
 
+@dataclass(frozen=True, slots=True)
 class DiagramRequests:
-    """The folder of requests and responses; each process of the session opens its own object."""
+    """The requests and responses in the folder of the session; each process opens its own object."""
 
-    def __init__(self, folder: Path, wanted: Callable[[], bool]) -> None:
-        """Open the folder, and create it if it is missing.
-
-        Args:
-            folder: The scratch folder of the session.
-            wanted: Whether the session is still active; waiting ends when it is not.
-        """
-        self.requests, self.responses, self.records = (folder / name for name in ("orders", "answers", "records"))
-        self.wanted = wanted
-        for each in (self.requests, self.responses, self.records):
-            each.mkdir(parents=True, exist_ok=True)
+    shared: SharedFolder
 
     def submit_and_wait(self, rule: str, subject: Subject) -> RepairSummary:
         """Request a diagram and wait until it is in the database.
@@ -65,55 +53,30 @@ class DiagramRequests:
             RepairFailed: The diagram could not be written, or the cluster was lost.
             Stopped: The session has ended.
         """
-        request = DiagramRequest(f"{os.getpid()}-{token_hex(8)}", rule, subject)
-        write_json(self.requests / request.key, asdict(request))
-        answer, pause = self.responses / request.key, LOOK_SOON
-        while not answer.exists():
-            if not self.wanted():
+        key = f"{os.getpid()}-{token_hex(8)}"
+        self.shared.write(f"requests/{key}", asdict(DiagramRequest(key, rule, subject)))
+        pause = LOOK_SOON
+        while not (answer := self.shared.read(f"responses/{key}") or self.shared.read(f"responses/{SHUTDOWN}")):
+            if not self.shared.is_active():
                 raise Stopped("no longer wanted")
-            if (self.responses / SHUTDOWN).exists():
-                answer = self.responses / SHUTDOWN
-                break
             time.sleep(pause)
             pause = min(LOOK_LATE, 1.5 * pause)
-        return from_dict(json.loads(answer.read_text()))
+        return from_dict(answer)
 
     def pending(self) -> list[DiagramRequest]:
         """Return the requests that have arrived since the last call, the oldest first."""
-        found = []
-        whole = [path for path in self.requests.iterdir() if not path.suffix]
-        for path in sorted(whole, key=lambda path: path.stat().st_mtime):
-            plain = json.loads(path.read_text())
-            found.append(DiagramRequest(plain["key"], plain["rule"], Subject(**plain["subject"])))
-            path.unlink()
-        return found
+        return [
+            DiagramRequest(str(plain["key"]), str(plain["rule"]), Subject(**plain["subject"]))  # type: ignore[arg-type]
+            for plain in self.shared.take("requests/*")
+        ]
 
     def respond(self, key: str, answer: RepairSummary | RepairError | ComputationFailed) -> None:
         """Respond to one request."""
-        write_json(self.responses / key, to_dict(answer))
-
-    def record(self, rule: str, subject: Subject, done: RepairSummary) -> None:
-        """Store the result of a diagram, even if no worker has requested it."""
-        write_json(self._record(rule, subject), to_dict(done))
-
-    def recorded(self, rule: str, subject: Subject) -> RepairSummary | None:
-        """Return the stored result of a rule and subject; None if there is none."""
-        path = self._record(rule, subject)
-        return from_dict(json.loads(path.read_text())) if path.exists() else None
-
-    def _record(self, rule: str, subject: Subject) -> Path:
-        parts = (rule, str(subject.run), str(subject.embedding_model))
-        return self.records / "-".join(map(safe_file_name, parts))
+        self.shared.write(f"responses/{key}", to_dict(answer))
 
     def close(self, error: RepairError) -> None:
         """Respond to every request, also to later ones, with an error."""
         self.respond(SHUTDOWN, error)
-
-
-def write_json(path: Path, plain: dict[str, object]) -> None:
-    """Write a file atomically."""
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(plain))
 
 
 def to_dict(answer: RepairSummary | RepairError | ComputationFailed) -> dict[str, object]:
