@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.errors import Stopped
 
-LOCK_POLL = 0.2
+ACTIVE_POLL = 0.2
 """Seconds between two checks whether the session is still active, while a lock is waited for."""
 
 Document = dict[str, object]
@@ -81,7 +81,7 @@ class SharedFolder:
         lock = FileLock(folder / f"{name.replace(os.sep, '_')}.lock")
         while True:
             try:
-                lock.acquire(timeout=LOCK_POLL if wait else 0)
+                lock.acquire(timeout=ACTIVE_POLL if wait else 0)
                 break
             except Timeout:
                 if not wait:

@@ -44,7 +44,7 @@ from pytest_panic_doctor.rules.embedder import Embedder
 SHARE = 0.8
 """The part of the available memory that is used if `--doctor-memory` is not given."""
 
-STOP, ROLLED_BACK_NOTE = "stop", "rolled-back"
+STOPPED_NOTE, ROLLED_BACK_NOTE = "stop", "rolled-back"
 """Names of documents whose existence tells all processes what has happened."""
 
 
@@ -81,7 +81,7 @@ class RepairRun:
     def is_active(self) -> bool:
         """Return whether the controller is alive and the session was not stopped; otherwise nothing may be written."""
         running = os.getpid() == self.controller or os.getppid() == self.controller
-        return running and not SharedFolder(self.scratch).exists(STOP)
+        return running and not SharedFolder(self.scratch).exists(STOPPED_NOTE)
 
     @property
     def shared(self) -> SharedFolder:
@@ -90,7 +90,7 @@ class RepairRun:
 
     def stop(self) -> None:
         """Tell all processes that the user has stopped the session."""
-        self.shared.write(STOP, {})
+        self.shared.write(STOPPED_NOTE, {})
 
     @property
     def rolled_back(self) -> bool:
