@@ -14,8 +14,6 @@ from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.files import atomic_write, check_writable, check_writable_in_place, create_like
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.result import Result
-from pytest_panic_doctor.repair.journal.journal import journal_path as journal_of
-from pytest_panic_doctor.report.html import require_jinja, write_html
 from pytest_panic_doctor.report.junit import enrich
 from pytest_panic_doctor.report.markdown import write_markdown
 from pytest_panic_doctor.report.results import Results, json_head, json_subjects
@@ -82,6 +80,8 @@ class ReportFiles:
                     if reporter and reporter.isatty and reporter.verbosity >= 0:
                         # The line of dots has not ended yet, and under xdist the reporter does not know that.
                         reporter.write_line(f"\nwriting {display_path(path)} …")
+                    from pytest_panic_doctor.report.html import write_html
+
                     write_html(path, self.examination, results, self.version)
                 elif path.suffix == ".md":
                     write_markdown(path, self.examination, results, self.version)
@@ -139,6 +139,8 @@ def check_outputs(settings: Settings, junit: Path | None) -> None:
 def check_output(flag: str, path: Path) -> None:
     """Raise `BadOption` if the file of an option cannot be written."""
     if path.suffix == ".html" and flag == "--doctor-report":
+        from pytest_panic_doctor.report.html import require_jinja
+
         require_jinja(path)
     try:
         if flag == "--junitxml" and not path.parent.exists():
@@ -154,7 +156,9 @@ def check_output(flag: str, path: Path) -> None:
 
 def check_apart(flag: str, path: Path, database: Path) -> None:
     """Raise `BadOption` if a file to be written is the database, also by a link, or its journal."""
-    for other, what in ((database, "the database itself"), (journal_of(database), "the doctor's journal")):
+    from pytest_panic_doctor.repair.journal.journal import journal_path
+
+    for other, what in ((database, "the database itself"), (journal_path(database), "the doctor's journal")):
         same = os.path.realpath(path) == os.path.realpath(other)
         if same or (os.path.exists(path) and os.path.exists(other) and path.samefile(other)):  # noqa: PTH110
             raise BadOption(f"{flag} {display_path(path)} is {what}: name another file")

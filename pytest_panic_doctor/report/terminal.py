@@ -11,10 +11,8 @@ from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, name_of
 from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable, shorten
-from pytest_panic_doctor.repair.repairer import describe_repairs
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.findings import wrap
-from pytest_panic_doctor.report.plan import plan_end, plan_lines
 from pytest_panic_doctor.report.progress import expected, forecast_line
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, verdict, worst_first
 from pytest_panic_doctor.report.todo import named_runs, tasks
@@ -142,7 +140,7 @@ def summary(
             writer.line(line)
     for line in (
         *extra_repairs(examination, results),
-        *((*plan_lines(results), *plan_end(examination, results)) if examination.settings.plan else ()),
+        *(planned_lines(examination, results) if examination.settings.plan else ()),
         *baseline_lines(examination, results),
         *remaining_lines(examination, results),
         *(f"{'report':<{COLUMN}}{text.display_path(path)}" for path in results.written),
@@ -256,6 +254,14 @@ def baseline_lines(examination: Examination, results: Results) -> Iterator[str]:
         yield f"{'baseline':<13}{plural(count, 'finding')} written to {text.display_path(path)}"
 
 
+def planned_lines(examination: Examination, results: Results) -> Iterator[str]:
+    """Yield the plan; only a session that plans loads what repairs."""
+    from pytest_panic_doctor.report.plan import plan_end, plan_lines
+
+    yield from plan_lines(results)
+    yield from plan_end(examination, results)
+
+
 def outcome_counts(outcomes: Counter[str]) -> str:
     """Format outcomes, e.g. `3 of 12 items failed, 1 skipped`."""
     total = outcomes.total()
@@ -272,6 +278,11 @@ def done(examination: Examination, results: Results, *, reported: bool) -> dict[
         rule = examination.rules.get(repair.rule)
         if (rule is not None and name_of(rule, repair.subject) in fixed) is reported:
             by_rule.setdefault(repair.rule, []).append(repair)
+    if not by_rule:
+        return {}
+    # An examination has none, and does not load what repairs.
+    from pytest_panic_doctor.repair.repairer import describe_repairs
+
     return {name: describe_repairs(repairs, examination.settings.database) for name, repairs in sorted(by_rule.items())}
 
 

@@ -70,6 +70,8 @@ def option_lines(
         from pytest_panic_doctor.rules import registry
 
         return table(registry(own_rules(config)))
+    if all(values[name] is None for name in ("journal-export", "redo", "undo")):
+        return None
     from pytest_panic_doctor.session import journal_commands
 
     folder = config.invocation_params.dir if from_line["journal-export"] else options.ini_folder(config)
@@ -77,9 +79,7 @@ def option_lines(
         return journal_commands.export_lines(settings, resolve_path(folder, str(target)))
     if (redone := values["redo"]) is not None:
         return journal_commands.undo_lines(settings, str(redone), again=True)
-    if (which := values["undo"]) is None:
-        return None
-    return journal_commands.undo_or_list(settings, str(which))
+    return journal_commands.undo_or_list(settings, str(values["undo"]))
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:

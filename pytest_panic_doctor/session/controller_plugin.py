@@ -19,7 +19,6 @@ from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.files import ReportFiles
-from pytest_panic_doctor.report.plan import repair_header
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.report.trim import trim_report
 from pytest_panic_doctor.session.failures import no_summary, one_line
@@ -80,6 +79,8 @@ class ControllerPlugin:
             *terminal.header(self.examination, self.worker_note),
         ]
         if self.repair:
+            from pytest_panic_doctor.report.plan import repair_header
+
             lines += map(printable, repair_header(self.examination, self.repair.outlook))
             lines += [f"doctor: warning: {printable(warning)}" for warning in self.repair.warnings]
             settings = self.examination.settings

@@ -244,13 +244,14 @@ def test_inert_where_nobody_asks(pytester: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("doctor:*")
 
 
-def test_examining_loads_neither_the_engine_nor_sqlmodel(
+def test_examining_loads_neither_the_engine_nor_sqlmodel_nor_what_repairs_and_draws(
     run_doctor: Doctor, sick: Built, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(
         "import sys\n"
         "def pytest_sessionfinish():\n"
-        "    print('loaded', sorted({'sqlmodel', 'gph', 'gudhi', 'sklearn'} & set(sys.modules)))\n"
+        "    own = {f'pytest_panic_doctor.{name}' for name in ('repair', 'report.html', 'session.demo')}\n"
+        "    print('loaded', sorted({'sqlmodel', 'gph', 'gudhi', 'sklearn', *own} & set(sys.modules)))\n"
     )
     assert sick.path.exists()
     run_doctor("-s", process=True).stdout.fnmatch_lines(["*loaded [[][]]*"])
