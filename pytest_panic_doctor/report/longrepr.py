@@ -17,15 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CrashLine:
-    """One line about a failed item: the `message` of the JUnit file and of the short summary.
+    """One line about a failed item, with the attributes that pytest gives to the place of an exception.
 
     Attributes:
         nodeid: The item.
-        message: The sentence.
+        message: The sentence, for the JUnit file and the short summary.
+        lineno: Always 1, for plugins that read it: a database has no lines.
     """
 
     nodeid: str
     message: str
+    lineno: int = 1
+
+    @property
+    def path(self) -> str:
+        """The path of the database, as it is in the item's id."""
+        return self.nodeid.split("::", 1)[0]
 
     def __str__(self) -> str:
         """The line of `--tb=line`."""

@@ -49,6 +49,11 @@ def is_on_ci() -> bool:
     return any(name in os.environ for name in ("CI", "BUILD_NUMBER"))
 
 
+def has_own_section(reporter: pytest.TerminalReporter) -> bool:
+    """Whether a reporter has pytest's section of failures; pytest-sugar writes each failure at once instead."""
+    return type(reporter).summary_failures is pytest.TerminalReporter.summary_failures
+
+
 class FailuresSection:
     """Writes the failed items of the database in pytest's section of failures."""
 
@@ -67,7 +72,12 @@ class FailuresSection:
         self._all = list(terminalreporter.stats.get("failed", ()))
         mine = [report for report in self._all if isinstance(report.longrepr, FindingsText)]
         failed = any(item.outcome == "failed" for item in self.results.items)
-        grouped = failed and not no_summary(self.config) and self.config.getoption("tbstyle", "auto") not in STYLES
+        grouped = (
+            failed
+            and has_own_section(terminalreporter)
+            and not no_summary(self.config)
+            and self.config.getoption("tbstyle", "auto") not in STYLES
+        )
         if grouped:
             self._taken = True
             self._others = [report for report in self._all if not isinstance(report.longrepr, FindingsText)]

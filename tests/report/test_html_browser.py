@@ -243,8 +243,8 @@ def test_a_sick_rule_has_what_was_found_beside_its_name(opened: Opens, two_runs_
 
 def test_the_timeline_of_a_run_shows_its_defects_in_their_places(opened: Opens, two_runs_page: Path) -> None:
     browser = opened(two_runs_page)
-    names = browser.find_elements(By.CSS_SELECTOR, "#map-rows .run-name")
-    click(browser, names[1])
+    open_run = "document.querySelectorAll('#map-rows .run-name')[arguments[0]].click()"
+    browser.execute_script(open_run, 1)
     label = until(browser, "return document.querySelector('#detail .timeline svg')?.getAttribute('aria-label')")
     assert "Timeline of 12 invocations: " in label
     assert "embedding-missing [Nomic] at 5" in label
@@ -253,7 +253,7 @@ def test_the_timeline_of_a_run_shows_its_defects_in_their_places(opened: Opens, 
     assert one(browser, "#detail-title").text == "a pear: FluxDev → Moondream"
     assert browser.execute_script("return document.querySelector('#detail').scrollWidth <= innerWidth")
     one(browser, "#detail .close").click()
-    click(browser, names[0])
+    browser.execute_script(open_run, 0)
     until(browser, "return document.getElementById('detail-title').textContent.startsWith('an apple')")
     assert "invocation-seed at 2" in (one(browser, "#detail .timeline svg").get_attribute("aria-label") or "")
 
@@ -311,6 +311,10 @@ def test_a_rule_opens_its_findings_with_the_keyboard(opened: Opens, sick_page: P
     one(browser, "#rule-embedding-vector .opens").send_keys(Keys.ENTER)
     about = one(browser, "#about-embedding-vector")
     assert "1 of 12 vectors is unusable: 1 NULL" in about.text
+    # The ids of a finding are put into the page when its rows are opened.
+    until(
+        browser, "return document.getElementById('about-embedding-vector').textContent.includes('06b051710004700080')"
+    )
     assert "06b05171000470008000000000000003" in about.text
     assert "experiment 06b05171-0001-7000-8000-000000000000" in about.text
     assert "embedding: 1 row" in about.text
