@@ -130,6 +130,7 @@ class Examination:
         here = dict.fromkeys(Scope, False) | {Scope.DATABASE: True}
         for each in self.manifest.experiments:
             here[Scope.EXPERIMENT] = True
+            here[Scope.RUN] |= bool(each.runs)
             here[Scope.EXPERIMENT_MODEL] |= bool(each.embedding_models)
             here[Scope.RUN_MODEL] |= bool(each.embedding_models and each.runs)
         return tuple(rule.id for rule in self.selected if not here[rule.scope])

@@ -40,6 +40,8 @@ def name_of(rule: Rule, subject: Subject) -> str:
             return rule.id
         case Scope.EXPERIMENT:
             about = dashed(subject.experiment or "")
+        case Scope.RUN:
+            about = dashed(subject.run or "")
         case Scope.EXPERIMENT_MODEL:
             about = f"{dashed(subject.experiment or '')}-{subject.embedding_model}"
         case Scope.RUN_MODEL:
@@ -116,14 +118,13 @@ class Manifest:
             subject = Subject(experiment.id)
             for rule in by_scope[Scope.EXPERIMENT]:
                 yield entry(rule, subject)
+            yield from of_subjects((Subject(experiment.id, run.id) for run in experiment.runs), by_scope[Scope.RUN])
             for model in experiment.embedding_models:
-                narrow = Subject(experiment.id, None, model)
-                for rule in by_scope[Scope.EXPERIMENT_MODEL]:
-                    yield entry(rule, narrow)
+                yield from of_subjects([Subject(experiment.id, None, model)], by_scope[Scope.EXPERIMENT_MODEL])
             if not self.order:
-                yield from of_diagrams(subjects_of(experiment), by_scope[Scope.RUN_MODEL])
+                yield from of_subjects(subjects_of(experiment), by_scope[Scope.RUN_MODEL])
         if self.order:
-            yield from of_diagrams(self.diagram_subjects(), by_scope[Scope.RUN_MODEL])
+            yield from of_subjects(self.diagram_subjects(), by_scope[Scope.RUN_MODEL])
 
     def diagram_subjects(self) -> Iterator[Subject]:
         """Yield each (run, embedding model), those of `order` first."""
@@ -184,8 +185,8 @@ def subjects_of(experiment: Experiment) -> Iterator[Subject]:
             yield Subject(experiment.id, run.id, model)
 
 
-def of_diagrams(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[Entry]:
-    """Yield the items of each (run, embedding model)."""
+def of_subjects(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[Entry]:
+    """Yield the items of some rules, those of each subject together."""
     chosen = list(rules)
     for subject in subjects:
         for rule in chosen:
@@ -287,6 +288,7 @@ def counted(
     weights = {
         Scope.DATABASE: 1,
         Scope.EXPERIMENT: number,
+        Scope.RUN: runs,
         Scope.EXPERIMENT_MODEL: models,
         Scope.RUN_MODEL: pairs,
     }

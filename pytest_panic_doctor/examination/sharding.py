@@ -78,6 +78,8 @@ def sizes(manifest: Manifest) -> Mapping[Subject, Size]:
         length = sum(lengths.values())
         embeddings = length * len(experiment.embedding_models) // 2
         found[Subject(experiment.id)] = Size(length, embeddings, 0)
+        for run, steps in lengths.items():
+            found[Subject(experiment.id, run)] = Size(steps, steps * len(experiment.embedding_models) // 2, 0)
         all_invocations += length
         all_embeddings += embeddings
         for model in experiment.embedding_models:

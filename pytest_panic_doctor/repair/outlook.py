@@ -119,7 +119,7 @@ def free_space(database: Path) -> int:
 def known_before(rule: Rule) -> bool:
     """Whether the rows of a rule are looked up before a repair begins: those that few quick queries find."""
     quarantines = rule.repair in (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST)
-    return quarantines and rule.scope is not Scope.RUN_MODEL and not rule.expensive and not rule.deep
+    return quarantines and rule.scope not in (Scope.RUN, Scope.RUN_MODEL) and not rule.expensive and not rule.deep
 
 
 def look_ahead(

@@ -38,6 +38,7 @@ class Scope(StrEnum):
 
     DATABASE = "database"
     EXPERIMENT = "experiment"
+    RUN = "run"
     EXPERIMENT_MODEL = "experiment x embedding model"
     RUN_MODEL = "run x embedding model"
 

@@ -37,6 +37,13 @@ def run(config: pytest.Config, settings: Settings) -> int | None:
     values, from_line = options.option_values(config)
     if isinstance(names := values["merge"], list):
         return merge_lines(config, settings, names)
+    if (tried := values["try-rule"]) is not None:
+        from pytest_panic_doctor.session.try_rule import run_trial
+
+        printed, status = run_trial(config, settings, str(tried))
+        for line in printed:
+            write_line(line)
+        return status
     lines = option_lines(config, settings, values, from_line)
     if lines is None:
         return None

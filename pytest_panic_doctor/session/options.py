@@ -144,6 +144,7 @@ OPTIONS = (
     Option("report", "list", "PATH", "write a report, .json, .jsonl, .html or .md by suffix; may be repeated"),
     Option("shard", "text", "K/N", "only the K-th of N equal shares of the items, e.g. 2/3"),
     Option("merge", "several", "PATH", "put the .json reports of shards together, write --doctor-report, and leave"),
+    Option("try-rule", "text", "MODULE:FUNCTION", "run one rule of your own, print what it does, and leave"),
     Option("rules", "flag", "", "list the rules and leave"),
     Option("demo", "flag", "", "build a small database with known defects in ./doctor-demo and examine it", asks=True),
     Option(

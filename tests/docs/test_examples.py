@@ -19,8 +19,11 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:\$ )?(pytest .*?)(?: {2,}#.*)?$")
-VARIES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d|\d+(?:\.\d+)? (?:B|kB|MB|s)\b|(?:(?<=  )| )(?=\d+(?:\.\d+)? k?B)|_+|=+")
-"""Times and sizes, and the lines around a title."""
+VARIES = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d|\d+(?:\.\d+)? (?:B|kB|MB|GB|s)\b|\b[0-9a-f]{8}(?:[0-9a-f]{8})?\b"
+    r"|(?:(?<=  )| )(?=\d+(?:\.\d+)? k?B)|_+|=+"
+)
+"""Times, sizes, ids of sessions, and the lines around a title."""
 
 
 def blocks(page: str) -> list[list[str]]:
@@ -92,7 +95,11 @@ def test_the_quickstart(tmp_path: Path, sick: tuple[Path, str]) -> None:
     build, *every = commands("docs/quickstart.md")
     assert build == "pytest --doctor-demo"
     assert len(every) >= 7
-    assert missing("docs/quickstart.md", first + run(tmp_path, *every)) == []
+    printed = first
+    for command in every:
+        listed = re.findall(r"^next: .* --doctor-undo (\w{8})$", printed, re.MULTILINE)
+        printed += run(tmp_path, command.replace("986aa663", listed[-1] if listed else ""))
+    assert missing("docs/quickstart.md", printed) == []
 
 
 def test_the_page_about_baselines(sick: tuple[Path, str]) -> None:

@@ -61,8 +61,8 @@ class Subjects:
 
     def count(self, scope: Scope) -> int:
         """Return the number of subjects of a scope."""
-        sizes = {Scope.DATABASE: 1, Scope.EXPERIMENT: len(self.experiments), Scope.EXPERIMENT_MODEL: len(self._models)}
-        return sizes.get(scope, len(self._pairs))
+        sizes = {Scope.DATABASE: 1, Scope.EXPERIMENT: len(self.experiments), Scope.RUN: len(self.runs)}
+        return (sizes | {Scope.EXPERIMENT_MODEL: len(self._models), Scope.RUN_MODEL: len(self._pairs)})[scope]
 
     def place(self, scope: Scope, subject: Subject) -> int:
         """Return the position of a subject in its scope."""
@@ -70,6 +70,8 @@ class Subjects:
             return 0
         if scope is Scope.EXPERIMENT:
             return self.experiments[str(subject.experiment)]
+        if scope is Scope.RUN:
+            return self.runs[str(subject.run)]
         return self._models[subject] if scope is Scope.EXPERIMENT_MODEL else self._pairs[subject]
 
     def as_plain(self) -> list[object]:

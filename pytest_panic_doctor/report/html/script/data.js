@@ -79,6 +79,8 @@ function statesOf(rule, model) {
     };
     const found = (name) =>
       report.itemsOf[rule.id].find((item) => item.experiment === number && (item.model ?? "") === name);
+    if (rule.scope === "run")
+      for (let index = run; index < run + runs; index++) raise(index, STATE_OF[letters[index]] ?? NONE);
     if (rule.scope === "experiment") spread(letters[number], found(""));
     for (const name of experiment.models) {
       if (rule.scope !== "experiment x embedding model") break;
