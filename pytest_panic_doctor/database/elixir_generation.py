@@ -44,6 +44,30 @@ MAKERS = frozenset(
 TYPE = "CASE {0} WHEN 'text' THEN 'TEXT' WHEN 'image' THEN 'IMAGE' ELSE '?' || {0} END"
 """SQL that converts a type. Types are in lower case here; any other value, such as one in upper case, stays invalid."""
 
+RUN_ANEW = (
+    "regenerate the run in a new experiment, since the research tool regenerates no single run: mix experiment.run "
+    "CONFIG.json"
+)
+REMEDIES = {
+    "schema": "migrate the file with any of the research tool's mix tasks, for example mix experiment.list",
+    "experiment-missing": "name the right database, or run an experiment: mix experiment.run CONFIG.json",
+    "experiment-runs": "run the experiment again: mix experiment.run CONFIG.json (mix experiment.resume cannot add a "
+    "run beside longer ones)",
+    "embedding-model": "correct the experiment's row, or the embeddings, by hand; for a model that was added later: "
+    "mix experiment.resume --force with the experiment's id",
+    "embedding-width": "embed one of the experiments again: mix embeddings.recompute --model MODEL --experiment ID",
+    "embedding-exact": "embed again: mix embeddings.recompute --model MODEL --experiment ID",
+    "cluster-consistent": "cluster again: mix cluster.recompute",
+    **dict.fromkeys(
+        (
+            *("invocation-sequence", "invocation-output", "invocation-chain", "invocation-model", "invocation-seed"),
+            "output-plausible",
+        ),
+        RUN_ANEW,
+    ),
+}
+"""What a person does about the rules without repair, by the tasks of this generation's tool."""
+
 NEWER = "newer than this doctor knows: a newer doctor may know more of it"
 OLDER = "older than the research tool's newest: any of its mix tasks migrates the file"
 
@@ -273,6 +297,7 @@ ELIXIR = Generation(
     id_of=dashed_id,
     image_formats=("AVIF", "WEBP"),
     resume="mix experiment.resume",
+    remedies=REMEDIES,
     commands={"regenerate": "mix experiment.run CONFIG.json", "embed": "mix embeddings.recompute"},
     makers=MAKERS,
     retires_models=True,

@@ -197,6 +197,7 @@ class Generation:
             of such an experiment are damage.
         commands: The tool's own commands, by action: `regenerate` makes runs anew, `embed` embeds again; `{database}`
             stands for the path of the file.
+        remedies: What a person does about a rule without repair, by its id, where that is not what the rule says.
         makers: Models that its networks may have now; empty to accept all.
         retires_models: Whether all rows of a model may have been deleted on purpose.
         repairs: Whether the doctor can repair such a file.
@@ -223,6 +224,7 @@ class Generation:
     image_formats: tuple[str, ...] = ("WEBP",)
     resume: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
+    remedies: Mapping[str, str] = field(default_factory=dict)
     makers: frozenset[str] = frozenset()
     retires_models: bool = False
     repairs: bool = True

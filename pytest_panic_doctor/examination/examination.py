@@ -24,7 +24,13 @@ from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
 from pytest_panic_doctor.examination.runs import chosen_runs
 from pytest_panic_doctor.examination.scheduling import MissingDiagram, Pair, distribute, missing_diagrams
-from pytest_panic_doctor.examination.selection import check_repairs, check_rules, known_rules, selected_rules
+from pytest_panic_doctor.examination.selection import (
+    check_repairs,
+    check_rules,
+    in_terms_of,
+    known_rules,
+    selected_rules,
+)
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
 from pytest_panic_doctor.examination.sharding import ShardSelection, sampled
 from pytest_panic_doctor.formatting import did_you_mean, format_size
@@ -96,6 +102,8 @@ class Examination:
         self.database.identity = self.file
         self.verification = Verification(self.database)
         self.labels = self.manifest.labels()
+        known = next((each for each in generations() if each.key == self.generation), PYTHON)
+        self.rules = in_terms_of(known, self.rules)
 
     @property
     def space(self) -> MemoryRoom:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.generation import Generation
@@ -10,7 +11,7 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import did_you_mean
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.rules.base import Rule, Scope
+from pytest_panic_doctor.rules.base import BUILT_IN, Rule, Scope
 
 
 def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
@@ -42,6 +43,16 @@ def selected_rules(settings: Settings, rules: Mapping[str, Rule], generation: st
         and (rule.id in named or (not named and not settings.switches_off(rule.id) and (deep or not rule.deep)))
         and (rule.id in named or not settings.runs or rule.scope is not Scope.DATABASE)
     ]
+
+
+def in_terms_of(generation: Generation, rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """Return the rules, the built-in ones with what a person does with the tool of this generation."""
+    return {
+        name: replace(rule, manual_fix=generation.remedies.get(name, rule.manual_fix))
+        if rule.source == BUILT_IN
+        else rule
+        for name, rule in rules.items()
+    }
 
 
 def check_rules(settings: Settings, rules: Mapping[str, Rule], generation: Generation) -> None:

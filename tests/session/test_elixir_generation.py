@@ -14,6 +14,10 @@ from elixir_files import elixir_file
 from html_payload import data_of
 from pytest_runs import Doctor, outcomes
 
+from pytest_panic_doctor.database.elixir_generation import ELIXIR
+from pytest_panic_doctor.examination.examination import from_database
+from pytest_panic_doctor.examination.settings import Settings
+
 SKIPPED = ("invocation-seed", "run-lockstep")
 """The rules that have nothing to look at in a healthy file whose experiments are finished."""
 
@@ -182,3 +186,33 @@ def test_damage_that_only_this_generation_can_have_is_in_every_report(elixir: Pa
     said = item["findings"][0]["message"]
     assert said.startswith("the Lyapunov result for Flux2Klein → Qwen25VL, prompt 'a door")
     assert said.endswith("is not valid: it is NULL")
+
+
+TASKS = ("experiment.run", "experiment.resume", "experiment.list", "embeddings.recompute", "cluster.recompute")
+"""The mix tasks of the research tool that a remedy may name."""
+
+
+@pytest.mark.usefixtures("elixir")
+def test_a_remedy_names_the_mix_task_and_not_only_the_research_tool() -> None:
+    rules = from_database(Settings(Path("x.sqlite"))).rules
+    remedies = {rule.id: rule.manual_fix for rule in rules.values() if rule.applies_to("elixir") and not rule.repair}
+    assert all(re.search(r"mix [a-z]+\.[a-z]+", text) or "research tool" not in text for text in remedies.values())
+    assert {task for text in remedies.values() for task in re.findall(r"mix ([a-z]+\.[a-z]+)", text)} == set(TASKS)
+    assert set(ELIXIR.remedies) <= set(remedies)
+    assert all(text == remedies[name] for name, text in ELIXIR.remedies.items())
+
+
+def test_a_remedy_of_the_python_generation_names_no_mix_task(pytester: pytest.Pytester) -> None:
+    build(pytester.path / "x.sqlite")
+    rules = from_database(Settings(Path("x.sqlite"))).rules
+    assert not [rule.id for rule in rules.values() if rule.applies_to("python") and "mix " in rule.manual_fix]
+
+
+def test_what_nothing_repairs_says_which_mix_task_does(elixir: Path, run_doctor: Doctor) -> None:
+    with closing(sqlite3.connect(elixir)) as db, db:
+        db.execute("UPDATE invocations SET output_text = NULL WHERE type = 'text' AND sequence_number = 1")
+    result = run_doctor("--doctor-rule", "invocation-output", "--doctor-report=r.html")
+    assert result.ret == 1
+    assert "mix experiment.run CONFIG.json" in result.stdout.str()
+    remedies = {rule["id"]: rule["remedy"] for rule in data_of(Path("r.html"))["rules"]}
+    assert "mix experiment.run CONFIG.json" in remedies["invocation-output"]

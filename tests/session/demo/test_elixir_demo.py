@@ -27,7 +27,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("demo") / FOLDER, generation="elixir")
 
 
-def test_a_session_finds_every_defect_and_nothing_else(pytester: pytest.Pytester) -> None:
+def test_a_session_finds_every_defect_and_nothing_else_and_another_repairs_all(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(
         "--doctor-demo", "--doctor-demo-generation", "elixir", "--doctor-report=r.json", "-p", "no:cacheprovider"
     )
@@ -46,6 +46,11 @@ def test_a_session_finds_every_defect_and_nothing_else(pytester: pytest.Pytester
         ]
         assert any(set(defect["ids"]) <= each for each in named), defect
     assert json.loads((pytester.path / "r.json").read_text())["doctor"]["settings"]["demo"] == "elixir"
+    at = ("--doctor-db", str(FOLDER / DATABASE), "--doctor-fix", "--doctor-report=r.json", "-p", "no:cacheprovider")
+    assert pytester.runpytest_subprocess(*at).ret == 0
+    became = Counter(str(item["outcome"]) for item in items(pytester.path / "r.json").values())
+    assert became["fixed"] == len(defects)
+    assert set(became) == {"fixed", "passed", "skipped"}
 
 
 def listed(item: Mapping[str, object]) -> list[dict[str, list[str]]]:
