@@ -256,7 +256,7 @@ def by_rule(path: Path, base: float) -> None:
     examiner = Examiner(database, rules, model_types([], []))
     seconds: Counter[str] = Counter()
     items: Counter[str] = Counter()
-    for entry in database.read(manifests.build).entries(rules.values()):
+    for entry in database.read(manifests.build_manifest).entries(rules.values()):
         begun = time.process_time()
         examiner.examine(rules[entry.rule], entry.subject)
         seconds[entry.rule] += time.process_time() - begun  # type: ignore[assignment]

@@ -70,9 +70,9 @@ def timed(path: Path) -> Times:
     rules = {name: rule for name, rule in registry().items() if not rule.deep}
     database = Database(path)
     examiner = Examiner(database, rules, model_types([], []))
-    times = Times(rows=database.read(lambda db: manifests.rows_by_table(db, TABLES)))
+    times = Times(rows=database.read(lambda db: manifests.count_table_rows(db, TABLES)))
     times.quick_check = min(quick_check(database) for _ in range(4))
-    for entry in database.read(manifests.build).entries(rules.values()):
+    for entry in database.read(manifests.build_manifest).entries(rules.values()):
         begun = time.process_time()
         outcome = examiner.examine(rules[entry.rule], entry.subject)
         times.rules[entry.rule] = times.rules.get(entry.rule, 0.0) + time.process_time() - begun

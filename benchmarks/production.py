@@ -254,7 +254,7 @@ def by_doctor(path: Path, names: Sequence[str]) -> None:
     rules, database = registry(), Database(path)
     examiner = Examiner(database, rules, KINDS)
     chosen = [rule for rule in rules.values() if rule.id in names]
-    for entry in database.read(manifests.build).entries(chosen):
+    for entry in database.read(manifests.build_manifest).entries(chosen):
         if examiner.examine(rules[entry.rule], entry.subject).status == "failed":
             raise SystemExit(f"{entry.name} failed on a healthy database")
     database.close()

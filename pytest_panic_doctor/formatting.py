@@ -14,6 +14,10 @@ UNITS |= {prefix: 1000**power for power, prefix in enumerate("KMGT", 1)}
 """Bytes of each unit that a size may have, in upper case."""
 
 
+WIDTH = 80
+"""Characters of a line of output."""
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Format a count with its noun: `1 run`, `1,234 runs`.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_panic_doctor.database.room import memory_room
-from pytest_panic_doctor.examination.baseline import Known, load, of, split
+from pytest_panic_doctor.examination.baseline import KnownFindings, load, of, split
 from pytest_panic_doctor.examination.examiner import AcceptedBy, Outcome
 from pytest_panic_doctor.examination.settings import Settings, Severity
 from pytest_panic_doctor.formatting import join_notes, plural
 from pytest_panic_doctor.rules.base import Finding
 
-NOTHING: Known = {}
+NOTHING_KNOWN: KnownFindings = {}
 TOO_MANY = "not accepted: it has more rows than it names"
 
 
@@ -30,8 +30,8 @@ class AcceptancePolicy:
         self.severity = settings.severity
         self.writing = settings.baseline_write
         there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
-        self.known: Known = (
-            load(settings.baseline, memory_room(settings.memory)) if settings.baseline and there else NOTHING
+        self.known: KnownFindings = (
+            load(settings.baseline, memory_room(settings.memory)) if settings.baseline and there else NOTHING_KNOWN
         )
 
     def apply(self, rule: str, name: str, outcome: Outcome) -> Outcome:

@@ -43,7 +43,7 @@ class Identity:
     message: str = ""
 
 
-Known = Mapping[str, frozenset[Identity]]
+KnownFindings = Mapping[str, frozenset[Identity]]
 """Identities by the name of the item (the part of its id after `::`)."""
 
 
@@ -92,7 +92,7 @@ def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None,
     )
 
 
-def load(path: Path, space: MemoryRoom = MemoryRoom()) -> Known:  # noqa: B008
+def load(path: Path, space: MemoryRoom = MemoryRoom()) -> KnownFindings:  # noqa: B008
     """Read a baseline file.
 
     Args:
@@ -133,7 +133,7 @@ def load(path: Path, space: MemoryRoom = MemoryRoom()) -> Known:  # noqa: B008
     return {name: frozenset(each) for name, each in found.items()}
 
 
-def save(path: Path, known: Known, like: Path | None = None) -> None:
+def save(path: Path, known: KnownFindings, like: Path | None = None) -> None:
     """Write a baseline file atomically: sorted, one finding a line, without a time.
 
     Args:
@@ -142,7 +142,9 @@ def save(path: Path, known: Known, like: Path | None = None) -> None:
         like: A file whose permissions a new file gets.
     """
     lines = [
-        json.dumps({"item": name} | {key: value for key, value in plain(each).items() if value}, ensure_ascii=False)
+        json.dumps(
+            {"item": name} | {key: value for key, value in as_plain_identity(each).items() if value}, ensure_ascii=False
+        )
         for name in sorted(known)
         for each in sorted(known[name])
     ]
@@ -151,7 +153,7 @@ def save(path: Path, known: Known, like: Path | None = None) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def plain(identity: Identity) -> dict[str, str]:
+def as_plain_identity(identity: Identity) -> dict[str, str]:
     """Convert an identity to its form in the file."""
     return {"table": identity.table, "id": identity.id, "message": identity.message}
 
@@ -171,11 +173,13 @@ class Comparison:
 
     def as_plain(self) -> dict[str, object]:
         """Convert to the form of the JSON report."""
-        healed = [{"item": name} | plain(each) for name, found in self.healed.items() for each in sorted(found)]
+        healed = [
+            {"item": name} | as_plain_identity(each) for name, found in self.healed.items() for each in sorted(found)
+        ]
         return {"new": self.new, "known": self.known, "healed": healed, "not looked at": self.unlooked}
 
 
-def compare(known: Known, results: Iterable[Result], there: Iterable[str] | None) -> Comparison:
+def compare(known: KnownFindings, results: Iterable[Result], there: Iterable[str] | None) -> Comparison:
     """Compare the results with the baseline.
 
     Args:

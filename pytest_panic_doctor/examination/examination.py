@@ -23,7 +23,7 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
 from pytest_panic_doctor.examination.runs import chosen_runs
-from pytest_panic_doctor.examination.scheduling import MissingDiagram, Pair, distribute, missing_diagrams
+from pytest_panic_doctor.examination.scheduling import MissingDiagram, RunModel, distribute, missing_diagrams
 from pytest_panic_doctor.examination.selection import (
     check_repairs,
     check_rules,
@@ -38,7 +38,7 @@ from pytest_panic_doctor.rules.base import Rule, Scope
 from pytest_panic_doctor.rules.database import file_integrity
 from pytest_panic_doctor.rules.diagram import diagram_missing
 
-MISSING = diagram_missing.id
+MISSING_RULE = diagram_missing.id
 INTEGRITY = file_integrity.id
 
 ITEM_BYTES, WORKER_ITEM_BYTES = 6_000, 3_600
@@ -199,13 +199,13 @@ class Examination:
         mine = frozenset(map(rule_of, self.collected))
         return mine | (chosen - {entry.rule for entry in self.entries()})
 
-    def items_by_diagram(self) -> dict[Pair, list[str]]:
+    def items_by_diagram(self) -> dict[RunModel, list[str]]:
         """Map each (run, embedding model) to the items that compute its diagram if it is missing."""
-        found: dict[Pair, list[str]] = {}
-        if MISSING in self.chosen_rules():
+        found: dict[RunModel, list[str]] = {}
+        if MISSING_RULE in self.chosen_rules():
             for entry in self.entries():
                 if (self.collected is None or entry.name in self.collected) and (
-                    MISSING in (entry.rule, *self.rules[entry.rule].requires)
+                    MISSING_RULE in (entry.rule, *self.rules[entry.rule].requires)
                 ):
                     pair = str(entry.subject.run), str(entry.subject.embedding_model)
                     found.setdefault(pair, []).append(entry.name)
@@ -255,7 +255,7 @@ class Examination:
 
     def missing_now(self) -> list[MissingDiagram]:
         """List the diagrams of this shard that are missing or NULL now; empty if no selected rule computes them."""
-        if not any(rule.id == MISSING for rule in self.selected):
+        if not any(rule.id == MISSING_RULE for rule in self.selected):
             return []
         found = self.database.read(lambda db: missing_diagrams(db, self.manifest, self.settings.kinds))
         return [each for each in found if self.share.includes(each.subject)]
@@ -312,10 +312,10 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
         database.read(
             lambda db: check_items(db, wanted, selected_rules(settings, rules, generation.key), space, workers)
         )
-        listed = database.read(lambda db: manifests.build(db, wanted.experiments, space))
+        listed = database.read(lambda db: manifests.build_manifest(db, wanted.experiments, space))
         listed = listed.only(runs) if runs else listed
         problems = database.read(lambda db: check_tables(db, map(generation.real_name, LISTING_TABLES))).problems
-        rows = database.read(lambda db: manifests.rows_by_table(db, [each.canonical for each in generation.tables]))
+        rows = database.read(lambda db: manifests.count_table_rows(db, [each.canonical for each in generation.tables]))
         origin = database.read(generation.describe)
     except sqlite3.DatabaseError as error:
         raise Unreadable(database.describe_error(error)) from error
@@ -360,7 +360,7 @@ def check_items(
 ) -> None:
     """Raise `TooLarge` if pytest cannot hold all items in memory, before it tries."""
     mine = settings.shard or NO_SHARDING
-    runs, items = manifests.counted(db, settings.experiments, rules, space)
+    runs, items = manifests.count_items(db, settings.experiments, rules, space)
     need = RUN_BYTES * runs * (1 + workers) + items // mine.of * (ITEM_BYTES + WORKER_ITEM_BYTES * max(0, workers - 1))
     fits = space.bytes - CONTROLLER_BYTES * bool(workers) * workers
     if need <= fits:

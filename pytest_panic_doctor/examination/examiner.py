@@ -17,7 +17,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.existence import require_subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, checking, findings_of
 from pytest_panic_doctor.examination.named_findings import KeptFindings
-from pytest_panic_doctor.examination.runs import is_of_experiment, located, others_note, runs_of
+from pytest_panic_doctor.examination.runs import is_of_experiment, located, others_note, runs_of_findings
 from pytest_panic_doctor.formatting import join_notes
 from pytest_panic_doctor.rules.base import (
     BUILT_IN,
@@ -344,7 +344,7 @@ class Examiner:
         """Repair findings; if the user chose runs, outputs are embedded run by run, since the hook gets a subject."""
         if not self.runs or rule.repair is not RepairKind.EMBED or subject.run:
             return repairer.repair(rule, subject, findings, self.later(rule, subject))
-        runs = [run for run in runs_of(findings) if run in self.runs]
+        runs = [run for run in runs_of_findings(findings) if run in self.runs]
         return RepairResult("; ".join(repairer.repair(rule, replace(subject, run=run), findings).note for run in runs))
 
     def left_out(self, name: str) -> bool:

@@ -16,7 +16,7 @@ from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.errors import DoctorError, Stopped
 from pytest_panic_doctor.rules.base import BUILT_IN, Finding, Rule
 
-SHOWN = 200
+TEXT_SHOWN = 200
 """Maximum number of characters of an exception's text, or of a value, in a message."""
 
 MACHINERY = ("_pytest.", "pluggy.", "pytest_panic_doctor.", "contextlib", "importlib.")
@@ -71,10 +71,10 @@ def calling(what: str, *through: type[BaseException], bug: bool = False) -> Iter
     except passing:
         raise
     except BaseException as error:
-        raise Misbehaved(f"{what} raised {named(error)}{place(error)}", error, bug=bug) from error
+        raise Misbehaved(f"{what} raised {describe_error(error)}{place(error)}", error, bug=bug) from error
 
 
-def named(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Format an exception, e.g. `Skipped('no torch')`, even if its own text cannot be made."""
     text = attempt(lambda: str(error), "its text cannot be read")
     return f"{type(error).__name__}({cut(repr(text)) if text else ''})"
@@ -111,9 +111,9 @@ def attempt(make: Callable[[], str], otherwise: str) -> str:
 
 
 def cut(text: str) -> str:
-    """Shorten a text to `SHOWN` characters on one line."""
+    """Shorten a text to `TEXT_SHOWN` characters on one line."""
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    return line if len(line) <= TEXT_SHOWN else line[: TEXT_SHOWN - 1] + "…"
 
 
 def findings_of(rule: Rule, given: object) -> Iterator[Finding]:

@@ -193,7 +193,11 @@ def of_subjects(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[
             yield entry(rule, subject)
 
 
-def build(db: sqlite3.Connection, experiments: tuple[str, ...] = (), space: MemoryRoom = MemoryRoom()) -> Manifest:  # noqa: B008
+def build_manifest(
+    db: sqlite3.Connection,
+    experiments: tuple[str, ...] = (),
+    space: MemoryRoom = MemoryRoom(),  # noqa: B008
+) -> Manifest:
     """Make the manifest of a database. Tables are read without indexes, because a damaged index would hide items.
 
     Args:
@@ -229,7 +233,7 @@ def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Memor
             if not experiments or each in experiments:
                 for column, size in zip(("prompts", "embedding_models"), sizes, strict=True):
                     space.check_json(size or 0, column, each)
-                rows.append((each, first(prompts), unique(models)))
+                rows.append((each, first(prompts), without_repetition(models)))
         runs: dict[str, list[Run]] = {}
         # Without the column the length is unknown. The rule `schema` reports it, and the items exist nevertheless.
         length = "max_length" if has_column(db, "run", "max_length") else "NULL"
@@ -249,7 +253,7 @@ def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Memor
     return Manifest(tuple(Experiment(each, label, models, tuple(runs.get(each, ()))) for each, label, models in rows))
 
 
-def counted(
+def count_items(
     db: sqlite3.Connection, experiments: tuple[str, ...], rules: Iterable[Rule], space: MemoryRoom
 ) -> tuple[int, int]:
     """Count runs and items by SQLite.
@@ -283,7 +287,7 @@ def counted(
             raise
         raise name_too_large(db, space) from error
     except sqlite3.OperationalError:
-        return 0, 0  # A table or a column is missing: see `build`.
+        return 0, 0  # A table or a column is missing: see `build_manifest`.
     models, runs, pairs, number = map(int, found)
     weights = {
         Scope.DATABASE: 1,
@@ -306,7 +310,7 @@ def names(text: object) -> list[str]:
     return [name for name in value if is_name(name)] if isinstance(value, list) else []
 
 
-def unique(models: object) -> tuple[str, ...]:
+def without_repetition(models: object) -> tuple[str, ...]:
     """Return the embedding models of a configuration without repetition."""
     return tuple(dict.fromkeys(names(models)))
 
@@ -326,7 +330,7 @@ def experiment_ids(db: sqlite3.Connection) -> list[str]:
     return [str(row[0]) for row in db.execute("SELECT id FROM experimentconfig NOT INDEXED ORDER BY id")]
 
 
-def rows_by_table(db: sqlite3.Connection, tables: Iterable[str]) -> dict[str, int]:
+def count_table_rows(db: sqlite3.Connection, tables: Iterable[str]) -> dict[str, int]:
     """Count the rows of each existing table, by its smallest index."""
     there = {
         name

@@ -9,7 +9,7 @@ from functools import cache
 
 from pytest_panic_doctor.examination.examiner import Outcome
 
-NOTHING: Mapping[str, object] = {}
+NO_MEASURES: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,11 @@ def from_plain(nodeid: str, duration: float, plain: Mapping[str, object]) -> Res
         tuple(plain.get("findings", ())),  # type: ignore[arg-type]
         str(plain.get("note", "")),
         tuple(plain.get("warnings", ())),  # type: ignore[arg-type]
-        plain.get("measures", NOTHING),  # type: ignore[arg-type]
+        plain.get("measures", NO_MEASURES),  # type: ignore[arg-type]
         tuple(plain.get("accepted", ())),  # type: ignore[arg-type]
         str(plain.get("by", "")),
         bool(plain.get("late")),
-        shared_counts(tuple(plain.get("rows", NOTHING).items())),  # type: ignore[attr-defined]
+        shared_counts(tuple(plain.get("rows", NO_MEASURES).items())),  # type: ignore[attr-defined]
         str(plain.get("error", "")),
     )
 

@@ -116,13 +116,13 @@ def youngest(row_id: object, times: Iterable[object]) -> float | None:
         Seconds, at least 0; None if neither gives a time.
     """
     now = time.time()
-    made = [moment(text) for text in times]
+    made = [parse_moment(text) for text in times]
     made += [each.time_of_id(str(row_id)) for each in generations()]
     ages = [now - each for each in made if each is not None and each < now + AHEAD]
     return max(0.0, min(ages)) if ages else None
 
 
-def moment(text: object) -> float | None:
+def parse_moment(text: object) -> float | None:
     """Parse a stored time as seconds since 1970; None if it is invalid."""
     try:
         return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None

@@ -25,7 +25,7 @@ RUN_OF_ROW = {
 }
 """For each table whose rows belong to a run, a query for the runs of some rows."""
 
-LISTED = "SELECT value FROM json_each(:listed)"
+LISTED_RUNS = "SELECT value FROM json_each(:listed)"
 CANDIDATES = 5
 """Maximum number of runs that a message names."""
 CANDIDATE_WIDTH = 60
@@ -42,7 +42,8 @@ def with_runs(db: sqlite3.Connection, finding: Finding) -> Finding:
     """Add to a finding of an experiment the runs of its listed rows, with the number of rows of each."""
     if finding.run or finding.table not in RUN_OF_ROW or not finding.ids:
         return finding
-    query = f"SELECT run, count(*) FROM ({RUN_OF_ROW[finding.table].format(rows=LISTED)}) GROUP BY 1 ORDER BY 2 DESC, 1"
+    rows = RUN_OF_ROW[finding.table].format(rows=LISTED_RUNS)
+    query = f"SELECT run, count(*) FROM ({rows}) GROUP BY 1 ORDER BY 2 DESC, 1"
     counted = db.execute(query, {"listed": json.dumps(finding.ids)}).fetchall()
     return replace(finding, runs={str(run): int(count) for run, count in counted if isinstance(run, str)})
 
@@ -67,7 +68,7 @@ def about_runs(db: sqlite3.Connection, finding: Finding, runs: Collection[str]) 
     if finding.rows is None and (not listed or sum(finding.runs.values()) < finding.count):
         return finding
     rows, params = (
-        (LISTED, {"listed": json.dumps(finding.ids)})
+        (LISTED_RUNS, {"listed": json.dumps(finding.ids)})
         if finding.rows is None
         else (
             finding.rows.sql,
@@ -110,7 +111,7 @@ def located(
             elsewhere.add([whole])
 
 
-def runs_of(findings: Iterable[Finding]) -> tuple[str, ...]:
+def runs_of_findings(findings: Iterable[Finding]) -> tuple[str, ...]:
     """Return the runs that findings are about, as far as they are known, each once."""
     return tuple(dict.fromkeys(run for each in findings for run in ((each.run,) if each.run else each.runs)))
 

@@ -11,7 +11,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.manifest import Manifest
 from pytest_panic_doctor.rules.base import RuleContext
 
-Pair = tuple[str, str]
+RunModel = tuple[str, str]
 """(run, embedding model)."""
 
 
@@ -23,7 +23,7 @@ class MissingDiagram:
     points: int
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> RunModel:
         """Its run and embedding model."""
         return str(self.subject.run), str(self.subject.embedding_model)
 
@@ -58,7 +58,9 @@ def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[
     return sorted(found, key=lambda each: -each.points)
 
 
-def distribute(pairs: Sequence[Pair], first: Iterable[Pair], before: int, each: int, workers: int) -> list[Pair]:
+def distribute(
+    pairs: Sequence[RunModel], first: Iterable[RunModel], before: int, each: int, workers: int
+) -> list[RunModel]:
     """Order pairs so that each worker begins with its share of the largest ones.
 
     xdist's worksteal gives each worker one contiguous part of all items; idle workers take from the end of others'
@@ -75,7 +77,7 @@ def distribute(pairs: Sequence[Pair], first: Iterable[Pair], before: int, each: 
     items = before + each * len(pairs)
     ends = [round((items * (worker + 1) / workers - before) / each) for worker in range(workers)]
     room = [max(0, end - begin) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
-    shares: list[list[Pair]] = [[] for _ in range(workers)]
+    shares: list[list[RunModel]] = [[] for _ in range(workers)]
     for pair in wanted:
         freest = min(
             (worker for worker in range(workers)),
@@ -83,7 +85,7 @@ def distribute(pairs: Sequence[Pair], first: Iterable[Pair], before: int, each: 
         )
         shares[freest].append(pair)
     rest = iter([pair for pair in pairs if pair not in set(wanted)])
-    order: list[Pair] = []
+    order: list[RunModel] = []
     for worker, share in enumerate(shares):
         order += share
         order += [pair for _, pair in zip(range(room[worker] - len(share)), rest, strict=False)]

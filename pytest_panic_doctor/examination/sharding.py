@@ -44,7 +44,7 @@ PAGES = ("file-integrity",)
 TREE = ("diagram-current",)
 """Rules that compute H0."""
 
-LONGEST = 1_000_000
+LONGEST_MANIFEST = 1_000_000
 """Maximum plausible length of a run."""
 
 
@@ -74,7 +74,7 @@ def sizes(manifest: Manifest) -> Mapping[Subject, Size]:
     found: dict[Subject, Size] = {}
     all_invocations = all_embeddings = 0
     for experiment in manifest.experiments:
-        lengths = {run.id: run.length if 0 < run.length <= LONGEST else 0 for run in experiment.runs}
+        lengths = {run.id: run.length if 0 < run.length <= LONGEST_MANIFEST else 0 for run in experiment.runs}
         length = sum(lengths.values())
         embeddings = length * len(experiment.embedding_models) // 2
         found[Subject(experiment.id)] = Size(length, embeddings, 0)

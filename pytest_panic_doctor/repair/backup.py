@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.preflight import MARGIN
 
-FLAG = "--doctor-backup"
+BACKUP_FLAG = "--doctor-backup"
 SIDE_FILES = ("-journal", "-wal", "-shm")
 """The suffixes of SQLite's files beside a database; one that is left would change the copy when it is opened."""
 
@@ -29,7 +29,7 @@ STEP_BYTES = 16 * 2**20
 MOST_RESTARTS = 5
 """How often the copy may start again because another program wrote."""
 
-LOCK_TIMEOUT = 60.0
+BACKUP_LOCK_TIMEOUT = 60.0
 """Seconds for which the copy waits for a lock of another program."""
 
 Report = Callable[[str, float, float], None]
@@ -47,16 +47,18 @@ def check_target(target: Path, database: Path) -> None:
     own = {source: "the database itself", journal: "the doctor's journal"}
     own |= {Path(f"{source}{suffix}"): f"SQLite's own {source.name}{suffix}" for suffix in SIDE_FILES}
     if path in own:
-        raise BadOption(f"{FLAG} {typed(str(target))} is {own[path]}: name another file")
+        raise BadOption(f"{BACKUP_FLAG} {typed(str(target))} is {own[path]}: name another file")
     for each in (target, *(Path(f"{path}{suffix}") for suffix in SIDE_FILES)):
         if os.path.lexists(each):
-            raise BadOption(f"{FLAG}: {typed(str(each))} exists, and a backup replaces nothing: name another file")
+            raise BadOption(
+                f"{BACKUP_FLAG}: {typed(str(each))} exists, and a backup replaces nothing: name another file"
+            )
     if not path.parent.is_dir():
-        raise BadOption(f"{FLAG} {typed(str(target))} has no folder to be written to: make {path.parent} first")
+        raise BadOption(f"{BACKUP_FLAG} {typed(str(target))} has no folder to be written to: make {path.parent} first")
     if journal_path(path).exists():
         raise BadOption(
-            f"{FLAG} {typed(str(target))} would have the journal {journal_path(path)} of another database beside it: "
-            "name another file"
+            f"{BACKUP_FLAG} {typed(str(target))} would have the journal {journal_path(path)} of another database "
+            "beside it: name another file"
         )
 
 
@@ -98,7 +100,7 @@ def _copy(source: Path, partial: Path, report: Report) -> int:
     for suffix in ("", *SIDE_FILES):
         Path(f"{partial}{suffix}").unlink(missing_ok=True)
     with closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, isolation_level=None)) as reading:
-        reading.execute(f"PRAGMA busy_timeout = {int(LOCK_TIMEOUT * 1000)}").fetchall()
+        reading.execute(f"PRAGMA busy_timeout = {int(BACKUP_LOCK_TIMEOUT * 1000)}").fetchall()
         allow_interrupts(reading)
         page = int(reading.execute("PRAGMA page_size").fetchone()[0])
         size = page * int(reading.execute("PRAGMA page_count").fetchone()[0])
@@ -123,7 +125,7 @@ def check_space(folder: Path, size: int) -> None:
     if free < size + MARGIN:
         raise RepairRefused(
             f"The disk of {folder} has {format_size(free)} free, and the backup needs {format_size(size + MARGIN)}: "
-            f"make room, or name a file on another disk with {FLAG}."
+            f"make room, or name a file on another disk with {BACKUP_FLAG}."
         )
 
 
@@ -143,7 +145,7 @@ class _Watch:
         """Take the progress of a step; `sqlite3` calls it, and passes on what it raises."""
         now = time.monotonic()
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            if now - self._moved > LOCK_TIMEOUT:
+            if now - self._moved > BACKUP_LOCK_TIMEOUT:
                 raise sqlite3.OperationalError(f"another program keeps {self.source.name} locked")
             return
         self._moved = now

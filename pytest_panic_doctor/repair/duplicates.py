@@ -22,11 +22,11 @@ from pytest_panic_doctor.topology.vectors import find_defects
 ROUNDING = 1e-4
 """Largest relative distance of two vectors that another batch or machine may compute for one output."""
 
-Pair = tuple[str, str]
+RowPair = tuple[str, str]
 """(id to quarantine, id to keep)."""
 
 
-def rows(table: str, pairs: Iterable[Pair]) -> Rows:
+def rows(table: str, pairs: Iterable[RowPair]) -> Rows:
     """Return a query for the rows to quarantine, each only as long as the row to keep exists.
 
     Raises:
@@ -45,7 +45,7 @@ def rows(table: str, pairs: Iterable[Pair]) -> Rows:
     )
 
 
-def surplus_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> list[Pair]:
+def surplus_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> list[RowPair]:
     """Return all but the newest usable embedding of each invocation; all but the newest if none is usable.
 
     An invocation is left out if its usable embeddings differ by more than rounding, since it is unknown which is right.
@@ -63,7 +63,7 @@ def surplus_embeddings(db: sqlite3.Connection, offenders: Rows, width: int) -> l
         f"ORDER BY invocation_id, embedding_model, {clouds.NEWEST_FIRST}",
         offenders.params,
     )
-    pairs: list[Pair] = []
+    pairs: list[RowPair] = []
     unsure: list[str] = []
     for (invocation, _), group in groupby(found, key=itemgetter(0, 1)):
         members: list[tuple[str, object]] = []
@@ -126,7 +126,7 @@ def unsure(db: sqlite3.Connection, place: DiagramTarget, cloud: clouds.StoredClo
     return ""
 
 
-def surplus_diagrams(db: sqlite3.Connection, place: DiagramTarget, right: Diagram | None = None) -> list[Pair]:
+def surplus_diagrams(db: sqlite3.Connection, place: DiagramTarget, right: Diagram | None = None) -> list[RowPair]:
     """Return all but the best diagram of a target.
 
     The best is the newest current one, else the newest valid one, else the newest with a payload.
@@ -139,7 +139,7 @@ def surplus_diagrams(db: sqlite3.Connection, place: DiagramTarget, right: Diagra
     return list(pair_with_best(ranked_diagrams(db, place, load_target_cloud(db, place), right)))
 
 
-def surplus_if_other(db: sqlite3.Connection, place: DiagramTarget) -> list[list[Pair]]:
+def surplus_if_other(db: sqlite3.Connection, place: DiagramTarget) -> list[list[RowPair]]:
     """Return what would be quarantined if another valid diagram turned out to be current.
 
     The list is empty if the decision is final: the cloud is complete, and all current diagrams have the same bars. If
@@ -175,7 +175,7 @@ def ranked_diagrams(
     return found
 
 
-def pair_with_best(members: Iterable[tuple[str, object]]) -> Iterable[Pair]:
+def pair_with_best(members: Iterable[tuple[str, object]]) -> Iterable[RowPair]:
     """Pair each member but the best with the best.
 
     Args:

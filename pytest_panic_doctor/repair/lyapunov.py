@@ -17,7 +17,7 @@ from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.repair.recompute import RepairSummary
 from pytest_panic_doctor.rules import lyapunov as results
 from pytest_panic_doctor.rules.base import RuleContext
-from pytest_panic_doctor.rules.lyapunov import Place, Stored
+from pytest_panic_doctor.rules.lyapunov import LyapunovPlace, Stored
 from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
 from pytest_panic_doctor.topology.lyapunov import Lyapunov, lyapunov
 from pytest_panic_doctor.topology.threads import one_thread
@@ -45,7 +45,7 @@ class LyapunovTarget:
         result: The computed result.
     """
 
-    place: Place
+    place: LyapunovPlace
     runs: Mapping[str, int]
     row: Stored | None
     digest: bytes
@@ -108,7 +108,7 @@ def wrong_results(context: RuleContext, blocked: dict[str, str]) -> Iterator[Lya
         context: The rule and the subject.
         blocked: Gets what blocks the others, by rule.
     """
-    there: dict[Place, list[Stored]] = {}
+    there: dict[LyapunovPlace, list[Stored]] = {}
     for row in results.stored(context):
         there.setdefault(row.place, []).append(row)
     for place, runs in sorted(results.runs_of(context).items()):

@@ -14,7 +14,7 @@ from pytest_panic_doctor.database.interrupts import reraise_interrupts
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.repair.journal.preflight import MARGIN
 from pytest_panic_doctor.repair.journal.size import SessionTotals
-from pytest_panic_doctor.repair.preview import Planner
+from pytest_panic_doctor.repair.preview import DatabasePlanner
 from pytest_panic_doctor.rules.base import RepairKind, Rule, Scope
 
 DIAGRAM_BYTES = 200_000
@@ -138,7 +138,7 @@ def look_ahead(
     examiner = examination.examiner()
     examiner.verification = None
     settings = examination.settings
-    examiner.planner = Planner(examination.database, settings.kinds, totals, most=settings.max_quarantine)
+    examiner.planner = DatabasePlanner(examination.database, settings.kinds, totals, most=settings.max_quarantine)
     entries = [entry for entry in examination.entries() if known_before(examination.rules[entry.rule])]
     stays: Counter[str] = Counter()
     quarantines = 0

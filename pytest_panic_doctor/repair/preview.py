@@ -32,7 +32,7 @@ NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
 """The reason if no plugin implements the hook."""
 
 
-class Planner:
+class DatabasePlanner:
     """Estimates repairs without writing."""
 
     def __init__(

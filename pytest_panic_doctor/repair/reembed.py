@@ -22,7 +22,7 @@ from pytest_panic_doctor.topology.vectors import find_defects
 if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal.writer import Writer
 
-SAMPLE = 5
+SAMPLED_OUTPUTS = 5
 """The number of stored embeddings that a hook is compared with before one of its vectors is written."""
 
 ENOUGH = 3
@@ -34,7 +34,7 @@ INVOCATIONS_NAMED = 3
 FINDS = {"embedding-missing": "embedding", "embedding-vector": "vector"}
 """What each rule repairs, so that an item of the other rule is fixed too and not passed; other rules repair both."""
 
-BATCH = 64
+OUTPUTS_AT_ONCE = 64
 """The number of outputs that a hook gets at a time: an image takes megabytes, and a model needs more than one."""
 
 
@@ -113,10 +113,12 @@ class Trust:
         if not self.least:
             return "not compared with stored ones (doctor_embed_cosine = 0)"
         if (experiment, model) not in self._known:
-            known = database.read(lambda db: hooks.known(db, model, kind, width, SAMPLE, experiment=experiment))
+            known = database.read(
+                lambda db: hooks.known(db, model, kind, width, SAMPLED_OUTPUTS, experiment=experiment)
+            )
             if len(known) < ENOUGH:
                 experiment = None
-                known = database.read(lambda db: hooks.known(db, model, kind, width, SAMPLE))
+                known = database.read(lambda db: hooks.known(db, model, kind, width, SAMPLED_OUTPUTS))
             if (experiment, model) not in self._known:
                 self._known[experiment, model] = self._found(embedder, model, known)
         found = self._known[experiment, model]
@@ -124,10 +126,10 @@ class Trust:
             raise RepairFailed(str(found))
         return found
 
-    def _found(self, embedder: Embedder, model: str, known: Sequence[hooks.Known]) -> str | RepairFailed:
+    def _found(self, embedder: Embedder, model: str, known: Sequence[hooks.KnownEmbedding]) -> str | RepairFailed:
         if not known:
             return f"not compared, since no other embedding by {model} is stored"
-        agreement = hooks.compare(embedder, model, known)
+        agreement = hooks.compare_vectors(embedder, model, known)
         if clause := agreement.clause(self.least):
             return RepairFailed(
                 f"nothing was written by {model}, for {clause}: correct the hook, or set doctor_embed_cosine"
@@ -182,9 +184,9 @@ def embed(
     check_at_rest(database, hook, done)
     try:
         compared = hook.trust.check(database, hook.embedder, subject, kind, width)
-        for start in range(0, len(wanted), BATCH):
+        for start in range(0, len(wanted), OUTPUTS_AT_ONCE):
             begun = datetime.now()
-            batch, outputs = available_outputs(database, wanted[start : start + BATCH], kind, lost)
+            batch, outputs = available_outputs(database, wanted[start : start + OUTPUTS_AT_ONCE], kind, lost)
             if not batch:
                 continue
             vectors = hooks.answer(hook.embedder(model, outputs), model, len(batch), width)

@@ -167,7 +167,7 @@ class DatabaseRepairer:
         seen = self.database.read(see)
         if seen.busy:
             raise RepairNotPossible(seen.busy)
-        computed = self.runner().compute(recompute.task(seen, EVERY))
+        computed = self.runner().compute(recompute.task(seen, ALL_DIMENSIONS))
         done = self._quarantine(rule, subject, findings, computed.diagram)
         left = self.database.read(see)
         how = "the one that is kept has the bars of the cloud, computed again"
@@ -266,7 +266,7 @@ class DatabaseRepairer:
         return RepairResult(reembed.embed(self.database, self.writer, hook, rule.id, subject, self.kinds))
 
 
-EVERY = 2
+ALL_DIMENSIONS = 2
 """The highest dimension of a stored diagram: all dimensions are compared, even if `--doctor-max-dim` is less."""
 
 VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_panic_doctor.formatting import typed
 
 PLAIN = "pytest"
-NAMES = ("pytest", "py.test", "pytest.exe", "py.test.exe")
+PROGRAM_NAMES = ("pytest", "py.test", "pytest.exe", "py.test.exe")
 
 
 def invoked_command(script: str | None = None, words: Sequence[str] | None = None) -> str:
@@ -29,7 +29,7 @@ def invoked_command(script: str | None = None, words: Sequence[str] | None = Non
                 return " ".join(map(typed, line[: place + 2]))
             if word == "-mpytest":
                 return " ".join(map(typed, [*line[:place], "-m", "pytest"]))
-    if path.name not in NAMES:
+    if path.name not in PROGRAM_NAMES:
         return PLAIN
     found = shutil.which(path.name)
     if found and Path(found).exists() and path.exists() and Path(found).samefile(path):

@@ -84,7 +84,10 @@ def rule_lines(
     ordered = sorted(groups.items(), key=lambda pair: (-sum(int(str(each["count"])) for each in pair[1]), pair[0]))
     for (sentence, note), findings in ordered[: limits.messages]:
         yield from (Line(line, heading=True) for line in wrap(sentence, width))
-        for line in (*subject_lines(examination, findings, width, limits), *row_lines(findings, width, limits)):
+        for line in (
+            *grouped_subject_lines(examination, findings, width, limits),
+            *grouped_row_lines(findings, width, limits),
+        ):
             yield Line(line)
         yield from map(Line, wrap(f"  {note}", width, "  ") if note else ())
     if left := len(ordered) - len(ordered[: limits.messages]):
@@ -103,7 +106,7 @@ def why_not_repaired(examination: Examination, name: str, items: Sequence[Result
     return "" if step.startswith("next: ") else step
 
 
-def subject_lines(
+def grouped_subject_lines(
     examination: Examination, findings: Sequence[PlainFinding], width: int, limits: ShownAmounts
 ) -> Iterator[str]:
     """Yield the runs that findings with one message are about, else their experiments, with prompt and network."""
@@ -133,7 +136,7 @@ def subject_line(noun: str, stored: str, examination: Examination, width: int, r
     return (begins + shorten(label, max(12, width - len(begins) - len(rows))) + rows).rstrip()
 
 
-def row_lines(findings: Sequence[PlainFinding], width: int, limits: ShownAmounts) -> Iterator[str]:
+def grouped_row_lines(findings: Sequence[PlainFinding], width: int, limits: ShownAmounts) -> Iterator[str]:
     """Yield the rows of findings with one message: the table, the first ids, and the exact count."""
     about = {value for each in findings for value in (each["run"], each["experiment"])}
     ids = [str(row) for each in findings for row in each["ids"] if row not in about]  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_LINES = 60
 """Maximum number of lines of the report."""
 TASKS_SHOWN = 8
-RUNS_SHOWN = 3
+RUNS_LISTED = 3
 """Maximum number of runs of a task that are named."""
 SENTENCES_SHOWN = 5
 """Maximum number of notes."""
@@ -53,7 +53,7 @@ def markdown_lines(examination: Examination, results: Results, version: str, mer
         "",
         f"{plural(sum(totals.values()), 'item')}: {items}. pytest-panic-doctor {escape(version)}.",
     ]
-    notes = [*merged, *results.notes, *unexamined(results), *compared(results)]
+    notes = [*merged, *results.notes, *unexamined(results), *comparison_lines(results)]
     if notes:
         left = [f"{len(notes) - SENTENCES_SHOWN:,} more notes"] if len(notes) > SENTENCES_SHOWN else []
         lines += ["", *(f"- {shorten(escape(each), 2 * MESSAGE_WIDTH)}" for each in notes[:SENTENCES_SHOWN] + left)]
@@ -70,7 +70,7 @@ def unexamined(results: Results) -> Iterator[str]:
         yield f"not examined: {', '.join(sorted(names))}"
 
 
-def compared(results: Results) -> Iterator[str]:
+def comparison_lines(results: Results) -> Iterator[str]:
     """Yield a sentence about the baseline."""
     if results.compared is not None:
         healed = sum(map(len, results.compared.healed.values()))
@@ -82,7 +82,7 @@ def task_lines(examination: Examination, todo: Sequence[TodoEntry]) -> Iterator[
     for task in todo[:TASKS_SHOWN]:
         command = f": {code(task.command)}" if task.command else ""
         yield f"- {shorten(escape(task.text), 2 * MESSAGE_WIDTH)}{command}"
-        for run in named_runs(examination, task.runs, RUNS_SHOWN):
+        for run in named_runs(examination, task.runs, RUNS_LISTED):
             yield f"  - {escape(run)}"
     if len(todo) > TASKS_SHOWN:
         yield f"- … and {len(todo) - TASKS_SHOWN:,} more"

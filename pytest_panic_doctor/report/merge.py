@@ -18,8 +18,8 @@ from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, 
 from pytest_panic_doctor.examination.result import Result, from_plain
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
 from pytest_panic_doctor.examination.sharding import ShardSelection
-from pytest_panic_doctor.formatting import plural
-from pytest_panic_doctor.report import terminal, text
+from pytest_panic_doctor.formatting import WIDTH, plural
+from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_json, write_lines
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.markdown import write_markdown
@@ -30,7 +30,7 @@ from pytest_panic_doctor.rules.base import Rule
 MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "budget", "engine", "ray", "demo")
 """Settings that say where and how a shard ran, not what it examined."""
 
-NAMED = 5
+MOST_NAMED = 5
 
 
 class NotMergeable(DoctorError):
@@ -179,8 +179,8 @@ class MergedReport:
     def sentences(self) -> Iterator[str]:
         """Describe what is missing, and what to do."""
         if self.missing:
-            shown = ", ".join(f"{each.number:,}" for each in self.missing[:NAMED])
-            left = f" and {len(self.missing) - NAMED:,} more" if len(self.missing) > NAMED else ""
+            shown = ", ".join(f"{each.number:,}" for each in self.missing[:MOST_NAMED])
+            left = f" and {len(self.missing) - MOST_NAMED:,} more" if len(self.missing) > MOST_NAMED else ""
             one = len(self.missing) == 1
             yield (
                 f"{'shard' if one else 'shards'} {shown}{left} of {self.missing[0].of:,} {'is' if one else 'are'} "
@@ -286,7 +286,7 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
     print(f"doctor: {what}, {examination.settings.database.name}: {plural(len(results.items), 'item')}")
     if results.items:
         terminal.verdict_lines(terminal.PlainWriter(), results)
-        for line in terminal.todo_lines(examination, results, text.WIDTH):
+        for line in terminal.todo_lines(examination, results, WIDTH):
             print(line)
     for sentence in said:
         print(f"doctor: {sentence}")

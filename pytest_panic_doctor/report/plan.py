@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examination.result import Result
-from pytest_panic_doctor.formatting import format_duration, format_size, plural
+from pytest_panic_doctor.formatting import WIDTH, format_duration, format_size, plural
 from pytest_panic_doctor.repair.outlook import Outlook, Seconds, free_space
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts
 from pytest_panic_doctor.report.results import Results
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.repair.journal.size import RowsAndBytes
 
-WIDTH, INDENT = 80, 13
-"""The width of the lines at the end of a session, and of their first column."""
+INDENT = 13
+"""The width of the first column of the lines at the end of a session."""
 
 UNDECIDED = "if another diagram is current once its embeddings are repaired"
 
@@ -49,7 +49,7 @@ def plan_end(examination: Examination, results: Results) -> Iterator[str]:
         return
     workers = 2 if examination.distributes else 1  # As the next command has it.
     database = examination.settings.database
-    yield from in_column("plan", [*rows_and_diagrams(planned), *costs(planned, workers, free_space(database))])
+    yield from in_column("plan", [*rows_and_diagrams(planned), *cost_lines(planned, workers, free_space(database))])
     yield f"{'':<{INDENT}}--doctor-backup PATH copies the database first: {format_size(planned.file_bytes)}"
 
 
@@ -67,7 +67,10 @@ def repair_header(examination: Examination, planned: Outlook) -> Iterator[str]:
         return
     most = "at most " if examination.chosen_by else "at least "
     workers = examination.cores or examination.workers
-    lines = [*rows_and_diagrams(planned, most), *costs(planned, workers, free_space(examination.settings.database))]
+    lines = [
+        *rows_and_diagrams(planned, most),
+        *cost_lines(planned, workers, free_space(examination.settings.database)),
+    ]
     lines.append("--doctor-plan says all of it, as far as it is known without a repair")
     for line in lines:
         for part in textwrap.wrap(line, WIDTH - len("doctor: "), break_on_hyphens=False, subsequent_indent="  "):
@@ -79,16 +82,16 @@ def outlook_of(examination: Examination, results: Results) -> Outlook:
     items = [item for item in results.items if item.outcome == "failed" or item.accepted]
     able = list(filter(doable, items))
     computed = [item for item in able if "points" in item.measures and "rewritten" not in item.measures]
-    middle, high = total(computed, "seconds"), total(computed, "seconds_high")
+    middle, high = total_measure(computed, "seconds"), total_measure(computed, "seconds_high")
     return Outlook(
         rows=results.planned_by_table,
         row_bytes=results.planned_in_all[1],
         quarantines=sum("bytes" in item.measures for item in able),
         diagrams=len({item.nodeid.partition("[")[2] for item in computed}),
-        points=int(total(computed, "points")),
+        points=int(total_measure(computed, "points")),
         computing=Seconds(middle * middle / high if high else 0.0, middle, high),
-        peak=max((int(number(item.measures, "peak_memory")) for item in computed), default=0),
-        outputs=int(total(able, "outputs")),
+        peak=max((int(measure(item.measures, "peak_memory")) for item in computed), default=0),
+        outputs=int(total_measure(able, "outputs")),
         examining=sum(item.duration for item in results.items),
         file_bytes=examination.settings.database.stat().st_size,
         stays=Counter(item.rule for item in items if item.outcome == "failed" and not doable(item)),
@@ -105,7 +108,7 @@ def rows_and_diagrams(planned: Outlook, most: str = "") -> Iterator[str]:
         yield f"embed {plural(planned.outputs, 'output')} by your hook, whose time is not known"
 
 
-def costs(planned: Outlook, workers: int, free: int) -> Iterator[str]:
+def cost_lines(planned: Outlook, workers: int, free: int) -> Iterator[str]:
     """Yield the time, the space, and what stays sick; `free` is what is free on the disk."""
     time = planned.time(workers)
     shortest, longest = format_duration(time.low), format_duration(time.high)
@@ -128,18 +131,18 @@ def doing(items: Sequence[Result], planned: RowsAndBytes) -> str:
         rest = f", {doing(others, planned)}" if others else ""
         return f"rewrite {plural(len(again), 'diagram')} without computing{rest}"
     if "points" in items[0].measures:
-        points, seconds, high = (total(items, key) for key in ("points", "seconds", "seconds_high"))
-        largest = max(number(item.measures, "peak_memory") for item in items)
+        points, seconds, high = (total_measure(items, key) for key in ("points", "seconds", "seconds_high"))
+        largest = max(measure(item.measures, "peak_memory") for item in items)
         return (
             f"compute {plural(len(items), 'diagram')} of {plural(int(points), 'point')}, about "
             f"{up_to(format_duration(seconds), format_duration(high))} on 1 core, {format_size(largest)} at the peak"
         )
     if "outputs" in items[0].measures:
-        return f"embed {plural(int(total(items, 'outputs')), 'output')} by your hook, if it knows the model"
-    if results := int(total(items, "results")):
+        return f"embed {plural(int(total_measure(items, 'outputs')), 'output')} by your hook, if it knows the model"
+    if results := int(total_measure(items, "results")):
         rest = f", {quarantine(planned)}" if planned[0] else ""
         return f"compute {plural(results, 'Lyapunov result')}{rest}"
-    more = sum(max(0, number(item.measures, "bytes_high") - number(item.measures, "bytes")) for item in items)
+    more = sum(max(0, measure(item.measures, "bytes_high") - measure(item.measures, "bytes")) for item in items)
     return quarantine(planned) + (f" (up to {format_size(planned[1] + more)} {UNDECIDED})" if more else "")
 
 
@@ -154,11 +157,11 @@ def quarantine(weight: RowsAndBytes) -> str:
     return f"quarantine {plural(rows, 'row')}, {format_size(size)}"
 
 
-def total(items: Sequence[Result], key: str) -> float:
+def total_measure(items: Sequence[Result], key: str) -> float:
     """Add up one measure."""
-    return sum(number(item.measures, key) for item in items)
+    return sum(measure(item.measures, key) for item in items)
 
 
-def number(measures: Mapping[str, object], key: str) -> float:
+def measure(measures: Mapping[str, object], key: str) -> float:
     """Return one measure; 0 if there is none."""
     return float(str(measures.get(key, 0)))

@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, TextIO
 from pytest_panic_doctor.compute.estimate import estimate
 from pytest_panic_doctor.examination.scheduling import MissingDiagram
 from pytest_panic_doctor.formatting import format_duration, format_size, plural, printable, shorten
+from pytest_panic_doctor.report.activity import LIVE_EVERY, PLAIN_EVERY
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from pytest_panic_doctor.compute.ledger import Lease
-
-LIVE_EVERY = 0.5
-PLAIN_EVERY = 60.0
-"""Seconds between two updates, on a terminal and elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.manifest import dashed
-from pytest_panic_doctor.formatting import format_size, plural, printable, shorten
+from pytest_panic_doctor.formatting import WIDTH, format_size, plural, printable, shorten
 from pytest_panic_doctor.repair.journal.choice import SESSION, shortest
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts
 
-WIDTH = 80
-LABEL_WIDTH = 100
+RUN_LABEL_WIDTH = 100
 FEW = 30
 """The number of repairs up to which each has a line of its own after an undo."""
 
@@ -81,7 +80,7 @@ def subject_name(subject: Subject, labels: Mapping[str, str]) -> str:
     noun, name = ("run", subject.run) if subject.run else ("experiment", subject.experiment)
     if not name:
         return ""
-    return " ".join(filter(None, (noun, dashed(name), shorten(labels.get(name, ""), LABEL_WIDTH))))
+    return " ".join(filter(None, (noun, dashed(name), shorten(labels.get(name, ""), RUN_LABEL_WIDTH))))
 
 
 def done_lines(done: Sequence[Repair], undoes: Mapping[int, int | None], *, again: bool = False) -> Iterator[str]:

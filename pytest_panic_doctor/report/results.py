@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.size import RowsAndBytes
 
-NOTHING: Mapping[str, object] = {}
+NO_VALUES: Mapping[str, object] = {}
 SOON = 64
 """Maximum number of items of other workers that may end between an item's end and its tear-down."""
 LABEL_LONGEST = 240

@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.formatting import WIDTH
 from pytest_panic_doctor.rules.base import RepairKind
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.rules.base import Rule
 
-WIDTH = 80
-COLUMNS = (("rule", 20), ("scope", 18), ("repair", 14), ("from", 22))
+RULE_COLUMNS = (("rule", 20), ("scope", 18), ("repair", 14), ("from", 22))
 SHORT: Mapping[RepairKind | None, str] = {
     RepairKind.QUARANTINE: "quarantine",
     RepairKind.KEEP_NEWEST: "keep newest",
@@ -25,8 +25,8 @@ SHORT: Mapping[RepairKind | None, str] = {
 
 def table(rules: Mapping[str, Rule]) -> Iterator[str]:
     """Yield for each rule a line with id, scope, repair and source, and its description; at most 80 characters wide."""
-    yield "  ".join(each.ljust(width) for each, width in COLUMNS).rstrip()
-    yield "  ".join("-" * width for _, width in COLUMNS)
+    yield "  ".join(each.ljust(width) for each, width in RULE_COLUMNS).rstrip()
+    yield "  ".join("-" * width for _, width in RULE_COLUMNS)
     for rule in rules.values():
         cells = (
             rule.id,
@@ -34,7 +34,7 @@ def table(rules: Mapping[str, Rule]) -> Iterator[str]:
             SHORT.get(rule.repair, "none"),
             rule.source,
         )
-        yield "  ".join(cell.ljust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)).rstrip()
+        yield "  ".join(cell.ljust(width) for cell, (_, width) in zip(cells, RULE_COLUMNS, strict=True)).rstrip()
         yield from textwrap.wrap(rule.description, WIDTH, initial_indent="  ", subsequent_indent="  ")
         if rule.repair is None and rule.manual_fix:
             yield from textwrap.wrap(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, name_of
-from pytest_panic_doctor.formatting import format_duration_exact, format_size, plural, printable, shorten
+from pytest_panic_doctor.formatting import WIDTH, format_duration_exact, format_size, plural, printable, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.findings import wrap
 from pytest_panic_doctor.report.progress import expected, forecast_line
@@ -107,7 +107,7 @@ def limits(examination: Examination) -> Iterator[str]:
         yield f"no item is started after {format_duration_exact(examination.settings.budget)}"
 
 
-def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iterator[str]:
+def wrapped(parts: list[str], width: int = WIDTH - len("doctor: ")) -> Iterator[str]:
     """Join parts by commas, in lines of at most `width` characters."""
     line = ""
     for part in parts:
@@ -119,9 +119,7 @@ def wrapped(parts: list[str], width: int = text.WIDTH - len("doctor: ")) -> Iter
         yield line
 
 
-def summary(
-    writer: pytest.TerminalReporter, examination: Examination, results: Results, width: int = text.WIDTH
-) -> None:
+def summary(writer: pytest.TerminalReporter, examination: Examination, results: Results, width: int = WIDTH) -> None:
     """Write the section at the end: rules that are not healthy, their number, what has to be done, the next command.
 
     Args:
@@ -153,7 +151,7 @@ def verdict_lines(
     writer: pytest.TerminalReporter | PlainWriter,
     results: Results,
     repaired: Mapping[str, str] | None = None,
-    width: int = text.WIDTH,
+    width: int = WIDTH,
 ) -> None:
     """Write the rules that are not healthy, worst first, the warnings, and the count of each verdict.
 

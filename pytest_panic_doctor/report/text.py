@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
 RUNS_SHOWN = 5
-WIDTH = 80
 LABEL_WIDTH = 48
 DASHED = 36
 """Number of characters of a UUID with dashes."""

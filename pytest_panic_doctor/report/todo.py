@@ -11,6 +11,7 @@ from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.examination.runs import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
+from pytest_panic_doctor.repair.targets import QUARANTINES
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules.base import RepairKind, Rule, remedy_of
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 REGENERATE = "regenerate the run"
 """The beginning of `manual_fix` of rules whose damage only new runs repair."""
-RUNS_SHOWN = 5
-QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
 
 
 @dataclass(slots=True)
@@ -199,7 +198,7 @@ def commands_of(examination: Examination) -> Mapping[str, str]:
     return {action: line.format(database=text.shown_path(examination.settings)) for action, line in found.items()}
 
 
-def named_runs(examination: Examination, runs: Sequence[str], most: int | None = RUNS_SHOWN) -> Iterator[str]:
+def named_runs(examination: Examination, runs: Sequence[str], most: int | None = text.RUNS_SHOWN) -> Iterator[str]:
     """Yield a line for each run: an id that `--doctor-run` takes, and its prompt and network."""
     every = [run.id for each in examination.manifest.experiments for run in each.runs]
     whole = bool(examination.settings.runs or examination.settings.experiments)

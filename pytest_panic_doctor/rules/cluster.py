@@ -21,7 +21,7 @@ NAMES = {
 """The references of an assignment: noun -> (column, table of the id). Only the medoid may be NULL."""
 
 
-NAMED = {noun: f"{'an' if noun == 'embedding' else 'a'} {noun}" for noun in NAMES}
+WITH_ARTICLE = {noun: f"{'an' if noun == 'embedding' else 'a'} {noun}" for noun in NAMES}
 
 
 def dangling(noun: str) -> str:
@@ -76,7 +76,7 @@ def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
         ).fetchall()
         return ", ".join(
             f"{count:,} {verb(count, 'names', 'name')} "
-            + " and ".join(NAMED[noun] for noun, gone in zip(nouns, row, strict=True) if gone)
+            + " and ".join(WITH_ARTICLE[noun] for noun, gone in zip(nouns, row, strict=True) if gone)
             + f" that {'does' if sum(row) == 1 else 'do'} not exist"
             for *row, count in reversed(counts)
         )

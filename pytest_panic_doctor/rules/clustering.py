@@ -14,7 +14,7 @@ from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.experiment import is_seed
 
-TABLE = "clusteringresult"
+RESULT_TABLE = "clusteringresult"
 FLAT = "hdbscan"
 """The algorithm of older clusterings, which have one layer, and parameters of their own."""
 
@@ -49,11 +49,11 @@ class Layer:
 
 def layers(context: RuleContext) -> list[Layer]:
     """All layers, by model; raises `NotApplicable` where there is none."""
-    if "layer" not in columns_of(context.db, TABLE):
+    if "layer" not in columns_of(context.db, RESULT_TABLE):
         raise NotApplicable("the file's clusterings have no layers (see schema)")
     found = context.db.execute(
         "SELECT id, embedding_model, algorithm, layer, parameters, started_at, completed_at "
-        f"FROM {TABLE} WHERE algorithm IS NOT '{FLAT}' ORDER BY embedding_model, algorithm, layer, id"
+        f"FROM {RESULT_TABLE} WHERE algorithm IS NOT '{FLAT}' ORDER BY embedding_model, algorithm, layer, id"
     )
     rows = [
         Layer(row_id, (model, algorithm), layer, parameters, (started, completed))
@@ -61,7 +61,7 @@ def layers(context: RuleContext) -> list[Layer]:
     ]
     if not rows:
         raise NotApplicable("there is no clustering in layers")
-    context.examined(len(rows), TABLE)
+    context.examined(len(rows), RESULT_TABLE)
     return rows
 
 
@@ -96,7 +96,7 @@ def clustering_layers(context: RuleContext) -> Iterator[Finding]:
             clauses.append("has layers with other times than the others")
         if clauses:
             text = f"the clustering of {model} {'; it '.join(clauses)}"
-            yield context.finding(text, table=TABLE, ids=[each.id for each in group])
+            yield context.finding(text, table=RESULT_TABLE, ids=[each.id for each in group])
 
 
 @rule(
@@ -120,7 +120,7 @@ def clustering_complete(context: RuleContext) -> Iterator[Finding]:
         made = "does not say of how many embeddings it was made" if wanted is None else f"was made of {wanted:,}"
         text = f"layer {each.layer} of the clustering of {each.group[0]} assigns {plural(count, 'embedding')}"
         text += f", and {made}"
-        yield context.finding(text, table=TABLE, ids=[each.id])
+        yield context.finding(text, table=RESULT_TABLE, ids=[each.id])
 
 
 @rule(
@@ -159,7 +159,7 @@ def cluster_medoid(context: RuleContext) -> Iterator[Finding]:
 MEDOIDS = (
     "SELECT DISTINCT c.clustering_result_id AS result, c.medoid_embedding_id AS medoid FROM embeddingcluster c "
     "WHERE c.medoid_embedding_id IS NOT NULL AND c.clustering_result_id IN "
-    f"(SELECT id FROM {TABLE} WHERE algorithm IS NOT '{FLAT}')"
+    f"(SELECT id FROM {RESULT_TABLE} WHERE algorithm IS NOT '{FLAT}')"
 )
 """The clusters of all layers, each by its medoid."""
 
@@ -180,7 +180,7 @@ def clustering_current(context: RuleContext) -> Iterator[Finding]:
         of, now = group[0].number("n_embeddings"), counts.get(model, 0)
         if of is not None and of != now:
             text = f"the clustering of {model} was made of {plural(of, 'embedding')}, and there {verb(now)} {now:,} now"
-            yield context.finding(text, table=TABLE, ids=[each.id for each in group], warning=True)
+            yield context.finding(text, table=RESULT_TABLE, ids=[each.id for each in group], warning=True)
     clustered = {model for model, _ in groups}
     for model, now in counts.items():
         if model not in clustered and now >= LEAST_CLUSTERED:

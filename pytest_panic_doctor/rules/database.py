@@ -13,8 +13,8 @@ from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import Finding, RepairKind, RuleContext, Scope, rule
 
-SHOWN = 5
-NAMELESS = ("id IS NULL", "id < ''", "id >= x''")
+DAMAGE_SHOWN = 5
+NAMELESS_IDS = ("id IS NULL", "id < ''", "id >= x''")
 """SQL conditions for an id that is NULL, a number or a blob.
 
 SQLite sorts these before and after all texts, so an index finds them without reading them.
@@ -133,7 +133,7 @@ def unlike_a_table(context: RuleContext, table: str) -> str:
 
 def wrong_ids(context: RuleContext, table: str) -> Iterator[Finding]:
     """Find rows that cannot be identified, because their id is not a text or is not unique."""
-    if nameless := sum(context.scalar(f"SELECT count(*) FROM {table} WHERE {each}") for each in NAMELESS):
+    if nameless := sum(context.scalar(f"SELECT count(*) FROM {table} WHERE {each}") for each in NAMELESS_IDS):
         has = verb(nameless, "has", "have")
         text = f"{plural(nameless, 'row')} of {table} {has} no id, or one that is not a text, so nothing can name them"
         yield context.finding(text, table=table, count=nameless)
@@ -277,7 +277,8 @@ def orphans(
 
     def details() -> str:
         named = context.db.execute(
-            f"SELECT {column}, count(*) FROM {table} WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT {SHOWN}",
+            f"SELECT {column}, count(*) FROM {table} WHERE id IN ({rows.sql}) "
+            f"GROUP BY 1 ORDER BY 2 DESC LIMIT {DAMAGE_SHOWN}",
             rows.params,
         ).fetchall()
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)

@@ -145,7 +145,7 @@ def readings(context: RuleContext) -> Iterator[Reading]:
     for diagram in clouds.iterate_diagrams(context.db, *subject_of(context)):
         if diagram.payload is None:
             continue
-        reading = read(diagram.id, diagram.payload, context.generation.codec())
+        reading = reading_of(diagram.id, diagram.payload, context.generation.codec())
         size += sum(bars.nbytes for bars in reading.payload.diagram.bars) if reading.payload else 1
         kept = [*kept, reading] if size < KEPT else []
         yield reading
@@ -153,7 +153,7 @@ def readings(context: RuleContext) -> Iterator[Reading]:
         context.memo.update({"diagram read last": known, "diagrams read last": kept})
 
 
-def read(row_id: str, stored_payload: bytes, codec: Codec) -> Reading:
+def reading_of(row_id: str, stored_payload: bytes, codec: Codec) -> Reading:
     """Decode a payload and find its defects."""
     try:
         payload = codec.decode(stored_payload)

@@ -41,7 +41,7 @@ class EmbedderFault(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownEmbedding:
     """A stored, usable embedding (float32, shape (width,)) with its id and the output that it belongs to."""
 
     embedding: str
@@ -58,7 +58,7 @@ class Agreement:
     not finite. If most of them are, the others are not judged.
     """
 
-    known: tuple[Known, ...]
+    known: tuple[KnownEmbedding, ...]
     cosines: NDArray[np.float64]
     ratios: NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def known(
     *,
     experiment: str | None = None,
     run: str | None = None,
-) -> list[Known]:
+) -> list[KnownEmbedding]:
     """Find stored, usable embeddings of different outputs, spread over the runs. The choice is deterministic.
 
     Args:
@@ -125,9 +125,9 @@ def known(
     Returns:
         At most `count` embeddings; fewer if there are no more, or if they are hard to find.
     """
-    runs = [run] if run is not None else runs_of(db, model, experiment)
+    runs = [run] if run is not None else runs_of_model(db, model, experiment)
     turns = zip_longest(*(known_in_run(db, each, model, kind, width) for each in runs))
-    found: dict[str | bytes, Known] = {}
+    found: dict[str | bytes, KnownEmbedding] = {}
     for each in filter(None, chain.from_iterable(turns)):
         found.setdefault(each.output, each)
         if len(found) >= count:
@@ -135,7 +135,7 @@ def known(
     return list(found.values())
 
 
-def runs_of(db: sqlite3.Connection, model: str, experiment: str | None) -> list[str]:
+def runs_of_model(db: sqlite3.Connection, model: str, experiment: str | None) -> list[str]:
     """Choose some runs of an experiment, or of all experiments that use the model."""
     experiments = [experiment] if experiment is not None else experiments_with(db, model)
     first = "SELECT id FROM run WHERE experiment_id = ? ORDER BY id LIMIT ?"
@@ -157,7 +157,7 @@ def experiments_with(db: sqlite3.Connection, model: str) -> list[str]:
     return [row_id for row_id, models in used if isinstance(models, list) and model in models]
 
 
-def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[Known]:
+def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width: int) -> Iterator[KnownEmbedding]:
     """Yield the usable embeddings of one run whose outputs exist, spread over the run; each is looked up on its own."""
     rows = db.execute(
         "SELECT i.id, min(e.id) FROM invocation i JOIN embedding e ON e.invocation_id = i.id "
@@ -176,10 +176,10 @@ def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width:
             and isinstance(vector, bytes)
             and not list(find_defects([vector], width))
         ):
-            yield Known(embedding, invocation, np.frombuffer(vector, "<f4"), output)
+            yield KnownEmbedding(embedding, invocation, np.frombuffer(vector, "<f4"), output)
 
 
-def compare(embedder: Embedder, model: str, samples: Sequence[Known]) -> Agreement:
+def compare_vectors(embedder: Embedder, model: str, samples: Sequence[KnownEmbedding]) -> Agreement:
     """Embed the outputs of stored embeddings by the hook, and compare the vectors.
 
     Args:

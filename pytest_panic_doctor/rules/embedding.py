@@ -44,7 +44,7 @@ def one_each(context: RuleContext) -> bool:
     return is_unique(context, "embedding", ("invocation_id", "embedding_model"))
 
 
-def counted(context: RuleContext, kind: str | None) -> tuple[int, int]:
+def count_embeddings(context: RuleContext, kind: str | None) -> tuple[int, int]:
     """Count the embeddings of the subject's model.
 
     One pass over the indexes counts for all models of the experiment, which is enough for a healthy database.
@@ -90,7 +90,7 @@ def embedding_missing(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable(f"there is no {kind} invocation")
     context.examined(there, "invocation")
     # Without the constraint, two embeddings of one invocation could stand for one that is missing.
-    if one_each(context) and counted(context, kind)[0] == there:
+    if one_each(context) and count_embeddings(context, kind)[0] == there:
         return
     if to_come := context.unfinished():
         raise NotApplicable(f"embeddings may still come: {to_come}")
@@ -123,7 +123,7 @@ def embedding_duplicate(context: RuleContext) -> Iterator[Finding]:
     Example: a stage was run twice on an old schema. A point counts twice in everything that joins embeddings. All but
     the newest usable one are quarantined.
     """
-    context.examined(sum(counted(context, None)), "embedding")
+    context.examined(sum(count_embeddings(context, None)), "embedding")
     if one_each(context):
         return
     rows = Rows(
@@ -160,7 +160,7 @@ def embedding_type(context: RuleContext) -> Iterator[Finding]:
     if kind is None:
         yield unknown_kind(context)
         return
-    fit, others = counted(context, kind)
+    fit, others = count_embeddings(context, kind)
     context.examined(fit + others, "embedding")
     if not others:
         return

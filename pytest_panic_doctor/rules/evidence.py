@@ -13,7 +13,7 @@ from pytest_panic_doctor.rules.base import IDS_KEPT, NOT_REPAIRED, Finding, Rule
 CLOSE_LOOKS = 1_000
 """Maximum number of dangling references that are compared for a single wrong character; more have another cause."""
 
-SHOWN = 3
+EVIDENCE_SHOWN = 3
 
 
 def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: str) -> dict[str, str] | None:
@@ -66,8 +66,8 @@ def spelling_params(there: dict[str, str]) -> dict[str, str | int | None]:
 
 def describe_spellings(there: dict[str, str]) -> str:
     """Describe other spellings, e.g. `a exists as A, b as B and 3 more`."""
-    first = [f"{name} exists as {row_id}" for name, row_id in list(there.items())[:SHOWN]]
-    more = f" and {len(there) - SHOWN:,} more" if len(there) > SHOWN else ""
+    first = [f"{name} exists as {row_id}" for name, row_id in list(there.items())[:EVIDENCE_SHOWN]]
+    more = f" and {len(there) - EVIDENCE_SHOWN:,} more" if len(there) > EVIDENCE_SHOWN else ""
     return ", ".join(first) + more
 
 

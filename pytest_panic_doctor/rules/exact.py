@@ -9,13 +9,13 @@ from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.rules import recheck
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, cloud_of, forbidden, readings
-from pytest_panic_doctor.rules.embedder import LEAST_COSINE, EmbedderFault, compare, known_in_run
+from pytest_panic_doctor.rules.embedder import LEAST_COSINE, EmbedderFault, compare_vectors, known_in_run
 from pytest_panic_doctor.rules.embedding import unknown_kind
 from pytest_panic_doctor.topology.alike import diagram_differences
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.native import DeadlineReached
 
-SAMPLE = 20
+SAMPLED_DIAGRAMS = 20
 """Number of outputs of a run that are embedded again."""
 
 
@@ -42,11 +42,11 @@ def diagram_exact(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable(f"its point cloud is unknown: {'; '.join(cloud.blocks.values())}")
     doubtful = [(row, payload) for row, payload in known if context.deep or not recheck.own(payload, cloud.points)]
     if doubtful:
-        if why := recheck.computable():
+        if why := recheck.why_not_computable():
             raise NotApplicable(why)
         unless = forbidden(context, replacing=True)
         context.release()
-        real = computed(context, cloud)
+        real = computed_diagram(context, cloud)
         for row, payload in doubtful:
             if clauses := "; ".join(clauses_of(payload.diagram, real)):
                 message = f"the diagram is not that of its {len(cloud.points):,} points: {clauses}{unless}"
@@ -54,7 +54,7 @@ def diagram_exact(context: RuleContext) -> Iterator[Finding]:
     context.examined(len(known), "persistencediagram")
 
 
-def computed(context: RuleContext, cloud: clouds.StoredCloud) -> Diagram:
+def computed_diagram(context: RuleContext, cloud: clouds.StoredCloud) -> Diagram:
     """Compute the diagram of a cloud.
 
     Raises:
@@ -101,13 +101,13 @@ def embedding_exact(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable("doctor_embed_cosine is 0, so the hook's vectors are not compared with stored ones")
     width = clouds.vector_width(context.db, str(context.subject.experiment), model)
     # Outputs that repeat each other are all taken: each has a vector of its own.
-    samples = list(islice(known_in_run(context.db, run, model, kind, width), SAMPLE))
+    samples = list(islice(known_in_run(context.db, run, model, kind, width), SAMPLED_DIAGRAMS))
     if not samples:
         raise NotApplicable(f"the run has no usable embedding by {model} of an output that is there")
     least = context.least_cosine or LEAST_COSINE
     context.release()
     try:
-        agreement = compare(context.embedder, model, samples)
+        agreement = compare_vectors(context.embedder, model, samples)
     except EmbedderFault as fault:
         if "no embedding hook is installed" in str(fault):
             raise NotApplicable(str(fault)) from fault

@@ -16,11 +16,11 @@ from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, Rul
 Place = tuple[int, int, int] | bytes
 """A combination of network, seed and prompt: their positions in the lists, or a hash if one is not in its list."""
 
-COLUMNS = ("networks", "seeds", "prompts", "embedding_models")
+LIST_COLUMNS = ("networks", "seeds", "prompts", "embedding_models")
 MOST_RUNS = 1_000_000
 """Maximum plausible `num_runs` for one network and prompt; a larger number is taken for damage."""
-SHOWN = 40
-LONGEST = 400
+CONFIG_TEXT_SHOWN = 40
+LONGEST_QUOTE = 400
 """Maximum number of characters of a network in a message."""
 
 
@@ -79,18 +79,22 @@ def problem(column: str, text: object) -> str | None:
     """Describe what is wrong with one list of a configuration, as the end of a sentence; None if nothing."""
     if column == "num_runs":
         fine = is_seed(text) and 0 < int(str(text)) <= MOST_RUNS
-        return None if fine else f"num_runs is {str(text)[:SHOWN]!r}, and must be a whole number above 0"
+        return None if fine else f"num_runs is {str(text)[:CONFIG_TEXT_SHOWN]!r}, and must be a whole number above 0"
     value = load_json(text)
     fits, noun = KINDS[column]
     if isinstance(text, bytes):
         return f"{column} is a blob instead of a text"
     if not isinstance(value, list):
-        return f"{column} is not a list, but {str(text)[:SHOWN]!r}" if text is not None else f"{column} is NULL"
+        return (
+            f"{column} is not a list, but {str(text)[:CONFIG_TEXT_SHOWN]!r}"
+            if text is not None
+            else f"{column} is NULL"
+        )
     if not value:
         return f"{column} is an empty list"
     wrong = [entry for entry in value if not fits(entry)]
     if wrong:
-        return f"{column} must hold {noun}, but holds {json.dumps(wrong[0])[:SHOWN]}"
+        return f"{column} must hold {noun}, but holds {json.dumps(wrong[0])[:CONFIG_TEXT_SHOWN]}"
     return None
 
 
@@ -129,7 +133,7 @@ def experiment_config(context: RuleContext) -> Iterator[Finding]:
     Example: `seeds` is not a list. Then it is unknown which runs there should be. Nothing repairs this: the value has
     to be corrected by hand.
     """
-    columns = [numbers_column(context) if name == "seeds" else name for name in COLUMNS]
+    columns = [numbers_column(context) if name == "seeds" else name for name in LIST_COLUMNS]
     row = configuration(context, *columns, "max_length")
     if row is None:
         raise NotApplicable("the experiment was deleted after the examination began")
@@ -141,7 +145,9 @@ def experiment_config(context: RuleContext) -> Iterator[Finding]:
         for column in ("networks", "prompts"):
             counted = Counter(map(json.dumps, as_list(lists[columns.index(column)])))
             problems += [
-                f"{column} lists {name[:SHOWN]} {times:,} times" for name, times in counted.items() if times > 1
+                f"{column} lists {name[:CONFIG_TEXT_SHOWN]} {times:,} times"
+                for name, times in counted.items()
+                if times > 1
             ]
     if not isinstance(max_length, int) or max_length <= 0:
         problems.append(f"max_length is {max_length!r}, and must be a whole number above 0")
@@ -301,18 +307,18 @@ Key = tuple[str, object, object]
 """(network as JSON, seed, prompt)."""
 
 
-def named(key: Key, noun: str) -> str:
+def describe_key(key: Key, noun: str) -> str:
     """Describe a combination for a message."""
     network, seed, prompt = key
     models = load_json(network)
     walk = format_network(models if isinstance(models, list) else network)
-    return f"{walk}, {noun} {str(seed)[:SHOWN]}, prompt {str(prompt)[:SHOWN]!r}"
+    return f"{walk}, {noun} {str(seed)[:CONFIG_TEXT_SHOWN]}, prompt {str(prompt)[:CONFIG_TEXT_SHOWN]!r}"
 
 
 def format_network(network: object) -> str:
     """Format a network for a message."""
     walk = " → ".join(str(name) for name in network) if isinstance(network, list) else str(network)
-    return walk[:LONGEST]
+    return walk[:LONGEST_QUOTE]
 
 
 def in_runs(context: RuleContext, message: str, ids: list[str]) -> Finding:
@@ -331,7 +337,7 @@ def missing(context: RuleContext, asked: Asked, there: Mapping[Place, Sized]) ->
         count = wanted - len(there.get(place, ()))
         if count > 0:
             noun = "there is no run for" if count == wanted else f"{plural(count, 'run')} too few for"
-            yield missing_runs_finding(context, f"{noun} {named(asked.key(place), asked.noun)}", count)
+            yield missing_runs_finding(context, f"{noun} {describe_key(asked.key(place), asked.noun)}", count)
             lacking -= count
             names += 1
     if lacking:
@@ -350,10 +356,11 @@ def unasked(context: RuleContext, asked: Asked, there: Mapping[Place, list[str]]
         if len(ids) <= wanted:
             continue
         ((network, seed, prompt),) = context.db.execute(
-            f"SELECT network, {number_of_run(context)}, substr(initial_prompt, 1, {SHOWN}) FROM run WHERE id = ?",
+            f"SELECT network, {number_of_run(context)}, substr(initial_prompt, 1, {CONFIG_TEXT_SHOWN}) "
+            "FROM run WHERE id = ?",
             (ids[0],),
         ).fetchmany(1)
-        key = named((json.dumps(load_json(network)), seed, prompt), asked.noun)
+        key = describe_key((json.dumps(load_json(network)), seed, prompt), asked.noun)
         if wanted == 0:
             yield in_runs(context, f"{plural(len(ids), 'run')} that the experiment does not ask for: {key}", ids)
         else:

@@ -96,7 +96,7 @@ def examined(context: RuleContext) -> None:
     context.examined(sum(run.count for run in by_run(context).values()), "invocation")
 
 
-def total(context: RuleContext) -> str:
+def describe_total(context: RuleContext) -> str:
     """Format the number of invocations, e.g. `1,234 invocations`, for the end of «2 of …»."""
     return plural(context.scalar(f"SELECT count(*) FROM {OF_RUNS}"), "invocation")
 
@@ -171,10 +171,12 @@ def sequence_problems(context: RuleContext, run: str, seed: int, max_length: obj
     end = max_length if seed == -1 else (-1 if last is None else last) + 1
     problems = []
     if count < end:
-        lost = spans(context, f"spans AS (SELECT * FROM ({GAPS}) WHERE high >= low)", params | {"end": end})
+        lost = evaluate_spans(context, f"spans AS (SELECT * FROM ({GAPS}) WHERE high >= low)", params | {"end": end})
         what = plural(lost.count, "sequence number")
         problems.append(f"{what} of {max_length:,} {verb(lost.count)} missing: {lost}")
-    repeated = spans(context, "spans AS (SELECT number AS low, number AS high FROM good WHERE times > 1)", params)
+    repeated = evaluate_spans(
+        context, "spans AS (SELECT number AS low, number AS high FROM good WHERE times > 1)", params
+    )
     if repeated.count:
         what = plural(repeated.count, "sequence number")
         problems.append(f"{what} {verb(repeated.count, 'occurs', 'occur')} more than once: {repeated}")
@@ -211,7 +213,7 @@ class Spans:
         return f"{shown} and {left:,} more" if left else shown
 
 
-def spans(context: RuleContext, query: str, params: dict[str, str | int | None]) -> Spans:
+def evaluate_spans(context: RuleContext, query: str, params: dict[str, str | int | None]) -> Spans:
     """Evaluate a table expression `spans (low, high)` over the numbers of a run."""
     source = f"WITH {NUMBERS}, {query}"
     count = context.scalar(f"{source} SELECT total(high - low + 1) FROM spans", **params)
@@ -251,7 +253,7 @@ def invocation_output(context: RuleContext) -> Iterator[Finding]:
 
     yield from context.finding_for_rows(
         rows,
-        lambda count: f"{count:,} of {total(context)} {verb(count, 'has', 'have')} a missing or wrong output",
+        lambda count: f"{count:,} of {describe_total(context)} {verb(count, 'has', 'have')} a missing or wrong output",
         details,
     )
 
@@ -292,7 +294,7 @@ def invocation_chain(context: RuleContext) -> Iterator[Finding]:
     yield from context.finding_for_rows(
         rows,
         lambda count: (
-            f"{count:,} of {total(context)} {verb(count, 'does not take its', 'do not take their')} "
+            f"{count:,} of {describe_total(context)} {verb(count, 'does not take its', 'do not take their')} "
             "predecessor as input"
         ),
         details,
@@ -337,7 +339,7 @@ def invocation_model(context: RuleContext) -> Iterator[Finding]:
 
     yield from context.finding_for_rows(
         rows,
-        lambda count: f"{count:,} of {total(context)} {verb(count, 'is', 'are')} by a model out of turn",
+        lambda count: f"{count:,} of {describe_total(context)} {verb(count, 'is', 'are')} by a model out of turn",
         details,
     )
 
@@ -360,5 +362,6 @@ def invocation_seed(context: RuleContext) -> Iterator[Finding]:
         return
     rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_SEED}", context.params)
     yield from context.finding_for_rows(
-        rows, lambda count: f"{count:,} of {total(context)} {verb(count, 'has', 'have')} another seed than the run"
+        rows,
+        lambda count: f"{count:,} of {describe_total(context)} {verb(count, 'has', 'have')} another seed than the run",
     )

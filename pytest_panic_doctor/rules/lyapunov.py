@@ -19,14 +19,14 @@ from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable,
 from pytest_panic_doctor.rules.database import orphans
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, meant_by
 from pytest_panic_doctor.rules.evidence import unrepaired_finding
-from pytest_panic_doctor.rules.experiment import SHOWN, as_list, configuration, format_network, problem
+from pytest_panic_doctor.rules.experiment import CONFIG_TEXT_SHOWN, as_list, configuration, format_network, problem
 from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
 from pytest_panic_doctor.topology.lyapunov import LEAST_RUNS, LEAST_STEPS, Lyapunov, lyapunov
 from pytest_panic_doctor.topology.threads import one_thread
 
 TABLE = "lyapunovresult"
 
-Place = tuple[str, str]
+LyapunovPlace = tuple[str, str]
 """The network, as its runs spell it, and the prompt that a result is of."""
 
 
@@ -56,7 +56,7 @@ def orphan_lyapunov(context: RuleContext) -> Iterator[Finding]:
     misspelt = "l.embedding_model IN (SELECT value FROM json_each(:near))"
     reasons = {
         misspelt: f"{', '.join(f'{name} may be {meant}' for name, meant in near.items())}, misspelt: correct the name",
-        EMBEDDED: "embeddings by that model are there: check whether embedding_models has lost it",
+        EMBEDDED_BY_MODEL: "embeddings by that model are there: check whether embedding_models has lost it",
     }
 
     def message(count: int) -> str:
@@ -66,8 +66,8 @@ def orphan_lyapunov(context: RuleContext) -> Iterator[Finding]:
     lost = f"SELECT l.id FROM {TABLE} l WHERE {UNUSED}"
     yield from context.finding_for_rows(Rows(TABLE, f"{lost} AND NOT ({' OR '.join(reasons)})", params), message)
     yield from unrepaired_finding(context, Rows(TABLE, f"{lost} AND {misspelt}", params), message, reasons[misspelt])
-    rest = Rows(TABLE, f"{lost} AND NOT {misspelt} AND {EMBEDDED}", params)
-    yield from unrepaired_finding(context, rest, message, reasons[EMBEDDED])
+    rest = Rows(TABLE, f"{lost} AND NOT {misspelt} AND {EMBEDDED_BY_MODEL}", params)
+    yield from unrepaired_finding(context, rest, message, reasons[EMBEDDED_BY_MODEL])
 
 
 UNUSED = (
@@ -75,7 +75,7 @@ UNUSED = (
     "WHEN json_valid(e.embedding_models) THEN json_type(e.embedding_models) = 'array' AND l.embedding_model NOT IN "
     "(SELECT value FROM json_each(e.embedding_models)) ELSE 0 END)"
 )
-EMBEDDED = (
+EMBEDDED_BY_MODEL = (
     "EXISTS (SELECT 1 FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e ON e.invocation_id = i.id "
     "AND e.embedding_model = l.embedding_model WHERE r.experiment_id = l.experiment_id)"
 )
@@ -93,7 +93,7 @@ class Stored:
     """A row of the subject's experiment and model."""
 
     id: str
-    place: Place
+    place: LyapunovPlace
     data: object
 
 
@@ -108,14 +108,14 @@ def stored(context: RuleContext) -> list[Stored]:
     return [Stored(row_id, (str(network), str(prompt)), data) for row_id, network, prompt, data in found]
 
 
-def runs_of(context: RuleContext, at: Place | None = None) -> dict[Place, dict[str, int]]:
+def runs_of(context: RuleContext, at: LyapunovPlace | None = None) -> dict[LyapunovPlace, dict[str, int]]:
     """How many embeddings by the model each run has that has any, by network and prompt.
 
     Args:
         context: The snapshot.
         at: The only network and prompt to read; None for all.
     """
-    found: dict[Place, dict[str, int]] = {}
+    found: dict[LyapunovPlace, dict[str, int]] = {}
     here = "" if at is None else "AND r.network = :network AND r.initial_prompt = :prompt "
     network, prompt = at or (None, None)
     for run, network_of_run, prompt_of_run, count in context.db.execute(
@@ -133,10 +133,12 @@ def has_result(runs: Mapping[str, int]) -> bool:
     return len(runs) >= LEAST_RUNS and min(runs.values()) >= LEAST_STEPS
 
 
-def named(place: Place) -> str:
+def describe_place(place: LyapunovPlace) -> str:
     """A network and a prompt, for a sentence."""
     models = load_json(place[0])
-    return f"{format_network(models if isinstance(models, list) else place[0])}, prompt {place[1][:SHOWN]!r}"
+    return (
+        f"{format_network(models if isinstance(models, list) else place[0])}, prompt {place[1][:CONFIG_TEXT_SHOWN]!r}"
+    )
 
 
 @rule(
@@ -163,41 +165,41 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable(before)
     context.examined(len(there) + len(asked - {each.place for each in there}), TABLE)
     experiment = [str(context.subject.experiment)]
-    by_place: dict[Place, list[str]] = {place: [] for place in sorted(asked)}
+    by_place: dict[LyapunovPlace, list[str]] = {place: [] for place in sorted(asked)}
     for each in there:
         by_place.setdefault(each.place, []).append(each.id)
     for place, ids in by_place.items():
         if not ids:
-            text = f"there is no Lyapunov result for {named(place)}"
+            text = f"there is no Lyapunov result for {describe_place(place)}"
             yield context.finding(text, table="experimentconfig", ids=experiment, count=1)
         elif place not in asked:
             few = f"fewer than {LEAST_RUNS} runs with {LEAST_STEPS} embeddings or more"
-            text = f"there is a Lyapunov result for {named(place)}, of {few}"
+            text = f"there is a Lyapunov result for {describe_place(place)}, of {few}"
             if runs_wanted(context, place):
-                reason = f"the experiment asks for such runs: bring back what is missing of them ({OF_RUNS})"
+                reason = f"the experiment asks for such runs: bring back what is missing of them ({RULES_OF_RUNS})"
                 yield context.finding(f"{text}{NOT_REPAIRED}{reason}", table=TABLE, ids=ids)
             else:
                 yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids))
         elif len(ids) > 1:
-            text = f"there are {len(ids):,} Lyapunov results instead of 1 for {named(place)}"
+            text = f"there are {len(ids):,} Lyapunov results instead of 1 for {describe_place(place)}"
             yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids[:-1]))
 
 
-OF_RUNS = "experiment-runs, embedding-missing"
+RULES_OF_RUNS = "experiment-runs, embedding-missing"
 """The rules that find what is missing of runs."""
 
 
 def unwanted(context: RuleContext, there: Sequence[Stored]) -> Iterator[Finding]:
     """Find results in an unfinished experiment that no run to come can explain."""
-    by_place: dict[Place, list[str]] = {}
+    by_place: dict[LyapunovPlace, list[str]] = {}
     for each in there:
         by_place.setdefault(each.place, []).append(each.id)
     for place, ids in by_place.items():
         if not runs_wanted(context, place):
-            text = f"there is a Lyapunov result for {named(place)}, which the experiment does not ask for"
+            text = f"there is a Lyapunov result for {describe_place(place)}, which the experiment does not ask for"
             yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=ids)
         elif len(ids) > 1:
-            text = f"there are {len(ids):,} Lyapunov results instead of 1 for {named(place)}"
+            text = f"there are {len(ids):,} Lyapunov results instead of 1 for {describe_place(place)}"
             yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=ids)
 
 
@@ -208,7 +210,7 @@ def rows_with(ids: Sequence[str]) -> Rows:
     )
 
 
-def runs_wanted(context: RuleContext, place: Place) -> bool:
+def runs_wanted(context: RuleContext, place: LyapunovPlace) -> bool:
     """Whether the experiment asks for so many runs of a network and a prompt that the tool has a result for them.
 
     Where that is unknown (see experiment-config), it may.
@@ -251,7 +253,7 @@ def lyapunov_valid(context: RuleContext) -> Iterator[Finding]:
     context.examined(len(rows), TABLE)
     for each in rows:
         if wrong := defects(each.data):
-            text = f"the Lyapunov result for {named(each.place)} is not valid: it {'; it '.join(wrong)}"
+            text = f"the Lyapunov result for {describe_place(each.place)} is not valid: it {'; it '.join(wrong)}"
             yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=[each.id])
 
 
@@ -290,12 +292,12 @@ def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
         if result is None or not has_result(runs) or (to_come and not is_whole(context, runs)):
             continue
         count += 1
-        found, blocked = computed(context, each.place, list(runs))
+        found, blocked = computed_lyapunov(context, each.place, list(runs))
         if found is None:
             unknown.append(each.id)
             why = why or blocked
         elif clause := difference(result, found):
-            text = f"the Lyapunov result for {named(each.place)} is stale: {clause}"
+            text = f"the Lyapunov result for {describe_place(each.place)} is stale: {clause}"
             yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=[each.id])
     if not count and to_come:
         raise NotApplicable(to_come)
@@ -324,7 +326,9 @@ def is_whole(context: RuleContext, runs: Mapping[str, int]) -> bool:
     return all(count == most and outputs == runs[run] for run, most, count, outputs in lengths)
 
 
-def computed(context: RuleContext, place: Place, runs: Sequence[str]) -> tuple[Lyapunov | None, Mapping[str, str]]:
+def computed_lyapunov(
+    context: RuleContext, place: LyapunovPlace, runs: Sequence[str]
+) -> tuple[Lyapunov | None, Mapping[str, str]]:
     """The result of the runs' embeddings, or what blocks it, by rule; raises `TooLarge` where they do not fit."""
     found, blocked = trajectories_of(context, place, runs)
     if found is None:
@@ -334,7 +338,7 @@ def computed(context: RuleContext, place: Place, runs: Sequence[str]) -> tuple[L
 
 
 def trajectories_of(
-    context: RuleContext, place: Place, runs: Sequence[str]
+    context: RuleContext, place: LyapunovPlace, runs: Sequence[str]
 ) -> tuple[list[NDArray[np.float32]] | None, Mapping[str, str]]:
     """The vectors of some runs, or what blocks them, by rule; raises `TooLarge` where they do not fit into memory."""
     experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
@@ -353,6 +357,6 @@ def trajectories_of(
             return None, {"embedding-type": f"run {run} has {few} of the model's own type (embedding-type)"}
         size += 2 * cloud.points.nbytes
         if VALUE_COPIES * size > context.space.bytes:
-            raise context.space.too_large(f"the embeddings of {named(place)}", size, context.space.value)
+            raise context.space.too_large(f"the embeddings of {describe_place(place)}", size, context.space.value)
         trajectories.append(cloud.points)
     return trajectories, {}

@@ -30,7 +30,7 @@ def own(payload: Payload, points: Points) -> bool:
     )
 
 
-def computable() -> str:
+def why_not_computable() -> str:
     """Explain why nothing can be computed again here; empty if it can."""
     return "" if is_built() else NOT_BUILT
 

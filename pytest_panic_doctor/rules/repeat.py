@@ -17,7 +17,7 @@ INSTALL = "install the extra images (Pillow), as in pip install '.[images]'"
 QUALITY = 30
 """Quality of the JPEG that the research tool compares."""
 
-LARGEST = 64 * 2**20
+LARGEST_IMAGE = 64 * 2**20
 """Maximum number of pixels of an image that is decoded; images of the research tool have 65,536."""
 
 
@@ -44,7 +44,7 @@ def first_image(db: sqlite3.Connection, run: str) -> int | None:
     """
     seen: set[bytes] = set()
     for number, image in images(db, run):
-        digest = compared(image, number)
+        digest = comparison_digest(image, number)
         if digest in seen:
             return number
         seen.add(digest)
@@ -63,7 +63,7 @@ def images(db: sqlite3.Connection, run: str) -> Iterator[tuple[int, bytes]]:
         yield number, image
 
 
-def compared(image: bytes, number: int) -> bytes:
+def comparison_digest(image: bytes, number: int) -> bytes:
     """Return the SHA-256 of what the research tool compares of an image."""
     try:
         from PIL import Image
@@ -74,7 +74,7 @@ def compared(image: bytes, number: int) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(image), formats=["WEBP"]) as opened:
-                if opened.width * opened.height > LARGEST:
+                if opened.width * opened.height > LARGEST_IMAGE:
                     raise CannotTell(f"image {number:,} has {opened.width:,} x {opened.height:,} pixels")
                 opened.save(buffer, format="JPEG", quality=QUALITY)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

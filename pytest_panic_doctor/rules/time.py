@@ -26,7 +26,7 @@ BEFORE_OUTPUT = is_before("t.started_at", "i.completed_at")
 UNSURE_HERE = f"{are_in_order('i.completed_at', 't.started_at', 't.completed_at')} IS NOT 1"
 """With `are_plain`, true if one of the three conditions before is, and for some embeddings more."""
 
-EMBEDDINGS = (
+TIMED_EMBEDDINGS = (
     "run r JOIN invocation i ON i.run_id = r.id JOIN embedding t ON t.invocation_id = i.id "
     "WHERE r.experiment_id = :experiment"
 )
@@ -36,12 +36,12 @@ EXPERIMENT = "experimentconfig t WHERE t.id = :experiment"
 BEFORE_RUN = f"EXISTS (SELECT 1 FROM invocation i WHERE i.run_id = r.id AND {BEFORE_OUTPUT})"
 
 
-def unsure(context: RuleContext) -> bool:
+def is_unsure(context: RuleContext) -> bool:
     """Whether times of embeddings of the experiment must be compared one by one. One pass serves both rules."""
     if any_is(context, UNSURE_TIME):
         return True
     times = joined("t.started_at", "t.completed_at")
-    query = f"SELECT total({UNSURE_HERE}), count(*), {times} FROM {EMBEDDINGS} GROUP BY r.rowid"
+    query = f"SELECT total({UNSURE_HERE}), count(*), {times} FROM {TIMED_EMBEDDINGS} GROUP BY r.rowid"
     return context.cached(
         "embeddings at an unsure time",
         lambda: any(
@@ -66,12 +66,12 @@ def invocation_time(context: RuleContext) -> Iterator[Finding]:
     for noun, table, source, name in (
         ("experiment", "experimentconfig", EXPERIMENT, "t"),
         ("invocation", "invocation", OF_RUNS, "i"),
-        ("embedding", "embedding", EMBEDDINGS, "t"),
+        ("embedding", "embedding", TIMED_EMBEDDINGS, "t"),
         ("diagram", "persistencediagram", DIAGRAMS, "t"),
     ):
         no_time, early = (NO_TIME, EARLY) if name == "i" else (NO_TIME_HERE, EARLY_HERE)
         if (table == "invocation" and not any_is(context, UNSURE_TIME)) or (
-            table == "embedding" and not unsure(context)
+            table == "embedding" and not is_unsure(context)
         ):
             continue
         odd = Rows(table, f"SELECT {name}.id FROM {source} AND {no_time}", context.params)
@@ -127,8 +127,8 @@ def time_order(context: RuleContext) -> Iterator[Finding]:
                 f"{plural(count, 'invocation')} started before {verb(count, 'its', 'their')} input was complete"
             ),
         )
-    if unsure(context):
-        rows = Rows("embedding", f"SELECT t.id FROM {EMBEDDINGS} AND {BEFORE_OUTPUT}", context.params)
+    if is_unsure(context):
+        rows = Rows("embedding", f"SELECT t.id FROM {TIMED_EMBEDDINGS} AND {BEFORE_OUTPUT}", context.params)
         yield from context.finding_for_rows(
             rows,
             lambda count: (

@@ -45,7 +45,7 @@ def add_generations(config: pytest.Config) -> None:
         known.ADDED.append(each)
 
 
-def embed(config: pytest.Config, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
+def call_embed_hook(config: pytest.Config, model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
     """Embed outputs with the hook `pytest_doctor_embed`.
 
     Args:

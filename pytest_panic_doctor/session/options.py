@@ -46,7 +46,7 @@ GROUP = "panic-doctor"
 """The heading of the options in `pytest --help`."""
 OptionKind = Literal["text", "flag", "list", "several", "optional"]
 """How many values an option takes: one, none, one each time it is given, several at once, or one or none."""
-Value = str | bool | list[str] | None
+OptionValue = str | bool | list[str] | None
 """The value of an option as argparse or the ini file gives it."""
 
 

@@ -137,7 +137,7 @@ def parse_int(flag: str, value: object, least: int) -> int | None:
 
 HOUR = 3600.0
 """Seconds of an hour, the default of `doctor_running`."""
-UNITS = {"s": 1, "m": 60, "h": 3600}
+TIME_UNITS = {"s": 1, "m": 60, "h": 3600}
 """Seconds of each unit."""
 MOST_SHARDS = 999_999
 """The largest number of shards that is accepted."""
@@ -183,7 +183,7 @@ def parse_duration(flag: str, value: object, *, unit: bool = False) -> float | N
         raise BadOption(f"{flag} {value} has no unit: give one such as {text}s or {text}m")
     pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", f"{text}s" if text[-1:].isdigit() else text)
     whole_text = "".join(number + unit for number, unit in pieces)
-    total = sum(float(number) * UNITS[unit] for number, unit in pieces)
+    total = sum(float(number) * TIME_UNITS[unit] for number, unit in pieces)
     if whole_text not in (text, f"{text}s") or total <= 0:
         raise BadOption(f"{flag} {value} is not a time: give one such as 90s, 20m or 1h30m")
     return total

@@ -13,7 +13,7 @@ from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.repair.controller import RepairController, RepairRun, make_repairer
 from pytest_panic_doctor.report.progress_display import progress
-from pytest_panic_doctor.session.foreign_hooks import embed, locate_engine
+from pytest_panic_doctor.session.foreign_hooks import call_embed_hook, locate_engine
 from pytest_panic_doctor.session.items import EXAMINER, DoctorItem
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class RepairPlugin:
         repairer = make_repairer(
             self.examination,
             RepairRun.from_plain(self.examination.repair_run),
-            partial(embed, self.config),
+            partial(call_embed_hook, self.config),
             partial(locate_engine, self.config),
         )
         self._resources.callback(repairer.close)

@@ -32,7 +32,7 @@ from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_r
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
-from pytest_panic_doctor.session.foreign_hooks import add_generations, embed, locate_engine
+from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, locate_engine
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
@@ -68,11 +68,11 @@ def start(config: pytest.Config) -> ExitStack:
         if worker_input is None:
             start_controller(config, rules, resources)
         else:
-            start_worker(config, from_worker_input(worker_input, rules, written), resources)
+            start_worker(config, from_worker_input(worker_input, rules, written_by_plugin), resources)
         return resources.pop_all()
 
 
-def written(database: Path, table: str, row: int) -> bool:
+def written_by_plugin(database: Path, table: str, row: int) -> bool:
     """Return whether the plugin itself wrote a row, according to the journal beside the database."""
     # Only a session that asks this imports the journal.
     from pytest_panic_doctor.repair.journal import journal
@@ -165,7 +165,7 @@ def open_repair(
 def examine(config: pytest.Config, settings: Settings, rules: list[Rule]) -> Examination:
     """List the items of the database, and note how pytest was called."""
     examination = from_database(settings, rules, len(config.getoption("tx", None) or ()))
-    examination.written = written
+    examination.written = written_by_plugin
     examination.chosen_by = selection_arguments(config, settings.database)
     examination.program = " ".join((invoked_command(), *pytest_options(config.invocation_params.args)))
     examination.distributes = config.pluginmanager.hasplugin("xdist")
@@ -206,7 +206,7 @@ def prepare(config: pytest.Config, examination: Examination, resources: ExitStac
     if settings.plan or settings.fix:
         examination.engine = would_compute(locate_engine(config, settings.engine), settings.max_dim)
     examiner = examination.examiner()
-    examiner.embedder = partial(embed, config) if examination.embeds else None
+    examiner.embedder = partial(call_embed_hook, config) if examination.embeds else None
     totals = plan_repairs(examination, examiner) if settings.plan else None
     config.stash[EXAMINATION] = examination
     config.stash[EXAMINER] = examiner
@@ -219,10 +219,10 @@ def prepare(config: pytest.Config, examination: Examination, resources: ExitStac
 def plan_repairs(examination: Examination, examiner: Examiner) -> SessionTotals:
     """Let the examiner plan repairs instead of making them; return what all of them would take."""
     from pytest_panic_doctor.repair.journal.size import SessionTotals
-    from pytest_panic_doctor.repair.preview import Planner
+    from pytest_panic_doctor.repair.preview import DatabasePlanner
 
     totals = SessionTotals(Path(examination.scratch, "tally.sqlite"))
-    examiner.planner = Planner(
+    examiner.planner = DatabasePlanner(
         examination.database,
         examination.settings.kinds,
         totals,

@@ -18,11 +18,11 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
 from pytest_panic_doctor.examination.trial import Trial, try_rule
-from pytest_panic_doctor.formatting import did_you_mean, format_duration_exact, plural, shorten
+from pytest_panic_doctor.formatting import WIDTH, did_you_mean, format_duration_exact, plural, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.rules.base import Rule
-from pytest_panic_doctor.session.foreign_hooks import embed
+from pytest_panic_doctor.session.foreign_hooks import call_embed_hook
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.settings import Settings
 
 FLAG = "--doctor-try-rule"
-WIDTH = 80
 FINDINGS = 10
 """Maximum number of items whose findings are printed."""
 
@@ -57,7 +56,7 @@ def run_trial(config: pytest.Config, settings: Settings, name: str) -> tuple[lis
         examination.scratch = scratch
         examiner = examination.examiner()
         if config.hook.pytest_doctor_embed.get_hookimpls():
-            examiner.embedder = partial(embed, config)
+            examiner.embedder = partial(call_embed_hook, config)
         try:
             trial = try_rule(examination, examiner, rule, activity.count)
         finally:
@@ -155,7 +154,7 @@ def trial_lines(trial: Trial, examination: Examination, name: str) -> Iterator[s
     yield f"{plural(trial.items, 'item')}: {', '.join(parts)}"
     for reason, count in trial.skipped.items():
         yield from folded(f"skipped: {plural(count, 'item')}, {reason}")
-    yield from finding_lines(trial, examination)
+    yield from example_lines(trial, examination)
     yield f"examined: {text.looked_at(trial.rows)}"
     seconds, slowest = trial.slowest
     yield f"time: {format_duration_exact(round(trial.seconds, 3)) or '0 s'}" + (
@@ -166,12 +165,12 @@ def trial_lines(trial: Trial, examination: Examination, name: str) -> Iterator[s
     for statement in trial.statements:
         yield from folded(f"query: {shorten(statement.sql, 4 * WIDTH)}")
         yield from (f"  {line}" for line in statement.plan)
-    yield from verdict_lines(trial.problems)
+    yield from problem_lines(trial.problems)
     if not any(map(serious, trial.problems)):
         yield from folded(f"next: return it from pytest_doctor_rules() in a conftest.py ({MORE})")
 
 
-def finding_lines(trial: Trial, examination: Examination) -> Iterator[str]:
+def example_lines(trial: Trial, examination: Examination) -> Iterator[str]:
     """Yield the findings, each with its run or experiment and some of its rows."""
     for _, findings in trial.found[:FINDINGS]:
         for finding in findings:
@@ -182,7 +181,7 @@ def finding_lines(trial: Trial, examination: Examination) -> Iterator[str]:
         yield f"… and {plural(len(trial.found) - FINDINGS, 'more item')} with findings"
 
 
-def verdict_lines(problems: Sequence[str]) -> Iterator[str]:
+def problem_lines(problems: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with the rule, one sentence each."""
     for problem in problems:
         yield from folded(f"{'wrong' if serious(problem) else 'hint'}: {problem}")

@@ -22,7 +22,7 @@ from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
-from pytest_panic_doctor.examination.running import Running, format_age, moment, youngest
+from pytest_panic_doctor.examination.running import Running, format_age, parse_moment, youngest
 from pytest_panic_doctor.repair.journal import journal
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
@@ -121,8 +121,8 @@ def test_ages() -> None:
     assert youngest("no id", [None, 3, "never"]) is None
     assert youngest(uid(3, 0), []) == pytest.approx(time.time() - 0x06B051713, abs=5)
     assert youngest(new_id(), [TIME]) == pytest.approx(0, abs=5)
-    assert moment("2025-08-12 09:30:00+00:00") == moment("2025-08-12T11:30:00+02:00") == 1754991000
-    assert moment("9999-99-99") is None
+    assert parse_moment("2025-08-12 09:30:00+00:00") == parse_moment("2025-08-12T11:30:00+02:00") == 1754991000
+    assert parse_moment("9999-99-99") is None
     assert [format_age(12.2), format_age(119), format_age(3000)] == ["12 s", "119 s", "50 min"]
 
 

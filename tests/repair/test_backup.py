@@ -160,7 +160,7 @@ def test_in_wal_mode_the_copy_is_of_the_moment_it_began(small_database: SmallDat
 def test_a_lock_that_stays_ends_the_copy(
     small_database: SmallDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backup, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(backup, "BACKUP_LOCK_TIMEOUT", 0.2)
     target = tmp_path / "copy.sqlite"
     with closing(sqlite3.connect(small_database.path, isolation_level=None)) as other:
 

@@ -31,7 +31,7 @@ from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal import selection
 from pytest_panic_doctor.repair.journal.selection import Selection
 from pytest_panic_doctor.repair.journal.size import SessionTotals
-from pytest_panic_doctor.repair.preview import Planner
+from pytest_panic_doctor.repair.preview import DatabasePlanner
 from pytest_panic_doctor.rules.base import RepairKind
 from pytest_panic_doctor.rules.lockstep import LAST_STEP
 from pytest_panic_doctor.session.parsing import model_types
@@ -531,9 +531,9 @@ def test_the_plan_says_what_the_journal_then_records(name: str, file: SmallDatab
     kinds = model_types([], [])
     database = Database(file.path)
     totals = SessionTotals(file.path.with_suffix(".totals"))
-    examiner = Examiner(database, RULES, kinds, planner=Planner(database, kinds, totals, most="100%"))
+    examiner = Examiner(database, RULES, kinds, planner=DatabasePlanner(database, kinds, totals, most="100%"))
     planned: dict[str, dict[str, float]] = {}
-    for entry in database.read(manifests.build).entries([RULES[rule]]):
+    for entry in database.read(manifests.build_manifest).entries([RULES[rule]]):
         outcome = examiner.examine(RULES[rule], entry.subject)
         assert outcome.status != "failed" or not outcome.note
         for key, value in outcome.measures.items():

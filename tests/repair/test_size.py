@@ -27,7 +27,7 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.repair.journal.size import SessionTotals, quarantine_size
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.preview import Planner
+from pytest_panic_doctor.repair.preview import DatabasePlanner
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.repair.targets import NO_ROWS, QUARANTINES
@@ -80,13 +80,13 @@ def journalled(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(built: Built, totals: Path) -> Iterator[tuple[Database, Planner, DatabaseRepairer]]:
+def opened(built: Built, totals: Path) -> Iterator[tuple[Database, DatabasePlanner, DatabaseRepairer]]:
     """Who plans and who repairs."""
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
     settled = ResultStore(SharedFolder(totals.with_suffix(".settled")))
     repairer = DatabaseRepairer(database, writer, never, KINDS, no_hook, unclaimed, settled)
-    yield database, Planner(database, KINDS, SessionTotals(totals)), repairer
+    yield database, DatabasePlanner(database, KINDS, SessionTotals(totals)), repairer
     repairer.close()
     database.close()
 
@@ -110,7 +110,7 @@ def no_hook(model: str, outputs: Sequence[str | bytes]) -> None:
 def sick_items(database: Database) -> Iterator[tuple[Rule, Subject, tuple[Finding, ...]]]:
     """The items that a quarantine repairs."""
     examiner = Examiner(database, RULES, KINDS)
-    for entry in list(database.read(manifests.build).entries(RULES.values())):
+    for entry in list(database.read(manifests.build_manifest).entries(RULES.values())):
         rule = RULES[entry.rule]
         findings = examiner.examine(rule, entry.subject).findings
         if findings and rule.repair in QUARANTINES:

@@ -49,7 +49,7 @@ def examine(path: Path, rule: str) -> list[Finding]:
     """The findings of all items of one rule."""
     database = Database(path)
     examiner = Examiner(database, RULES, model_types([], []))
-    entries = list(database.read(manifests.build).entries([RULES[rule]]))
+    entries = list(database.read(manifests.build_manifest).entries([RULES[rule]]))
     outcomes = [examiner.examine(RULES[rule], entry.subject) for entry in entries]
     database.close()
     return [finding for outcome in outcomes for finding in outcome.findings]
@@ -107,7 +107,7 @@ LARGE = "CAST(zeroblob(2000000) AS TEXT)"
 def outcome_of(path: Path, rule: str, space: MemoryRoom = SMALL) -> Outcome:
     """The worst outcome of the items of one rule, which must not need more than `space`."""
     database = Database(path)
-    entries = list(database.read(manifests.build).entries([RULES[rule]]))
+    entries = list(database.read(manifests.build_manifest).entries([RULES[rule]]))
     database.close()
     examiner = Examiner(database, RULES, model_types([], []), space=space)
     tracemalloc.start()
@@ -214,7 +214,7 @@ def test_a_list_that_items_are_made_of_is_refused_at_the_start(tmp_path: Path, c
         db.execute(f"UPDATE experimentconfig SET {column} = json_array(hex(zeroblob(100000)))")
     database = Database(built.path)
     with pytest.raises(TooLarge, match=f"the column {column} of experiment {uid(1, 0)} is 200 kB"):
-        database.read(lambda db: manifests.build(db, (), SMALL))
+        database.read(lambda db: manifests.build_manifest(db, (), SMALL))
     database.close()
 
 

@@ -127,7 +127,7 @@ def test_no_rule_reads_an_image(tmp_path: Path) -> None:
     before = read_so_far()
     database = Database(built.path)
     examiner = Examiner(database, RULES, model_types([], []))
-    for entry in database.read(manifests.build).entries(RULES.values()):
+    for entry in database.read(manifests.build_manifest).entries(RULES.values()):
         if entry.rule != "file-integrity":
             examiner.examine(RULES[entry.rule], entry.subject)
     database.close()

@@ -123,7 +123,8 @@ def outcomes_of(path: Path, *rules: str) -> list[Outcome]:
     examiner = Examiner(database, known, model_types([], []))
     chosen = [known[rule] for rule in rules] or list(known.values())
     found = [
-        examiner.examine(known[each.rule], each.subject) for each in database.read(manifests.build).entries(chosen)
+        examiner.examine(known[each.rule], each.subject)
+        for each in database.read(manifests.build_manifest).entries(chosen)
     ]
     database.close()
     return found

@@ -100,7 +100,7 @@ def first_rule(db: sqlite3.Connection, embedder: Embedder) -> str | None:
     def cost(entry: Entry) -> tuple[bool, bool]:
         return RULES[entry.rule].deep, RULES[entry.rule].expensive
 
-    entries = sorted(examiner.database.read(manifests.build).entries(RULES.values()), key=cost)
+    entries = sorted(examiner.database.read(manifests.build_manifest).entries(RULES.values()), key=cost)
     outcomes = ((each.rule, examiner.examine(RULES[each.rule], each.subject).status) for each in entries)
     return next((name for name, status in outcomes if status == "failed"), None)
 

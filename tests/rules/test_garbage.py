@@ -55,7 +55,7 @@ def test_no_garbage_makes_a_rule_raise(place: tuple[str, str], value: object, as
         database = Database(built.path)
         examiner = Examiner(database, RULES, model_types([], []))
         try:
-            for entry in database.read(manifests.build).entries(RULES.values()):
+            for entry in database.read(manifests.build_manifest).entries(RULES.values()):
                 assert examiner.examine(RULES[entry.rule], entry.subject).status in ("passed", "failed", "skipped")
         finally:
             database.close()

@@ -21,7 +21,7 @@ def outcomes_of(built: Built) -> Mapping[str, Outcome]:
     """The outcomes of all items, each of which any report can hold."""
     database, rules = Database(built.path), DEFAULT
     examiner = Examiner(database, rules, model_types([], []))
-    entries = list(database.read(manifests.build).entries(rules.values()))
+    entries = list(database.read(manifests.build_manifest).entries(rules.values()))
     outcomes = {entry.name: examiner.examine(rules[entry.rule], entry.subject) for entry in entries}
     database.close()
     for name, outcome in outcomes.items():

@@ -82,7 +82,7 @@ def first_rule(db: sqlite3.Connection, embedder: Embedder) -> str | None:
     """The first rule that fails, the expensive ones last; None where all is green."""
     examiner = Examiner(InMemory(db), RULES, model_types([], []))
     examiner.embedder, examiner.least_cosine = embedder, ALIKE
-    entries = examiner.database.read(manifests.build).entries(RULES.values())
+    entries = examiner.database.read(manifests.build_manifest).entries(RULES.values())
 
     def cost(entry: Entry) -> tuple[bool, bool]:
         return RULES[entry.rule].deep, RULES[entry.rule].expensive

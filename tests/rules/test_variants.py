@@ -156,7 +156,7 @@ def test_what_is_no_defect_is_not_found(tmp_path: Path, name: str, older: bool) 
         VARIANTS[name](db, built)
     database = Database(built.path)
     examiner = Examiner(database, RULES, model_types([], []))
-    manifest = database.read(manifests.build)
+    manifest = database.read(manifests.build_manifest)
     with built.open() as db:
         (runs,) = db.execute("SELECT count(*) FROM run").fetchone()
     assert len(list(manifest.diagram_subjects())) == runs * len(MODELS)

@@ -31,7 +31,7 @@ def examine_file(path: Path, *deep: str) -> dict[str, list[Outcome]]:
     examiner = Examiner(database, rules, model_types([], []))
     examiner.deep = bool(deep)
     outcomes: dict[str, list[Outcome]] = {}
-    for entry in database.read(manifests.build).entries(rules.values()):
+    for entry in database.read(manifests.build_manifest).entries(rules.values()):
         outcomes.setdefault(entry.rule, []).append(examiner.examine(rules[entry.rule], entry.subject))
     database.close()
     return outcomes

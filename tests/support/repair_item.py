@@ -84,7 +84,7 @@ def fix_file(
     outcomes: dict[str, list[Outcome]] = {}
     key = (database.read(generation_of) or PYTHON).key
     asked = [rule for rule in RULES.values() if rule.applies_to(key) and (not rule.deep or rule.id in deep)]
-    entries = list(database.read(manifests.build).entries(asked))[::order]
+    entries = list(database.read(manifests.build_manifest).entries(asked))[::order]
     if isinstance(runner, SmallFirst):
         examiner.later = Lookahead(examiner, entries, lambda: True)
     for entry in entries:

@@ -26,7 +26,7 @@ from pytest_panic_doctor.repair.journal.tables import Value
 if TYPE_CHECKING:
     from pyarrow import Array
 
-FLAG = "--doctor-journal-export"
+EXPORT_FLAG = "--doctor-journal-export"
 SUFFIXES = (".sqlite", ".parquet")
 """The suffixes of an export, which decide its format."""
 
@@ -39,7 +39,7 @@ TAKEN = (
 QUARANTINED = "c.layout IS NOT NULL AND c.after IS NULL AND s.status = 'applied' AND r.verb = 'quarantine'"
 """The rows that are in quarantine now: those of repairs that are not undone."""
 
-BATCH = 500
+ROWS_AT_ONCE = 500
 """Rows that are in memory at a time while a Parquet file is written."""
 
 
@@ -71,13 +71,13 @@ def check_export(target: Path, database: Path) -> None:
     """
     shown = typed(str(target))
     if target.suffix not in SUFFIXES:
-        raise BadOption(f"{FLAG} {shown} has no known suffix: end it in .sqlite or .parquet")
+        raise BadOption(f"{EXPORT_FLAG} {shown} has no known suffix: end it in .sqlite or .parquet")
     if os.path.lexists(target) or resolve(target) in (resolve(database), journal_path(database)):
-        raise BadOption(f"{FLAG}: {shown} exists, and an export replaces nothing: name another file")
+        raise BadOption(f"{EXPORT_FLAG}: {shown} exists, and an export replaces nothing: name another file")
     if not target.parent.is_dir():
-        raise BadOption(f"{FLAG} {shown} has no folder to be written to: make {target.parent} first")
+        raise BadOption(f"{EXPORT_FLAG} {shown} has no folder to be written to: make {target.parent} first")
     if target.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise BadOption(f"{FLAG} {shown} needs pyarrow, which is not installed: {install_extra('parquet')}")
+        raise BadOption(f"{EXPORT_FLAG} {shown} needs pyarrow, which is not installed: {install_extra('parquet')}")
 
 
 def export(
@@ -157,7 +157,7 @@ def _parts(journal: sqlite3.Connection) -> Iterator[_Part]:
 
 def _rows(journal: sqlite3.Connection, part: _Part) -> Iterator[list[tuple[Value, ...]]]:
     cursor = journal.execute(part.query)
-    while rows := cursor.fetchmany(BATCH):
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
         yield rows
 
 

@@ -134,12 +134,12 @@ def check_owner(database: Path) -> None:
     """
     path = journal_path(database)
     if (name := owner(path)) is not None:
-        check_name(path, name, database)
+        check_file_name(path, name, database)
     if has_common_rows(path, database) is False:
         raise describe_foreign(path, database)
 
 
-def check_name(path: Path, name: str, database: Path) -> None:
+def check_file_name(path: Path, name: str, database: Path) -> None:
     """Check that a journal with a name of older versions does not belong to another database that is still there.
 
     Raises:

@@ -104,7 +104,7 @@ def check_version(connection: sqlite3.Connection, database: Path) -> int:
             f"The journal {path} was written by a newer doctor (its schema version is {found[0]}, this doctor knows "
             f"{SCHEMA_VERSION}): update pytest-panic-doctor."
         )
-    identity.check_name(path, str(found[1]), database)
+    identity.check_file_name(path, str(found[1]), database)
     return int(found[0])
 
 

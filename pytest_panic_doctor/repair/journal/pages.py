@@ -32,7 +32,7 @@ Cell = int | float | bytes | Text | None
 """A value of a record."""
 
 
-def records(path: Path) -> Iterator[tuple[int, tuple[Cell, ...]]]:
+def leaf_records(path: Path) -> Iterator[tuple[int, tuple[Cell, ...]]]:
     """Yield (rowid, values) of every record of a table that can be read."""
     with path.open("rb") as file:
         size = page_size(file.read(100), path.stat().st_size)

@@ -23,7 +23,7 @@ from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH, Layout
 from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, table_digests, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
 from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
-from pytest_panic_doctor.repair.journal.verification import SHOWN
+from pytest_panic_doctor.repair.journal.verification import RECORDS_SHOWN
 
 
 class NothingToRestore(RepairRefused):
@@ -242,9 +242,11 @@ def _unique_conflicts(
 def _refusal(
     journal: Journal, repair: Repair, table: Table, found: list[int], reason: str, otherwise: str
 ) -> RepairRefused:
-    later = newest_on(journal.connection, repair.id, found[:SHOWN])
+    later = newest_on(journal.connection, repair.id, found[:RECORDS_SHOWN])
     remedy = f"undo repair {later} first" if later is not None else f"{otherwise} first; nothing was undone"
-    ids = ", ".join(_keys(journal, found[:SHOWN])) + (f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else "")
+    ids = ", ".join(_keys(journal, found[:RECORDS_SHOWN])) + (
+        f" and {len(found) - RECORDS_SHOWN:,} more" if len(found) > RECORDS_SHOWN else ""
+    )
     return RepairRefused(f"{count_rows(len(found))} of {table.name} {reason} ({ids}): {remedy}.")
 
 
@@ -262,8 +264,10 @@ def count_rows(rows: int) -> str:
 
 
 def list_ids(ids: list[str]) -> str:
-    """Return a list of ids in words, cut after `SHOWN`."""
-    return ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else "")
+    """Return a list of ids in words, cut after `RECORDS_SHOWN`."""
+    return ", ".join(ids[:RECORDS_SHOWN]) + (
+        f" and {len(ids) - RECORDS_SHOWN:,} more" if len(ids) > RECORDS_SHOWN else ""
+    )
 
 
 def _record(step: Step, part: TableChanges) -> dict[int, int]:

@@ -16,7 +16,7 @@ from pytest_panic_doctor.repair.journal import identity, seals
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import connect
 from pytest_panic_doctor.repair.journal.locks import resolve
-from pytest_panic_doctor.repair.journal.pages import Cell, Text, records
+from pytest_panic_doctor.repair.journal.pages import Cell, Text, leaf_records
 
 Shape = tuple[type[object], ...]
 """The types that a column may have."""
@@ -83,7 +83,7 @@ def _free(path: Path) -> Path:
 
 
 def _records(connection: sqlite3.Connection, path: Path) -> None:
-    for rowid, values in records(path):
+    for rowid, values in leaf_records(path):
         for table, shape in SHAPES.items():
             if len(values) == len(shape) and all(map(isinstance, values, shape)):
                 _put(connection, table, (rowid, *values[1:]), "REPLACE" if values[-1] is not None else "IGNORE")
@@ -104,7 +104,7 @@ def _images(connection: sqlite3.Connection, path: Path) -> None:
             layout = seals.layout_of(connection, number)
             if layout.images in there:
                 layouts[number] = layout
-    for _, values in records(path):
+    for _, values in leaf_records(path):
         if len(values) < 3 or not isinstance(values[0], int) or not isinstance(values[1], int):
             continue
         for (number,) in connection.execute(

@@ -19,7 +19,7 @@ from pytest_panic_doctor.repair.journal.preflight import recover
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.restore import NothingToRestore, count_rows, detach, list_ids, restore_rows
 from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Transactor
-from pytest_panic_doctor.repair.journal.verification import SHOWN
+from pytest_panic_doctor.repair.journal.verification import RECORDS_SHOWN
 
 UNDO, REDO = "--doctor-undo", "--doctor-redo"
 """The options of this module."""
@@ -153,8 +153,8 @@ def _select_repairs(database: Path, which: str, intact: bool, only: RepairFilter
     damaged = _damaged(database)
     if which == ALL and damaged and not intact:
         raise RepairRefused(
-            f"The journal is damaged in the record of repair {', '.join(map(str, damaged[:SHOWN]))}, and nothing "
-            "was undone: restore the journal from a backup, or take back what it still has as it was with "
+            f"The journal is damaged in the record of repair {', '.join(map(str, damaged[:RECORDS_SHOWN]))}, and "
+            "nothing was undone: restore the journal from a backup, or take back what it still has as it was with "
             f"--doctor-undo all{INTACT}."
         )
     chosen = _named(database, which, only, UNDO)
@@ -179,15 +179,15 @@ def _select_undone(database: Path, which: str, only: RepairFilter) -> list[Repai
     every = {each.id: each for each in journals.read_repairs(database, "status <> 'abandoned'")}
     for each in every.values():  # Newest first, so the first undo of a chain is the one to take back.
         if each.undoes and each.status == "applied":
-            last.setdefault(_root(every, each), each)
-    chosen = {_root(every, each) for each in _named(database, which, only, REDO)}
+            last.setdefault(_root_of_chain(every, each), each)
+    chosen = {_root_of_chain(every, each) for each in _named(database, which, only, REDO)}
     undone = sorted(root for root in chosen if every[root].status == "undone" and root in last)
     if not undone and not is_group(which):
         raise RepairRefused(f"Repair {which} is not undone: --doctor-undo lists what can be redone.")
     return [last[root] for root in undone]
 
 
-def _root(every: Mapping[int, Repair], repair: Repair) -> int:
+def _root_of_chain(every: Mapping[int, Repair], repair: Repair) -> int:
     """Return the id of the repair that a chain of undos began with."""
     while repair.undoes and repair.undoes in every:
         repair = every[repair.undoes]

@@ -17,7 +17,7 @@ from pytest_panic_doctor.repair.journal.tables import Value
 Record = tuple[int, str, int, Value, int | None, bytes | None]
 """(id, table, row, key, layout, before) of a change."""
 
-SHOWN = 20
+RECORDS_SHOWN = 20
 """Rows that a message names at most."""
 
 
@@ -44,7 +44,9 @@ class Damage:
     def sentence(self, repair: int) -> str:
         """Describe the damage, and how to restore the rest."""
         count = len(self.changes)
-        named = ", ".join(self.ids[:SHOWN]) + (f" and {count - SHOWN:,} more" if count > SHOWN else "")
+        named = ", ".join(self.ids[:RECORDS_SHOWN]) + (
+            f" and {count - RECORDS_SHOWN:,} more" if count > RECORDS_SHOWN else ""
+        )
         rows = f"{count:,} of the {self.rows:,} rows that repair {repair} kept ({named})" if count else ""
         what = " and ".join(filter(None, [rows, self.record]))
         return (

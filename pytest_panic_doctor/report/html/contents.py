@@ -22,12 +22,12 @@ from pytest_panic_doctor.rules.base import Rule, Scope, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.scheduling import Pair
+    from pytest_panic_doctor.examination.scheduling import RunModel
 
 NOT_EXAMINED = "n"
 LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": "k", "late": NOT_EXAMINED}
 """A letter for each outcome of an item as shown; `unreached` items have that of `late` ones."""
-UNEXAMINED = "not examined"
+NOT_EXAMINED_LABEL = "not examined"
 NO_ITEM = "."
 
 IDS_IN_ALL = 50_000
@@ -125,7 +125,7 @@ class Contents:
         """Return an item's entry in the manifest; None if it belongs to another manifest."""
         return self.entries.get(item_name(item.nodeid))
 
-    def by_pair(self) -> list[tuple[Pair, Result]]:
+    def by_pair(self) -> list[tuple[RunModel, Result]]:
         """List the items of rules about diagrams, each with its (run, embedding model)."""
         found = []
         for item in self.results.items:
@@ -164,12 +164,12 @@ class Contents:
             "source": rule.source,
             "verdict": verdict(outcomes),
             "outcomes": {word: outcomes.get(word, 0) for word in LETTERS if word != "late"}
-            | {UNEXAMINED: outcomes.get("late", 0) + outcomes.get("unreached", 0)},
+            | {NOT_EXAMINED_LABEL: outcomes.get("late", 0) + outcomes.get("unreached", 0)},
             "found": largest_finding(items),
             "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
-            "examined": examined(items),
+            "examined": describe_examined(items),
             "next": "" if self.examination.settings.fix or not sick else text.next_step(rule, self.examination, failed),
         }
 
@@ -191,7 +191,7 @@ class Contents:
         subject = entry.subject if entry else Subject()
         plain: dict[str, object] = {
             "rule": item.rule,
-            "outcome": UNEXAMINED if item.not_started else item.display_outcome,
+            "outcome": NOT_EXAMINED_LABEL if item.not_started else item.display_outcome,
             "seconds": round(item.duration, 3),
             "note": item.note,
             "warnings": list(item.warnings),
@@ -276,7 +276,7 @@ def allowance(items: Iterable[Result]) -> int:
     return next(within, IDS_OF_ONE[-1])
 
 
-def examined(items: Sequence[Result]) -> str:
+def describe_examined(items: Sequence[Result]) -> str:
     """Describe what the items of one rule examined together; empty if all were skipped."""
     counted: Counter[str] = Counter()
     for item in items:

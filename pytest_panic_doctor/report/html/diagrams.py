@@ -13,13 +13,13 @@ from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.progress import count_done
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.report.html.compression import packed
-from pytest_panic_doctor.report.html.plot_data import LONGEST, DiagramPlot, block, picture
+from pytest_panic_doctor.report.html.plot_data import BAR_LIMITS, DiagramPlot, block, picture
 from pytest_panic_doctor.report.html.repaired import Before, RepairedRows
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.result import Result
-    from pytest_panic_doctor.examination.scheduling import Pair
+    from pytest_panic_doctor.examination.scheduling import RunModel
 
 AT_ONCE = 32
 """Number of pairs whose payloads are read in one short transaction."""
@@ -42,7 +42,11 @@ class Diagrams:
     """The diagrams of all examined pairs."""
 
     def __init__(
-        self, examination: Examination, items: Sequence[tuple[Pair, Result]], healed: RepairedRows, look: bool = True
+        self,
+        examination: Examination,
+        items: Sequence[tuple[RunModel, Result]],
+        healed: RepairedRows,
+        look: bool = True,
     ) -> None:
         """Read the diagrams, a few at a time.
 
@@ -53,7 +57,7 @@ class Diagrams:
             look: Whether to read the database; otherwise only pairs with measures are listed, without plots.
         """
         self.examination = examination
-        self.pairs: dict[Pair, PairPlots] = {
+        self.pairs: dict[RunModel, PairPlots] = {
             pair: PairPlots() for pair, item in items if look or "seconds" in item.measures
         }
         if look:
@@ -78,7 +82,7 @@ class Diagrams:
         # The connection knows the generation of the file since it was read.
         return picture(what, row, payload, (self.examination.database.generation or PYTHON).codec())
 
-    def _stored(self, pairs: Sequence[Pair]) -> list[list[clouds.StoredDiagram]]:
+    def _stored(self, pairs: Sequence[RunModel]) -> list[list[clouds.StoredDiagram]]:
         def look(db: sqlite3.Connection) -> list[list[clouds.StoredDiagram]]:
             return [clouds.load_diagrams(db, *pair) for pair in pairs]
 
@@ -87,7 +91,7 @@ class Diagrams:
         except (Unreadable, sqlite3.DatabaseError):
             return [self._one(pair) for pair in pairs]
 
-    def _one(self, pair: Pair) -> list[clouds.StoredDiagram]:
+    def _one(self, pair: RunModel) -> list[clouds.StoredDiagram]:
         try:
             return self.examination.database.read(lambda db: clouds.load_diagrams(db, *pair))
         except (Unreadable, sqlite3.DatabaseError) as error:
@@ -103,7 +107,7 @@ class Diagrams:
         else:
             pair.before.append(DiagramPlot("before", before.id, "it did not exist"))
 
-    def _measure(self, items: Sequence[tuple[Pair, Result]]) -> None:
+    def _measure(self, items: Sequence[tuple[RunModel, Result]]) -> None:
         for pictures in self.pairs.values():
             known = next((each.provenance for each in pictures.now), None)
             if known:
@@ -123,7 +127,7 @@ class Diagrams:
                 counted = {"points": points[pair]} if pair in points else {}
                 self.pairs[pair].measures = counted | dict(item.measures) | {"how": how}
 
-    def pack(self, keep: int | None, number: Callable[[Pair], dict[str, object]]) -> Packed:
+    def pack(self, keep: int | None, number: Callable[[RunModel], dict[str, object]]) -> Packed:
         """Pack all plots, with at most `keep` bars of a dimension; `number` gives the pair as the page knows it."""
         shots, data = block([each for pair in self.pairs.values() for each in (*pair.now, *pair.before)], keep)
         rest = iter(shots)
@@ -143,7 +147,7 @@ class Diagrams:
         ]
         return sum(sizes if keep is None else (min(size, keep) for size in sizes))
 
-    def fitting(self, room: Callable[[Packed], int], number: Callable[[Pair], dict[str, object]]) -> Packed:
+    def fitting(self, room: Callable[[Packed], int], number: Callable[[RunModel], dict[str, object]]) -> Packed:
         """Pack as many bars as fit.
 
         The size of a level is estimated from the level before by the number of bars, so that few are tried.
@@ -154,10 +158,10 @@ class Diagrams:
         """
         found = self.pack(None, number)
         allowed = room(found)
-        for keep in LONGEST[1:]:
+        for keep in BAR_LIMITS[1:]:
             if len(found.data) <= allowed:
                 break
-            if keep == LONGEST[-1] or self.bars(keep) * len(found.data) <= self.bars(found.keep) * allowed:
+            if keep == BAR_LIMITS[-1] or self.bars(keep) * len(found.data) <= self.bars(found.keep) * allowed:
                 found = self.pack(keep, number)
                 allowed = room(found)
         return found

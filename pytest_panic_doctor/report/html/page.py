@@ -29,7 +29,7 @@ from pytest_panic_doctor.report.todo import named_runs, tasks
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.scheduling import Pair
+    from pytest_panic_doctor.examination.scheduling import RunModel
     from pytest_panic_doctor.report.results import Results
 
 MOST_BYTES = 4_900_000
@@ -98,7 +98,7 @@ def rendered(
     style, script, library = source("style.css"), own_script(), source("vendor/plot.js")
     fixed = len(style) + len(script) + len(library.encode()) + FRAME
 
-    def number(pair: Pair) -> dict[str, object]:
+    def number(pair: RunModel) -> dict[str, object]:
         return contents.numbered(Subject(None, *pair))
 
     def room(pictures: Packed) -> int:

@@ -18,7 +18,7 @@ from pytest_panic_doctor.topology.diagram import Bars
 from pytest_panic_doctor.topology.payload import Payload, PayloadError, Provenance
 
 STEPS = 1023
-LONGEST = (None, 1024, 512, 256, 128, 64, 32, 16)
+BAR_LIMITS = (None, 1024, 512, 256, 128, 64, 32, 16)
 """Numbers of longest bars that a dimension may keep: the largest with which all plots fit is used."""
 
 ESSENTIAL_SHOWN = 16
@@ -118,12 +118,12 @@ def block(pictures: Sequence[DiagramPlot], keep: int | None) -> tuple[list[objec
     data = bytearray()
     for each in pictures:
         grids = [longest(dimension.grid, keep) for dimension in each.dimensions]
-        listed.append(plain(each, len(data), [len(grid) for grid in grids]))
+        listed.append(as_plain_plot(each, len(data), [len(grid) for grid in grids]))
         data += varints(np.concatenate([np.empty(0, np.uint16), *map(differences, grids)]))
     return listed, bytes(data)
 
 
-def plain(each: DiagramPlot, offset: int, counts: Sequence[int]) -> dict[str, object]:
+def as_plain_plot(each: DiagramPlot, offset: int, counts: Sequence[int]) -> dict[str, object]:
     """Convert one plot to plain values; `counts` are the bars of each dimension in the data."""
     dimensions = [
         [

@@ -40,7 +40,7 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RowChange:
     """A repaired row: its repair, and the row that leads to its run (`table`, `id`)."""
 
     rule: str
@@ -64,27 +64,27 @@ class RepairedRows:
                 rows = connection.execute(
                     "SELECT c.key, i.run_id, i.embedding_model, i.diagram_data, c.after IS NOT NULL "
                     f"{APPLIED} {joined} {WHERE} ORDER BY c.id",
-                    {"session": self.session, "tables": names("persistencediagram")},
+                    {"session": self.session, "tables": names_in_journals("persistencediagram")},
                 )
                 for row_id, run, model, data, kept in rows:
                     yield Before(str(row_id), str(run), str(model), True, as_payload(data), bool(kept))
             added = connection.execute(
                 f"SELECT c.key, r.run, r.embedding_model {APPLIED} {WHERE} AND c.layout IS NULL ORDER BY c.id",
-                {"session": self.session, "tables": names("persistencediagram")},
+                {"session": self.session, "tables": names_in_journals("persistencediagram")},
             )
             for row_id, run, model in added:
                 yield Before(str(row_id), str(run), str(model), existed=False, payload=None, kept=True)
 
     def places(self, placer: RunLocator) -> Mapping[tuple[str, str, str], RunCounts]:
         """Map (rule, experiment, embedding model or empty) to the runs of the repaired rows."""
-        grouped: dict[tuple[str, str, str], list[Change]] = {}
+        grouped: dict[tuple[str, str, str], list[RowChange]] = {}
         for change in self._changes():
             subject = change.subject
             key = (change.rule, subject.experiment or "", subject.embedding_model or "")
             grouped.setdefault(key, []).append(change)
         return {key: placed(changes, placer) for key, changes in grouped.items()}
 
-    def _changes(self) -> Iterator[Change]:
+    def _changes(self) -> Iterator[RowChange]:
         with closing(self._connect()) as connection:
             left = LOOKUPS
             for table, owner in OWNERS.items():
@@ -92,18 +92,18 @@ class RepairedRows:
                     rows = connection.execute(
                         f"SELECT r.rule, r.experiment, r.run, r.embedding_model, i.{owner} "
                         f"{APPLIED} {joined} {WHERE} LIMIT :left",
-                        {"session": self.session, "tables": names(table), "left": left},
+                        {"session": self.session, "tables": names_in_journals(table), "left": left},
                     ).fetchall()
                     left -= len(rows)
                     next_table = "run" if owner == "run_id" else "invocation"
-                    yield from (Change(row[0], Subject(*row[1:4]), next_table, str(row[4])) for row in rows)
+                    yield from (RowChange(row[0], Subject(*row[1:4]), next_table, str(row[4])) for row in rows)
                 rows = connection.execute(
                     f"SELECT r.rule, r.experiment, r.run, r.embedding_model, c.key {APPLIED} {WHERE} "
                     "AND c.layout IS NULL LIMIT :left",
-                    {"session": self.session, "tables": names(table), "left": left},
+                    {"session": self.session, "tables": names_in_journals(table), "left": left},
                 ).fetchall()
                 left -= len(rows)
-                yield from (Change(row[0], Subject(*row[1:4]), table, str(row[4])) for row in rows)
+                yield from (RowChange(row[0], Subject(*row[1:4]), table, str(row[4])) for row in rows)
 
     def _connect(self) -> sqlite3.Connection:
         if not self.session or not journal.exists(self.database):
@@ -121,12 +121,12 @@ class RepairedRows:
     @staticmethod
     def _images(connection: sqlite3.Connection, table: str) -> list[str]:
         query = "SELECT id FROM layouts WHERE table_name IN (SELECT value FROM json_each(?)) ORDER BY id"
-        rows = connection.execute(query, (names(table),)).fetchall()
+        rows = connection.execute(query, (names_in_journals(table),)).fetchall()
         layouts = [seals.layout_of(connection, number) for (number,) in rows]
         return [f"JOIN {each.source} i ON i.{each.step} = c.step AND i.{each.row} = c.row" for each in layouts]
 
 
-def names(table: str) -> str:
+def names_in_journals(table: str) -> str:
     """Return the names that a table has in journals, as the JSON of an SQL parameter."""
     return json.dumps(names_of_table(table))
 
@@ -138,7 +138,7 @@ def empty() -> sqlite3.Connection:
     return connection
 
 
-def placed(changes: list[Change], placer: RunLocator) -> RunCounts:
+def placed(changes: list[RowChange], placer: RunLocator) -> RunCounts:
     """Find the runs of repaired rows: from the repair's subject, or from the rows."""
     runs: dict[str, int] = {}
     by_table: dict[str, list[str]] = {}

@@ -11,14 +11,14 @@ from pytest_panic_doctor.database.connection import Database, Unreadable
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.report.html.run_locations import chunks
 
-MOST_RUNS = 400
+MOST_TIMELINES = 400
 """Maximum number of runs with a timeline."""
 MOST_SPANS = 300
 """Maximum number of marks of one rule in one timeline."""
-LARGEST = 10_000_000
+LARGEST_SEQUENCE = 10_000_000
 """A sequence number beyond this is not drawn."""
 
-PLACES = {
+PLACE_QUERIES = {
     "invocation": "SELECT i.run_id, i.sequence_number FROM json_each(?) JOIN invocation i ON i.id = value",
     "embedding": "SELECT i.run_id, i.sequence_number FROM json_each(?) JOIN embedding e ON e.id = value "
     "JOIN invocation i ON i.id = e.invocation_id",
@@ -78,20 +78,20 @@ class Timelines:
             for finding in (*item.findings, *item.accepted):
                 table, model = str(finding["table"]), str(finding["embedding_model"] or "")
                 ids = [str(each) for each in finding["ids"]]  # type: ignore[attr-defined]
-                if table in PLACES and item.outcome != "fixed":
+                if table in PLACE_QUERIES and item.outcome != "fixed":
                     self._add_rows(item.rule, model, table, ids)
                 if (run := finding["run"]) and (timeline := self.of(str(run))) and item.rule == SEQUENCE:
                     self._add_sequence(str(run), timeline)
 
     def of(self, run: str) -> Timeline | None:
         """Return the timeline of a run; None if the run is not known, or there are too many."""
-        if run not in self.found and run in self.lengths and len(self.found) < MOST_RUNS:
+        if run not in self.found and run in self.lengths and len(self.found) < MOST_TIMELINES:
             self.found[run] = Timeline(self.lengths[run])
         return self.found.get(run)
 
     def _add_rows(self, rule: str, model: str, table: str, ids: Sequence[str]) -> None:
         for chunk in chunks(ids):
-            for run, number in self._read(PLACES[table], (json.dumps(chunk),)):
+            for run, number in self._read(PLACE_QUERIES[table], (json.dumps(chunk),)):
                 if is_drawable(number) and (timeline := self.of(str(run))):
                     timeline.marks.setdefault((rule, model), set()).add(int(str(number)))
 
@@ -116,4 +116,4 @@ class Timelines:
 
 def is_drawable(number: object) -> bool:
     """Whether a value is a sequence number that has a place in a timeline."""
-    return isinstance(number, int) and 0 <= number < LARGEST
+    return isinstance(number, int) and 0 <= number < LARGEST_SEQUENCE

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 TIME = "2025-08-12 09:45:00.000000"
-LOST = "0" * 31
+LOST_ID = "0" * 31
 """An id that no row has, without its last digit."""
 
 SPOILED_STEP = 7
@@ -42,7 +42,7 @@ def plant(path: Path) -> list[Defect]:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         runs = [str(run) for (run,) in db.execute("SELECT id FROM run ORDER BY id")]
         db.execute("BEGIN")
-        planted = [*diagram_defects(db, runs), *embedding_defects(db, runs[4]), *orphans(db)]
+        planted = [*diagram_defects(db, runs), *embedding_defects(db, runs[4]), *plant_orphans(db)]
         db.execute("COMMIT")
     return planted
 
@@ -124,14 +124,18 @@ def embedding_defects(db: sqlite3.Connection, run: str) -> Iterator[Defect]:
     yield Defect("embedding-type", "text_model_on_images", mismatched)
 
 
-def orphans(db: sqlite3.Connection) -> Iterator[Defect]:
+def plant_orphans(db: sqlite3.Connection) -> Iterator[Defect]:
     """Plant one orphan in each table."""
     rows: tuple[tuple[str, str, tuple[object, ...]], ...] = (
-        ("orphan-run", "run", ('["FluxDev", "Moondream"]', -1, 60, "a lost prompt", LOST + "a")),
-        ("orphan-invocation", "invocation", (TIME, TIME, "FluxDev", "IMAGE", -1, LOST + "b", 0, None, None, b"RIFF")),
-        ("orphan-embedding", "embedding", (TIME, TIME, LOST + "c", "Nomic", bytes(3072))),
-        ("orphan-diagram", "persistencediagram", (TIME, TIME, None, LOST + "d", "Nomic")),
-        ("orphan-cluster", "embeddingcluster", (LOST + "e", LOST + "f", None)),
+        ("orphan-run", "run", ('["FluxDev", "Moondream"]', -1, 60, "a lost prompt", LOST_ID + "a")),
+        (
+            "orphan-invocation",
+            "invocation",
+            (TIME, TIME, "FluxDev", "IMAGE", -1, LOST_ID + "b", 0, None, None, b"RIFF"),
+        ),
+        ("orphan-embedding", "embedding", (TIME, TIME, LOST_ID + "c", "Nomic", bytes(3072))),
+        ("orphan-diagram", "persistencediagram", (TIME, TIME, None, LOST_ID + "d", "Nomic")),
+        ("orphan-cluster", "embeddingcluster", (LOST_ID + "e", LOST_ID + "f", None)),
     )
     for digit, (rule, table, values) in enumerate(rows, start=10):
         own = planted_id(digit)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH = 768
+DEMO_WIDTH = 768
 """The number of components of a vector in the Python generation."""
 
 SCENES = ("a photograph of", "a painting of", "a close-up of", "an old postcard of", "a drawing of", "a blurry view of")
@@ -82,7 +82,7 @@ def vector(caption: str, model: str, batch: int, width: int) -> NDArray[np.float
     return unit
 
 
-def cloud(texts: Sequence[str], model: str, width: int = WIDTH) -> NDArray[np.float32]:
+def cloud(texts: Sequence[str], model: str, width: int = DEMO_WIDTH) -> NDArray[np.float32]:
     """Return the point cloud of captions, or of the images that they describe: float32, one row for each.
 
     Args:
