@@ -284,6 +284,12 @@ def test_each_lyapunov_result_has_its_curve_its_fit_and_its_state(elixir: Path) 
     assert data["lyapunov_left"] == 0
 
 
+def test_a_repaired_lyapunov_result_is_fixed(tmp_path: Path) -> None:
+    curves = data_of(page(build_demo(tmp_path / "demo", generation="elixir"), fix=True))["lyapunov"]
+    assert sorted(each["state"] for each in curves) == ["fixed"] * 3 + ["healthy"] * 5
+    assert all(each["line"] for each in curves)
+
+
 def test_a_page_of_the_python_generation_has_no_lyapunov_results(sick: Built) -> None:
     path = page(sick.path)
     assert data_of(path)["lyapunov"] == []

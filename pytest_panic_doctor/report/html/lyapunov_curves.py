@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,16 +49,24 @@ class LyapunovCurves:
         left: The number of results that the page has no room for.
     """
 
-    def __init__(self, examination: Examination, items: Items, number: Callable[[Subject], dict[str, object]]) -> None:
+    def __init__(
+        self,
+        examination: Examination,
+        items: Items,
+        number: Callable[[Subject], dict[str, object]],
+        repaired: Collection[str] = (),
+    ) -> None:
         """Read the results, one experiment and model at a time.
 
         Args:
             examination: The session.
             items: The items of the rules about Lyapunov results, each with its subject.
             number: Gives a subject as the page knows it.
+            repaired: The ids of the results that this session changed or added.
         """
         self.examination = examination
         self.number = number
+        self.repaired = repaired
         self.listed: list[dict[str, object]] = []
         self.left = 0
         self._distances = 0
@@ -80,7 +88,9 @@ class LyapunovCurves:
             self.listed.append(about | {"state": "not examined", "problem": f"SQLite cannot read it: {error}"})
             return
         defective = sick_rows(items)
-        examined = any(item.rule != RULES_OF_CURVES[0] and item.outcome != "skipped" for item in items)
+        otherwise = "not examined"
+        if any(item.rule != RULES_OF_CURVES[0] and item.outcome != "skipped" for item in items):
+            otherwise = "healthy"
         for row, network, prompt, is_null, data in rows:
             if (str(row) in defective) is not sick:
                 continue
@@ -96,7 +106,7 @@ class LyapunovCurves:
                     "row": str(row),
                     "network": shorten_label(format_network(models if isinstance(models, list) else network)),
                     "prompt": shorten_label(str(prompt)),
-                    "state": "sick" if sick else "healthy" if examined else "not examined",
+                    "state": "sick" if sick else "fixed" if str(row) in self.repaired else otherwise,
                 }
                 | curve
             )

@@ -26,6 +26,7 @@ from pytest_panic_doctor.report.html.repaired import RepairedRows
 from pytest_panic_doctor.report.html.run_locations import RunLocator
 from pytest_panic_doctor.report.results import json_head
 from pytest_panic_doctor.report.todo import named_runs, tasks
+from pytest_panic_doctor.rules.lyapunov import TABLE
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -92,7 +93,7 @@ def rendered(
     placer = RunLocator(examination.database) if merged is None else RunLocator(examination.database, 0)
     contents = Contents(examination, results, placer, healed.places(placer))
     of_curves = contents.of_rules(RULES_OF_CURVES) if merged is None else []
-    curves = LyapunovCurves(examination, of_curves, contents.numbered)
+    curves = LyapunovCurves(examination, of_curves, contents.numbered, healed.kept(TABLE) if of_curves else ())
     plain = contents.as_plain() | {"lyapunov": curves.listed, "lyapunov_left": curves.left}
     diagrams = Diagrams(examination, contents.by_pair(), healed, look=merged is None)
     style, script, library = source("style.css"), own_script(), source("vendor/plot.js")

@@ -75,6 +75,15 @@ class RepairedRows:
             for row_id, run, model in added:
                 yield Before(str(row_id), str(run), str(model), existed=False, payload=None, kept=True)
 
+    def kept(self, table: str) -> frozenset[str]:
+        """Return the ids of the rows of a table that were changed or added, and not removed."""
+        with closing(self._connect()) as connection:
+            rows = connection.execute(
+                f"SELECT DISTINCT c.key {APPLIED} {WHERE} AND c.after IS NOT NULL",
+                {"session": self.session, "tables": names(table)},
+            )
+            return frozenset(str(row_id) for (row_id,) in rows)
+
     def places(self, placer: RunLocator) -> Mapping[tuple[str, str, str], RunCounts]:
         """Map (rule, experiment, embedding model or empty) to the runs of the repaired rows."""
         grouped: dict[tuple[str, str, str], list[RowChange]] = {}
