@@ -82,6 +82,8 @@ def rule_lines(
             sentence = format_sentence(finding["rule"], finding["embedding_model"], finding["message"])
             groups.setdefault((sentence, item.note), []).append(finding)
     ordered = sorted(groups.items(), key=lambda pair: (-sum(int(str(each["count"])) for each in pair[1]), pair[0]))
+    notes = {note for (_, note), _ in ordered}
+    shared = notes.pop() if len(notes) == 1 else ""
     for (sentence, note), findings in ordered[: limits.messages]:
         yield from (Line(line, heading=True) for line in wrap(sentence, width))
         for line in (
@@ -89,12 +91,11 @@ def rule_lines(
             *grouped_row_lines(findings, width, limits),
         ):
             yield Line(line)
-        yield from map(Line, wrap(f"  {note}", width, "  ") if note else ())
+        yield from map(Line, wrap(f"  {note}", width, "  ") if note and note != shared else ())
     if left := len(ordered) - len(ordered[: limits.messages]):
         yield Line(f"  … and {plural(left, 'more message')} of {name} (-vv shows all)")
-    if not examination.settings.fix and not any(item.note for item in items):
-        step = why_not_repaired(examination, name, items)
-        yield from map(Line, wrap(f"  {step}", width, "  ") if step else ())
+    last = shared or ("" if notes or examination.settings.fix else why_not_repaired(examination, name, items))
+    yield from map(Line, wrap(f"  {last}", width, "  ") if last else ())
 
 
 def why_not_repaired(examination: Examination, name: str, items: Sequence[Result]) -> str:
