@@ -155,7 +155,7 @@ def test_nothing_that_would_be_refused_is_advised(lab: Path, run_doctor: Doctor)
     result = run_doctor("-n", "2", database="lab.sqlite")
     assert result.ret == 1
     said = "not repaired: this doctor only examines a database of the lab's store"
-    result.stdout.fnmatch_lines([said, "sick         diagram-missing*"])
+    result.stdout.fnmatch_lines([f"  {said}", "sick         diagram-missing*"])
     result.stdout.no_fnmatch_line("*--doctor-fix*")
 
 

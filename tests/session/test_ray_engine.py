@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from databases import Built, build, dump, uid
 from defects import DAMAGES
-from pytest_runs import Doctor, items, outcomes
+from pytest_runs import Doctor, items, on_one_line, outcomes
 from ray_cluster import Running, node
 
 from pytest_panic_doctor.examination.manifest import dashed
@@ -157,12 +158,8 @@ def test_what_is_lost_again_and_again_fails_and_the_others_go_on(
     merge_two_points(empty)
     result = run_doctor("--doctor-fix", "--doctor-engine=engines:killer", f"--doctor-ray={running.address}")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(
-        [
-            "not repaired: the diagram of 6 points was lost 4 times: its Ray worker died; check the cluster, then "
-            "run again"
-        ]
-    )
+    expected = "was lost 4 times: its Ray worker died; check the cluster, then run again "
+    assert f"not repaired: the diagram of 6 points {expected}" in on_one_line(result)
     result.stdout.fnmatch_lines(["*, 5 fixed in *"])
 
 
@@ -189,9 +186,8 @@ def test_what_outgrows_the_memory_given_says_so(run_doctor: Doctor, empty: Built
     ray = ("--doctor-engine=engines:hungry", f"--doctor-ray={running.address}")
     result = run_doctor("--doctor-fix", "--doctor-memory=400MB", *ray, only)
     assert result.ret == 1
-    result.stdout.re_match_lines(
-        [r"not repaired: the diagram of 6 points reached \d+ MB, its limit, after \d+ s in H0 to H2; give it more with"]
-    )
+    expected = r"the diagram of 6 points reached \d+ MB, its limit, after \d+ s in H0 to H2; give it more with"
+    assert re.search(f"not repaired: {expected}", on_one_line(result))
     assert written(empty) == 0
 
 
@@ -200,9 +196,8 @@ def test_a_timeout_is_the_same_sentence(run_doctor: Doctor, empty: Built, runnin
     ray = ("--doctor-engine=engines:endless", f"--doctor-ray={running.address}", "--doctor-timeout=1")
     result = run_doctor("--doctor-fix", "--doctor-rule=diagram-missing", *ray)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(
-        ["not repaired: the diagram of 6 points was ended after 1 s, its limit; give it more with --doctor-timeout 10"]
-    )
+    expected = "the diagram of 6 points was ended after 1 s, its limit; give it more with --doctor-timeout 10 "
+    assert f"not repaired: {expected}" in on_one_line(result)
     result.stdout.fnmatch_lines(["*5 failed, 1 fixed in *"])
 
 

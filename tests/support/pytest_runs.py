@@ -43,6 +43,11 @@ def run_pytest(pytester: pytest.Pytester, *args: object, process: bool = False) 
         return pytester.runpytest_inprocess(*words, syspathinsert=True, no_reraise_ctrlc=True)
 
 
+def on_one_line(result: pytest.RunResult) -> str:
+    """What a run printed, as one line: a terminal of 80 columns wraps long sentences."""
+    return " ".join(result.stdout.str().split())
+
+
 def items(path: Path) -> dict[str, Mapping[str, object]]:
     """The items of a JSON report, by name."""
     report = json.loads(path.read_text())
