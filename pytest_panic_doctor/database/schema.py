@@ -131,10 +131,16 @@ def known_columns(db: sqlite3.Connection) -> dict[str, set[str]]:
     return known
 
 
-def has_rowid(db: sqlite3.Connection, table: str) -> bool:
-    """Whether the rows of an existing table have a rowid, unlike those of a view or a table WITHOUT ROWID."""
+def has_rowid(db: sqlite3.Connection, table: str, alias: str = "rowid") -> bool:
+    """Whether the rows of an existing table have a rowid, unlike those of a view or a table WITHOUT ROWID.
+
+    Args:
+        db: The database.
+        table: The table, as SQL.
+        alias: The name of the rowid.
+    """
     try:
-        db.execute(f"SELECT rowid FROM {table} LIMIT 0")
+        db.execute(f"SELECT {alias} FROM {table} LIMIT 0")
     except sqlite3.OperationalError as error:
         if "no such column" not in str(error):
             raise

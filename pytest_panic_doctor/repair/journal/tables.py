@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pytest_panic_doctor.database.generation import Generation, generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
-from pytest_panic_doctor.database.schema import quote
+from pytest_panic_doctor.database.schema import has_rowid, quote
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 
@@ -100,7 +100,7 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
     columns = tuple(row[1] for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quote(name)})") if row[6] == 0)
     lower = {column.lower() for column in columns}
     rowid = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in lower), None)
-    if rowid is None or "id" not in lower or not _has_rowid(connection, schema, name, rowid):
+    if rowid is None or "id" not in lower or not has_rowid(connection, f"{schema}.{quote(name)}", rowid):
         raise RepairRefused(f"Table {name} has no id or no rowid: the doctor does not repair it.")
     return Table(name, columns, rowid)
 
@@ -125,16 +125,6 @@ def writable(connection: sqlite3.Connection, name: str) -> Table:
             "drop it, then run again."
         )
     return describe(connection, name)
-
-
-def _has_rowid(connection: sqlite3.Connection, schema: str, name: str, alias: str) -> bool:
-    try:
-        connection.execute(f"SELECT {alias} FROM {schema}.{quote(name)} LIMIT 0")
-    except sqlite3.OperationalError as error:
-        if "no such column" in str(error):
-            return False
-        raise
-    return True
 
 
 def tables(connection: sqlite3.Connection, schema: str = "main") -> set[str]:

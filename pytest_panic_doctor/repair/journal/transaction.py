@@ -229,17 +229,12 @@ class Transactor:
         Raises:
             RepairFailed: The transaction was rolled back.
         """
-        deadline = time.monotonic() + self.patience
-        while True:
-            try:
-                with self.write_lock.held(table, deadline), reraise_interrupts():
-                    return self._attempt(table, work, prepare)
-            except Stale:
-                continue
-            except sqlite3.Error as error:
-                self._give_up(table, error, deadline)
-            # Without the write lock: while another program keeps the file locked, no worker may make the others wait.
-            time.sleep(random.uniform(*RETRY_DELAY))
+
+        def attempt(deadline: float) -> T:
+            with self.write_lock.held(table, deadline):
+                return self._attempt(table, work, prepare)
+
+        return self._retry(table, attempt)
 
     def read(self, table: str, look: Callable[[sqlite3.Connection], T]) -> T:
         """Read outside of any transaction and without the write lock.
@@ -254,21 +249,28 @@ class Transactor:
         Raises:
             RepairFailed: The database cannot be read.
         """
+
+        def attempt(_: float) -> T:
+            if self._database is None:
+                self._database = self._connect()
+            return look(self._database)
+
+        return self._retry(table, attempt)
+
+    def _retry(self, table: str, attempt: Callable[[float], T]) -> T:
+        """Call `attempt` with the deadline until no other program keeps the file locked, or the deadline has passed."""
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                if self._database is None:
-                    self._database = self._connect()
                 with reraise_interrupts():
-                    return look(self._database)
+                    return attempt(deadline)
+            except Stale:
+                continue
             except sqlite3.Error as error:
-                self._give_up(table, error, deadline)
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise RepairFailed(sentence(table, error, self.patience)) from error
+            # Without the write lock: while another program keeps the file locked, no worker may make the others wait.
             time.sleep(random.uniform(*RETRY_DELAY))
-
-    def _give_up(self, table: str, error: sqlite3.Error, deadline: float) -> None:
-        """Raise the error that ends the step; return if another attempt may succeed."""
-        if not is_busy(error) or time.monotonic() >= deadline:
-            raise RepairFailed(sentence(table, error, self.patience)) from error
 
     def close(self) -> None:
         """Close both connections.

@@ -80,7 +80,7 @@ class RepairedRows:
         with closing(self._connect()) as connection:
             rows = connection.execute(
                 f"SELECT DISTINCT c.key {APPLIED} {WHERE} AND c.after IS NOT NULL",
-                {"session": self.session, "tables": names(table)},
+                {"session": self.session, "tables": names_in_journals(table)},
             )
             return frozenset(str(row_id) for (row_id,) in rows)
 
