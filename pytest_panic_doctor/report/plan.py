@@ -69,7 +69,7 @@ def repair_header(examination: Examination, planned: Outlook) -> Iterator[str]:
     workers = examination.cores or examination.workers
     lines = [
         *rows_and_diagrams(planned, most),
-        *cost_lines(planned, workers, free_space(examination.settings.database)),
+        *cost_lines(planned, workers, free_space(examination.settings.database), most),
     ]
     lines.append("--doctor-plan says all of it, as far as it is known without a repair")
     for line in lines:
@@ -108,15 +108,23 @@ def rows_and_diagrams(planned: Outlook, most: str = "") -> Iterator[str]:
         yield f"embed {plural(planned.outputs, 'output')} by your hook, whose time is not known"
 
 
-def cost_lines(planned: Outlook, workers: int, free: int) -> Iterator[str]:
-    """Yield the time, the space, and what stays sick; `free` is what is free on the disk."""
+def cost_lines(planned: Outlook, workers: int, free: int, most: str = "") -> Iterator[str]:
+    """Yield the time, the space, and what stays sick.
+
+    Args:
+        planned: What is known of the repair.
+        workers: The number of workers.
+        free: The bytes that are free on the disk.
+        most: As in `rows_and_diagrams`: then what stays sick is only known in part, and nothing is not an answer.
+    """
     time = planned.time(workers)
     shortest, longest = format_duration(time.low), format_duration(time.high)
     between = f" ({shortest} to {longest})" if shortest != longest else ""
     yield f"about {format_duration(time.middle)}{between} with {plural(workers, 'worker')}"
     yield f"at most {format_size(planned.space)} more on the disk, where {format_size(free)} are free"
     stays = ", ".join(f"{name} ({plural(count, 'item')})" for name, count in Counter(planned.stays).most_common())
-    yield f"stays sick: {stays or 'nothing'}"
+    if stays or not most:
+        yield f"stays sick: {stays or 'nothing of what was found'}"
 
 
 def doable(item: Result) -> bool:

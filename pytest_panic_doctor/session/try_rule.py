@@ -167,7 +167,11 @@ def trial_lines(trial: Trial, examination: Examination, name: str) -> Iterator[s
         yield from (f"  {line}" for line in statement.plan)
     yield from problem_lines(trial.problems)
     if not any(map(serious, trial.problems)):
-        yield from folded(f"next: return it from pytest_doctor_rules() in a conftest.py ({MORE})")
+        if name.partition(":")[0].endswith("conftest.py"):
+            yield f"next: {text.command(examination.settings, f'-m {rule.id}')}"
+            yield "(if pytest_doctor_rules() of this file returns it)"
+        else:
+            yield from folded(f"next: return it from pytest_doctor_rules() in a conftest.py ({MORE})")
 
 
 def example_lines(trial: Trial, examination: Examination) -> Iterator[str]:

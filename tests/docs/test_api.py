@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +99,21 @@ def test_a_method_is_printed_with_its_parameters() -> None:
                 ]
                 shown = [each.split("=")[0] for each in parameters.split(", ") if each not in ("", "*")]
                 assert shown == names, method
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "passes"), [(("", ""), True), (("yield from ()", "yield 3"), False)])
+def test_the_rule_with_types_passes_a_type_checker(tmp_path: Path, change: tuple[str, str], passes: bool) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```$", SECTIONS["Check"], re.MULTILINE | re.DOTALL)
+    names = "Finding, Rule, RuleContext, Scope, rule"
+    head = f"from collections.abc import Iterator\n\nfrom pytest_panic_doctor import {names}\n\n\n"
+    (tmp_path / "conftest.py").write_text(head + block.replace(*change))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir=cache", "conftest.py"],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(Path(pytest_panic_doctor.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is passes, done.stdout + done.stderr
