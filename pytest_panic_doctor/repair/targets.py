@@ -13,7 +13,7 @@ from pytest_panic_doctor.repair import duplicates
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.tables import generation_of_file
 from pytest_panic_doctor.repair.recompute import BusyCheck, DiagramTarget, never_busy
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, Kind, RepairKind
+from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind
 from pytest_panic_doctor.topology.diagram import Diagram
 
 QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)
@@ -25,7 +25,7 @@ NO_ROWS = "the rule names no rows to quarantine"
 
 def not_repairable_reason(findings: Iterable[Finding]) -> str:
     """Return why a repair takes none of the rows of some findings."""
-    reasons = [each.message.partition(NOT_REPAIRED)[2] for each in findings]
+    reasons = [each.not_repaired for each in findings]
     return "; ".join(dict.fromkeys(filter(None, reasons))) or NO_ROWS
 
 

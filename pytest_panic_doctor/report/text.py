@@ -13,7 +13,7 @@ from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.examination.manifest import dashed, item_name, rule_of
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report.command_line import invoked_command
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, RepairKind, remedy_of
+from pytest_panic_doctor.rules.base import Finding, RepairKind, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -99,7 +99,7 @@ PlainFindings = Sequence[Mapping[str, object]]
 def is_unrepairable(rule: Rule, examination: Examination, findings: PlainFindings) -> bool:
     """Whether --doctor-fix cannot repair an item with these findings."""
     no_hook = rule.repair is RepairKind.EMBED and not examination.embeds
-    excluded = bool(findings) and all(NOT_REPAIRED in str(each["message"]) for each in findings)
+    excluded = bool(findings) and all(each.get("not_repaired") for each in findings)
     nothing = rule.repair is None or not examination.repairable
     return nothing or no_hook or excluded or bool(blocked_by(rule, findings))
 

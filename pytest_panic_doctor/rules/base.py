@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 IDS_KEPT = 10_000
 """Maximum number of row ids in a finding; its count stays exact."""
-
-NOT_REPAIRED = "; not repaired: "
-"""Text in a finding's message before the reason why its rows are not repaired."""
 
 T = TypeVar("T")
 
@@ -75,7 +72,8 @@ class Finding:
     `ids` are the damaged rows of `table` as stored (32 hex digits; as an SQL literal if not a text), at most 10,000;
     `count` is exact. `rows` finds them all again when they are repaired. `blocked_by` names what must be corrected
     before the repair: rules, or the ini key `doctor_text_models` if the type of the embedding model is unknown. A
-    `warning` lets the item pass. `runs`, which the doctor fills in, count the `ids` of an experiment's finding by run.
+    `warning` lets the item pass. `not_repaired` says why no repair is made, although the rule has one. `runs`, which
+    the doctor fills in, count the `ids` of an experiment's finding by run.
     """
 
     rule: str
@@ -89,6 +87,7 @@ class Finding:
     rows: Rows | None = field(default=None, compare=False, repr=False)
     warning: bool = False
     blocked_by: tuple[str, ...] = ()
+    not_repaired: str = ""
     runs: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
@@ -96,12 +95,18 @@ class Finding:
         """The finding as `rule [embedding model]: message`."""
         return format_sentence(self.rule, self.embedding_model, self.message)
 
+    def without_repair(self, reason: str) -> Finding:
+        """Return the finding with the reason why no repair is made, which also ends the message; itself without one."""
+        message = f"{self.message}; not repaired: {reason}"
+        return replace(self, message=message, rows=None, not_repaired=reason) if reason else self
+
     def as_dict(self) -> dict[str, object]:
         """Convert to the form of the JSON report."""
         names = ("rule", "experiment", "run", "embedding_model", "table")
         plain: dict[str, object] = {name: getattr(self, name) for name in names}
         plain |= {"ids": list(self.ids), "count": self.count, "message": self.message}
         plain |= {"blocked_by": list(self.blocked_by)} if self.blocked_by else {}
+        plain |= {"not_repaired": self.not_repaired} if self.not_repaired else {}
         return plain | ({"runs": dict(self.runs)} if self.runs else {})
 
     @classmethod

@@ -13,7 +13,7 @@ from pytest_panic_doctor.database.spelling import nearly_equal
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
 from pytest_panic_doctor.topology.payload import Payload, PayloadError
 from pytest_panic_doctor.topology.staleness import why_stale
@@ -197,12 +197,13 @@ def diagram_missing(context: RuleContext) -> Iterator[Finding]:
     message = f"the diagram of {plural(count, 'point')} {state}"
     if not cloud.complete:
         message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks.values())}"
-    message += forbidden(context, replacing=False)
+    reason = forbidden(context, replacing=False)
     if payloads:
         ids = [diagram.id for diagram in clouds.load_diagrams(context.db, run, model)]
-        yield context.finding(message, table="persistencediagram", ids=ids, blocked_by=cloud.blocks)
+        finding = context.finding(message, table="persistencediagram", ids=ids, blocked_by=cloud.blocks)
     else:
-        yield context.finding(message, table="run", ids=[run], blocked_by=cloud.blocks)
+        finding = context.finding(message, table="run", ids=[run], blocked_by=cloud.blocks)
+    yield finding.without_repair(reason)
 
 
 @rule(
@@ -249,8 +250,9 @@ def diagram_valid(context: RuleContext) -> Iterator[Finding]:
         count += 1
         if reading.wrong:
             clauses = "; it ".join(reading.wrong)
-            message = f"the diagram is not valid: it {clauses}{forbidden(context, replacing=False)}"
-            yield context.finding(message, table="persistencediagram", ids=[reading.id])
+            message = f"the diagram is not valid: it {clauses}"
+            finding = context.finding(message, table="persistencediagram", ids=[reading.id])
+            yield finding.without_repair(forbidden(context, replacing=False))
         elif reading.short:
             message = f"the diagram is valid, but it {'; it '.join(reading.short)}"
             yield context.finding(message, table="persistencediagram", ids=[reading.id], warning=True)
@@ -260,9 +262,8 @@ def diagram_valid(context: RuleContext) -> Iterator[Finding]:
 
 
 def forbidden(context: RuleContext, *, replacing: bool) -> str:
-    """Explain why no diagram may be computed although the cloud is complete; the end of a message, or empty."""
-    found = upstream.upstream_damage(context.db, *subject_of(context), context.generation, replacing=replacing)
-    return f"{NOT_REPAIRED}{found}" if found else ""
+    """Explain why no diagram may be computed although the cloud is complete; empty if it may."""
+    return upstream.upstream_damage(context.db, *subject_of(context), context.generation, replacing=replacing)
 
 
 @rule(
@@ -297,8 +298,9 @@ def diagram_current(context: RuleContext) -> Iterator[Finding]:
         with one_thread():
             clause = why_stale(reading.payload, cloud.points, context.space.bytes // 2)
         if clause:
-            message = f"the diagram is stale: {clause}{forbidden(context, replacing=True)}"
-            yield context.finding(message, table="persistencediagram", ids=[reading.id])
+            message = f"the diagram is stale: {clause}"
+            finding = context.finding(message, table="persistencediagram", ids=[reading.id])
+            yield finding.without_repair(forbidden(context, replacing=True))
     if not count:
         raise NotApplicable("there is no diagram that reads (see diagram-missing, diagram-valid)")
     context.examined(count, "persistencediagram")

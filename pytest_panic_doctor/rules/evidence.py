@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from pytest_panic_doctor.database.spelling import normalized_id_sql, one_character_variants
 from pytest_panic_doctor.database.subject import Rows
-from pytest_panic_doctor.rules.base import IDS_KEPT, NOT_REPAIRED, Finding, RuleContext
+from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext
 
 CLOSE_LOOKS = 1_000
 """Maximum number of dangling references that are compared for a single wrong character; more have another cause."""
@@ -82,5 +81,5 @@ def unrepaired_finding(
         message: The message for their number.
         reason: Why they are not repaired.
     """
-    for finding in context.finding_for_rows(rows, lambda count: f"{message(count)}{NOT_REPAIRED}{reason}"):
-        yield replace(finding, rows=None)
+    for finding in context.finding_for_rows(rows, message):
+        yield finding.without_repair(reason)

@@ -44,13 +44,13 @@ def diagram_exact(context: RuleContext) -> Iterator[Finding]:
     if doubtful:
         if why := recheck.why_not_computable():
             raise NotApplicable(why)
-        unless = forbidden(context, replacing=True)
+        reason = forbidden(context, replacing=True)
         context.release()
         real = computed_diagram(context, cloud)
         for row, payload in doubtful:
             if clauses := "; ".join(clauses_of(payload.diagram, real)):
-                message = f"the diagram is not that of its {len(cloud.points):,} points: {clauses}{unless}"
-                yield context.finding(message, table="persistencediagram", ids=[row])
+                message = f"the diagram is not that of its {len(cloud.points):,} points: {clauses}"
+                yield context.finding(message, table="persistencediagram", ids=[row]).without_repair(reason)
     context.examined(len(known), "persistencediagram")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.experiment import as_list, configuration, format_network, is_seed, problem
 
 SURPLUS = (
@@ -89,10 +89,8 @@ def run_lockstep(context: RuleContext) -> Iterator[Finding]:
             reason = "more than one step would be lost: take the invocations beyond the shortest run away by hand"
         elif context.scalar(LOST, shortest=shortest):
             reason = "an invocation of that step belongs to no run: correct its reference (orphan-invocation)"
-        if reason:
-            yield context.finding(f"{text}{NOT_REPAIRED}{reason}", table="invocation", ids=surplus)
-        else:
-            yield context.finding(text, table="invocation", ids=surplus, rows=Rows("invocation", LAST_STEP, params))
+        rows = Rows("invocation", LAST_STEP, params)
+        yield context.finding(text, table="invocation", ids=surplus, rows=rows).without_repair(reason)
 
 
 def runs_of_network(context: RuleContext) -> int:

@@ -15,7 +15,7 @@ from pytest_panic_doctor.database.json_columns import load_json
 from pytest_panic_doctor.database.room import VALUE_COPIES
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import NOT_REPAIRED, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import orphans
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, meant_by
 from pytest_panic_doctor.rules.evidence import unrepaired_finding
@@ -177,7 +177,7 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
             text = f"there is a Lyapunov result for {describe_place(place)}, of {few}"
             if runs_wanted(context, place):
                 reason = f"the experiment asks for such runs: bring back what is missing of them ({RULES_OF_RUNS})"
-                yield context.finding(f"{text}{NOT_REPAIRED}{reason}", table=TABLE, ids=ids)
+                yield context.finding(text, table=TABLE, ids=ids).without_repair(reason)
             else:
                 yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids))
         elif len(ids) > 1:
@@ -197,10 +197,10 @@ def unwanted(context: RuleContext, there: Sequence[Stored]) -> Iterator[Finding]
     for place, ids in by_place.items():
         if not runs_wanted(context, place):
             text = f"there is a Lyapunov result for {describe_place(place)}, which the experiment does not ask for"
-            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=ids)
+            yield context.finding(text, table=TABLE, ids=ids).without_repair(to_come_anyway(context))
         elif len(ids) > 1:
             text = f"there are {len(ids):,} Lyapunov results instead of 1 for {describe_place(place)}"
-            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=ids)
+            yield context.finding(text, table=TABLE, ids=ids).without_repair(to_come_anyway(context))
 
 
 def rows_with(ids: Sequence[str]) -> Rows:
@@ -254,13 +254,7 @@ def lyapunov_valid(context: RuleContext) -> Iterator[Finding]:
     for each in rows:
         if wrong := defects(each.data):
             text = f"the Lyapunov result for {describe_place(each.place)} is not valid: it {'; it '.join(wrong)}"
-            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=[each.id])
-
-
-def not_repaired(context: RuleContext) -> str:
-    """Explain why no result is computed here, as the end of a message; empty where one may be."""
-    to_come = to_come_anyway(context)
-    return f"{NOT_REPAIRED}{to_come}" if to_come else ""
+            yield context.finding(text, table=TABLE, ids=[each.id]).without_repair(to_come_anyway(context))
 
 
 def to_come_anyway(context: RuleContext) -> str:
@@ -298,7 +292,7 @@ def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
             why = why or blocked
         elif clause := difference(result, found):
             text = f"the Lyapunov result for {describe_place(each.place)} is stale: {clause}"
-            yield context.finding(f"{text}{not_repaired(context)}", table=TABLE, ids=[each.id])
+            yield context.finding(text, table=TABLE, ids=[each.id]).without_repair(to_come_anyway(context))
     if not count and to_come:
         raise NotApplicable(to_come)
     if not count:
