@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs once more with two workers is an integration test; the same without them is not."""
     for item in items:
-        if "n2" in item.nodeid.partition("[")[2].rstrip("]").split("-"):
+        if re.search(r"\bn ?2\b", item.nodeid.partition("[")[2]):
             item.add_marker("integration")
 
 

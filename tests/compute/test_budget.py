@@ -25,6 +25,8 @@ from pytest_panic_doctor.compute.ledger import ProcessIdentity
 from pytest_panic_doctor.compute.memory import resident, tree_resident
 from pytest_panic_doctor.errors import Stopped
 
+pytestmark = pytest.mark.integration
+
 MB = 1_000_000
 HERE = Path(__file__).parents[1] / "support"
 

@@ -45,6 +45,7 @@ def test_the_next_place_is_tried_and_none_is_one_sentence(monkeypatch: pytest.Mo
         folder_for_ray(long)
 
 
+@pytest.mark.integration
 def test_a_local_ray_begins_below_a_long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-panic-doctor[ray]'")
     scratch = tmp_path / ("d" * 100)

@@ -162,6 +162,7 @@ def check_suite(suite: TestSuite, sick: Built) -> None:
     assert found["doctor.rows.embedding"] == "25"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_item_whose_worker_was_killed(pytester: pytest.Pytester, sick: Built, family: str) -> None:
     pytester.makeconftest(DEADLY % sick.run())

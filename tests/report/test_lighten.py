@@ -36,6 +36,7 @@ def test_durations_are_all_there_where_they_are_asked_for(pytester: pytest.Pytes
     assert [shown.count(f"s {phase} ") for phase in ("setup", "call", "teardown")] == [COUNT] * 3
 
 
+@pytest.mark.integration
 def test_other_peoples_tests_are_left_as_they_are(pytester: pytest.Pytester) -> None:
     run = run_pytest(pytester, "--doctor-db=x.sqlite", "x.sqlite", "test_own.py", "-n2")
     number = rf"KEPT 0 {COUNT + 1} (\d+)"

@@ -55,6 +55,7 @@ def test_a_sick_one_says_what_and_what_next(run_doctor: Doctor, sick: Built, mod
     result.stdout.no_fnmatch_line("*.py:*")
 
 
+@pytest.mark.integration
 def test_all_modes_collect_and_find_the_same(run_doctor: Doctor, sick: Built) -> None:
     plant(sick, "gap", "payload_torn", "vector_nan", "diagram_of_lost_run")
     reports = []
@@ -257,6 +258,7 @@ def test_examining_loads_neither_the_engine_nor_sqlmodel_nor_what_repairs_and_dr
     run_doctor("-s", process=True).stdout.fnmatch_lines(["*loaded [[][]]*"])
 
 
+@pytest.mark.integration
 def test_a_wal_database_and_its_sidecars(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     built = build(pytester.path / "x.sqlite", wal=True)
     before = digest(pytester.path)
@@ -269,6 +271,7 @@ def test_a_wal_database_and_its_sidecars(run_doctor: Doctor, pytester: pytest.Py
         assert set(digest(pytester.path)) == names
 
 
+@pytest.mark.integration
 def test_the_cap_on_workers(run_doctor: Doctor, sick: Built) -> None:
     assert sick.path.exists()
     result = run_doctor("-n64", "--doctor-max-workers=1")
@@ -278,6 +281,7 @@ def test_the_cap_on_workers(run_doctor: Doctor, sick: Built) -> None:
     result.stdout.fnmatch_lines(["doctor: 1 worker (64 asked, 500 MB of memory for 1)"])
 
 
+@pytest.mark.integration
 def test_a_killed_worker_is_an_item_that_failed(run_doctor: Doctor, sick: Built) -> None:
     (sick.path.parent / "conftest.py").write_text(
         "import os, signal\nimport pytest_panic_doctor as d\n"

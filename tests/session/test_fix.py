@@ -46,6 +46,7 @@ def test_each_repair_is_done_and_undone(run_doctor: Doctor, pytester: pytest.Pyt
     assert dump(built.path) == before
 
 
+@pytest.mark.integration
 def test_all_modes_end_in_the_same_state(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     states, reports = [], []
     for mode in ((), ("-n0",), ("-n2",), ("-p", "no:xdist")):

@@ -195,6 +195,7 @@ def test_no_selection_ends_well_where_items_may_be_missing(run_doctor: Doctor, s
     result.stdout.fnmatch_lines(["doctor: items may be missing: what lists them is damaged*"])
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("sick")
 def test_the_file_is_checked_once_for_all(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     """By the first of two workers, for the other and for `file-integrity` too."""
