@@ -19,7 +19,15 @@ from pytest_panic_doctor.examination.runs import meant
 from pytest_panic_doctor.formatting import format_size, plural
 from pytest_panic_doctor.repair.backup import make_backup
 from pytest_panic_doctor.repair.journal import journal as journals
-from pytest_panic_doctor.repair.journal.choice import IDS, SESSION, RepairFilter, session_named, shortest
+from pytest_panic_doctor.repair.journal.choice import (
+    ALL,
+    IDS,
+    SESSION,
+    SESSION_SHOWN,
+    RepairFilter,
+    session_named,
+    shortest,
+)
 from pytest_panic_doctor.repair.journal.export import export
 from pytest_panic_doctor.repair.journal.seals import layout_of
 from pytest_panic_doctor.repair.journal.size import rows_by_table
@@ -44,9 +52,12 @@ def undo_or_list(settings: Settings, which: str) -> Iterator[str]:
     read_file_header(settings.database)
     if not which:
         return session_list(settings)
-    found = repairs(settings.database) if journals.exists(settings.database) else []
     bare = which.removesuffix(INTACT)
-    is_id = IDS.fullmatch(bare) and (not bare.isdecimal() or any(each.id == int(bare) for each in found))
+    long_number = bare.isdecimal() and len(bare) >= SESSION_SHOWN
+    if bare == ALL or bare.startswith(SESSION) or (IDS.fullmatch(bare) and not long_number):
+        return undo_lines(settings, which)  # Not read here: the journal may be damaged, and be salvaged by the undo.
+    found = repairs(settings.database) if journals.exists(settings.database) else []
+    is_id = long_number and any(each.id == int(bare) for each in found)
     if not is_id and (session := session_named(found, which)):
         return repair_list(settings, session)
     return undo_lines(settings, which)

@@ -15,6 +15,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair import Repair, RepairRefused, Writer, repairs, undo
+from pytest_panic_doctor.repair.journal import seals
 from pytest_panic_doctor.repair.journal.choice import RepairFilter, shortest
 from pytest_panic_doctor.session.journal_commands import undo_or_list
 
@@ -117,6 +118,21 @@ def test_what_is_named_is_taken_back_newest_first_and_made_again_oldest_first(
     assert small_database.dump() == states[-1]
 
 
+def test_the_work_grows_with_the_repairs_and_not_with_their_square(
+    small_database: SmallDatabase, states: list[Dump], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    original = seals.repair_seal
+
+    def counting(connection: sqlite3.Connection, repair: int) -> bytes:
+        seen.append(repair)
+        return original(connection, repair)
+
+    monkeypatch.setattr(seals, "repair_seal", counting)
+    assert len(undo(small_database.path, "all")) == len(states) - 1
+    assert max(seen.count(repair) for repair in seen) <= 2, "once for the journal, and once before its undo"
+
+
 def test_a_chain_of_undos_and_redos_ends_where_it_began(small_database: SmallDatabase, states: list[Dump]) -> None:
     path = small_database.path
     for _ in range(3):
@@ -200,6 +216,17 @@ def test_one_undo_by_run_names_what_else_may_have_its_rows(small_database: Small
     assert said[2] == "repairs of its whole experiment, which may have rows of it too: 5, 2"
     assert lines(path, "all", runs=(RUNS[0],))[0].startswith("nothing to undo: ")
     assert lines(path, "all", runs=(RUNS[3],))[0].startswith("nothing to undo: "), "known from the journal alone"
+
+
+def test_what_a_damaged_journal_still_has_is_taken_back(small_database: SmallDatabase, states: list[Dump]) -> None:
+    journal = small_database.path.with_name("trajectory_data.doctor.sqlite")
+    with journal.open("r+b") as file:
+        file.write(bytes(100))
+    with pytest.raises(RepairRefused):
+        lines(small_database.path, "all")
+    said = lines(small_database.path, "all:intact")
+    assert len([line for line in said if line.startswith("undid repair ")]) == len(states) - 1
+    assert small_database.dump() == states[0]
 
 
 def test_a_session_is_named_as_shortly_as_is_unique() -> None:

@@ -15,7 +15,7 @@ SESSION = "session:"
 IDS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 SESSION_PREFIX = 4
 """Minimum number of characters by which a session is named."""
-REPAIRS_SHOWN = 8
+SESSION_SHOWN = 8
 """Number of characters of a session's id that are shown, if they are unique."""
 
 
@@ -91,7 +91,7 @@ def session_named(found: Sequence[Repair], text: str) -> str | None:
 
 def shortest(session: str, sessions: Sequence[str]) -> str:
     """Return the shown part of a session's id: 8 characters, or as many as make it unique."""
-    for length in range(REPAIRS_SHOWN, len(session)):
+    for length in range(SESSION_SHOWN, len(session)):
         if not any(other != session and other.startswith(session[:length]) for other in sessions):
             return session[:length]
     return session

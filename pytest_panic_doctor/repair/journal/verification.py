@@ -87,20 +87,29 @@ def _schema() -> set[tuple[str, str]]:
         return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
 
-def records(connection: sqlite3.Connection) -> list[int]:
-    """Return the repairs whose own record, or the status of one of whose steps, is damaged."""
+def records(connection: sqlite3.Connection, number: int | None = None) -> list[int]:
+    """Return the repairs whose own record, or the status of one of whose steps, is damaged.
+
+    Args:
+        connection: The journal.
+        number: The only repair to look at; None for all.
+    """
     if _unsealed(connection):
         return []
+    one, parameters = ("", ()) if number is None else ("WHERE {} = ?", (number,))
+    query = f"SELECT id, seal, status, typeof(rows), typeof(bytes) FROM repairs {one.format('id')} ORDER BY id"
     found = [
         row[0]
-        for row in connection.execute("SELECT id, seal, status, typeof(rows), typeof(bytes) FROM repairs ORDER BY id")
+        for row in connection.execute(query, parameters)
         if row[1] != seals.repair_seal(connection, row[0])
         or row[2] not in REPAIR_STATES
         or (row[3], row[4]) != ("integer", "integer")
     ]
     found += [
         row[0]
-        for row in connection.execute("SELECT repair, status FROM steps ORDER BY id")
+        for row in connection.execute(
+            f"SELECT repair, status FROM steps {one.format('repair')} ORDER BY id", parameters
+        )
         if row[1] not in STEP_STATES
     ]
     return list(dict.fromkeys(found))
@@ -116,7 +125,7 @@ def repair(journal: Journal, number: int) -> Damage:
     connection, damage = journal.connection, Damage()
     states: list[str] = []
     reasons: list[str] = []
-    if number in records(connection):
+    if number in records(connection, number):
         reasons.append(f"the record of repair {number}")
     steps = connection.execute("SELECT id, status, seal FROM steps WHERE repair = ? ORDER BY id", (number,)).fetchall()
     for step, status, seal in steps:
