@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
-from pytest_panic_doctor.database.generation import generations
+from pytest_panic_doctor.database.generation import Generation, generations
 from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge, memory_room
@@ -95,6 +95,8 @@ class Examination:
     """Device and inode of the database, as in `Database`."""
     database: Database = field(init=False)
     verification: Verification = field(init=False)
+    described: Generation = field(init=False)
+    """The generation of the file."""
 
     def __post_init__(self) -> None:
         """Open no database yet."""
@@ -102,8 +104,8 @@ class Examination:
         self.database.identity = self.file
         self.verification = Verification(self.database)
         self.labels = self.manifest.labels()
-        known = next((each for each in generations() if each.key == self.generation), PYTHON)
-        self.rules = in_terms_of(known, self.rules)
+        self.described = next((each for each in generations() if each.key == self.generation), PYTHON)
+        self.rules = in_terms_of(self.described, self.rules)
 
     @property
     def space(self) -> MemoryRoom:

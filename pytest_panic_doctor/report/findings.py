@@ -88,7 +88,7 @@ def rule_lines(
         yield from (Line(line, heading=True) for line in wrap(sentence, width))
         for line in (
             *grouped_subject_lines(examination, findings, width, limits),
-            *grouped_row_lines(findings, width, limits),
+            *grouped_row_lines(examination, findings, width, limits),
         ):
             yield Line(line)
         yield from map(Line, wrap(f"  {note}", width, "  ") if note and note != shared else ())
@@ -137,7 +137,9 @@ def subject_line(noun: str, stored: str, examination: Examination, width: int, r
     return (begins + shorten(label, max(12, width - len(begins) - len(rows))) + rows).rstrip()
 
 
-def grouped_row_lines(findings: Sequence[PlainFinding], width: int, limits: ShownAmounts) -> Iterator[str]:
+def grouped_row_lines(
+    examination: Examination, findings: Sequence[PlainFinding], width: int, limits: ShownAmounts
+) -> Iterator[str]:
     """Yield the rows of findings with one message: the table, the first ids, and the exact count."""
     about = {value for each in findings for value in (each["run"], each["experiment"])}
     ids = [str(row) for each in findings for row in each["ids"] if row not in about]  # type: ignore[attr-defined]
@@ -146,4 +148,6 @@ def grouped_row_lines(findings: Sequence[PlainFinding], width: int, limits: Show
     count = sum(int(str(each["count"])) for each in findings)
     shown = ids[: limits.ids]
     more = [f"(showing {len(shown)} of {count:,})"] if count > len(shown) else []
-    yield from wrap(" ".join(("", "", str(findings[0]["table"]), *more, *shown)), width, "    ")
+    yield from wrap(
+        " ".join(("", "", examination.described.real_name(str(findings[0]["table"])), *more, *shown)), width, "    "
+    )

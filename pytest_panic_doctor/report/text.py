@@ -41,7 +41,7 @@ def failure(outcome: Outcome, rule: Rule, examination: Examination, *, traces: b
     worst = sorted(outcome.findings, key=lambda finding: -finding.count)
     lines: list[str] = []
     for finding in worst[:FINDINGS_SHOWN]:
-        lines += [finding.sentence, *subject_lines(finding, examination), *row_lines(finding)]
+        lines += [finding.sentence, *subject_lines(finding, examination), *row_lines(finding, examination)]
     if len(worst) > FINDINGS_SHOWN:
         lines.append(
             f"… and {plural(len(worst) - FINDINGS_SHOWN, 'more finding')} (showing {FINDINGS_SHOWN} of {len(worst):,})"
@@ -81,13 +81,13 @@ def subject_lines(finding: Finding, examination: Examination) -> Iterator[str]:
         yield f"  … and {plural(len(finding.runs) - RUNS_SHOWN, 'more run')}"
 
 
-def row_lines(finding: Finding) -> Iterator[str]:
+def row_lines(finding: Finding, examination: Examination) -> Iterator[str]:
     """Yield the rows of a finding: at most 20, two in a line, with the exact count."""
     if not finding.table or not finding.ids or finding.ids == (finding.run,) or finding.ids == (finding.experiment,):
         return
     shown = finding.ids[:IDS_SHOWN]
     more = f" (showing {len(shown)} of {finding.count:,})" if finding.count > len(shown) else ""
-    yield f"  {finding.table}{more}"
+    yield f"  {examination.described.real_name(finding.table)}{more}"
     for start in range(0, len(shown), 2):
         yield f"    {'  '.join(shown[start : start + 2])}"
 

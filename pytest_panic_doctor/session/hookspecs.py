@@ -33,7 +33,7 @@ def pytest_doctor_embed(embedding_model: str, outputs: Sequence[str | bytes]) ->
 
     Args:
         embedding_model: The name of the model.
-        outputs: Texts for a text model, the bytes of WEBP images for an image model.
+        outputs: Texts for a text model, the bytes of images as stored for an image model: WEBP, or AVIF.
 
     Returns:
         float32 vectors of shape (len(outputs), width), in the order of `outputs`; None for an unknown model.

@@ -180,7 +180,7 @@ def example_lines(trial: Trial, examination: Examination) -> Iterator[str]:
         for finding in findings:
             yield from folded(finding.sentence)
             yield from text.subject_lines(finding, examination)
-            yield from text.row_lines(finding)
+            yield from text.row_lines(finding, examination)
     if len(trial.found) > FINDINGS:
         yield f"… and {plural(len(trial.found) - FINDINGS, 'more item')} with findings"
 

@@ -179,10 +179,13 @@ def test_a_rule_of_this_generation_alone_is_run_by_name(elixir: Path, run_doctor
 def test_damage_that_only_this_generation_can_have_is_in_every_report(elixir: Path, run_doctor: Doctor) -> None:
     with closing(sqlite3.connect(elixir)) as db, db:
         db.execute("UPDATE lyapunov_results SET lyapunov_data = NULL WHERE rowid = 1")
-    assert run_doctor("--doctor-report=r.json", "--doctor-report=r.html", "-n2").ret == 1
+    result = run_doctor("--doctor-report=r.json", "--doctor-report=r.html", "-n2")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["  lyapunov_results ????????-*"])
     failed = [name for name, each in outcomes(Path("r.json")).items() if each == "failed"]
     assert [name.split("[")[0] for name in failed] == ["lyapunov-valid"]
     (item,) = [each for each in data_of(Path("r.html"))["items"] if each["rule"] == "lyapunov-valid"]
+    assert item["findings"][0]["table"] == "lyapunov_results"
     said = item["findings"][0]["message"]
     assert said.startswith("the Lyapunov result for Flux2Klein → Qwen25VL, prompt 'a door")
     assert said.endswith("is not valid: it is NULL")

@@ -227,7 +227,7 @@ class Contents:
         plain: dict[str, object] = {
             "message": finding["message"],
             "count": count,
-            "table": finding["table"],
+            "table": self.examination.described.real_name(str(finding["table"] or "")),
             "ids": ids[: self.most_ids],
             "more": max(count, len(ids)) - min(len(ids), self.most_ids),
         }
