@@ -29,9 +29,11 @@ class AcceptancePolicy:
         """
         self.severity = settings.severity
         self.writing = settings.baseline_write
-        there = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
+        has_baseline = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
         self.known: KnownFindings = (
-            load(settings.baseline, memory_room(settings.memory)) if settings.baseline and there else NOTHING_KNOWN
+            load(settings.baseline, memory_room(settings.memory))
+            if settings.baseline and has_baseline
+            else NOTHING_KNOWN
         )
 
     def apply(self, rule: str, name: str, outcome: Outcome) -> Outcome:

@@ -332,14 +332,14 @@ def experiment_ids(db: sqlite3.Connection) -> list[str]:
 
 def count_table_rows(db: sqlite3.Connection, tables: Iterable[str]) -> dict[str, int]:
     """Count the rows of each existing table, by its smallest index."""
-    there = {
+    existing = {
         name
         for (name,) in db.execute(
             "SELECT name FROM main.sqlite_master WHERE type = 'table' "
             "UNION ALL SELECT name FROM sqlite_temp_master WHERE type = 'view'"
         )
     }
-    return {name: rows_of(db, name) for name in tables if name in there}
+    return {name: rows_of(db, name) for name in tables if name in existing}
 
 
 def rows_of(db: sqlite3.Connection, table: str) -> int:

@@ -47,5 +47,5 @@ def found(examination: Examination, policy: AcceptancePolicy, rules: Iterable[Ru
     for entry in examination.manifest.entries(rules):
         outcome = policy.apply(entry.rule, entry.name, examiner.examine(examination.rules[entry.rule], entry.subject))
         if outcome.status == "failed":
-            said = outcome.findings[0].message if outcome.findings else outcome.note or outcome.error
-            yield f"items may be missing or cannot be judged: {entry.name}: {said}; examine {entry.rule} too"
+            reason = outcome.findings[0].message if outcome.findings else outcome.note or outcome.error
+            yield f"items may be missing or cannot be judged: {entry.name}: {reason}; examine {entry.rule} too"

@@ -33,7 +33,7 @@ def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[
 
     One that the rules do not call missing is left out: the research tool will compute it, or its model was retired.
     """
-    there = {
+    stored = {
         (run, model): has
         for run, model, has in db.execute(
             "SELECT run_id, embedding_model, max(typeof(diagram_data) <> 'null') FROM persistencediagram GROUP BY 1, 2"
@@ -44,10 +44,10 @@ def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[
     counts: dict[str, dict[str, int]] = {}
     for subject in manifest.diagram_subjects():
         run, model = str(subject.run), str(subject.embedding_model)
-        if there.get((run, model)) or model not in kinds:
+        if stored.get((run, model)) or model not in kinds:
             continue
         context = RuleContext(db, "diagram-missing", subject, {}, memo)
-        if (run, model) not in there and (context.unfinished() or context.retired(model)):
+        if (run, model) not in stored and (context.unfinished() or context.retired(model)):
             continue
         if run not in counts:
             counts[run] = dict(

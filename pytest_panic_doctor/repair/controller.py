@@ -182,12 +182,12 @@ class RepairController:
         Returns:
             Sentences for the user. A checkpoint that has to wait loses nothing.
         """
-        told = [ROLLED_BACK] if self.run.rolled_back else []
+        sentences = [ROLLED_BACK] if self.run.rolled_back else []
         try:
             finish(self.database)
         except RepairError as error:
-            told.append(str(error))
-        return told
+            sentences.append(str(error))
+        return sentences
 
     def close(self) -> None:
         """Release the lock, and delete the scratch folder."""

@@ -280,11 +280,11 @@ def vector_change(
         return Change(rule, subject, "embedding", values, still_unusable, old)
 
     def still_missing(db: sqlite3.Connection) -> bool:
-        there = db.execute("SELECT 1 FROM invocation WHERE id = ?", (lack.invocation,)).fetchone()
+        exists = db.execute("SELECT 1 FROM invocation WHERE id = ?", (lack.invocation,)).fetchone()
         taken = db.execute(
             "SELECT 1 FROM embedding WHERE invocation_id = ? AND embedding_model = ?", (lack.invocation, model)
         ).fetchone()
-        return there is not None and taken is None and not busy(db)
+        return exists is not None and taken is None and not busy(db)
 
     new = {"id": generation.new_id(), "invocation_id": lack.invocation, "embedding_model": model}
     return Change(rule, subject, "embedding", new | values, still_missing)

@@ -174,16 +174,16 @@ def write_json(
     path: Path, examination: Examination, results: Results, version: str, more: Mapping[str, object] | None = None
 ) -> None:
     """Write the JSON report item by item, so that it needs little memory; `more` is added to `doctor`."""
-    told = json_head(examination, results, version) | {
+    plain = json_head(examination, results, version) | {
         "selected": [rule.id for rule in examination.selected],
         "experiments": json_subjects(examination),
     }
-    told |= dict(more or {})
+    plain |= dict(more or {})
     with (
         atomic_write(path, like=examination.settings.database) as partial,
         partial.open("w", encoding="utf-8", errors=ESCAPED) as file,
     ):
-        file.write('{"doctor": ' + json.dumps(told, ensure_ascii=False) + ',\n"items": [')
+        file.write('{"doctor": ' + json.dumps(plain, ensure_ascii=False) + ',\n"items": [')
         for index, item in enumerate(results.items):
             file.write(("," if index else "") + "\n" + json.dumps(item.as_dict(), ensure_ascii=False))
         file.write("\n]}\n")

@@ -107,10 +107,10 @@ def check_reports(parts: Sequence[ShardReport], version: str) -> None:
     """
     first = parts[0]
     for part in parts:
-        told = part.head["version"]
-        if told != version:
+        head_value = part.head["version"]
+        if head_value != version:
             raise NotMergeable(
-                f"{part.path} was written by version {told}, and this is {version}: use the one that wrote it"
+                f"{part.path} was written by version {head_value}, and this is {version}: use the one that wrote it"
             )
         if part.head.get("experiments") != first.head.get("experiments"):
             raise NotMergeable(
@@ -228,9 +228,9 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
                 f"{first.path} was made with the rule {name}, which is not known here: merge where the conftest.py or "
                 "plugin is that brings it"
             )
-    told = first.head
-    examination = Examination(settings, rules, listed, rows, origin=str(told.get("generation", "")))
-    examination.repairable = bool(told.get("repairable", True))
+    head_value = first.head
+    examination = Examination(settings, rules, listed, rows, origin=str(head_value.get("generation", "")))
+    examination.repairable = bool(head_value.get("repairable", True))
     if [rule.id for rule in examination.selected] != selected:
         examination = replace(examination, settings=replace(settings, rules=tuple(selected)))
     lacking: dict[Path, tuple[Shard, int, int]] = {}
@@ -280,7 +280,7 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
     parts = [read_shard_report(path) for path in paths]
     check_reports(parts, version)
     merged = combine(sorted(parts, key=lambda part: part.shard.number), reports, extra)
-    examination, results, said = merged.examination, merged.results, list(merged.sentences())
+    examination, results, sentences = merged.examination, merged.results, list(merged.sentences())
     what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} merged"
     write_merged(merged, parts, reports, version, what)
     print(f"doctor: {what}, {examination.settings.database.name}: {plural(len(results.items), 'item')}")
@@ -288,7 +288,7 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
         terminal.verdict_lines(terminal.PlainWriter(), results)
         for line in terminal.todo_lines(examination, results, WIDTH):
             print(line)
-    for sentence in said:
+    for sentence in sentences:
         print(f"doctor: {sentence}")
     return 0 if merged.healthy else 1
 

@@ -101,8 +101,8 @@ def limits(examination: Examination) -> Iterator[str]:
     """Describe what this session leaves out by its options."""
     if examination.settings.sample:
         sample = examination.settings.sample
-        taken, there = examination.sample_size()
-        yield f"sample {sample.number} of {sample.of}: {taken:,} of {plural(there, 'item')} of expensive rules"
+        taken, available = examination.sample_size()
+        yield f"sample {sample.number} of {sample.of}: {taken:,} of {plural(available, 'item')} of expensive rules"
     if examination.settings.budget:
         yield f"no item is started after {format_duration_exact(examination.settings.budget)}"
 

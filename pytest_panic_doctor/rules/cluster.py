@@ -53,14 +53,14 @@ def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
     if not nouns:
         return
     found = [evidence.misspelt(context, "embeddingcluster", *NAMES[noun], dangling(noun)) for noun in nouns]
-    there = {name: row_id for each in found for name, row_id in (each or {}).items()}
+    ids_by_name = {name: row_id for each in found for name, row_id in (each or {}).items()}
     every = [f"SELECT c.rowid FROM embeddingcluster c WHERE {dangling(noun)}" for noun in nouns]
     sure = [
         f"{rows} AND (c.{NAMES[noun][0]} IS NULL OR CAST(c.{NAMES[noun][0]} AS TEXT) NOT IN ({evidence.LISTED}))"
         for noun, rows, known in zip(nouns, every, found, strict=True)
         if known is not None
     ]
-    params = evidence.spelling_params(there)
+    params = evidence.spelling_params(ids_by_name)
     taken = " UNION ".join(sure) or "SELECT NULL"
 
     def message(count: int) -> str:
@@ -85,7 +85,7 @@ def orphan_cluster(context: RuleContext) -> Iterator[Finding]:
     yield from context.finding_for_rows(Rows("embeddingcluster", f"{select} ({taken})", params), message, details)
     rest = Rows("embeddingcluster", f"{select} ({' UNION '.join(every)}) AND rowid NOT IN ({taken})", params)
     yield from evidence.unrepaired_finding(
-        context, rest, message, f"{evidence.describe_spellings(there)}; correct the reference, or that id"
+        context, rest, message, f"{evidence.describe_spellings(ids_by_name)}; correct the reference, or that id"
     )
 
 

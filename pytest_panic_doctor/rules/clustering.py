@@ -84,12 +84,12 @@ def clustering_layers(context: RuleContext) -> Iterator[Finding]:
     """What a clustering that was interrupted leaves: some of its layers."""
     for (model, _), group in by_group(layers(context)).items():
         wanted = group[0].number("n_layers")
-        there = [each.layer for each in group]
+        stored_layers = [each.layer for each in group]
         clauses = []
         if wanted is None:
             clauses.append("does not say how many layers it has (n_layers)")
-        elif there != list(range(wanted)):
-            clauses.append(f"has the layers {', '.join(map(str, there[:20]))} instead of 0 … {wanted - 1:,}")
+        elif stored_layers != list(range(wanted)):
+            clauses.append(f"has the layers {', '.join(map(str, stored_layers[:20]))} instead of 0 … {wanted - 1:,}")
         if len({each.parameters for each in group}) > 1:
             clauses.append("has layers with other parameters than the others")
         if len({each.times for each in group}) > 1:

@@ -35,10 +35,10 @@ def file_integrity(context: RuleContext) -> Iterator[Finding]:
     """
     context.examined(context.scalar("PRAGMA page_count"), "page")
     for problem in context.integrity(context.db).problems:
-        said = (
+        description = (
             f"{problem}, so it cannot be checked: {REMOVE}" if ABSENT in problem else f"SQLite's check says: {problem}"
         )
-        yield context.finding(said, count=1)
+        yield context.finding(description, count=1)
 
 
 @rule(
@@ -268,8 +268,8 @@ def orphans(
     lost = f"NOT EXISTS (SELECT 1 FROM {parent} p WHERE p.id = c.{column})"
     if not context.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
         return
-    there = evidence.misspelt(context, table, column, parent, lost)
-    rows = evidence.quarantinable_rows(table, column, f"{lost} AND NOT {beside[0]}" if beside else lost, there)
+    similar = evidence.misspelt(context, table, column, parent, lost)
+    rows = evidence.quarantinable_rows(table, column, f"{lost} AND NOT {beside[0]}" if beside else lost, similar)
 
     def message(count: int) -> str:
         does = verb(count, "does", "do")
@@ -283,23 +283,23 @@ def orphans(
         ).fetchall()
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
-    if there is None:
+    if similar is None:
         yield from evidence.unrepaired_finding(
             context, rows, message, f"the references are spelt differently from the ids of {parent}"
         )
         return
     yield from context.finding_for_rows(rows, message, details)
-    if there:
+    if similar:
         misspelt = Rows(
             table,
             f"SELECT c.id FROM {table} c WHERE {lost} AND CAST(c.{column} AS TEXT) IN ({evidence.LISTED})",
-            evidence.spelling_params(there),
+            evidence.spelling_params(similar),
         )
-        reason = f"{evidence.describe_spellings(there)}; correct the reference, or that id"
+        reason = f"{evidence.describe_spellings(similar)}; correct the reference, or that id"
         yield from evidence.unrepaired_finding(context, misspelt, message, reason)
     if beside:
-        named = f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})" if there else ""
+        named = f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})" if similar else ""
         rest = Rows(
-            table, f"SELECT c.id FROM {table} c WHERE {lost} AND {beside[0]}{named}", evidence.spelling_params(there)
+            table, f"SELECT c.id FROM {table} c WHERE {lost} AND {beside[0]}{named}", evidence.spelling_params(similar)
         )
         yield from evidence.unrepaired_finding(context, rest, message, beside[1])

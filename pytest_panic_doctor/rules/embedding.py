@@ -85,12 +85,12 @@ def embedding_missing(context: RuleContext) -> Iterator[Finding]:
     if kind is None:
         yield unknown_kind(context)
         return
-    there = of_kind(context, kind)
-    if not there:
+    found_count = of_kind(context, kind)
+    if not found_count:
         raise NotApplicable(f"there is no {kind} invocation")
-    context.examined(there, "invocation")
+    context.examined(found_count, "invocation")
     # Without the constraint, two embeddings of one invocation could stand for one that is missing.
-    if one_each(context) and count_embeddings(context, kind)[0] == there:
+    if one_each(context) and count_embeddings(context, kind)[0] == found_count:
         return
     if to_come := context.unfinished():
         raise NotApplicable(f"embeddings may still come: {to_come}")
@@ -105,7 +105,7 @@ def embedding_missing(context: RuleContext) -> Iterator[Finding]:
     )
 
     def message(count: int) -> str:
-        return f"{count:,} of {plural(there, f'{kind} invocation')} {verb(count, 'has', 'have')} no embedding"
+        return f"{count:,} of {plural(found_count, f'{kind} invocation')} {verb(count, 'has', 'have')} no embedding"
 
     yield from context.finding_for_rows(rows, message)
 

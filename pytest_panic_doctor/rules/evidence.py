@@ -37,36 +37,38 @@ def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: s
     ).fetchall()
     if len(found) > IDS_KEPT:
         return None
-    there = {str(name): str(row_id) for name, row_id in found}
+    ids_by_name = {str(name): str(row_id) for name, row_id in found}
     names = context.db.execute(f"{lost_ones} AND typeof(c.{column}) = 'text' LIMIT ?", (CLOSE_LOOKS + 1,)).fetchall()
     if len(names) <= CLOSE_LOOKS:
         for (name,) in names:
             near = json.dumps(list(one_character_variants(name)))
             query = f"SELECT p.id FROM json_each(?) j JOIN {parent} p ON p.id = j.value LIMIT 1"
-            for (row_id,) in context.db.execute(query, (near,)) if name not in there else ():
-                there[name] = str(row_id)
-    return there
+            for (row_id,) in context.db.execute(query, (near,)) if name not in ids_by_name else ():
+                ids_by_name[name] = str(row_id)
+    return ids_by_name
 
 
-def quarantinable_rows(table: str, column: str, lost: str, there: dict[str, str] | None) -> Rows:
+def quarantinable_rows(table: str, column: str, lost: str, ids_by_name: dict[str, str] | None) -> Rows:
     """Select the rows of `table` whose reference really has no row: those to quarantine."""
-    sure = f" AND (c.{column} IS NULL OR CAST(c.{column} AS TEXT) NOT IN ({LISTED}))" if there else ""
+    sure = f" AND (c.{column} IS NULL OR CAST(c.{column} AS TEXT) NOT IN ({LISTED}))" if ids_by_name else ""
     inner = f"SELECT c.rowid FROM {table} c WHERE {lost}{sure}"
-    return Rows(table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", spelling_params(there) if there else {})
+    return Rows(
+        table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", spelling_params(ids_by_name) if ids_by_name else {}
+    )
 
 
 LISTED = "SELECT value FROM json_each(:named)"
 
 
-def spelling_params(there: dict[str, str]) -> dict[str, str | int | None]:
+def spelling_params(ids_by_name: dict[str, str]) -> dict[str, str | int | None]:
     """Return the SQL parameter of `LISTED`."""
-    return {"named": json.dumps(list(there))}
+    return {"named": json.dumps(list(ids_by_name))}
 
 
-def describe_spellings(there: dict[str, str]) -> str:
+def describe_spellings(ids_by_name: dict[str, str]) -> str:
     """Describe other spellings, e.g. `a exists as A, b as B and 3 more`."""
-    first = [f"{name} exists as {row_id}" for name, row_id in list(there.items())[:EVIDENCE_SHOWN]]
-    more = f" and {len(there) - EVIDENCE_SHOWN:,} more" if len(there) > EVIDENCE_SHOWN else ""
+    first = [f"{name} exists as {row_id}" for name, row_id in list(ids_by_name.items())[:EVIDENCE_SHOWN]]
+    more = f" and {len(ids_by_name) - EVIDENCE_SHOWN:,} more" if len(ids_by_name) > EVIDENCE_SHOWN else ""
     return ", ".join(first) + more
 
 

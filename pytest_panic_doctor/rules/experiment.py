@@ -192,7 +192,7 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
         as_list(prompts),
         "seed" if seeded else "run number",
     )
-    there: dict[Place, list[str]] = {}
+    existing: dict[Place, list[str]] = {}
     wrong_length: list[str] = []
     count = 0
     rows = context.db.execute(
@@ -202,7 +202,7 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
     )
     for run_id, network, seed, prompt, length in rows:
         count += 1
-        there.setdefault(asked.place(network, seed, prompt), []).append(run_id)
+        existing.setdefault(asked.place(network, seed, prompt), []).append(run_id)
         if length != max_length:
             wrong_length.append(run_id)
     context.examined(count, "run")
@@ -217,11 +217,11 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
         yield missing_runs_finding(
             context, f"{plural(count, 'run')} {verb(count)} there, though the experiment was not started", count
         )
-    lacking = asked.lacking(there)
+    lacking = asked.lacking(existing)
     to_come = context.unfinished() if lacking else ""
     if not to_come:
-        yield from missing(context, asked, there)
-    yield from unasked(context, asked, there)
+        yield from missing(context, asked, existing)
+    yield from unasked(context, asked, existing)
     if wrong_length:
         text = f"{len(wrong_length):,} of {plural(count, 'run')} {'has' if len(wrong_length) == 1 else 'have'} "
         yield in_runs(context, f"{text}another max_length than the experiment's {max_length}", wrong_length)
@@ -234,14 +234,14 @@ def networks_retired(context: RuleContext, networks: list[object]) -> Iterator[o
     makers = context.generation.makers
     if not makers:
         return
-    there = [
+    existing = [
         load_json(text)
         for (text,) in context.db.execute(
             "SELECT DISTINCT network FROM run WHERE experiment_id = :experiment", context.params
         )
     ]
     for network in networks:
-        if isinstance(network, list) and not makers.issuperset(network) and network not in there:
+        if isinstance(network, list) and not makers.issuperset(network) and network not in existing:
             yield network
 
 
@@ -288,9 +288,9 @@ class Asked:
         """Return how many runs a combination should have."""
         return 0 if isinstance(place, bytes) else prod(self.times[axis][place[axis]] for axis in range(3))
 
-    def lacking(self, there: Mapping[Place, Sized]) -> int:
+    def lacking(self, existing: Mapping[Place, Sized]) -> int:
         """Count the missing runs."""
-        return self.total - sum(min(len(ids), self.wanted(place)) for place, ids in there.items())
+        return self.total - sum(min(len(ids), self.wanted(place)) for place, ids in existing.items())
 
     def places(self) -> Iterator[tuple[int, int, int]]:
         """Yield all combinations."""
@@ -326,15 +326,15 @@ def in_runs(context: RuleContext, message: str, ids: list[str]) -> Finding:
     return context.finding(message, table="run", ids=ids, run=ids[0] if len(ids) == 1 else None)
 
 
-def missing(context: RuleContext, asked: Asked, there: Mapping[Place, Sized]) -> Iterator[Finding]:
+def missing(context: RuleContext, asked: Asked, existing: Mapping[Place, Sized]) -> Iterator[Finding]:
     """Yield a finding for each combination with too few runs, at most 10,000, and the number of the others."""
-    lacking = asked.lacking(there)
+    lacking = asked.lacking(existing)
     names = 0
     for place in asked.places():
         if not lacking or names == IDS_KEPT - 1:
             break
         wanted = asked.wanted(place)
-        count = wanted - len(there.get(place, ()))
+        count = wanted - len(existing.get(place, ()))
         if count > 0:
             noun = "there is no run for" if count == wanted else f"{plural(count, 'run')} too few for"
             yield missing_runs_finding(context, f"{noun} {describe_key(asked.key(place), asked.noun)}", count)
@@ -349,9 +349,9 @@ def missing_runs_finding(context: RuleContext, message: str, count: int) -> Find
     return context.finding(message, table="experimentconfig", ids=[str(context.subject.experiment)], count=count)
 
 
-def unasked(context: RuleContext, asked: Asked, there: Mapping[Place, list[str]]) -> Iterator[Finding]:
+def unasked(context: RuleContext, asked: Asked, existing: Mapping[Place, list[str]]) -> Iterator[Finding]:
     """Yield a finding for each combination with more runs than the configuration requires."""
-    for place, ids in there.items():
+    for place, ids in existing.items():
         wanted = asked.wanted(place)
         if len(ids) <= wanted:
             continue

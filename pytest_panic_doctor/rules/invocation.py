@@ -162,11 +162,11 @@ def sequence_problems(context: RuleContext, run: str, seed: int, max_length: obj
     if not isinstance(max_length, int) or max_length <= 0:
         return [f"the run's max_length is {str(max_length)[:20]!r}, so its sequence numbers cannot be judged"]
     params: dict[str, str | int | None] = {"of": run, "length": max_length}
-    there, count, last = context.db.execute(
+    existing, count, last = context.db.execute(
         f"WITH {NUMBERS} SELECT (SELECT count(*) FROM invocation WHERE run_id = :of), count(*), max(number) FROM good",
         params,
     ).fetchone()
-    if not there:
+    if not existing:
         return [f"the run has no invocation instead of {max_length:,}"]
     end = max_length if seed == -1 else (-1 if last is None else last) + 1
     problems = []

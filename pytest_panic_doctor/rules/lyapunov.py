@@ -152,27 +152,27 @@ def describe_place(place: LyapunovPlace) -> str:
 )
 def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
     """The results that the runs ask for, against those that are there."""
-    there = stored(context)
+    results = stored(context)
     model = str(context.subject.embedding_model)
     if to_come := context.unfinished():
-        context.examined(len(there), TABLE)
-        yield from unwanted(context, there)
+        context.examined(len(results), TABLE)
+        yield from unwanted(context, results)
         raise NotApplicable(f"the research tool computes all Lyapunov results at the end: {to_come}")
-    if not there and context.retired(model):
+    if not results and context.retired(model):
         raise NotApplicable(f"no row of the whole file is by {model} (see embedding-model)")
-    asked = {place for place, runs in runs_of(context).items() if has_result(runs)}
-    if not there and asked and (before := completed_before(context)):
+    expected = {place for place, runs in runs_of(context).items() if has_result(runs)}
+    if not results and expected and (before := completed_before(context)):
         raise NotApplicable(before)
-    context.examined(len(there) + len(asked - {each.place for each in there}), TABLE)
+    context.examined(len(results) + len(expected - {each.place for each in results}), TABLE)
     experiment = [str(context.subject.experiment)]
-    by_place: dict[LyapunovPlace, list[str]] = {place: [] for place in sorted(asked)}
-    for each in there:
+    by_place: dict[LyapunovPlace, list[str]] = {place: [] for place in sorted(expected)}
+    for each in results:
         by_place.setdefault(each.place, []).append(each.id)
     for place, ids in by_place.items():
         if not ids:
             text = f"there is no Lyapunov result for {describe_place(place)}"
             yield context.finding(text, table="experimentconfig", ids=experiment, count=1)
-        elif place not in asked:
+        elif place not in expected:
             few = f"fewer than {LEAST_RUNS} runs with {LEAST_STEPS} embeddings or more"
             text = f"there is a Lyapunov result for {describe_place(place)}, of {few}"
             if runs_wanted(context, place):
@@ -189,10 +189,10 @@ RULES_OF_RUNS = "experiment-runs, embedding-missing"
 """The rules that find what is missing of runs."""
 
 
-def unwanted(context: RuleContext, there: Sequence[Stored]) -> Iterator[Finding]:
+def unwanted(context: RuleContext, results: Sequence[Stored]) -> Iterator[Finding]:
     """Find results in an unfinished experiment that no run to come can explain."""
     by_place: dict[LyapunovPlace, list[str]] = {}
-    for each in there:
+    for each in results:
         by_place.setdefault(each.place, []).append(each.id)
     for place, ids in by_place.items():
         if not runs_wanted(context, place):

@@ -56,8 +56,8 @@ def output_plausible(context: RuleContext) -> Iterator[Finding]:
         ]
     context.examined(looked_at, "invocation")
     if kinds:
-        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-        message = f"{kinds.total():,} of {plural(looked_at, 'output')} cannot be valid: {told}"
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+        message = f"{kinds.total():,} of {plural(looked_at, 'output')} cannot be valid: {counts}"
         yield context.finding(message, table="invocation", ids=ids, count=kinds.total())
 
 

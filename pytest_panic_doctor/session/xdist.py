@@ -107,13 +107,13 @@ def limit_workers(config: pytest.Config, settings: Settings) -> None:
 
 def describe_workers(config: pytest.Config, settings: Settings) -> str | None:
     """Return `2 workers (64 asked, 2 cores)` for the header; None if nothing is distributed."""
-    asked = config.option.numprocesses
-    if asked in (None, 0):
+    requested = config.option.numprocesses
+    if requested in (None, 0):
         return None
     limit = worker_limit(settings)
     count = len(config.option.tx or ())
     noun = f"{count} worker{'s' if count != 1 else ''}"
-    return f"{noun} ({asked} asked, {limit.reason})" if count < asked else f"{noun} ({asked} asked)"
+    return f"{noun} ({requested} asked, {limit.reason})" if count < requested else f"{noun} ({requested} asked)"
 
 
 class XdistHooks:

@@ -73,7 +73,7 @@ def has_common_rows(journal: Path, database: Path) -> bool | None:
 
 def shares_rows(connection: sqlite3.Connection) -> bool | None:
     """Return the same as `has_common_rows`, for an open journal whose database is attached as `db`."""
-    there = tables(connection, "db")
+    existing = tables(connection, "db")
     known = f"SELECT table_name, key FROM witnesses WHERE table_name IN {WITNESSING!r}"
     if (
         "witnesses" not in tables(connection)
@@ -83,20 +83,20 @@ def shares_rows(connection: sqlite3.Connection) -> bool | None:
             "SELECT 'experimentconfig' AS table_name, experiment AS key FROM repairs"
             " UNION SELECT 'run', run FROM repairs"
         )
-    asked = False
+    has_asked = False
     generation = generation_of_file(connection, "db")
     for name in WITNESSING:
         stored = quote(generation.real_name(name))
-        if generation.real_name(name) not in there or not has_rows(connection, f"db.{stored}"):
+        if generation.real_name(name) not in existing or not has_rows(connection, f"db.{stored}"):
             continue
         rows = f"FROM ({known}) w WHERE w.table_name = '{name}' AND w.key IS NOT NULL"
         if connection.execute(
             f"SELECT EXISTS (SELECT 1 {rows} AND EXISTS (SELECT 1 FROM db.{stored} t WHERE t.id = w.key))"
         ).fetchone()[0]:
             return True
-        asked = True
+        has_asked = True
     if (
-        not asked
+        not has_asked
         or not connection.execute(f"SELECT EXISTS (SELECT 1 FROM ({known}) WHERE key IS NOT NULL)").fetchone()[0]
     ):
         return None
@@ -156,9 +156,9 @@ def check_file_name(path: Path, name: str, database: Path) -> None:
 
 def record_witnesses(connection: sqlite3.Connection) -> None:
     """Store the ids of the experiments and runs that the database has now."""
-    generation, there = generation_of_file(connection, "db"), tables(connection, "db")
+    generation, existing = generation_of_file(connection, "db"), tables(connection, "db")
     for name in WITNESSING:
-        if (stored := generation.real_name(name)) in there:
+        if (stored := generation.real_name(name)) in existing:
             connection.execute(
                 f"INSERT OR IGNORE INTO witnesses SELECT '{name}', id FROM db.{quote(stored)} WHERE id IS NOT NULL"
             )

@@ -38,16 +38,16 @@ def references(connection: sqlite3.Connection) -> list[Reference]:
     The one to a predecessor is left out: a successor stays when its predecessor goes.
     """
     generation = generation_of_file(connection)
-    there = {name.lower(): name for name in tables(connection)}
-    found = [Reference(*known) for known in generation.references if known[0] in there and known[2] in there]
+    existing = {name.lower(): name for name in tables(connection)}
+    found = [Reference(*known) for known in generation.references if known[0] in existing and known[2] in existing]
     keys = {each.key for each in [*found, *to_predecessor(generation)]}
-    for child, name in sorted(there.items()):
+    for child, name in sorted(existing.items()):
         by_key: dict[int, list[tuple[str, str, str | None]]] = {}
         for number, _, parent, column, to, *_ in connection.execute(f"PRAGMA main.foreign_key_list({quote(name)})"):
             by_key.setdefault(number, []).append((column, str(parent).lower(), to))
         for (column, parent, to), *more in by_key.values():
             each = Reference(child, column, parent, not more and (to is None or to.lower() == "id"))
-            if parent in there and each.key not in keys:
+            if parent in existing and each.key not in keys:
                 found.append(each)
                 keys.add(each.key)
     return found

@@ -97,12 +97,12 @@ def _records(connection: sqlite3.Connection, path: Path) -> None:
 
 def _images(connection: sqlite3.Connection, path: Path) -> None:
     """Insert each before-image into the table of the change that it belongs to."""
-    there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    existing = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     layouts: dict[int, seals.Layout] = {}
     for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
         with suppress(sqlite3.Error):
             layout = seals.layout_of(connection, number)
-            if layout.images in there:
+            if layout.images in existing:
                 layouts[number] = layout
     for _, values in leaf_records(path):
         if len(values) < 3 or not isinstance(values[0], int) or not isinstance(values[1], int):

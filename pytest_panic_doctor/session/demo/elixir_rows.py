@@ -145,23 +145,23 @@ class ElixirBuilder:
         self, experiment: tables.Experiment, network: tuple[str, ...], runs: list[tables.Run], walks: Walks
     ) -> None:
         """Add the invocations of a network, and what a finished experiment has of them."""
-        said = {
+        texts = {
             run.id: captions(run.initial_prompt, network, -1, walks.max_length // 2, self.seed, f"run {run.run_number}")
             for run in runs
         }
-        made = self.invocations(network, runs, said, walks.max_length if walks.made is None else walks.made)
+        made = self.invocations(network, runs, texts, walks.max_length if walks.made is None else walks.made)
         if walks.made is not None:
             return
         for model in (TEXT_MODEL, VISION_MODEL):
             clouds: dict[str, list[NDArray[np.float32]]] = {}
             for run in runs:
                 outputs = made[run.id][0 if model == VISION_MODEL else 1 :: 2]
-                clouds.setdefault(run.initial_prompt, []).append(self.embed(run, outputs, said[run.id], model))
+                clouds.setdefault(run.initial_prompt, []).append(self.embed(run, outputs, texts[run.id], model))
             for prompt, group in clouds.items():
                 self.exponent(experiment, compact(network), prompt, model, group)
 
     def invocations(
-        self, network: tuple[str, ...], runs: list[tables.Run], said: dict[str, list[str]], length: int
+        self, network: tuple[str, ...], runs: list[tables.Run], texts: dict[str, list[str]], length: int
     ) -> dict[str, list[str]]:
         """Add the invocations of all runs of a network, one step of all runs at a time.
 
@@ -173,7 +173,7 @@ class ElixirBuilder:
             is_text = step % 2 == 1
             times = {"started_at": self.now(0.01), "completed_at": self.now(1 if is_text else 7)}
             for run in runs:
-                caption, before = said[run.id][step // 2], made[run.id]
+                caption, before = texts[run.id][step // 2], made[run.id]
                 invocation = tables.Invocation(
                     run_id=run.id,
                     input_invocation_id=before[-1] if before else None,
@@ -189,11 +189,11 @@ class ElixirBuilder:
                 before.append(invocation.id)
         return made
 
-    def embed(self, run: tables.Run, outputs: list[str], said: list[str], model: str) -> NDArray[np.float32]:
+    def embed(self, run: tables.Run, outputs: list[str], texts: list[str], model: str) -> NDArray[np.float32]:
         """Add the embeddings of one run by one model, and their diagram; returns the point cloud."""
-        points = cloud(said, model, VECTOR_WIDTH)
+        points = cloud(texts, model, VECTOR_WIDTH)
         times = {"started_at": self.now(0.02), "completed_at": self.now(0.5)}
-        for output, caption, point in zip(outputs, said, points, strict=True):
+        for output, caption, point in zip(outputs, texts, points, strict=True):
             embedding = tables.Embedding(
                 invocation_id=output, embedding_model=model, vector=point.tobytes(), **times, **self.row()
             )

@@ -91,12 +91,12 @@ class Builder:
 
     def run(self, run: models.Run) -> None:
         """Add one run: images and captions in turn, their embeddings and diagrams."""
-        said = captions(run.initial_prompt, run.network, run.seed, run.max_length // 2, self.seed)
+        texts = captions(run.initial_prompt, run.network, run.seed, run.max_length // 2, self.seed)
         before: str | None = None
         made: list[models.Invocation] = []
-        for k in range(2 * len(said)):
+        for k in range(2 * len(texts)):
             is_text = k % 2 == 1
-            caption = said[k // 2]
+            caption = texts[k // 2]
             made.append(
                 models.Invocation(
                     id=self.new(),
@@ -114,12 +114,12 @@ class Builder:
             before = made[-1].id
         self.session.add_all(made)
         for model in EMBEDDING_MODELS:
-            self.embed(run, made[0 if model == IMAGE_MODEL else 1 :: 2], said, model)
+            self.embed(run, made[0 if model == IMAGE_MODEL else 1 :: 2], texts, model)
 
-    def embed(self, run: models.Run, outputs: list[models.Invocation], said: list[str], model: str) -> None:
+    def embed(self, run: models.Run, outputs: list[models.Invocation], texts: list[str], model: str) -> None:
         """Add the embeddings of one run by one model, and their diagram."""
-        points = cloud(said, model)
-        for output, caption, point in zip(outputs, said, points, strict=True):
+        points = cloud(texts, model)
+        for output, caption, point in zip(outputs, texts, points, strict=True):
             embedding = models.Embedding(
                 id=self.new(), invocation_id=output.id, embedding_model=model, vector=point.tobytes(), **self.span(200)
             )
