@@ -11,7 +11,6 @@ from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.examination.runs import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
-from pytest_panic_doctor.repair.targets import QUARANTINES
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules.base import RepairKind, Rule, remedy_of
 
@@ -60,6 +59,8 @@ class Collected:
     models: dict[str, None] = field(default_factory=dict)
     outputs: int = 0
     diagrams: dict[tuple[str, str], None] = field(default_factory=dict)
+    lyapunov: int = 0
+    """The number of findings about Lyapunov results that --doctor-fix computes."""
     quarantines: int = 0
     later: int = 0
     """The number of findings that --doctor-fix does not repair now."""
@@ -119,7 +120,10 @@ def collect_repairable(found: Collected, examination: Examination, rule: Rule, i
     if open_yet or text.is_unrepairable(rule, examination, item.findings):
         found.note("later", rule.id)
         found.later += len(item.findings)
-    elif rule.repair in QUARANTINES:
+    elif rule.repair is RepairKind.LYAPUNOV:
+        found.note("lyapunov", rule.id)
+        found.lyapunov += len(item.findings)
+    elif rule.repair is not RepairKind.COMPUTE:
         found.note("quarantine", rule.id)
         found.quarantines += len(item.findings)
     else:
@@ -155,6 +159,9 @@ def left_to_fix(found: Collected, examination: Examination) -> Iterator[TodoEntr
         yield TodoEntry(
             "fix", f"{plural(len(found.diagrams), 'diagram')} that --doctor-fix computes", found.of("compute")
         )
+    if found.lyapunov:
+        what = f"{plural(found.lyapunov, 'finding')} about Lyapunov results that --doctor-fix computes"
+        yield TodoEntry("fix", what, found.of("lyapunov"))
     if found.quarantines:
         what = f"{plural(found.quarantines, 'finding')} that --doctor-fix resolves by a quarantine"
         yield TodoEntry("fix", what, found.of("quarantine"))

@@ -51,6 +51,7 @@ def entries(tmp_path: Path, *items: Result, **settings: bool) -> list[TodoEntry]
         ),
         (failed("time-order"), "by hand", "1 finding of time-order: correct the times by hand, or leave them"),
         (failed("diagram-missing", run=RUN, embedding_model="Nomic"), "fix", "1 diagram that --doctor-fix computes"),
+        (failed("lyapunov-valid"), "fix", "1 finding about Lyapunov results that --doctor-fix computes"),
         (failed("orphan-run"), "fix", "1 finding that --doctor-fix resolves by a quarantine"),
         (
             failed("diagram-missing", blocked_by=["embedding-vector"]),
