@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from small_database import SmallDatabase, build
+from small_database import SmallDatabase, build, build_elixir
 
 from pytest_panic_doctor.repair import Writer
 
@@ -45,10 +45,15 @@ def writer(small_database: SmallDatabase) -> Iterator[Writer]:
 
 @pytest.fixture
 def make() -> Callable[..., SmallDatabase]:
-    """Builds a database as `build` does."""
+    """Builds a database as `build` does, or `build_elixir`."""
 
-    def made(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str = "delete") -> SmallDatabase:
-        build(path, lengths, journal_mode)
+    def made(
+        path: Path,
+        lengths: tuple[int, ...] = (9, 8, 7, 6),
+        journal_mode: str = "delete",
+        generation: str = "python",
+    ) -> SmallDatabase:
+        (build_elixir if generation == "elixir" else build)(path, lengths, journal_mode)
         return SmallDatabase(path)
 
     return made
