@@ -298,7 +298,11 @@ ELIXIR = Generation(
     image_formats=("AVIF", "WEBP"),
     resume="mix experiment.resume",
     remedies=REMEDIES,
-    commands={"regenerate": "mix experiment.run CONFIG.json", "embed": "mix embeddings.recompute"},
+    commands={
+        "regenerate": "mix experiment.run CONFIG.json",
+        "embed": "mix embeddings.recompute",
+        "cluster": "mix cluster.recompute",
+    },
     makers=MAKERS,
     retires_models=True,
     migrated_at=migrated_at,

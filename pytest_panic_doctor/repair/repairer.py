@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult, SubjectFindings
 from pytest_panic_doctor.examination.running import TO_COME
@@ -29,7 +30,7 @@ from pytest_panic_doctor.repair.targets import (
     rows_to_quarantine,
     undecided,
 )
-from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule
+from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, Scope
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.diagram import Diagram
 
@@ -200,7 +201,19 @@ class DatabaseRepairer:
                 raise RepairNotPossible(reason)
             note = partial(self.note, rule.id)
             done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
-        return RepairResult(describe_repairs(done, self.writer.database) if done else "another worker was faster")
+        if not done:
+            return RepairResult("another worker was faster")
+        told = describe_repairs(done, self.writer.database)
+        return RepairResult(told + ("" if rule.scope is Scope.DATABASE else self._incomplete_clusterings(done)))
+
+    def _incomplete_clusterings(self, done: Sequence[Repair]) -> str:
+        """Say what to do about the clusterings of which a quarantine took assignments; empty if it took none."""
+        generation = self.database.generation or PYTHON
+        counts = rows_by_table(self.writer.database, [repair.id for repair in done])
+        count = counts.get(generation.real_name("embeddingcluster"), 0)
+        if not count or "cluster" not in generation.commands:
+            return ""
+        return f"; their clusterings lack {plural(count, 'cluster assignment')} now: {generation.commands['cluster']}"
 
     def _compute(self, rule: Rule, subject: Subject, later: Iterable[SubjectFindings]) -> RepairResult:
         done = (

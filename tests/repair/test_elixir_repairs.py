@@ -501,6 +501,25 @@ def test_a_quarantined_medoid_takes_its_cluster_in_one_scan(file: SmallDatabase)
     assert file.dump() == before
 
 
+def test_a_quarantine_of_an_embedding_in_a_clustering_says_to_cluster_again(
+    file: SmallDatabase, runner: SmallFirst
+) -> None:
+    of_a_text = f"SELECT id FROM embeddings WHERE invocation_id = {TEXT} AND embedding_model = 'Qwen3Embed'"
+    damaged(
+        file,
+        f"INSERT INTO embeddings SELECT {IMAGE}, updated_at, inserted_at, completed_at, started_at, vector, "
+        f"embedding_model, '{NOBODY}' FROM embeddings WHERE id = ({of_a_text})",
+        f"INSERT INTO embedding_clusters SELECT NULL, clustering_result_id, '{NOBODY}', updated_at, inserted_at, {F} "
+        f"FROM embedding_clusters WHERE embedding_id = ({of_a_text})",
+    )
+    (fixed,) = [each for each in fix_file(file.path, runner)["embedding-type"] if each.status == "fixed"]
+    assert re.fullmatch(
+        r"quarantined 3 rows: 2 cluster assignments, 1 embedding \(repair \d\); "
+        "their clusterings lack 2 cluster assignments now: mix cluster.recompute",
+        fixed.note,
+    )
+
+
 def test_a_journal_is_known_by_its_experiments_and_runs(file: SmallDatabase, tmp_path: Path) -> None:
     with closing(Writer(file.path, "session", lambda: True)) as writer:
         writer.quarantine("x", Subject(), Rows("lyapunovresult", "SELECT id FROM lyapunovresult WHERE rowid = 1"))
