@@ -195,9 +195,8 @@ class Generation:
         image_formats: Formats of images.
         resume: The command that continues an unfinished experiment; empty if the tool has none, so that missing rows
             of such an experiment are damage.
-        commands: The tool's own commands, by action: `regenerate` makes runs anew, `embed` embeds again, `cluster` makes all
-            clusterings anew; `{database}`
-            stands for the path of the file.
+        commands: The tool's own commands, by action: `regenerate` makes runs anew, `embed` embeds again, `cluster`
+            makes all clusterings anew; `{database}` stands for the path of the file.
         remedies: What a person does about a rule without repair, by its id, where that is not what the rule says.
         makers: Models that its networks may have now; empty to accept all.
         retires_models: Whether all rows of a model may have been deleted on purpose.

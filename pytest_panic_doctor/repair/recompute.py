@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.compute.runner import Task
@@ -18,6 +17,7 @@ from pytest_panic_doctor.database.generation import Codec, Generation
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
+from pytest_panic_doctor.repair.journal.journal import doctor_version
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import fingerprint
@@ -310,7 +310,7 @@ def change(
         max_dim=max_dim,
         seconds=round(computed.seconds, 3),
         peak_memory=computed.peak_memory,
-        doctor_version=version("pytest-panic-doctor"),
+        doctor_version=doctor_version(),
     )
 
     def unchanged(db: sqlite3.Connection) -> bool:

@@ -24,6 +24,7 @@ from pytest_panic_doctor.repair.quarantine_limit import describe_counts, limit_e
 from pytest_panic_doctor.repair.targets import (
     NO_ROWS,
     QUARANTINES,
+    Widths,
     busy_with,
     diagram_target,
     not_repairable_reason,
@@ -102,6 +103,7 @@ class DatabaseRepairer:
         self.trust = trust or reembed.Trust()
         self.running = running
         self.most = most
+        self._width_of = Widths()
         self._operations: Mapping[RepairKind, Operation] = {
             **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.KEEP_CURRENT: self._keep_current,
@@ -227,7 +229,7 @@ class DatabaseRepairer:
 
     def _compute_here(self, rule: Rule, subject: Subject, later: Iterable[SubjectFindings]) -> recompute.RepairSummary:
         runner = self.runner()
-        place = partial(diagram_target, kinds=self.kinds, running=self.running)
+        place = partial(diagram_target, kinds=self.kinds, running=self.running, width_of=self._width_of)
         findings: dict[Subject, tuple[Finding, ...]] = {}
 
         def subjects() -> Iterator[Subject]:

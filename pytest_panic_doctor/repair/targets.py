@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.connection import data_version
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair import duplicates
@@ -77,12 +78,33 @@ def other_choices(db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, 
     return [duplicates.rows("persistencediagram", pairs) for pairs in others]
 
 
+class Widths:
+    """The widths of vectors, each found once as long as nobody writes to the database."""
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._state: tuple[int, int] = (0, 0)
+        self._known: dict[tuple[str, str], int] = {}
+
+    def __call__(self, db: sqlite3.Connection, experiment: str, model: str) -> int:
+        """Return the same as `clouds.vector_width`."""
+        if (state := (id(db), data_version(db))) != self._state:
+            self._state, self._known = state, {}
+        if (experiment, model) not in self._known:
+            self._known[experiment, model] = clouds.vector_width(db, experiment, model)
+        return self._known[experiment, model]
+
+
 def diagram_target(
-    db: sqlite3.Connection, subject: Subject, kinds: Mapping[str, Kind], running: Running | None = None
+    db: sqlite3.Connection,
+    subject: Subject,
+    kinds: Mapping[str, Kind],
+    running: Running | None = None,
+    width_of: Callable[[sqlite3.Connection, str, str], int] = clouds.vector_width,
 ) -> DiagramTarget:
-    """Return the target of the diagram of a subject."""
+    """Return the target of the diagram of a subject; `width_of` finds the width of an experiment and a model."""
     run, model = str(subject.run), str(subject.embedding_model)
-    width = clouds.vector_width(db, str(subject.experiment), model)
+    width = width_of(db, str(subject.experiment), model)
     return DiagramTarget(run, model, kinds.get(model), width, busy_with(running, subject), generation_of_file(db))
 
 

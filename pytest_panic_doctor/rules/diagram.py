@@ -14,6 +14,7 @@ from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.embedding import stored_width
 from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
 from pytest_panic_doctor.topology.payload import Payload, PayloadError
 from pytest_panic_doctor.topology.staleness import why_stale
@@ -110,12 +111,7 @@ def subject_of(context: RuleContext) -> tuple[str, str]:
 def cloud_of(context: RuleContext) -> clouds.StoredCloud:
     """Load the point cloud of the subject."""
     run, model = subject_of(context)
-    experiment = str(context.subject.experiment)
-    known = ("width", experiment, model)
-    if known not in context.memo:
-        context.memo[known] = clouds.vector_width(context.db, experiment, model)
-    width: int = context.memo[known]  # type: ignore[assignment]
-    return clouds.load_cloud(context.db, run, model, context.kind(), width, context.space)
+    return clouds.load_cloud(context.db, run, model, context.kind(), stored_width(context), context.space)
 
 
 @dataclass(frozen=True, slots=True)

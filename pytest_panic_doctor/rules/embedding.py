@@ -254,6 +254,15 @@ def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
     return found
 
 
+def stored_width(context: RuleContext) -> int:
+    """Find the number of values of the subject's vectors, once as long as nobody writes to the database."""
+    experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
+    known = ("width", experiment, model)
+    if known not in context.memo:
+        context.memo[known] = clouds.vector_width(context.db, experiment, model)
+    return context.memo[known]  # type: ignore[return-value]
+
+
 @rule(
     "embedding-vector",
     scope=Scope.EXPERIMENT_MODEL,
@@ -268,8 +277,7 @@ def embedding_vector(context: RuleContext) -> Iterator[Finding]:
     Example: a vector with NaN, of zeros, or cut off. No distance to it can be computed, so that the diagram is blocked.
     An embedding hook repairs it.
     """
-    experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
-    width = clouds.vector_width(context.db, experiment, model)
+    width = stored_width(context)
     found = examine_vectors(context, width)
     commonest = width if context.subject.run else found.commonest_width()
     if commonest != width:

@@ -18,6 +18,7 @@ from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import orphans
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, meant_by
+from pytest_panic_doctor.rules.embedding import stored_width
 from pytest_panic_doctor.rules.evidence import unrepaired_finding
 from pytest_panic_doctor.rules.experiment import CONFIG_TEXT_SHOWN, as_list, configuration, format_network, problem
 from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
@@ -335,11 +336,7 @@ def trajectories_of(
     context: RuleContext, place: LyapunovPlace, runs: Sequence[str]
 ) -> tuple[list[NDArray[np.float32]] | None, Mapping[str, str]]:
     """The vectors of some runs, or what blocks them, by rule; raises `TooLarge` where they do not fit into memory."""
-    experiment, model = str(context.subject.experiment), str(context.subject.embedding_model)
-    known = ("width", experiment, model)
-    if known not in context.memo:
-        context.memo[known] = clouds.vector_width(context.db, experiment, model)
-    width: int = context.memo[known]  # type: ignore[assignment]
+    model, width = str(context.subject.embedding_model), stored_width(context)
     trajectories = []
     size = 0
     for run in runs:

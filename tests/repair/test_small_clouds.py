@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import Child
 from pytest_panic_doctor.compute.runner import Task
 from pytest_panic_doctor.compute.small import SMALL_CLOUD, SmallFirst, compute_in_process
+from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Outcome, RepairResult, SubjectFindings
 from pytest_panic_doctor.repair import Writer, batch, repairs, undo
@@ -23,6 +25,7 @@ from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.repair.recompute import claimed
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
+from pytest_panic_doctor.repair.targets import Widths
 from pytest_panic_doctor.rules.base import Finding, Rule
 
 RUNS = 4
@@ -223,3 +226,20 @@ def test_other_engines_get_a_child(tmp_path: Path) -> None:
         assert not other.compute_small(cloud)
         assert other.compute(cloud).engine == "giotto-ph"
     assert budget.finished() == 2
+
+
+def test_a_width_is_found_once_as_long_as_nobody_writes(sick: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    find = clouds.vector_width
+
+    def counted(db: sqlite3.Connection, experiment: str, model: str) -> int:
+        asked.append(model)
+        return find(db, experiment, model)
+
+    monkeypatch.setattr(clouds, "vector_width", counted)
+    width_of = Widths()
+    with sick.open() as db, sick.open() as other:
+        assert [width_of(db, sick.experiment, model) for model in (*MODELS, *MODELS)] == [8] * 4
+        assert asked == MODELS
+        other.execute("UPDATE embedding SET vector = substr(vector, 1, 16)")
+        assert width_of(db, sick.experiment, MODELS[0]) == 4

@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -108,6 +109,7 @@ def check_version(connection: sqlite3.Connection, database: Path) -> int:
     return int(found[0])
 
 
+@cache
 def doctor_version() -> str:
     """Return the installed version of this package."""
     try:
