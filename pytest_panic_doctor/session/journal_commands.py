@@ -29,7 +29,7 @@ from pytest_panic_doctor.repair.journal.choice import (
     shortest,
 )
 from pytest_panic_doctor.repair.journal.export import export
-from pytest_panic_doctor.repair.journal.seals import layout_of
+from pytest_panic_doctor.repair.journal.journal_schema import layout_of
 from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.undo import INTACT, repairs, undo
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts

@@ -15,7 +15,7 @@ from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Manifest
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.repair.journal.seals import SCHEMA_VERSION, make
+from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION, make
 from pytest_panic_doctor.report.results import VERDICT_ORDER, WORST_FIRST, Results, json_head
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding

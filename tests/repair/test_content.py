@@ -15,7 +15,7 @@ import pytest
 
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair import RepairError, RepairRefused, Writer, recover, repairs, undo
-from pytest_panic_doctor.repair.journal import seals
+from pytest_panic_doctor.repair.journal import journal_schema
 
 if TYPE_CHECKING:
     from small_database import SmallDatabase
@@ -239,7 +239,7 @@ def as_version_1(journal: Path) -> None:
         db.execute("UPDATE schema_version SET version = 1")
         made = dict(db.execute("SELECT name, sql FROM sqlite_master").fetchall())
         with closing(sqlite3.connect(":memory:")) as old:
-            old.executescript(seals.SCHEMA_1)
+            old.executescript(journal_schema.SCHEMA_1)
             wanted = old.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         assert {name: " ".join(made[name].split()) for name, _ in wanted} == {n: " ".join(s.split()) for n, s in wanted}
 

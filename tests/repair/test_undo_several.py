@@ -15,7 +15,7 @@ from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair import Repair, RepairRefused, Writer, repairs, undo
-from pytest_panic_doctor.repair.journal import seals
+from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.choice import RepairFilter, shortest
 from pytest_panic_doctor.session.journal_commands import undo_or_list
 
@@ -122,13 +122,13 @@ def test_the_work_grows_with_the_repairs_and_not_with_their_square(
     small_database: SmallDatabase, states: list[Dump], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    original = seals.repair_seal
+    original = journal_schema.repair_seal
 
     def counting(connection: sqlite3.Connection, repair: int) -> bytes:
         seen.append(repair)
         return original(connection, repair)
 
-    monkeypatch.setattr(seals, "repair_seal", counting)
+    monkeypatch.setattr(journal_schema, "repair_seal", counting)
     assert len(undo(small_database.path, "all")) == len(states) - 1
     assert max(seen.count(repair) for repair in seen) <= 2, "once for the journal, and once before its undo"
 

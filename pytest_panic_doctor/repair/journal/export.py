@@ -19,8 +19,8 @@ from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.choice import RepairFilter
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.identity import check_owner, journal_path
+from pytest_panic_doctor.repair.journal.journal_schema import Layout, key_column, layout_of
 from pytest_panic_doctor.repair.journal.locks import resolve
-from pytest_panic_doctor.repair.journal.seals import Layout, key_column, layout_of
 from pytest_panic_doctor.repair.journal.tables import Value
 
 if TYPE_CHECKING:

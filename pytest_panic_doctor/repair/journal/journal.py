@@ -23,12 +23,12 @@ from pathlib import Path
 from pytest_panic_doctor.database.files import create_like
 from pytest_panic_doctor.database.generation import names_of_table
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.repair.journal import identity, seals
+from pytest_panic_doctor.repair.journal import identity, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.identity import journal_path as journal_path
+from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION
 from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
-from pytest_panic_doctor.repair.journal.seals import SCHEMA_VERSION
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, table_digests
 
 
@@ -170,12 +170,12 @@ class Journal:
 
     def _make(self, encoding: str) -> None:
         self.connection.execute(f"PRAGMA encoding = '{encoding}'")
-        self._at_once(lambda: seals.make(self.connection, resolve(self.database).name))
+        self._at_once(lambda: journal_schema.make(self.connection, resolve(self.database).name))
 
     def _migrate(self) -> None:
         def work() -> None:
             if check_version(self.connection, self.database) < SCHEMA_VERSION:
-                seals.migrate(self.connection)
+                journal_schema.migrate(self.connection)
 
         self._at_once(work)
 
@@ -206,7 +206,7 @@ class Journal:
     def commit_step(self, *steps: int) -> None:
         """Seal the steps and commit; after this the before-images survive a crash."""
         for step in steps:
-            seals.seal_step(self.connection, step)
+            journal_schema.seal_step(self.connection, step)
         self.connection.execute("COMMIT")
 
     def new_repair(self, intent: Intent) -> int:
@@ -221,7 +221,7 @@ class Journal:
             ),
         )
         repair = int(cursor.lastrowid or 0)
-        seals.seal_repair(self.connection, repair)
+        journal_schema.seal_repair(self.connection, repair)
         return repair
 
     def new_step(self, repair: int) -> int:
@@ -242,7 +242,7 @@ class Journal:
         Raises:
             sqlite3.IntegrityError: A row is missing.
         """
-        layout = seals.layout_for(self.connection, table)
+        layout = journal_schema.layout_for(self.connection, table)
         chosen = f"{table.rowid} IN (SELECT value FROM json_each(:rows))"
         parameters = {"step": step, "rows": as_json(rowids), "table": table.name, "layout": layout.id}
         copied = self.connection.execute(
@@ -257,7 +257,7 @@ class Journal:
             f" SELECT :step, :table, {table.rowid}, id, :layout, {table.size} FROM db.{table.quoted} WHERE {chosen}",
             parameters,
         )
-        seals.record_before(self.connection, step, table.name, self.digests_now(table, rowids).items())
+        journal_schema.record_before(self.connection, step, table.name, self.digests_now(table, rowids).items())
 
     def added(self, step: int, table: str, row: int, key: object, after: bytes, size: int) -> None:
         """Record a row that the step adds, which has no before-image.
@@ -332,7 +332,7 @@ class Journal:
         """Delete the record of a row that the database still has, inside the caller's transaction."""
         found = self.connection.execute("SELECT row, layout FROM changes WHERE id = ?", (change,)).fetchone()
         if found[1] is not None:
-            layout = seals.layout_of(self.connection, found[1])
+            layout = journal_schema.layout_of(self.connection, found[1])
             self.connection.execute(
                 f"DELETE FROM {layout.source} WHERE {layout.step} = ? AND {layout.row} = ?", (step, found[0])
             )

@@ -21,6 +21,14 @@ from filelock import FileLock, Timeout
 from pytest_panic_doctor.database.files import create_like
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
 
+LOCK_TIMEOUT = 60.0
+"""Seconds that a step waits in total for other programs and other workers before it fails."""
+ATTEMPT_TIMEOUT = 0.4
+"""Seconds that one attempt waits for a lock; longer would keep other programs waiting."""
+
+RETRY_DELAY = (0.02, 0.1)
+"""Shortest and longest pause between two attempts, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class WritePacing:

@@ -17,9 +17,8 @@ from pytest_panic_doctor.repair.journal import identity, verification
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused, is_busy
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.locks import WriteLock, resolve
+from pytest_panic_doctor.repair.journal.locks import ATTEMPT_TIMEOUT, LOCK_TIMEOUT, WriteLock, resolve
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps
-from pytest_panic_doctor.repair.journal.transaction import ATTEMPT_TIMEOUT, LOCK_TIMEOUT
 
 MARGIN = 64 * 2**20
 """Bytes that stay free for SQLite's rollback journal or WAL and for other programs."""

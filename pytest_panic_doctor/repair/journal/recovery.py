@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from pytest_panic_doctor.repair.journal import seals
+from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH
+from pytest_panic_doctor.repair.journal.journal_schema import SEAL_BATCH
 from pytest_panic_doctor.repair.journal.tables import Table, describe, tables
 
 
@@ -110,7 +110,7 @@ def _recover_step(journal: Journal, step: int) -> bool:
     """Return whether a step was applied; drop the records of rows that are unchanged, keep all others."""
     journal.begin()
     try:
-        whole = seals.step_seal(journal.connection, step) == seals.sealed(journal.connection, step)
+        whole = journal_schema.step_seal(journal.connection, step) == journal_schema.sealed(journal.connection, step)
         seen = dict.fromkeys(State, 0)
         known = tables(journal.connection, "db")
         for name in tables_of(journal, step):

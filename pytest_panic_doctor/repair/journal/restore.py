@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pytest_panic_doctor.database.schema import quote
-from pytest_panic_doctor.repair.journal import seals, verification
+from pytest_panic_doctor.repair.journal import journal_schema, verification
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import Journal
+from pytest_panic_doctor.repair.journal.journal_schema import SEAL_BATCH, Layout
 from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.recovery import RecordedChange, State, changes, states, tables_of
 from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
-from pytest_panic_doctor.repair.journal.seals import SEAL_BATCH, Layout
 from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, table_digests, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
 from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
@@ -186,7 +186,7 @@ def _found(
                 sound = [change for change in found if change.id not in bad]
                 for number in sorted({change.layout or 0 for change in sound}):
                     some = [change for change in sound if (change.layout or 0) == number]
-                    yield table, seals.layout_of(journal.connection, number) if number else None, some
+                    yield table, journal_schema.layout_of(journal.connection, number) if number else None, some
 
 
 def _all_bad(journal: Journal, step: int, table: str, bad: set[int]) -> bool:

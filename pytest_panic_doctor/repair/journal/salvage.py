@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from pytest_panic_doctor.database.schema import quote
-from pytest_panic_doctor.repair.journal import identity, seals
+from pytest_panic_doctor.repair.journal import identity, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import connect
 from pytest_panic_doctor.repair.journal.locks import resolve
@@ -55,7 +55,7 @@ def salvage(database: Path) -> str:
             connection.execute(f"PRAGMA encoding = '{source.execute('PRAGMA encoding').fetchone()[0]}'")
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute("BEGIN IMMEDIATE")
-        seals.make(connection, resolve(database).name)
+        journal_schema.make(connection, resolve(database).name)
         _records(connection, path)
         _images(connection, path)
         found = connection.execute("SELECT count(*) FROM repairs").fetchone()[0]
@@ -89,19 +89,19 @@ def _records(connection: sqlite3.Connection, path: Path) -> None:
                 _put(connection, table, (rowid, *values[1:]), "REPLACE" if values[-1] is not None else "IGNORE")
     for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
         with suppress(sqlite3.Error):
-            layout = seals.layout_of(connection, number)
+            layout = journal_schema.layout_of(connection, number)
             sealed = connection.execute("SELECT seal FROM layouts WHERE id = ?", (number,)).fetchone()[0]
-            if sealed == seals.layout_seal(layout):
-                seals.make_images(connection, layout)
+            if sealed == journal_schema.layout_seal(layout):
+                journal_schema.make_images(connection, layout)
 
 
 def _images(connection: sqlite3.Connection, path: Path) -> None:
     """Insert each before-image into the table of the change that it belongs to."""
     existing = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    layouts: dict[int, seals.Layout] = {}
+    layouts: dict[int, journal_schema.Layout] = {}
     for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
         with suppress(sqlite3.Error):
-            layout = seals.layout_of(connection, number)
+            layout = journal_schema.layout_of(connection, number)
             if layout.images in existing:
                 layouts[number] = layout
     for _, values in leaf_records(path):
@@ -115,7 +115,7 @@ def _images(connection: sqlite3.Connection, path: Path) -> None:
                 _put_image(connection, layout_found, values)
 
 
-def _put_image(connection: sqlite3.Connection, layout: seals.Layout, values: tuple[Cell, ...]) -> None:
+def _put_image(connection: sqlite3.Connection, layout: journal_schema.Layout, values: tuple[Cell, ...]) -> None:
     """Insert one before-image if its digest is correct; two tables may share rowids and a number of columns."""
     step, row = values[:2]
     connection.execute("SAVEPOINT image")
@@ -125,7 +125,7 @@ def _put_image(connection: sqlite3.Connection, layout: seals.Layout, values: tup
     before = connection.execute(
         "SELECT before FROM changes WHERE step = ? AND row = ? AND layout = ?", (step, row, layout.id)
     ).fetchone()[0]
-    if dict(seals.image_digests(connection, step, layout, [row])).get(row) != before:
+    if dict(journal_schema.image_digests(connection, step, layout, [row])).get(row) != before:
         connection.execute("ROLLBACK TO image")
     connection.execute("RELEASE image")
 

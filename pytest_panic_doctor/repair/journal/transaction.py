@@ -27,7 +27,16 @@ from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, is_busy, sentence
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.locks import CONTENDED, UNCONTENDED, WriteLock, next_pause, resolve
+from pytest_panic_doctor.repair.journal.locks import (
+    ATTEMPT_TIMEOUT,
+    CONTENDED,
+    LOCK_TIMEOUT,
+    RETRY_DELAY,
+    UNCONTENDED,
+    WriteLock,
+    next_pause,
+    resolve,
+)
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps, try_rollback
 from pytest_panic_doctor.repair.journal.repair_record import Intent
 from pytest_panic_doctor.repair.journal.tables import (
@@ -40,14 +49,6 @@ from pytest_panic_doctor.repair.journal.tables import (
 )
 
 T = TypeVar("T")
-
-LOCK_TIMEOUT = 60.0
-"""Seconds that a step waits in total for other programs and other workers before it fails."""
-ATTEMPT_TIMEOUT = 0.4
-"""Seconds that one attempt waits for a lock; longer would keep other programs waiting."""
-
-RETRY_DELAY = (0.02, 0.1)
-"""Shortest and longest pause between two attempts, in seconds."""
 
 
 class Stale(Exception):

@@ -14,11 +14,11 @@ from pytest_panic_doctor.repair.journal import identity, salvage, verification
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.choice import ALL, EVERY, RepairFilter, is_group, named
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
-from pytest_panic_doctor.repair.journal.locks import RepairLock
+from pytest_panic_doctor.repair.journal.locks import LOCK_TIMEOUT, RepairLock
 from pytest_panic_doctor.repair.journal.preflight import recover
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.restore import NothingToRestore, count_rows, detach, list_ids, restore_rows
-from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Transactor
+from pytest_panic_doctor.repair.journal.transaction import Transactor
 from pytest_panic_doctor.repair.journal.verification import RECORDS_SHOWN
 
 UNDO, REDO = "--doctor-undo", "--doctor-redo"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
-from pytest_panic_doctor.repair.journal import seals
+from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.repair.journal.journal import Journal, check_version, connect
-from pytest_panic_doctor.repair.journal.seals import REPAIR_STATES, SCHEMA_VERSION, SEAL_BATCH, STEP_STATES
+from pytest_panic_doctor.repair.journal.journal_schema import REPAIR_STATES, SCHEMA_VERSION, SEAL_BATCH, STEP_STATES
 from pytest_panic_doctor.repair.journal.tables import Value
 
 Record = tuple[int, str, int, Value, int | None, bytes | None]
@@ -83,7 +83,7 @@ def structure(database: Path) -> str:
 def _schema() -> set[tuple[str, str]]:
     """Return the rows that `sqlite_master` of a journal has at least."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(seals.SCHEMA)
+        connection.executescript(journal_schema.SCHEMA)
         return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
 
@@ -101,7 +101,7 @@ def records(connection: sqlite3.Connection, number: int | None = None) -> list[i
     found = [
         row[0]
         for row in connection.execute(query, parameters)
-        if row[1] != seals.repair_seal(connection, row[0])
+        if row[1] != journal_schema.repair_seal(connection, row[0])
         or row[2] not in REPAIR_STATES
         or (row[3], row[4]) != ("integer", "integer")
     ]
@@ -130,7 +130,7 @@ def repair(journal: Journal, number: int) -> Damage:
     steps = connection.execute("SELECT id, status, seal FROM steps WHERE repair = ? ORDER BY id", (number,)).fetchall()
     for step, status, seal in steps:
         states.append(status)
-        if seal != seals.step_seal(connection, step):
+        if seal != journal_schema.step_seal(connection, step):
             reasons.append(f"the record of step {step} of repair {number}")
         if status not in ("intended", "abandoned"):
             _check_images(journal, step, damage)
@@ -144,7 +144,7 @@ def repair(journal: Journal, number: int) -> Damage:
 def _check_images(journal: Journal, step: int, damage: Damage) -> None:
     """Count the rows of a step, and find those whose before-image is not what was copied."""
     connection, last = journal.connection, 0
-    layouts: dict[int, seals.Layout | None] = {}
+    layouts: dict[int, journal_schema.Layout | None] = {}
     while True:
         found = connection.execute(
             "SELECT id, table_name, row, key, layout, before FROM changes WHERE step = ? AND id > ?"
@@ -169,23 +169,23 @@ def _check_images(journal: Journal, step: int, damage: Damage) -> None:
 
 
 def _digests(
-    connection: sqlite3.Connection, step: int, layouts: dict[int, seals.Layout | None], found: list[Record]
+    connection: sqlite3.Connection, step: int, layouts: dict[int, journal_schema.Layout | None], found: list[Record]
 ) -> dict[tuple[int, str, int], bytes]:
     """Return the digest of each before-image in an intact layout, by (layout, table, rowid)."""
     known: dict[tuple[int, str, int], bytes] = {}
     for number, layout in layouts.items():
         rows = [row[2] for row in found if row[4] == number]
         if layout is not None and rows:
-            images = seals.image_digests(connection, step, layout, rows)
+            images = journal_schema.image_digests(connection, step, layout, rows)
             known.update(((number, layout.table, row), digest) for row, digest in images)
     return known
 
 
-def _layout(connection: sqlite3.Connection, number: int) -> seals.Layout | None:
+def _layout(connection: sqlite3.Connection, number: int) -> journal_schema.Layout | None:
     """Return a layout; None if it is damaged."""
     try:
-        layout = seals.layout_of(connection, number)
+        layout = journal_schema.layout_of(connection, number)
         seal = connection.execute("SELECT seal FROM layouts WHERE id = ?", (number,)).fetchone()[0]
     except sqlite3.DatabaseError:
         return None
-    return layout if seal == seals.layout_seal(layout) else None
+    return layout if seal == journal_schema.layout_seal(layout) else None

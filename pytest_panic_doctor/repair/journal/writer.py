@@ -14,12 +14,13 @@ from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
+from pytest_panic_doctor.repair.journal.locks import LOCK_TIMEOUT
 from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.selection import TARGET, Batch, Selection
 from pytest_panic_doctor.repair.journal.session_repairs import SessionRepairs
 from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, generation_of_file, writable
-from pytest_panic_doctor.repair.journal.transaction import LOCK_TIMEOUT, Step, Transactor
+from pytest_panic_doctor.repair.journal.transaction import Step, Transactor
 
 Guard = Callable[[sqlite3.Connection], bool]
 """Returns whether a change may still be made."""

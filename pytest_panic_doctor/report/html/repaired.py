@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_panic_doctor.database.clouds import as_payload
 from pytest_panic_doctor.database.generation import names_of_table
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.repair.journal import journal, seals
+from pytest_panic_doctor.repair.journal import journal, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.report.html.run_locations import LOOKUPS, UNKNOWN_RUNS, RunCounts, RunLocator
@@ -131,7 +131,7 @@ class RepairedRows:
     def _images(connection: sqlite3.Connection, table: str) -> list[str]:
         query = "SELECT id FROM layouts WHERE table_name IN (SELECT value FROM json_each(?)) ORDER BY id"
         rows = connection.execute(query, (names_in_journals(table),)).fetchall()
-        layouts = [seals.layout_of(connection, number) for (number,) in rows]
+        layouts = [journal_schema.layout_of(connection, number) for (number,) in rows]
         return [f"JOIN {each.source} i ON i.{each.step} = c.step AND i.{each.row} = c.row" for each in layouts]
 
 
@@ -143,7 +143,7 @@ def names_in_journals(table: str) -> str:
 def empty() -> sqlite3.Connection:
     """Make an empty journal."""
     connection = sqlite3.connect(":memory:")
-    connection.executescript(seals.SCHEMA)
+    connection.executescript(journal_schema.SCHEMA)
     return connection
 
 
