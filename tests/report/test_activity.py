@@ -182,7 +182,7 @@ def test_notes_are_written_while_an_item_lasts(tmp_path: Path, monkeypatch: pyte
     activity.begin("schema")
     wait_for(lambda: activity_notes(tmp_path) != [])
     activity.stop()
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def wait_for(condition: object) -> None:
