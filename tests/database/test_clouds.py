@@ -187,3 +187,28 @@ def test_diagrams_come_newest_first(db: sqlite3.Connection) -> None:
 def test_points_are_counted_by_type(db: sqlite3.Connection) -> None:
     assert clouds.invocation_count(db, "r", "TEXT") == 5
     assert clouds.invocation_count(db, "nobody", "TEXT") == 0
+
+
+def test_the_width_is_sampled_in_steps_that_do_not_grow_with_the_runs(db: sqlite3.Connection) -> None:
+    steps: dict[int, int] = {}
+    db.executescript(
+        "DELETE FROM run; DELETE FROM invocation; DELETE FROM embedding; CREATE INDEX r ON run (experiment_id)"
+    )
+    for runs in (100, 1_000):
+        for run in range(len(steps) * 100, runs):
+            db.execute("INSERT INTO run VALUES (?, 'e')", (f"r{run:05}",))
+            db.execute("INSERT INTO invocation VALUES (?, ?, 'TEXT', 1)", (f"i{run:05}", f"r{run:05}"))
+            db.execute(
+                "INSERT INTO embedding VALUES (?, ?, 'Nomic', zeroblob(32), '', '')", (f"e{run:05}", f"i{run:05}")
+            )
+        counted = [0]
+
+        def count(counted: list[int] = counted) -> int:
+            counted[0] += 1
+            return 0
+
+        db.set_progress_handler(count, 10)
+        assert clouds.vector_width(db, "e", "Nomic") == 8
+        db.set_progress_handler(None, 0)
+        steps[runs] = counted[0]
+    assert steps[1_000] < 1.2 * steps[100]
