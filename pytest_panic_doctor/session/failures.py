@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.result import Result
     from pytest_panic_doctor.report.results import Results
 
+DEFAULT_REPORT = "fE"
+"""What pytest's short summary names if `-r` is not given."""
 STYLES = ("no", "line")
 """The values of `--tb` for which pytest's own section is what is wanted."""
 
@@ -65,6 +67,7 @@ class FailuresSection:
         self._all: list[pytest.TestReport] = []
         self._others: list[pytest.TestReport] = []
         self._taken = False
+        self._repeats = True
 
     @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
     def pytest_before_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
@@ -82,29 +85,32 @@ class FailuresSection:
             self._taken = True
             self._others = [report for report in self._all if not isinstance(report.longrepr, FindingsText)]
             terminalreporter.stats["failed"] = self._others
+        self._repeats = not grouped or is_on_ci() or self.config.getoption("reportchars", "") != DEFAULT_REPORT
         texts = [(report, report.longrepr) for report in mine]
         try:
             return (yield)
         finally:
             for report, text in texts:
                 report.longrepr = text
-            self._give_back(terminalreporter)
+            if self._all:
+                terminalreporter.stats["failed"] = self._all
 
     @pytest.hookimpl(wrapper=True, trylast=True, specname="pytest_terminal_summary")
     def pytest_after_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-        """Write our failures after pytest's, and give the reports back for its short summary and its counts."""
+        """Write our failures after pytest's, and give the reports back to all plugins.
+
+        Ids are wider than a terminal. So pytest's short summary names our items only if the user asks for it with `-r`,
+        in CI, or if the findings were not shown.
+        """
         if self._taken:
-            self._give_back(terminalreporter)
+            terminalreporter.stats["failed"] = self._all
             self._write(terminalreporter, with_title=not self._others)
         try:
             return (yield)
         finally:
+            if self._taken and not self._repeats:
+                terminalreporter.stats["failed"] = self._others
             self._shorten(terminalreporter)
-
-    def _give_back(self, reporter: pytest.TerminalReporter) -> None:
-        if self._taken:
-            reporter.stats["failed"] = self._all
-            self._taken = False
 
     def _write(self, reporter: pytest.TerminalReporter, *, with_title: bool) -> None:
         if with_title:

@@ -104,6 +104,20 @@ def test_pytests_own_options_do_what_they_do_elsewhere(
     check(f"terminal-{name}.txt", terminal(result))
 
 
+@pytest.mark.parametrize("args", [("-rf",), ("--tb=no",), ("--tb=line",), ("CI",)], ids="".join)
+def test_the_ids_of_failed_items_are_there_for_who_asks(
+    run_doctor: Doctor, sick_file: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    """Beside the findings they would only be lines that are wider than the terminal."""
+    assert sick_file.exists()
+    if args == ("CI",):
+        monkeypatch.setenv("CI", "1")
+        args = ()
+    result = run_doctor("--doctor-rule=orphan-run,orphan-diagram", *args)
+    result.stdout.fnmatch_lines(["FAILED x.sqlite::orphan-diagram*"])
+    result.assert_outcomes(failed=1, passed=1)
+
+
 def test_a_run_has_its_output_alone(run_doctor: Doctor, sick_file: Path) -> None:
     assert sick_file.exists()
     result = run_doctor("--doctor-run", "penguin", "-v")
@@ -132,4 +146,4 @@ def test_other_tests_keep_their_own_section(run_doctor: Doctor, sick_file: Path,
     )
     result.assert_outcomes(failed=2, passed=1)
     assert result.stdout.str().count(" FAILURES ") == 1
-    assert len([line for line in result.outlines if line.startswith("FAILED ")]) == 2
+    assert [line.split("::")[1].split()[0] for line in result.outlines if line.startswith("FAILED ")] == ["test_theirs"]
