@@ -105,7 +105,7 @@ def test_a_run_has_its_own_items_and_those_of_its_experiment(database: Built) ->
         if entry.subject.run == database.run(1) or (entry.subject.experiment and not entry.subject.run)
     }
     assert names == about
-    assert {one.rules[entry.rule].scope for entry in one.entries()} == set(Scope) - {Scope.DATABASE}
+    assert {one.rules[entry.rule].scope for entry in one.entries()} == set(Scope) - {Scope.DATABASE, Scope.RUN}
     named = from_database(Settings(database.path, runs=("penguin",), rules=("orphan-run", "invocation-seed")))
     assert [entry.rule for entry in named.entries()] == ["orphan-run", "invocation-seed"]
 
