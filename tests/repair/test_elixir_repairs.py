@@ -569,6 +569,13 @@ def test_the_plan_says_what_the_journal_then_records(name: str, file: SmallDatab
         assert planned[rule].get("results", 0) == len(done) - len(taken)
 
 
+def test_every_rule_that_repairs_is_among_the_cases() -> None:
+    """Those that only this generation has; the others are compared for the Python generation too."""
+    own = {rule.id for rule in RULES.values() if rule.repair and not rule.applies_to("python")}
+    assert len(own) >= 5
+    assert own <= {rule for rule, _ in CASES.values()}
+
+
 def test_a_whole_run_is_not_taken_without_permission(file: SmallDatabase, runner: SmallFirst) -> None:
     damaged(
         file,
