@@ -1,17 +1,21 @@
-"""Rules that decide which items exist, and which rules apply: checked if the user did not select them."""
+"""Checks after the items: of the rules that decide which items exist, and of what the repairs may have changed."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Unreadable
+from pytest_panic_doctor.database.subject import Subject
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
     from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.rules.base import Rule
+
+ASSIGNMENTS = "orphan-cluster"
+"""Rules that require this one look at cluster assignments, which a quarantine of embeddings takes along."""
 
 DECISIVE = ("schema", "experiment-config")
 """Rules for damage that removes items: a missing table, a row without an id, an invalid list."""
@@ -49,3 +53,34 @@ def found(examination: Examination, policy: AcceptancePolicy, rules: Iterable[Ru
         if outcome.status == "failed":
             reason = outcome.findings[0].message if outcome.findings else outcome.note or outcome.error
             yield f"items may be missing or cannot be judged: {entry.name}: {reason}; examine {entry.rule} too"
+
+
+def no_longer_passed(examination: Examination, policy: AcceptancePolicy, passed: Collection[str]) -> Iterator[str]:
+    """Examine the rules about cluster assignments again, after repairs that may have quarantined some.
+
+    Such a rule may have passed before another rule was repaired: items run in several processes.
+
+    Args:
+        examination: The session, after its items have ended.
+        policy: Accepts findings by severity and baseline.
+        passed: The rules whose items all passed.
+
+    Yields:
+        A sentence for each that does not pass now.
+    """
+    from pytest_panic_doctor.rules.base import Scope
+
+    rules = [
+        rule
+        for name, rule in examination.rules.items()
+        if name in passed and rule.scope is Scope.DATABASE and ASSIGNMENTS in rule.requires
+    ]
+    try:
+        examiner = examination.examiner()
+        for rule in rules:
+            outcome = policy.apply(rule.id, rule.id, examiner.examine(rule, Subject()))
+            if outcome.status == "failed":
+                reason = outcome.findings[0].message if outcome.findings else outcome.note or outcome.error
+                yield f"{rule.id} passed before the repairs, and fails now: {reason}"
+    except (Unreadable, sqlite3.Error) as error:
+        yield f"whether {rules[0].id} still passes after the repairs is unknown: {error}"

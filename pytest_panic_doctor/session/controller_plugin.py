@@ -13,7 +13,7 @@ from pytest_panic_doctor.examination.baseline import compare, save
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.manifest import item_name
-from pytest_panic_doctor.examination.prerequisites import prerequisites
+from pytest_panic_doctor.examination.prerequisites import no_longer_passed, prerequisites
 from pytest_panic_doctor.examination.result import Result, from_plain
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal, text
@@ -192,6 +192,10 @@ class ControllerPlugin:
         self.results.unreached = self.examination.to_run(distributed=distributed) - ended
         if self.results.items:
             self.results.doubts += prerequisites(self.examination, self.config.stash[ACCEPTANCE])
+        if self.repair and any(each.verb == "quarantine" for each in self.repair.repairs()):
+            outcomes = self.results.by_rule()
+            passed = [name for name, counts in outcomes.items() if set(counts) == {"passed"}]
+            self.results.doubts += no_longer_passed(self.examination, self.config.stash[ACCEPTANCE], passed)
         if self.results.unreached and not self.results.totals()["failed"]:
             count = plural(len(self.results.unreached), "item")
             self.results.doubts.append(f"{count} did not end, so nothing is known about them")

@@ -92,6 +92,34 @@ def test_it_is_planned_and_repaired_while_the_tool_has_it_open_and_comes_back(el
     assert dump(elixir) == before
 
 
+def test_a_repair_that_breaks_a_clustering_is_no_green(elixir: Path, run_doctor: Doctor) -> None:
+    """`clustering-complete` passes before the embedding of another type, and its assignments, are taken."""
+    of_type = "SELECT i.id FROM invocations i WHERE i.type = '{}' ORDER BY rowid LIMIT 1"
+    image, text = (of_type.format(kind) for kind in ("image", "text"))
+    of_a_text = f"SELECT id FROM embeddings WHERE invocation_id = ({text}) AND embedding_model = 'Qwen3Embed'"
+    odd = "019f0000-0000-7000-8000-00000000dead"
+    with closing(sqlite3.connect(elixir)) as db, db:
+        for change in (
+            f"INSERT INTO embeddings SELECT ({image}), updated_at, inserted_at, completed_at, started_at, vector, "
+            f"embedding_model, '{odd}' FROM embeddings WHERE id = ({of_a_text})",
+            f"INSERT INTO embedding_clusters SELECT medoid_embedding_id, clustering_result_id, '{odd}', updated_at, "
+            f"inserted_at, 'f' || substr(id, 2) FROM embedding_clusters WHERE embedding_id = ({of_a_text})",
+            "UPDATE clustering_results SET parameters = json_set(parameters, '$.n_embeddings', "
+            "json_extract(parameters, '$.n_embeddings') + 1) WHERE embedding_model = 'Qwen3Embed'",
+        ):
+            assert db.execute(change).rowcount
+    result = run_doctor("--doctor-fix", "--doctor-report=r.json")
+    words = outcomes(Path("r.json"))
+    assert words["clustering-complete"] == "passed"
+    assert "failed" not in words.values()
+    assert "fixed" in {word for name, word in words.items() if name.startswith("embedding-type")}
+    assert result.ret == 1
+    (doubt,) = json.loads(Path("r.json").read_text())["doctor"]["doubts"]
+    assert doubt.startswith("clustering-complete passed before the repairs, and fails now: layer 0 of the clustering")
+    assert run_doctor("--doctor-undo", "all").ret == 0
+    assert run_doctor("--doctor-rule", "clustering-complete").ret == 0
+
+
 SICK = (
     "UPDATE persistence_diagrams SET diagram_data = NULL WHERE rowid = 1",
     "DELETE FROM persistence_diagrams WHERE rowid = 2",
