@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,17 +31,24 @@ ALONE = tuple(f"-pno:{name}" for name in (*BESIDE, "hypothesispytest"))
 
 
 def run_pytest(pytester: pytest.Pytester, *args: object, process: bool = False) -> pytest.RunResult:
-    """Run pytest in this process, which saves the start of one.
+    """Run pytest in this process, which saves the start of one; a run with xdist's workers gets one of its own.
 
     `process` is for runs that change what others import, ask what is imported, or read PYTHONPATH.
     """
     words = list(map(str, args))
-    if process:
+    if process or has_workers(words):
         return pytester.runpytest_subprocess(*words, timeout=120)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(Path(pytest.__file__).with_name("__main__.py")), *words])
         patch.setattr(sys, "orig_argv", [sys.executable, "-m", "pytest", *words])
         return pytester.runpytest_inprocess(*words, syspathinsert=True, no_reraise_ctrlc=True)
+
+
+def has_workers(words: Sequence[str]) -> bool:
+    """Whether a command line asks for workers of xdist: they do not import what only this process finds."""
+    values = [after for word, after in pairwise(words) if word in ("-n", "--numprocesses")]
+    values += [word.removeprefix("-n") for word in words if word.startswith("-n")]
+    return any(value not in ("", "0") for value in values) or any(word.startswith("--tx") for word in words)
 
 
 def on_one_line(result: pytest.RunResult) -> str:
