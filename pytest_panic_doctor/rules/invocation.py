@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_panic_doctor.database.subject import Rows
-from pytest_panic_doctor.database.timestamps import PLAIN_LENGTH, are_in_order, are_plain, is_before, is_no_time, joined
+from pytest_panic_doctor.database.timestamps import are_in_order, are_plain, is_before, is_no_time, joined
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.repeat import early_stop
@@ -67,20 +67,17 @@ class Judged:
 def by_run(context: RuleContext) -> dict[str, Judged]:
     """Return the runs of the experiment that have invocations. One pass checks all conditions for a healthy run."""
     sums = ", ".join(f"total({each})" for each in CONDITIONS)
-    length = "length(i.completed_at)"
-    latest = (
-        "CASE WHEN max(i.completed_at) IS NULL THEN '' "
-        f"WHEN min({length}) = {PLAIN_LENGTH} AND max({length}) = {PLAIN_LENGTH} THEN max(i.completed_at) END"
-    )
     times = joined("i.started_at", "i.completed_at")
     # Runs come in the order of their rowid, so that nothing is sorted, and no image goes into a sorter.
-    query = f"SELECT r.id, count(*), {latest}, {times}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"
+    query = f"SELECT r.id, count(*), max(i.completed_at), {times}, {sums} FROM {OF_RUNS} GROUP BY r.rowid"
 
     def judge() -> dict[str, Judged]:
-        return {
-            str(run): Judged(count, latest, (*wrong[:-1], wrong[-1] + (not are_plain(times, count))))
-            for run, count, latest, times, *wrong in context.db.execute(query, context.params)
-        }
+        found = {}
+        for run, count, last, times, *wrong in context.db.execute(query, context.params):
+            plain = are_plain(times, count)
+            latest = "" if last is None else last if plain and isinstance(last, str) else None
+            found[str(run)] = Judged(count, latest, (*wrong[:-1], wrong[-1] + (not plain)))
+        return found
 
     return context.cached("invocations that are wrong", judge)
 
