@@ -98,7 +98,7 @@ def test_none_of_them_is_in_this_run(pytestconfig: pytest.Config) -> None:
     ids=["none", "html", "json", "log", "cov", "randomly", "reruns", "sugar", "timeout"],
 )
 def test_each(run_doctor: Doctor, planted: Built, plugin: tuple[str, ...]) -> None:
-    result = run_doctor("test_own.py", "--doctor-fix", "--doctor-report=r.json", *plugin)
+    result = run_doctor("test_own.py", "--doctor-fix", "--doctor-report=r.json", *plugin, process=True)
     check(result, planted.path.parent)
     result.stdout.fnmatch_lines([f"{RULES} rules: {RULES - 4} healthy, 2 fixed, 2 sick"])
     for rule in (name.partition("[")[0] for name in FAILED):
@@ -107,7 +107,9 @@ def test_each(run_doctor: Doctor, planted: Built, plugin: tuple[str, ...]) -> No
 
 @pytest.mark.parametrize("mode", MODES, ids=["plain", "n2"])
 def test_all_at_once(run_doctor: Doctor, planted: Built, mode: tuple[str, ...]) -> None:
-    result = run_doctor("test_own.py", "--doctor-fix", "--doctor-report=r.json", "--junitxml=r.xml", *ALL, *mode)
+    result = run_doctor(
+        "test_own.py", "--doctor-fix", "--doctor-report=r.json", "--junitxml=r.xml", *ALL, *mode, process=True
+    )
     folder = planted.path.parent
     check(result, folder)
     check_html(folder / "beside.html")
@@ -160,7 +162,7 @@ def test_a_sick_item_is_not_run_again_and_a_flaky_test_is(
     run_doctor: Doctor, planted: Built, pytester: pytest.Pytester, reruns: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(test_own=OWN)
-    result = run_doctor("test_own.py", "-prerunfailures", *reruns, *LOG, "--doctor-report=r.json")
+    result = run_doctor("test_own.py", "-prerunfailures", *reruns, *LOG, "--doctor-report=r.json", process=True)
     assert result.ret == 1
     assert result.parseoutcomes()["rerun"] == 1
     lines = [json.loads(line) for line in (planted.path.parent / "beside.jsonl").read_text().splitlines()]
@@ -191,7 +193,7 @@ def pytest_doctor_rules():
 def test_an_item_that_killed_its_worker_is_not_run_again(run_doctor: Doctor, planted: Built) -> None:
     folder = planted.path.parent
     (folder / "conftest.py").write_text(DEADLY)
-    assert run_doctor(*RERUNS, *JSON, "-n2", "--doctor-report=r.json").ret == 1
+    assert run_doctor(*RERUNS, *JSON, "-n2", "--doctor-report=r.json", process=True).ret == 1
     assert (folder / "killed").read_text() == "."
     assert outcomes(folder / "r.json")["deadly"] == "failed"
     report = json.loads((folder / "beside.json").read_text())
@@ -203,7 +205,7 @@ def test_in_any_order_it_ends_in_the_same_state(run_doctor: Doctor, pytester: py
     for more in ((), ("--randomly-seed=1",), ("--randomly-seed=2", "-n2")):
         built = build(pytester.path / "x.sqlite", older=True)
         plant(built, *TOGETHER)
-        result = run_doctor("--doctor-fix", "--doctor-report=r.json", *(more and RANDOMLY), *more)
+        result = run_doctor("--doctor-fix", "--doctor-report=r.json", *(more and RANDOMLY), *more, process=True)
         assert result.ret == 0, result.stdout.str()
         reports.append(outcomes(pytester.path / "r.json"))
         orders.append(list(reports[-1]))
@@ -258,7 +260,7 @@ def test_the_clock_of_ordinary_tests_does_not_end_an_item(
 ) -> None:
     slow_database(pytester)
     pytester.makepyfile(test_own="import time\n\ndef test_slow():\n    time.sleep(60)\n")
-    result = run_doctor("test_own.py", "-ptimeout", "--timeout=0.5", *REPAIR, *more)
+    result = run_doctor("test_own.py", "-ptimeout", "--timeout=0.5", *REPAIR, *more, process=True)
     result.stdout.fnmatch_lines(["FAILED test_own.py::test_slow - Failed: Timeout*"])
     assert result.parseoutcomes()["failed"] == 1
     check_slow(pytester.path)
@@ -266,7 +268,7 @@ def test_the_clock_of_ordinary_tests_does_not_end_an_item(
 
 def test_a_clock_that_ends_the_process_does_not_end_it(run_doctor: Doctor, pytester: pytest.Pytester) -> None:
     slow_database(pytester)
-    assert run_doctor("-ptimeout", "--timeout=0.5", "--timeout-method=thread", *REPAIR).ret == 0
+    assert run_doctor("-ptimeout", "--timeout=0.5", "--timeout-method=thread", *REPAIR, process=True).ret == 0
     check_slow(pytester.path)
 
 
@@ -289,7 +291,7 @@ def check_slow(folder: Path) -> None:
 
 
 def test_what_a_session_timeout_leaves_is_not_passed(run_doctor: Doctor, planted: Built) -> None:
-    result = run_doctor("-ptimeout", "--session-timeout=0.001", "--doctor-report=r.json")
+    result = run_doctor("-ptimeout", "--session-timeout=0.001", "--doctor-report=r.json", process=True)
     assert result.ret != 0
     assert len(items(planted.path.parent / "r.json")) < COUNT
     assert "session-timeout" in result.stdout.str()
