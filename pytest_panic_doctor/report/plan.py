@@ -24,7 +24,7 @@ UNDECIDED = "if another diagram is current once its embeddings are repaired"
 
 
 def plan_lines(results: Results) -> Iterator[str]:
-    """Yield the plan, a line for each rule and reason: first what would be repaired; most items first."""
+    """Yield the plan, for each rule and reason: first what would be repaired; most items first."""
     by_rule: dict[str, list[Result]] = {}
     for item in results.items:
         # Accepted findings do not fail an item, but are repaired nevertheless.
@@ -33,13 +33,18 @@ def plan_lines(results: Results) -> Iterator[str]:
     rules = sorted(by_rule.items(), key=lambda pair: -len(pair[1]))
     for rule, items in rules:
         if done := [item for item in items if doable(item)]:
-            yield f"{'would fix':<13}{rule:<21} {doing(done, results.planned.get(rule, (0, 0)))}"
+            yield from folded(f"{'would fix':<13}{rule:<21} {doing(done, results.planned.get(rule, (0, 0)))}")
     if sum(rows for rows, _ in results.planned.values()) > results.planned_in_all[0]:
         yield f"{'would fix':<13}{'in all':<21} {quarantine(results.planned_in_all)}: some for several rules"
     for rule, items in rules:
         stays = Counter(item.note for item in items if item.outcome == "failed" and not doable(item))
         for reason, count in stays.most_common():
-            yield f"{'would stay':<13}{rule:<21} {plural(count, 'item')}: {reason}"
+            yield from folded(f"{'would stay':<13}{rule:<21} {plural(count, 'item')}: {reason}")
+
+
+def folded(line: str) -> list[str]:
+    """Fold a line of the plan at 80 characters, between words."""
+    return textwrap.wrap(line, WIDTH, break_on_hyphens=False, subsequent_indent=" " * (INDENT + 2))
 
 
 def plan_end(examination: Examination, results: Results) -> Iterator[str]:

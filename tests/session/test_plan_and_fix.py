@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -111,7 +112,8 @@ def test_what_is_done_comes_before_what_stays() -> None:
     stays = [result("b", "no hook", rows=3)] * 3
     compute = result("a", points=6, seconds=0.2, seconds_high=0.4, peak_memory=1e6)
     slow = result("c", points=6, seconds=8, seconds_high=30, peak_memory=1e6)
-    lines = list(plan_lines(Results([*stays, compute, slow, result("a", "blocked")])))
+    printed = "\n".join(plan_lines(Results([*stays, compute, slow, result("a", "blocked")])))
+    lines = [" ".join(part.split()) for part in re.split(r"\n(?=would)", printed)]
     assert [line.split()[:3] for line in lines] == [
         ["would", "fix", "a"],
         ["would", "fix", "c"],

@@ -134,13 +134,16 @@ def test_a_blocked_item_proposes_no_repair_that_cannot_help(
     result = run_doctor("--doctor-plan", str(sick.path))
     result.stdout.fnmatch_lines_random(
         [
-            "would fix    embedding-vector      embed 1 output by your hook, if it knows the model",
-            "would stay   diagram-missing       1 item: blocked, unless the embedding hook helps: 1 of 6 vectors *",
+            "would fix    embedding-vector      embed 1 output by your hook, if it knows the",
+            "               model",
+            "would stay   diagram-missing       1 item: blocked, unless the embedding hook",
+            "               helps: 1 of 6 vectors *",
             "plan         embed 1 output by your hook, whose time is not known",
             "             stays sick: diagram-missing (1 item)",
             "next: * -m pytest --doctor-db x.sqlite --doctor-fix -n 2",
         ]
     )
+    assert max(len(line) for line in result.outlines if line.startswith(("would ", "plan ", "    "))) <= 80
     assert "needs an embedding hook" not in result.stdout.str()
     assert run_doctor("--doctor-fix", str(sick.path)).ret == 0
 
