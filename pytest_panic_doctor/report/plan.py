@@ -33,16 +33,16 @@ def plan_lines(results: Results) -> Iterator[str]:
     rules = sorted(by_rule.items(), key=lambda pair: -len(pair[1]))
     for rule, items in rules:
         if done := [item for item in items if doable(item)]:
-            yield from folded(f"{'would fix':<13}{rule:<21} {doing(done, results.planned.get(rule, (0, 0)))}")
+            yield from fold_plan_line(f"{'would fix':<13}{rule:<21} {doing(done, results.planned.get(rule, (0, 0)))}")
     if sum(rows for rows, _ in results.planned.values()) > results.planned_in_all[0]:
         yield f"{'would fix':<13}{'in all':<21} {quarantine(results.planned_in_all)}: some for several rules"
     for rule, items in rules:
         stays = Counter(item.note for item in items if item.outcome == "failed" and not doable(item))
         for reason, count in stays.most_common():
-            yield from folded(f"{'would stay':<13}{rule:<21} {plural(count, 'item')}: {reason}")
+            yield from fold_plan_line(f"{'would stay':<13}{rule:<21} {plural(count, 'item')}: {reason}")
 
 
-def folded(line: str) -> list[str]:
+def fold_plan_line(line: str) -> list[str]:
     """Fold a line of the plan at 80 characters, between words."""
     return textwrap.wrap(line, WIDTH, break_on_hyphens=False, subsequent_indent=" " * (INDENT + 2))
 
@@ -59,7 +59,7 @@ def plan_end(examination: Examination, results: Results) -> Iterator[str]:
 
 
 def in_column(first: str, lines: Iterable[str]) -> Iterator[str]:
-    """Yield lines behind an indent, folded at 80 characters; the first begins with a word."""
+    """Yield lines behind an indent, fold_plan_line at 80 characters; the first begins with a word."""
     for line in lines:
         for part in textwrap.wrap(line, WIDTH - INDENT, break_on_hyphens=False, subsequent_indent="  "):
             yield f"{first:<{INDENT}}{part}"

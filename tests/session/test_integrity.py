@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from databases import Built, build
-from pytest_runs import Doctor, items, outcomes
+from pytest_runs import Doctor, items, on_one_line, outcomes
 
 from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.integrity import describe_missing_feature
@@ -170,7 +170,7 @@ def test_another_items_advice_does_not_lead_into_a_damaged_file(run_doctor: Doct
         assert item["outcome"] == "failed"
         assert "--doctor-fix" not in result.stdout.str()
         assert "would fix" not in result.stdout.str()
-        assert "a damaged file: restore the file from a backup" in result.stdout.str()
+        assert "a damaged file: restore the file from a backup" in on_one_line(result)
 
 
 @pytest.mark.parametrize(
