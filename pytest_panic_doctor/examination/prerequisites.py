@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Unreadable
-from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.rules.base import Scope
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
     from pytest_panic_doctor.examination.examination import Examination
+    from pytest_panic_doctor.examination.manifest import Entry
     from pytest_panic_doctor.rules.base import Rule
 
 ASSIGNMENTS = "orphan-cluster"
@@ -40,19 +41,10 @@ def prerequisites(examination: Examination, policy: AcceptancePolicy) -> Iterato
     if not rules:
         return
     try:
-        yield from found(examination, policy, rules)
+        for entry, reason in failures(examination, policy, rules):
+            yield f"items may be missing or cannot be judged: {entry.name}: {reason}; examine {entry.rule} too"
     except (Unreadable, sqlite3.Error) as error:
         yield f"whether items are missing is unknown: {error}"
-
-
-def found(examination: Examination, policy: AcceptancePolicy, rules: Iterable[Rule]) -> Iterator[str]:
-    """Yield a sentence for each finding of these rules; raises what prevents reading the database."""
-    examiner = examination.examiner()
-    for entry in examination.manifest.entries(rules):
-        outcome = policy.apply(entry.rule, entry.name, examiner.examine(examination.rules[entry.rule], entry.subject))
-        if outcome.status == "failed":
-            reason = outcome.findings[0].message if outcome.findings else outcome.note or outcome.error
-            yield f"items may be missing or cannot be judged: {entry.name}: {reason}; examine {entry.rule} too"
 
 
 def no_longer_passed(examination: Examination, policy: AcceptancePolicy, passed: Collection[str]) -> Iterator[str]:
@@ -68,19 +60,24 @@ def no_longer_passed(examination: Examination, policy: AcceptancePolicy, passed:
     Yields:
         A sentence for each that does not pass now.
     """
-    from pytest_panic_doctor.rules.base import Scope
-
     rules = [
         rule
         for name, rule in examination.rules.items()
         if name in passed and rule.scope is Scope.DATABASE and ASSIGNMENTS in rule.requires
     ]
+    if not rules:
+        return
     try:
-        examiner = examination.examiner()
-        for rule in rules:
-            outcome = policy.apply(rule.id, rule.id, examiner.examine(rule, Subject()))
-            if outcome.status == "failed":
-                reason = outcome.findings[0].message if outcome.findings else outcome.note or outcome.error
-                yield f"{rule.id} passed before the repairs, and fails now: {reason}"
+        for entry, reason in failures(examination, policy, rules):
+            yield f"{entry.name} passed before the repairs, and fails now: {reason}"
     except (Unreadable, sqlite3.Error) as error:
         yield f"whether {rules[0].id} still passes after the repairs is unknown: {error}"
+
+
+def failures(examination: Examination, policy: AcceptancePolicy, rules: Iterable[Rule]) -> Iterator[tuple[Entry, str]]:
+    """Yield each item of these rules that fails, with its reason; raises what prevents reading the database."""
+    examiner = examination.examiner()
+    for entry in examination.manifest.entries(rules):
+        outcome = policy.apply(entry.rule, entry.name, examiner.examine(examination.rules[entry.rule], entry.subject))
+        if outcome.status == "failed":
+            yield entry, outcome.findings[0].message if outcome.findings else outcome.note or outcome.error

@@ -159,12 +159,13 @@ class ControllerPlugin:
             session.exitstatus = pytest.ExitCode.OK
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             self.notes += explain_empty_selection(self.config, self.examination.rules)
+        if self.repair:
+            self.results.repairs = self.repair.repairs()
         self._find_doubts()
         session.exitstatus = self.exit_status(session.exitstatus)
         ended_well = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         self._compare(complete=ended_well and not self.results.unreached)
         if self.repair:
-            self.results.repairs = self.repair.repairs()
             self.notes += self.repair.finish()
         if self.files:
             with Activity(quiet=self.config.get_verbosity() < 0) as activity, progress_to(activity):
@@ -192,7 +193,7 @@ class ControllerPlugin:
         self.results.unreached = self.examination.to_run(distributed=distributed) - ended
         if self.results.items:
             self.results.doubts += prerequisites(self.examination, self.config.stash[ACCEPTANCE])
-        if self.repair and any(each.verb == "quarantine" for each in self.repair.repairs()):
+        if any(each.verb == "quarantine" for each in self.results.repairs):
             outcomes = self.results.by_rule()
             passed = [name for name, counts in outcomes.items() if set(counts) == {"passed"}]
             self.results.doubts += no_longer_passed(self.examination, self.config.stash[ACCEPTANCE], passed)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from functools import cache
 
-import numpy as np
 import pytest
-from mutations import InMemory, Mutation, of_column
-from numpy.typing import NDArray
+from mutations import InMemory, Mutation, embedder_of, of_column
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 from sqlmodel import Session
@@ -24,7 +21,7 @@ from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
 from pytest_panic_doctor.session.demo import elixir_models
-from pytest_panic_doctor.session.demo.elixir_rows import VECTOR_WIDTH, ElixirBuilder, Walks
+from pytest_panic_doctor.session.demo.elixir_rows import ElixirBuilder, Walks
 from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.engines import load_engine
 
@@ -73,23 +70,7 @@ def db() -> Iterator[sqlite3.Connection]:
 @pytest.fixture(scope="module")
 def embedder(db: sqlite3.Connection) -> Embedder:
     """The hook by which the database was embedded: what it does not know, it puts far from everything."""
-    known = {
-        (model, output): np.frombuffer(vector, "<f4")
-        for model, output, vector in db.execute(
-            "SELECT e.embedding_model, coalesce(i.output_text, i.output_image_data), e.vector FROM invocation i "
-            "JOIN embedding e ON e.invocation_id = i.id"
-        )
-    }
-
-    @cache
-    def other(output: str | bytes) -> NDArray[np.float32]:
-        seed = list(output.encode() if isinstance(output, str) else output)
-        return np.random.default_rng(seed).normal(size=VECTOR_WIDTH).astype("<f4")
-
-    def embed(model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32]:
-        return np.stack([known.get((model, each), other(each)) for each in outputs])
-
-    return embed
+    return embedder_of(db)
 
 
 def first_rule(db: sqlite3.Connection, embedder: Embedder) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from databases import DDL, LATER, LENGTH, MODELS, TIME, WIDTH, add_experiment, add_run, outputs_of, uid
+from databases import DDL, LATER, LENGTH, MODELS, TIME, add_experiment, add_run, outputs_of, uid
 from numpy.typing import NDArray
 from page_images import jpeg, picture
 
@@ -111,11 +111,12 @@ def embedder_of(db: sqlite3.Connection) -> Callable[[str, Sequence[str | bytes]]
             "JOIN embedding e ON e.invocation_id = i.id"
         )
     }
+    (width,) = {len(vector) for vector in known.values()}
 
     @cache
     def other(output: str | bytes) -> NDArray[np.float32]:
         seed = list(output.encode() if isinstance(output, str) else output)
-        return np.random.default_rng(seed).normal(size=WIDTH).astype("<f4")
+        return np.random.default_rng(seed).normal(size=width).astype("<f4")
 
     def embed(model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32]:
         return np.stack([known[model, each] if (model, each) in known else other(each) for each in outputs])

@@ -1,4 +1,4 @@
-"""The surgeon in this process: every item examined and repaired, without pytest."""
+"""A repair session in this process: every item examined and repaired, without pytest."""
 
 from __future__ import annotations
 
