@@ -147,6 +147,44 @@ def test_no_query_numbers_its_parameters(path: Path) -> None:
     assert not [text for text in texts if isinstance(text, str) and re.search(r"\?\d", text)]
 
 
+CIRCLES = {
+    "pytest_panic_doctor.database.elixir_generation",
+    "pytest_panic_doctor.database.generation",
+    "pytest_panic_doctor.database.python_generation",
+    "pytest_panic_doctor.database.schema",
+}
+"""Modules that import each other, which is to end."""
+
+
+def module_of(path: Path) -> str:
+    """The name by which a module is imported."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def inner_imports(path: Path, modules: set[str]) -> set[str]:
+    """The modules of the package that a module imports anywhere, in functions and for types alone too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else str(node.module) for name in names}
+    # A package that imports its own compiled module is in no circle.
+    return (found & modules) - {module_of(path)}
+
+
+def test_no_modules_import_each_other() -> None:
+    """Neither directly nor by others: a module that can be reached from itself is in a circle."""
+    modules = {module_of(path): path for path in MODULES}
+    reached = {name: inner_imports(path, set(modules)) for name, path in modules.items()}
+    for middle in modules:
+        for name, found in reached.items():
+            if middle in found:
+                reached[name] = found | reached[middle]
+    assert {name for name, found in reached.items() if name in found} == CIRCLES
+
+
 def defined(path: Path) -> set[str]:
     """The functions, classes and constants of a module."""
     found: set[str] = set()

@@ -57,7 +57,7 @@ def markdown_lines(examination: Examination, results: Results, version: str, mer
     if notes:
         left = [f"{len(notes) - SENTENCES_SHOWN:,} more notes"] if len(notes) > SENTENCES_SHOWN else []
         lines += ["", *(f"- {shorten(escape(each), 2 * MESSAGE_WIDTH)}" for each in notes[:SENTENCES_SHOWN] + left)]
-    if todo := tasks(examination, results):
+    if todo := tasks(examination, results.items):
         lines += ["", "## To do", "", *task_lines(examination, todo)]
     lines += finding_lines(examination, results, MOST_LINES - len(lines))
     return lines

@@ -130,7 +130,7 @@ def json_head(examination: Examination, results: Results, version: str) -> dict[
     plain |= {"outside_sample": list(results.unsampled)} if results.unsampled else {}
     plain |= {"doubts": results.doubts} if results.doubts else {}
     plain |= {"notes": results.notes} if results.notes else {}
-    todo = [task.as_plain() for task in tasks(examination, results)]
+    todo = [task.as_plain() for task in tasks(examination, results.items)]
     plain |= {"todo": todo} if todo else {}
     return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
 

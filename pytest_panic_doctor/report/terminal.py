@@ -213,7 +213,7 @@ def unstarted_lines(counted: Mapping[str, Counter[str]], together: Collection[st
 def todo_lines(examination: Examination, results: Results, width: int) -> Iterator[str]:
     """Yield what has to be done about what was found, by who does it."""
     word = "to do"
-    for task in tasks(examination, results):
+    for task in tasks(examination, results.items):
         yield from beside(word, task.text + (":" if task.runs else ""), width)
         for run in named_runs(examination, task.runs):
             yield f"{'':<{COLUMN}}{shorten(run, max(20, width - COLUMN))}"

@@ -16,7 +16,6 @@ from pytest_panic_doctor.rules.base import RepairKind, Rule, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.report.results import Results
 
 REGENERATE = "regenerate the run"
 """The beginning of `manual_fix` of rules whose damage only new runs repair."""
@@ -79,12 +78,12 @@ class Collected:
         return tuple(self.rules.get(part, ()))
 
 
-def tasks(examination: Examination, results: Results) -> list[TodoEntry]:
+def tasks(examination: Examination, items: Iterable[Result]) -> list[TodoEntry]:
     """List what has to be done about all failed items: first what a person does, then what `--doctor-fix` does."""
     found = Collected()
     place = {name: number for number, name in enumerate(examination.rules)}
     # Workers end their items in any order.
-    for item in sorted(results.items, key=lambda item: (place.get(item.rule, 0), item.nodeid)):
+    for item in sorted(items, key=lambda item: (place.get(item.rule, 0), item.nodeid)):
         if item.outcome == "failed":
             collect(found, examination, item)
     return [task for task in made(found, examination) if task is not None]

@@ -36,7 +36,7 @@ def failed(rule: str, *, runs: Iterable[str] = (), count: int = 1, note: str = "
 def entries(tmp_path: Path, *items: Result, **settings: bool) -> list[TodoEntry]:
     """What has to be done about items."""
     examination = Examination(Settings(tmp_path / "x.sqlite", **settings), registry(), MANIFEST)  # type: ignore[arg-type]
-    return tasks(examination, Results(list(items)))
+    return tasks(examination, items)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,10 @@ def rendered(
         now=now,
         items=plural(len(results.items), "item"),
         counts=item_counts(results),
-        todo=[(task.text, [*named_runs(examination, task.runs)], task.command) for task in tasks(examination, results)],
+        todo=[
+            (task.text, [*named_runs(examination, task.runs)], task.command)
+            for task in tasks(examination, results.items)
+        ],
         merged=[*(merged or ()), *results.notes],
         lyapunov=bool(of_curves),
         next=[line.split(": ", 1) for line in terminal.next_command(examination, results)],
