@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from pytest_panic_doctor.database.generation import Generation, generation_of
+from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.integrity import ABSENT, REMOVE, missing_feature
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.errors import DoctorError

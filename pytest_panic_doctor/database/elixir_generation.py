@@ -15,10 +15,8 @@ from pytest_panic_doctor.database.generation import (
     SchemaVersion,
     Succession,
     TableSchema,
-    columns,
-    columns_of_table,
-    tables_of_file,
 )
+from pytest_panic_doctor.database.schema import columns, columns_of_table, tables_of_file
 
 VERSIONS = (
     20260202074101,

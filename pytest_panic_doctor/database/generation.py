@@ -17,42 +17,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.schema import HIDDEN, NOUNS, TABLES, quote
+from pytest_panic_doctor.database.schema import TABLES, Column, columns_of_table, quote
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.diagram import Diagram
     from pytest_panic_doctor.topology.payload import Payload, Provenance
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table in the file.
-
-    Attributes:
-        name: Its name in the newest schema.
-        type: Its declared type.
-        null: Whether it may be NULL.
-        since: The first schema version that has it.
-    """
-
-    name: str
-    type: str
-    null: bool = False
-    since: int = 1
-
-
-def columns(*declared: str, since: Mapping[str, int] | None = None) -> tuple[Column, ...]:
-    """Make columns from SQL declarations.
-
-    Args:
-        declared: Each `name TYPE` or `name TYPE NOT NULL`.
-        since: The first schema version of columns that were added later.
-    """
-    found = []
-    for text in declared:
-        name, kind = text.removesuffix(" NOT NULL").split(" ", 1)
-        found.append(Column(name, kind, not text.endswith(" NOT NULL"), (since or {}).get(name, 1)))
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,60 +266,3 @@ def empty_view(canonical: str) -> str:
     """The SQL statement that creates a view without rows in place of a canonical table."""
     shown = ", ".join(f"NULL AS {quote(name)}" for name in ("rowid", *TABLES[canonical]))
     return f"CREATE TEMP VIEW {quote(canonical)} AS SELECT {shown} WHERE 0"
-
-
-def columns_of_table(db: sqlite3.Connection, table: str) -> list[str]:
-    """Columns of a table of the file, as it spells them; empty if there is no such table."""
-    found = db.execute(f"PRAGMA main.table_xinfo({quote(table)})")
-    return [str(row[1]) for row in found if row[6] != HIDDEN]
-
-
-def tables_of_file(db: sqlite3.Connection, schema: str = "main") -> set[str]:
-    """Names of a file's tables and views in lower case, as SQL compares them."""
-    found = db.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type IN ('table', 'view')")
-    return {str(name).lower() for (name,) in found}
-
-
-def generation_of(
-    db: sqlite3.Connection, known: Iterable[Generation] | None = None, schema: str = "main"
-) -> Generation | None:
-    """Find the generation of a file: the one of which it has the most tables.
-
-    Args:
-        db: Any connection to the file.
-        known: The possible generations; None for all.
-        schema: The name under which the file is attached.
-
-    Returns:
-        None if it has no known table.
-    """
-    existing = tables_of_file(db, schema)
-    best: Generation | None = None
-    most = 0
-    for each in generations() if known is None else known:
-        if (count := sum(table.name in existing for table in each.tables)) > most:
-            best, most = each, count
-    return best
-
-
-ADDED: list[Generation] = []
-"""The generations of the hook `pytest_doctor_generations`, in this process."""
-
-
-def generations() -> tuple[Generation, ...]:
-    """All known generations, the canonical one first."""
-    from pytest_panic_doctor.database.elixir_generation import ELIXIR
-    from pytest_panic_doctor.database.python_generation import PYTHON
-
-    return PYTHON, ELIXIR, *ADDED
-
-
-def names_of_table(canonical: str) -> list[str]:
-    """Names that a canonical table has in the files of all generations, the canonical one among them."""
-    return list(dict.fromkeys([canonical, *(each.real_name(canonical) for each in generations())]))
-
-
-def noun_of(table: str) -> str:
-    """What a user calls a row of a table, by its canonical name or its name in a file; empty for an unknown table."""
-    known = next((found for each in generations() if (found := each.canonical_name(table)) in NOUNS), table)
-    return NOUNS.get(known, "")

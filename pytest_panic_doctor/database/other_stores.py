@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.elixir_generation import stamp as utc_time
-from pytest_panic_doctor.database.generation import (
-    Codec,
-    ColumnSource,
-    Generation,
-    SchemaVersion,
-    TableSchema,
-    columns,
-)
+from pytest_panic_doctor.database.generation import Codec, ColumnSource, Generation, SchemaVersion, TableSchema
 from pytest_panic_doctor.database.python_generation import codec as numpy_archives
-from pytest_panic_doctor.database.schema import TABLES
+from pytest_panic_doctor.database.schema import TABLES, columns
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.diagram import Diagram

@@ -8,26 +8,8 @@ import time
 from datetime import datetime
 from secrets import randbits
 
-from pytest_panic_doctor.database.generation import (
-    Codec,
-    Column,
-    Generation,
-    SchemaVersion,
-    Succession,
-    TableSchema,
-    columns,
-    tables_of_file,
-)
-from pytest_panic_doctor.database.schema import UNIQUE
-
-ID_TYPE = "CHAR(32) NOT NULL"
-TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")
-
-
-def canonical_table(name: str, *declared: str) -> TableSchema:
-    """Make a table with canonical names, and the constraints of the newest schema."""
-    found: tuple[Column, ...] = columns(*declared)
-    return TableSchema(name, name, found, tuple((constraint, 1) for constraint in UNIQUE.get(name, ())))
+from pytest_panic_doctor.database.generation import Codec, Generation, SchemaVersion, Succession, TableSchema
+from pytest_panic_doctor.database.schema import CANONICAL, UNIQUE, tables_of_file
 
 
 def schema_version(db: sqlite3.Connection) -> SchemaVersion:
@@ -70,72 +52,9 @@ def codec() -> Codec:
 PYTHON = Generation(
     key="python",
     name="the Python generation",
-    tables=(
-        canonical_table(
-            "experimentconfig",
-            f"id {ID_TYPE}",
-            "networks JSON NOT NULL",
-            "seeds JSON NOT NULL",
-            "prompts JSON NOT NULL",
-            "embedding_models JSON NOT NULL",
-            "max_length INTEGER NOT NULL",
-            "started_at DATETIME",
-            "completed_at DATETIME",
-        ),
-        canonical_table(
-            "run",
-            f"id {ID_TYPE}",
-            "network JSON NOT NULL",
-            "seed INTEGER NOT NULL",
-            "max_length INTEGER NOT NULL",
-            "initial_prompt VARCHAR NOT NULL",
-            f"experiment_id {ID_TYPE}",
-        ),
-        canonical_table(
-            "invocation",
-            f"id {ID_TYPE}",
-            *TIMES,
-            "model VARCHAR NOT NULL",
-            "type VARCHAR(5) NOT NULL",
-            "seed INTEGER NOT NULL",
-            f"run_id {ID_TYPE}",
-            "sequence_number INTEGER NOT NULL",
-            "input_invocation_id CHAR(32)",
-            "output_text VARCHAR",
-            "output_image_data BLOB",
-        ),
-        canonical_table(
-            "embedding",
-            f"id {ID_TYPE}",
-            *TIMES,
-            f"invocation_id {ID_TYPE}",
-            "embedding_model VARCHAR NOT NULL",
-            "vector BLOB",
-        ),
-        canonical_table(
-            "persistencediagram",
-            f"id {ID_TYPE}",
-            *TIMES,
-            "diagram_data BLOB",
-            f"run_id {ID_TYPE}",
-            "embedding_model VARCHAR NOT NULL",
-        ),
-        canonical_table(
-            "clusteringresult",
-            f"id {ID_TYPE}",
-            "created_at DATETIME NOT NULL",
-            *TIMES,
-            "embedding_model VARCHAR NOT NULL",
-            "algorithm VARCHAR NOT NULL",
-            "parameters JSON NOT NULL",
-        ),
-        canonical_table(
-            "embeddingcluster",
-            f"id {ID_TYPE}",
-            f"embedding_id {ID_TYPE}",
-            f"clustering_result_id {ID_TYPE}",
-            "medoid_embedding_id CHAR(32)",
-        ),
+    tables=tuple(
+        TableSchema(name, name, found, tuple((together, 1) for together in UNIQUE.get(name, ())))
+        for name, found in CANONICAL.items()
     ),
     references=(
         ("invocation", "run_id", "run"),

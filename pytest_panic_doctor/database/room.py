@@ -11,9 +11,9 @@ import sqlite3
 from dataclasses import dataclass
 
 from pytest_panic_doctor.compute.memory import available_memory, resident
-from pytest_panic_doctor.database.generation import columns_of_table, generation_of
+from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
-from pytest_panic_doctor.database.schema import NOUNS, quote
+from pytest_panic_doctor.database.schema import NOUNS, columns_of_table, quote
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import format_size
 

@@ -4,46 +4,107 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-TABLES: Mapping[str, tuple[str, ...]] = {
-    "experimentconfig": (
-        "id",
-        "networks",
-        "seeds",
-        "prompts",
-        "embedding_models",
-        "max_length",
-        "started_at",
-        "completed_at",
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table in the file.
+
+    Attributes:
+        name: Its name in the newest schema.
+        type: Its declared type.
+        null: Whether it may be NULL.
+        since: The first schema version that has it.
+    """
+
+    name: str
+    type: str
+    null: bool = False
+    since: int = 1
+
+
+def columns(*declared: str, since: Mapping[str, int] | None = None) -> tuple[Column, ...]:
+    """Make columns from SQL declarations.
+
+    Args:
+        declared: Each `name TYPE` or `name TYPE NOT NULL`.
+        since: The first schema version of columns that were added later.
+    """
+    found = []
+    for text in declared:
+        name, kind = text.removesuffix(" NOT NULL").split(" ", 1)
+        found.append(Column(name, kind, not text.endswith(" NOT NULL"), (since or {}).get(name, 1)))
+    return tuple(found)
+
+
+ID_TYPE = "CHAR(32) NOT NULL"
+TIMES = ("started_at DATETIME NOT NULL", "completed_at DATETIME")
+
+CANONICAL: Mapping[str, tuple[Column, ...]] = {
+    "experimentconfig": columns(
+        f"id {ID_TYPE}",
+        "networks JSON NOT NULL",
+        "seeds JSON NOT NULL",
+        "prompts JSON NOT NULL",
+        "embedding_models JSON NOT NULL",
+        "max_length INTEGER NOT NULL",
+        "started_at DATETIME",
+        "completed_at DATETIME",
     ),
-    "run": ("id", "network", "seed", "max_length", "initial_prompt", "experiment_id"),
-    "invocation": (
-        "id",
-        "started_at",
-        "completed_at",
-        "model",
-        "type",
-        "seed",
-        "run_id",
-        "sequence_number",
-        "input_invocation_id",
-        "output_text",
-        "output_image_data",
+    "run": columns(
+        f"id {ID_TYPE}",
+        "network JSON NOT NULL",
+        "seed INTEGER NOT NULL",
+        "max_length INTEGER NOT NULL",
+        "initial_prompt VARCHAR NOT NULL",
+        f"experiment_id {ID_TYPE}",
     ),
-    "embedding": ("id", "started_at", "completed_at", "invocation_id", "embedding_model", "vector"),
-    "persistencediagram": ("id", "started_at", "completed_at", "diagram_data", "run_id", "embedding_model"),
-    "clusteringresult": (
-        "id",
-        "created_at",
-        "started_at",
-        "completed_at",
-        "embedding_model",
-        "algorithm",
-        "parameters",
+    "invocation": columns(
+        f"id {ID_TYPE}",
+        *TIMES,
+        "model VARCHAR NOT NULL",
+        "type VARCHAR(5) NOT NULL",
+        "seed INTEGER NOT NULL",
+        f"run_id {ID_TYPE}",
+        "sequence_number INTEGER NOT NULL",
+        "input_invocation_id CHAR(32)",
+        "output_text VARCHAR",
+        "output_image_data BLOB",
     ),
-    "embeddingcluster": ("id", "embedding_id", "clustering_result_id", "medoid_embedding_id"),
+    "embedding": columns(
+        f"id {ID_TYPE}",
+        *TIMES,
+        f"invocation_id {ID_TYPE}",
+        "embedding_model VARCHAR NOT NULL",
+        "vector BLOB",
+    ),
+    "persistencediagram": columns(
+        f"id {ID_TYPE}",
+        *TIMES,
+        "diagram_data BLOB",
+        f"run_id {ID_TYPE}",
+        "embedding_model VARCHAR NOT NULL",
+    ),
+    "clusteringresult": columns(
+        f"id {ID_TYPE}",
+        "created_at DATETIME NOT NULL",
+        *TIMES,
+        "embedding_model VARCHAR NOT NULL",
+        "algorithm VARCHAR NOT NULL",
+        "parameters JSON NOT NULL",
+    ),
+    "embeddingcluster": columns(
+        f"id {ID_TYPE}",
+        f"embedding_id {ID_TYPE}",
+        f"clustering_result_id {ID_TYPE}",
+        "medoid_embedding_id CHAR(32)",
+    ),
 }
-"""Columns of each table, in the order of the file."""
+"""The columns of each table, in the order of the file."""
+
+TABLES: Mapping[str, tuple[str, ...]] = {name: tuple(each.name for each in found) for name, found in CANONICAL.items()}
+"""The names of the columns of each table."""
 
 NOUNS: Mapping[str, str] = {
     "experimentconfig": "experiment",
@@ -67,10 +128,25 @@ UNIQUE: Mapping[str, tuple[tuple[str, ...], ...]] = {
 A new file has the constraint on `embedding` alone; an older file may have none.
 """
 
+HIDDEN = 1
+"""Value of `PRAGMA table_xinfo` for a hidden column of a virtual table; generated columns are 2 and 3."""
+
 
 def columns_of(db: sqlite3.Connection, table: str) -> set[str]:
     """Names of a table's columns in lower case, generated ones included; empty if there is no such table."""
     return {str(row[1]).lower() for row in db.execute(f"PRAGMA table_xinfo({table})") if row[6] != HIDDEN}
+
+
+def columns_of_table(db: sqlite3.Connection, table: str) -> list[str]:
+    """Columns of a table of the file, as it spells them; empty if there is no such table."""
+    found = db.execute(f"PRAGMA main.table_xinfo({quote(table)})")
+    return [str(row[1]) for row in found if row[6] != HIDDEN]
+
+
+def tables_of_file(db: sqlite3.Connection, schema: str = "main") -> set[str]:
+    """Names of a file's tables and views in lower case, as SQL compares them."""
+    found = db.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type IN ('table', 'view')")
+    return {str(name).lower() for (name,) in found}
 
 
 def declared_types(db: sqlite3.Connection, table: str) -> dict[str, str]:
@@ -92,43 +168,6 @@ def affinity(declared: str) -> str:
     name = declared.upper()
     found = next((kind for kind, parts in kinds.items() if any(part in name for part in parts)), "NUMERIC")
     return found if declared else ""
-
-
-HIDDEN = 1
-"""Value of `PRAGMA table_xinfo` for a hidden column of a virtual table; generated columns are 2 and 3."""
-
-
-def is_missing_in_file(db: sqlite3.Connection, message: str) -> bool:
-    """Whether the table or column that SQLite did not find is a known one that the file lacks.
-
-    Otherwise the name is misspelt in a rule, which is not a fault of the file.
-
-    Args:
-        db: The database.
-        message: SQLite's message, such as `no such column: run.seed`.
-    """
-    what, _, name = message.partition(": ")
-    known = known_columns(db)
-    existing = {table: columns_of(db, table) for table in known}
-    name = name.rpartition(".")[2]
-    if what == "no such table":
-        return not existing.get(name, {name})
-    if what != "no such column":
-        return False
-    if name == "rowid":
-        return not all(has_rowid(db, table) for table, columns in existing.items() if columns)
-    return any(name in columns and name not in existing[table] for table, columns in known.items())
-
-
-def known_columns(db: sqlite3.Connection) -> dict[str, set[str]]:
-    """Columns of each table that rules know: the canonical ones and those of the file's generation."""
-    from pytest_panic_doctor.database.generation import generation_of
-
-    known = {table: set(columns) for table, columns in TABLES.items()}
-    generation = generation_of(db)
-    for table in generation.tables if generation else ():
-        known.setdefault(table.canonical, set()).update(column.name for column in table.columns)
-    return known
 
 
 def has_rowid(db: sqlite3.Connection, table: str, alias: str = "rowid") -> bool:

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
-from pytest_panic_doctor.database.generation import Generation, generations
+from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.database.generations import generations
 from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge, memory_room

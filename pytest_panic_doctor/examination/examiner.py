@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_panic_doctor.database.connection import Database, data_version
-from pytest_panic_doctor.database.integrity import REMOVE, advice_for, describe_missing_feature
-from pytest_panic_doctor.database.integrity import check_file as check_file
+from pytest_panic_doctor.database.generations import is_missing_in_file
+from pytest_panic_doctor.database.integrity import REMOVE, advice_for, check_file, describe_missing_feature
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, is_too_big, name_too_large
-from pytest_panic_doctor.database.schema import NOUNS, is_missing_in_file
+from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.existence import require_subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, checking, findings_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pytest_panic_doctor.database.generation import generations
+from pytest_panic_doctor.database.generations import generations
 from pytest_panic_doctor.rules.base import Finding, Rule
 
 WINDOW = 3600.0

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
-from pytest_panic_doctor.database.generation import noun_of
+from pytest_panic_doctor.database.generations import noun_of
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview

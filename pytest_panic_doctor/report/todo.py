@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.database.generation import generations
+from pytest_panic_doctor.database.generations import generations
 from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.examination.runs import unique_prefix

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pytest_panic_doctor.database import integrity as integrities
-from pytest_panic_doctor.database.generation import Generation, generation_of
+from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.integrity import FileDamage, check_file
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.database import generation as known
+from pytest_panic_doctor.database import generations as known
+from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, repr_foreign
 
@@ -33,7 +34,7 @@ def add_generations(config: pytest.Config) -> None:
     with calling("pytest_doctor_generations", DoctorError):
         given: list[object] = [each for found in config.hook.pytest_doctor_generations() for each in (found or ())]
     for each in given:
-        if not isinstance(each, known.Generation):
+        if not isinstance(each, Generation):
             raise Misbehaved(
                 f"pytest_doctor_generations returned {repr_foreign(each)}, which is not a generation: make it with "
                 "describe_store"

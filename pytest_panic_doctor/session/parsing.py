@@ -44,7 +44,7 @@ def parse_generation(value: object) -> str:
     Raises:
         BadOption: There is no such generation.
     """
-    from pytest_panic_doctor.database.generation import generations
+    from pytest_panic_doctor.database.generations import generations
 
     known = [each.key for each in generations()]
     if value in (None, ""):

@@ -17,7 +17,8 @@ from sqlalchemy import MetaData, create_engine
 from sqlalchemy.dialects import sqlite
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR, NEWER, VERSIONS
-from pytest_panic_doctor.database.generation import Generation, TableSchema, generation_of, generations
+from pytest_panic_doctor.database.generation import Generation, TableSchema
+from pytest_panic_doctor.database.generations import generation_of, generations
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.schema import NOUNS, TABLES, UNIQUE
 from pytest_panic_doctor.session.demo import elixir_models, models

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pytest_runs import Doctor, findings, items, outcomes
 
-from pytest_panic_doctor.database import generation
+from pytest_panic_doctor.database import generations
 from pytest_panic_doctor.database.other_stores import describe_store, describe_table
 from pytest_panic_doctor.examination.foreign_code import Misbehaved
 from pytest_panic_doctor.session.foreign_hooks import add_generations
@@ -194,16 +194,16 @@ class Given:
 def test_a_hook_that_returns_something_else_is_refused(
     returned: object, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "ADDED", [])
+    monkeypatch.setattr(generations, "ADDED", [])
     with pytest.raises(Misbehaved, match=f"^pytest_doctor_generations {re.escape(told)}"):
         add_generations(Given(returned))  # type: ignore[arg-type]
 
 
 def test_a_later_session_of_the_process_knows_its_own_stores_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "ADDED", [])
+    monkeypatch.setattr(generations, "ADDED", [])
     for key in ("one", "other"):
         add_generations(Given([describe_store(key, key, [])], None))  # type: ignore[arg-type]
-        assert [each.key for each in generation.generations()] == ["python", "elixir", key]
+        assert [each.key for each in generations.generations()] == ["python", "elixir", key]
 
 
 def test_what_a_store_has_nothing_of_is_null_or_empty_for_the_rules() -> None:

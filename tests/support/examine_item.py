@@ -7,7 +7,7 @@ from pathlib import Path
 from databases import DEFAULT, Built
 
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.generation import generation_of
+from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome

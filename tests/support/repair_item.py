@@ -13,7 +13,7 @@ from filelock import FileLock
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.generation import generation_of
+from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.examination import manifest as manifests

@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pytest_panic_doctor.database.files import create_like
-from pytest_panic_doctor.database.generation import names_of_table
+from pytest_panic_doctor.database.generations import names_of_table
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import identity, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused

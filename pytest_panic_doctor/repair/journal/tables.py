@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pytest_panic_doctor.database.generation import Generation, generation_of
+from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.schema import has_rowid, quote
 from pytest_panic_doctor.formatting import printable
@@ -63,7 +64,7 @@ def generation_of_file(connection: sqlite3.Connection, schema: str = "main") -> 
         connection: The database.
         schema: The name under which the file is attached.
     """
-    return generation_of(connection, schema=schema) or PYTHON
+    return generation_of(connection, schema) or PYTHON
 
 
 def check_name(name: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_panic_doctor.database.clouds import as_payload
-from pytest_panic_doctor.database.generation import names_of_table
+from pytest_panic_doctor.database.generations import names_of_table
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import journal, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairError

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_panic_doctor.database.generation import generations
+from pytest_panic_doctor.database.generations import generations
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import typed
