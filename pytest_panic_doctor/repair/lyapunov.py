@@ -14,7 +14,7 @@ from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
-from pytest_panic_doctor.repair.recompute import RepairSummary
+from pytest_panic_doctor.repair.recompute import TRIES, RepairSummary
 from pytest_panic_doctor.rules import lyapunov as results
 from pytest_panic_doctor.rules.base import RuleContext
 from pytest_panic_doctor.rules.lyapunov import LyapunovPlace, Stored
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.recompute import BusyCheck
     from pytest_panic_doctor.rules.base import Kind
 
+RESULTS_KEEP_CHANGING = (
+    f"the embeddings changed {TRIES} times while the results were computed: run again when they are at rest"
+)
+"""The reason if every attempt was overtaken."""
 FASTER = RepairSummary("another worker was faster", {})
 """The result if nothing is left to compute."""
 
@@ -57,6 +61,9 @@ def recompute_results(
 ) -> RepairSummary:
     """Compute the results of a subject that a rule finds missing or wrong, and write them.
 
+    Another worker may write the same results, or repair their embeddings, during the computation: what was not written
+    is looked at again.
+
     Args:
         database: Reads the embeddings.
         writer: Writes the results.
@@ -67,19 +74,25 @@ def recompute_results(
 
     Raises:
         RepairFailed: The embeddings of all results are incomplete, the experiment is not finished, or nothing was
-            written because the embeddings have changed.
+            written because the embeddings change faster than the results are computed.
     """
-    begun = datetime.now()
-    found = database.read(lambda db: computable(RuleContext(db, rule, subject, kinds, space=writer.space), busy))
-    if not found:
+    done: list[LyapunovTarget] = []
+    for _ in range(TRIES):
+        begun = datetime.now()
+        found = database.read(lambda db: computable(RuleContext(db, rule, subject, kinds, space=writer.space), busy))
+        if not found:
+            break
+        written = writer.write([result_change(database, rule, subject, kinds, each, begun, busy) for each in found])
+        done += [each for each, repair in zip(found, written, strict=True) if repair is not None]
+        if all(written):
+            break
+    if not done and found:
+        raise RepairFailed(RESULTS_KEEP_CHANGING)
+    if not done:
         return FASTER
-    written = writer.write([result_change(database, rule, subject, kinds, each, begun, busy) for each in found])
-    if not any(written):
-        raise RepairFailed("the embeddings changed while the results were computed: run again when they are at rest")
-    count = sum(each is not None for each in written)
-    pairs = sum(each.result.num_pairs for each in found)
-    sentence = f"computed {plural(count, 'Lyapunov result')} of {plural(pairs, 'pair')} of runs"
-    return RepairSummary(sentence, {"results": count})
+    pairs = sum(each.result.num_pairs for each in done)
+    sentence = f"computed {plural(len(done), 'Lyapunov result')} of {plural(pairs, 'pair')} of runs"
+    return RepairSummary(sentence, {"results": len(done)})
 
 
 def computable(context: RuleContext, busy: BusyCheck) -> list[LyapunovTarget]:

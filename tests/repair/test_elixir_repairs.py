@@ -6,7 +6,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -29,9 +29,13 @@ from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, repairs, undo
 from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal import selection
+from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.selection import Selection
 from pytest_panic_doctor.repair.journal.size import SessionTotals
+from pytest_panic_doctor.repair.journal.writer import Change
+from pytest_panic_doctor.repair.lyapunov import FASTER, recompute_results
 from pytest_panic_doctor.repair.preview import DatabasePlanner
+from pytest_panic_doctor.repair.recompute import RepairSummary, never_busy
 from pytest_panic_doctor.rules.base import RepairKind
 from pytest_panic_doctor.rules.lockstep import LAST_STEP
 from pytest_panic_doctor.session.parsing import model_types
@@ -351,6 +355,60 @@ def test_a_lyapunov_result_of_an_unfinished_experiment_is_left_to_the_tool(
         "the research tool computes all Lyapunov results again at the end" in note for note in found["lyapunov-valid"]
     )
     assert file.dump() == before
+
+
+class Overtaken(Writer):
+    """A writer that something happens before: in the first `times` calls, between a computation and its write."""
+
+    def __init__(self, path: Path, meanwhile: Callable[[], object], times: int = 1) -> None:
+        super().__init__(path, "session", lambda: True)
+        self.meanwhile, self.times = meanwhile, times
+
+    def write(self, changes: Sequence[Change]) -> list[Repair | None]:
+        """Let it happen, then write."""
+        self.times -= 1
+        if self.times >= 0:
+            self.meanwhile()
+        return super().write(changes)
+
+
+NULL_RESULTS = "UPDATE lyapunov_results SET lyapunov_data = NULL"
+TORN_RESULTS = "UPDATE lyapunov_results SET lyapunov_data = CAST(random() AS BLOB)"
+
+
+def recompute_lyapunov(file: SmallDatabase, writer: Writer) -> RepairSummary:
+    """Repair the first experiment's results of one model."""
+    with closing(file.connect()) as db:
+        experiment, model = db.execute("SELECT experiment_id, embedding_model FROM lyapunov_results").fetchone()
+    subject = Subject(experiment, embedding_model=model)
+    return recompute_results(Database(file.path), writer, "lyapunov-valid", subject, model_types((), ()), never_busy)
+
+
+def test_lyapunov_results_that_another_worker_wrote_first_are_no_failure(file: SmallDatabase) -> None:
+    damaged(file, NULL_RESULTS)
+    with (
+        closing(Writer(file.path, "another", lambda: True)) as other,
+        closing(Overtaken(file.path, lambda: recompute_lyapunov(file, other))) as writer,
+    ):
+        assert recompute_lyapunov(file, writer) == FASTER
+    assert {repair.session for repair in repairs(file.path)} == {"another"}
+
+
+def test_lyapunov_results_are_computed_again_where_their_rows_have_changed(file: SmallDatabase) -> None:
+    damaged(file, NULL_RESULTS)
+    with closing(Overtaken(file.path, lambda: damaged(file, TORN_RESULTS))) as writer:
+        assert recompute_lyapunov(file, writer).measures == {"results": len(repairs(file.path))}
+        assert recompute_lyapunov(file, writer) == FASTER
+
+
+def test_lyapunov_results_that_change_at_each_attempt_are_not_written(file: SmallDatabase) -> None:
+    damaged(file, NULL_RESULTS)
+    with (
+        closing(Overtaken(file.path, lambda: damaged(file, TORN_RESULTS), times=3)) as writer,
+        pytest.raises(RepairFailed, match="the embeddings changed 3 times while the results were computed"),
+    ):
+        recompute_lyapunov(file, writer)
+    assert repairs(file.path) == []
 
 
 def test_a_result_whose_runs_are_missing_is_kept(file: SmallDatabase, runner: SmallFirst) -> None:
