@@ -29,15 +29,16 @@ from sqlalchemy import create_engine
 from watched import Watched, pytest_run
 
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.elixir_generation import ELIXIR, dashed_id
+from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.elixir_payload import encode, encode_lyapunov
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.session.demo.elixir_defects import record_migrations
 from pytest_panic_doctor.session.demo.elixir_models import Base
 from pytest_panic_doctor.session.demo.story import avif
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.engines import compute, load_engine
 from pytest_panic_doctor.topology.lyapunov import lyapunov
 
@@ -75,7 +76,7 @@ def moment(second: float) -> str:
 
 def identify(kind: int, number: int) -> str:
     """An id of version 7, in the order of the numbers."""
-    return dashed_id(f"019e{kind:04x}{number % 16**4:04x}7{0:03x}8000{number:012x}")
+    return dashed(f"019e{kind:04x}{number % 16**4:04x}7{0:03x}8000{number:012x}")
 
 
 def insert(db: sqlite3.Connection, name: str, columns: str, rows: Iterator[tuple[object, ...]], at: float) -> None:

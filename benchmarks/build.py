@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import create_engine
 
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.session.demo.models import Base
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.cloud import h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import encode

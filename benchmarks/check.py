@@ -30,8 +30,8 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.schema import TABLES
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import model_types
 
 VECTORS = ("embedding-vector",)
 PAYLOADS = ("diagram-valid", "diagram-current")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.formatting import printable, typed
 from pytest_panic_doctor.report.command_line import invoked_command
-from pytest_panic_doctor.session import options
+from pytest_panic_doctor.session.selection import ini_folder
 from pytest_panic_doctor.session.signals import interrupt_in_a_line
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def foreign_args(config: pytest.Config, source: options.Source, args: Sequence[s
     by_option = source.getoption("doctor_db") not in (None, [])
     where = Surroundings(folder, config.rootpath, args, bool(chosen), config.inipath is not None, by_option)
     try:
-        return where.foreign(options.database_of(source, folder, options.ini_folder(config)))
+        return where.foreign(options.database_of(source, folder, ini_folder(config)))
     except DoctorError:
         return None  # The session says so, and examines nothing.
 
@@ -216,7 +217,7 @@ class Commands:
             return None
         with usage_errors():
             options.check_once(config.invocation_params.args)
-            settings = options.settings(config, config.invocation_params.dir, options.ini_folder(config))
+            settings = options.settings(config, config.invocation_params.dir, ini_folder(config))
             add_generations(config)
             status = run(config, settings)
             if status is None and config.pluginmanager.hasplugin("xdist"):

@@ -17,6 +17,7 @@ from pytest_panic_doctor.database.generation import (
     TableSchema,
 )
 from pytest_panic_doctor.database.schema import columns, columns_of_table, tables_of_file
+from pytest_panic_doctor.database.spelling import dashed
 
 VERSIONS = (
     20260202074101,
@@ -122,18 +123,13 @@ def new_id() -> str:
     """Create a UUIDv7 of RFC 9562 as the tool does: milliseconds, 12 bits of their fraction, then random bits."""
     millis, rest = divmod(time.time_ns(), 1_000_000)
     number = millis << 80 | 7 << 76 | (4096 * rest // 1_000_000) << 64 | 2 << 62 | randbits(62)
-    return dashed_id(f"{number:032x}")
+    return dashed(f"{number:032x}")
 
 
 def time_of_id(text: str) -> float | None:
     """The time in an id of the tool: its first 48 bits are milliseconds since 1970."""
     found = re.fullmatch(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", text)
     return int(found[1] + found[2], 16) / 1000 if found else None
-
-
-def dashed_id(digits: str) -> str:
-    """Write an id of 32 hex digits as the tool does."""
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def stamp(moment: datetime) -> str:
@@ -292,7 +288,7 @@ ELIXIR = Generation(
     stamped_on_update=("updated_at",),
     seeded=False,
     dashed_ids=True,
-    id_of=dashed_id,
+    id_of=dashed,
     image_formats=("AVIF", "WEBP"),
     resume="mix experiment.resume",
     remedies=REMEDIES,

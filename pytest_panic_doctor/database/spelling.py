@@ -37,3 +37,10 @@ def nearly_equal(name: str, other: str) -> bool:
 def normalized_id(name: str) -> str:
     """The result of `normalized_id_sql`, in Python."""
     return name.strip(" {}\t\n\r").replace("-", "").lower()
+
+
+def dashed(stored: str) -> str:
+    """Format a stored id as a UUID with dashes; another text stays as it is."""
+    if len(stored) != 32:
+        return stored
+    return f"{stored[:8]}-{stored[8:12]}-{stored[12:16]}-{stored[16:20]}-{stored[20:]}"

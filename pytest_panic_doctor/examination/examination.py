@@ -17,6 +17,7 @@ from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge, memory_room
 from pytest_panic_doctor.database.shared_folder import SharedFolder
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.verification import LISTING_TABLES, Verification
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import manifest as manifests
@@ -380,9 +381,9 @@ def check_experiments(settings: Settings, there: list[str]) -> None:
     """Raise `BadOption` if the settings name an unknown experiment."""
     for name in settings.experiments:
         if name not in there:
-            known = [manifests.dashed(each) for each in there]
-            hint = did_you_mean(manifests.dashed(name), known) or f": it has {len(known):,} others"
-            raise BadOption(f"--doctor-experiment {manifests.dashed(name)}: the database has no such experiment{hint}")
+            known = [dashed(each) for each in there]
+            hint = did_you_mean(dashed(name), known) or f": it has {len(known):,} others"
+            raise BadOption(f"--doctor-experiment {dashed(name)}: the database has no such experiment{hint}")
 
 
 def check_node(name: str, examination: Examination) -> None:

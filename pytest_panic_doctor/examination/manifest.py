@@ -11,6 +11,7 @@ from pytest_panic_doctor.database.integrity import UNKNOWN
 from pytest_panic_doctor.database.json_columns import is_name, load_json
 from pytest_panic_doctor.database.room import MemoryRoom, is_too_big, name_too_large
 from pytest_panic_doctor.database.schema import columns_of
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.formatting import distinct
 from pytest_panic_doctor.rules.base import Rule, Scope
@@ -21,13 +22,6 @@ NAMED = "typeof(id) = 'text'"
 
 LABEL = 200
 """Maximum number of characters of a prompt, or of a network as stored, in a label."""
-
-
-def dashed(stored: str) -> str:
-    """Format a stored id as a UUID with dashes; another text stays as it is."""
-    if len(stored) != 32:
-        return stored
-    return f"{stored[:8]}-{stored[8:12]}-{stored[12:16]}-{stored[16:20]}-{stored[20:]}"
 
 
 def name_of(rule: Rule, subject: Subject) -> str:

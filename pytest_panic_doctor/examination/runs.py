@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.manifest import LABEL, NAMED, dashed, run_label
+from pytest_panic_doctor.examination.manifest import LABEL, NAMED, run_label
 from pytest_panic_doctor.examination.named_findings import KeptFindings
 from pytest_panic_doctor.formatting import plural, printable, shorten
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Rule, Scope

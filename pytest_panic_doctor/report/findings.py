@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.formatting import plural, printable, shorten
 from pytest_panic_doctor.report import text

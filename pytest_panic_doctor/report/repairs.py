@@ -6,8 +6,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.manifest import dashed
 from pytest_panic_doctor.formatting import WIDTH, format_size, plural, printable, shorten
 from pytest_panic_doctor.repair.journal.choice import SESSION, shortest
 from pytest_panic_doctor.repair.journal.repair_record import Repair

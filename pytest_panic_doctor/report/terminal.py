@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.schema import NOUNS
-from pytest_panic_doctor.examination.manifest import dashed, item_name, name_of
+from pytest_panic_doctor.database.spelling import dashed
+from pytest_panic_doctor.examination.manifest import item_name, name_of
 from pytest_panic_doctor.formatting import WIDTH, format_duration_exact, format_size, plural, printable, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.findings import wrap

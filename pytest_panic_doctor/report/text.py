@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.clouds import MODEL_TYPE_KEY
 from pytest_panic_doctor.database.integrity import ABSENT
 from pytest_panic_doctor.database.schema import NOUNS
-from pytest_panic_doctor.examination.manifest import dashed, item_name, rule_of
+from pytest_panic_doctor.database.spelling import dashed
+from pytest_panic_doctor.examination.manifest import item_name, rule_of
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.rules.base import Finding, RepairKind, remedy_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.generations import generations
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.examination.runs import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed

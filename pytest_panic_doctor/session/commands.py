@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
+from pytest_panic_doctor.examination.parsing import resolve_path
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.base import Rule
-from pytest_panic_doctor.session import options
-from pytest_panic_doctor.session.parsing import resolve_path
+from pytest_panic_doctor.session.selection import ini_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def option_lines(
         return None
     from pytest_panic_doctor.session import journal_commands
 
-    folder = config.invocation_params.dir if from_line["journal-export"] else options.ini_folder(config)
+    folder = config.invocation_params.dir if from_line["journal-export"] else ini_folder(config)
     if (target := values["journal-export"]) is not None:
         return journal_commands.export_lines(settings, resolve_path(folder, str(target)))
     if (redone := values["redo"]) is not None:

@@ -17,6 +17,7 @@ from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
 from pytest_panic_doctor.examination.examination import Examination, check_node, from_database, from_worker_input
 from pytest_panic_doctor.examination.manifest import item_name
@@ -26,7 +27,6 @@ from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.report.files import ReportFiles, check_outputs
 from pytest_panic_doctor.report.junit import path_of
-from pytest_panic_doctor.session import options
 from pytest_panic_doctor.session.activity_plugin import ActivityPlugin
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
@@ -34,7 +34,7 @@ from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, locate_engine
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
-from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
+from pytest_panic_doctor.session.selection import ini_folder, pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
 
@@ -94,7 +94,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     signals = TerminationSignals()
     resources.callback(signals.stop)
     signals.listen()
-    settings = options.settings(config, config.invocation_params.dir, options.ini_folder(config))
+    settings = options.settings(config, config.invocation_params.dir, ini_folder(config))
     collect_only = bool(config.getoption("collectonly"))
     if not collect_only:
         check_outputs(settings, junit_path(config))

@@ -13,13 +13,13 @@ import pytest
 from pytest_panic_doctor.examination.baseline import FORMAT, Comparison
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Manifest
+from pytest_panic_doctor.examination.options import EXTRA_KEYS, OPTIONS, Option
 from pytest_panic_doctor.examination.result import Result
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION, make
 from pytest_panic_doctor.report.results import VERDICT_ORDER, WORST_FIRST, Results, json_head
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding
-from pytest_panic_doctor.session.options import EXTRA_KEYS, OPTIONS, Option
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 OPTIONS_PAGE = (REFERENCE / "options.md").read_text(encoding="utf-8")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import groupby, pairwise
 
-from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, dashed
+from pytest_panic_doctor.database.spelling import dashed
+from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
 from pytest_panic_doctor.rules import registry
 
 EXPERIMENT = "06b05170fe317f6c9f86f96b160111f8"

@@ -22,13 +22,13 @@ from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types, parse_running
 from pytest_panic_doctor.examination.running import Running, format_age, parse_moment, youngest
 from pytest_panic_doctor.repair.journal import journal
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import model_types, parse_running
 
 RULES = registry()
 KINDS = model_types([], [])

@@ -15,8 +15,8 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.examination.parsing import parse_limit
 from pytest_panic_doctor.repair.journal.undo import undo
-from pytest_panic_doctor.session.parsing import parse_limit
 
 
 @pytest.fixture(scope="module")

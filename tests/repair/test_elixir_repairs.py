@@ -25,6 +25,7 @@ from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, repairs, undo
 from pytest_panic_doctor.repair.journal import journal as journals
@@ -38,7 +39,6 @@ from pytest_panic_doctor.repair.preview import DatabasePlanner
 from pytest_panic_doctor.repair.recompute import RepairSummary, never_busy
 from pytest_panic_doctor.rules.base import RepairKind
 from pytest_panic_doctor.rules.lockstep import LAST_STEP
-from pytest_panic_doctor.session.parsing import model_types
 
 ONE = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
 EXPERIMENT = f"(SELECT experiment_id FROM runs WHERE id = {ONE})"

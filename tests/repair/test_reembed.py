@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.parsing import model_types, parse_cosine
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.reembed import EmbeddingHook, Trust, embed
-from pytest_panic_doctor.session.parsing import model_types, parse_cosine
 
 RULE = "lab-embedding"
 """A rule of one's own, whose repair embeds whatever lacks a vector."""

@@ -24,6 +24,7 @@ from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.repair.journal.size import SessionTotals, quarantine_size
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
@@ -33,7 +34,6 @@ from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.repair.targets import NO_ROWS, QUARANTINES
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding, Rule
-from pytest_panic_doctor.session.parsing import model_types
 
 RULES = registry()
 QUARANTINED = {

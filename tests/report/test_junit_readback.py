@@ -13,7 +13,7 @@ from defects import DAMAGES
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 from pytest_runs import run_pytest
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 
 EXPERIMENT = uid(1, 0)
 RUN = uid(2, 0)

@@ -22,12 +22,12 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examination import check_items
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings, Shard
 from pytest_panic_doctor.formatting import parse_size
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext, Scope, rule
 from pytest_panic_doctor.session.demo.build import build as build_demo
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.payload import encode
 

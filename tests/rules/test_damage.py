@@ -12,7 +12,7 @@ from examine_item import RULES, examine
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.session.parsing import model_types
+from pytest_panic_doctor.examination.parsing import model_types
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])

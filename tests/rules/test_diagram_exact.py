@@ -21,10 +21,10 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.rules import recheck, registry
 from pytest_panic_doctor.rules.exact import diagram_exact
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.alike import diagram_differences, have_same_bars
 from pytest_panic_doctor.topology.cloud import Points, fingerprint
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars

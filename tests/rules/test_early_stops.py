@@ -17,9 +17,9 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.invocation import invocation_sequence
-from pytest_panic_doctor.session.parsing import model_types
 
 AT_TEXT, AT_IMAGE, WHOLE = uid(2, 0), uid(2, 1), uid(2, 2)
 

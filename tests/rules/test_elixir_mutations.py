@@ -18,11 +18,11 @@ from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
 from pytest_panic_doctor.session.demo import elixir_models
 from pytest_panic_doctor.session.demo.elixir_rows import ElixirBuilder, Walks
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.engines import load_engine
 
 RULES = {name: rule for name, rule in registry().items() if name != "file-integrity" and rule.applies_to("elixir")}

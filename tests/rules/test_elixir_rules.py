@@ -17,8 +17,8 @@ from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.lyapunov import Lyapunov
 
 RULES = [rule.id for rule in registry().values() if rule.generation == "elixir"]

@@ -12,10 +12,10 @@ from mutations import InMemory, embedder_of, full_length
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
 from pytest_panic_doctor.rules.exact import embedding_exact
-from pytest_panic_doctor.session.parsing import model_types
 
 SUBJECT = Subject(uid(1, 0), uid(2, 0), "Nomic")
 SWAP = (

@@ -14,7 +14,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.schema import TABLES
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.session.parsing import model_types
+from pytest_panic_doctor.examination.parsing import model_types
 
 RULES = DEFAULT
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]

@@ -19,9 +19,9 @@ from pytest_panic_doctor.database.schema import TABLES
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
-from pytest_panic_doctor.session.parsing import model_types
 
 RULES = {name: rule for name, rule in registry().items() if name != "file-integrity" and rule.applies_to("python")}
 """All rules, deep ones too. SQLite itself wrote every change, so that the file is whole."""

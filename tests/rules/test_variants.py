@@ -15,7 +15,7 @@ from databases import DEFAULT, MODELS, Built, build, payload, uid, vectors
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.session.parsing import model_types
+from pytest_panic_doctor.examination.parsing import model_types
 
 RULES = DEFAULT
 Variant = Callable[[sqlite3.Connection, Built], None]

@@ -12,7 +12,7 @@ from defects import plant
 from pytest_runs import Doctor
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.session.options import settings
+from pytest_panic_doctor.examination.options import settings
 
 
 def content(path: Path) -> list[str]:

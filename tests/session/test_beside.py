@@ -14,7 +14,7 @@ from databases import COUNT, RULES, Built, build, dump, uid
 from defects import DAMAGES, TOGETHER
 from pytest_runs import BESIDE, Doctor, items, outcomes
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from databases import COUNT, RULES, Built, build, uid
 from defects import DAMAGES
 from pytest_runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.rules import registry
 
 MUCH = ((), ("-v",), ("-vv",))

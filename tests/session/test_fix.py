@@ -21,7 +21,7 @@ from defects import DAMAGES, TOGETHER, plant
 from embedders import HOOK
 from pytest_runs import Doctor, items, on_one_line, outcomes
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 
 REPAIRABLE = {name: damage for name, damage in DAMAGES.items() if damage.repairable}
 

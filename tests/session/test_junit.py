@@ -10,7 +10,7 @@ from databases import COUNT, Built
 from defects import DAMAGES
 from pytest_runs import Doctor
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 
 CASE = {"skipped", "error", "failure", "rerunFailure", "rerunError", "flakyFailure", "flakyError", "system-out"}
 """What a testcase may hold in the family xunit2 (the schema junit-10 of Jenkins' xUnit plugin)."""

@@ -20,7 +20,7 @@ from defects import DAMAGES
 from pytest_runs import Doctor, items, on_one_line, outcomes
 from ray_cluster import Running, node
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.topology.engines import ENGINE_NAMES
 from pytest_panic_doctor.topology.payload import Payload, decode
 

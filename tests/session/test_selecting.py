@@ -13,7 +13,7 @@ from defects import plant
 from embedders import HOOK
 from pytest_runs import CTRL_C, Doctor, outcomes
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.repair.journal.undo import repairs
 
 

@@ -16,7 +16,7 @@ from databases import RULES, WIDTH, Built, dump
 from junitparser import JUnitXml
 from pytest_runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.rules import registry
 
 REPAIRED = sum(each.repair is not None for each in registry().values())

@@ -6,7 +6,7 @@ import pytest
 from databases import MODELS, Built, build, uid
 from pytest_runs import Doctor, findings, items
 
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.repair import repairs
 
 RUNS = 6

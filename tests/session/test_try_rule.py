@@ -12,10 +12,10 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import trial as trials
 from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.foreign_code import Misbehaved
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.examination.trial import Trial, try_rule
 from pytest_panic_doctor.rules import BadRule
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.session.try_rule import load_rule, trial_lines
 
 HEAD = """

@@ -11,7 +11,7 @@ from defect import DAMAGES, E3, I3, I4, LOST, NEW, RUN, D, Damage, E, Ids, damag
 from page_images import picture
 
 from pytest_panic_doctor.database.schema import TABLES
-from pytest_panic_doctor.examination.manifest import dashed
+from pytest_panic_doctor.database.spelling import dashed
 
 # schema
 sql("schema", "DROP TABLE embeddingcluster", name="table_gone")

@@ -11,8 +11,8 @@ from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import model_types
 
 RULES = DEFAULT
 

@@ -19,13 +19,13 @@ from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, Outcome
 from pytest_panic_doctor.examination.lookahead import Lookahead
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
-from pytest_panic_doctor.session.parsing import model_types
 
 RULES = registry()
 

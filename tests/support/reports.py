@@ -13,13 +13,13 @@ from databases import Built
 from pytest_panic_doctor.examination.examination import Examination, from_database
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.controller import RepairController, RepairRun, make_repairer
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.rules import registry
-from pytest_panic_doctor.session.parsing import model_types
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import encode
 

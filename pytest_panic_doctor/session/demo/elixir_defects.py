@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_panic_doctor.database.elixir_generation import VERSIONS, dashed_id
+from pytest_panic_doctor.database.elixir_generation import VERSIONS
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.session.demo.defects import SPOILED_STEP, Defect
 from pytest_panic_doctor.session.demo.elixir_rows import TEXT_MODEL, VECTOR_WIDTH, VISION_MODEL
 
@@ -47,12 +48,12 @@ def plant_elixir(path: Path) -> list[Defect]:
 
 def added_id(digit: int) -> str:
     """Return the id of a planted row; its ffff shows that it was planted."""
-    return dashed_id(f"019e622fffff7000800000000000{digit:04x}")
+    return dashed(f"019e622fffff7000800000000000{digit:04x}")
 
 
 def lost_id(digit: str) -> str:
     """Return an id that no row has."""
-    return dashed_id("0" * 31 + digit)
+    return dashed("0" * 31 + digit)
 
 
 def diagrams(db: sqlite3.Connection, runs: Sequence[str]) -> Iterator[Defect]:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlmodel import Session
 
-from pytest_panic_doctor.database.elixir_generation import dashed_id
 from pytest_panic_doctor.database.elixir_generation import stamp as ecto_time
 from pytest_panic_doctor.database.elixir_payload import encode as encode_diagram
 from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.session.demo import elixir_models as tables
 from pytest_panic_doctor.session.demo.story import avif, captions, cloud
 from pytest_panic_doctor.topology.engines import Engine, compute
@@ -102,7 +102,7 @@ class ElixirBuilder:
         millis = int(BEGUN_AT.timestamp()) * 1000 + number
         now = self.now()
         return {
-            "id": dashed_id(f"{millis << 80 | 7 << 76 | 2 << 62:032x}"),
+            "id": dashed(f"{millis << 80 | 7 << 76 | 2 << 62:032x}"),
             "inserted_at": now,
             "updated_at": now,
         }

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.session.parsing import (
+from pytest_panic_doctor.examination.parsing import (
     RAY,
     model_types,
     parse_cluster,
@@ -35,9 +34,7 @@ from pytest_panic_doctor.session.parsing import (
     resolve_path,
     split_list,
 )
-
-if TYPE_CHECKING:
-    import pytest
+from pytest_panic_doctor.examination.settings import Settings
 
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
 """The database that is examined if none is named, relative to the working directory."""
@@ -198,11 +195,6 @@ def is_requested_by_ini(source: Source) -> bool:
 def truthy(value: object) -> bool:
     """Return whether an ini value means yes: a text or list that is not empty and not `false`, `0`, `no` or `off`."""
     return bool(value) and str(value).lower() not in ("false", "0", "no", "off")
-
-
-def ini_folder(config: pytest.Config) -> Path:
-    """Return the folder that paths in the ini file are relative to."""
-    return config.inipath.parent if config.inipath else config.rootpath
 
 
 def settings(source: Source, invocation_dir: Path, ini_dir: Path) -> Settings:
