@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.examination.baseline import KnownFindings, load, of, split
-from pytest_panic_doctor.examination.examiner import AcceptedBy, Outcome
+from pytest_panic_doctor.examination.outcome import AcceptedBy, Outcome
 from pytest_panic_doctor.examination.settings import Settings, Severity
 from pytest_panic_doctor.formatting import join_notes, plural
 from pytest_panic_doctor.rules.base import Finding

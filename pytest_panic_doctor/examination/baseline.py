@@ -9,7 +9,7 @@ accepted.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.result import Result
+    from pytest_panic_doctor.examination.outcome import Result
 
 SUBJECTS = ("experimentconfig", "run")
 """Tables whose row a finding names as its subject, although that row itself may be healthy."""
@@ -47,33 +47,15 @@ KnownFindings = Mapping[str, frozenset[Identity]]
 """Identities by the name of the item (the part of its id after `::`)."""
 
 
-def identities(
-    table: str | None, ids: Sequence[str], count: int, message: str, about: Collection[str | None] = ()
-) -> frozenset[Identity]:
-    """Compute the identities of one finding.
-
-    Args:
-        table: The table of `ids`.
-        ids: The damaged rows that the finding names.
-        count: The number of damaged rows.
-        message: The finding's message.
-        about: The experiment and the run that the finding is about.
-
-    Returns:
-        One identity for each row; empty if it has more rows than it names.
-    """
-    names_its_subject = table in SUBJECTS and len(ids) == 1 and ids[0] in about
-    if ids and len(ids) == count and not names_its_subject:
-        return frozenset(Identity(table or "", each) for each in ids)
+def of(finding: Finding) -> frozenset[Identity]:
+    """Return the identities of a finding: one for each row; empty if it has more rows than it names."""
+    ids, table = finding.ids, finding.table or ""
+    names_its_subject = table in SUBJECTS and len(ids) == 1 and ids[0] in (finding.experiment, finding.run)
+    if ids and len(ids) == finding.count and not names_its_subject:
+        return frozenset(Identity(table, each) for each in ids)
     if len(ids) >= IDS_KEPT:
         return frozenset()
-    return frozenset({Identity(table or "", " ".join(ids), message)})
-
-
-def of(finding: Finding) -> frozenset[Identity]:
-    """Return the identities of a finding."""
-    about = (finding.experiment, finding.run)
-    return identities(finding.table, finding.ids, finding.count, finding.message, about)
+    return frozenset({Identity(table, " ".join(ids), finding.message)})
 
 
 def split(finding: Finding, known: frozenset[Identity]) -> tuple[Finding | None, Finding | None]:
@@ -192,12 +174,12 @@ def compare(known: KnownFindings, results: Iterable[Result], there: Iterable[str
     compared = Comparison()
     for result in results:
         name = item_name(result.nodeid)
-        if result.outcome == "skipped" or (result.outcome == "failed" and not result.findings) or result.error:
+        if result.status == "skipped" or (result.status == "failed" and not result.findings) or result.error:
             continue
         if result.accepted_by == "severity":
             continue
-        findings = (*result.accepted, *(() if result.outcome == "fixed" else result.findings))
-        parts = [of_plain(each) for each in findings]
+        findings = (*result.accepted, *(() if result.status == "fixed" else result.findings))
+        parts = list(map(of, findings))
         whole = frozenset[Identity]().union(*parts)
         compared.new += len(whole - known.get(name, frozenset()))
         # A part has no identity, so it is unknown what else has healed.
@@ -221,13 +203,3 @@ def compare(known: KnownFindings, results: Iterable[Result], there: Iterable[str
         if healed:
             compared.healed[name] = healed
     return compared
-
-
-def of_plain(finding: Mapping[str, object]) -> frozenset[Identity]:
-    """Return the identities of a finding in the form of the JSON report."""
-    ids = finding["ids"]
-    listed = tuple(map(str, ids)) if isinstance(ids, (list, tuple)) else ()
-    table, *about = (
-        None if value is None else str(value) for value in (finding[key] for key in ("table", "experiment", "run"))
-    )
-    return identities(table, listed, int(str(finding["count"])), str(finding["message"]), about)

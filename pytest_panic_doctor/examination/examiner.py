@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_panic_doctor.database.connection import Database, data_version
 from pytest_panic_doctor.database.generations import is_missing_in_file
@@ -17,6 +17,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.existence import require_subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, checking, findings_of
 from pytest_panic_doctor.examination.named_findings import KeptFindings
+from pytest_panic_doctor.examination.outcome import Counts, Number, Outcome
 from pytest_panic_doctor.examination.runs import is_of_experiment, located, others_note, runs_of_findings
 from pytest_panic_doctor.formatting import join_notes
 from pytest_panic_doctor.rules.base import (
@@ -36,39 +37,8 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.running import Running
     from pytest_panic_doctor.rules.embedder import Embedder
 
-Status = Literal["passed", "failed", "skipped", "fixed"]
-Counts = Mapping[str, int]
-"""Number of examined rows by table; empty if a rule of the user does not count them."""
-Number = int | float | str
-AcceptedBy = Literal["", "severity", "baseline", "run"]
-
 UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
 UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of one item.
-
-    `findings` are those that are left or, if the item is fixed, those that were repaired. `note` is the reason why it
-    was skipped or not repaired, or how it was fixed. `measures` are numbers for reports: points, seconds, peak_memory
-    (bytes). `accepted` are findings that do not fail the item, by `accepted_by`. `not_started`: the time was over.
-    `rows` are those that the last check examined. `error` is what ended the check early, so that there may be more
-    findings; `trace` its traceback, and `bug` whether this package raised it.
-    """
-
-    status: Status
-    findings: tuple[Finding, ...] = ()
-    note: str = ""
-    warnings: tuple[Finding, ...] = ()
-    measures: Mapping[str, Number] = field(default_factory=dict)
-    accepted: tuple[Finding, ...] = ()
-    accepted_by: AcceptedBy = ""
-    not_started: bool = False
-    rows: Counts = field(default_factory=dict)
-    error: str = ""
-    trace: str = ""
-    bug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +261,7 @@ class Examiner:
             parts = (subject.experiment, subject.run, subject.embedding_model)
             finding = Finding(rule.id, f"not examined: {large}", *parts, large.table, ids, 1)
             return Outcome("failed", (finding,), note="not repaired: what was not examined is not changed")
-        warnings = tuple(finding for finding in look.findings if finding.warning)
+        warnings = tuple(finding.sentence for finding in look.findings if finding.warning)
         if look.raised:
             outcome = unfinished_outcome(look, look.raised)
         elif look.wrong and (to_come := self.to_come(rule, subject, look.wrong)):
@@ -367,11 +337,11 @@ class Examiner:
             return Outcome("failed", findings, f"not planned: {refusal}")
         if self.planner:
             note, measures = self.planner.plan(rule, subject, findings)
-            return Outcome("failed", findings, note, measures=measures)
+            return Outcome("failed", findings, note, measures=measures, planned=not note)
         if self.repairer is None:
             return Outcome("failed", findings)
         if rule.repair is None:
-            remedy = remedy_of(rule, [each.message for each in findings])
+            remedy = remedy_of(rule, findings)
             return Outcome("failed", findings, note=f"nothing repairs this: {remedy}" if remedy else "")
         try:
             repaired = self._repaired(self.repairer, rule, subject, findings)

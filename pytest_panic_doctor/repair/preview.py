@@ -11,7 +11,7 @@ from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Number
+from pytest_panic_doctor.examination.outcome import Number
 from pytest_panic_doctor.repair import lyapunov
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview, SessionTotals, quarantine_size
@@ -79,7 +79,7 @@ class DatabasePlanner:
             or `rewritten` if nothing is computed. For embeddings: `outputs` if a hook exists.
         """
         if rule.repair is None:
-            return remedy_of(rule, [each.message for each in findings]) or "nothing repairs this", {}
+            return remedy_of(rule, findings) or "nothing repairs this", {}
         if rule.repair is RepairKind.EMBED:
             count = sum(each.count for each in findings)
             return ("", {"outputs": count}) if self.embeds else (NO_HOOK, {"rows": count})

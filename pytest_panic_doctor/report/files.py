@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.files import atomic_write, check_writable, check_writable_in_place, create_like
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report.junit import enrich
 from pytest_panic_doctor.report.markdown import write_markdown
 from pytest_panic_doctor.report.results import Results, json_head, json_subjects

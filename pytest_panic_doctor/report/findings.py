@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.spelling import dashed
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import plural, printable, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.results import Results, worst_first
-from pytest_panic_doctor.rules.base import format_sentence
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-
-PlainFinding = Mapping[str, object]
-"""A finding as in the JSON report."""
+    from pytest_panic_doctor.rules.base import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def failure_lines(examination: Examination, results: Results, width: int, limits
     """
     failed: dict[str, list[Result]] = {}
     for item in results.items:
-        if item.outcome == "failed" and item.findings and not item.error:
+        if item.status == "failed" and item.findings and not item.error:
             failed.setdefault(item.rule, []).append(item)
     for name, _ in worst_first(results.by_rule().items()):
         if name in failed:
@@ -76,12 +73,11 @@ def rule_lines(
     examination: Examination, name: str, items: Sequence[Result], width: int, limits: ShownAmounts
 ) -> Iterator[Line]:
     """Yield the findings of one rule, the largest first, and what has to be done if `--doctor-fix` cannot."""
-    groups: dict[tuple[str, str], list[PlainFinding]] = {}
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for item in items:
         for finding in item.findings:
-            sentence = format_sentence(finding["rule"], finding["embedding_model"], finding["message"])
-            groups.setdefault((sentence, item.note), []).append(finding)
-    ordered = sorted(groups.items(), key=lambda pair: (-sum(int(str(each["count"])) for each in pair[1]), pair[0]))
+            groups.setdefault((finding.sentence, item.note), []).append(finding)
+    ordered = sorted(groups.items(), key=lambda pair: (-sum(each.count for each in pair[1]), pair[0]))
     notes = {note for (_, note), _ in ordered}
     shared = notes.pop() if len(notes) == 1 else ""
     for (sentence, note), findings in ordered[: limits.messages]:
@@ -108,14 +104,13 @@ def why_not_repaired(examination: Examination, name: str, items: Sequence[Result
 
 
 def grouped_subject_lines(
-    examination: Examination, findings: Sequence[PlainFinding], width: int, limits: ShownAmounts
+    examination: Examination, findings: Sequence[Finding], width: int, limits: ShownAmounts
 ) -> Iterator[str]:
     """Yield the runs that findings with one message are about, else their experiments, with prompt and network."""
     runs: dict[str, int] = {}
     for each in findings:
-        counted = each.get("runs") or ({each["run"]: 0} if each["run"] else {})
-        for run, count in counted.items():  # type: ignore[attr-defined]
-            runs[str(run)] = runs.get(str(run), 0) + int(count)
+        for run, count in (each.runs or ({each.run: 0} if each.run else {})).items():
+            runs[run] = runs.get(run, 0) + count
     several = len(runs) > 1
     for run in list(runs)[: limits.subjects]:
         rows = f" ({plural(runs[run], 'row')})" if several and runs[run] else ""
@@ -123,7 +118,7 @@ def grouped_subject_lines(
     if limits.subjects is not None and len(runs) > limits.subjects:
         yield f"  … and {plural(len(runs) - limits.subjects, 'more run')}"
     if not runs:
-        experiments = list(dict.fromkeys(str(each["experiment"]) for each in findings if each["experiment"]))
+        experiments = list(dict.fromkeys(each.experiment for each in findings if each.experiment))
         for experiment in experiments[: limits.subjects]:
             yield subject_line("experiment", experiment, examination, width)
         if limits.subjects is not None and len(experiments) > limits.subjects:
@@ -138,16 +133,15 @@ def subject_line(noun: str, stored: str, examination: Examination, width: int, r
 
 
 def grouped_row_lines(
-    examination: Examination, findings: Sequence[PlainFinding], width: int, limits: ShownAmounts
+    examination: Examination, findings: Sequence[Finding], width: int, limits: ShownAmounts
 ) -> Iterator[str]:
     """Yield the rows of findings with one message: the table, the first ids, and the exact count."""
-    about = {value for each in findings for value in (each["run"], each["experiment"])}
-    ids = [str(row) for each in findings for row in each["ids"] if row not in about]  # type: ignore[attr-defined]
-    if not ids or not findings[0]["table"]:
+    about = {value for each in findings for value in (each.run, each.experiment)}
+    ids = [row for each in findings for row in each.ids if row not in about]
+    table = findings[0].table
+    if not ids or not table:
         return
-    count = sum(int(str(each["count"])) for each in findings)
+    count = sum(each.count for each in findings)
     shown = ids[: limits.ids]
     more = [f"(showing {len(shown)} of {count:,})"] if count > len(shown) else []
-    yield from wrap(
-        " ".join(("", "", examination.described.real_name(str(findings[0]["table"])), *more, *shown)), width, "    "
-    )
+    yield from wrap(" ".join(("", "", examination.described.real_name(table), *more, *shown)), width, "    ")

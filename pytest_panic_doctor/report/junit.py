@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.examination.manifest import item_name
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.report.results import Results, json_head
 
@@ -79,15 +79,15 @@ def complete(case: ElementTree.Element, item: Result, entry: Entry | None, famil
 def item_properties(item: Result, entry: Entry | None) -> Iterator[tuple[str, object]]:
     """Yield the properties of one item."""
     yield "rule", item.rule
-    yield "outcome", item.outcome
+    yield "outcome", item.status
     if entry is not None:
         for key in ("experiment", "run", "embedding_model"):
             if value := getattr(entry.subject, key):
                 yield key, value
     yield "findings", len(item.findings)
-    yield "count", sum(int(str(finding["count"])) for finding in item.findings)
+    yield "count", sum(finding.count for finding in item.findings)
     if item.accepted:
-        yield "accepted", sum(int(str(finding["count"])) for finding in item.accepted)
+        yield "accepted", sum(finding.count for finding in item.accepted)
         yield "accepted_by", item.accepted_by
     yield from item.measures.items()
     if item.note:

@@ -14,7 +14,7 @@ from pytest_panic_doctor.report.todo import TodoEntry, named_runs, tasks
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.result import Result
+    from pytest_panic_doctor.examination.outcome import Result
 
 MOST_LINES = 60
 """Maximum number of lines of the report."""
@@ -98,7 +98,7 @@ def finding_lines(examination: Examination, results: Results, room: int) -> Iter
     """
     failed: dict[str, list[Result]] = {}
     for item in results.items:
-        if item.outcome == "failed":
+        if item.status == "failed":
             failed.setdefault(item.rule, []).append(item)
     names = [name for name, _ in worst_first(results.by_rule().items()) if name in failed]
     if not names:
@@ -115,14 +115,14 @@ def rule_row(examination: Examination, name: str, items: Sequence[Result], total
     """Make the row of one rule."""
     findings = sorted(
         (each for item in items for each in item.findings),
-        key=lambda each: (-int(str(each["count"])), str(each["message"])),
+        key=lambda each: (-each.count, each.message),
     )
     if findings:
         worst = findings[0]
-        model = f"[{worst['embedding_model']}] " if worst["embedding_model"] else ""
-        message = f"{model}{worst['message']}"
-        runs = [str(worst["run"])] if worst["run"] else list(worst.get("runs", {}))  # type: ignore[call-overload]
-        where = next(named_runs(examination, runs), "") or examination.labels.get(str(worst["experiment"]), "")
+        model = f"[{worst.embedding_model}] " if worst.embedding_model else ""
+        message = f"{model}{worst.message}"
+        runs = [worst.run] if worst.run else list(worst.runs)
+        where = next(named_runs(examination, runs), "") or examination.labels.get(str(worst.experiment), "")
         more = f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
     else:
         message, where, more = items[0].error or items[0].note, "", ""

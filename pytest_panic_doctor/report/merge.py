@@ -15,7 +15,7 @@ from pathlib import Path
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, item_name
-from pytest_panic_doctor.examination.result import Result, from_plain
+from pytest_panic_doctor.examination.outcome import Result, from_plain
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
 from pytest_panic_doctor.examination.sharding import ShardSelection
 from pytest_panic_doctor.formatting import WIDTH, plural
@@ -68,7 +68,7 @@ def read_shard_report(path: Path) -> ShardReport:
             raise NotMergeable(f"--doctor-merge {path} is already merged: give the shards' own reports")
         here = Shard.parse(settings["shard"]) if settings["shard"] else NO_SHARDING
         items = tuple(map(result, plain["items"]))
-        counted = Counter(each.outcome for each in items)
+        counted = Counter(each.status for each in items)
         if dict(head["totals"]) != {outcome: counted[outcome] for outcome in WORST_FIRST}:
             raise NotMergeable(
                 f"--doctor-merge {path} was changed after it was written: its totals are not those of its items; "
@@ -86,9 +86,9 @@ def result(plain: Mapping[str, object]) -> Result:
     found = from_plain(str(plain["nodeid"]), float(plain["duration"]), plain)  # type: ignore[arg-type]
     if "findings" not in plain or not isinstance(found.measures, Mapping):
         raise TypeError("an item without findings, or whose measures are not numbers")
-    if found.outcome not in WORST_FIRST or (found.outcome == "passed" and (found.findings or found.error)):
+    if found.status not in WORST_FIRST or (found.status == "passed" and (found.findings or found.error)):
         raise TypeError("an item whose outcome does not fit its findings")
-    for finding in (*found.findings, *found.accepted):
+    for finding in (*plain["findings"], *plain.get("accepted", ())):  # type: ignore[misc]
         if not isinstance(finding["ids"], list) or not isinstance(finding["count"], int):
             raise TypeError("a finding without ids or count")
         if not isinstance(finding.get("blocked_by", []), list):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import WIDTH, format_duration, format_size, plural
 from pytest_panic_doctor.repair.outlook import Outlook, Seconds, free_space
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts
@@ -28,16 +28,16 @@ def plan_lines(results: Results) -> Iterator[str]:
     by_rule: dict[str, list[Result]] = {}
     for item in results.items:
         # Accepted findings do not fail an item, but are repaired nevertheless.
-        if item.outcome == "failed" or item.accepted:
+        if item.status == "failed" or item.accepted:
             by_rule.setdefault(item.rule, []).append(item)
     rules = sorted(by_rule.items(), key=lambda pair: -len(pair[1]))
     for rule, items in rules:
-        if done := [item for item in items if doable(item)]:
+        if done := [item for item in items if item.planned]:
             yield from fold_plan_line(f"{'would fix':<13}{rule:<21} {doing(done, results.planned.get(rule, (0, 0)))}")
     if sum(rows for rows, _ in results.planned.values()) > results.planned_in_all[0]:
         yield f"{'would fix':<13}{'in all':<21} {quarantine(results.planned_in_all)}: some for several rules"
     for rule, items in rules:
-        stays = Counter(item.note for item in items if item.outcome == "failed" and not doable(item))
+        stays = Counter(item.note for item in items if item.status == "failed" and not item.planned)
         for reason, count in stays.most_common():
             yield from fold_plan_line(f"{'would stay':<13}{rule:<21} {plural(count, 'item')}: {reason}")
 
@@ -84,8 +84,8 @@ def repair_header(examination: Examination, planned: Outlook) -> Iterator[str]:
 
 def outlook_of(examination: Examination, results: Results) -> Outlook:
     """Add up what the items of a plan would do."""
-    items = [item for item in results.items if item.outcome == "failed" or item.accepted]
-    able = list(filter(doable, items))
+    items = [item for item in results.items if item.status == "failed" or item.accepted]
+    able = [item for item in items if item.planned]
     computed = [item for item in able if "points" in item.measures and "rewritten" not in item.measures]
     middle, high = total_measure(computed, "seconds"), total_measure(computed, "seconds_high")
     return Outlook(
@@ -99,7 +99,7 @@ def outlook_of(examination: Examination, results: Results) -> Outlook:
         outputs=int(total_measure(able, "outputs")),
         examining=sum(item.duration for item in results.items),
         file_bytes=examination.settings.database.stat().st_size,
-        stays=Counter(item.rule for item in items if item.outcome == "failed" and not doable(item)),
+        stays=Counter(item.rule for item in items if item.status == "failed" and not item.planned),
     )
 
 
@@ -130,11 +130,6 @@ def cost_lines(planned: Outlook, workers: int, free: int, most: str = "") -> Ite
     stays = ", ".join(f"{name} ({plural(count, 'item')})" for name, count in Counter(planned.stays).most_common())
     if stays or not most:
         yield f"stays sick: {stays or 'nothing of what was found'}"
-
-
-def doable(item: Result) -> bool:
-    """Whether an item would be repaired: then its measures have a size."""
-    return not item.measures.keys().isdisjoint(("points", "rewritten", "bytes", "outputs", "results"))
 
 
 def doing(items: Sequence[Result], planned: RowsAndBytes) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examination.manifest import rule_of
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result, Status
 from pytest_panic_doctor.formatting import plural, shorten
 from pytest_panic_doctor.report.todo import tasks
 
@@ -26,7 +26,7 @@ SOON = 64
 LABEL_LONGEST = 240
 """Maximum number of characters of a prompt in a report."""
 
-WORST_FIRST = ("failed", "fixed", "skipped", "passed")
+WORST_FIRST: tuple[Status, ...] = ("failed", "fixed", "skipped", "passed")
 VERDICTS = (
     ("failed", "sick"),
     ("late", "not examined"),
@@ -102,7 +102,7 @@ class Results:
 
     def totals(self) -> dict[str, int]:
         """Count the items by outcome."""
-        counted = Counter(item.outcome for item in self.items)
+        counted = Counter(item.status for item in self.items)
         return {word: counted[word] for word in WORST_FIRST}
 
 

@@ -17,7 +17,6 @@ from pytest_panic_doctor.report.findings import wrap
 from pytest_panic_doctor.report.progress import expected, forecast_line
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, verdict, worst_first
 from pytest_panic_doctor.report.todo import named_runs, tasks
-from pytest_panic_doctor.rules.base import format_sentence
 
 if TYPE_CHECKING:
     import pytest
@@ -229,9 +228,9 @@ def warnings(results: Results) -> list[str]:
     At most 20 are listed, and the number of the others.
     """
     accepted = [finding for item in results.items if item.accepted_by == "severity" for finding in item.accepted]
-    accepted.sort(key=lambda finding: -int(str(finding["count"])))
+    accepted.sort(key=lambda finding: -finding.count)
     messages = [warning for item in results.items for warning in item.warnings]
-    messages += [format_sentence(each["rule"], each["embedding_model"], each["message"]) for each in accepted]
+    messages += [each.sentence for each in accepted]
     more = [f"… and {len(messages) - text.FINDINGS_SHOWN:,} more"] if len(messages) > text.FINDINGS_SHOWN else []
     return messages[: text.FINDINGS_SHOWN] + more
 
@@ -271,7 +270,7 @@ def outcome_counts(outcomes: Counter[str]) -> str:
 
 def done(examination: Examination, results: Results, *, reported: bool) -> dict[str, str]:
     """Describe the repairs of each rule: those `reported` by its own fixed items, or the others."""
-    fixed = {item_name(item.nodeid) for item in results.items if item.outcome == "fixed"}
+    fixed = {item_name(item.nodeid) for item in results.items if item.status == "fixed"}
     by_rule: dict[str, list[Repair]] = {}
     for repair in results.repairs:
         rule = examination.rules.get(repair.rule)
@@ -315,14 +314,14 @@ def remaining_lines(examination: Examination, results: Results) -> Iterator[str]
 def next_command(examination: Examination, results: Results) -> Iterator[str]:
     """Yield the command to type next, if there is one."""
     path = text.display_path(examination.settings.baseline) if examination.settings.baseline else ""
-    sick = {item.rule for item in results.items if item.outcome == "failed"}
+    sick = {item.rule for item in results.items if item.status == "failed"}
     able = (
         examination.repairable
         and not examination.verification.damaged
         and any(
             item.findings and not text.is_unrepairable(examination.rules[item.rule], examination, item.findings)
             for item in results.items
-            if item.outcome == "failed"
+            if item.status == "failed"
         )
     )
     if results.repairs:

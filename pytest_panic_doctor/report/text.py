@@ -18,7 +18,7 @@ from pytest_panic_doctor.rules.base import Finding, RepairKind, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.examiner import Outcome
+    from pytest_panic_doctor.examination.outcome import Outcome
     from pytest_panic_doctor.examination.settings import Settings
     from pytest_panic_doctor.rules.base import Rule
 
@@ -58,7 +58,7 @@ def failure(outcome: Outcome, rule: Rule, examination: Examination, *, traces: b
     if examination.verification.damaged and rule.repair is not None:
         lines.append(examination.verification.refusal)
     elif not examination.settings.fix:
-        lines.append(next_step(rule, examination, [[finding.as_dict() for finding in outcome.findings]]))
+        lines.append(next_step(rule, examination, [outcome.findings]))
     return "\n".join(lines)
 
 
@@ -93,25 +93,21 @@ def row_lines(finding: Finding, examination: Examination) -> Iterator[str]:
         yield f"    {'  '.join(shown[start : start + 2])}"
 
 
-PlainFindings = Sequence[Mapping[str, object]]
-"""The findings of one item, as in the JSON report."""
-
-
-def is_unrepairable(rule: Rule, examination: Examination, findings: PlainFindings) -> bool:
+def is_unrepairable(rule: Rule, examination: Examination, findings: Sequence[Finding]) -> bool:
     """Whether --doctor-fix cannot repair an item with these findings."""
     no_hook = rule.repair is RepairKind.EMBED and not examination.embeds
-    excluded = bool(findings) and all(each.get("not_repaired") for each in findings)
+    excluded = bool(findings) and all(each.not_repaired for each in findings)
     nothing = rule.repair is None or not examination.repairable
     return nothing or no_hook or excluded or bool(blocked_by(rule, findings))
 
 
-def blocked_by(rule: Rule, findings: PlainFindings) -> list[str]:
+def blocked_by(rule: Rule, findings: Sequence[Finding]) -> list[str]:
     """List what must be corrected before an item can be repaired: rules in the order of `requires`, or an ini key."""
-    named = {str(name) for each in findings for name in each.get("blocked_by", ())}  # type: ignore[attr-defined]
+    named = {name for each in findings for name in each.blocked_by}
     return [name for name in (MODEL_TYPE_KEY, *rule.requires) if name in named]
 
 
-def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFindings]) -> str:
+def next_step(rule: Rule, examination: Examination, items: Sequence[Sequence[Finding]]) -> str:
     """Describe what to do about a sick rule.
 
     Args:
@@ -122,18 +118,18 @@ def next_step(rule: Rule, examination: Examination, items: Sequence[PlainFinding
     Returns:
         One clause for a person.
     """
-    messages = [str(each["message"]) for findings in items for each in findings]
-    if any(ABSENT in each for each in messages):
+    found = [each for findings in items for each in findings]
+    if any(ABSENT in each.message for each in found):
         return "nothing repairs this until that is removed"
     if rule.repair is None:
-        remedy = remedy_of(rule, messages)
+        remedy = remedy_of(rule, found)
         return f"nothing repairs this: {remedy}" if remedy else "nothing repairs this"
     if not examination.repairable:
         return f"not repaired: this doctor only examines a database of {examination.origin.split(',')[0]}"
     if rule.repair is RepairKind.EMBED and not examination.embeds:
         return "repaired by --doctor-fix where a conftest.py provides an embedding hook (pytest_doctor_embed)"
     if items and all(is_unrepairable(rule, examination, each) for each in items):
-        first = blocked_by(rule, [finding for findings in items for finding in findings])
+        first = blocked_by(rule, found)
         if MODEL_TYPE_KEY in first:
             return f"blocked: say in {MODEL_TYPE_KEY} or doctor_image_models what the model embeds"
         if not first:

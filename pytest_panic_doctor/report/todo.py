@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.generations import generations
 from pytest_panic_doctor.database.spelling import dashed
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.examination.runs import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report import text
@@ -84,7 +84,7 @@ def tasks(examination: Examination, items: Iterable[Result]) -> list[TodoEntry]:
     place = {name: number for number, name in enumerate(examination.rules)}
     # Workers end their items in any order.
     for item in sorted(items, key=lambda item: (place.get(item.rule, 0), item.nodeid)):
-        if item.outcome == "failed":
+        if item.status == "failed":
             collect(found, examination, item)
     return [task for task in made(found, examination) if task is not None]
 
@@ -98,18 +98,17 @@ def collect(found: Collected, examination: Examination, item: Result) -> None:
     if rule.repair is None and rule.manual_fix.startswith(REGENERATE):
         found.note("regenerate", rule.id)
         for finding in item.findings:
-            counted = finding.get("runs") or ({finding["run"]: finding["count"]} if finding["run"] else {})
-            found.runs.update(dict.fromkeys(map(str, counted)))  # type: ignore[call-overload]
-            rows = sum(counted.values())  # type: ignore[attr-defined]
-            found.incomplete |= rows < int(str(finding["count"]))
+            counted = finding.runs or ({finding.run: finding.count} if finding.run else {})
+            found.runs.update(dict.fromkeys(counted))
+            found.incomplete |= sum(counted.values()) < finding.count
     elif rule.repair is RepairKind.EMBED:
         found.note("embed", rule.id)
-        found.models.update(dict.fromkeys(str(each["embedding_model"]) for each in item.findings))
-        found.outputs += sum(int(str(each["count"])) for each in item.findings)
+        found.models.update(dict.fromkeys(str(each.embedding_model) for each in item.findings))
+        found.outputs += sum(each.count for each in item.findings)
     elif rule.repair is not None:
         collect_repairable(found, examination, rule, item)
     else:
-        remedy = remedy_of(rule, [str(each["message"]) for each in item.findings])
+        remedy = remedy_of(rule, item.findings)
         found.others.setdefault(remedy or "nothing repairs this", []).extend([rule.id] * len(item.findings))
 
 
@@ -127,7 +126,7 @@ def collect_repairable(found: Collected, examination: Examination, rule: Rule, i
         found.quarantines += len(item.findings)
     else:
         found.note("compute", rule.id)
-        found.diagrams |= {(str(each["run"]), str(each["embedding_model"])): None for each in item.findings}
+        found.diagrams |= {(str(each.run), str(each.embedding_model)): None for each in item.findings}
 
 
 def made(found: Collected, examination: Examination) -> Iterator[TodoEntry | None]:

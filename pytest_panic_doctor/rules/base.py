@@ -60,12 +60,6 @@ class NotExaminable(Exception):
     """Raised if the subject of an item cannot be queried. The item fails; the message is the reason."""
 
 
-def format_sentence(rule: object, embedding_model: object, message: object) -> str:
-    """Format `rule [embedding model]: message`."""
-    where = f" [{embedding_model}]" if embedding_model else ""
-    return f"{rule}{where}: {message}"
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One defect, or one kind of defect, in one subject.
@@ -94,7 +88,8 @@ class Finding:
     @property
     def sentence(self) -> str:
         """The finding as `rule [embedding model]: message`."""
-        return format_sentence(self.rule, self.embedding_model, self.message)
+        where = f" [{self.embedding_model}]" if self.embedding_model else ""
+        return f"{self.rule}{where}: {self.message}"
 
     def without_repair(self, reason: str) -> Finding:
         """Return the finding with the reason why no repair is made, which also ends the message; itself without one."""
@@ -354,11 +349,11 @@ class Rule:
         return self.id.replace("-", "_")
 
 
-def remedy_of(rule: Rule, found: Iterable[str]) -> str:
+def remedy_of(rule: Rule, findings: Iterable[Finding]) -> str:
     """Return what a person has to do about a rule without repair; for `file-integrity` by its messages."""
     if rule.id != "file-integrity":
         return rule.manual_fix
-    return "; ".join(dict.fromkeys(map(integrities.remedy, found))) or rule.manual_fix
+    return "; ".join(dict.fromkeys(integrities.remedy(each.message) for each in findings)) or rule.manual_fix
 
 
 def rule(

@@ -13,8 +13,8 @@ from pytest_panic_doctor.examination.baseline import compare, save
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.examination.outcome import Result, from_plain
 from pytest_panic_doctor.examination.prerequisites import no_longer_passed, prerequisites
-from pytest_panic_doctor.examination.result import Result, from_plain
 from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.activity import Activity
@@ -124,7 +124,7 @@ class ControllerPlugin:
         plain: Mapping[str, object] | None = getattr(report, "doctor", None)
         if plain is not None:
             result = from_plain(report.nodeid, report.duration, plain)
-            agree(report, result.outcome, result.note or result.error)
+            agree(report, result.status, result.note or result.error)
             if report.failed and isinstance(report.longrepr, str):
                 report.longrepr = one_line(self.config, report.nodeid, result, report.longrepr)  # type: ignore[assignment]
             self.results.add(result)

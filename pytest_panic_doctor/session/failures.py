@@ -19,7 +19,7 @@ from pytest_panic_doctor.report.longrepr import CrashLine, FindingsText, NodeOnl
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.result import Result
+    from pytest_panic_doctor.examination.outcome import Result
     from pytest_panic_doctor.report.results import Results
 
 DEFAULT_REPORT = "fE"
@@ -30,9 +30,9 @@ STYLES = ("no", "line")
 
 def one_line(config: pytest.Config, nodeid: str, result: Result, text: str) -> FindingsText:
     """Make the text of a failed item, with its first finding and the number of others as its one line."""
-    findings = sorted(result.findings, key=lambda each: -int(str(each["count"])))
+    findings = sorted(result.findings, key=lambda each: -each.count)
     if findings and not result.error:
-        message = str(findings[0]["message"])
+        message = findings[0].message
         more = len(findings) - 1
         message += f" (and {more:,} more finding{'s' * (more > 1)})" if more else ""
     else:
@@ -74,7 +74,7 @@ class FailuresSection:
         """Take the reports of our items, so that pytest writes the failures of other tests only."""
         self._all = list(terminalreporter.stats.get("failed", ()))
         mine = [report for report in self._all if isinstance(report.longrepr, FindingsText)]
-        failed = any(item.outcome == "failed" for item in self.results.items)
+        failed = any(item.status == "failed" for item in self.results.items)
         grouped = (
             failed
             and has_own_section(terminalreporter)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.report.longrepr import FindingsText
 
 UNEXAMINED = "something else failed before the item began, so nothing is known about it"

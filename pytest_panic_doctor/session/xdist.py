@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.examiner import Outcome
 from pytest_panic_doctor.examination.manifest import item_name, rule_of
-from pytest_panic_doctor.examination.result import to_plain
+from pytest_panic_doctor.examination.outcome import Outcome, to_plain
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.session.items import EXAMINATION
 

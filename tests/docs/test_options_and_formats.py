@@ -14,7 +14,7 @@ from pytest_panic_doctor.examination.baseline import FORMAT, Comparison
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Manifest
 from pytest_panic_doctor.examination.options import EXTRA_KEYS, OPTIONS, Option
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Outcome, from_plain, to_plain
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION, make
 from pytest_panic_doctor.report.results import VERDICT_ORDER, WORST_FIRST, Results, json_head
@@ -55,7 +55,9 @@ def test_the_keys_that_ask_for_an_examination_are_named() -> None:
 
 
 def test_every_key_of_an_item_in_the_json_report_is_named() -> None:
-    full = Result("x", "rule", "fixed", 1.0, ({},), "x", ("x",), {"x": 1}, ({},), "severity", True, {"x": 1}, "x")
+    found = (Finding("rule", "message"),)
+    outcome = Outcome("fixed", found, "x", ("x",), {"x": 1}, found, "severity", True, {"x": 1}, "x")
+    full = from_plain("x", 1.0, to_plain("rule", outcome))
     assert set(full.as_dict()) | set(Finding("rule", "message", blocked_by=("x",)).as_dict()) <= set(cells(REPORTS))
 
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
-from pytest_panic_doctor.examination.baseline import BadBaseline, Identity, compare, identities, load, of, save, split
-from pytest_panic_doctor.examination.examiner import Outcome
-from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
+from pytest_panic_doctor.examination.baseline import BadBaseline, Identity, compare, load, of, save, split
+from pytest_panic_doctor.examination.outcome import Outcome, Result, from_plain, to_plain
 from pytest_panic_doctor.examination.settings import Settings, Severity
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding
 
@@ -74,7 +73,7 @@ def test_the_file_is_the_same_for_the_same_findings(
 
 def test_a_sentence_is_part_of_it_where_rows_are_not_all_named() -> None:
     gap = Finding("r", "3 numbers are missing", table="run", ids=("a",), count=3)
-    known = identities("run", ("a",), 3, "3 numbers are missing")
+    known = frozenset({Identity("run", "a", "3 numbers are missing")})
     assert split(gap, known) == (None, gap)
     worse = Finding("r", "4 numbers are missing", table="run", ids=("a",), count=4)
     assert split(worse, known) == (worse, None)
@@ -105,14 +104,14 @@ def test_a_row_that_is_wrong_itself_is_known_whatever_the_sentence_counts() -> N
 
 def test_what_names_no_row_is_known_by_its_sentence() -> None:
     gone = Finding("schema", "the table run is missing", count=1)
-    assert split(gone, identities(None, (), 1, "the table run is missing")) == (None, gone)
-    assert split(gone, identities(None, (), 1, "the table embedding is missing")) == (gone, None)
+    assert split(gone, frozenset({Identity("", "", "the table run is missing")})) == (None, gone)
+    assert split(gone, frozenset({Identity("", "", "the table embedding is missing")})) == (gone, None)
 
 
 def test_more_rows_than_are_named_are_never_accepted(tmp_path: Path) -> None:
     ids = tuple(f"{number:032x}" for number in range(IDS_KEPT))
     flood = Finding("r", "many", table="embedding", ids=ids, count=IDS_KEPT + 1)
-    assert identities("embedding", ids, IDS_KEPT + 1, "many") == frozenset()
+    assert of(flood) == frozenset()
     policy = AcceptancePolicy(Settings(tmp_path / "x", baseline=tmp_path / "k.json", baseline_write=True))
     outcome = policy.apply("r", "r", Outcome("failed", (flood,), note="not repaired: busy"))
     assert (outcome.status, outcome.findings) == ("failed", (flood,))
@@ -137,7 +136,7 @@ def test_what_was_not_looked_at_stays_and_what_is_gone_has_healed() -> None:
 
 
 def test_what_was_repaired_has_healed() -> None:
-    known = {"r": identities("embedding", ("a",), 1, "")}
+    known = {"r": frozenset({Identity("embedding", "a")})}
     compared = compare(known, [result(Outcome("fixed", rows(frozenset("a"))))], ["r"])
     assert (compared.known, compared.new) == (0, 0)
     assert compared.healed == known

@@ -21,7 +21,8 @@ from pytest_panic_doctor.database.python_generation import new_id
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types, parse_running
 from pytest_panic_doctor.examination.running import Running, format_age, parse_moment, youngest
 from pytest_panic_doctor.repair.journal import journal

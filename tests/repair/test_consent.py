@@ -14,7 +14,7 @@ from repair_item import fix
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.examiner import Outcome
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import parse_limit
 from pytest_panic_doctor.repair.journal.undo import undo
 

@@ -24,7 +24,8 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination import manifest as manifests
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, repairs, undo

@@ -15,7 +15,8 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Outcome, RepairResult
+from pytest_panic_doctor.examination.examiner import RepairResult
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.repair.journal.undo import repairs, undo
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry

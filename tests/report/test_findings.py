@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.report.findings import failure_lines, limits_of, wrap
 from pytest_panic_doctor.report.results import Results
@@ -31,12 +31,10 @@ def shown(*items: Result, width: int = 80, verbosity: int = 0, fix: bool = False
 def item(rule: str, *messages: str, note: str = "", run: str | None = None, number: int = 0) -> Result:
     """A failed item with a finding for each message."""
     findings = [
-        Finding(
-            rule, message, "e" * 32, run, table="invocation", ids=(f"{1000 * (number + 1) + n:032x}",), count=1
-        ).as_dict()
+        Finding(rule, message, "e" * 32, run, table="invocation", ids=(f"{1000 * (number + 1) + n:032x}",), count=1)
         for n, message in enumerate(messages)
     ]
-    return Result(f"x.sqlite::{rule}[{number}]", rule, "failed", 0.1, tuple(findings), note)
+    return Result("failed", tuple(findings), note, nodeid=f"x.sqlite::{rule}[{number}]", rule=rule, duration=0.1)
 
 
 def test_one_message_of_many_runs_is_shown_once() -> None:

@@ -22,13 +22,14 @@ from reports import HOSTILE, examined, make_hostile, page
 
 from pytest_panic_doctor.database.elixir_payload import decode_lyapunov, encode_lyapunov
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report.html import lyapunov_curves, write_html
 from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
 from pytest_panic_doctor.report.html.lyapunov_curves import MOST_STEPS, curve_of
 from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn, longest, on_grid
 from pytest_panic_doctor.report.html.timelines import gaps, spans
 from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.rules.base import Finding
 from pytest_panic_doctor.session.demo.build import build as build_demo
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 from pytest_panic_doctor.topology.lyapunov import Lyapunov
@@ -180,16 +181,17 @@ def test_ten_thousand_items_fit(large_report: tuple[Path, Results]) -> None:
     assert len(data["diagrams"]) == 3_220
     assert all(shot["dims"][0][3] == 400 for each in data["diagrams"] for shot in each["shots"])
     assert data["keep"] is None or data["keep"] >= 128
-    sick = sum(item.outcome == "failed" for item in results.items)
+    sick = sum(item.status == "failed" for item in results.items)
     assert len(data["items"]) == sick
     counted = sum(finding["count"] for item in data["items"] for finding in item["findings"])
-    assert counted == sum(int(str(finding["count"])) for item in results.items for finding in item.findings)
+    assert counted == sum(finding.count for item in results.items for finding in item.findings)
     assert all(len(f["ids"]) + f["more"] == f["count"] for item in data["items"] for f in item["findings"])
 
 
 @pytest.mark.parametrize(("findings", "ids"), [(3, 20_000), (40, 10_000), (60_000, 1), (20_000, 50)])
 def test_ids_are_as_many_as_there_is_room_for(findings: int, ids: int) -> None:
-    items = [Result("x", "r", "failed", 0.0, ({"ids": range(min(ids, 10_000))},)) for _ in range(findings)]
+    finding = Finding("r", "bad", ids=("x",) * min(ids, 10_000))
+    items = [Result("failed", (finding,), nodeid="x", rule="r", duration=0.0) for _ in range(findings)]
     most = allowance(items)
     assert most >= 5
     assert findings * min(most, ids) <= max(IDS_IN_ALL, 5 * findings)

@@ -35,7 +35,7 @@ from pytest_panic_doctor.rules.base import Finding
 def test_only_the_field_blocks(tmp_path: Path, message: str, blocked_by: tuple[str, ...], step: str) -> None:
     examination = Examination(Settings(tmp_path / "x.sqlite"), registry(), Manifest(()))
     rule = examination.rules["diagram-missing"]
-    findings = [Finding(rule.id, message, blocked_by=blocked_by).as_dict()]
+    findings = [Finding(rule.id, message, blocked_by=blocked_by)]
     said = next_step(rule, examination, [findings])
     assert said.startswith("next: ") if step == "next: *" else said == step
     assert is_unrepairable(rule, examination, findings) == (step != "next: *")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from reports import examined
 
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.report.markdown import MOST_LINES, escape, markdown_lines
 from pytest_panic_doctor.report.results import Results
@@ -28,9 +29,11 @@ RUN = MANIFEST.experiments[0].runs[0].id
 
 def failed(rule: str, *, runs: Iterable[str] = (), count: int = 1, note: str = "", **more: object) -> Result:
     """A failed item with one finding."""
-    found = Finding(rule, "it is bad", "e" * 32, ids=("x",), count=count, table="invocation").as_dict()
-    found |= {"runs": dict.fromkeys(runs, 1)} if runs else {}
-    return Result(f"x.sqlite::{rule}", rule, "failed", 0.1, (found | more,), note)
+    found = Finding(
+        rule, "it is bad", "e" * 32, ids=("x",), count=count, table="invocation", runs=dict.fromkeys(runs, 1)
+    )
+    findings = (replace(found, **more),)  # type: ignore[arg-type]
+    return Result("failed", findings, note, nodeid=f"x.sqlite::{rule}", rule=rule, duration=0.1)
 
 
 def entries(tmp_path: Path, *items: Result, **settings: bool) -> list[TodoEntry]:
@@ -72,7 +75,7 @@ def test_after_a_repair_nothing_is_promised_again(tmp_path: Path) -> None:
 
 
 def test_what_did_not_end_is_examined_again(tmp_path: Path) -> None:
-    raised = Result("x.sqlite::schema", "schema", "failed", 0.1, error="it raised")
+    raised = Result("failed", error="it raised", nodeid="x.sqlite::schema", rule="schema", duration=0.1)
     (entry,) = entries(tmp_path, raised)
     assert (entry.action, entry.text) == ("examine", "1 item not examined to the end: schema")
 
@@ -93,7 +96,7 @@ def test_runs_are_named_once_in_the_order_of_the_manifest(tmp_path: Path) -> Non
 
 def test_nothing_has_to_be_done_about_what_is_healthy_or_accepted(tmp_path: Path) -> None:
     item = failed("orphan-run")
-    accepted = Result(item.nodeid, item.rule, "passed", 0.1, accepted=item.findings, accepted_by="baseline")
+    accepted = replace(item, status="passed", findings=(), accepted=item.findings, accepted_by="baseline")
     assert entries(tmp_path, accepted) == []
 
 

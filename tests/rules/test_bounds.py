@@ -21,7 +21,8 @@ from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, memory_room
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examination import check_items
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings, Shard
 from pytest_panic_doctor.formatting import parse_size

@@ -20,7 +20,8 @@ from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.rules import recheck, registry

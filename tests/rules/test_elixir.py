@@ -14,7 +14,8 @@ from examine_item import examine_file
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext, Scope, rule
 
 NO_SEEDS = "the Elixir generation of the research tool has no seeds"
@@ -43,7 +44,7 @@ def with_word(outcomes: dict[str, list[Outcome]], word: str) -> dict[str, list[O
     return {name: those for name, those in found.items() if those}
 
 
-def warnings(outcomes: dict[str, list[Outcome]]) -> list[Finding]:
+def warnings(outcomes: dict[str, list[Outcome]]) -> list[str]:
     """All warnings."""
     return [warning for each in outcomes.values() for outcome in each for warning in outcome.warnings]
 
@@ -67,7 +68,7 @@ def test_a_healthy_file_of_any_schema_passes_but_for_what_it_has_not(schema: int
     lacking = {NO_TABLE} if schema < 5 else set()
     lacking |= {"the file's clusterings have no layers (see schema)"} if schema < 6 else set()
     assert notes - clustered == {NO_SEEDS, FINISHED} | lacking
-    assert [each.rule for each in warnings(outcomes)] == ["schema"] * (schema < 7)
+    assert [each.split(": ")[0] for each in warnings(outcomes)] == ["schema"] * (schema < 7)
     assert path.read_bytes() == before
 
 
@@ -182,12 +183,12 @@ def test_what_a_finding_says_names_the_run_number(path: Path) -> None:
 
 def test_a_constraint_that_is_gone_is_worth_a_warning(path: Path) -> None:
     found = warnings(examine_file(damage(path, "DROP INDEX embeddings_unique_invocation_model_index")))
-    assert [each.message for each in found] == ["embeddings has no UNIQUE (invocation_id, embedding_model)"]
+    assert found == ["schema: embeddings has no UNIQUE (invocation_id, embedding_model)"]
 
 
 def test_a_newer_schema_is_worth_a_warning(path: Path) -> None:
     outcomes = examine_file(damage(path, "INSERT INTO schema_migrations VALUES (20270101000000, NULL)"))
-    assert next(each.message for each in warnings(outcomes)).startswith("the schema (20270101000000) is newer")
+    assert warnings(outcomes)[0].startswith("schema: the schema (20270101000000) is newer")
     assert with_word(outcomes, "failed") == {}
 
 
@@ -284,7 +285,7 @@ def test_a_model_of_which_no_row_is_left_is_one_warning_for_each_experiment(path
     ]
     outcomes = examine_file(damage(path, *gone))
     assert with_word(outcomes, "failed") == {}
-    assert {each.rule for each in warnings(outcomes)} == {"embedding-model"}
+    assert {each.split(": ")[0] for each in warnings(outcomes)} == {"embedding-model"}
     assert len(warnings(outcomes)) == 2
     said = {each.note for each in outcomes["diagram-missing"] if each.status == "skipped"}
     assert said == {"no row of the whole file is by NomicVision (see embedding-model)"}

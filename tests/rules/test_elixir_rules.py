@@ -16,7 +16,8 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.topology.lyapunov import Lyapunov
@@ -194,7 +195,11 @@ def failed(outcomes: dict[str, list[Outcome]]) -> set[str]:
 
 def said(outcomes: dict[str, list[Outcome]], rule: str) -> list[str]:
     """What a rule found, warnings included."""
-    return [found.message for each in outcomes[rule] for found in (*each.findings, *each.warnings)]
+    return [
+        found.partition(": ")[2]
+        for each in outcomes[rule]
+        for found in (*(finding.sentence for finding in each.findings), *each.warnings)
+    ]
 
 
 @pytest.mark.parametrize(("rule", "name"), CASES, ids=[" - ".join(case) for case in CASES])

@@ -12,9 +12,9 @@ from odd_ids import REFERENCES, SPELLINGS, rename
 
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome, to_plain
 from pytest_panic_doctor.examination.parsing import model_types
-from pytest_panic_doctor.examination.result import to_plain
 
 
 def outcomes_of(built: Built) -> Mapping[str, Outcome]:

@@ -11,8 +11,8 @@ from examine_item import RULES, examine
 
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Rows, Subject
-from pytest_panic_doctor.examination.examiner import UNCOUNTED, Examiner, Outcome
-from pytest_panic_doctor.examination.result import from_plain, to_plain
+from pytest_panic_doctor.examination.examiner import UNCOUNTED, Examiner
+from pytest_panic_doctor.examination.outcome import Outcome, from_plain, to_plain
 from pytest_panic_doctor.report.text import looked_at
 from pytest_panic_doctor.rules.base import BUILT_IN, Finding, NotApplicable, Rule, RuleContext, Scope
 

@@ -15,7 +15,8 @@ from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.integrity import describe_missing_feature
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.examination import from_database
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair import RepairRefused, preflight

@@ -10,7 +10,7 @@ from databases import LENGTH, Built, build, uid
 from defects import plant
 from pytest_runs import Doctor, items
 
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.undo import repairs
@@ -107,7 +107,9 @@ def test_accepted_findings_are_planned_as_they_are_repaired(
 
 def test_what_is_done_comes_before_what_stays() -> None:
     def result(rule: str, note: str = "", **measures: float) -> Result:
-        return Result(f"x::{rule}", rule, "failed", 0.1, note=note, measures=measures)
+        return Result(
+            "failed", note=note, measures=measures, planned=not note, nodeid=f"x::{rule}", rule=rule, duration=0.1
+        )
 
     stays = [result("b", "no hook", rows=3)] * 3
     compute = result("a", points=6, seconds=0.2, seconds_high=0.4, peak_memory=1e6)

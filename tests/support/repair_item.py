@@ -17,8 +17,9 @@ from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.examination import manifest as manifests
-from pytest_panic_doctor.examination.examiner import Examiner, Outcome
+from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.lookahead import Lookahead
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair.journal.writer import Writer

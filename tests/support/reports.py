@@ -13,13 +13,14 @@ from databases import Built
 from pytest_panic_doctor.examination.examination import Examination, from_database
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.examination.outcome import Outcome, Result, from_plain, to_plain
 from pytest_panic_doctor.examination.parsing import model_types
-from pytest_panic_doctor.examination.result import Result, from_plain, to_plain
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.controller import RepairController, RepairRun, make_repairer
 from pytest_panic_doctor.report.html import write_html
 from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.base import Finding
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import encode
 
@@ -109,40 +110,24 @@ def one_sick_run(folder: Path) -> tuple[Examination, Results]:
     examination = Examination(Settings(folder / "gone.sqlite", rules=rules), registry(()), manifest)
     runs = [(each.id, run.id) for each in manifest.experiments for run in each.runs]
     experiment, run = runs[2_000]
-    finding = {
-        "rule": rules[0],
-        "experiment": experiment,
-        "run": run,
-        "embedding_model": None,
-        "table": "run",
-        "ids": [run],
-        "count": 1,
-        "message": "1 sequence number of 80 is missing: 28",
-    }
+    message = "1 sequence number of 80 is missing: 28"
+    finding = Finding(rules[0], message, experiment, run, table="run", ids=(run,), count=1)
     results = Results()
     for entry in examination.entries():
         sick = entry.rule == rules[0] and entry.subject.experiment == experiment
-        word, found = ("failed", (finding,)) if sick else ("passed", ())
-        results.items.append(Result(f"gone.sqlite::{entry.name}", entry.rule, word, 0.001, found))
+        outcome = Outcome("failed", (finding,)) if sick else Outcome("passed")
+        results.items.append(from_plain(f"gone.sqlite::{entry.name}", 0.001, to_plain(entry.rule, outcome)))
     return examination, results
 
 
 def made_up(name: str, rule: str, place: int, identifier: Iterator[str]) -> Result:
     """One item; a third of those about diagrams are sick, and some have as many row ids as a finding keeps."""
     if random.random() > (1 / 3 if rule.startswith("diagram-") else 0.03):
-        return Result(f"large.sqlite::{name}", rule, "passed", 0.002)
+        return Result("passed", nodeid=f"large.sqlite::{name}", rule=rule, duration=0.002)
     ids = [next(identifier) for _ in range(10_000 if place % 100 == 0 else 2)]
-    finding = {
-        "rule": rule,
-        "experiment": None,
-        "run": None,
-        "embedding_model": "Nomic",
-        "table": "embedding",
-        "ids": ids,
-        "count": 3 * len(ids),
-        "message": f"{3 * len(ids):,} of 1,159 vectors are unusable: {place:,} NULL, {place % 7} hold NaN",
-    }
-    return Result(f"large.sqlite::{name}", rule, "failed", 0.01, (finding,))
+    message = f"{3 * len(ids):,} of 1,159 vectors are unusable: {place:,} NULL, {place % 7} hold NaN"
+    finding = Finding(rule, message, embedding_model="Nomic", table="embedding", ids=tuple(ids), count=3 * len(ids))
+    return Result("failed", (finding,), nodeid=f"large.sqlite::{name}", rule=rule, duration=0.01)
 
 
 def store_diagrams(database: Path, manifest: Manifest, identifier: Iterator[str]) -> None:

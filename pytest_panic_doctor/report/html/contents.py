@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, item_name
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.run_locations import UNKNOWN_RUNS, RunCounts, RunLocator
 from pytest_panic_doctor.report.html.timelines import Timelines
 from pytest_panic_doctor.report.results import Results, shorten_label, verdict, worst_first
-from pytest_panic_doctor.rules.base import Rule, Scope, remedy_of
+from pytest_panic_doctor.rules.base import Finding, Rule, Scope, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -153,20 +153,20 @@ class Contents:
     def rule(self, rule: Rule, items: Sequence[Result], outcomes: Mapping[str, int]) -> dict[str, object]:
         """Describe one rule and the outcomes of its items."""
         sick = outcomes.get("failed", 0)
-        failed = [item.findings for item in items if item.outcome == "failed"]
+        failed = [item.findings for item in items if item.status == "failed"]
         return {
             "id": rule.id,
             "scope": str(rule.scope),
             "order": self.order[rule.id],
             "sentence": rule.description,
             "repair": str(rule.repair) if rule.repair else "",
-            "remedy": remedy_of(rule, [str(each["message"]) for findings in failed for each in findings]),
+            "remedy": remedy_of(rule, [each for findings in failed for each in findings]),
             "source": rule.source,
             "verdict": verdict(outcomes),
             "outcomes": {word: outcomes.get(word, 0) for word in LETTERS if word != "late"}
             | {NOT_EXAMINED_LABEL: outcomes.get("late", 0) + outcomes.get("unreached", 0)},
             "found": largest_finding(items),
-            "rows": sum(int(str(finding["count"])) for item in items for finding in item.findings),
+            "rows": sum(finding.count for item in items for finding in item.findings),
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
             "examined": describe_examined(items),
@@ -199,11 +199,11 @@ class Contents:
             "findings": [self.finding(each, subject) for each in item.findings],
             "accepted": [self.finding(each, subject) for each in item.accepted],
             "by": item.accepted_by,
-            "examined": text.looked_at(item.rows) if item.outcome != "skipped" else "",
+            "examined": text.looked_at(item.rows) if item.status != "skipped" else "",
         }
         if not entry:
             plain["name"] = item.nodeid
-        if item.outcome == "fixed" and subject.experiment and not subject.run:
+        if item.status == "fixed" and subject.experiment and not subject.run:
             key = (item.rule, subject.experiment, subject.embedding_model or "")
             plain |= self.placed(self.healed.get(key, UNKNOWN_RUNS))
         return self.numbered(subject) | {key: value for key, value in plain.items() if value}
@@ -219,23 +219,21 @@ class Contents:
             plain["model"] = subject.embedding_model
         return plain
 
-    def finding(self, finding: Mapping[str, object], subject: Subject) -> dict[str, object]:
+    def finding(self, finding: Finding, subject: Subject) -> dict[str, object]:
         """Describe one finding, with as many ids as the report has room for, and the runs of its rows."""
-        ids = [str(each) for each in finding["ids"]]  # type: ignore[attr-defined]
-        count = int(str(finding["count"]))
-        run = str(finding["run"] or "")
+        ids, count, run = finding.ids, finding.count, finding.run or ""
         plain: dict[str, object] = {
-            "message": finding["message"],
+            "message": finding.message,
             "count": count,
-            "table": self.examination.described.real_name(str(finding["table"] or "")),
-            "ids": ids[: self.most_ids],
+            "table": self.examination.described.real_name(finding.table or ""),
+            "ids": list(ids[: self.most_ids]),
             "more": max(count, len(ids)) - min(len(ids), self.most_ids),
         }
         if run and run != subject.run:
             plain |= {"run": self.subjects.runs.get(run, -1), "run_id": run}
         if subject.experiment and not subject.run:
             places = (
-                RunCounts({run: count}, complete=True) if run else self.placer.place(str(finding["table"]), ids, count)
+                RunCounts({run: count}, complete=True) if run else self.placer.place(str(finding.table), ids, count)
             )
             plain |= self.placed(places)
         return {key: value for key, value in plain.items() if value not in ("", None, [], {}) or key == "count"}
@@ -250,28 +248,28 @@ class Contents:
 def worth_telling(item: Result) -> bool:
     """Whether there is more to report about an item than that it passed."""
     return bool(
-        item.outcome != "passed" or item.findings or item.warnings or item.note or item.measures or item.accepted
+        item.status != "passed" or item.findings or item.warnings or item.note or item.measures or item.accepted
     )
 
 
 def largest_finding(items: Iterable[Result]) -> str:
     """Say what the items of one rule found: the largest finding, and how many others; empty if nothing."""
     for wanted in ("failed", "fixed", "passed"):
-        ended = [item for item in items if item.outcome == wanted]
+        ended = [item for item in items if item.status == wanted]
         findings = [each for item in ended for each in (item.findings if wanted != "passed" else item.accepted)]
         if findings:
-            worst = min(findings, key=lambda each: (-int(str(each["count"])), str(each["message"])))
-            model = f"[{worst['embedding_model']}] " if worst["embedding_model"] else ""
+            worst = min(findings, key=lambda each: (-each.count, each.message))
+            model = f"[{worst.embedding_model}] " if worst.embedding_model else ""
             more = f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
-            return f"{model}{worst['message']}{more}"
-        if noted := [item.error or item.note for item in ended if item.outcome == "failed"]:
+            return f"{model}{worst.message}{more}"
+        if noted := [item.error or item.note for item in ended if item.status == "failed"]:
             return noted[0]
     return ""
 
 
 def allowance(items: Iterable[Result]) -> int:
     """Return how many row ids of one finding the page holds."""
-    sizes = [len(finding["ids"]) for item in items for finding in (*item.findings, *item.accepted)]  # type: ignore[arg-type]
+    sizes = [len(finding.ids) for item in items for finding in (*item.findings, *item.accepted)]
     within = (most for most in IDS_OF_ONE if sum(min(most, size) for size in sizes) <= IDS_IN_ALL)
     return next(within, IDS_OF_ONE[-1])
 
@@ -281,5 +279,5 @@ def describe_examined(items: Sequence[Result]) -> str:
     counted: Counter[str] = Counter()
     for item in items:
         counted.update(item.rows)
-    ended = any(item.outcome != "skipped" for item in items)
+    ended = any(item.status != "skipped" for item in items)
     return text.looked_at(counted) if ended else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from pytest_panic_doctor.report.html.repaired import Before, RepairedRows
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.result import Result
+    from pytest_panic_doctor.examination.outcome import Result
     from pytest_panic_doctor.examination.scheduling import RunModel
 
 AT_ONCE = 32
@@ -26,7 +26,7 @@ AT_ONCE = 32
 
 UNDRAWN = "not drawn: reports were merged without the database"
 
-Measures = dict[str, object]
+Measures = Mapping[str, object]
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Diagrams:
         points = {each.pair: each.points for each in self.examination.missing_diagrams}
         for pair, item in items:
             if "seconds" in item.measures:
-                how = "planned" if self.examination.settings.plan else "now" if item.outcome == "fixed" else "failed"
+                how = "planned" if self.examination.settings.plan else "now" if item.status == "fixed" else "failed"
                 counted = {"points": points[pair]} if pair in points else {}
                 self.pairs[pair].measures = counted | dict(item.measures) | {"how": how}
 

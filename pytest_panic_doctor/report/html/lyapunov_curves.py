@@ -23,7 +23,7 @@ from pytest_panic_doctor.topology.payload import PayloadError
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.result import Result
+    from pytest_panic_doctor.examination.outcome import Result
 
 RULES_OF_CURVES = ("lyapunov-missing", "lyapunov-valid", "lyapunov-current")
 MOST_STEPS = 200
@@ -89,7 +89,7 @@ class LyapunovCurves:
             return
         defective = sick_rows(items)
         otherwise = "not examined"
-        if any(item.rule != RULES_OF_CURVES[0] and item.outcome != "skipped" for item in items):
+        if any(item.rule != RULES_OF_CURVES[0] and item.status != "skipped" for item in items):
             otherwise = "healthy"
         for row, network, prompt, is_null, data in rows:
             if (str(row) in defective) is not sick:
@@ -115,12 +115,12 @@ class LyapunovCurves:
 def sick_rows(items: Sequence[Result]) -> set[str]:
     """Return the ids of the results in which the items found a defect."""
     return {
-        str(row_id)
+        row_id
         for item in items
-        if item.outcome == "failed"
+        if item.status == "failed"
         for finding in item.findings
-        if finding["table"] == TABLE
-        for row_id in finding["ids"]  # type: ignore[attr-defined]
+        if finding.table == TABLE
+        for row_id in finding.ids
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
-from pytest_panic_doctor.examination.result import Result
+from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report.html.run_locations import chunks
 
 MOST_TIMELINES = 400
@@ -76,12 +76,10 @@ class Timelines:
         """Add the findings of items, the accepted ones too."""
         for item in items:
             for finding in (*item.findings, *item.accepted):
-                table, model = str(finding["table"]), str(finding["embedding_model"] or "")
-                ids = [str(each) for each in finding["ids"]]  # type: ignore[attr-defined]
-                if table in PLACE_QUERIES and item.outcome != "fixed":
-                    self._add_rows(item.rule, model, table, ids)
-                if (run := finding["run"]) and (timeline := self.of(str(run))) and item.rule == SEQUENCE:
-                    self._add_sequence(str(run), timeline)
+                if finding.table in PLACE_QUERIES and item.status != "fixed":
+                    self._add_rows(item.rule, finding.embedding_model or "", finding.table, finding.ids)
+                if (run := finding.run) and (timeline := self.of(run)) and item.rule == SEQUENCE:
+                    self._add_sequence(run, timeline)
 
     def of(self, run: str) -> Timeline | None:
         """Return the timeline of a run; None if the run is not known, or there are too many."""
