@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from production import megabytes, row, table, verdict
-from sqlalchemy import create_engine
 from watched import Watched, pytest_run
 
 from pytest_panic_doctor.database.connection import Database
@@ -37,8 +36,8 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.session.demo.elixir_defects import record_migrations
-from pytest_panic_doctor.session.demo.elixir_models import Base
 from pytest_panic_doctor.session.demo.story import avif
+from pytest_panic_doctor.session.demo.tables import create_tables
 from pytest_panic_doctor.topology.engines import compute, load_engine
 from pytest_panic_doctor.topology.lyapunov import lyapunov
 
@@ -91,12 +90,10 @@ def build_panel(path: Path, panel: Panel, seed: int = 0) -> Path:
     """Build a healthy database; an existing file is replaced."""
     for end in ("", "-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
-    engine = create_engine(f"sqlite:///{path}")
-    Base.metadata.create_all(engine)
-    engine.dispose()
-    record_migrations(path)
     random = np.random.default_rng(seed)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        create_tables(db, ELIXIR)
+        record_migrations(db)
         db.execute("PRAGMA synchronous = OFF")
         db.execute("BEGIN")
         clouds = trajectories(panel, random)

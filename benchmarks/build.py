@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import create_engine
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+
+from research_models import Base
+
 from pytest_panic_doctor.examination.parsing import model_types
-from pytest_panic_doctor.session.demo.models import Base
 from pytest_panic_doctor.topology.cloud import h0_deaths
 from pytest_panic_doctor.topology.diagram import Bars, Diagram, sorted_bars
 from pytest_panic_doctor.topology.payload import encode

@@ -30,9 +30,8 @@ import numpy as np
 import psutil
 from heavy import CASES, made
 from numpy.typing import NDArray
+from research_models import Base
 from sqlalchemy import create_engine
-
-from pytest_panic_doctor.session.demo.models import Base
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "caption-trajectories.npz"
 WIDTH = 768

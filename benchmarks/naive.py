@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from build import KINDS
 from sqlalchemy.pool import StaticPool
 from sqlmodel import Session, create_engine, select
 
-from pytest_panic_doctor.session.demo import models
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+
+import research_models as models
 
 SAME = {
     "counts, first and last": ("invocation-sequence",),

@@ -1,4 +1,4 @@
-"""Each generation compared with its SQLModel classes, and with files of all schemas."""
+"""Each generation compared with what its research tool makes: SQLModel's tables, and files of all Elixir schemas."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from uuid import UUID
 import pytest
 from databases import build
 from elixir_files import SCHEMAS, SCRIPT, elixir_file
-from sqlalchemy import MetaData, create_engine
-from sqlalchemy.dialects import sqlite
+from research_models import Base
+from sqlalchemy import UniqueConstraint, create_engine
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR, NEWER, VERSIONS
 from pytest_panic_doctor.database.generation import Generation, TableSchema
 from pytest_panic_doctor.database.generations import generation_of, generations
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.schema import NOUNS, TABLES, UNIQUE
-from pytest_panic_doctor.session.demo import elixir_models, models
+from pytest_panic_doctor.session.demo.tables import create_tables
 
-BOTH = {"python": (PYTHON, models.Base.metadata), "elixir": (ELIXIR, elixir_models.Base.metadata)}
-both = pytest.mark.parametrize(("generation", "metadata"), BOTH.values(), ids=BOTH)
 NOON = datetime(2026, 7, 10, 12, 0, 0, 5, tzinfo=timezone(timedelta(hours=2)))
 
 
@@ -40,33 +38,101 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sqlite3.Conne
 every_schema = pytest.mark.parametrize("db", SCHEMAS, indirect=True)
 
 
-@both
-def test_a_description_is_that_of_the_models(generation: Generation, metadata: MetaData) -> None:
-    assert {table.name for table in generation.tables} == set(metadata.tables)
-    for table in generation.tables:
-        model = metadata.tables[table.name]
-        types = [str(column.type.compile(dialect=sqlite.dialect())) for column in model.columns]
-        assert [column.name for column in table.columns] == list(model.columns.keys())
-        assert [column.type for column in table.columns] == types
-        assert [column.null for column in table.columns] == [column.nullable for column in model.columns]
+@pytest.fixture
+def python_db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """An empty file as the research tool of the Python generation makes it."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'python.sqlite'}")
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "python.sqlite")) as connection:
+        yield connection
 
 
-@both
-def test_references_are_those_of_the_models_but_for_that_of_a_successor(
-    generation: Generation, metadata: MetaData
+@pytest.fixture
+def tool_made(generation: Generation, request: pytest.FixtureRequest) -> sqlite3.Connection:
+    """A file of the newest schema, as the research tool makes it."""
+    made = request.getfixturevalue("python_db" if generation is PYTHON else "db")
+    assert isinstance(made, sqlite3.Connection)
+    return made
+
+
+both = pytest.mark.parametrize("generation", [PYTHON, ELIXIR], ids=lambda each: each.key)
+
+
+def declared(db: sqlite3.Connection) -> dict[tuple[str, str], str | None]:
+    """The SQL of each table and index, word for word."""
+    return {(kind, name): sql for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master")}
+
+
+def table_columns(db: sqlite3.Connection, table: str) -> list[tuple[str, str, bool]]:
+    """The name of each column of a table, its type, and whether it may be NULL."""
+    found = db.execute('SELECT name, type, NOT "notnull" FROM pragma_table_info(?)', (table,))
+    return [(name, kind, bool(null)) for name, kind, null in found]
+
+
+def references(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """(table, column, table whose id it holds) of all declared references."""
+    query = (
+        'SELECT m.name, f."from", f."table" FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f '
+        "WHERE m.type = 'table'"
+    )
+    return set(db.execute(query))
+
+
+def test_the_models_make_the_research_tools_schema_word_for_word(
+    python_db: sqlite3.Connection, shared_data: Path
 ) -> None:
-    declared = {
-        (table.name, column.name, key.column.table.name)
-        for table in metadata.tables.values()
-        for column in table.columns
-        for key in column.foreign_keys
-    }
+    with closing(sqlite3.connect(f"{(shared_data / 'reference-healthy.sqlite').as_uri()}?mode=ro", uri=True)) as db:
+        assert declared(python_db) == declared(db)
+
+
+@both
+def test_a_description_is_what_the_tool_makes(generation: Generation, tool_made: sqlite3.Connection) -> None:
+    for table in generation.tables:
+        assert [(each.name, each.type, each.null) for each in table.columns] == table_columns(tool_made, table.name)
+    made = {name for kind, name in declared(tool_made) if kind == "table"}
+    assert {table.name for table in generation.tables} == made - {"schema_migrations", "sqlite_sequence"}
+
+
+@both
+def test_references_are_those_of_the_tool_but_for_that_of_a_successor(
+    generation: Generation, tool_made: sqlite3.Connection
+) -> None:
     runs, invocations = generation.real_name("run"), generation.real_name("invocation")
     left_out = {
         (invocations, "input_invocation_id", invocations),
         (runs, "experiment_id", generation.real_name("experimentconfig")),
     }
-    assert set(generation.references) == declared - left_out
+    assert set(generation.references) == references(tool_made) - left_out
+
+
+@both
+def test_the_demo_has_the_tables_and_references_that_the_tool_makes(
+    generation: Generation, tool_made: sqlite3.Connection
+) -> None:
+    with closing(sqlite3.connect(":memory:")) as made:
+        create_tables(made, generation)
+        for table in generation.tables:
+            assert table_columns(made, table.name) == table_columns(tool_made, table.name)
+            assert indexes(made, table.name) >= {columns for columns, _ in table.unique}
+        assert references(made) == references(tool_made)
+
+
+def test_an_older_demo_can_hold_duplicates_and_has_the_tools_own_indexes(python_db: sqlite3.Connection) -> None:
+    with closing(sqlite3.connect(":memory:")) as made:
+        create_tables(made, PYTHON, unique=False)
+        for table in PYTHON.tables:
+            assert not indexes(made, table.name)
+            assert indexes(made, table.name, unique=False) == indexes(python_db, table.name, unique=False)
+
+
+def test_the_tools_constraints_are_among_those_that_the_doctor_looks_for() -> None:
+    unique = {
+        tuple(column.name for column in constraint.columns)
+        for constraint in Base.metadata.tables["embedding"].constraints
+        if isinstance(constraint, UniqueConstraint)
+    }
+    assert unique == set(UNIQUE["embedding"])
 
 
 def test_the_python_description_is_the_canonical_schema() -> None:
@@ -87,12 +153,12 @@ def test_every_generation_has_every_canonical_table_and_column_or_says_that_it_h
             assert {source for name in wanted if (source := table.column_of(name))} <= there
 
 
-def indexes(db: sqlite3.Connection, table: str) -> set[tuple[str, ...]]:
-    """The columns of each unique index beside that of the ids."""
+def indexes(db: sqlite3.Connection, table: str, *, unique: bool = True) -> set[tuple[str, ...]]:
+    """The columns of each index beside that of the ids: of the unique ones, or of the others."""
     return {
         tuple(str(row[2]) for row in db.execute("SELECT * FROM pragma_index_info(?)", (name,)))
-        for _, name, unique, origin, _ in db.execute("SELECT * FROM pragma_index_list(?)", (table,))
-        if unique and origin != "pk"
+        for _, name, is_unique, origin, _ in db.execute("SELECT * FROM pragma_index_list(?)", (table,))
+        if bool(is_unique) is unique and origin != "pk"
     }
 
 
@@ -112,37 +178,14 @@ def test_the_description_is_what_the_tools_migrations_make(
         assert there == {columns for columns, since in table.unique if since <= schema}
 
 
-def test_the_models_make_what_the_tools_migrations_make(db: sqlite3.Connection, tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'models.sqlite'}")
-    elixir_models.Base.metadata.create_all(engine)
-    engine.dispose()
-    with closing(sqlite3.connect(tmp_path / "models.sqlite")) as made:
-        for table in ELIXIR.tables:
-            for pragma in ("table_info", "foreign_key_list"):
-                query = f"SELECT * FROM pragma_{pragma}(?) ORDER BY 1, 2, 3"
-                ours = [without_defaults(row, pragma) for row in made.execute(query, (table.name,))]
-                theirs = [without_defaults(row, pragma) for row in db.execute(query, (table.name,))]
-                assert sorted(ours) == sorted(theirs)
-            assert indexes(made, table.name) == indexes(db, table.name)
-
-
-def without_defaults(row: tuple[object, ...], pragma: str) -> tuple[str, ...]:
-    """One row of a PRAGMA: references without their number."""
-    return tuple(map(str, row[2:] if pragma == "foreign_key_list" else row))
-
-
 @both
 def test_a_file_is_of_the_generation_of_which_it_has_the_most_tables(
-    generation: Generation, metadata: MetaData, tmp_path: Path
+    generation: Generation, tool_made: sqlite3.Connection
 ) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
-    metadata.create_all(engine)
-    engine.dispose()
-    with closing(sqlite3.connect(tmp_path / "x.sqlite")) as db:
-        assert generation_of(db) is generation
-        db.execute("CREATE TABLE runs (id)") if generation is PYTHON else db.execute("CREATE TABLE run (id)")
-        db.execute(f"DROP TABLE {generation.real_name('embedding')}")
-        assert generation_of(db) is generation
+    assert generation_of(tool_made) is generation
+    tool_made.execute("CREATE TABLE runs (id)" if generation is PYTHON else "CREATE TABLE run (id)")
+    tool_made.execute(f"DROP TABLE {generation.real_name('embedding')}")
+    assert generation_of(tool_made) is generation
 
 
 def test_a_file_of_neither_is_of_none() -> None:

@@ -10,9 +10,6 @@ from contextlib import closing
 
 import pytest
 from mutations import InMemory, Mutation, embedder_of, of_column
-from sqlalchemy import create_engine
-from sqlalchemy.pool import StaticPool
-from sqlmodel import Session
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.examination import manifest as manifests
@@ -21,8 +18,8 @@ from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
-from pytest_panic_doctor.session.demo import elixir_models
 from pytest_panic_doctor.session.demo.elixir_rows import ElixirBuilder, Walks
+from pytest_panic_doctor.session.demo.tables import create_tables
 from pytest_panic_doctor.topology.engines import load_engine
 
 RULES = {name: rule for name, rule in registry().items() if name != "file-integrity" and rule.applies_to("elixir")}
@@ -55,16 +52,11 @@ HARMLESS = {
 @pytest.fixture(scope="module")
 def db() -> Iterator[sqlite3.Connection]:
     """A small healthy database in memory, with the views that rules read."""
-    engine = create_engine("sqlite://", poolclass=StaticPool)
-    elixir_models.Base.metadata.create_all(engine)
-    with Session(engine) as session:
-        ElixirBuilder(session, load_engine(), 0, [SMALL], least=2).build()
-        session.commit()
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
-        engine.raw_connection().driver_connection.backup(copy)  # type: ignore[union-attr]
-        engine.dispose()
-        ELIXIR.create_views(copy)
-        yield copy
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        create_tables(made, ELIXIR)
+        ElixirBuilder(made, load_engine(), 0, [SMALL], least=2).build()
+        ELIXIR.create_views(made)
+        yield made
 
 
 @pytest.fixture(scope="module")

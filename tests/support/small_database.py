@@ -10,13 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import create_engine
-
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.schema import TABLES as CANONICAL
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair import recover
-from pytest_panic_doctor.session.demo.elixir_models import Experiment
+from pytest_panic_doctor.session.demo.tables import create_tables
 
 TABLES = (
     "experimentconfig",
@@ -119,13 +117,11 @@ def build(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str
 
 def build_elixir(path: Path, lengths: tuple[int, ...] = (9, 8, 7, 6), journal_mode: str = "wal") -> None:
     """The same rows in the tables of the Elixir generation, with its references declared and few of them indexed."""
-    engine = create_engine(f"sqlite:///{path}")
-    Experiment.metadata.create_all(engine)
-    engine.dispose()
     source = path.with_name(f"{path.name}.python")
     build(source, lengths)
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA journal_mode = {journal_mode}")
+        create_tables(db, ELIXIR)
         db.execute("ATTACH ? AS python", (str(source),))
         for table in ELIXIR.tables:
             if table.canonical in TABLES:

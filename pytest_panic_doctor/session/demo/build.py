@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
-
-from sqlalchemy import Engine, MetaData, UniqueConstraint, create_engine
-from sqlalchemy.exc import OperationalError
-from sqlmodel import Session
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.python_generation import PYTHON
@@ -17,11 +14,11 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.locks import RepairLock
 from pytest_panic_doctor.repair.journal.undo import repairs
-from pytest_panic_doctor.session.demo import elixir_models, models
 from pytest_panic_doctor.session.demo.defects import Defect, plant
 from pytest_panic_doctor.session.demo.elixir_defects import plant_elixir, record_migrations
 from pytest_panic_doctor.session.demo.elixir_rows import ElixirBuilder
 from pytest_panic_doctor.session.demo.rows import Builder
+from pytest_panic_doctor.session.demo.tables import create_tables
 from pytest_panic_doctor.topology.engines import load_engine
 
 DATABASE = "trajectory_data.sqlite"
@@ -77,8 +74,8 @@ def build(folder: Path, seed: int = 0, generation: str = PYTHON.key) -> Path:
             replace(folder, seed, generation)
             # Under the lock: filelock sees that a file it waited for has lost its name, and begins anew.
             remove(folder, LOCKS)
-    except (OSError, OperationalError, sqlite3.OperationalError) as error:
-        reason = error.strerror if isinstance(error, OSError) else getattr(error, "orig", error)
+    except (OSError, sqlite3.OperationalError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DemoRefused(
             f"the demo cannot be written in {folder} ({reason}): make room there, or call from another folder"
         ) from error
@@ -129,54 +126,35 @@ def replace(folder: Path, seed: int, generation: str) -> None:
     """Build the demo beside the earlier one, then replace that."""
     new = folder / NEW
     remove(folder, [name for name in SIDECARS if name.startswith(NEW)])
-    planted = {PYTHON.key: write_python, ELIXIR.key: write_elixir}[generation](new, seed)
+    write = {PYTHON.key: write_python, ELIXIR.key: write_elixir}[generation]
+    with closing(sqlite3.connect(new, isolation_level=None)) as db:
+        db.execute(f"PRAGMA application_id = {APPLICATION}")
+        planted = write(db, seed)
+        db.execute("COMMIT")
     remove(folder, [name for name in SIDECARS if name not in (DATABASE, NEW)])
     new.replace(folder / DATABASE)
     text = json.dumps([defect.as_dict() for defect in planted], indent=1)
     (folder / DEFECTS).write_text(text + "\n", encoding="utf-8")
 
 
-def write_python(path: Path, seed: int) -> list[Defect]:
-    """Write the demo of the Python generation; returns its defects."""
-    engine = engine_of(path, older_schema())
-    with Session(engine) as session:
-        Builder(session, load_engine(), seed).build()
-        session.commit()
-    engine.dispose()
-    return plant(path)
+def write_python(db: sqlite3.Connection, seed: int) -> list[Defect]:
+    """Write the demo of the Python generation, without unique indexes; returns its defects."""
+    db.execute("BEGIN")
+    create_tables(db, PYTHON, unique=False)
+    Builder(db, load_engine(), seed).build()
+    return plant(db)
 
 
-def write_elixir(path: Path, seed: int) -> list[Defect]:
+def write_elixir(db: sqlite3.Connection, seed: int) -> list[Defect]:
     """Write the demo of the Elixir generation; returns its defects."""
-    engine = engine_of(path, elixir_models.Base.metadata)
-    record_migrations(path)
-    with Session(engine) as session:
-        ElixirBuilder(session, load_engine(), seed).build()
-        session.commit()
-    engine.dispose()
-    return plant_elixir(path)
-
-
-def engine_of(path: Path, tables: MetaData) -> Engine:
-    """Create a database with the tables and the demo's application id, and return SQLAlchemy's access to it."""
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION}")
-        tables.create_all(connection)
-    return engine
+    record_migrations(db)
+    db.execute("BEGIN")
+    create_tables(db, ELIXIR)
+    ElixirBuilder(db, load_engine(), seed).build()
+    return plant_elixir(db)
 
 
 def remove(folder: Path, names: list[str] | tuple[str, ...]) -> None:
     """Delete files of a folder; missing ones are ignored."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
-
-
-def older_schema() -> MetaData:
-    """Return the tables of older files, without the UNIQUE constraint on embedding, so that duplicates are possible."""
-    older = MetaData()
-    for table in models.Base.metadata.sorted_tables:
-        table.to_metadata(older)
-    embedding = older.tables["embedding"]
-    embedding.constraints -= {each for each in embedding.constraints if isinstance(each, UniqueConstraint)}
-    return older

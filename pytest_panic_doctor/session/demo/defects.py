@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -37,14 +35,10 @@ class Defect:
         return asdict(self)
 
 
-def plant(path: Path) -> list[Defect]:
-    """Plant all defects in a healthy demo database, each in a run or table of its own."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        runs = [str(run) for (run,) in db.execute("SELECT id FROM run ORDER BY id")]
-        db.execute("BEGIN")
-        planted = [*diagram_defects(db, runs), *embedding_defects(db, runs[4]), *plant_orphans(db)]
-        db.execute("COMMIT")
-    return planted
+def plant(db: sqlite3.Connection) -> list[Defect]:
+    """Plant all defects in a healthy demo database, each in a run or table of its own; inside a transaction."""
+    runs = [str(run) for (run,) in db.execute("SELECT id FROM run ORDER BY id")]
+    return [*diagram_defects(db, runs), *embedding_defects(db, runs[4]), *plant_orphans(db)]
 
 
 def planted_id(digit: int) -> str:

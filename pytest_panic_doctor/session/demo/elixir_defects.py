@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from pytest_panic_doctor.database.elixir_generation import VERSIONS
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.session.demo.defects import SPOILED_STEP, Defect
 from pytest_panic_doctor.session.demo.elixir_rows import TEXT_MODEL, VECTOR_WIDTH, VISION_MODEL
+from pytest_panic_doctor.session.demo.tables import insert
 
 MOMENT = "2026-05-26T09:45:00.000000Z"
 MIGRATED = "2026-05-26T01:59:00"
@@ -21,29 +20,24 @@ UNUSED_MODEL = "STSBMpnet"
 """An embedding model that no experiment of the demo uses."""
 
 
-def record_migrations(path: Path) -> None:
+def record_migrations(db: sqlite3.Connection) -> None:
     """Write the table in which Ecto records its migrations, and let the file be in WAL mode as the tool's are."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute('CREATE TABLE "schema_migrations" ("version" INTEGER PRIMARY KEY, "inserted_at" TEXT)')
-        rows = [(version, MIGRATED) for version in VERSIONS]
-        db.executemany("INSERT INTO schema_migrations VALUES (?, ?)", rows)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute('CREATE TABLE "schema_migrations" ("version" INTEGER PRIMARY KEY, "inserted_at" TEXT)')
+    rows = [(version, MIGRATED) for version in VERSIONS]
+    db.executemany("INSERT INTO schema_migrations VALUES (?, ?)", rows)
 
 
-def plant_elixir(path: Path) -> list[Defect]:
-    """Plant all defects in a healthy demo database, each in a run, experiment or table of its own."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        runs = [str(run) for (run,) in db.execute("SELECT id FROM runs ORDER BY id")]
-        experiments = [str(each) for (each,) in db.execute("SELECT id FROM experiments ORDER BY id")]
-        db.execute("BEGIN")
-        planted = [
-            *diagrams(db, runs),
-            *lyapunov_results(db, experiments),
-            ragged_runs(db, experiments[-1]),
-            *strays(db),
-        ]
-        db.execute("COMMIT")
-    return planted
+def plant_elixir(db: sqlite3.Connection) -> list[Defect]:
+    """Plant all defects in a healthy demo database, each in a place of its own; inside a transaction."""
+    runs = [str(run) for (run,) in db.execute("SELECT id FROM runs ORDER BY id")]
+    experiments = [str(each) for (each,) in db.execute("SELECT id FROM experiments ORDER BY id")]
+    return [
+        *diagrams(db, runs),
+        *lyapunov_results(db, experiments),
+        ragged_runs(db, experiments[-1]),
+        *strays(db),
+    ]
 
 
 def added_id(digit: int) -> str:
@@ -176,6 +170,5 @@ def strays(db: sqlite3.Connection) -> Iterator[Defect]:
     )
     for digit, (rule, table, given) in enumerate(rows, start=10):
         values = {"id": added_id(digit), **given, "inserted_at": MOMENT, "updated_at": MOMENT}
-        places = ", ".join("?" * len(values))
-        db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", tuple(values.values()))
+        insert(db, table, values)
         yield Defect(rule, rule.replace("-", "_"), (added_id(digit),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +12,13 @@ from itertools import count, product
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlmodel import Session
 
 from pytest_panic_doctor.database.elixir_generation import stamp as ecto_time
 from pytest_panic_doctor.database.elixir_payload import encode as encode_diagram
 from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
 from pytest_panic_doctor.database.spelling import dashed
-from pytest_panic_doctor.session.demo import elixir_models as tables
 from pytest_panic_doctor.session.demo.story import avif, captions, cloud
+from pytest_panic_doctor.session.demo.tables import insert
 from pytest_panic_doctor.topology.engines import Engine, compute
 from pytest_panic_doctor.topology.lyapunov import lyapunov
 
@@ -75,11 +75,21 @@ def compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One run: its id, its prompt, its captions, and the ids of its invocations."""
+
+    id: str
+    prompt: str
+    texts: list[str]
+    made: list[str] = field(default_factory=list)
+
+
 @dataclass
 class ElixirBuilder:
-    """Adds rows to a session; ids and times depend on the order only, captions also on `seed`."""
+    """Writes rows; ids and times depend on the order only, captions also on `seed`."""
 
-    session: Session
+    db: sqlite3.Connection
     engine: Engine
     seed: int
     experiments: Sequence[Walks] = EXPERIMENTS
@@ -90,22 +100,18 @@ class ElixirBuilder:
     """Id, caption and run of the embeddings by each model."""
 
     def build(self) -> None:
-        """Add all rows."""
+        """Write all rows."""
         for walks in self.experiments:
             self.experiment(walks)
         for model in (TEXT_MODEL, VISION_MODEL):
             self.clustering(model)
 
-    def row(self) -> dict[str, str]:
-        """Return the id of a new row, and the time at which it was written."""
-        number = next(self.numbers)
-        millis = int(BEGUN_AT.timestamp()) * 1000 + number
-        now = self.now()
-        return {
-            "id": dashed(f"{millis << 80 | 7 << 76 | 2 << 62:032x}"),
-            "inserted_at": now,
-            "updated_at": now,
-        }
+    def add(self, table: str, **values: object) -> str:
+        """Write a row, with its id and the time at which it is written; returns the id."""
+        millis = int(BEGUN_AT.timestamp()) * 1000 + next(self.numbers)
+        row, now = dashed(f"{millis << 80 | 7 << 76 | 2 << 62:032x}"), self.now()
+        insert(self.db, table, {"id": row, "inserted_at": now, "updated_at": now, **values})
+        return row
 
     def now(self, later: float = 0.0) -> str:
         """Return the time, after `later` more seconds."""
@@ -113,129 +119,100 @@ class ElixirBuilder:
         return ecto_time(BEGUN_AT + timedelta(seconds=self.seconds))
 
     def experiment(self, walks: Walks) -> None:
-        """Add one experiment with all its runs, in the order in which the research tool writes them."""
-        experiment = tables.Experiment(
+        """Write one experiment with all its runs, in the order in which the research tool writes them."""
+        experiment = self.add(
+            "experiments",
             networks=compact([*walks.networks, *walks.retired]),
             num_runs=walks.runs,
             prompts=compact(walks.prompts),
             embedding_models=compact(walks.models),
             max_length=walks.max_length,
             started_at=self.now(3),
-            **self.row(),
         )
-        self.session.add(experiment)
         for network in walks.networks:
-            runs = [
-                tables.Run(
-                    experiment_id=experiment.id,
-                    network=compact(network),
-                    run_number=number,
-                    max_length=walks.max_length,
-                    initial_prompt=prompt,
-                    **self.row(),
-                )
-                for prompt, number in product(walks.prompts, range(walks.runs))
-            ]
-            self.session.add_all(runs)
-            self.network(experiment, network, runs, walks)
+            self.network(experiment, network, walks)
         if walks.made is None:
-            experiment.completed_at = experiment.updated_at = self.now(1)
+            self.db.execute(
+                "UPDATE experiments SET completed_at = :now, updated_at = :now WHERE id = :id",
+                {"now": self.now(1), "id": experiment},
+            )
 
-    def network(
-        self, experiment: tables.Experiment, network: tuple[str, ...], runs: list[tables.Run], walks: Walks
-    ) -> None:
-        """Add the invocations of a network, and what a finished experiment has of them."""
-        texts = {
-            run.id: captions(run.initial_prompt, network, -1, walks.max_length // 2, self.seed, f"run {run.run_number}")
-            for run in runs
-        }
-        made = self.invocations(network, runs, texts, walks.max_length if walks.made is None else walks.made)
+    def network(self, experiment: str, network: tuple[str, ...], walks: Walks) -> None:
+        """Write the runs of a network, their invocations, and what a finished experiment has of them."""
+        runs = []
+        for prompt, number in product(walks.prompts, range(walks.runs)):
+            run = self.add(
+                "runs",
+                experiment_id=experiment,
+                network=compact(network),
+                run_number=number,
+                max_length=walks.max_length,
+                initial_prompt=prompt,
+            )
+            texts = captions(prompt, network, -1, walks.max_length // 2, self.seed, f"run {number}")
+            runs.append(Walk(run, prompt, texts))
+        self.invocations(network, runs, walks.max_length if walks.made is None else walks.made)
         if walks.made is not None:
             return
         for model in (TEXT_MODEL, VISION_MODEL):
             clouds: dict[str, list[NDArray[np.float32]]] = {}
-            for run in runs:
-                outputs = made[run.id][0 if model == VISION_MODEL else 1 :: 2]
-                clouds.setdefault(run.initial_prompt, []).append(self.embed(run, outputs, texts[run.id], model))
+            for each in runs:
+                clouds.setdefault(each.prompt, []).append(self.embed(each, model))
             for prompt, group in clouds.items():
-                self.exponent(experiment, compact(network), prompt, model, group)
+                self.add(
+                    "lyapunov_results",
+                    experiment_id=experiment,
+                    network=compact(network),
+                    prompt=prompt,
+                    embedding_model=model,
+                    lyapunov_data=encode_lyapunov(lyapunov(group)),
+                    started_at=self.now(0.01),
+                    completed_at=self.now(0.1),
+                )
 
-    def invocations(
-        self, network: tuple[str, ...], runs: list[tables.Run], texts: dict[str, list[str]], length: int
-    ) -> dict[str, list[str]]:
-        """Add the invocations of all runs of a network, one step of all runs at a time.
-
-        Returns:
-            The ids of each run's invocations.
-        """
-        made: dict[str, list[str]] = {run.id: [] for run in runs}
+    def invocations(self, network: tuple[str, ...], runs: list[Walk], length: int) -> None:
+        """Write the invocations of all runs of a network, one step of all runs at a time."""
         for step in range(length):
             is_text = step % 2 == 1
             times = {"started_at": self.now(0.01), "completed_at": self.now(1 if is_text else 7)}
             for run in runs:
-                caption, before = texts[run.id][step // 2], made[run.id]
-                invocation = tables.Invocation(
+                caption = run.texts[step // 2]
+                invocation = self.add(
+                    "invocations",
                     run_id=run.id,
-                    input_invocation_id=before[-1] if before else None,
+                    input_invocation_id=run.made[-1] if run.made else None,
                     sequence_number=step,
                     type="text" if is_text else "image",
                     model=network[step % len(network)],
                     output_text=caption if is_text else None,
                     output_image=None if is_text else avif(caption, step),
                     **times,
-                    **self.row(),
                 )
-                self.session.add(invocation)
-                before.append(invocation.id)
-        return made
+                run.made.append(invocation)
 
-    def embed(self, run: tables.Run, outputs: list[str], texts: list[str], model: str) -> NDArray[np.float32]:
-        """Add the embeddings of one run by one model, and their diagram; returns the point cloud."""
-        points = cloud(texts, model, VECTOR_WIDTH)
+    def embed(self, run: Walk, model: str) -> NDArray[np.float32]:
+        """Write the embeddings of one run by one model, and their diagram; returns the point cloud."""
+        points = cloud(run.texts, model, VECTOR_WIDTH)
         times = {"started_at": self.now(0.02), "completed_at": self.now(0.5)}
-        for output, caption, point in zip(outputs, texts, points, strict=True):
-            embedding = tables.Embedding(
-                invocation_id=output, embedding_model=model, vector=point.tobytes(), **times, **self.row()
+        outputs = run.made[0 if model == VISION_MODEL else 1 :: 2]
+        for output, caption, point in zip(outputs, run.texts, points, strict=True):
+            embedding = self.add(
+                "embeddings", invocation_id=output, embedding_model=model, vector=point.tobytes(), **times
             )
-            self.session.add(embedding)
-            self.embedded.setdefault(model, []).append((embedding.id, caption, run.id))
+            self.embedded.setdefault(model, []).append((embedding, caption, run.id))
         diagram, _ = compute(points, engine=self.engine)
-        self.session.add(
-            tables.PersistenceDiagram(
-                run_id=run.id,
-                embedding_model=model,
-                diagram_data=encode_diagram(diagram),
-                started_at=self.now(0.01),
-                completed_at=self.now(0.1),
-                **self.row(),
-            )
+        self.add(
+            "persistence_diagrams",
+            run_id=run.id,
+            embedding_model=model,
+            diagram_data=encode_diagram(diagram),
+            started_at=self.now(0.01),
+            completed_at=self.now(0.1),
         )
         return points
 
-    def exponent(
-        self,
-        experiment: tables.Experiment,
-        network: str,
-        prompt: str,
-        model: str,
-        clouds: list[NDArray[np.float32]],
-    ) -> None:
-        """Add the Lyapunov result of the runs of one network and prompt."""
-        self.session.add(
-            tables.LyapunovResult(
-                experiment_id=experiment.id,
-                network=network,
-                prompt=prompt,
-                embedding_model=model,
-                lyapunov_data=encode_lyapunov(lyapunov(clouds)),
-                started_at=self.now(0.01),
-                completed_at=self.now(0.1),
-                **self.row(),
-            )
-        )
-
     def clustering(self, model: str) -> None:
-        """Add a clustering in two layers: a cluster for each frequent caption, and one for those of a run."""
+        """Write a clustering in two layers: a cluster for each frequent caption, and one for those of a run."""
         embedded = self.embedded[model]
         usual = Counter(caption for _, caption, _ in embedded)
         frequent = [usual[caption] >= self.least for _, caption, _ in embedded]
@@ -251,23 +228,20 @@ class ElixirBuilder:
         }
         times = {"started_at": self.now(60), "completed_at": self.now(4)}
         for layer in range(2):
-            result = tables.ClusteringResult(
+            result = self.add(
+                "clustering_results",
                 embedding_model=model,
                 algorithm="evoc",
                 parameters=compact(parameters),
                 layer=layer,
                 **times,
-                **self.row(),
             )
-            self.session.add(result)
             medoids: dict[str, str] = {}
             for (embedding, caption, run), member in zip(embedded, frequent, strict=True):
                 medoid = medoids.setdefault(run if layer else caption, embedding) if member else None
-                self.session.add(
-                    tables.EmbeddingCluster(
-                        embedding_id=embedding,
-                        clustering_result_id=result.id,
-                        medoid_embedding_id=medoid,
-                        **self.row(),
-                    )
+                self.add(
+                    "embedding_clusters",
+                    embedding_id=embedding,
+                    clustering_result_id=result,
+                    medoid_embedding_id=medoid,
                 )

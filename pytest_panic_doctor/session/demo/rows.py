@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count, product
 
-from sqlmodel import Session
-
-from pytest_panic_doctor.session.demo import models
 from pytest_panic_doctor.session.demo.story import captions, cloud, image
+from pytest_panic_doctor.session.demo.tables import insert
 from pytest_panic_doctor.topology.engines import Engine, compute
 from pytest_panic_doctor.topology.payload import encode
 
@@ -37,120 +38,114 @@ PLANS = (
 
 @dataclass
 class Builder:
-    """Adds rows to a session; ids and times depend on the order only, captions also on `seed`."""
+    """Writes rows; ids and times depend on the order only, captions also on `seed`."""
 
-    session: Session
+    db: sqlite3.Connection
     engine: Engine
     seed: int
     numbers: count[int] = field(default_factory=count)
     said: dict[str, list[str]] = field(default_factory=dict)
 
     def build(self) -> None:
-        """Add all rows."""
+        """Write all rows."""
         for plan in PLANS:
             self.experiment(plan)
         self.clustering()
 
-    def new(self) -> str:
-        """Return the next id, in order of time, like the UUIDv7 of the research tool."""
-        return f"06b051{next(self.numbers):06x}7000800000000000{0:04x}"
+    def add(self, table: str, **values: object) -> str:
+        """Write a row; returns its id, the next one in order of time, like the UUIDv7 of the research tool."""
+        row = f"06b051{next(self.numbers):06x}7000800000000000{0:04x}"
+        insert(self.db, table, {"id": row, **values})
+        return row
 
-    def span(self, begin: float, lasting: float = 0.8) -> dict[str, datetime]:
+    def at(self, seconds: float) -> str:
+        """Return the time so many seconds after the start of the demo, as the database has it."""
+        return (BEGUN + timedelta(seconds=seconds)).isoformat(" ")
+
+    def span(self, begin: float, lasting: float = 0.8) -> dict[str, str]:
         """Return a start and an end.
 
         Args:
             begin: Seconds after the start of the demo.
             lasting: Seconds between start and end.
         """
-        started = BEGUN + timedelta(seconds=begin)
-        return {"started_at": started, "completed_at": started + timedelta(seconds=lasting)}
+        return {"started_at": self.at(begin), "completed_at": self.at(begin + lasting)}
 
     def experiment(self, plan: Plan) -> None:
-        """Add one experiment with all its runs."""
-        config = models.ExperimentConfig(
-            id=self.new(),
-            networks=[list(network) for network in plan.networks],
-            seeds=list(plan.seeds),
-            prompts=list(plan.prompts),
-            embedding_models=list(EMBEDDING_MODELS),
+        """Write one experiment with all its runs."""
+        experiment = self.add(
+            "experimentconfig",
+            networks=json.dumps(plan.networks),
+            seeds=json.dumps(plan.seeds),
+            prompts=json.dumps(plan.prompts),
+            embedding_models=json.dumps(EMBEDDING_MODELS),
             max_length=plan.max_length,
             **self.span(0, lasting=500),
         )
-        self.session.add(config)
         for network, seed, prompt in product(plan.networks, plan.seeds, plan.prompts):
-            run = models.Run(
-                id=self.new(),
-                network=list(network),
+            run = self.add(
+                "run",
+                network=json.dumps(network),
                 seed=seed,
                 max_length=plan.max_length,
                 initial_prompt=prompt,
-                experiment_id=config.id,
+                experiment_id=experiment,
             )
-            self.session.add(run)
-            self.run(run)
+            self.run(run, network, seed, captions(prompt, network, seed, plan.max_length // 2, self.seed))
 
-    def run(self, run: models.Run) -> None:
-        """Add one run: images and captions in turn, their embeddings and diagrams."""
-        texts = captions(run.initial_prompt, run.network, run.seed, run.max_length // 2, self.seed)
-        before: str | None = None
-        made: list[models.Invocation] = []
+    def run(self, run: str, network: Sequence[str], seed: int, texts: list[str]) -> None:
+        """Write the rows of one run: images and captions in turn, their embeddings and diagrams."""
+        made: list[str] = []
         for k in range(2 * len(texts)):
             is_text = k % 2 == 1
             caption = texts[k // 2]
             made.append(
-                models.Invocation(
-                    id=self.new(),
-                    model=run.network[k % len(run.network)],
+                self.add(
+                    "invocation",
+                    model=network[k % len(network)],
                     type="TEXT" if is_text else "IMAGE",
-                    seed=run.seed,
-                    run_id=run.id,
+                    seed=seed,
+                    run_id=run,
                     sequence_number=k,
-                    input_invocation_id=before,
+                    input_invocation_id=made[-1] if made else None,
                     output_text=caption if is_text else None,
                     output_image_data=None if is_text else image(caption, k),
                     **self.span(k),
                 )
             )
-            before = made[-1].id
-        self.session.add_all(made)
         for model in EMBEDDING_MODELS:
             self.embed(run, made[0 if model == IMAGE_MODEL else 1 :: 2], texts, model)
 
-    def embed(self, run: models.Run, outputs: list[models.Invocation], texts: list[str], model: str) -> None:
-        """Add the embeddings of one run by one model, and their diagram."""
+    def embed(self, run: str, outputs: list[str], texts: list[str], model: str) -> None:
+        """Write the embeddings of one run by one model, and their diagram."""
         points = cloud(texts, model)
         for output, caption, point in zip(outputs, texts, points, strict=True):
-            embedding = models.Embedding(
-                id=self.new(), invocation_id=output.id, embedding_model=model, vector=point.tobytes(), **self.span(200)
+            embedding = self.add(
+                "embedding", invocation_id=output, embedding_model=model, vector=point.tobytes(), **self.span(200)
             )
-            self.session.add(embedding)
             if model == CLUSTERED:
-                self.said.setdefault(caption, []).append(embedding.id)
+                self.said.setdefault(caption, []).append(embedding)
         diagram, _ = compute(points, engine=self.engine)
-        self.session.add(
-            models.PersistenceDiagram(
-                id=self.new(), run_id=run.id, embedding_model=model, diagram_data=encode(diagram), **self.span(300)
-            )
+        self.add(
+            "persistencediagram", run_id=run, embedding_model=model, diagram_data=encode(diagram), **self.span(300)
         )
 
     def clustering(self) -> None:
-        """Add one clustering: a repeated caption is a cluster around its first embedding, any other an outlier."""
-        result = models.ClusteringResult(
-            id=self.new(),
-            created_at=BEGUN + timedelta(seconds=400),
+        """Write one clustering: a repeated caption is a cluster around its first embedding, any other an outlier."""
+        result = self.add(
+            "clusteringresult",
+            created_at=self.at(400),
             embedding_model=CLUSTERED,
             algorithm="hdbscan",
-            parameters={"min_cluster_size": 2},
+            parameters=json.dumps({"min_cluster_size": 2}),
             **self.span(400),
         )
-        self.session.add(result)
         for together in self.said.values():
+            medoid = together[0] if len(together) > 1 else None
             for embedding in together:
-                self.session.add(
-                    models.EmbeddingCluster(
-                        id=self.new(),
-                        embedding_id=embedding,
-                        clustering_result_id=result.id,
-                        medoid_embedding_id=together[0] if len(together) > 1 else None,
-                    )
+                self.add(
+                    "embeddingcluster",
+                    embedding_id=embedding,
+                    clustering_result_id=result,
+                    medoid_embedding_id=medoid,
                 )

@@ -1,7 +1,4 @@
-"""The tables as SQLModel classes, as the research tool declares them; only the demo and the tests use them.
-
-They have their own registry and MetaData, so that they never conflict with the models of a host project.
-"""
+"""The tables of the Python generation as SQLModel classes, as the research tool declares them."""
 
 from __future__ import annotations
 
