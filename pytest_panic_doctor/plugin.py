@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.formatting import printable, typed
 from pytest_panic_doctor.report.command_line import invoked_command
-from pytest_panic_doctor.session.selection import ini_folder
+from pytest_panic_doctor.session.chosen_options import Source, check_once, chosen, database_of, ini_folder, is_requested
 from pytest_panic_doctor.session.signals import interrupt_in_a_line
 
 if TYPE_CHECKING:
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
 RESOURCES: pytest.StashKey[ExitStack] = pytest.StashKey()
 """What a session holds open."""
+
+GROUP = "panic-doctor"
+"""The heading of the options in `pytest --help`."""
+
+ACTIONS: dict[str, dict[str, object]] = {
+    "flag": {"action": "store_true"},
+    "list": {"action": "append"},
+    "phrases": {"action": "append"},
+    "several": {"action": "extend", "nargs": "+"},
+    "optional": {"nargs": "?", "const": ""},
+}
+"""What argparse does with the kinds of values of an option; without an entry, it stores one."""
 
 NATIVE, UNIONS = (9, 0), (9, 2)
 """The versions of pytest that have native TOML files, and ini keys of several types in them."""
@@ -37,30 +49,19 @@ def usage_errors() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options and ini keys."""
-    group = parser.getgroup(options.GROUP, "examine and repair a PANIC-TDA trajectory database")
+    group = parser.getgroup(GROUP, "examine and repair a PANIC-TDA trajectory database")
     for option in options.OPTIONS:
-        kind = {"flag": "store_true", "list": "append", "several": "extend"}.get(option.kind, "store")
-        shown = {} if option.kind == "flag" else {"metavar": option.metavar}
-        optional = {"optional": {"nargs": "?", "const": ""}, "several": {"nargs": "+"}}.get(option.kind, {})
-        group.addoption(
-            option.flag,
-            action=kind,
-            dest=option.key,
-            default=False if option.kind == "flag" else None,
-            help=option.help,
-            **shown,
-            **optional,
-        )
-        help_of_key = f"same as {option.flag}: {option.help.replace('%%', '%')}"
-        if option.kind in ("list", "several"):
-            parser.addini(option.key, help_of_key, type="linelist", default=[])
+        kind = option.value.kind
+        if not option.ini_only:
+            shown = {} if kind == "flag" else {"metavar": option.value.metavar}
+            group.addoption(option.flag, dest=option.key, help=option.help, **ACTIONS.get(kind, {}), **shown)
+        of_key = option.help if option.ini_only else f"same as {option.flag}: {option.help.replace('%%', '%')}"
+        if kind == "flag" or kind in options.ONE:
+            add_value(parser, option.key, of_key, flag=kind == "flag")
+        elif kind == "words":
+            parser.addini(option.key, of_key, type="args", default=[])
         else:
-            add_value(parser, option.key, help_of_key, flag=option.kind == "flag")
-    for key, (form, text) in options.EXTRA_KEYS.items():
-        if form == "string":
-            add_value(parser, key, text)
-        else:
-            parser.addini(key, text, type=form, default=[])
+            parser.addini(option.key, of_key, type="linelist", default=[])
 
 
 def add_value(parser: pytest.Parser, key: str, text: str, *, flag: bool = False) -> None:
@@ -94,45 +95,45 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     If a database is named by a node id and its folder is foreign, no conftest.py of that folder is loaded.
     """
     given = early_config.known_args_namespace.file_or_dir
-    if options.is_requested(EarlyOptions(early_config)):
+    source = EarlyOptions(early_config)
+    if is_requested(source):
         early_config.pluginmanager.register(Commands(), "panic-doctor-commands")
         interrupt_in_a_line()
-        foreign = foreign_args(early_config, EarlyOptions(early_config), given) or []
-        early_config.known_args_namespace.file_or_dir = [arg for arg in given if arg not in foreign]
+        with suppress(DoctorError):  # The session says so, and examines nothing.
+            database = database_of(source, early_config.invocation_params.dir, ini_folder(early_config))
+            foreign = foreign_args(early_config, source, given, database) or []
+            early_config.known_args_namespace.file_or_dir = [arg for arg in given if arg not in foreign]
     try:
         yield
     finally:
         early_config.known_args_namespace.file_or_dir = given
 
 
-def foreign_args(config: pytest.Config, source: options.Source, args: Sequence[str]) -> list[str] | None:
+def foreign_args(config: pytest.Config, source: Source, args: Sequence[str], database: Path) -> list[str] | None:
     """Return the arguments that name the database, if its folder must not bring code.
 
     Args:
         config: Pytest's config.
         source: The options.
         args: The positional arguments of the command line.
+        database: The database.
 
     Returns:
         The arguments; None if the folder may bring code.
     """
     from pytest_panic_doctor.session.foreign_folder import Surroundings
 
-    chosen = source.getoption("rootdir") or source.getoption("inifilename")
-    folder = config.invocation_params.dir
+    named = source.getoption("rootdir") or source.getoption("inifilename")
     by_option = source.getoption("doctor_db") not in (None, [])
-    where = Surroundings(folder, config.rootpath, args, bool(chosen), config.inipath is not None, by_option)
-    try:
-        return where.foreign(options.database_of(source, folder, ini_folder(config)))
-    except DoctorError:
-        return None  # The session says so, and examines nothing.
+    folder, has_ini = config.invocation_params.dir, config.inipath is not None
+    return Surroundings(folder, config.rootpath, args, bool(named), has_ini, by_option).foreign(database)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start a session if an option or an ini key asks for it."""
     if config.getoption("help") or config.getoption("version"):
         return
-    if not options.is_requested(config):
+    if not is_requested(config):
         if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
             config.pluginmanager.register(UsageHint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
@@ -141,7 +142,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     with usage_errors():
         by_name = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else ()
-        foreign = foreign_args(config, config, by_name)
+        foreign = foreign_args(config, config, by_name, chosen(config).settings.database)
         config.stash[RESOURCES] = start(config)
         if foreign is not None:
             database = config.stash[EXAMINATION].settings.database
@@ -216,12 +217,12 @@ class Commands:
         if config.getoption("help") or config.getoption("version"):
             return None
         with usage_errors():
-            options.check_once(config.invocation_params.args)
-            settings = options.settings(config, config.invocation_params.dir, ini_folder(config))
+            check_once(config.invocation_params.args)
+            choice = chosen(config)
             add_generations(config)
-            status = run(config, settings)
+            status = run(config, choice)
             if status is None and config.pluginmanager.hasplugin("xdist"):
                 from pytest_panic_doctor.session.xdist import limit_workers
 
-                limit_workers(config, settings)
+                limit_workers(config, choice.settings)
         return status

@@ -1,4 +1,4 @@
-"""Parses the text of one option or ini key each; an error is one sentence that says what to give instead.
+"""Parses one value of an option or ini key each; an error is one sentence that says what to give instead.
 
 Imports nothing heavy, because pytest loads it in every project.
 """
@@ -9,10 +9,12 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from pytest_panic_doctor.database.spelling import normalized_id
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.settings import Part, Severity, Shard
 from pytest_panic_doctor.formatting import install_extra
@@ -29,41 +31,82 @@ IMAGE_MODELS = ("NomicVision", "JinaClipVision", "ColNomicVision", "DummyVision"
 """The embedding models of the research tool, in both of its generations, that embed images."""
 
 
-def split_list(value: object) -> list[str]:
-    """Return the values of an option that may be repeated; commas separate values too."""
-    entries = value if isinstance(value, list) else [value] if value else []
-    return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
+REPORT_SUFFIXES = (".json", ".jsonl", ".html", ".md")
+"""The suffixes of a report."""
+TIME_UNITS = {"s": 1, "m": 60, "h": 3600}
+"""Seconds of each unit."""
+MOST_SHARDS = 999_999
+"""The largest number of shards that is accepted."""
 
 
-def parse_generation(value: object) -> str:
-    """Parse the generation of the demo.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One value as the user gave it; `str` of it is how a message quotes it.
 
-    Returns:
-        The key of a generation; the first one for None.
-
-    Raises:
-        BadOption: There is no such generation.
+    Attributes:
+        name: The option, or the ini key of what is no option.
+        text: The value.
+        folder: The folder that a relative path is relative to.
     """
-    from pytest_panic_doctor.database.generations import generations
 
-    known = [each.key for each in generations()]
-    if value in (None, ""):
-        return known[0]
-    if value not in known:
-        raise BadOption(f"--doctor-demo-generation {value} is not known: give {' or '.join(known)}")
-    return str(value)
+    name: str
+    text: str
+    folder: Path = Path()
+
+    def __str__(self) -> str:
+        """The option and its value."""
+        return f"{self.name} {self.text}"
 
 
-def resolve_path(folder: Path, text: str) -> Path:
+def parse_text(given: Given) -> str:
+    """Return the text as it is."""
+    return given.text
+
+
+def parse_path(given: Given) -> Path:
     """Return the file that a text names; `~` and `$VAR` are expanded as pytest does it for `--junitxml`.
 
     A file whose name contains exactly these characters has priority.
     """
-    named = folder / text
-    return named if os.path.lexists(named) else folder / os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
+    named = given.folder / given.text
+    if os.path.lexists(named):
+        return named
+    return given.folder / os.path.expanduser(os.path.expandvars(given.text))  # noqa: PTH111
 
 
-def parse_uuid(text: str) -> str:
+def parse_absolute_path(given: Given) -> Path | None:
+    """Return the absolute path of the file that a text names; None if the text is empty."""
+    return absolute(parse_path(given)) if given.text else None
+
+
+def absolute(path: Path) -> Path:
+    """Return an absolute path without `..`; symbolic links are kept, so that a node id reads as the user wrote it."""
+    parts: list[str] = []
+    for name in path.absolute().parts:
+        if name == "..":
+            parts.pop()
+        else:
+            parts.append(name)
+    return Path(*parts)
+
+
+def parse_report(given: Given) -> Path:
+    """Check the path of a report; its suffix is its format.
+
+    Raises:
+        BadOption: The suffix is unknown, the path is a folder, or its folder is missing.
+    """
+    path = parse_path(given)
+    if path.suffix not in REPORT_SUFFIXES:
+        raise BadOption(f"{given.name} {path} has no known suffix: end it in one of {', '.join(REPORT_SUFFIXES)}")
+    if path.is_dir():
+        raise BadOption(f"{given.name} {path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise BadOption(f"{given.name} {path} has no folder to be written to: make {path.parent} first")
+    return path
+
+
+def parse_uuid(given: Given) -> str:
     """Parse a UUID.
 
     Returns:
@@ -72,200 +115,107 @@ def parse_uuid(text: str) -> str:
     Raises:
         BadOption: The text is not a UUID.
     """
-    digits = text.replace("-", "").lower()
+    digits = normalized_id(given.text)
     if not re.fullmatch(r"[0-9a-f]{32}", digits):
-        raise BadOption(f"--doctor-experiment {text} is not a UUID: give 32 hex digits, with or without dashes")
+        raise BadOption(f"{given} is not a UUID: give 32 hex digits, with or without dashes")
     return digits
 
 
-def parse_runs(value: object) -> tuple[str, ...]:
-    """Return the values of `--doctor-run`. A comma is part of a prompt, so it separates nothing.
+def parse_run(given: Given) -> str:
+    """Return the text that means a run.
 
     Raises:
-        BadOption: A value is empty.
+        BadOption: It is empty.
     """
-    texts = [str(each).strip() for each in value] if isinstance(value, list) else []
-    if not all(texts):
-        raise BadOption("--doctor-run is empty: give the id of a run, the beginning of it, or words of its prompt")
-    return tuple(dict.fromkeys(texts))
+    if not given.text.strip():
+        raise BadOption(f"{given.name} is empty: give the id of a run, the beginning of it, or words of its prompt")
+    return given.text.strip()
 
 
-def parse_memory(value: object) -> int | None:
-    """Parse a size of memory.
-
-    Returns:
-        The size in bytes; None if there is no value.
+def parse_memory(given: Given) -> int:
+    """Parse a size of memory, in bytes.
 
     Raises:
         BadOption: The text is not a size, or too small to compute any diagram.
     """
-    if value is None:
-        return None
     from pytest_panic_doctor.compute.memory import LEAST_MEMORY
     from pytest_panic_doctor.formatting import format_size, parse_size
 
     try:
-        given = parse_size(str(value))
+        size = parse_size(given.text)
     except ValueError as error:
-        raise BadOption(f"--doctor-memory {value}: {error}") from error
-    if given < LEAST_MEMORY:
-        least = format_size(LEAST_MEMORY)
-        raise BadOption(f"--doctor-memory {value} is too little to compute any diagram: give at least {least}")
-    return given
+        raise BadOption(f"{given}: {error}") from error
+    if size < LEAST_MEMORY:
+        raise BadOption(f"{given} is too little to compute any diagram: give at least {format_size(LEAST_MEMORY)}")
+    return size
 
 
-def parse_int(flag: str, value: object, least: int) -> int | None:
+def parse_int(given: Given, least: int) -> int:
     """Parse an integer.
-
-    Args:
-        flag: The option, for the message.
-        value: The text, or None.
-        least: The smallest value that is allowed.
-
-    Returns:
-        The number; None if there is no value.
 
     Raises:
         BadOption: The text is not an integer of at least `least`.
     """
-    if value is None:
-        return None
-    if not re.fullmatch(r"\d+", str(value)) or int(str(value)) < least:
-        raise BadOption(f"{flag} {value} is not a whole number of at least {least}: give one, e.g. {flag} 2")
-    return int(str(value))
+    if not re.fullmatch(r"\d+", given.text) or int(given.text) < least:
+        raise BadOption(f"{given} is not a whole number of at least {least}: give one, e.g. {given.name} 2")
+    return int(given.text)
 
 
-HOUR = 3600.0
-"""Seconds of an hour, the default of `doctor_running`."""
-TIME_UNITS = {"s": 1, "m": 60, "h": 3600}
-"""Seconds of each unit."""
-MOST_SHARDS = 999_999
-"""The largest number of shards that is accepted."""
-
-
-def parse_limit(flag: str, value: object) -> str | None:
-    """Parse a number of rows, or a percentage of the rows of a table.
-
-    Returns:
-        `5000` or `2.5%`; None if there is no value.
-
-    Raises:
-        BadOption: The text is neither.
-    """
-    if value is None:
-        return None
-    text = str(value).replace(" ", "").replace(",", "").replace("_", "")
-    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text) or (text.endswith("%") and float(text[:-1]) > 100):
-        raise BadOption(
-            f"{flag} {value} is neither a number of rows nor a percentage: give one, e.g. {flag} 5000 or {flag} 2%"
-        )
-    return text
-
-
-def parse_duration(flag: str, value: object, *, unit: bool = False) -> float | None:
-    """Parse a time such as `90s`, `20m` or `1h30m`.
-
-    Args:
-        flag: The option, for the message.
-        value: The text, or None.
-        unit: Whether a unit is required; otherwise a number alone means seconds.
-
-    Returns:
-        Seconds; None if there is no value.
-
-    Raises:
-        BadOption: The text is not a time.
-    """
-    if value is None:
-        return None
-    text = str(value).strip().lower()
-    if unit and re.fullmatch(r"[0-9.]*[1-9][0-9.]*", text):
-        raise BadOption(f"{flag} {value} has no unit: give one such as {text}s or {text}m")
-    pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", f"{text}s" if text[-1:].isdigit() else text)
-    whole_text = "".join(number + unit for number, unit in pieces)
-    total = sum(float(number) * TIME_UNITS[unit] for number, unit in pieces)
-    if whole_text not in (text, f"{text}s") or total <= 0:
-        raise BadOption(f"{flag} {value} is not a time: give one such as 90s, 20m or 1h30m")
-    return total
-
-
-def parse_sample(value: object) -> Part | None:
-    """Parse `--doctor-sample`.
-
-    Returns:
-        The part; None if there is no value.
-
-    Raises:
-        BadOption: The text is not `K/N` with 1 <= K <= N.
-    """
-    if value is None:
-        return None
-    with suppress(ValueError):
-        part = Part.parse(str(value))
-        if part.number <= part.of:
-            return part
-    flag = "--doctor-sample"
-    raise BadOption(f"{flag} {value} is not a part: give K/N with K from 1 to N, e.g. {flag} 2/7")
-
-
-def parse_severities(lines: Iterable[str]) -> dict[str, Severity]:
-    """Parse the lines of `doctor_severity`.
-
-    Returns:
-        The severities by the id of the rule.
-
-    Raises:
-        BadOption: A line has another form, or a rule is named twice.
-    """
-    found: dict[str, Severity] = {}
-    for line in lines:
-        name, _, text = line.partition(":")
-        try:
-            severity = Severity.parse(text)
-        except ValueError as error:
-            raise BadOption(
-                f"doctor_severity {line!r} is not a severity: give RULE: error, warn, off or warn <= COUNT, "
-                "e.g. embedding-missing: warn <= 10"
-            ) from error
-        if name.strip() in found:
-            raise BadOption(f"doctor_severity names {name.strip()} twice: leave one of the two lines")
-        found[name.strip()] = severity
-    return found
-
-
-def parse_dimension(value: object) -> int:
-    """Parse the highest homology dimension; 2 if there is no value.
+def parse_dimension(given: Given) -> int:
+    """Parse the highest homology dimension.
 
     Raises:
         BadOption: It is not 0, 1 or 2.
     """
-    number = parse_int("--doctor-max-dim", value, least=0)
-    if number is not None and number > 2:
-        raise BadOption(f"--doctor-max-dim {number} is more than the file format holds: give 0, 1 or 2")
-    return 2 if number is None else number
-
-
-def parse_cosine(value: object) -> float | None:
-    """Parse the least cosine between the vectors of a hook and stored ones.
-
-    Returns:
-        A number from 0 (no comparison) to 1; None if there is no value.
-
-    Raises:
-        BadOption: The text is not such a number.
-    """
-    if value in (None, "", []):
-        return None
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 1:
-        raise BadOption(f"doctor_embed_cosine {value} is not a cosine: give a number from 0 (no comparison) to 1")
+    number = parse_int(given, least=0)
+    if number > 2:
+        raise BadOption(f"{given.name} {number} is more than the file format holds: give 0, 1 or 2")
     return number
 
 
-def parse_running(value: object) -> float:
+def parse_limit(given: Given) -> str:
+    """Parse a number of rows, or a percentage of the rows of a table.
+
+    Returns:
+        `5000` or `2.5%`.
+
+    Raises:
+        BadOption: The text is neither.
+    """
+    text = given.text.replace(" ", "").replace(",", "").replace("_", "")
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text) or (text.endswith("%") and float(text[:-1]) > 100):
+        name = given.name
+        raise BadOption(
+            f"{given} is neither a number of rows nor a percentage: give one, e.g. {name} 5000 or {name} 2%"
+        )
+    return text
+
+
+def parse_duration(given: Given, *, unit: bool = False) -> float:
+    """Parse a time such as `90s`, `20m` or `1h30m`.
+
+    Args:
+        given: The value.
+        unit: Whether a unit is required; otherwise a number alone means seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        BadOption: The text is not a time.
+    """
+    text = given.text.strip().lower()
+    if unit and re.fullmatch(r"[0-9.]*[1-9][0-9.]*", text):
+        raise BadOption(f"{given} has no unit: give one such as {text}s or {text}m")
+    pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", f"{text}s" if text[-1:].isdigit() else text)
+    whole_text = "".join(number + unit for number, unit in pieces)
+    total = sum(float(number) * TIME_UNITS[unit] for number, unit in pieces)
+    if whole_text not in (text, f"{text}s") or total <= 0:
+        raise BadOption(f"{given} is not a time: give one such as 90s, 20m or 1h30m")
+    return total
+
+
+def parse_running(given: Given) -> float:
     """Parse the time after the last row for which an incomplete experiment counts as running.
 
     Returns:
@@ -274,42 +224,99 @@ def parse_running(value: object) -> float:
     Raises:
         BadOption: The text is not a time.
     """
-    if value in (None, "", []):
-        return HOUR
-    return 0.0 if str(value).strip() == "0" else parse_duration("doctor_running", value) or HOUR
+    return 0.0 if given.text.strip() == "0" else parse_duration(given)
 
 
-def parse_shard(value: object) -> Shard | None:
-    """Parse `--doctor-shard`.
-
-    Returns:
-        The shard; None if there is no value.
+def parse_sample(given: Given) -> Part:
+    """Parse `--doctor-sample`.
 
     Raises:
         BadOption: The text is not `K/N` with 1 <= K <= N.
     """
-    if value is None:
-        return None
+    with suppress(ValueError):
+        part = Part.parse(given.text)
+        if part.number <= part.of:
+            return part
+    raise BadOption(f"{given} is not a part: give K/N with K from 1 to N, e.g. {given.name} 2/7")
+
+
+def parse_shard(given: Given) -> Shard:
+    """Parse `--doctor-shard`.
+
+    Raises:
+        BadOption: The text is not `K/N` with 1 <= K <= N.
+    """
     try:
-        shard = Shard.parse(str(value))
+        shard = Shard.parse(given.text)
     except ValueError:
         shard = None
     if shard is None or max(shard.number, shard.of) > MOST_SHARDS:
-        raise BadOption(f"--doctor-shard {value} is not K/N: give the shard's number and how many there are, e.g. 2/3")
+        raise BadOption(f"{given} is not K/N: give the shard's number and how many there are, e.g. 2/3")
     if shard.number > shard.of:
         of = shard.of
-        raise BadOption(
-            f"--doctor-shard {value} is beyond the last shard: there are {of:,}, so give 1/{of} to {of}/{of}"
-        )
+        raise BadOption(f"{given} is beyond the last shard: there are {of:,}, so give 1/{of} to {of}/{of}")
     return shard
 
 
-def parse_cluster(given: object, engine: object) -> str | None:
+def parse_severity(given: Given) -> tuple[str, Severity]:
+    """Parse a line of `doctor_severity`.
+
+    Returns:
+        The id of the rule, and its severity.
+
+    Raises:
+        BadOption: The line has another form.
+    """
+    rule, _, text = given.text.partition(":")
+    try:
+        return rule.strip(), Severity.parse(text)
+    except ValueError as error:
+        raise BadOption(
+            f"{given.name} {given.text!r} is not a severity: give RULE: error, warn, off or warn <= COUNT, "
+            "e.g. embedding-missing: warn <= 10"
+        ) from error
+
+
+def severity_by_rule(pairs: Iterable[tuple[str, Severity]]) -> dict[str, Severity]:
+    """Gather the lines of `doctor_severity`.
+
+    Raises:
+        BadOption: A rule is named twice.
+    """
+    found: dict[str, Severity] = {}
+    for rule, severity in pairs:
+        if rule in found:
+            raise BadOption(f"doctor_severity names {rule} twice: leave one of the two lines")
+        found[rule] = severity
+    return found
+
+
+def parse_cosine(given: Given) -> float:
+    """Parse the least cosine between the vectors of a hook and stored ones, from 0 (no comparison) to 1.
+
+    Raises:
+        BadOption: The text is not such a number.
+    """
+    try:
+        number = float(given.text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 1:
+        raise BadOption(f"{given} is not a cosine: give a number from 0 (no comparison) to 1")
+    return number
+
+
+def parse_engine(given: Given) -> str | None:
+    """Return the name of an engine; None if it only means that a Ray cluster computes."""
+    return None if given.text == RAY else given.text
+
+
+def parse_cluster(address: str | None, *, by_engine: bool) -> str | None:
     """Return the address of the Ray cluster, from the option or else from RAY_ADDRESS.
 
     Args:
-        given: The value of `--doctor-ray`, or None.
-        engine: The value of `--doctor-engine`, or None.
+        address: The value of `--doctor-ray`, or None.
+        by_engine: Whether `--doctor-engine ray` is given.
 
     Returns:
         The address, `local` for a local Ray; None if Ray is not used.
@@ -317,32 +324,29 @@ def parse_cluster(given: object, engine: object) -> str | None:
     Raises:
         BadOption: Ray is not installed.
     """
-    if given is None and engine != RAY:
+    if address is None and not by_engine:
         return None
     if find_spec("ray") is None:
-        flag = f"--doctor-engine {RAY}" if given is None else f"--doctor-ray {given}"
+        flag = f"--doctor-engine {RAY}" if address is None else f"--doctor-ray {address}"
         raise BadOption(f"{flag} needs Ray, which is not installed: {install_extra('ray')}")
-    return str(given or os.environ.get("RAY_ADDRESS") or "local")
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
-def parse_report(path: Path) -> Path:
-    """Check the path of a report; its suffix is its format.
+def parse_generation(key: str) -> str:
+    """Parse the generation of the demo.
+
+    Returns:
+        The key of a generation; the first one for an empty text.
 
     Raises:
-        BadOption: The suffix is unknown, the path is a folder, or its folder is missing.
+        BadOption: There is no such generation.
     """
-    if path.suffix not in REPORT_SUFFIXES:
-        allowed = ", ".join(REPORT_SUFFIXES)
-        raise BadOption(f"--doctor-report {path} has no known suffix: end it in one of {allowed}")
-    if path.is_dir():
-        raise BadOption(f"--doctor-report {path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise BadOption(f"--doctor-report {path} has no folder to be written to: make {path.parent} first")
-    return path
+    from pytest_panic_doctor.database.generations import generations
 
-
-REPORT_SUFFIXES = (".json", ".jsonl", ".html", ".md")
-"""The suffixes of a report."""
+    known = [each.key for each in generations()]
+    if key and key not in known:
+        raise BadOption(f"--doctor-demo-generation {key} is not known: give {' or '.join(known)}")
+    return key or known[0]
 
 
 def model_types(text_models: Iterable[str], image_models: Iterable[str]) -> dict[str, Literal["TEXT", "IMAGE"]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, Self
+from types import UnionType
+from typing import Literal, Self, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +130,46 @@ class Settings:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values: for JSON, and for the way to an xdist worker."""
-        plain = asdict(self)
-        plain["database"] = str(self.database)
-        plain["reports"] = [str(path) for path in self.reports]
-        plain["backup"] = str(self.backup) if self.backup else None
-        plain["baseline"] = str(self.baseline) if self.baseline else None
-        plain["sample"] = [self.sample.number, self.sample.of] if self.sample else None
-        plain["shard"] = str(self.shard) if self.shard else None
-        plain["severity"] = {rule: str(severity) for rule, severity in self.severity.items()}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        return {each.name: to_plain_value(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, object]) -> Settings:
-        """The inverse of `as_dict`."""
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
-        reports, baseline, backup = values.pop("reports"), values.pop("baseline"), values.pop("backup")
-        sample, shard, severity = values.pop("sample"), values.pop("shard"), values.pop("severity")
-        return cls(
-            database=Path(str(values.pop("database"))),
-            baseline=Path(str(baseline)) if baseline else None,
-            backup=Path(str(backup)) if backup else None,
-            reports=tuple(Path(str(path)) for path in reports) if isinstance(reports, tuple) else (),
-            sample=Part(*sample) if isinstance(sample, tuple) else None,
-            shard=Shard.parse(str(shard)) if shard else None,
-            severity={rule: Severity.parse(str(text)) for rule, text in severity.items()},  # type: ignore[attr-defined]
-            **values,  # type: ignore[arg-type]
-        )
+    def from_dict(cls, plain: Mapping[str, object]) -> Self:
+        """The inverse of `as_dict`.
+
+        Raises:
+            KeyError: A field is missing, or there is no such field.
+        """
+        kinds = get_type_hints(cls)
+        values = {name: from_plain_value(kinds[name], plain[name]) for name in kinds.keys() | plain.keys()}
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def to_plain_value(value: object) -> object:
+    """Return the plain form of a field's value."""
+    if isinstance(value, Path | Shard | Severity):
+        return str(value)
+    if isinstance(value, Part):
+        return [value.number, value.of]
+    if isinstance(value, tuple):
+        return [to_plain_value(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: to_plain_value(each) for key, each in value.items()}
+    return value
+
+
+TEXT_FORMS: Mapping[object, Callable[[str], object]] = {Path: Path, Shard: Shard.parse, Severity: Severity.parse}
+"""The types whose plain form is a text, and what reads it."""
+
+
+def from_plain_value(kind: object, plain: object) -> object:
+    """Return the value of a field from its plain form; `kind` is the field's type."""
+    inner = get_args(kind)
+    if plain is None:
+        return None
+    if get_origin(kind) is UnionType:
+        return from_plain_value(inner[0], plain)
+    if isinstance(plain, Mapping):
+        return {key: from_plain_value(inner[1], each) for key, each in plain.items()}
+    if isinstance(plain, list | tuple):
+        return Part(*plain) if kind is Part else tuple(from_plain_value(inner[0], each) for each in plain)
+    return TEXT_FORMS[kind](str(plain)) if kind in TEXT_FORMS else plain

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_panic_doctor.errors import DoctorError
+from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, item_name
 from pytest_panic_doctor.examination.outcome import Result, from_plain
@@ -26,9 +27,6 @@ from pytest_panic_doctor.report.markdown import write_markdown
 from pytest_panic_doctor.report.results import WORST_FIRST, Results
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule
-
-MAY_DIFFER = ("database", "reports", "shard", "memory", "max_workers", "timeout", "budget", "engine", "ray", "demo")
-"""Settings that say where and how a shard ran, not what it examined."""
 
 MOST_NAMED = 5
 
@@ -121,7 +119,8 @@ def check_reports(parts: Sequence[ShardReport], version: str) -> None:
                 f"{part.path} is {part.shard.named}, and {first.path} is {first.shard.named}: "
                 "give the reports of one split"
             )
-        for name in sorted((part.settings.keys() | first.settings.keys()) - set(MAY_DIFFER)):
+        may_differ = {option.setting for option in options.OPTIONS if option.may_differ}
+        for name in sorted((part.settings.keys() | first.settings.keys()) - may_differ):
             if part.settings.get(name) != first.settings.get(name):
                 raise NotMergeable(
                     f"{part.path} was made with another {name.replace('_', '-')} than {first.path}: "

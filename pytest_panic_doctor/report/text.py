@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from pytest_panic_doctor.database.integrity import ABSENT
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.examination.manifest import item_name, rule_of
+from pytest_panic_doctor.examination.options import selection_again
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.rules.base import Finding, RepairKind, remedy_of
@@ -169,15 +171,9 @@ def command(settings: Settings, *options: str, program: str = "") -> str:
 
 def rerun_command(examination: Examination, *options: str, rules: Sequence[str] | None = None) -> str:
     """Make a command line for the same items, or those of `rules`, with other options."""
-    settings = examination.settings
-    named = settings.rules if rules is None else rules
-    chosen = [f"--doctor-rule {name}" for name in named]
-    chosen += [f"--doctor-experiment {dashed(each)}" for each in settings.experiments]
-    chosen += [f"--doctor-run {dashed(each)}" for each in settings.runs]
-    chosen += [f"--doctor-sample {settings.sample}"] if settings.sample else []
-    chosen += [f"--doctor-shard {settings.shard}"] if settings.shard else []
-    chosen += ["--doctor-deep"] if settings.deep else []
-    return command(settings, *options, *chosen, *chosen_words(examination, rules), program=examination.program)
+    settings = examination.settings if rules is None else replace(examination.settings, rules=tuple(rules))
+    chosen = (*selection_again(settings), *chosen_words(examination, rules))
+    return command(settings, *options, *chosen, program=examination.program)
 
 
 def chosen_words(examination: Examination, rules: Sequence[str] | None) -> Iterator[str]:

@@ -4,90 +4,66 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
-from pytest_panic_doctor.examination.parsing import resolve_path
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.rules.base import Rule
-from pytest_panic_doctor.session.selection import ini_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     import pytest
 
-    from pytest_panic_doctor.examination.settings import Settings
+    from pytest_panic_doctor.session.chosen_options import Chosen
 
 DISTRIBUTION = "pytest-panic-doctor"
 """The name of this package at the package index."""
 
 
-def run(config: pytest.Config, settings: Settings) -> int | None:
+def run(config: pytest.Config, choice: Chosen) -> int | None:
     """Run the command that the options name.
 
     Returns:
         The exit status; None if the options name no command.
     """
-    values, from_line = options.option_values(config)
-    if isinstance(names := values["merge"], list):
-        return merge_lines(config, settings, names)
-    if (tried := values["try-rule"]) is not None:
+    settings, values = choice.settings, choice.values
+    lines: Iterable[str]
+    status = 0
+    if "merge" in values:
+        from pytest_panic_doctor.report.merge import merge_reports
+
+        paths: Sequence[Path] = values["merge"]  # type: ignore[assignment]
+        return merge_reports(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
+    if "try-rule" in values:
         from pytest_panic_doctor.session.try_rule import run_trial
 
-        printed, status = run_trial(config, settings, str(tried))
-        for line in printed:
-            write_line(line)
-        return status
-    lines = option_lines(config, settings, values, from_line)
-    if lines is None:
+        lines, status = run_trial(config, settings, str(values["try-rule"]))
+    elif "rules" in values:
+        from pytest_panic_doctor.report.rules import table
+        from pytest_panic_doctor.rules import registry
+
+        lines = table(registry(own_rules(config)))
+    elif values.keys() & {"journal-export", "redo", "undo"}:
+        from pytest_panic_doctor.session.journal_commands import journal_lines
+
+        lines = journal_lines(settings, values)
+    else:
         return None
     for line in lines:
         write_line(line)
-    return 0
+    return status
 
 
 def write_line(line: str) -> None:
     """Print a line; characters that the terminal's encoding cannot show are escaped, as pytest does it."""
     encoding = sys.stdout.encoding or "utf-8"
     print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
-
-
-def option_lines(
-    config: pytest.Config, settings: Settings, values: Mapping[str, object], from_line: Mapping[str, object]
-) -> Iterator[str] | None:
-    """Return the lines of the command that the options name.
-
-    Args:
-        config: Pytest's config.
-        settings: The settings.
-        values: The value of each option, by its name.
-        from_line: The values on the command line alone.
-
-    Returns:
-        The lines; None if the options name no command that prints lines.
-    """
-    if values["rules"]:
-        from pytest_panic_doctor.report.rules import table
-        from pytest_panic_doctor.rules import registry
-
-        return table(registry(own_rules(config)))
-    if all(values[name] is None for name in ("journal-export", "redo", "undo")):
-        return None
-    from pytest_panic_doctor.session import journal_commands
-
-    folder = config.invocation_params.dir if from_line["journal-export"] else ini_folder(config)
-    if (target := values["journal-export"]) is not None:
-        return journal_commands.export_lines(settings, resolve_path(folder, str(target)))
-    if (redone := values["redo"]) is not None:
-        return journal_commands.undo_lines(settings, str(redone), again=True)
-    return journal_commands.undo_or_list(settings, str(values["undo"]))
 
 
 def own_rules(config: pytest.Config) -> list[Rule]:
@@ -117,14 +93,6 @@ def listed_rules(given: object) -> list[Rule]:
                 f"pytest_doctor_rules returned {repr_foreign(each)}, which is not a rule: make it one with @rule"
             )
     return found
-
-
-def merge_lines(config: pytest.Config, settings: Settings, names: Iterable[str]) -> int:
-    """Merge the reports of shards, and return the exit status."""
-    from pytest_panic_doctor.report.merge import merge_reports
-
-    paths = [resolve_path(config.invocation_params.dir, name) for name in names]
-    return merge_reports(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
 
 
 def build_demo(database: Path, generation: str) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_panic_doctor.examination.examination import Examination
-from pytest_panic_doctor.examination.options import absolute
 from pytest_panic_doctor.examination.outcome import to_plain
+from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.session.item_reports import agree, combined_outcome
 from pytest_panic_doctor.session.items import EXAMINER, DoctorFile, DoctorItem

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_panic_doctor.examination.options import absolute
+from pytest_panic_doctor.examination.parsing import absolute
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import pytest
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
-from pytest_panic_doctor.examination.options import absolute
 from pytest_panic_doctor.examination.outcome import Outcome
+from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.report import text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,15 @@ RUN_COLUMNS = f"id, experiment_id, substr(network, 1, {10 * LABEL}), substr(init
 PROMPTS = (
     f"SELECT id, iif(length(prompts) > {500 * LABEL}, '[]', prompts) FROM experimentconfig NOT INDEXED WHERE {NAMED}"
 )
+
+
+def journal_lines(settings: Settings, values: Mapping[str, object]) -> Iterator[str]:
+    """Return the lines of the command about the journal that is one of the `values` of the options."""
+    if "journal-export" in values:
+        return export_lines(settings, Path(str(values["journal-export"])))
+    if "redo" in values:
+        return undo_lines(settings, str(values["redo"]), again=True)
+    return undo_or_list(settings, str(values["undo"]))
 
 
 def undo_or_list(settings: Settings, which: str) -> Iterator[str]:

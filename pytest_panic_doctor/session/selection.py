@@ -7,16 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.examination.options import absolute
+from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.formatting import did_you_mean, typed
 
 if TYPE_CHECKING:
     import pytest
-
-
-def ini_folder(config: pytest.Config) -> Path:
-    """Return the folder that paths in the ini file are relative to."""
-    return config.inipath.parent if config.inipath else config.rootpath
 
 
 def selection_arguments(config: pytest.Config, database: Path) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
 from pytest_panic_doctor.examination.examination import Examination, check_node, from_database, from_worker_input
 from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.examination.sharding import PAGES
 from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.report.activity import Activity
@@ -28,13 +28,14 @@ from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.report.files import ReportFiles, check_outputs
 from pytest_panic_doctor.report.junit import path_of
 from pytest_panic_doctor.session.activity_plugin import ActivityPlugin
+from pytest_panic_doctor.session.chosen_options import chosen, on_command_line
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, locate_engine
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
-from pytest_panic_doctor.session.selection import ini_folder, pytest_options, selection_arguments
+from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
 
@@ -94,7 +95,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     signals = TerminationSignals()
     resources.callback(signals.stop)
     signals.listen()
-    settings = options.settings(config, config.invocation_params.dir, ini_folder(config))
+    settings = chosen(config).settings
     collect_only = bool(config.getoption("collectonly"))
     if not collect_only:
         check_outputs(settings, junit_path(config))
@@ -239,11 +240,11 @@ def choose_what_is_collected(config: pytest.Config, examination: Examination) ->
     if "[" in str(database) or "::" in str(database):
         raise BadOption(f"--doctor-db {database} has [ or :: in it, which pytest takes for an item: link to it")
     folder = config.invocation_params.dir
-    named = [arg for arg in config.args if options.absolute(folder / arg.split("::")[0]) == database]
+    named = [arg for arg in config.args if absolute(folder / arg.split("::")[0]) == database]
     for arg in named:
         if "::" in arg:
             check_node(arg.split("::", 1)[1], examination)
-    by_ini_alone = not any(config.getoption(option.key) not in (None, False, []) for option in options.OPTIONS)
+    by_ini_alone = not on_command_line(config)
     paths_given = config.args_source is pytest.Config.ArgsSource.ARGS
     if named or (by_ini_alone and paths_given):
         # The database is named already, or the user asked for other tests and the ini file adds nothing to them.

@@ -13,7 +13,7 @@ import pytest
 from pytest_panic_doctor.examination.baseline import FORMAT, Comparison
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Manifest
-from pytest_panic_doctor.examination.options import EXTRA_KEYS, OPTIONS, Option
+from pytest_panic_doctor.examination.options import OPTIONS, Option
 from pytest_panic_doctor.examination.outcome import Outcome, from_plain, to_plain
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION, make
@@ -33,19 +33,19 @@ def cells(page: str) -> list[str]:
     return [name for cell in first for name in re.findall(r"`([^`]+)`", cell)]
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+@pytest.mark.parametrize("option", [each for each in OPTIONS if not each.ini_only], ids=lambda option: option.name)
 def test_every_option_has_its_row_and_its_ini_key(option: Option) -> None:
     assert re.search(rf"^\| `{option.flag}( [^`]*)?` \| `{option.key}` \| \S.*\w", OPTIONS_PAGE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("key", EXTRA_KEYS)
+@pytest.mark.parametrize("key", [each.key for each in OPTIONS if each.ini_only])
 def test_every_ini_key_without_an_option_has_its_row(key: str) -> None:
     assert re.search(rf"^\| `{key}` \| \S.* \| .*\w", OPTIONS_PAGE, re.MULTILINE)
 
 
 def test_no_row_is_of_an_option_that_is_gone() -> None:
     named = {cell.split()[0] for cell in cells(OPTIONS_PAGE)}
-    assert named == {option.flag for option in OPTIONS} | set(EXTRA_KEYS)
+    assert named == {option.flag for option in OPTIONS}
 
 
 def test_the_keys_that_ask_for_an_examination_are_named() -> None:

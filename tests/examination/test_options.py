@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import options
+from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.examination.settings import Part, Settings, Severity
 from pytest_panic_doctor.formatting import did_you_mean
+from pytest_panic_doctor.session.chosen_options import check_once, is_requested, read_options
 
 
 class Given:
@@ -29,25 +32,40 @@ class Given:
 
 
 def read(given: Given, line_dir: Path = Path("/line"), ini_dir: Path = Path("/ini")) -> Settings:
-    return options.settings(given, line_dir, ini_dir)
+    return read_options(given, line_dir, ini_dir).settings
 
 
 def test_nothing_given_asks_for_nothing() -> None:
-    assert not options.is_requested(Given())
+    assert not is_requested(Given())
+
+
+@pytest.mark.parametrize(
+    "option", [each for each in options.OPTIONS if not each.ini_only], ids=lambda option: option.name
+)
+def test_every_option_on_the_command_line_asks(option: options.Option) -> None:
+    value = {"flag": True, "list": ["x"]}.get(option.value.kind, "x")
+    assert is_requested(Given({option.key: value}))
 
 
 @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
-def test_every_option_on_the_command_line_asks(option: options.Option) -> None:
-    value = {"flag": True, "list": ["x"]}.get(option.kind, "x")
-    assert options.is_requested(Given({option.key: value}))
+@pytest.mark.parametrize("empty", [None, "", []])
+def test_an_empty_ini_key_is_the_default(option: options.Option, empty: object) -> None:
+    assert read(Given(ini={option.key: empty})) == read(Given())
+
+
+def test_every_setting_is_of_an_option() -> None:
+    kinds = {"kinds"}
+    """What two ini keys make together."""
+    assert {option.setting for option in options.OPTIONS} - {""} == {each.name for each in fields(Settings)} - kinds
+    commands = {"undo", "redo", "journal-export", "merge", "try-rule", "rules"}
+    parts = {"demo-generation", "text-models", "image-models"}
+    assert {option.name for option in options.OPTIONS if not option.setting} == commands | parts
 
 
 def test_ini_keys_that_only_tune_do_not_ask() -> None:
-    assert not options.is_requested(
-        Given(ini={"doctor_memory": "4GB", "doctor_timeout": "5", "doctor_text_models": ["X"]})
-    )
-    assert options.is_requested(Given(ini={"doctor_db": "x.sqlite"}))
-    assert not options.is_requested(Given(ini={"doctor_fix": "false"}))
+    assert not is_requested(Given(ini={"doctor_memory": "4GB", "doctor_timeout": "5", "doctor_text_models": ["X"]}))
+    assert is_requested(Given(ini={"doctor_db": "x.sqlite"}))
+    assert not is_requested(Given(ini={"doctor_fix": "false"}))
 
 
 def test_a_database_on_the_line_is_relative_to_where_pytest_was_called() -> None:
@@ -137,7 +155,7 @@ def test_the_nearest_name_is_offered(text: str, names: list[str], said: str) -> 
 
 
 def test_a_path_keeps_its_links_and_loses_its_dots() -> None:
-    assert options.absolute(Path("/a/b/../c.sqlite")) == Path("/a/c.sqlite")
+    assert absolute(Path("/a/b/../c.sqlite")) == Path("/a/c.sqlite")
 
 
 def test_a_report_is_no_folder(tmp_path: Path) -> None:
@@ -187,7 +205,7 @@ def test_paths_are_expanded_as_pytest_does_it(tmp_path: Path, monkeypatch: pytes
     assert read(Given({"doctor_baseline": text})).baseline == tmp_path / "a.sqlite"
     (tmp_path / "b").mkdir()
     report = read(Given({"doctor_report": [text.replace("sqlite", "json")]})).reports[0]
-    assert options.absolute(report) == tmp_path / "a.json"
+    assert absolute(report) == tmp_path / "a.json"
 
 
 @pytest.mark.parametrize("name", ["$NOT_SET.sqlite", "~nobody-of-that-name", "$PLACE.sqlite", "~"])
@@ -210,9 +228,9 @@ def test_what_cannot_be_expanded_or_has_that_very_name_stays(
 )
 def test_an_option_of_one_value_is_given_once(arguments: list[str], said: str) -> None:
     with pytest.raises(BadOption) as caught:
-        options.check_once(arguments)
+        check_once(arguments)
     assert str(caught.value).startswith(said)
 
 
 def test_the_same_value_twice_and_options_that_repeat_are_no_contradiction() -> None:
-    options.check_once(["--doctor-db", "a", "--doctor-db=a", "--doctor-rule=x", "--doctor-rule=y", "--doctor-fix"])
+    check_once(["--doctor-db", "a", "--doctor-db=a", "--doctor-rule=x", "--doctor-rule=y", "--doctor-fix"])

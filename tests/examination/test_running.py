@@ -23,7 +23,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.outcome import Outcome
-from pytest_panic_doctor.examination.parsing import model_types, parse_running
+from pytest_panic_doctor.examination.parsing import Given, model_types, parse_running
 from pytest_panic_doctor.examination.running import Running, format_age, parse_moment, youngest
 from pytest_panic_doctor.repair.journal import journal
 from pytest_panic_doctor.repair.journal.writer import Writer
@@ -128,9 +128,9 @@ def test_ages() -> None:
 
 
 def test_the_ini_key_is_a_time_or_0() -> None:
-    assert [parse_running(given) for given in ("", None, "0", "10m")] == [3600, 3600, 0, 600]
+    assert [parse_running(Given("doctor_running", text)) for text in ("0", "10m")] == [0, 600]
     with pytest.raises(BadOption, match="doctor_running soon is not a time"):
-        parse_running("soon")
+        parse_running(Given("doctor_running", "soon"))
 
 
 Hook = Callable[[str, Sequence[str | bytes]], object]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.parsing import model_types, parse_cosine
+from pytest_panic_doctor.examination.parsing import Given, model_types, parse_cosine
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.reembed import EmbeddingHook, Trust, embed
@@ -280,7 +280,7 @@ def test_the_least_cosine_is_the_users(repair_run: RepairSetup) -> None:
 
 
 def test_the_ini_key_is_a_number_from_0_to_1() -> None:
-    assert [parse_cosine(given) for given in ("", None, "0", "0.95", "1")] == [None, None, 0, 0.95, 1]
+    assert [parse_cosine(Given("doctor_embed_cosine", text)) for text in ("0", "0.95", "1")] == [0, 0.95, 1]
     for wrong in ("-0.1", "1.5", "nan", "99%", "off"):
         with pytest.raises(BadOption, match=r"doctor_embed_cosine .* is not a cosine: give a number from 0"):
-            parse_cosine(wrong)
+            parse_cosine(Given("doctor_embed_cosine", wrong))

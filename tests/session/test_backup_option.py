@@ -12,7 +12,7 @@ from defects import plant
 from pytest_runs import Doctor
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.options import settings
+from pytest_panic_doctor.session.chosen_options import read_options
 
 
 def content(path: Path) -> list[str]:
@@ -55,7 +55,7 @@ def test_the_database_is_copied_before_it_is_repaired_and_before_an_undo(
 
 def test_it_is_given_with_what_writes(tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="--doctor-backup copies the database before a write"):
-        settings(Given(doctor_backup="x.sqlite"), tmp_path, tmp_path)
-    chosen = settings(Given(doctor_fix=True, doctor_backup="x.sqlite"), tmp_path, tmp_path / "ini")
+        read_options(Given(doctor_backup="x.sqlite"), tmp_path, tmp_path)
+    chosen = read_options(Given(doctor_fix=True, doctor_backup="x.sqlite"), tmp_path, tmp_path / "ini").settings
     assert chosen.backup == tmp_path / "x.sqlite"
-    assert settings(Given(), tmp_path, tmp_path / "ini").backup == tmp_path / "ini" / "kept.sqlite"
+    assert read_options(Given(), tmp_path, tmp_path / "ini").settings.backup == tmp_path / "ini" / "kept.sqlite"
