@@ -33,7 +33,7 @@ from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
 from pytest_panic_doctor.repair.cluster.job import ComputeOptions
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.recompute import DiagramTarget
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.topology.cloud import Points
 
@@ -92,13 +92,11 @@ def fed(folder: Path, points: int) -> str:
     shared = SharedFolder(folder / f"shared-{points}")
     dispatcher = Dispatcher(
         link,  # type: ignore[arg-type]
-        Database(path, shared=True),
-        Writer(path, "session", lambda: True),
+        RepairContext(Database(path, shared=True), Writer(path, "session", lambda: True), {"Nomic": "TEXT"}),
         DiagramRequests(shared),
         ResultStore(shared),
         Budget(folder / f"budget-{points}", 10**11),
-        lambda _, subject: DiagramTarget(str(subject.run), "Nomic", "TEXT", 768),
-        ComputeOptions(2, "auto", None, None),
+        ComputeOptions("auto", None, None),
         lambda: True,
     )
     dispatcher.prefetch(subjects, {})

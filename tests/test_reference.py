@@ -17,6 +17,7 @@ from pytest_runs import ALONE, items
 from reference_homology import h_bars
 
 from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.topology.cloud import h0_deaths
 
 EXPLAINED = {
@@ -95,8 +96,8 @@ def test_the_new_diagrams_are_those_of_an_independent_implementation(fixed: Path
         ("06b05170fe3e7a8fb98e2a523d52099f", "Nomic"),
     ):
         kind = "IMAGE" if model == "NomicVision" else "TEXT"
-        points = clouds.load_cloud(db, run_id, model, kind, 768).points
-        (diagram,) = clouds.load_diagrams(db, run_id, model)
+        points = clouds.load_cloud(db, DiagramTarget(run_id, model), kind, 768).points
+        (diagram,) = clouds.load_diagrams(db, DiagramTarget(run_id, model))
         assert diagram.payload is not None
         arrays = np.load(io.BytesIO(diagram.payload), allow_pickle=False)
         expected = h_bars(points, 2)

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import research_tool
-from databases import Built
 from numpy.typing import NDArray
-from repair_item import fix
+from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
@@ -92,7 +91,7 @@ def test_a_repaired_file(shared_data: Path, tmp_path: Path, runner: DiagramRunne
     def hook(model: str, outputs: Sequence[str | bytes]) -> NDArray[np.float32] | None:
         return np.stack([known[output] for output in outputs]) if model == "DummyText" else None
 
-    found = fix(Built(path), runner, hook=hook)
+    found = fix_file(path, runner, hook=hook)
     assert any(outcome.status == "fixed" for outcome in found["diagram-missing"])
     if "early" in name:
         assert {outcome.status for outcome in found["embedding-missing"]} >= {"fixed"}
@@ -108,7 +107,7 @@ def test_a_repaired_file(shared_data: Path, tmp_path: Path, runner: DiagramRunne
 def test_the_demo_repaired(demo: Path, tmp_path: Path, runner: DiagramRunner) -> None:
     path = tmp_path / "x.sqlite"
     shutil.copy(demo, path)
-    assert any(outcome.status == "fixed" for outcome in fix(Built(path), runner)["diagram-valid"])
+    assert any(outcome.status == "fixed" for outcome in fix_file(path, runner)["diagram-valid"])
     assert research_tool.unread(path) == []
 
 

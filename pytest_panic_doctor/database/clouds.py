@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.database.room import VALUE_COPIES, MemoryRoom
+from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects, usable_vectors
 
 NEWEST_FIRST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
@@ -58,7 +59,7 @@ MODEL_TYPE_KEY = "doctor_text_models"
 
 @dataclass(frozen=True, slots=True)
 class StoredCloud:
-    """The point cloud of (run, embedding model).
+    """The point cloud of a target.
 
     Attributes:
         points: float32, shape (n, width), in sequence order: the newest usable vector of each invocation of the model's
@@ -86,15 +87,15 @@ class StoredDiagram:
     payload: bytes | None
 
 
-def load_diagrams(db: sqlite3.Connection, run: str, model: str) -> list[StoredDiagram]:
-    """Diagrams of (run, embedding model), the newest first."""
-    return list(iterate_diagrams(db, run, model))
+def load_diagrams(db: sqlite3.Connection, target: DiagramTarget) -> list[StoredDiagram]:
+    """Diagrams of a target, the newest first."""
+    return list(iterate_diagrams(db, target))
 
 
-def iterate_diagrams(db: sqlite3.Connection, run: str, model: str) -> Iterator[StoredDiagram]:
-    """Diagrams of (run, embedding model), the newest first, with one payload in memory at a time."""
+def iterate_diagrams(db: sqlite3.Connection, target: DiagramTarget) -> Iterator[StoredDiagram]:
+    """Diagrams of a target, the newest first, with one payload in memory at a time."""
     found = "FROM persistencediagram WHERE run_id = ? AND embedding_model = ?"
-    only = db.execute(f"SELECT id, diagram_data {found} LIMIT 2", (run, model))
+    only = db.execute(f"SELECT id, diagram_data {found} LIMIT 2", target)
     first = only.fetchone()
     if first is None:
         return
@@ -102,7 +103,7 @@ def iterate_diagrams(db: sqlite3.Connection, run: str, model: str) -> Iterator[S
         yield StoredDiagram(first[0], as_payload(first[1]))
         return
     del first
-    for (row,) in db.execute(f"SELECT rowid {found} ORDER BY {NEWEST_FIRST}", (run, model)).fetchall():
+    for (row,) in db.execute(f"SELECT rowid {found} ORDER BY {NEWEST_FIRST}", target).fetchall():
         one = db.execute("SELECT id, diagram_data FROM persistencediagram WHERE rowid = ?", (row,))
         for row_id, data in one:
             yield StoredDiagram(row_id, as_payload(data))
@@ -113,10 +114,10 @@ def as_payload(data: object) -> bytes | None:
     return data if data is None or isinstance(data, bytes) else b""
 
 
-def has_payload(db: sqlite3.Connection, run: str, model: str) -> list[bool]:
-    """For each diagram of (run, embedding model) whether it is not NULL; reads no payload."""
+def has_payload(db: sqlite3.Connection, target: DiagramTarget) -> list[bool]:
+    """For each diagram of a target whether it is not NULL; reads no payload."""
     source = "persistencediagram WHERE run_id = ? AND embedding_model = ?"
-    rows = db.execute(f"SELECT typeof(diagram_data) <> 'null' FROM {source}", (run, model))
+    rows = db.execute(f"SELECT typeof(diagram_data) <> 'null' FROM {source}", target)
     return [bool(value) for (value,) in rows]
 
 
@@ -160,18 +161,16 @@ def commonest_width(db: sqlite3.Connection, experiment: str, model: str) -> int:
 
 def load_cloud(
     db: sqlite3.Connection,
-    run: str,
-    model: str,
+    target: DiagramTarget,
     kind: str | None,
     width: int,
     space: MemoryRoom = MemoryRoom(),  # noqa: B008
 ) -> StoredCloud:
-    """Load the cloud of (run, embedding model) in one query, by the indexes on run and invocation.
+    """Load the cloud of a target in one query, by the indexes on run and invocation.
 
     Args:
         db: The database.
-        run: Id of the run.
-        model: Name of the embedding model.
+        target: The run and the embedding model.
         kind: What the model embeds, `TEXT` or `IMAGE`; None if unknown.
         width: Expected number of values of a vector.
         space: Memory that may be used.
@@ -179,6 +178,7 @@ def load_cloud(
     Raises:
         TooLarge: The cloud does not fit into `space`.
     """
+    run, model = target
     if kind is None:
         block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
         return StoredCloud(np.empty((0, width), np.float32), 0, {MODEL_TYPE_KEY: block})

@@ -73,6 +73,21 @@ def data_version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA main.data_version").fetchone()[0])
 
 
+class SharedMemo:
+    """What checks share as long as nobody writes to the database."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._state = (0, 0)
+        self._known: dict[object, object] = {}
+
+    def of(self, db: sqlite3.Connection) -> dict[object, object]:
+        """Return what is known of this state of the database."""
+        if (state := (id(db), data_version(db))) != self._state:
+            self._state, self._known = state, {}
+        return self._known
+
+
 class Database:
     """The database file, opened for reading: one connection per process, and no transaction between reads."""
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class DiagramTarget(NamedTuple):
+    """What a diagram is of: the id of a run, and the name of an embedding model."""
+
+    run: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,11 @@ class Subject:
     experiment: str | None = None
     run: str | None = None
     embedding_model: str | None = None
+
+    @property
+    def target(self) -> DiagramTarget:
+        """The run and the embedding model of an item about a diagram."""
+        return DiagramTarget(str(self.run), str(self.embedding_model))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import sqlite3
 
 from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.spelling import nearly_equal, normalized_id
+from pytest_panic_doctor.database.subject import DiagramTarget
 
 DAMAGED_TYPE = (
     "(coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE') OR CASE i.type WHEN 'TEXT' THEN i.output_image_data IS NOT NULL "
@@ -18,13 +19,12 @@ DAMAGED_TYPE = (
 """Condition that the type of an invocation `i` is invalid or contradicts its output; reads no output."""
 
 
-def upstream_damage(db: sqlite3.Connection, run: str, model: str, generation: Generation, *, replacing: bool) -> str:
+def upstream_damage(db: sqlite3.Connection, target: DiagramTarget, generation: Generation, *, replacing: bool) -> str:
     """Find what forbids computing a diagram.
 
     Args:
         db: The database.
-        run: Id of the run.
-        model: Name of the embedding model.
+        target: The run and the embedding model.
         generation: The generation of the file.
         replacing: Whether the new diagram would replace a valid one, which may be right for the undamaged run.
 
@@ -32,9 +32,9 @@ def upstream_damage(db: sqlite3.Connection, run: str, model: str, generation: Ge
         Clauses; empty if there is no damage.
     """
     found = [
-        describe_damaged_types(db, run),
-        describe_unfinished_run(db, run, generation),
-        describe_damaged_sequence(db, run) if replacing else misspelt_diagram(db, run, model),
+        describe_damaged_types(db, target.run),
+        describe_unfinished_run(db, target.run, generation),
+        describe_damaged_sequence(db, target.run) if replacing else misspelt_diagram(db, target),
     ]
     return "; ".join(filter(None, found))
 
@@ -75,8 +75,9 @@ def describe_unfinished_run(db: sqlite3.Connection, run: str, generation: Genera
     return f"the run has {count:,} of {length} invocations, and its experiment is not finished: {command}"
 
 
-def misspelt_diagram(db: sqlite3.Connection, run: str, model: str) -> str:
+def misspelt_diagram(db: sqlite3.Connection, target: DiagramTarget) -> str:
     """Describe an existing diagram that may be the missing one under a damaged name, as a clause; else empty."""
+    run, model = target
     query = (
         "SELECT DISTINCT run_id FROM persistencediagram d WHERE NOT EXISTS (SELECT 1 FROM run r WHERE r.id = d.run_id)"
     )
@@ -91,7 +92,7 @@ def misspelt_diagram(db: sqlite3.Connection, run: str, model: str) -> str:
         "WHERE r.id = ? AND d.embedding_model <> ? AND d.diagram_data IS NOT NULL "
         f"AND d.embedding_model NOT IN {listed}"
     )
-    for (name,) in db.execute(query, (run, model)).fetchall():
+    for (name,) in db.execute(query, target).fetchall():
         if nearly_equal(str(name), model):
             return f"a diagram names the embedding model {name}, which may be {model} (diagram-model)"
     return ""

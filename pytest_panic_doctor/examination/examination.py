@@ -18,6 +18,7 @@ from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge, memory_room
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.spelling import dashed
+from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.database.verification import LISTING_TABLES, Verification
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import manifest as manifests
@@ -25,7 +26,7 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, rule_of
 from pytest_panic_doctor.examination.running import Running, Written, never_written
 from pytest_panic_doctor.examination.runs import chosen_runs
-from pytest_panic_doctor.examination.scheduling import MissingDiagram, RunModel, distribute, missing_diagrams
+from pytest_panic_doctor.examination.scheduling import MissingDiagram, distribute, missing_diagrams
 from pytest_panic_doctor.examination.selection import (
     check_repairs,
     check_rules,
@@ -203,22 +204,21 @@ class Examination:
         mine = frozenset(map(rule_of, self.collected))
         return mine | (chosen - {entry.rule for entry in self.entries()})
 
-    def items_by_diagram(self) -> dict[RunModel, list[str]]:
-        """Map each (run, embedding model) to the items that compute its diagram if it is missing."""
-        found: dict[RunModel, list[str]] = {}
+    def items_by_diagram(self) -> dict[DiagramTarget, list[str]]:
+        """Map the target of each diagram to the items that compute its diagram if it is missing."""
+        found: dict[DiagramTarget, list[str]] = {}
         if MISSING_RULE in self.chosen_rules():
             for entry in self.entries():
                 if (self.collected is None or entry.name in self.collected) and (
                     MISSING_RULE in (entry.rule, *self.rules[entry.rule].requires)
                 ):
-                    pair = str(entry.subject.run), str(entry.subject.embedding_model)
-                    found.setdefault(pair, []).append(entry.name)
+                    found.setdefault(entry.subject.target, []).append(entry.name)
         return found
 
     def planned(self) -> list[MissingDiagram]:
         """List the missing diagrams that the collected items compute."""
         computing = self.items_by_diagram()
-        return [each for each in self.missing_diagrams if each.pair in computing]
+        return [each for each in self.missing_diagrams if each.subject.target in computing]
 
     def in_sample(self, entry: Entry) -> bool:
         """Whether an item is examined: always for a cheap rule, by `--doctor-sample` for an expensive one."""
@@ -271,9 +271,9 @@ class Examination:
         each = sum(1 for rule in self.selected if rule.scope is Scope.RUN_MODEL)
         if each and self.missing_diagrams:
             mine = filter(self.share.includes, self.manifest.diagram_subjects())
-            pairs = [(str(one.run), str(one.embedding_model)) for one in mine]
-            before = sum(1 for _ in self.entries()) - each * len(pairs)
-            order = distribute(pairs, [one.pair for one in self.missing_diagrams], before, each, workers)
+            targets = [one.target for one in mine]
+            before = sum(1 for _ in self.entries()) - each * len(targets)
+            order = distribute(targets, [one.subject.target for one in self.missing_diagrams], before, each, workers)
             self.manifest = replace(self.manifest, order=tuple(order))
 
     def for_worker(self) -> dict[str, object]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.connection import Database, data_version
+from pytest_panic_doctor.database.connection import Database, SharedMemo
 from pytest_panic_doctor.database.generations import is_missing_in_file
 from pytest_panic_doctor.database.integrity import REMOVE, advice_for, check_file, describe_missing_feature
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, is_too_big, name_too_large
@@ -153,8 +153,7 @@ class Examiner:
         self.later: Callable[[Rule, Subject], Iterable[SubjectFindings]] = lambda *_: ()
         """The next subjects of this process with findings of the same rule, in order."""
         self.settled: set[tuple[str, Subject]] = set()
-        self._memo: dict[object, object] = {}
-        self._memo_state: tuple[int, int] = (0, 0)
+        self._memo = SharedMemo()
 
     def look(self, rule: Rule, subject: Subject) -> CheckResult:
         """Run one check; raises `NotApplicable`, and `TooLarge` if it does not fit into memory."""
@@ -199,12 +198,7 @@ class Examiner:
 
     def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
         """Return the cache of this state of the database."""
-        state = (id(db), data_version(db))
-        if self.verification and self.verification.has_damage:
-            return {}
-        if state != self._memo_state:
-            self._memo, self._memo_state = {}, state
-        return self._memo
+        return {} if self.verification and self.verification.has_damage else self._memo.of(db)
 
     def _unreadable(
         self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError, seen: list[Finding]

@@ -12,7 +12,7 @@ from pytest_panic_doctor.database.json_columns import is_name, load_json
 from pytest_panic_doctor.database.room import MemoryRoom, is_too_big, name_too_large
 from pytest_panic_doctor.database.schema import columns_of
 from pytest_panic_doctor.database.spelling import dashed
-from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.database.subject import DiagramTarget, Subject
 from pytest_panic_doctor.formatting import distinct
 from pytest_panic_doctor.rules.base import Rule, Scope
 
@@ -94,8 +94,8 @@ class Manifest:
     """All subjects of a database. Item ids do not depend on damage."""
 
     experiments: tuple[Experiment, ...]
-    order: tuple[tuple[str, str], ...] = ()
-    """(run, embedding model) whose items come first, in this order; empty: as stored."""
+    order: tuple[DiagramTarget, ...] = ()
+    """The targets whose items come first, in this order; empty: as stored."""
 
     def entries(self, rules: Iterable[Rule]) -> Iterator[Entry]:
         """Yield the items, widest scope first; those of one (run, embedding model) together.
@@ -123,12 +123,12 @@ class Manifest:
     def diagram_subjects(self) -> Iterator[Subject]:
         """Yield each (run, embedding model), those of `order` first."""
         experiment_of = {run.id: each.id for each in self.experiments for run in each.runs}
-        for run_id, model in self.order:
-            yield Subject(experiment_of[run_id], run_id, model)
+        for target in self.order:
+            yield Subject(experiment_of[target.run], *target)
         done = set(self.order)
         for experiment in self.experiments:
             for subject in subjects_of(experiment):
-                if (subject.run, subject.embedding_model) not in done:
+                if subject.target not in done:
                     yield subject
 
     def only(self, runs: Mapping[str, Collection[str]]) -> Manifest:
@@ -159,7 +159,7 @@ class Manifest:
             [each.id, each.label, list(each.embedding_models), [[run.id, run.label, run.length] for run in each.runs]]
             for each in self.experiments
         ]
-        return [json.dumps(experiments), [list(pair) for pair in self.order]]
+        return [json.dumps(experiments), [list(target) for target in self.order]]
 
     @classmethod
     def from_plain(cls, plain: list[object]) -> Manifest:
@@ -169,7 +169,7 @@ class Manifest:
             Experiment(experiment, label, tuple(models), tuple(Run(*run) for run in runs))
             for experiment, label, models, runs in json.loads(str(text))
         )
-        return cls(experiments, tuple((run, model) for run, model in order))  # type: ignore[attr-defined]
+        return cls(experiments, tuple(DiagramTarget(*each) for each in order))  # type: ignore[attr-defined]
 
 
 def subjects_of(experiment: Experiment) -> Iterator[Subject]:

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_panic_doctor.database.clouds import LEAST_POINTS
-from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.database.subject import DiagramTarget, Subject
 from pytest_panic_doctor.examination.manifest import Manifest
 from pytest_panic_doctor.rules.base import RuleContext
-
-RunModel = tuple[str, str]
-"""(run, embedding model)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +18,6 @@ class MissingDiagram:
 
     subject: Subject
     points: int
-
-    @property
-    def pair(self) -> RunModel:
-        """Its run and embedding model."""
-        return str(self.subject.run), str(self.subject.embedding_model)
 
 
 def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[str, str]) -> list[MissingDiagram]:
@@ -43,11 +35,11 @@ def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[
     memo: dict[object, object] = {}
     counts: dict[str, dict[str, int]] = {}
     for subject in manifest.diagram_subjects():
-        run, model = str(subject.run), str(subject.embedding_model)
-        if stored.get((run, model)) or model not in kinds:
+        run, model = target = subject.target
+        if stored.get(target) or model not in kinds:
             continue
         context = RuleContext(db, "diagram-missing", subject, {}, memo)
-        if (run, model) not in stored and (context.unfinished() or context.retired(model)):
+        if target not in stored and (context.unfinished() or context.retired(model)):
             continue
         if run not in counts:
             counts[run] = dict(
@@ -59,34 +51,34 @@ def missing_diagrams(db: sqlite3.Connection, manifest: Manifest, kinds: Mapping[
 
 
 def distribute(
-    pairs: Sequence[RunModel], first: Iterable[RunModel], before: int, each: int, workers: int
-) -> list[RunModel]:
-    """Order pairs so that each worker begins with its share of the largest ones.
+    targets: Sequence[DiagramTarget], first: Iterable[DiagramTarget], before: int, each: int, workers: int
+) -> list[DiagramTarget]:
+    """Order targets so that each worker begins with its share of the largest ones.
 
     xdist's worksteal gives each worker one contiguous part of all items; idle workers take from the end of others'
     parts.
 
     Args:
-        pairs: All pairs.
+        targets: All targets.
         first: Those to begin with, largest first.
-        before: The number of items before those of the pairs.
-        each: The number of items of each pair.
+        before: The number of items before those of the targets.
+        each: The number of items of each target.
         workers: The number of workers.
     """
-    wanted = [pair for pair in first if pair in set(pairs)]
-    items = before + each * len(pairs)
+    wanted = [target for target in first if target in set(targets)]
+    items = before + each * len(targets)
     ends = [round((items * (worker + 1) / workers - before) / each) for worker in range(workers)]
     room = [max(0, end - begin) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
-    shares: list[list[RunModel]] = [[] for _ in range(workers)]
-    for pair in wanted:
+    shares: list[list[DiagramTarget]] = [[] for _ in range(workers)]
+    for target in wanted:
         freest = min(
             (worker for worker in range(workers)),
             key=lambda worker: (len(shares[worker]) >= room[worker], len(shares[worker])),
         )
-        shares[freest].append(pair)
-    rest = iter([pair for pair in pairs if pair not in set(wanted)])
-    order: list[RunModel] = []
+        shares[freest].append(target)
+    rest = iter([target for target in targets if target not in set(wanted)])
+    order: list[DiagramTarget] = []
     for worker, share in enumerate(shares):
         order += share
-        order += [pair for _, pair in zip(range(room[worker] - len(share)), rest, strict=False)]
+        order += [target for _, target in zip(range(room[worker] - len(share)), rest, strict=False)]
     return order + list(rest)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
 from pytest_panic_doctor.database.python_generation import PYTHON
+from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
-from pytest_panic_doctor.repair.recompute import TRIES, RepairSummary
+from pytest_panic_doctor.repair.recompute import TRIES
 from pytest_panic_doctor.rules import lyapunov as results
 from pytest_panic_doctor.rules.base import RuleContext
 from pytest_panic_doctor.rules.lyapunov import LyapunovPlace, Stored
@@ -23,17 +24,14 @@ from pytest_panic_doctor.topology.lyapunov import Lyapunov, lyapunov
 from pytest_panic_doctor.topology.threads import one_thread
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.database.connection import Database
     from pytest_panic_doctor.database.subject import Subject
-    from pytest_panic_doctor.repair.journal.writer import Writer
-    from pytest_panic_doctor.repair.recompute import BusyCheck
-    from pytest_panic_doctor.rules.base import Kind
+    from pytest_panic_doctor.repair.recompute import RepairContext
 
 RESULTS_KEEP_CHANGING = (
     f"the embeddings changed {TRIES} times while the results were computed: run again when they are at rest"
 )
 """The reason if every attempt was overtaken."""
-FASTER = RepairSummary("another worker was faster", {})
+FASTER = RepairResult("another worker was faster")
 """The result if nothing is left to compute."""
 
 
@@ -56,33 +54,33 @@ class LyapunovTarget:
     result: Lyapunov
 
 
-def recompute_results(
-    database: Database, writer: Writer, rule: str, subject: Subject, kinds: Mapping[str, Kind], busy: BusyCheck
-) -> RepairSummary:
+def recompute_results(repairs: RepairContext, rule: str, subject: Subject) -> RepairResult:
     """Compute the results of a subject that a rule finds missing or wrong, and write them.
 
     Another worker may write the same results, or repair their embeddings, during the computation: what was not written
     is looked at again.
 
     Args:
-        database: Reads the embeddings.
-        writer: Writes the results.
+        repairs: Reads the embeddings, and writes the results.
         rule: The id of the rule.
         subject: The experiment and the embedding model.
-        kinds: What each embedding model embeds.
-        busy: Returns why nothing is written now; empty if writing is allowed.
 
     Raises:
         RepairFailed: The embeddings of all results are incomplete, the experiment is not finished, or nothing was
             written because the embeddings change faster than the results are computed.
     """
+    space = repairs.writer.space
+
+    def look(db: sqlite3.Connection) -> list[LyapunovTarget]:
+        return computable(RuleContext(db, rule, subject, repairs.kinds, space=space), repairs.busy(db, subject))
+
     done: list[LyapunovTarget] = []
     for _ in range(TRIES):
         begun = datetime.now()
-        found = database.read(lambda db: computable(RuleContext(db, rule, subject, kinds, space=writer.space), busy))
+        found = repairs.database.read(look)
         if not found:
             break
-        written = writer.write([result_change(database, rule, subject, kinds, each, begun, busy) for each in found])
+        written = repairs.writer.write([result_change(repairs, rule, subject, each, begun) for each in found])
         done += [each for each, repair in zip(found, written, strict=True) if repair is not None]
         if all(written):
             break
@@ -92,15 +90,15 @@ def recompute_results(
         return FASTER
     pairs = sum(each.result.num_pairs for each in done)
     sentence = f"computed {plural(len(done), 'Lyapunov result')} of {plural(pairs, 'pair')} of runs"
-    return RepairSummary(sentence, {"results": len(done)})
+    return RepairResult(sentence, {"results": len(done)})
 
 
-def computable(context: RuleContext, busy: BusyCheck) -> list[LyapunovTarget]:
+def computable(context: RuleContext, busy: str) -> list[LyapunovTarget]:
     """Return each result of the subject that the rule finds missing or wrong and that can be computed.
 
     Args:
         context: The rule and the subject.
-        busy: Returns why nothing is written now; empty if writing is allowed.
+        busy: Why nothing is written now; empty if writing is allowed.
 
     Raises:
         RepairFailed: Results are missing or wrong, and none of them may be computed.
@@ -109,7 +107,7 @@ def computable(context: RuleContext, busy: BusyCheck) -> list[LyapunovTarget]:
     found = list(wrong_results(context, blocked))
     if not found and blocked:
         raise RepairFailed(f"embeddings are incomplete: {'; '.join(blocked.values())}", blocked_by=blocked)
-    if found and (reason := busy(context.db) or results.to_come_anyway(context)):
+    if found and (reason := busy or results.to_come_anyway(context)):
         raise RepairFailed(reason)
     return found
 
@@ -162,22 +160,16 @@ def trajectory_digest(vectors: Sequence[object]) -> bytes:
 
 
 def result_change(
-    database: Database,
-    rule: str,
-    subject: Subject,
-    kinds: Mapping[str, Kind],
-    target: LyapunovTarget,
-    begun: datetime,
-    busy: BusyCheck,
+    repairs: RepairContext, rule: str, subject: Subject, target: LyapunovTarget, begun: datetime
 ) -> Change:
     """Return what writes one result, unless its embeddings or its row are no longer those that were seen."""
-    generation = database.generation or PYTHON
+    generation = repairs.database.generation or PYTHON
     place = target.place
 
     def unchanged(db: sqlite3.Connection) -> bool:
-        now = RuleContext(db, rule, subject, kinds)
+        now = RuleContext(db, rule, subject, repairs.kinds)
         rows = [row for row in results.stored(now) if row.place == place]
-        if busy(db) or now.unfinished() or rows != ([target.row] if target.row else []):
+        if repairs.busy(db, subject) or now.unfinished() or rows != ([target.row] if target.row else []):
             return False
         if results.runs_of(now, place).get(place) != target.runs:
             return False

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from pytest_panic_doctor.compute import estimate
-from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.outcome import Number
@@ -16,10 +15,9 @@ from pytest_panic_doctor.repair import lyapunov
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview, SessionTotals, quarantine_size
 from pytest_panic_doctor.repair.quarantine_limit import limit_exceeded
-from pytest_panic_doctor.repair.recompute import never_busy, readable, snapshot, valid
+from pytest_panic_doctor.repair.recompute import readable, snapshot
 from pytest_panic_doctor.repair.targets import (
     QUARANTINES,
-    diagram_target,
     not_repairable_reason,
     other_choices,
     rows_to_quarantine,
@@ -94,10 +92,11 @@ class DatabasePlanner:
 
     def _quarantine(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
         def look(db: sqlite3.Connection) -> tuple[QuarantinePreview | None, int, str]:
+            context = RuleContext(db, rule.id, subject, self.kinds)
             if rule.repair is RepairKind.KEEP_CURRENT and not self.embeds:
-                undecided(db, subject, self.kinds)
-            rows = rows_to_quarantine(db, rule.repair, subject, findings, self.kinds)
-            others = other_choices(db, subject, self.kinds) if rule.repair is RepairKind.KEEP_CURRENT else []
+                undecided(context)
+            rows = rows_to_quarantine(context, rule.repair, findings)
+            others = other_choices(context) if rule.repair is RepairKind.KEEP_CURRENT else []
             high = max((quarantine_size(db, [each])[1] for each in others), default=0)
             taken = QuarantinePreview(db, rows) if rows else None
             return taken, high, limit_exceeded(db, taken, self.most, self.totals.besides(taken)) if taken else ""
@@ -119,25 +118,21 @@ class DatabasePlanner:
         reason, measures = self._quarantine(rule, subject, surplus) if surplus else ("", {})
         if reason:
             return reason, {}
-        found = self.database.read(
-            lambda db: lyapunov.computable(RuleContext(db, rule.id, subject, self.kinds), never_busy)
-        )
+        found = self.database.read(lambda db: lyapunov.computable(RuleContext(db, rule.id, subject, self.kinds), ""))
         if not found and not surplus:
             return not_repairable_reason(findings), {}
         return "", measures | ({"results": len(found)} if found else {})
 
     def _compute(self, db: sqlite3.Connection, rule: Rule, subject: Subject) -> tuple[str, dict[str, Number]]:
-        run, model = str(subject.run), str(subject.embedding_model)
-        target = diagram_target(db, subject, self.kinds)
-        cloud = clouds.load_cloud(db, run, model, target.kind, target.width)
-        if not rule.deep and readable(snapshot(db, target)):
+        seen = snapshot(RuleContext(db, rule.id, subject, self.kinds), "")
+        cloud = seen.cloud
+        if not rule.deep and readable(seen):
             return "", {"rewritten": 1}
         if not cloud.complete:
             unless = ", unless the embedding hook helps" if self.embeds else ""
             return f"blocked{unless}: {'; '.join(cloud.blocks.values())}", {}
-        replacing = any(valid(each.payload, target.codec) for each in clouds.load_diagrams(db, run, model))
-        if damage := upstream.upstream_damage(db, run, model, target.generation, replacing=replacing):
-            return f"rows of its run are damaged: {damage}", {}
+        if seen.forbidden:
+            return f"rows of its run are damaged: {seen.forbidden}", {}
         merged = np.unique(cloud.points, axis=0)
         distinct = len(merged)
         guess = estimate.estimate(distinct, self.engine, sampled_share(merged))

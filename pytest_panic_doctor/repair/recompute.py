@@ -10,15 +10,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.compute.runner import Task
-from pytest_panic_doctor.database import clouds, upstream
-from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.connection import Database, SharedMemo
 from pytest_panic_doctor.database.files import safe_file_name
 from pytest_panic_doctor.database.generation import Codec, Generation
-from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.journal import doctor_version
 from pytest_panic_doctor.repair.journal.writer import Change
+from pytest_panic_doctor.rules.base import Kind, Rule, RuleContext
+from pytest_panic_doctor.rules.diagram import cloud_of, forbidden
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance
@@ -27,6 +29,7 @@ from pytest_panic_doctor.topology.validation import problems
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.compute.runner import Computed, DiagramRunner
+    from pytest_panic_doctor.examination.running import Running
     from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.tables import Value
     from pytest_panic_doctor.repair.journal.writer import Writer
@@ -39,53 +42,9 @@ EMBEDDINGS_KEEP_CHANGING = (
 )
 """The reason if every attempt was overtaken."""
 
-
-BusyCheck = Callable[[sqlite3.Connection], str]
-"""Returns why nothing is written now, as a clause; empty if writing is allowed."""
-
-
-def never_busy(_: sqlite3.Connection) -> str:
-    """Allow writing."""
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class DiagramTarget:
-    """The place of a diagram.
-
-    Attributes:
-        run: The id of the run.
-        model: The name of the embedding model.
-        kind: What the model embeds; None if unknown.
-        width: The number of components of its vectors.
-        is_running: Returns why nothing is written now; empty if writing is allowed.
-        generation: The generation of the file.
-    """
-
-    run: str
-    model: str
-    kind: str | None
-    width: int
-    is_running: BusyCheck = field(default=never_busy, compare=False, repr=False)
-    generation: Generation = field(default=PYTHON, compare=False, repr=False)
-
-    @property
-    def codec(self) -> Codec:
-        """Reads and writes its diagrams."""
-        return self.generation.codec()
-
-
-@dataclass(frozen=True, slots=True)
-class RepairSummary:
-    """The result of a computation, as a sentence and as numbers."""
-
-    sentence: str
-    measures: Mapping[str, int | float | str]
-
-
-BY_ANOTHER = RepairSummary("another worker computed it", {})
+BY_ANOTHER = RepairResult("another worker computed it")
 """The result if the diagram is healthy already."""
-REWRITTEN = RepairSummary("rewrote the payload so that the research tool reads it; its bars are as they were", {})
+REWRITTEN = RepairResult("rewrote the payload so that the research tool reads it; its bars are as they were")
 """The result if only the format of the payload was changed."""
 
 
@@ -100,7 +59,7 @@ def valid(payload: bytes | None, codec: Codec) -> bool:
 
 
 def current_and_valid(payload: bytes | None, cloud: clouds.StoredCloud, codec: Codec) -> bool:
-    """Return whether a payload is a valid diagram of a cloud."""
+    """Return whether a payload is valid, and the diagram of the cloud."""
     if payload is None or not cloud.complete or not valid(payload, codec):
         return False
     return not why_stale(codec.decode(payload), cloud.points)
@@ -111,90 +70,200 @@ class Precondition:
     """What must still hold when a diagram is written.
 
     Attributes:
-        target: The target.
-        fingerprint: The fingerprint of its cloud.
+        subject: The run and the embedding model.
+        width: The number of components of the model's vectors.
+        fingerprint: The fingerprint of the cloud.
         points: The number of points of the cloud.
-        diagrams: The ids of the diagrams of the target.
+        diagrams: The ids of the diagrams of the subject.
+        generation: The generation of the file.
     """
 
-    target: DiagramTarget
+    subject: Subject
+    width: int
     fingerprint: str
     points: int
     diagrams: tuple[str, ...]
+    generation: Generation = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DiagramSnapshot:
-    """The cloud and the diagrams of a target, read in one transaction.
+    """The cloud and the diagrams of a subject, read in one transaction.
 
     Attributes:
-        target: The target.
+        subject: The run and the embedding model.
         cloud: Its cloud.
         diagrams: Its diagrams.
         forbidden: What is damaged in the rows above them, as clauses; empty if a diagram may be computed.
         busy: Why nothing is written now; empty if writing is allowed.
+        generation: The generation of the file.
     """
 
-    target: DiagramTarget
+    subject: Subject
     cloud: clouds.StoredCloud
     diagrams: tuple[clouds.StoredDiagram, ...]
     forbidden: str
-    """What is damaged above them, as clauses; empty where a diagram may be computed."""
-    busy: str = ""
+    busy: str
+    generation: Generation
 
     @property
     def before(self) -> Precondition:
         """What must still hold when the diagram is written."""
+        points = self.cloud.points
+        ids = tuple(diagram.id for diagram in self.diagrams)
         return Precondition(
-            self.target,
-            fingerprint(self.cloud.points),
-            len(self.cloud.points),
-            tuple(diagram.id for diagram in self.diagrams),
+            self.subject, points.shape[1], fingerprint(points), len(points), ids, generation=self.generation
         )
 
     @property
     def healthy(self) -> bool:
         """Whether there is nothing to compute: another worker may have been faster."""
-        return len(self.diagrams) == 1 and current_and_valid(self.diagrams[0].payload, self.cloud, self.target.codec)
+        return len(self.diagrams) == 1 and current_and_valid(
+            self.diagrams[0].payload, self.cloud, self.generation.codec()
+        )
+
+    def has_bars_of(self, computed: Computed) -> bool:
+        """Return whether the first diagram, which is valid, has the bars of a computed one."""
+        payload = self.generation.codec().decode(self.diagrams[0].payload or b"")
+        return have_same_bars(payload.diagram, computed.diagram)
+
+    def task(self, max_dim: int) -> Task:
+        """Return the computation of the diagram."""
+        return Task(self.cloud.points, label=" ".join(self.subject.target), max_dim=max_dim)
 
 
-def snapshot(db: sqlite3.Connection, place: DiagramTarget) -> DiagramSnapshot:
-    """Read the cloud and the diagrams of a target."""
-    cloud = clouds.load_cloud(db, place.run, place.model, place.kind, place.width)
-    diagrams = tuple(clouds.load_diagrams(db, place.run, place.model))
-    replacing = any(valid(each.payload, place.codec) for each in diagrams)
-    damage = upstream.upstream_damage(db, place.run, place.model, place.generation, replacing=replacing)
-    return DiagramSnapshot(place, cloud, diagrams, damage, place.is_running(db))
+def snapshot(context: RuleContext, busy: str, width: int | None = None) -> DiagramSnapshot:
+    """Read the cloud and the diagrams of a subject.
+
+    Args:
+        context: The database and the subject.
+        busy: Why nothing is written now; empty if writing is allowed.
+        width: The number of components of the model's vectors, if it is known.
+    """
+    cloud = cloud_of(context, width)
+    diagrams = tuple(clouds.load_diagrams(context.db, context.subject.target))
+    codec = context.generation.codec()
+    damage = forbidden(context, replacing=any(valid(each.payload, codec) for each in diagrams))
+    return DiagramSnapshot(context.subject, cloud, diagrams, damage, busy, context.generation)
+
+
+class RepairContext:
+    """What all repairs of one database share; reads its diagrams, and writes them if nothing has changed since."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        kinds: Mapping[str, Kind],
+        running: Running | None = None,
+        max_dim: int = 2,
+    ) -> None:
+        """Store the parameters.
+
+        Args:
+            database: Reads the database.
+            writer: Writes the repairs.
+            kinds: What each embedding model embeds.
+            running: Tells which experiments are running, so that nothing is embedded or computed for them; None if none
+                is.
+            max_dim: The highest homology dimension.
+        """
+        self.database = database
+        self.writer = writer
+        self.kinds = kinds
+        self.running = running
+        self.max_dim = max_dim
+        self._memo = SharedMemo()
+
+    def busy(self, db: sqlite3.Connection, subject: Subject) -> str:
+        """Return why nothing is embedded or computed for a subject now; empty if writing is allowed."""
+        return self.running.clause(db, subject.experiment) if self.running else ""
+
+    def snapshot(self, subject: Subject) -> DiagramSnapshot:
+        """Read the cloud and the diagrams of a subject."""
+
+        def look(db: sqlite3.Connection) -> DiagramSnapshot:
+            return snapshot(RuleContext(db, "", subject, self.kinds, self._memo.of(db)), self.busy(db, subject))
+
+        return self.database.read(look)
+
+    def unchanged(self, before: Precondition, db: sqlite3.Connection) -> DiagramSnapshot | None:
+        """Return what there is now; None if nothing may be written, or the precondition does not hold any more."""
+        context = RuleContext(db, "", before.subject, self.kinds, {"generation": before.generation})
+        now = snapshot(context, self.busy(db, before.subject), before.width)
+        return now if not now.busy and now.before == before else None
+
+    def rewrite(self, rule: str, seen: DiagramSnapshot, payload: bytes) -> bool:
+        """Write the payload of the only diagram again, without a computation.
+
+        Returns:
+            False if something has changed since the snapshot.
+        """
+
+        def unchanged(db: sqlite3.Connection) -> bool:
+            now = self.unchanged(seen.before, db)
+            return now is not None and now.diagrams == seen.diagrams
+
+        values: dict[str, Value] = {"diagram_data": payload}
+        table, row = "persistencediagram", seen.diagrams[0].id
+        return self.writer.update(rule, seen.subject, table, row, values, unchanged) is not None
+
+    def write(self, rule: str, before: Precondition, begun: datetime, computed: Computed) -> bool:
+        """Write a diagram; return false if the cloud or the diagrams have changed since the snapshot."""
+        return self.writer.write([self.change(rule, before, begun, computed)])[0] is not None
+
+    def change(self, rule: str, before: Precondition, begun: datetime, computed: Computed) -> Change:
+        """What puts the diagram in its place, unless the cloud or the diagrams are no longer those that were seen."""
+        provenance = Provenance(
+            fingerprint=before.fingerprint,
+            points=before.points,
+            distinct=computed.distinct,
+            tolerance=computed.tolerance,
+            engine=computed.engine,
+            engine_version=computed.engine_version,
+            max_dim=self.max_dim,
+            seconds=round(computed.seconds, 3),
+            peak_memory=computed.peak_memory,
+            doctor_version=doctor_version(),
+        )
+
+        def unchanged(db: sqlite3.Connection) -> bool:
+            now = self.unchanged(before, db)
+            return now is not None and now.cloud.complete
+
+        generation = before.generation
+        values: dict[str, Value] = {
+            "started_at": generation.stamp(begun),
+            "completed_at": generation.stamp(datetime.now()),
+            "diagram_data": generation.codec().encode(computed.diagram, provenance),
+        }
+        if not before.diagrams:
+            run, model = before.subject.target
+            values = {"id": generation.new_id(), "run_id": run, "embedding_model": model, **values}
+        old = before.diagrams[0] if before.diagrams else None
+        return Change(rule, before.subject, "persistencediagram", values, unchanged, old)
 
 
 def recompute(
-    database: Database,
-    writer: Writer,
+    repairs: RepairContext,
     runner: DiagramRunner,
     claim: Callable[[str], AbstractContextManager[object]],
-    rule: str,
+    rule: Rule,
     subject: Subject,
-    place: Callable[[sqlite3.Connection], DiagramTarget],
-    max_dim: int,
-    *,
-    exact: bool = False,
     together: Callable[[Change], Repair | None] | None = None,
-) -> RepairSummary:
-    """Compute the diagram of a target and write it.
+) -> RepairResult:
+    """Compute the diagram of a subject and write it.
 
     The transaction begins after the computation, and writes only if the cloud's fingerprint and the diagrams are
-    unchanged.
+    unchanged. For a deep rule the diagram is computed even if the stored one seems healthy, and written if the bars
+    differ.
 
     Args:
-        database: Reads the cloud.
-        writer: Writes the diagram.
+        repairs: Reads the cloud, and writes the diagram.
         runner: Computes it.
         claim: Locks the diagram against the other workers.
         rule: The rule that the repair is recorded for.
         subject: The run and the embedding model.
-        place: Returns the target.
-        max_dim: The highest homology dimension.
-        exact: Whether to compute even if the stored diagram seems healthy, and write if the bars differ.
         together: Writes the change, and others that later items would request; None to write it alone.
 
     Returns:
@@ -206,46 +275,27 @@ def recompute(
     """
     with claim(claimed(subject)):
         for tried in range(TRIES):
-            seen = database.read(lambda db: snapshot(db, place(db)))
-            if seen.healthy and not exact:
+            seen = repairs.snapshot(subject)
+            if seen.healthy and not rule.deep:
                 return BY_ANOTHER
-            if not exact and (payload := readable(seen)):
-                if rewrite(writer, rule, subject, seen, payload):
+            if not rule.deep and (payload := readable(seen)):
+                if repairs.rewrite(rule.id, seen, payload):
                     return REWRITTEN
                 continue
             check_computable(seen)
             begun = datetime.now()
-            computed = runner.compute(task(seen, max_dim))
-            if (
-                exact
-                and seen.healthy
-                and have_same_bars(seen.target.codec.decode(seen.diagrams[0].payload or b"").diagram, computed.diagram)
-            ):
-                return RepairSummary(f"its bars are those that {computed.engine} computes, so that it was kept", {})
-            mine = change(rule, subject, seen.before, begun, computed, max_dim)
-            if together(mine) if together and not tried else writer.write([mine])[0]:
+            computed = runner.compute(seen.task(repairs.max_dim))
+            if rule.deep and seen.healthy and seen.has_bars_of(computed):
+                return RepairResult(f"its bars are those that {computed.engine} computes, so that it was kept")
+            mine = repairs.change(rule.id, seen.before, begun, computed)
+            if together(mine) if together and not tried else repairs.writer.write([mine])[0]:
                 return computed_result(len(seen.cloud.points), computed)
     raise RepairFailed(EMBEDDINGS_KEEP_CHANGING)
 
 
 def claimed(subject: Subject) -> str:
     """Return the name of the lock of a diagram."""
-    return f"{safe_file_name(str(subject.run))}-{safe_file_name(str(subject.embedding_model))}"
-
-
-def rewrite(writer: Writer, rule: str, subject: Subject, seen: DiagramSnapshot, payload: bytes) -> bool:
-    """Write the payload of the only diagram again, without a computation.
-
-    Returns:
-        False if something has changed since the snapshot.
-    """
-
-    def unchanged(db: sqlite3.Connection) -> bool:
-        now = snapshot(db, seen.target)
-        return not now.busy and now.before == seen.before and now.diagrams == seen.diagrams
-
-    values: dict[str, Value] = {"diagram_data": payload}
-    return writer.update(rule, subject, "persistencediagram", seen.diagrams[0].id, values, unchanged) is not None
+    return "-".join(map(safe_file_name, subject.target))
 
 
 def readable(seen: DiagramSnapshot) -> bytes | None:
@@ -253,12 +303,12 @@ def readable(seen: DiagramSnapshot) -> bytes | None:
     stored_payload = seen.diagrams[0].payload if len(seen.diagrams) == 1 else None
     if not stored_payload or not seen.cloud.complete or seen.busy:
         return None
+    codec = seen.generation.codec()
     try:
-        payload = seen.target.codec.make_indexable(stored_payload)
+        payload = codec.make_indexable(stored_payload)
     except PayloadError:
         return None
-    indexable = payload != stored_payload and current_and_valid(payload, seen.cloud, seen.target.codec)
-    return payload if indexable else None
+    return payload if payload != stored_payload and current_and_valid(payload, seen.cloud, codec) else None
 
 
 def check_computable(seen: DiagramSnapshot) -> None:
@@ -284,56 +334,10 @@ def check_computable(seen: DiagramSnapshot) -> None:
         raise RepairFailed(message, blocked_by=["diagram-duplicate"])
 
 
-def task(seen: DiagramSnapshot, max_dim: int) -> Task:
-    """Return the computation for a snapshot."""
-    return Task(seen.cloud.points, label=f"{seen.target.run} {seen.target.model}", max_dim=max_dim)
-
-
-def write_diagram(
-    writer: Writer, rule: str, subject: Subject, before: Precondition, begun: datetime, computed: Computed, max_dim: int
-) -> bool:
-    """Write a diagram; return false if the cloud or the diagrams have changed since the snapshot."""
-    return writer.write([change(rule, subject, before, begun, computed, max_dim)])[0] is not None
-
-
-def change(
-    rule: str, subject: Subject, before: Precondition, begun: datetime, computed: Computed, max_dim: int
-) -> Change:
-    """What puts the diagram in its place, unless the cloud or the diagrams are no longer those that were seen."""
-    provenance = Provenance(
-        fingerprint=before.fingerprint,
-        points=before.points,
-        distinct=computed.distinct,
-        tolerance=computed.tolerance,
-        engine=computed.engine,
-        engine_version=computed.engine_version,
-        max_dim=max_dim,
-        seconds=round(computed.seconds, 3),
-        peak_memory=computed.peak_memory,
-        doctor_version=doctor_version(),
-    )
-
-    def unchanged(db: sqlite3.Connection) -> bool:
-        now = snapshot(db, before.target)
-        return not now.busy and now.cloud.complete and now.before == before
-
-    generation = before.target.generation
-    values: dict[str, Value] = {
-        "started_at": generation.stamp(begun),
-        "completed_at": generation.stamp(datetime.now()),
-        "diagram_data": before.target.codec.encode(computed.diagram, provenance),
-    }
-    table = "persistencediagram"
-    if before.diagrams:
-        return Change(rule, subject, table, values, unchanged, before.diagrams[0])
-    place = {"id": generation.new_id(), "run_id": before.target.run, "embedding_model": before.target.model}
-    return Change(rule, subject, table, place | values, unchanged)
-
-
-def computed_result(points: int, computed: Computed) -> RepairSummary:
+def computed_result(points: int, computed: Computed) -> RepairResult:
     """Describe a computation of `points` stored points in words and numbers."""
     bars = " + ".join(f"{len(each):,}" for each in computed.diagram.bars)
-    return RepairSummary(
+    return RepairResult(
         f"computed from {points:,} points, {computed.distinct:,} of them distinct: {bars} bars",
         {
             "points": points,

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
-from pytest_panic_doctor.repair.recompute import BusyCheck, never_busy
 from pytest_panic_doctor.rules import embedder as hooks
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, Embedder, EmbedderFault
 from pytest_panic_doctor.topology.vectors import find_defects
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.repair.journal.writer import Writer
+    from pytest_panic_doctor.repair.recompute import RepairContext
 
 SAMPLED_OUTPUTS = 5
 """The number of stored embeddings that a hook is compared with before one of its vectors is written."""
@@ -137,25 +135,15 @@ class Trust:
         return f"the hook agrees with {agreement.summary}"
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingHook:
-    """An embedding hook.
+def embed(repairs: RepairContext, embedder: Embedder, trust: Trust, rule: str, subject: Subject) -> str:
+    """Embed every output without a usable vector, and write the vectors in batches.
 
-    Attributes:
+    Args:
+        repairs: Reads the outputs, and writes the vectors.
         embedder: Calls the hook.
         trust: What is known of the hook.
-        busy: Returns why nothing is written now; empty if writing is allowed.
-    """
-
-    embedder: Embedder
-    trust: Trust
-    busy: BusyCheck = never_busy
-
-
-def embed(
-    database: Database, writer: Writer, hook: EmbeddingHook, rule: str, subject: Subject, kinds: Mapping[str, str]
-) -> str:
-    """Embed every output without a usable vector, and write the vectors in batches.
+        rule: The rule that the repair is recorded for.
+        subject: The experiment or the run, and the embedding model.
 
     Returns:
         A clause with the number of outputs, what the hook was compared with, and what is left.
@@ -165,7 +153,7 @@ def embed(
             embedded.
     """
     model = str(subject.embedding_model)
-    kind = kinds.get(model)
+    kind = repairs.kinds.get(model)
     if kind is None:
         raise RepairFailed(
             f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
@@ -176,28 +164,28 @@ def embed(
         found = missing_embeddings(db, subject, kind, width)
         return width, [each for each in found if FINDS.get(rule, each.lacks) == each.lacks]
 
+    database = repairs.database
     width, wanted = database.read(look)
     if not wanted:
         return "another worker was faster"
-    generation = database.generation or PYTHON
     done, lost, refused = 0, list[str](), list[str]()
-    check_at_rest(database, hook, done)
+    check_at_rest(repairs, subject, done)
     try:
-        compared = hook.trust.check(database, hook.embedder, subject, kind, width)
+        compared = trust.check(database, embedder, subject, kind, width)
         for start in range(0, len(wanted), OUTPUTS_AT_ONCE):
             begun = datetime.now()
             batch, outputs = available_outputs(database, wanted[start : start + OUTPUTS_AT_ONCE], kind, lost)
             if not batch:
                 continue
-            vectors = hooks.answer(hook.embedder(model, outputs), model, len(batch), width)
+            vectors = hooks.answer(embedder(model, outputs), model, len(batch), width)
             width = vectors.shape[1]
             unusable = set(hooks.unusable(vectors))
             refused += [batch[place].invocation for place in sorted(unusable)]
             for place in set(range(len(batch))) - unusable:
                 vector = vectors[place].astype("<f4").tobytes()
-                change = vector_change(rule, subject, batch[place], vector, begun, hook.busy, generation)
-                done += writer.write([change])[0] is not None
-            check_at_rest(database, hook, done)
+                change = vector_change(repairs, rule, subject, batch[place], vector, begun)
+                done += repairs.writer.write([change])[0] is not None
+            check_at_rest(repairs, subject, done)
     except EmbedderFault as fault:
         raise RepairFailed(str(fault)) from fault
     left = "; ".join(describe_left(model, lost, refused))
@@ -208,18 +196,18 @@ def embed(
     return f"embedded {done:,} {'output' if done == 1 else 'outputs'} again; {compared}" + (f"; {left}" if left else "")
 
 
-def check_at_rest(database: Database, hook: EmbeddingHook, done: int) -> None:
+def check_at_rest(repairs: RepairContext, subject: Subject, done: int) -> None:
     """Check that vectors may be written now.
 
     Args:
-        database: The database.
-        hook: The hook.
+        repairs: The database.
+        subject: The experiment or the run.
         done: The number of outputs that were embedded before, for the message.
 
     Raises:
         RepairFailed: The experiment is running.
     """
-    if clause := database.read(hook.busy):
+    if clause := repairs.database.read(lambda db: repairs.busy(db, subject)):
         raise RepairFailed(f"{clause}; {done:,} outputs were embedded before" if done else clause)
 
 
@@ -255,16 +243,10 @@ def name_invocations(invocations: Sequence[str]) -> str:
 
 
 def vector_change(
-    rule: str,
-    subject: Subject,
-    lack: MissingEmbedding,
-    vector: bytes,
-    begun: datetime,
-    busy: BusyCheck,
-    generation: Generation,
+    repairs: RepairContext, rule: str, subject: Subject, lack: MissingEmbedding, vector: bytes, begun: datetime
 ) -> Change:
     """Return what writes one vector, into an unusable embedding or as a new one, unless a usable one exists by then."""
-    model = str(subject.embedding_model)
+    model, generation = str(subject.embedding_model), repairs.database.generation or PYTHON
     values: dict[str, int | float | str | bytes | None] = {
         "started_at": generation.stamp(begun),
         "completed_at": generation.stamp(datetime.now()),
@@ -275,7 +257,8 @@ def vector_change(
 
         def still_unusable(db: sqlite3.Connection) -> bool:
             row = db.execute("SELECT vector FROM embedding WHERE id = ?", (old,)).fetchone()
-            return row is not None and bool(list(find_defects([row[0]], len(vector) // 4))) and not busy(db)
+            unusable = row is not None and any(find_defects([row[0]], len(vector) // 4))
+            return unusable and not repairs.busy(db, subject)
 
         return Change(rule, subject, "embedding", values, still_unusable, old)
 
@@ -284,7 +267,7 @@ def vector_change(
         taken = db.execute(
             "SELECT 1 FROM embedding WHERE invocation_id = ? AND embedding_model = ?", (lack.invocation, model)
         ).fetchone()
-        return exists is not None and taken is None and not busy(db)
+        return exists is not None and taken is None and not repairs.busy(db, subject)
 
     new = {"id": generation.new_id(), "invocation_id": lack.invocation, "embedding_model": model}
     return Change(rule, subject, "embedding", new | values, still_missing)

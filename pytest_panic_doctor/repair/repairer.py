@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,22 +17,18 @@ from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairRe
 from pytest_panic_doctor.examination.running import TO_COME
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair import lyapunov, recompute, reembed
-from pytest_panic_doctor.repair.batch import Claim, Later, write_together
+from pytest_panic_doctor.repair.batch import Claim, Later
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.size import QuarantinePreview, rows_by_table
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts, limit_exceeded
 from pytest_panic_doctor.repair.targets import (
     NO_ROWS,
     QUARANTINES,
-    Widths,
-    busy_with,
-    diagram_target,
     not_repairable_reason,
     rows_to_quarantine,
     undecided,
 )
-from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, Scope
-from pytest_panic_doctor.topology.alike import have_same_bars
+from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, RuleContext, Scope
 from pytest_panic_doctor.topology.diagram import Diagram
 
 if TYPE_CHECKING:
@@ -96,14 +92,13 @@ class DatabaseRepairer:
         self.embedder = embedder
         self.lock_target = claim
         self.results = settled
-        self.max_dim = max_dim
+        self.repairs = recompute.RepairContext(database, writer, kinds, running, max_dim)
         self.closing = closing
         self.note = note
         self.requests = requests
         self.trust = trust or reembed.Trust()
         self.running = running
         self.most = most
-        self._width_of = Widths()
         self._operations: Mapping[RepairKind, Operation] = {
             **dict.fromkeys(QUARANTINES, self._quarantine),
             RepairKind.KEEP_CURRENT: self._keep_current,
@@ -160,27 +155,19 @@ class DatabaseRepairer:
 
     def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
         """Keep one of several diagrams; if current diagrams differ, compute the cloud's diagram to decide."""
-        if not self.database.read(lambda db: undecided(db, subject, self.kinds)):
+        if not self.database.read(lambda db: undecided(RuleContext(db, rule.id, subject, self.kinds))):
             return self._quarantine(rule, subject, findings)
-
-        def see(db: sqlite3.Connection) -> recompute.DiagramSnapshot:
-            return recompute.snapshot(db, diagram_target(db, subject, self.kinds, self.running))
-
         begun = datetime.now()
-        seen = self.database.read(see)
+        seen = self.repairs.snapshot(subject)
         if seen.busy:
             raise RepairNotPossible(seen.busy)
-        computed = self.runner().compute(recompute.task(seen, ALL_DIMENSIONS))
+        computed = self.runner().compute(seen.task(ALL_DIMENSIONS))
         done = self._quarantine(rule, subject, findings, computed.diagram)
-        left = self.database.read(see)
+        left = self.repairs.snapshot(subject)
         how = "the one that is kept has the bars of the cloud, computed again"
-        if len(left.diagrams) == 1 and not have_same_bars(
-            left.target.codec.decode(left.diagrams[0].payload or b"").diagram, computed.diagram
-        ):
+        if len(left.diagrams) == 1 and not left.has_bars_of(computed):
             same = left.before.fingerprint == seen.before.fingerprint
-            if not same or not recompute.write_diagram(
-                self.writer, rule.id, subject, left.before, begun, computed, self.max_dim
-            ):
+            if not same or not self.repairs.write(rule.id, left.before, begun, computed):
                 raise RepairNotPossible(recompute.EMBEDDINGS_KEEP_CHANGING)
             how = "none had the bars of the cloud, so the one that is kept was computed anew"
         return RepairResult(f"{done.note}; {how}", recompute.computed_result(len(seen.cloud.points), computed).measures)
@@ -189,7 +176,7 @@ class DatabaseRepairer:
         self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], right: Diagram | None = None
     ) -> RepairResult:
         def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
-            rows = rows_to_quarantine(db, rule.repair, subject, findings, self.kinds, right)
+            rows = rows_to_quarantine(RuleContext(db, rule.id, subject, self.kinds), rule.repair, findings, right)
             if self.running and rule.id in TO_COME and (busy := self.running.clause(db, subject.experiment)):
                 return rows, busy
             with QuarantinePreview(db, rows) as taken:
@@ -218,67 +205,33 @@ class DatabaseRepairer:
         return f"; their clusterings lack {plural(count, 'cluster assignment')} now: {generation.commands['cluster']}"
 
     def _compute(self, rule: Rule, subject: Subject, later: Iterable[SubjectFindings]) -> RepairResult:
-        done = (
-            self.requests.submit_and_wait(rule.id, subject)
-            if self.requests
-            else self._compute_here(rule, subject, later)
-        )
-        if done is recompute.BY_ANOTHER and (by_another := self.find_result(rule, subject)):
-            return by_another
-        return RepairResult(done.sentence, done.measures)
-
-    def _compute_here(self, rule: Rule, subject: Subject, later: Iterable[SubjectFindings]) -> recompute.RepairSummary:
-        runner = self.runner()
-        place = partial(diagram_target, kinds=self.kinds, running=self.running, width_of=self._width_of)
-        findings: dict[Subject, tuple[Finding, ...]] = {}
-
-        def subjects() -> Iterator[Subject]:
-            for each, found in later:
-                findings[each] = found
-                yield each
-
-        def keep(each: Subject, done: recompute.RepairSummary) -> None:
-            self.record_result(rule, each, RepairResult(done.sentence, done.measures, findings[each]))
-
-        return recompute.recompute(
-            self.database,
-            self.writer,
-            runner,
-            self.lock_target,
-            rule.id,
-            subject,
-            partial(place, subject=subject),
-            self.max_dim,
-            exact=rule.deep,
-            together=partial(
-                write_together,
-                self.writer,
-                Later(self.database, runner, self.lock_target, rule.id, subjects(), place, keep, self.max_dim),
-            )
-            if isinstance(runner, SmallFirst)
-            else None,
-        )
+        if self.requests:
+            return self.requests.submit_and_wait(rule.id, subject)
+        runner, together = self.runner(), None
+        if isinstance(runner, SmallFirst):
+            keep = partial(self.record_result, rule)
+            together = Later(self.repairs, runner, self.lock_target, later, keep).write_with
+        done = recompute.recompute(self.repairs, runner, self.lock_target, rule, subject, together)
+        by_another = self.find_result(rule, subject) if done is recompute.BY_ANOTHER else None
+        return by_another or done
 
     def _compute_lyapunov(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
         """Quarantine surplus results, then compute those that are missing or wrong."""
         surplus = tuple(finding for finding in findings if finding.rows)
         done = [self._quarantine(rule, subject, surplus).note] if surplus else []
-        busy = busy_with(self.running, subject)
-        summary = lyapunov.recompute_results(self.database, self.writer, rule.id, subject, self.kinds, busy)
+        summary = lyapunov.recompute_results(self.repairs, rule.id, subject)
         if summary is not lyapunov.FASTER:
-            done.append(summary.sentence)
+            done.append(summary.note)
         elif not done:
             reason = not_repairable_reason(findings)
             if reason != NO_ROWS:
                 raise RepairNotPossible(reason)
-            done.append(summary.sentence)
+            done.append(summary.note)
         return RepairResult("; ".join(done), summary.measures)
 
     def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
         del findings
-        busy = busy_with(self.running, subject)
-        hook = reembed.EmbeddingHook(self.embedder, self.trust, busy)
-        return RepairResult(reembed.embed(self.database, self.writer, hook, rule.id, subject, self.kinds))
+        return RepairResult(reembed.embed(self.repairs, self.embedder, self.trust, rule.id, subject))
 
 
 ALL_DIMENSIONS = 2

@@ -303,7 +303,7 @@ def remaining_lines(examination: Examination, results: Results) -> Iterator[str]
     computing = examination.items_by_diagram()
     groups: dict[str, list[MissingDiagram]] = {}
     for each in left:
-        names = computing.get(each.pair)
+        names = computing.get(each.subject.target)
         groups.setdefault(BEYOND if names is None else FAILED if ended.intersection(names) else LEFT, []).append(each)
     for why in (LEFT, FAILED, BEYOND):
         if found := groups.get(why):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.generations import generations
 from pytest_panic_doctor.database.spelling import dashed
+from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.examination.runs import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
@@ -57,7 +58,7 @@ class Collected:
     """Whether not all runs to regenerate are known."""
     models: dict[str, None] = field(default_factory=dict)
     outputs: int = 0
-    diagrams: dict[tuple[str, str], None] = field(default_factory=dict)
+    diagrams: dict[DiagramTarget, None] = field(default_factory=dict)
     lyapunov: int = 0
     """The number of findings about Lyapunov results that --doctor-fix computes."""
     quarantines: int = 0
@@ -126,7 +127,7 @@ def collect_repairable(found: Collected, examination: Examination, rule: Rule, i
         found.quarantines += len(item.findings)
     else:
         found.note("compute", rule.id)
-        found.diagrams |= {(str(each.run), str(each.embedding_model)): None for each in item.findings}
+        found.diagrams |= {DiagramTarget(str(each.run), str(each.embedding_model)): None for each in item.findings}
 
 
 def made(found: Collected, examination: Examination) -> Iterator[TodoEntry | None]:

@@ -103,15 +103,10 @@ def embedding_models(context: RuleContext) -> object:
     return row[0] if row else None
 
 
-def subject_of(context: RuleContext) -> tuple[str, str]:
-    """Return the run and the embedding model of a diagram item."""
-    return str(context.subject.run), str(context.subject.embedding_model)
-
-
-def cloud_of(context: RuleContext) -> clouds.StoredCloud:
-    """Load the point cloud of the subject."""
-    run, model = subject_of(context)
-    return clouds.load_cloud(context.db, run, model, context.kind(), stored_width(context), context.space)
+def cloud_of(context: RuleContext, width: int | None = None) -> clouds.StoredCloud:
+    """Load the point cloud of the subject; `width` is that of the model's vectors, if it is known."""
+    width = stored_width(context) if width is None else width
+    return clouds.load_cloud(context.db, context.subject.target, context.kind(), width, context.space)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +127,13 @@ def readings(context: RuleContext) -> Iterator[Reading]:
 
     Small ones are kept for the next rule about the same subject.
     """
-    known = ("diagram", *subject_of(context))
+    known = ("diagram", *context.subject.target)
     if known == context.memo.get("diagram read last"):
         yield from context.memo["diagrams read last"]  # type: ignore[misc]
         return
     size = 0
     kept: list[Reading] = []
-    for diagram in clouds.iterate_diagrams(context.db, *subject_of(context)):
+    for diagram in clouds.iterate_diagrams(context.db, context.subject.target):
         if diagram.payload is None:
             continue
         reading = reading_of(diagram.id, diagram.payload, context.generation.codec())
@@ -171,8 +166,8 @@ def diagram_missing(context: RuleContext) -> Iterator[Finding]:
     Example: the diagram stage was killed. The run is missing in every result about diagrams. The diagram is computed,
     unless the point cloud is blocked.
     """
-    run, model = subject_of(context)
-    payloads = clouds.has_payload(context.db, run, model)
+    run, model = target = context.subject.target
+    payloads = clouds.has_payload(context.db, target)
     context.examined(len(payloads), "persistencediagram")
     if any(payloads):
         return
@@ -195,7 +190,7 @@ def diagram_missing(context: RuleContext) -> Iterator[Finding]:
         message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks.values())}"
     reason = forbidden(context, replacing=False)
     if payloads:
-        ids = [diagram.id for diagram in clouds.load_diagrams(context.db, run, model)]
+        ids = [diagram.id for diagram in clouds.load_diagrams(context.db, target)]
         finding = context.finding(message, table="persistencediagram", ids=ids, blocked_by=cloud.blocks)
     else:
         finding = context.finding(message, table="run", ids=[run], blocked_by=cloud.blocks)
@@ -259,7 +254,7 @@ def diagram_valid(context: RuleContext) -> Iterator[Finding]:
 
 def forbidden(context: RuleContext, *, replacing: bool) -> str:
     """Explain why no diagram may be computed although the cloud is complete; empty if it may."""
-    return upstream.upstream_damage(context.db, *subject_of(context), context.generation, replacing=replacing)
+    return upstream.upstream_damage(context.db, context.subject.target, context.generation, replacing=replacing)
 
 
 @rule(

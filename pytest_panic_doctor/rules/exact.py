@@ -10,7 +10,7 @@ from pytest_panic_doctor.rules import recheck
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, cloud_of, forbidden, readings
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, EmbedderFault, compare_vectors, known_in_run
-from pytest_panic_doctor.rules.embedding import unknown_kind
+from pytest_panic_doctor.rules.embedding import stored_width, unknown_kind
 from pytest_panic_doctor.topology.alike import diagram_differences
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.native import DeadlineReached
@@ -91,7 +91,7 @@ def embedding_exact(context: RuleContext) -> Iterator[Finding]:
     Example: two vectors were swapped, or an output was changed after it was embedded. The trajectory is then wrong
     although each vector is valid. Nothing repairs this.
     """
-    run, model, kind = str(context.subject.run), str(context.subject.embedding_model), context.kind()
+    (run, model), kind = context.subject.target, context.kind()
     if kind is None:
         yield unknown_kind(context)
         return
@@ -99,7 +99,7 @@ def embedding_exact(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable("no embedding hook is installed (pytest_doctor_embed), so nothing was embedded again")
     if context.least_cosine == 0:
         raise NotApplicable("doctor_embed_cosine is 0, so the hook's vectors are not compared with stored ones")
-    width = clouds.vector_width(context.db, str(context.subject.experiment), model)
+    width = stored_width(context)
     # Outputs that repeat each other are all taken: each has a vector of its own.
     samples = list(islice(known_in_run(context.db, run, model, kind, width), SAMPLED_DIAGRAMS))
     if not samples:

@@ -13,7 +13,7 @@ from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.json_columns import load_json
 from pytest_panic_doctor.database.room import VALUE_COPIES
-from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.database.subject import DiagramTarget, Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import orphans
@@ -340,7 +340,7 @@ def trajectories_of(
     trajectories = []
     size = 0
     for run in runs:
-        cloud = clouds.load_cloud(context.db, run, model, context.kind(), width, context.space)
+        cloud = clouds.load_cloud(context.db, DiagramTarget(run, model), context.kind(), width, context.space)
         if not cloud.complete:
             return None, {name: f"in run {run}, {clause}" for name, clause in cloud.blocks.items()}
         if len(cloud.points) < LEAST_STEPS:

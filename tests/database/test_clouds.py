@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.subject import DiagramTarget
 
 NAN = np.full(4, np.nan, "<f4").tobytes()
 ZERO = bytes(16)
@@ -60,29 +61,29 @@ def values(cloud: clouds.StoredCloud) -> list[float]:
 
 
 def test_a_cloud_is_in_sequence_order(db: sqlite3.Connection) -> None:
-    cloud = clouds.load_cloud(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load_cloud(db, DiagramTarget("r", "Nomic"), "TEXT", 4)
     assert values(cloud) == [1, 3, 5, 7, 9]
     assert cloud.complete
     assert cloud.invocations == 5
-    assert values(clouds.load_cloud(db, "s", "NomicVision", "IMAGE", 4)) == [0, 2, 4, 6, 8]
+    assert values(clouds.load_cloud(db, DiagramTarget("s", "NomicVision"), "IMAGE", 4)) == [0, 2, 4, 6, 8]
 
 
 def test_a_run_without_invocations_has_no_point(db: sqlite3.Connection) -> None:
-    cloud = clouds.load_cloud(db, "nobody", "Nomic", "TEXT", 4)
+    cloud = clouds.load_cloud(db, DiagramTarget("nobody", "Nomic"), "TEXT", 4)
     assert cloud.points.shape == (0, 4)
     assert cloud.invocations == 0
 
 
 def test_embeddings_of_the_other_type_are_no_points(db: sqlite3.Connection) -> None:
     add(db, "r2", vector(2))
-    assert values(clouds.load_cloud(db, "r", "Nomic", "TEXT", 4)) == [1, 3, 5, 7, 9]
+    assert values(clouds.load_cloud(db, DiagramTarget("r", "Nomic"), "TEXT", 4)) == [1, 3, 5, 7, 9]
 
 
 def test_the_newest_of_two_is_taken(db: sqlite3.Connection) -> None:
     add(db, "r3", vector(30), "2025-02-02")
     add(db, "r5", vector(50), "2024-02-02")
     add(db, "r7", vector(70), None)
-    cloud = clouds.load_cloud(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load_cloud(db, DiagramTarget("r", "Nomic"), "TEXT", 4)
     assert values(cloud) == [1, 30, 5, 7, 9]
     assert cloud.complete
 
@@ -90,7 +91,7 @@ def test_the_newest_of_two_is_taken(db: sqlite3.Connection) -> None:
 @pytest.mark.parametrize("flawed", [None, NAN, ZERO, b"", b"abc", vector(3, 5), "text", 7])
 def test_an_unusable_vector_gives_way_to_an_older_one(db: sqlite3.Connection, flawed: object) -> None:
     add(db, "r3", flawed, "2026-01-01")
-    cloud = clouds.load_cloud(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load_cloud(db, DiagramTarget("r", "Nomic"), "TEXT", 4)
     assert values(cloud) == [1, 3, 5, 7, 9]
     assert cloud.complete
 
@@ -108,7 +109,7 @@ def test_an_unusable_vector_gives_way_to_an_older_one(db: sqlite3.Connection, fl
 )
 def test_an_unusable_vector_blocks_the_cloud(db: sqlite3.Connection, flawed: object, clause: str) -> None:
     change(db, "r3", flawed)
-    cloud = clouds.load_cloud(db, "r", "Nomic", "TEXT", 4)
+    cloud = clouds.load_cloud(db, DiagramTarget("r", "Nomic"), "TEXT", 4)
     assert not cloud.complete
     assert values(cloud) == [1, 5, 7, 9]
     assert cloud.blocks == {"embedding-vector": f"1 of 5 vectors is unusable: {clause} (embedding-vector)"}
@@ -119,14 +120,14 @@ def test_everything_that_blocks_is_counted(db: sqlite3.Connection) -> None:
     change(db, "r3", None)
     change(db, "r5", None)
     change(db, "r7", ZERO)
-    assert clouds.load_cloud(db, "r", "Nomic", "TEXT", 4).blocks == {
+    assert clouds.load_cloud(db, DiagramTarget("r", "Nomic"), "TEXT", 4).blocks == {
         "embedding-missing": "2 of 5 invocations have no embedding (embedding-missing)",
         "embedding-vector": "3 of 5 vectors are unusable: 2 NULL, 1 is zero (embedding-vector)",
     }
 
 
 def test_a_model_of_unknown_type_is_blocked(db: sqlite3.Connection) -> None:
-    cloud = clouds.load_cloud(db, "r", "New", None, 4)
+    cloud = clouds.load_cloud(db, DiagramTarget("r", "New"), None, 4)
     assert not cloud.complete
     assert "doctor_text_models" in cloud.blocks["doctor_text_models"]
 
@@ -134,7 +135,7 @@ def test_a_model_of_unknown_type_is_blocked(db: sqlite3.Connection) -> None:
 def test_one_query_by_index_loads_a_cloud(db: sqlite3.Connection) -> None:
     seen: list[str] = []
     db.set_trace_callback(seen.append)
-    clouds.load_cloud(db, "r", "Nomic", "TEXT", 4)
+    clouds.load_cloud(db, DiagramTarget("r", "Nomic"), "TEXT", 4)
     db.set_trace_callback(None)
     assert len(seen) == 1
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {seen[0]}")]
@@ -178,10 +179,10 @@ def test_diagrams_come_newest_first(db: sqlite3.Connection) -> None:
     rows = [("a", b"1", "2025-01-01"), ("b", None, None), ("c", "text", "2025-03-03"), ("d", b"4", "2025-01-01")]
     for row_id, data, done in rows:
         db.execute("INSERT INTO persistencediagram VALUES (?, 'r', 'Nomic', ?, '2025', ?)", (row_id, data, done))
-    found = clouds.load_diagrams(db, "r", "Nomic")
+    found = clouds.load_diagrams(db, DiagramTarget("r", "Nomic"))
     assert [(each.id, each.payload) for each in found] == [("c", b""), ("d", b"4"), ("a", b"1"), ("b", None)]
-    assert sorted(clouds.has_payload(db, "r", "Nomic")) == [False, True, True, True]
-    assert clouds.has_payload(db, "s", "Nomic") == []
+    assert sorted(clouds.has_payload(db, DiagramTarget("r", "Nomic"))) == [False, True, True, True]
+    assert clouds.has_payload(db, DiagramTarget("s", "Nomic")) == []
 
 
 def test_points_are_counted_by_type(db: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby, pairwise
 
 from pytest_panic_doctor.database.spelling import dashed
+from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
 from pytest_panic_doctor.rules import registry
 
@@ -12,7 +13,7 @@ EXPERIMENT = "06b05170fe317f6c9f86f96b160111f8"
 RUN = "06b05170fe3e7a8fb98e2a523d52099f"
 
 
-def manifest(order: tuple[tuple[str, str], ...] = ()) -> Manifest:
+def manifest(order: tuple[DiagramTarget, ...] = ()) -> Manifest:
     runs = (Run(RUN, "an apple: A → B"), Run(RUN.replace("9f", "a0"), "a pear: A → B"))
     return Manifest((Experiment(EXPERIMENT, "an apple", ("Nomic", "NomicVision"), runs),), order)
 
@@ -27,13 +28,15 @@ def test_ids_are_dashed_uuids_and_models() -> None:
 
 
 def test_it_survives_the_way_to_a_worker() -> None:
-    assert Manifest.from_plain(manifest(((RUN, "Nomic"),)).as_plain()) == manifest(((RUN, "Nomic"),))
+    assert Manifest.from_plain(manifest((DiagramTarget(RUN, "Nomic"),)).as_plain()) == manifest(
+        (DiagramTarget(RUN, "Nomic"),)
+    )
 
 
 def test_an_order_moves_items_but_loses_none() -> None:
     rules = registry().values()
     plain = [entry.name for entry in manifest().entries(rules)]
-    ordered = [entry.name for entry in manifest(((RUN, "NomicVision"),)).entries(rules)]
+    ordered = [entry.name for entry in manifest((DiagramTarget(RUN, "NomicVision"),)).entries(rules)]
     assert sorted(plain) == sorted(ordered)
     first = next(name for name in ordered if name.startswith("diagram-missing"))
     assert first == f"diagram-missing[{dashed(RUN)}-NomicVision]"
@@ -45,7 +48,9 @@ def test_an_experiments_items_stand_together_unless_the_largest_diagrams_come_fi
     both = Manifest((one, other))
     owners = [entry.subject.experiment for entry in both.entries(registry().values()) if entry.subject.experiment]
     assert [each for each, _ in groupby(owners)] == [one.id, other.id]
-    ordered = [entry.subject for entry in Manifest((one, other), ((RUN, "Nomic"),)).entries(registry().values())]
+    ordered = [
+        entry.subject for entry in Manifest((one, other), (DiagramTarget(RUN, "Nomic"),)).entries(registry().values())
+    ]
     runs = [subject.run for subject in ordered]
     assert None not in runs[runs.index(RUN) :]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.examination.scheduling import distribute
 
-PAIRS = [(f"run{number}", model) for number in range(12) for model in ("A", "B")]
+PAIRS = [DiagramTarget(f"run{number}", model) for number in range(12) for model in ("A", "B")]
 
 
 @given(
@@ -16,7 +17,7 @@ PAIRS = [(f"run{number}", model) for number in range(12) for model in ("A", "B")
     st.integers(1, 5),
     st.integers(1, 8),
 )
-def test_every_pair_comes_once(first: list[tuple[str, str]], before: int, each: int, workers: int) -> None:
+def test_every_pair_comes_once(first: list[DiagramTarget], before: int, each: int, workers: int) -> None:
     assert sorted(distribute(PAIRS, first, before, each, workers)) == sorted(PAIRS)
 
 

@@ -10,7 +10,7 @@ import pytest
 from databases import LATER, TIME, Built, build, dump, payload, vectors
 from defective_payloads import invented
 from defects import DAMAGES
-from repair_item import fix
+from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
@@ -61,7 +61,7 @@ def test_the_diagram_with_the_bars_of_the_cloud_is_kept(
     pair = (TRUE, invented(3, 5)) if where == "first" else (invented(3, 5), TRUE)
     put(built, *pair, time)
     before = dump(built.path)
-    outcomes = fix(built, runner)
+    outcomes = fix_file(built.path, runner)
     assert kept(built) == {built.diagram() if where == "first" else ROW: TRUE}
     note = of(outcomes, "diagram-duplicate").note
     assert note.endswith("; the one that is kept has the bars of the cloud, computed again")
@@ -74,7 +74,7 @@ def test_where_none_has_the_bars_of_the_cloud_it_is_computed_anew(tmp_path: Path
     built = build(tmp_path / "x.sqlite")
     put(built, invented(1, 2), invented(3, 5))
     before = dump(built.path)
-    outcomes = fix(built, runner)
+    outcomes = fix_file(built.path, runner)
     (data,) = kept(built).values()
     assert have_same_bars(decode(data).diagram, decode(TRUE).diagram)
     assert "computed anew" in of(outcomes, "diagram-duplicate").note
@@ -87,7 +87,7 @@ def test_equal_bars_need_no_computation(tmp_path: Path, runner: DiagramRunner) -
     built = build(tmp_path / "x.sqlite")
     bars = [each + np.float32(1e-7) for each in decode(TRUE).diagram.bars]
     put(built, TRUE, encode(Diagram((decode(TRUE).diagram.bars[0], *bars[1:]))))
-    outcomes = fix(built, runner)
+    outcomes = fix_file(built.path, runner)
     assert list(kept(built)) == [ROW]
     assert "computed" not in of(outcomes, "diagram-duplicate").note
 
@@ -102,7 +102,7 @@ def test_where_the_cloud_cannot_decide_nothing_goes(tmp_path: Path, runner: Diag
         else:
             DAMAGES[name].plant(db, built)
     before = dump(built.path)
-    outcome = of(fix(built, runner), "diagram-duplicate")
+    outcome = of(fix_file(built.path, runner), "diagram-duplicate")
     assert (outcome.status, "which of them is right is unknown" in outcome.note) == ("failed", True)
     assert dump(built.path) == before
 
@@ -123,7 +123,7 @@ def test_usable_embeddings_that_differ_are_not_told_by_their_date(
     built = build(tmp_path / "x.sqlite", older=True)
     another(built, 3, 0.01, ROW, time)
     before = {row[1] for row in dump(built.path)["embedding"]}
-    outcome = of(fix(built, runner), "embedding-duplicate")
+    outcome = of(fix_file(built.path, runner), "embedding-duplicate")
     assert outcome.status == "failed"
     assert f"usable embeddings of invocation {built.invocation(3)} differ, and nothing says which" in outcome.note
     assert {row[1] for row in dump(built.path)["embedding"]} == before
@@ -133,7 +133,7 @@ def test_those_that_agree_are_repaired_beside_those_that_do_not(tmp_path: Path, 
     built = build(tmp_path / "x.sqlite", older=True)
     another(built, 3, 0.01, ROW)
     another(built, 5, 1e-6, "d" * 32, LATER)
-    fix(built, runner)
+    fix_file(built.path, runner)
     left = {row[1] for row in dump(built.path)["embedding"]}
     assert {ROW.encode(), built.embedding(3).encode()} <= left
     assert len({b"d" * 32, built.embedding(5).encode()} & left) == 1
@@ -165,7 +165,7 @@ def test_of_a_single_point_no_diagram_is_missing_or_computed(tmp_path: Path, run
         if state == "absent":
             db.execute("DELETE FROM persistencediagram WHERE id = ?", (built.diagram(),))
     before = dump(built.path)["persistencediagram"]
-    outcomes = fix(built, runner)
+    outcomes = fix_file(built.path, runner)
     word: Status = "passed" if state == "there" else "skipped"
     assert [each.status for each in outcomes["diagram-missing"]].count(word) >= 1
     if state != "there":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from databases import LATER, TIME, Built, build, dump, uid
-from repair_item import fix
+from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
@@ -47,7 +47,7 @@ def test_a_large_quarantine_asks_and_says_what_to_type(tmp_path: Path, runner: D
     built = build(tmp_path / "x.sqlite")
     orphans(built, 1_001)
     before = dump(built.path)
-    outcome = of(fix(built, runner), "orphan-embedding")
+    outcome = of(fix_file(built.path, runner), "orphan-embedding")
     assert (outcome.status, outcome.note) == (
         "failed",
         "not repaired: it would quarantine 1,001 rows: 1,001 embeddings; allow it with --doctor-max-quarantine 1001",
@@ -73,7 +73,7 @@ def test_the_option_allows_just_that(
 ) -> None:
     built = build(tmp_path / "x.sqlite")
     orphans(built, count)
-    outcome = of(fix(built, runner, most=most), "orphan-embedding")
+    outcome = of(fix_file(built.path, runner, most=most), "orphan-embedding")
     assert outcome.status == word
     if word == "failed":
         assert f"more than --doctor-max-quarantine {most} allows; allow it with" in outcome.note
@@ -93,9 +93,9 @@ def test_what_goes_along_counts_by_its_own_table(tmp_path: Path, runner: Diagram
         db.executemany("INSERT INTO embeddingcluster VALUES (?, ?, ?, ?)", rows)
         db.execute("COMMIT")
     said = "1,502 rows: 1,500 cluster assignments, 1 embedding, 1 invocation"
-    outcome = of(fix(built, runner), "orphan-invocation")
+    outcome = of(fix_file(built.path, runner), "orphan-invocation")
     assert outcome.note == f"not repaired: it would quarantine {said}; allow it with --doctor-max-quarantine 1502"
-    outcome = of(fix(built, runner, most="1502"), "orphan-invocation")
+    outcome = of(fix_file(built.path, runner, most="1502"), "orphan-invocation")
     assert (outcome.status, outcome.note) == ("fixed", f"quarantined {said} (repair 1)")
 
 
@@ -113,7 +113,7 @@ def test_a_whole_run_asks_however_short(tmp_path: Path, runner: DiagramRunner) -
         with built.open() as db:
             db.executescript(script)
         before = dump(built.path)
-        outcomes = fix(built, runner)
+        outcomes = fix_file(built.path, runner)
         failed = of(outcomes, "orphan-run" if number else "orphan-invocation")
         assert (
             f"all of the run {built.run(1) if number else 'e' * 32}: bring back the row that they belong to"
@@ -121,7 +121,7 @@ def test_a_whole_run_asks_however_short(tmp_path: Path, runner: DiagramRunner) -
         )
         assert failed.status == "failed"
         assert dump(built.path) == before
-        fixed = fix(built, runner, most="100%")
+        fixed = fix_file(built.path, runner, most="100%")
         assert not any(
             outcome.status == "failed" for rule in fixed if rule.startswith("orphan") for outcome in fixed[rule]
         )
@@ -187,7 +187,7 @@ def dangling(path: Path) -> set[tuple[object, ...]]:
 def test_rows_of_other_tables_go_along(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     built = referred(tmp_path / "x.sqlite", EXTRA[name])
     before, loose = dump(built.path), dangling(built.path)
-    assert of(fix(built, runner), "orphan-embedding").status == "fixed"
+    assert of(fix_file(built.path, runner), "orphan-embedding").status == "fixed"
     assert dangling(built.path) < loose
     undo(built.path, "all")
     assert dump(built.path) == before
@@ -197,7 +197,7 @@ def test_rows_of_other_tables_go_along(tmp_path: Path, runner: DiagramRunner, na
 def test_what_cannot_go_along_keeps_all_where_it_is(tmp_path: Path, runner: DiagramRunner, name: str) -> None:
     built = referred(tmp_path / "x.sqlite", REFUSED[name])
     before = dump(built.path)
-    outcome = of(fix(built, runner), "orphan-embedding")
+    outcome = of(fix_file(built.path, runner), "orphan-embedding")
     assert outcome.status == "failed"
     assert "note" in outcome.note
     assert dump(built.path) == before
@@ -216,7 +216,7 @@ def test_children_go_with_their_parents_whatever_the_case(
             db.execute(f'ALTER TABLE {name} RENAME TO "{name}_"')
             db.execute(f'ALTER TABLE "{name}_" RENAME TO "{name.title()}"')
     before = dump(built.path)
-    assert of(fix(built, runner, most="100%"), "orphan-run").status == "fixed"
+    assert of(fix_file(built.path, runner, most="100%"), "orphan-run").status == "fixed"
     after = {table.lower(): rows for table, rows in dump(built.path).items()}
     assert {table: len(after[table]) for table in ("run", "invocation", "embedding", "embeddingcluster")} == {
         "run": 1,
@@ -231,7 +231,7 @@ def test_children_go_with_their_parents_whatever_the_case(
 
 def test_an_index_of_any_name_does_not_stop_a_quarantine(tmp_path: Path, runner: DiagramRunner) -> None:
     built = referred(tmp_path / "x.sqlite", """CREATE UNIQUE INDEX "we""i'rd" ON embedding (id, vector)""")
-    assert of(fix(built, runner), "orphan-embedding").status == "fixed"
+    assert of(fix_file(built.path, runner), "orphan-embedding").status == "fixed"
 
 
 def test_ids_that_differ_in_case_alone_are_two(tmp_path: Path, runner: DiagramRunner) -> None:
@@ -246,7 +246,7 @@ def test_ids_that_differ_in_case_alone_are_two(tmp_path: Path, runner: DiagramRu
             f"INSERT INTO persistencediagram SELECT upper(id), started_at, completed_at, diagram_data, '{'e' * 32}', "
             "'Gone' FROM persistencediagram WHERE rowid = 1"
         )
-    assert of(fix(built, runner), "orphan-diagram").status == "fixed"
+    assert of(fix_file(built.path, runner), "orphan-diagram").status == "fixed"
     assert built.diagram().encode() in [row[1] for row in dump(built.path)["persistencediagram"]]
 
 
@@ -260,10 +260,10 @@ def test_all_that_a_session_takes_is_counted(tmp_path: Path, runner: DiagramRunn
             "VALUES (?, ?, ?, ?, 'Nomic')",
             rows,
         )
-    fixed = fix(built, runner)
+    fixed = fix_file(built.path, runner)
     assert of(fixed, "orphan-embedding").status == "fixed"
     assert of(fixed, "orphan-diagram").note == (
         "not repaired: it would quarantine 700 rows: 700 diagrams, beside 700 rows in this session; "
         "allow it with --doctor-max-quarantine 1400"
     )
-    assert of(fix(built, runner, most="1400"), "orphan-diagram").status == "fixed"
+    assert of(fix_file(built.path, runner, most="1400"), "orphan-diagram").status == "fixed"

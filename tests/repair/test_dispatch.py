@@ -24,13 +24,14 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.cluster.dispatcher import FEWEST_WAITING, Dispatcher
 from pytest_panic_doctor.repair.cluster.job import EXACT, INVALID, MISSING, STALE, ComputeOptions
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests, from_dict, to_dict
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.recompute import DiagramTarget, RepairSummary
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import Points
@@ -94,13 +95,11 @@ class RepairSetup:
         self.requests, self.results = DiagramRequests(shared), ResultStore(shared)
         self.dispatcher = Dispatcher(
             self.link,  # type: ignore[arg-type]
-            Database(self.built.path, shared=True),
-            Writer(self.built.path, "session", lambda: self.wanted),
+            repairs_of(self.built, lambda: self.wanted),
             self.requests,
             self.results,
             Budget(folder / "budget", 10**10),
-            place,
-            ComputeOptions(2, "auto", None, most_memory),
+            ComputeOptions("auto", None, most_memory),
             lambda: self.wanted,
         )
 
@@ -113,7 +112,7 @@ class RepairSetup:
         """How many orders wait for their answer."""
         return sum(len(job.requests) for job in list(self.dispatcher._jobs.values()))
 
-    def order(self, run: int, rule: str = MISSING) -> RepairSummary:
+    def order(self, run: int, rule: str = MISSING) -> RepairResult:
         return self.requests.submit_and_wait(rule, subject(self.built, run))
 
     def written(self) -> int:
@@ -129,9 +128,9 @@ class RepairSetup:
         return found
 
 
-def place(db: sqlite3.Connection, subject: Subject) -> DiagramTarget:
-    del db
-    return DiagramTarget(str(subject.run), str(subject.embedding_model), "TEXT", 8)
+def repairs_of(built: Built, wanted: Callable[[], bool]) -> RepairContext:
+    writer = Writer(built.path, "session", wanted)
+    return RepairContext(Database(built.path, shared=True), writer, {"Nomic": "TEXT"})
 
 
 def subject(built: Built, run: int) -> Subject:
@@ -164,7 +163,7 @@ def test_what_is_known_ahead_is_written_without_an_order(repair_run: RepairSetup
     assert repair_run.rules() == {MISSING: RUNS}
     (done,) = repair_run.results.find(MISSING, subject(repair_run.built, 3))
     assert done.measures["points"] == 6
-    assert repair_run.order(3) == RepairSummary(done.note, done.measures)
+    assert repair_run.order(3) == RepairResult(done.note, done.measures)
     assert len(repair_run.link.orders) == RUNS
 
 
@@ -285,7 +284,7 @@ def test_embeddings_that_change_meanwhile_are_seen(repair_run: RepairSetup) -> N
     repair_run.link.hold = False
     until(lambda: repair_run.written() == 1)
     assert len(repair_run.link.orders) == 2
-    assert "5 of them distinct" in repair_run.order(0).sentence
+    assert "5 of them distinct" in repair_run.order(0).note
 
 
 def test_what_no_node_can_run_any_more_is_asked_for_anew(repair_run: RepairSetup) -> None:
@@ -383,7 +382,7 @@ def test_bars_that_only_computing_again_tells_are_computed_though_all_seems_heal
         right = decode(data).diagram
         wrong = Diagram((right.bars[0], right.bars[1], sorted_bars([right.bars[0][-2]])))
         db.execute("UPDATE persistencediagram SET diagram_data = ? WHERE id = ?", (encode(wrong), *row))
-    assert repair_run.order(5, EXACT).sentence.startswith("computed from 6 points")
+    assert repair_run.order(5, EXACT).note.startswith("computed from 6 points")
     assert len(repair_run.link.orders) == RUNS + 1
     assert repair_run.rules() == {MISSING: RUNS, EXACT: 1}
     with repair_run.built.open() as db:
@@ -403,7 +402,7 @@ def test_who_waits_is_told_when_it_is_no_longer_wanted(repair_run: RepairSetup) 
 
 
 def test_answers_come_back_as_they_were_sent() -> None:
-    done = RepairSummary("computed", {"points": 6, "engine": "gudhi"})
+    done = RepairResult("computed", {"points": 6, "engine": "gudhi"})
     assert from_dict(to_dict(done)) == done
     for failure in (ComputationFailed("it ended", "died", 1.5, 7, advice="try"), RepairFailed("no", ["schema"])):
         with pytest.raises(type(failure)) as caught:
@@ -413,8 +412,6 @@ def test_answers_come_back_as_they_were_sent() -> None:
 
 
 def test_what_changed_is_a_fingerprint_and_ids(repair_run: RepairSetup) -> None:
-    seen = Database(repair_run.built.path).read(
-        lambda db: recompute.snapshot(db, place(db, subject(repair_run.built, 0)))
-    )
+    seen = repairs_of(repair_run.built, lambda: True).snapshot(subject(repair_run.built, 0))
     assert seen.before.points == 6
     assert seen.before.diagrams == (repair_run.built.diagram(),)

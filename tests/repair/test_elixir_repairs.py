@@ -24,7 +24,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination import manifest as manifests
-from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.examiner import Examiner, RepairResult
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
@@ -37,7 +37,7 @@ from pytest_panic_doctor.repair.journal.size import SessionTotals
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.repair.lyapunov import FASTER, recompute_results
 from pytest_panic_doctor.repair.preview import DatabasePlanner
-from pytest_panic_doctor.repair.recompute import RepairSummary, never_busy
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.rules.base import RepairKind
 from pytest_panic_doctor.rules.lockstep import LAST_STEP
 
@@ -377,12 +377,13 @@ NULL_RESULTS = "UPDATE lyapunov_results SET lyapunov_data = NULL"
 TORN_RESULTS = "UPDATE lyapunov_results SET lyapunov_data = CAST(random() AS BLOB)"
 
 
-def recompute_lyapunov(file: SmallDatabase, writer: Writer) -> RepairSummary:
+def recompute_lyapunov(file: SmallDatabase, writer: Writer) -> RepairResult:
     """Repair the first experiment's results of one model."""
     with closing(file.connect()) as db:
         experiment, model = db.execute("SELECT experiment_id, embedding_model FROM lyapunov_results").fetchone()
     subject = Subject(experiment, embedding_model=model)
-    return recompute_results(Database(file.path), writer, "lyapunov-valid", subject, model_types((), ()), never_busy)
+    shared = RepairContext(Database(file.path), writer, model_types((), ()))
+    return recompute_results(shared, "lyapunov-valid", subject)
 
 
 def test_lyapunov_results_that_another_worker_wrote_first_are_no_failure(file: SmallDatabase) -> None:

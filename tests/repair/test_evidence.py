@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from databases import Built, build, dump
 from defects import DAMAGES
-from repair_item import fix
+from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
@@ -41,7 +41,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiagramRunner]:
 def untouched(built: Built, runner: DiagramRunner, rule: str, *said: str) -> None:
     """Repair what can be: nothing is, and the items of `rule` that fail say why."""
     before = dump(built.path)
-    outcomes = fix(built, runner)
+    outcomes = fix_file(built.path, runner)
     assert dump(built.path) == before
     assert not any(outcome.status == "fixed" for each in outcomes.values() for outcome in each)
     failed = [outcome for outcome in outcomes[rule] if outcome.status == "failed"]
@@ -164,7 +164,7 @@ def test_what_is_sure_is_repaired_beside_what_is_not(tmp_path: Path, runner: Dia
     with built.open() as db:
         DAMAGES["text_model_on_an_image"].plant(db, built)
         db.execute("UPDATE invocation SET type = 'Text' WHERE id = ?", (built.invocation(3),))
-    outcomes = fix(built, runner)
+    outcomes = fix_file(built.path, runner)
     left = [row[1] for row in dump(built.path)["embedding"]]
     assert b"f" * 32 not in left
     assert built.embedding(3).encode() in left

@@ -19,7 +19,8 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.parsing import Given, model_types, parse_cosine
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.reembed import EmbeddingHook, Trust, embed
+from pytest_panic_doctor.repair.recompute import RepairContext
+from pytest_panic_doctor.repair.reembed import Trust, embed
 
 RULE = "lab-embedding"
 """A rule of one's own, whose repair embeds whatever lacks a vector."""
@@ -58,7 +59,8 @@ class RepairSetup:
         subject = Subject(experiment or self.built.experiment, None if run is None else self.built.run(run), model)
         database = Database(self.built.path, shared=True)
         with closing(database), closing(Writer(self.built.path, "session", lambda: True)) as writer:
-            return embed(database, writer, EmbeddingHook(self.hook, self.trust), rule, subject, model_types([], []))
+            repairs = RepairContext(database, writer, model_types([], []))
+            return embed(repairs, self.hook, self.trust, rule, subject)
 
     def stored(self, k: int, run: int = 0, model: str = "Nomic") -> bytes | None:
         with self.built.open() as db:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from databases import build, dump
 from defects import DAMAGES
-from repair_item import fix
+from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
@@ -46,11 +46,11 @@ def test_it_heals_in_any_order_and_comes_back(tmp_path: Path, runner: DiagramRun
         with built.open() as db:
             damage.plant(db, built)
         before = dump(built.path)
-        found[order] = words(fix(built, runner, order, deep=[damage.rule]))
+        found[order] = words(fix_file(built.path, runner, order, deep=[damage.rule]))
         assert "fixed" in found[order][damage.rule]
         assert not any("failed" in each for each in found[order].values())
         after = dump(built.path)
-        again = words(fix(built, runner, order, deep=[damage.rule]))
+        again = words(fix_file(built.path, runner, order, deep=[damage.rule]))
         assert not any(set(each) & {"failed", "skipped"} for each in again.values())
         assert dump(built.path) == after
         undo(built.path, "all")
@@ -70,7 +70,7 @@ def test_what_another_item_settled_is_said_as_if_it_had_not(
         built = build(tmp_path / f"{order}.sqlite", older=True)
         with built.open() as db:
             DAMAGES[name].plant(db, built)
-        (fixed,) = [each for each in fix(built, runner, order)[rule] if each.status == "fixed"]
+        (fixed,) = [each for each in fix_file(built.path, runner, order)[rule] if each.status == "fixed"]
         found = [(finding.message, finding.ids, finding.count) for finding in fixed.findings]
         said.append((found, fixed.note, set(fixed.measures)))
     assert said[0] == said[1]
@@ -110,7 +110,7 @@ def test_all_damage_together_heals_in_any_order(tmp_path: Path, runner: DiagramR
                 DAMAGES[name].plant(db, built)
                 for table in ("run", "invocation", "embedding", "embeddingcluster", "persistencediagram"):
                     db.execute(f"UPDATE {table} SET id = ? WHERE id = ?", (f"{number:032x}", "f" * 32))
-        found.append(words(fix(built, runner, order)))
+        found.append(words(fix_file(built.path, runner, order)))
         state = dump(built.path)
         rows.append({table: [row[1] for row in state[table]] for table in state})
     assert rows[0] == rows[1]
@@ -123,7 +123,7 @@ def test_a_quarantined_run_takes_what_hangs_on_it(tmp_path: Path, runner: Diagra
     built = build(tmp_path / "x.sqlite")
     with built.open() as db:
         db.execute("UPDATE run SET experiment_id = 'lost' WHERE id = ?", (built.run(),))
-    fix(built, runner, most="100%")
+    fix_file(built.path, runner, most="100%")
     state = dump(built.path)
     assert {table: len(state[table]) for table in ("run", "invocation", "embedding", "persistencediagram")} == {
         "run": 1,
@@ -160,7 +160,7 @@ def test_a_row_that_cannot_be_named_is_left_with_a_sentence(
     with built.open() as db:
         db.executescript(script)
     before = dump(built.path)
-    outcomes = fix(built, runner)
+    outcomes = fix_file(built.path, runner)
     assert [said in outcome.note for outcome in outcomes[rule] if outcome.status == "failed"] == [True]
     assert dump(built.path) == before
 
@@ -172,5 +172,5 @@ def test_an_embedding_model_of_any_name_is_repaired(tmp_path: Path, runner: Diag
         db.execute("UPDATE embedding SET embedding_model = ? WHERE embedding_model = 'Nomic'", (name,))
         db.execute("UPDATE experimentconfig SET embedding_models = ?", (json.dumps([name]),))
         db.execute("DELETE FROM persistencediagram")
-    outcomes = fix(built, runner, text_models=[name])
+    outcomes = fix_file(built.path, runner, text_models=[name])
     assert words(outcomes)["diagram-missing"] == ["fixed", "fixed"]

@@ -16,10 +16,12 @@ from databases import ENGINE, Built, build, dump, npz, vectors
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.topology.cloud import fingerprint
 from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.payload import META, Provenance, decode, make_indexable
@@ -68,13 +70,13 @@ def stored(built: Built) -> bytes:
     return payload
 
 
-def repair(built: Built) -> recompute.RepairSummary:
+def repair(built: Built) -> RepairResult:
     subject = Subject(built.experiment, built.run(), "Nomic")
-    place = recompute.DiagramTarget(built.run(), "Nomic", "TEXT", 8)
     database = Database(built.path, shared=True)
     with closing(database), closing(Writer(built.path, "session", lambda: True)) as writer:
         runner: DiagramRunner = NoComputer()  # type: ignore[assignment]
-        return recompute.recompute(database, writer, runner, lambda _: nullcontext(), RULE, subject, lambda _: place, 2)
+        repairs = recompute.RepairContext(database, writer, {"Nomic": "TEXT"})
+        return recompute.recompute(repairs, runner, lambda _: nullcontext(), registry()[RULE], subject)
 
 
 GENERATORS = {
@@ -105,7 +107,7 @@ def test_its_form_is_mended_and_nothing_is_computed(built: Built, changes: dict[
     store(built, old)
     before = dump(built.path)
     assert any("the research tool cannot read it" in clause for clause in problems(decode(old)))
-    assert "rewrote" in repair(built).sentence
+    assert "rewrote" in repair(built).note
     new = stored(built)
     assert problems(decode(new)) == []
     read = research_tool.read_payload(new)
@@ -162,5 +164,5 @@ def test_a_payload_that_changes_meanwhile_is_looked_at_again(built: Built, monke
         return update(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Writer, "update", overtaken)
-    assert repair(built).sentence == "another worker computed it"
+    assert repair(built).note == "another worker computed it"
     assert stored(built) == right

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from databases import MODELS, Built, build, dump
-from repair_item import fix
+from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import Child
 from pytest_panic_doctor.compute.runner import Task
 from pytest_panic_doctor.compute.small import SMALL_CLOUD, SmallFirst, compute_in_process
 from pytest_panic_doctor.database import clouds
+from pytest_panic_doctor.database.connection import SharedMemo
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult, SubjectFindings
 from pytest_panic_doctor.examination.outcome import Outcome
@@ -26,8 +27,8 @@ from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.repair.recompute import claimed
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
-from pytest_panic_doctor.repair.targets import Widths
-from pytest_panic_doctor.rules.base import Finding, Rule
+from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext
+from pytest_panic_doctor.rules.embedding import stored_width
 
 RUNS = 4
 ALL = RUNS * len(MODELS)
@@ -79,7 +80,7 @@ def test_all_in_one_transaction_and_each_says_what_was_done(
     sick: Built, runner: SmallFirst, together: list[int], order: int
 ) -> None:
     before, count = dump(sick.path), transactions(sick.path)
-    outcomes = fix(sick, runner, order)
+    outcomes = fix_file(sick.path, runner, order)
     assert together == [ALL]
     assert transactions(sick.path) == count + 1
     assert of_missing(outcomes) == ["fixed"] * ALL
@@ -101,7 +102,7 @@ def test_no_more_than_so_many(
     sick: Built, runner: SmallFirst, together: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "MOST", 3)
-    assert of_missing(fix(sick, runner)) == ["fixed"] * ALL
+    assert of_missing(fix_file(sick.path, runner)) == ["fixed"] * ALL
     assert together == [3, 3, 2]
 
 
@@ -109,7 +110,7 @@ def test_none_from_an_incomplete_cloud(sick: Built, runner: SmallFirst) -> None:
     """It is left to its own item, which says why; those behind it are not."""
     with sick.open() as db:
         db.execute("DELETE FROM embedding WHERE id = ?", (sick.embedding(3, 1),))
-    outcomes = fix(sick, runner)
+    outcomes = fix_file(sick.path, runner)
     assert sorted(of_missing(outcomes)) == ["failed"] + ["fixed"] * (ALL - 1)
     (failed,) = [each for each in outcomes["diagram-missing"] if each.status == "failed"]
     assert "1 of 6 invocations has no embedding (embedding-missing)" in failed.note
@@ -122,7 +123,7 @@ def test_embeddings_are_repaired_by_their_own_items_first(sick: Built, runner: S
         row = db.execute("SELECT * FROM embedding WHERE id = ?", (sick.embedding(5, 2),)).fetchone()
         newer = ("f" * 32, row[1], "2099-01-01 00:00:00.000001", *row[3:])
         db.execute("INSERT INTO embedding VALUES (?, ?, ?, ?, ?, ?)", newer)
-    outcomes = fix(sick, runner)
+    outcomes = fix_file(sick.path, runner)
     assert of_missing(outcomes) == ["fixed"] * ALL
     assert {outcome.status for outcome in outcomes["diagram-current"]} == {"passed"}
     rules = [each.rule for each in repairs(sick.path)]
@@ -136,7 +137,7 @@ def test_embeddings_are_repaired_by_their_own_items_first(sick: Built, runner: S
 
 def test_what_another_worker_computes_is_left_to_it(sick: Built, runner: SmallFirst, together: list[int]) -> None:
     taken = claimed(Subject(sick.experiment, sick.run(1), "Nomic"))
-    assert of_missing(fix(sick, runner, taken=[taken])) == ["fixed"] * ALL
+    assert of_missing(fix_file(sick.path, runner, taken=[taken])) == ["fixed"] * ALL
     assert together == [ALL - 1, 1]
 
 
@@ -160,7 +161,7 @@ def test_what_another_worker_has_computed_meanwhile_is_told_by_it(
         return done
 
     monkeypatch.setattr(DatabaseRepairer, "repair", twice)
-    fix(sick, runner)
+    fix_file(sick.path, runner)
     assert [(each.note[:22], each.measures["points"]) for each in told] == [("computed from 6 points", 6)] * (ALL - 1)
 
 
@@ -178,7 +179,7 @@ def test_a_cloud_that_changes_meanwhile_is_computed_anew(
         return write(self, changes)
 
     monkeypatch.setattr(Writer, "write", changed)
-    outcomes = fix(sick, runner)
+    outcomes = fix_file(sick.path, runner)
     assert of_missing(outcomes) == ["fixed"] * ALL
     assert {outcome.status for outcome in outcomes["diagram-current"]} == {"passed"}
     assert together == [ALL, 1]
@@ -197,7 +198,7 @@ def test_one_that_the_database_refuses_takes_nobody_along(sick: Built, runner: S
             "CREATE INDEX refused ON persistencediagram (json(CASE WHEN diagram_data IS NOT NULL AND "
             f"run_id = '{sick.run(1)}' AND embedding_model = 'Nomic' THEN 'no JSON' ELSE '1' END))"
         )
-    outcomes = fix(sick, runner)
+    outcomes = fix_file(sick.path, runner)
     assert sorted(of_missing(outcomes)) == ["failed"] + ["fixed"] * (ALL - 1)
     (failed,) = [each for each in outcomes["diagram-missing"] if each.status == "failed"]
     assert "malformed JSON" in failed.note
@@ -238,9 +239,13 @@ def test_a_width_is_found_once_as_long_as_nobody_writes(sick: Built, monkeypatch
         return find(db, experiment, model)
 
     monkeypatch.setattr(clouds, "vector_width", counted)
-    width_of = Widths()
+    memo = SharedMemo()
+
+    def width_of(db: sqlite3.Connection, model: str) -> int:
+        return stored_width(RuleContext(db, "", Subject(sick.experiment, None, model), {}, memo.of(db)))
+
     with sick.open() as db, sick.open() as other:
-        assert [width_of(db, sick.experiment, model) for model in (*MODELS, *MODELS)] == [8] * 4
+        assert [width_of(db, model) for model in (*MODELS, *MODELS)] == [8] * 4
         assert asked == MODELS
         other.execute("UPDATE embedding SET vector = substr(vector, 1, 16)")
-        assert width_of(db, sick.experiment, MODELS[0]) == 4
+        assert width_of(db, MODELS[0]) == 4

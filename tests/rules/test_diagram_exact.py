@@ -13,7 +13,7 @@ import pytest
 from databases import ENGINE, WIDTH, Built, build, dump, payload, uid, vectors
 from defective_payloads import invented
 from examine_item import examine
-from repair_item import fix
+from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
@@ -244,7 +244,9 @@ def test_its_repair_computes_and_comes_back(built: Built, runner: DiagramRunner,
     put(built, by_doctor(decode(invented(3, 5)).diagram) if own else invented(3, 5))
     before = dump(built.path)
     (outcome,) = (
-        each for each in fix(built, runner, deep=["diagram-exact"])["diagram-exact"] if each.status != "passed"
+        each
+        for each in fix_file(built.path, runner, deep=["diagram-exact"])["diagram-exact"]
+        if each.status != "passed"
     )
     assert (outcome.status, outcome.note[:21]) == ("fixed", "computed from 6 points"[:21])
     assert judged(built).status == "passed"
@@ -258,7 +260,7 @@ def test_bars_that_the_repairing_engine_makes_too_are_kept(
     wrong = decode(invented(3, 5)).diagram
     monkeypatch.setattr("pytest_panic_doctor.rules.recheck.compute_again", lambda *_: wrong)
     before = dump(built.path)
-    outcomes = fix(built, runner, deep=["diagram-exact"])["diagram-exact"]
+    outcomes = fix_file(built.path, runner, deep=["diagram-exact"])["diagram-exact"]
     assert "kept" in outcomes[0].note
     assert outcomes[0].status == "failed"
     assert dump(built.path) == before

@@ -82,7 +82,7 @@ def test_a_database_like_productions_is_split_within_ten_percent(of: int, fix: b
 
 @given(MANIFESTS, st.integers(1, 5), st.randoms(use_true_random=False))
 def test_the_order_of_the_items_changes_no_share(made: Manifest, of: int, random: object) -> None:
-    pairs = [(str(each.run), str(each.embedding_model)) for each in made.diagram_subjects()]
+    pairs = [each.target for each in made.diagram_subjects()]
     random.shuffle(pairs)  # type: ignore[attr-defined]
     shuffled = replace(made, order=tuple(pairs))
     for number in range(1, of + 1):

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from databases import Built
 from filelock import FileLock
 
 from pytest_panic_doctor.compute.runner import DiagramRunner
@@ -36,20 +35,6 @@ def no_hook(model: str, outputs: Sequence[str | bytes]) -> None:
     del model, outputs
 
 
-def fix(
-    built: Built,
-    runner: DiagramRunner,
-    order: int = 1,
-    text_models: Sequence[str] = (),
-    most: str | None = None,
-    hook: Embedder = no_hook,
-    deep: Sequence[str] = (),
-    taken: Collection[str] = (),
-) -> dict[str, list[Outcome]]:
-    """The outcomes of all items, by rule, repaired in the manifest's order or against it, as `fix_file` has them."""
-    return fix_file(built.path, runner, order, text_models, most, hook, deep, taken)
-
-
 def fix_file(
     path: Path,
     runner: DiagramRunner,
@@ -61,11 +46,11 @@ def fix_file(
     taken: Collection[str] = (),
     running: Running | None = None,
 ) -> dict[str, list[Outcome]]:
-    """The same for a file that was made elsewhere, of any generation.
+    """The outcomes of all items, by rule, repaired in the manifest's order or against it.
 
-    `most` is what `--doctor-max-quarantine` says; `deep` names the deep rules that are asked too. `taken` are names
-    that another worker holds, which lets go of them where it is waited for. With a computer of small clouds, the next
-    items are looked at too.
+    The file may be of any generation. `most` is what `--doctor-max-quarantine` says; `deep` names the deep rules that
+    are asked too. `taken` are names that another worker holds, which lets go of them where it is waited for. With a
+    computer of small clouds, the next items are looked at too.
     """
     known = model_types(text_models, [])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from pytest_panic_doctor.compute.ray.client import ClusterClient
 from pytest_panic_doctor.database.connection import Database
@@ -15,8 +14,8 @@ from pytest_panic_doctor.repair.cluster.job import INVALID, STALE, ComputeOption
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.controller import RepairRun
 from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.shared import ResultStore
-from pytest_panic_doctor.repair.targets import diagram_target
 
 
 class ClusterRepair:
@@ -40,13 +39,17 @@ class ClusterRepair:
         examination.cluster, examination.cores = str(self.client.size), max(1, self.client.size.cores)
         self.dispatcher = Dispatcher(
             self.client,
-            Database(settings.database, shared=True),
-            Writer(settings.database, repair_run.session, repair_run.is_active, space=examination.space),
+            RepairContext(
+                Database(settings.database, shared=True),
+                Writer(settings.database, repair_run.session, repair_run.is_active, space=examination.space),
+                settings.kinds,
+                examination.running,
+                settings.max_dim,
+            ),
             DiagramRequests(repair_run.shared),
             ResultStore(repair_run.shared),
             repair_run.budget(),
-            partial(diagram_target, kinds=settings.kinds, running=examination.running),
-            ComputeOptions(settings.max_dim, engine(settings.engine), settings.timeout, settings.memory),
+            ComputeOptions(engine(settings.engine), settings.timeout, settings.memory),
             repair_run.is_active,
         )
 

@@ -23,7 +23,6 @@ from pytest_panic_doctor.compute.process import ChildDied
 from pytest_panic_doctor.compute.ray.client import LOCAL_ADDRESS, ClientAnswer, ClusterClient, describe_address
 from pytest_panic_doctor.compute.ray.task import TaskSpec, memory_request
 from pytest_panic_doctor.compute.runner import ComputationFailed, Computed, more_memory
-from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.formatting import format_size, plural
@@ -31,8 +30,7 @@ from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.cluster.job import EXACT, MISSING, ComputeOptions, Job, SubmittedTask, failing_rule
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequest, DiagramRequests
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
-from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.recompute import DiagramSnapshot, DiagramTarget, Precondition, RepairSummary
+from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition, RepairContext
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.topology.cloud import merge
 from pytest_panic_doctor.topology.diagram import Diagram
@@ -58,12 +56,10 @@ class Dispatcher:
     def __init__(
         self,
         link: ClusterClient,
-        database: Database,
-        writer: Writer,
+        repairs: RepairContext,
         requests: DiagramRequests,
         results: ResultStore,
         budget: Budget,
-        place: Callable[[sqlite3.Connection, Subject], DiagramTarget],
         manner: ComputeOptions,
         wanted: Callable[[], bool],
     ) -> None:
@@ -71,18 +67,16 @@ class Dispatcher:
 
         Args:
             link: The connection to the cluster.
-            database: Reads clouds; used by the thread alone.
-            writer: Writes diagrams; used by the thread alone.
+            repairs: Reads clouds and writes diagrams; used by the thread alone.
             requests: The requests of the workers.
             results: Stores the result of each diagram, also of those that no worker has requested.
             budget: Counts the computed diagrams.
-            place: Returns the target of a subject.
             manner: How diagrams are computed.
             wanted: Whether the session is still active; the thread ends when it is not.
         """
-        self.client, self.database, self.writer, self.budget = link, database, writer, budget
+        self.client, self.repairs, self.budget = link, repairs, budget
         self.requests, self.results = requests, results
-        self.target_of, self.compute_options, self.is_active = place, manner, wanted
+        self.compute_options, self.is_active = manner, wanted
         self.submitted: dict[str, SubmittedTask] = {}
         self._jobs: dict[Subject, Job] = {}
         self._waiting: list[tuple[int, int, Job]] = []
@@ -138,8 +132,8 @@ class Dispatcher:
             self.requests.close(RepairFailed(f"what computes on the cluster has failed: {error!r}"))
             raise
         finally:
-            self.writer.close()
-            self.database.close()
+            self.repairs.writer.close()
+            self.repairs.database.close()
 
     def _step(self) -> None:
         while not self._inbox.empty():
@@ -186,23 +180,24 @@ class Dispatcher:
 
     def _launch(self, job: Job) -> None:
         try:
-            seen = self.database.read(lambda db: recompute.snapshot(db, self.target_of(db, job.subject)))
+            seen = self.repairs.snapshot(job.subject)
             if not job.requests and seen.cloud.complete and failing_rule(seen) != job.rule:
                 del self._jobs[job.subject]
                 return
             exact = job.rule == EXACT
             if seen.healthy and not exact:
-                known = next(self.results.find(job.rule, job.subject), None)
-                self._finish(job, RepairSummary(known.note, known.measures) if known else recompute.BY_ANOTHER)
+                self._finish(job, next(self.results.find(job.rule, job.subject), recompute.BY_ANOTHER))
                 return
             if not exact and (payload := recompute.readable(seen)):
-                self._rewrite(job, seen, payload)
+                self._record(
+                    job, seen.before, recompute.REWRITTEN, lambda: self.repairs.rewrite(job.rule, seen, payload)
+                )
                 return
             recompute.check_computable(seen)
         except RepairFailed as blocked:
             self._block(job, blocked)
         except sqlite3.DatabaseError as error:
-            self._finish(job, RepairFailed(self.database.describe_error(error)))
+            self._finish(job, RepairFailed(self.repairs.database.describe_error(error)))
         else:
             self._submit(job, seen)
 
@@ -230,15 +225,15 @@ class Dispatcher:
                 self._enqueue(PLANNED, blocked)
         with one_thread():
             merged = merge(seen.cloud.points)
-        options, size = self.compute_options, self.client.size
-        engine = would_compute(options.engine, options.max_dim)
+        options, size, max_dim = self.compute_options, self.client.size, self.repairs.max_dim
+        engine = would_compute(options.engine, max_dim)
         need = memory_request(estimate.memory(len(merged.points), engine, merged.points.nbytes))
         memory = min(max(job.memory, need), self._memory_limit())
         # One thread for each task, while enough diagrams are left to keep every core busy.
         left = len(self.submitted) + len(self._waiting) + 1
         threads = max(1, min(size.largest_cores, size.cores // left))
-        label = f"{before.target.run} {before.target.model}"
-        spec = TaskSpec(label, before.points, options.max_dim, options.engine, threads, memory, options.timeout)
+        label = " ".join(job.subject.target)
+        spec = TaskSpec(label, before.points, max_dim, options.engine, threads, memory, options.timeout)
         self._count += 1
         key = str(self._count)
         self.submitted[key] = SubmittedTask(
@@ -275,40 +270,22 @@ class Dispatcher:
         )
         self.budget.count()
         done = recompute.computed_result(submitted_task.before.points, computed)
+        before, begun = submitted_task.before, submitted_task.begun
+        self._record(job, before, done, lambda: self.repairs.write(job.rule, before, begun, computed))
+
+    def _record(self, job: Job, before: Precondition, done: RepairResult, write: Callable[[], bool]) -> None:
+        """Store the result of a job and write its diagram."""
         # Before it is written, for an item may find it there in the same moment; without a row nobody asks for it.
-        self._record(job, done)
+        self.results.save(job.rule, job.subject, done)
         try:
-            written = recompute.write_diagram(
-                self.writer,
-                job.rule,
-                job.subject,
-                submitted_task.before,
-                submitted_task.begun,
-                computed,
-                self.compute_options.max_dim,
-            )
+            written = write()
         except RepairError as error:
-            self._finish(job, error, submitted_task.before)
+            self._finish(job, error, before)
             return
         if written:
             self._finish(job, done)
         else:
-            self._retry(job, submitted_task.before)
-
-    def _record(self, job: Job, done: RepairSummary) -> None:
-        self.results.save(job.rule, job.subject, RepairResult(done.sentence, done.measures))
-
-    def _rewrite(self, job: Job, seen: DiagramSnapshot, payload: bytes) -> None:
-        self._record(job, recompute.REWRITTEN)
-        try:
-            written = recompute.rewrite(self.writer, job.rule, job.subject, seen, payload)
-        except RepairError as error:
-            self._finish(job, error, seen.before)
-            return
-        if written:
-            self._finish(job, recompute.REWRITTEN)
-        else:
-            self._retry(job, seen.before)
+            self._retry(job, before)
 
     def _retry(self, job: Job, before: Precondition) -> None:
         """Retry a job whose embeddings or diagrams were changed during its computation."""
@@ -331,12 +308,12 @@ class Dispatcher:
         self._finish(submitted_task.job, final, submitted_task.before)
 
     def _finish(
-        self, job: Job, answer: RepairSummary | ComputationFailed | RepairError, before: Precondition | None = None
+        self, job: Job, answer: RepairResult | ComputationFailed | RepairError, before: Precondition | None = None
     ) -> None:
         for key in job.requests:
             self.requests.respond(key, answer)
         del self._jobs[job.subject]
-        if isinstance(answer, RepairSummary):
+        if isinstance(answer, RepairResult):
             self._done.add((job.rule, job.subject))
         elif before:
             self._failed[job.subject] = (before.fingerprint, answer)

@@ -62,13 +62,11 @@ class ComputeOptions:
     """How diagrams are computed.
 
     Attributes:
-        max_dim: The highest homology dimension.
         engine: The place of the engine.
         timeout: Seconds for each diagram; None for no limit.
         most_memory: Bytes that no task may exceed; None for no limit.
     """
 
-    max_dim: int
     engine: str
     timeout: float | None
     most_memory: int | None
@@ -85,7 +83,7 @@ def failing_rule(seen: DiagramSnapshot) -> str | None:
         return MISSING
     if len(payloads) != 1 or payloads[0] is None:
         return None
-    codec = seen.target.codec
+    codec = seen.generation.codec()
     if not recompute.valid(payloads[0], codec):
         return INVALID
     with one_thread():

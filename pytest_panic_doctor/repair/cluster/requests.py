@@ -14,8 +14,8 @@ from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
+from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
-from pytest_panic_doctor.repair.recompute import RepairSummary
 
 LOOK_SOON, LOOK_LATE = 0.01, 0.1
 """Seconds between two checks for a response, at first and later."""
@@ -45,7 +45,7 @@ class DiagramRequests:
 
     shared: SharedFolder
 
-    def submit_and_wait(self, rule: str, subject: Subject) -> RepairSummary:
+    def submit_and_wait(self, rule: str, subject: Subject) -> RepairResult:
         """Request a diagram and wait until it is in the database.
 
         Raises:
@@ -70,7 +70,7 @@ class DiagramRequests:
             for plain in self.shared.take("requests/*")
         ]
 
-    def respond(self, key: str, answer: RepairSummary | RepairError | ComputationFailed) -> None:
+    def respond(self, key: str, answer: RepairResult | RepairError | ComputationFailed) -> None:
         """Respond to one request."""
         self.shared.write(f"responses/{key}", to_dict(answer))
 
@@ -79,16 +79,16 @@ class DiagramRequests:
         self.respond(SHUTDOWN, error)
 
 
-def to_dict(answer: RepairSummary | RepairError | ComputationFailed) -> dict[str, object]:
+def to_dict(answer: RepairResult | RepairError | ComputationFailed) -> dict[str, object]:
     """Return a response as plain values."""
-    if isinstance(answer, RepairSummary):
-        return {"sentence": answer.sentence, "measures": dict(answer.measures)}
+    if isinstance(answer, RepairResult):
+        return {"note": answer.note, "measures": dict(answer.measures)}
     if isinstance(answer, ComputationFailed):
         return {"failed": answer.as_plain()}
     return {"refused": str(answer), "blocked_by": list(answer.blocked_by)}
 
 
-def from_dict(plain: dict[str, object]) -> RepairSummary:
+def from_dict(plain: dict[str, object]) -> RepairResult:
     """Return the result of a response; the inverse of `to_dict`.
 
     Raises:
@@ -99,4 +99,4 @@ def from_dict(plain: dict[str, object]) -> RepairSummary:
         raise RepairFailed(str(plain["refused"]), blocked_by=plain["blocked_by"])  # type: ignore[arg-type]
     if "failed" in plain:
         raise ComputationFailed.from_plain(plain["failed"])  # type: ignore[arg-type]
-    return RepairSummary(**plain)  # type: ignore[arg-type]
+    return RepairResult(**plain)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.database.subject import DiagramTarget, Subject
 from pytest_panic_doctor.examination.manifest import Entry, Manifest, item_name
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report import text
@@ -22,7 +22,6 @@ from pytest_panic_doctor.rules.base import Finding, Rule, Scope, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.scheduling import RunModel
 
 NOT_EXAMINED = "n"
 LETTERS = {"failed": "s", "fixed": "f", "warned": "w", "passed": "h", "skipped": "k", "late": NOT_EXAMINED}
@@ -125,13 +124,13 @@ class Contents:
         """Return an item's entry in the manifest; None if it belongs to another manifest."""
         return self.entries.get(item_name(item.nodeid))
 
-    def by_pair(self) -> list[tuple[RunModel, Result]]:
-        """List the items of rules about diagrams, each with its (run, embedding model)."""
+    def by_target(self) -> list[tuple[DiagramTarget, Result]]:
+        """List the items of rules about diagrams, each with its target."""
         found = []
         for item in self.results.items:
             entry = self.entry(item)
             if entry and self.examination.rules[item.rule].scope is Scope.RUN_MODEL:
-                found.append(((str(entry.subject.run), str(entry.subject.embedding_model)), item))
+                found.append((entry.subject.target, item))
         return found
 
     def of_rules(self, names: Iterable[str]) -> list[tuple[Subject, Result]]:

@@ -17,9 +17,9 @@ from pytest_panic_doctor.report.html.plot_data import BAR_LIMITS, DiagramPlot, b
 from pytest_panic_doctor.report.html.repaired import Before, RepairedRows
 
 if TYPE_CHECKING:
+    from pytest_panic_doctor.database.subject import DiagramTarget
     from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.outcome import Result
-    from pytest_panic_doctor.examination.scheduling import RunModel
 
 AT_ONCE = 32
 """Number of pairs whose payloads are read in one short transaction."""
@@ -44,7 +44,7 @@ class Diagrams:
     def __init__(
         self,
         examination: Examination,
-        items: Sequence[tuple[RunModel, Result]],
+        items: Sequence[tuple[DiagramTarget, Result]],
         healed: RepairedRows,
         look: bool = True,
     ) -> None:
@@ -57,7 +57,7 @@ class Diagrams:
             look: Whether to read the database; otherwise only pairs with measures are listed, without plots.
         """
         self.examination = examination
-        self.pairs: dict[RunModel, PairPlots] = {
+        self.pairs: dict[DiagramTarget, PairPlots] = {
             pair: PairPlots() for pair, item in items if look or "seconds" in item.measures
         }
         if look:
@@ -82,24 +82,24 @@ class Diagrams:
         # The connection knows the generation of the file since it was read.
         return picture(what, row, payload, (self.examination.database.generation or PYTHON).codec())
 
-    def _stored(self, pairs: Sequence[RunModel]) -> list[list[clouds.StoredDiagram]]:
+    def _stored(self, pairs: Sequence[DiagramTarget]) -> list[list[clouds.StoredDiagram]]:
         def look(db: sqlite3.Connection) -> list[list[clouds.StoredDiagram]]:
-            return [clouds.load_diagrams(db, *pair) for pair in pairs]
+            return [clouds.load_diagrams(db, pair) for pair in pairs]
 
         try:
             return self.examination.database.read(look)
         except (Unreadable, sqlite3.DatabaseError):
             return [self._one(pair) for pair in pairs]
 
-    def _one(self, pair: RunModel) -> list[clouds.StoredDiagram]:
+    def _one(self, pair: DiagramTarget) -> list[clouds.StoredDiagram]:
         try:
-            return self.examination.database.read(lambda db: clouds.load_diagrams(db, *pair))
+            return self.examination.database.read(lambda db: clouds.load_diagrams(db, pair))
         except (Unreadable, sqlite3.DatabaseError) as error:
             self.pairs[pair].now.append(DiagramPlot("now", "", f"SQLite cannot read it: {error}"))
             return []
 
     def _add_before(self, before: Before) -> None:
-        pair = self.pairs.get((before.run, before.model))
+        pair = self.pairs.get(before.target)
         if pair is None or any(each.row == before.id for each in pair.before):
             return
         if before.existed:
@@ -107,7 +107,7 @@ class Diagrams:
         else:
             pair.before.append(DiagramPlot("before", before.id, "it did not exist"))
 
-    def _measure(self, items: Sequence[tuple[RunModel, Result]]) -> None:
+    def _measure(self, items: Sequence[tuple[DiagramTarget, Result]]) -> None:
         for pictures in self.pairs.values():
             known = next((each.provenance for each in pictures.now), None)
             if known:
@@ -120,14 +120,14 @@ class Diagrams:
                     "engine": f"{known.engine} {known.engine_version}",
                     "how": "now" if replaced else "earlier",
                 }
-        points = {each.pair: each.points for each in self.examination.missing_diagrams}
+        points = {each.subject.target: each.points for each in self.examination.missing_diagrams}
         for pair, item in items:
             if "seconds" in item.measures:
                 how = "planned" if self.examination.settings.plan else "now" if item.status == "fixed" else "failed"
                 counted = {"points": points[pair]} if pair in points else {}
                 self.pairs[pair].measures = counted | dict(item.measures) | {"how": how}
 
-    def pack(self, keep: int | None, number: Callable[[RunModel], dict[str, object]]) -> Packed:
+    def pack(self, keep: int | None, number: Callable[[DiagramTarget], dict[str, object]]) -> Packed:
         """Pack all plots, with at most `keep` bars of a dimension; `number` gives the pair as the page knows it."""
         shots, data = block([each for pair in self.pairs.values() for each in (*pair.now, *pair.before)], keep)
         rest = iter(shots)
@@ -147,7 +147,7 @@ class Diagrams:
         ]
         return sum(sizes if keep is None else (min(size, keep) for size in sizes))
 
-    def fitting(self, room: Callable[[Packed], int], number: Callable[[RunModel], dict[str, object]]) -> Packed:
+    def fitting(self, room: Callable[[Packed], int], number: Callable[[DiagramTarget], dict[str, object]]) -> Packed:
         """Pack as many bars as fit.
 
         The size of a level is estimated from the level before by the number of bars, so that few are tried.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.database.schema import NOUNS
-from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.database.subject import DiagramTarget, Subject
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.formatting import format_size, install_extra, plural
 from pytest_panic_doctor.report import terminal
@@ -30,7 +30,6 @@ from pytest_panic_doctor.rules.lyapunov import TABLE
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.examination.scheduling import RunModel
     from pytest_panic_doctor.report.results import Results
 
 MOST_BYTES = 4_900_000
@@ -95,11 +94,11 @@ def rendered(
     of_curves = contents.of_rules(RULES_OF_CURVES) if merged is None else []
     curves = LyapunovCurves(examination, of_curves, contents.numbered, healed.kept(TABLE) if of_curves else ())
     plain = contents.as_plain() | {"lyapunov": curves.listed, "lyapunov_left": curves.left}
-    diagrams = Diagrams(examination, contents.by_pair(), healed, look=merged is None)
+    diagrams = Diagrams(examination, contents.by_target(), healed, look=merged is None)
     style, script, library = source("style.css"), own_script(), source("vendor/plot.js")
     fixed = len(style) + len(script) + len(library.encode()) + FRAME
 
-    def number(pair: RunModel) -> dict[str, object]:
+    def number(pair: DiagramTarget) -> dict[str, object]:
         return contents.numbered(Subject(None, *pair))
 
     def room(pictures: Packed) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_panic_doctor.database.clouds import as_payload
 from pytest_panic_doctor.database.generations import names_of_table
-from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.database.subject import DiagramTarget, Subject
 from pytest_panic_doctor.repair.journal import journal, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.identity import journal_path
@@ -32,8 +32,7 @@ class Before:
     """
 
     id: str
-    run: str
-    model: str
+    target: DiagramTarget
     existed: bool
     payload: bytes | None
     kept: bool
@@ -67,13 +66,13 @@ class RepairedRows:
                     {"session": self.session, "tables": names_in_journals("persistencediagram")},
                 )
                 for row_id, run, model, data, kept in rows:
-                    yield Before(str(row_id), str(run), str(model), True, as_payload(data), bool(kept))
+                    yield Before(str(row_id), DiagramTarget(str(run), str(model)), True, as_payload(data), bool(kept))
             added = connection.execute(
                 f"SELECT c.key, r.run, r.embedding_model {APPLIED} {WHERE} AND c.layout IS NULL ORDER BY c.id",
                 {"session": self.session, "tables": names_in_journals("persistencediagram")},
             )
             for row_id, run, model in added:
-                yield Before(str(row_id), str(run), str(model), existed=False, payload=None, kept=True)
+                yield Before(str(row_id), DiagramTarget(str(run), str(model)), existed=False, payload=None, kept=True)
 
     def kept(self, table: str) -> frozenset[str]:
         """Return the ids of the rows of a table that were changed or added, and not removed."""
