@@ -156,7 +156,7 @@ def check_output(flag: str, path: Path) -> None:
 
 def check_apart(flag: str, path: Path, database: Path) -> None:
     """Raise `BadOption` if a file to be written is the database, also by a link, or its journal."""
-    from pytest_panic_doctor.repair.journal.journal import journal_path
+    from pytest_panic_doctor.repair.journal.identity import journal_path
 
     for other, what in ((database, "the database itself"), (journal_path(database), "the doctor's journal")):
         same = os.path.realpath(path) == os.path.realpath(other)

@@ -18,7 +18,6 @@ from pytest_panic_doctor.examination.manifest import names as names_in
 from pytest_panic_doctor.examination.runs import meant
 from pytest_panic_doctor.formatting import format_size, plural
 from pytest_panic_doctor.repair.backup import make_backup
-from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.choice import (
     ALL,
     IDS,
@@ -29,7 +28,10 @@ from pytest_panic_doctor.repair.journal.choice import (
     shortest,
 )
 from pytest_panic_doctor.repair.journal.export import export
+from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.repair.journal.journal_schema import layout_of
+from pytest_panic_doctor.repair.journal.opening import connect
+from pytest_panic_doctor.repair.journal.reading import exists
 from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.undo import INTACT, repairs, undo
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts
@@ -65,7 +67,7 @@ def undo_or_list(settings: Settings, which: str) -> Iterator[str]:
     long_number = bare.isdecimal() and len(bare) >= SESSION_SHOWN
     if bare == ALL or bare.startswith(SESSION) or (IDS.fullmatch(bare) and not long_number):
         return undo_lines(settings, which)  # Not read here: the journal may be damaged, and be salvaged by the undo.
-    found = repairs(settings.database) if journals.exists(settings.database) else []
+    found = repairs(settings.database) if exists(settings.database) else []
     is_id = long_number and any(each.id == int(bare) for each in found)
     if not is_id and (session := session_named(found, which)):
         return repair_list(settings, session)
@@ -230,10 +232,10 @@ def known_names(database: Path) -> Names:
 def quarantined_runs(database: Path) -> list[tuple[object, ...]]:
     """List (id, experiment, network, prompt) of the runs that the journal has."""
     found: list[tuple[object, ...]] = []
-    if not journals.exists(database):
+    if not exists(database):
         return found
-    path = journals.journal_path(database)
-    with suppress(sqlite3.Error), closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as journal:
+    path = journal_path(database)
+    with suppress(sqlite3.Error), closing(connect(path)) as journal:
         numbers = journal.execute("SELECT id FROM layouts WHERE lower(table_name) IN ('run', 'runs')").fetchall()
         for (number,) in numbers:
             layout = layout_of(journal, number)

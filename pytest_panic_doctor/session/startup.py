@@ -76,9 +76,9 @@ def start(config: pytest.Config) -> ExitStack:
 def written_by_plugin(database: Path, table: str, row: int) -> bool:
     """Return whether the plugin itself wrote a row, according to the journal beside the database."""
     # Only a session that asks this imports the journal.
-    from pytest_panic_doctor.repair.journal import journal
+    from pytest_panic_doctor.repair.journal.reading import written
 
-    return journal.written(database, table, row)
+    return written(database, table, row)
 
 
 def start_worker(config: pytest.Config, examination: Examination, resources: ExitStack) -> None:

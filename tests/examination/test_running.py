@@ -25,7 +25,7 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import Given, model_types, parse_running
 from pytest_panic_doctor.examination.running import Running, format_age, parse_moment, youngest
-from pytest_panic_doctor.repair.journal import journal
+from pytest_panic_doctor.repair.journal.reading import written
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
@@ -55,7 +55,7 @@ def do(built: Built, sql: str, *parameters: object) -> None:
 
 def clause(built: Built, window: float = 3600, experiment: str | None = None) -> str:
     with built.open() as db:
-        return Running(built.path, window, journal.written).clause(db, experiment or built.experiment)
+        return Running(built.path, window, written).clause(db, experiment or built.experiment)
 
 
 FRESH = {
@@ -146,7 +146,7 @@ def examine(
     built: Built, runner: DiagramRunner | None = None, window: float = 3600, hook: Hook = embedders.embed
 ) -> dict[str, Outcome]:
     """The outcomes of the items about the first run's captions, repaired where there is a computer."""
-    database, running = Database(built.path, shared=True), Running(built.path, window, journal.written)
+    database, running = Database(built.path, shared=True), Running(built.path, window, written)
     writer = Writer(built.path, "session", lambda: True)
     examiner = Examiner(database, RULES, KINDS)
     examiner.running = running

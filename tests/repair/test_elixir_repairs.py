@@ -29,8 +29,9 @@ from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, repairs, undo
-from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal import selection
+from pytest_panic_doctor.repair.journal.identity import journal_path
+from pytest_panic_doctor.repair.journal.reading import written
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.selection import Selection
 from pytest_panic_doctor.repair.journal.size import SessionTotals
@@ -586,7 +587,7 @@ def test_a_journal_is_known_by_its_experiments_and_runs(file: SmallDatabase, tmp
     renamed = file.path.rename(tmp_path / "renamed.db")
     with pytest.raises(RepairRefused, match="was repaired under another name"):
         repairs(renamed)
-    journals.journal_path(file.path).rename(tmp_path / "renamed.doctor.db")
+    journal_path(file.path).rename(tmp_path / "renamed.doctor.db")
     assert len(repairs(renamed)) == 1
     shutil.copyfile(template(*SMALL, "--seed", "5"), renamed)
     with pytest.raises(RepairRefused, match="is another database's: none of the experiments and runs"):
@@ -599,8 +600,8 @@ def test_a_row_that_the_doctor_wrote_is_known_by_the_name_that_rules_use(
     damaged(file, *CASES["a diagram gone"][1])
     fix_file(file.path, runner)
     (newest,) = file.values("SELECT rowid FROM persistence_diagrams ORDER BY id DESC LIMIT 1")
-    assert journals.written(file.path, "persistencediagram", int(str(newest)))
-    assert not journals.written(file.path, "persistencediagram", 1)
+    assert written(file.path, "persistencediagram", int(str(newest)))
+    assert not written(file.path, "persistencediagram", 1)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,7 +10,7 @@ from databases import Built, build, dump, uid
 from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
-from pytest_panic_doctor.repair.journal.journal import read_repairs
+from pytest_panic_doctor.repair.journal.reading import read_repairs
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.repair.journal.writer import Writer
 

@@ -31,7 +31,7 @@ from pytest_panic_doctor.repair import (
     repairs,
     undo,
 )
-from pytest_panic_doctor.repair import preflight as preflight_function
+from pytest_panic_doctor.repair.journal import opening
 
 if TYPE_CHECKING:
     from small_database import SmallDatabase
@@ -148,7 +148,7 @@ def test_trigger(small_database: SmallDatabase) -> None:
 
 
 def test_locked_by_another_program(small_database: SmallDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[preflight_function.__module__], "LOCK_TIMEOUT", 0.6)
+    monkeypatch.setattr(opening, "OPEN_TIMEOUT", 0.1)
     with closing(small_database.connect()) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(RepairRefused, match="locked by another program"):

@@ -15,12 +15,13 @@ from pytest_panic_doctor.database.files import create_like, publish_new
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.formatting import install_extra, typed
-from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.choice import RepairFilter
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.identity import check_owner, journal_path
 from pytest_panic_doctor.repair.journal.journal_schema import Layout, key_column, layout_of
 from pytest_panic_doctor.repair.journal.locks import resolve
+from pytest_panic_doctor.repair.journal.opening import connect
+from pytest_panic_doctor.repair.journal.reading import exists, read_repairs
 from pytest_panic_doctor.repair.journal.tables import Value
 
 if TYPE_CHECKING:
@@ -103,15 +104,15 @@ def export(
         RepairFailed: The journal cannot be read, or the disk is full. Nothing is left of the file.
     """
     check_export(target, database)
-    if not journals.exists(database):
+    if not exists(database):
         return {}
     check_owner(database)
     path = Path(os.path.realpath(target))
     partial = path.with_name(f".doctor-export.{os.getpid()}{path.suffix}")
-    wanted = [each.id for each in journals.read_repairs(database, "status = 'applied'") if only.takes(each)]
-    source = journals.journal_path(database)
+    wanted = [each.id for each in read_repairs(database, "status = 'applied'") if only.takes(each)]
+    source = journal_path(database)
     try:
-        with closing(journals.connect(source, "mode=rw", 10.0, sqlite3.Connection)) as journal:
+        with closing(connect(source)) as journal:
             journal.text_factory = bytes  # Text that is not UTF-8 is copied as it is.
             journal.execute("CREATE TEMP TABLE wanted (repair INTEGER PRIMARY KEY)")
             journal.executemany("INSERT INTO wanted VALUES (?)", [(each,) for each in wanted])

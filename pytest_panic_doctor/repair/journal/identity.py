@@ -17,6 +17,7 @@ from pathlib import Path
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.locks import doctor_file, resolve
+from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.tables import generation_of_file, tables
 
 WITNESSING = ("experimentconfig", "run")
@@ -46,15 +47,10 @@ def old_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.doctor.sqlite")
 
 
-def open_journal(path: Path) -> sqlite3.Connection:
-    """Open a journal for reading; the mode is `rw` only so that SQLite can recover it after a crash."""
-    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=10.0, isolation_level=None)
-
-
 def owner(journal: Path) -> str | None:
     """Return the name that the database had when its journal was created; None if the file is not a journal."""
     try:
-        with closing(open_journal(journal)) as connection:
+        with closing(connect(journal)) as connection:
             row = connection.execute("SELECT database FROM schema_version").fetchone()
             return str(row[0]) if row else None
     except sqlite3.Error:
@@ -64,7 +60,7 @@ def owner(journal: Path) -> str | None:
 def has_common_rows(journal: Path, database: Path) -> bool | None:
     """Return whether a journal and a database share an experiment or a run; None if one of them has none."""
     try:
-        with closing(open_journal(journal)) as connection:
+        with closing(connect(journal)) as connection:
             connection.execute("ATTACH ? AS db", (f"{resolve(database).as_uri()}?mode=ro",))
             return shares_rows(connection)
     except sqlite3.Error:

@@ -11,102 +11,23 @@ never pass through Python, so they keep their storage class and their bytes.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pytest_panic_doctor.database.files import create_like
-from pytest_panic_doctor.database.generations import names_of_table
-from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.journal import identity, journal_schema
-from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.identity import journal_path as journal_path
 from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION
 from pytest_panic_doctor.repair.journal.locks import resolve
-from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
-from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, table_digests
-
-
-def exists(database: Path) -> bool:
-    """Return whether a repair was ever begun. An empty file is a journal whose creation was interrupted."""
-    path = journal_path(database)
-    return path.exists() and path.stat().st_size > 0
-
-
-def written(database: Path, table: str, row: int) -> bool:
-    """Return whether the journal of a database records a change of a row.
-
-    Args:
-        database: The path of the database.
-        table: The table's canonical name.
-        row: The rowid.
-    """
-    if not exists(database):
-        return False
-    try:
-        with closing(connect(journal_path(database), "mode=ro", 1.0, sqlite3.Connection)) as connection:
-            names = json.dumps(names_of_table(table))
-            sql = "SELECT 1 FROM changes WHERE table_name IN (SELECT value FROM json_each(?)) AND row = ? LIMIT 1"
-            return connection.execute(sql, (names, row)).fetchone() is not None
-    except sqlite3.Error:
-        return False
-
-
-def tolerant(value: bytes) -> str:
-    """Decode text; invalid bytes are escaped, since the text is shown and never written back."""
-    return value.decode("utf-8", errors="surrogateescape")
-
-
-def connect(path: Path, options: str, patience: float, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
-    """Open a connection in autocommit mode: this package executes every BEGIN and COMMIT itself.
-
-    Args:
-        path: The file.
-        options: The query of SQLite's URI, such as `mode=rw`.
-        patience: Seconds for which one statement waits for a lock.
-        factory: The class of the connection.
-    """
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?{options}",
-        uri=True,
-        timeout=patience,
-        isolation_level=None,
-        factory=factory,
-        check_same_thread=False,
-    )
-    connection.text_factory = tolerant
-    return connection
-
-
-def check_version(connection: sqlite3.Connection, database: Path) -> int:
-    """Return the schema version of an open journal, 0 if its creation was interrupted.
-
-    Raises:
-        RepairRefused: The file is not a journal, is from a newer version, or belongs to another database.
-    """
-    path = journal_path(database)
-    try:
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return 0
-        found = connection.execute("SELECT version, database FROM schema_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        if "no such" not in str(error) and "not a database" not in str(error):
-            raise
-        found = None
-    if found is None or not isinstance(found[0], int) or found[0] < 1:
-        raise RepairRefused(f"{path} is not a doctor's journal: move it away, then run again.")
-    if found[0] > SCHEMA_VERSION:
-        raise RepairRefused(
-            f"The journal {path} was written by a newer doctor (its schema version is {found[0]}, this doctor knows "
-            f"{SCHEMA_VERSION}): update pytest-panic-doctor."
-        )
-    identity.check_file_name(path, str(found[1]), database)
-    return int(found[0])
+from pytest_panic_doctor.repair.journal.opening import connect
+from pytest_panic_doctor.repair.journal.reading import check_version
+from pytest_panic_doctor.repair.journal.repair_record import Intent
+from pytest_panic_doctor.repair.journal.tables import Table, as_json, table_digests
 
 
 @cache
@@ -126,13 +47,19 @@ def now() -> str:
 class Journal:
     """The journal, open for writing, with the database attached read-only as `db`."""
 
-    def __init__(self, database: Path, encoding: str, patience: float, factory: type[sqlite3.Connection]) -> None:
+    def __init__(
+        self,
+        database: Path,
+        encoding: str,
+        patience: float | None = None,
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
         """Open the journal, and create it if it is missing.
 
         Args:
             database: The path of the database.
             encoding: The text encoding of the database, since SQLite attaches no other.
-            patience: Seconds for which one statement waits for a lock.
+            patience: Seconds for which one statement waits for a lock; None for `OPEN_TIMEOUT`.
             factory: The class of the connection.
 
         Raises:
@@ -361,37 +288,3 @@ class Journal:
     def digests_now(self, table: Table, rowids: Iterable[int]) -> dict[int, bytes]:
         """Return the digest of each committed row of the database, by its rowid."""
         return table_digests(self.connection, table, rowids, "db")
-
-
-REPAIR_COLUMNS = "id, rule, experiment, run, embedding_model, rows, bytes, verb, status, time, session, undoes"
-"""The columns of `Repair`, in its order."""
-
-
-def read_repairs(database: Path, where: str, parameters: Sequence[Value] | Mapping[str, Value] = ()) -> list[Repair]:
-    """Return the repairs that meet an SQL condition, newest first; an empty list if there is no journal.
-
-    The file is opened for writing only so that SQLite can recover it after a crash.
-
-    Args:
-        database: The path of the database.
-        where: The condition.
-        parameters: The parameters of the condition.
-
-    Raises:
-        RepairError: The journal cannot be used or read.
-    """
-    if not exists(database):
-        return []
-    path = journal_path(database)
-    try:
-        with closing(connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
-            if not check_version(connection, database):
-                return []
-            query = f"SELECT {REPAIR_COLUMNS} FROM repairs WHERE {where} ORDER BY id DESC"
-            return [
-                Repair(row[0], row[1], Subject(*row[2:5]), *row[5:]) for row in connection.execute(query, parameters)
-            ]
-    except sqlite3.Error as error:
-        raise RepairFailed(
-            f"The journal {path} could not be read: SQLite says «{error}»; run again, or restore it from a backup."
-        ) from error

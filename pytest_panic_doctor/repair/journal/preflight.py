@@ -14,10 +14,11 @@ from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.files import is_writable
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.repair.journal import identity, verification
-from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, RepairRefused, is_busy
 from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import ATTEMPT_TIMEOUT, LOCK_TIMEOUT, WriteLock, resolve
+from pytest_panic_doctor.repair.journal.opening import connect
+from pytest_panic_doctor.repair.journal.reading import check_version, exists
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps
 
 MARGIN = 64 * 2**20
@@ -91,7 +92,7 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def _look(path: Path) -> list[str]:
-    connection = journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)
+    connection = connect(path)
     allow_interrupts(connection)
     try:
         trigger = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchone()
@@ -127,15 +128,15 @@ def _warnings(connection: sqlite3.Connection) -> list[str]:
 
 def _check_journal(database: Path) -> None:
     """Check that the journal can be read, before the first before-image is written to it."""
-    if not journals.exists(database):
+    if not exists(database):
         identity.check_left_behind(database)
         return
     path = identity.journal_path(database)
     if path.is_file() and not is_writable(path):
         raise RepairRefused(f"The journal {path} is not writable: make it so, or move it away.")
     try:
-        with closing(journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)) as connection:
-            journals.check_version(connection, database)
+        with closing(connect(path)) as connection:
+            check_version(connection, database)
         wrong = verification.structure(database)
     except sqlite3.Error as error:
         if is_busy(error):
@@ -166,7 +167,7 @@ def recover(database: Path) -> list[int]:
         RepairRefused: The journal cannot be used.
         RepairFailed: Another program keeps the file locked.
     """
-    if not journals.exists(database):
+    if not exists(database):
         return []
     return _closing(database, _recover)
 
@@ -199,7 +200,7 @@ def finish(database: Path) -> None:
 
 def _recover(database: Path, connection: sqlite3.Connection) -> list[int]:
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
-    journal = Journal(database, encoding, LOCK_TIMEOUT / 6, sqlite3.Connection)
+    journal = Journal(database, encoding)
     try:
         journal.record_witnesses()
         steps = recover_open_steps(journal)
@@ -226,7 +227,7 @@ def _closing(database: Path, work: Callable[[Path, sqlite3.Connection], list[int
     path = resolve(database)
     with WriteLock(database).held("(any)", time.monotonic() + LOCK_TIMEOUT):
         try:
-            connection = journals.connect(path, "mode=rw", LOCK_TIMEOUT / 6, sqlite3.Connection)
+            connection = connect(path)
             try:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -14,8 +14,8 @@ from pathlib import Path
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal import identity, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
-from pytest_panic_doctor.repair.journal.journal import connect
 from pytest_panic_doctor.repair.journal.locks import resolve
+from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.pages import Cell, Text, leaf_records
 
 Shape = tuple[type[object], ...]
@@ -50,7 +50,7 @@ def salvage(database: Path) -> str:
     path = identity.journal_path(database)
     made = path.with_name(f"{path.name}.salvaged")
     made.unlink(missing_ok=True)
-    with closing(connect(made, "mode=rwc", 10.0, sqlite3.Connection)) as connection:
+    with closing(connect(made, "mode=rwc")) as connection:
         with closing(sqlite3.connect(f"{resolve(database).as_uri()}?mode=ro", uri=True)) as source:
             connection.execute(f"PRAGMA encoding = '{source.execute('PRAGMA encoding').fetchone()[0]}'")
         connection.execute("PRAGMA ignore_check_constraints = ON")

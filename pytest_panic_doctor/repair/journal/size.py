@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from pytest_panic_doctor.database.subject import Rows
-from pytest_panic_doctor.repair.journal import journal as journals
+from pytest_panic_doctor.repair.journal.identity import journal_path
+from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.selection import Selection
 
 RowsAndBytes = tuple[int, int]
@@ -159,7 +160,7 @@ def rows_by_table(database: Path, repairs: Sequence[int]) -> dict[str, int]:
         "WHERE s.status = 'applied' AND s.repair IN (SELECT value FROM json_each(?)) GROUP BY 1 ORDER BY 2 DESC, 1"
     )
     try:
-        with closing(journals.connect(journals.journal_path(database), "mode=rw", 10.0, sqlite3.Connection)) as journal:
+        with closing(connect(journal_path(database))) as journal:
             return {table: int(count) for table, count in journal.execute(query, (json.dumps(list(repairs)),))}
     except sqlite3.Error:
         return {}

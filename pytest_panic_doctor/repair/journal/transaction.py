@@ -24,7 +24,6 @@ from typing import TypeVar
 from pytest_panic_doctor.database.connection import data_version
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.database.schema import quote
-from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairFailed, is_busy, sentence
 from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.locks import (
@@ -37,6 +36,7 @@ from pytest_panic_doctor.repair.journal.locks import (
     next_pause,
     resolve,
 )
+from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps, try_rollback
 from pytest_panic_doctor.repair.journal.repair_record import Intent
 from pytest_panic_doctor.repair.journal.tables import (
@@ -295,7 +295,7 @@ class Transactor:
             database.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = journals.connect(self.path, "mode=rw", ATTEMPT_TIMEOUT, self._factory)
+        connection = connect(self.path, "mode=rw", ATTEMPT_TIMEOUT, self._factory)
         try:
             allow_interrupts(connection)
             connection.execute("PRAGMA foreign_keys = OFF")

@@ -11,11 +11,12 @@ from secrets import token_hex
 
 from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.repair.journal import identity, salvage, verification
-from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.choice import ALL, EVERY, RepairFilter, is_group, named
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.locks import LOCK_TIMEOUT, RepairLock
+from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.preflight import recover
+from pytest_panic_doctor.repair.journal.reading import check_version, exists, read_repairs
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.restore import NothingToRestore, count_rows, detach, list_ids, restore_rows
 from pytest_panic_doctor.repair.journal.transaction import Transactor
@@ -34,11 +35,11 @@ def repairs(database: Path) -> list[Repair]:
     Raises:
         RepairRefused: The journal belongs to another database, or its list of repairs is damaged.
     """
-    if not journals.exists(database):
+    if not exists(database):
         identity.check_left_behind(database)
         return []
     identity.check_owner(database)
-    return journals.read_repairs(database, "status <> 'abandoned' AND status <> 'intended'")
+    return read_repairs(database, "status <> 'abandoned' AND status <> 'intended'")
 
 
 def undo(
@@ -82,7 +83,7 @@ def undo(
     intact = name.endswith(INTACT)
     name = name.removesuffix(INTACT)
     with RepairLock(database):
-        if not journals.exists(database):
+        if not exists(database):
             identity.check_left_behind(database)
         check_structure(database, name, intact, note)
         recover(database)
@@ -103,7 +104,7 @@ def undo(
                         raise
                     note(str(error))
                     continue
-                done += journals.read_repairs(database, "id = ?", (made,))
+                done += read_repairs(database, "id = ?", (made,))
                 if stay:
                     note(f"repair {repair.id}: {count_rows(len(stay))} not put back ({list_ids(stay)})")
         except RepairError as error:
@@ -122,7 +123,7 @@ def check_structure(database: Path, which: str, intact: bool, note: Callable[[st
     Raises:
         RepairRefused: The file is damaged, and `intact` is false.
     """
-    if not journals.exists(database):
+    if not exists(database):
         return
     try:
         wrong = verification.structure(database)
@@ -176,7 +177,7 @@ def _select_undone(database: Path, which: str, only: RepairFilter) -> list[Repai
         RepairRefused: The only repair that is named is not undone.
     """
     last: dict[int, Repair] = {}
-    every = {each.id: each for each in journals.read_repairs(database, "status <> 'abandoned'")}
+    every = {each.id: each for each in read_repairs(database, "status <> 'abandoned'")}
     for each in every.values():  # Newest first, so the first undo of a chain is the one to take back.
         if each.undoes and each.status == "applied":
             last.setdefault(_root_of_chain(every, each), each)
@@ -200,7 +201,7 @@ def _named(database: Path, which: str, only: RepairFilter, flag: str) -> list[Re
     Raises:
         RepairRefused: The name fits no repair, or the filter does not take the only one.
     """
-    found = named(journals.read_repairs(database, "1"), which, flag)
+    found = named(read_repairs(database, "1"), which, flag)
     chosen = list(filter(only.takes, found))
     if found and not chosen and not is_group(which):
         raise RepairRefused(
@@ -216,7 +217,7 @@ def _check_fits(database: Path, repair: Repair, space: MemoryRoom) -> None:
         RepairRefused: A row is too large.
     """
     path = identity.journal_path(database)
-    with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
+    with closing(connect(path)) as connection:
         size, table, key = connection.execute(
             "SELECT max(c.bytes), c.table_name, c.key FROM steps s JOIN changes c ON c.step = s.id WHERE s.repair = ?",
             (repair.id,),
@@ -227,11 +228,11 @@ def _check_fits(database: Path, repair: Repair, space: MemoryRoom) -> None:
 
 def _damaged(database: Path) -> list[int]:
     """Return the repairs whose records are damaged."""
-    if not journals.exists(database):
+    if not exists(database):
         return []
     path = identity.journal_path(database)
     try:
-        with closing(journals.connect(path, "mode=rw", 10.0, sqlite3.Connection)) as connection:
-            return verification.records(connection) if journals.check_version(connection, database) else []
+        with closing(connect(path)) as connection:
+            return verification.records(connection) if check_version(connection, database) else []
     except sqlite3.Error as error:
         raise RepairFailed(f"The journal {path} could not be read: SQLite says «{error}»; run again.") from error

@@ -10,8 +10,10 @@ from pathlib import Path
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.identity import journal_path
-from pytest_panic_doctor.repair.journal.journal import Journal, check_version, connect
+from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.journal_schema import REPAIR_STATES, SCHEMA_VERSION, SEAL_BATCH, STEP_STATES
+from pytest_panic_doctor.repair.journal.opening import connect
+from pytest_panic_doctor.repair.journal.reading import check_version
 from pytest_panic_doctor.repair.journal.tables import Value
 
 Record = tuple[int, str, int, Value, int | None, bytes | None]
@@ -63,7 +65,7 @@ def structure(database: Path) -> str:
     """
     try:
         with (
-            closing(connect(journal_path(database), "mode=rw", 10.0, sqlite3.Connection)) as connection,
+            closing(connect(journal_path(database))) as connection,
             reraise_interrupts(),
         ):
             allow_interrupts(connection)

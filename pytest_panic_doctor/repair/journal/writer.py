@@ -12,12 +12,11 @@ from pathlib import Path
 
 from pytest_panic_doctor.database.room import MemoryRoom
 from pytest_panic_doctor.database.subject import Rows, Subject
-from pytest_panic_doctor.repair.journal import journal as journals
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
 from pytest_panic_doctor.repair.journal.locks import LOCK_TIMEOUT
+from pytest_panic_doctor.repair.journal.reading import SessionRepairs, read_repairs
 from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.selection import TARGET, Batch, Selection
-from pytest_panic_doctor.repair.journal.session_repairs import SessionRepairs
 from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, generation_of_file, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, Transactor
@@ -197,7 +196,7 @@ class Writer:
                     raise
                 made += [None] * (len(changes) - len(made))
         numbers = as_json(number for number in made if number is not None)
-        found = journals.read_repairs(self.database, "id IN (SELECT value FROM json_each(?))", (numbers,))
+        found = read_repairs(self.database, "id IN (SELECT value FROM json_each(?))", (numbers,))
         repairs = {repair.id: repair for repair in found}
         return [None if number is None else repairs[number] for number in made]
 
@@ -266,7 +265,7 @@ class Writer:
         """
         if not self._made.may_have(rule, subject):
             return []
-        return journals.read_repairs(
+        return read_repairs(
             self.database,
             "session = :session AND rule = :rule AND status = 'applied' AND undoes IS NULL"
             " AND (:experiment IS NULL OR experiment = :experiment) AND (:run IS NULL OR run = :run)"
@@ -282,7 +281,7 @@ class Writer:
 
     def quarantined(self) -> dict[str, int]:
         """Return how many rows of each table this session has quarantined, in all workers; names in lower case."""
-        done = journals.read_repairs(
+        done = read_repairs(
             self.database,
             "session = :session AND verb = 'quarantine' AND status = 'applied' AND undoes IS NULL",
             {"session": self.session},
@@ -295,7 +294,7 @@ class Writer:
         self._transactor.close()
 
     def _repair(self, repair: int | Intent | None) -> Repair | None:
-        return journals.read_repairs(self.database, "id = ?", (repair,))[0] if isinstance(repair, int) else None
+        return read_repairs(self.database, "id = ?", (repair,))[0] if isinstance(repair, int) else None
 
     def _so_far(self, error: RepairError, repair: int | Intent) -> RepairError:
         done = self._repair(repair)

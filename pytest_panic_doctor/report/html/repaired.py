@@ -12,9 +12,11 @@ from pathlib import Path
 from pytest_panic_doctor.database.clouds import as_payload
 from pytest_panic_doctor.database.generations import names_of_table
 from pytest_panic_doctor.database.subject import DiagramTarget, Subject
-from pytest_panic_doctor.repair.journal import journal, journal_schema
+from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairError
 from pytest_panic_doctor.repair.journal.identity import journal_path
+from pytest_panic_doctor.repair.journal.opening import connect
+from pytest_panic_doctor.repair.journal.reading import check_version, exists
 from pytest_panic_doctor.report.html.run_locations import LOOKUPS, UNKNOWN_RUNS, RunCounts, RunLocator
 
 OWNERS = {"invocation": "run_id", "embedding": "invocation_id", "persistencediagram": "run_id"}
@@ -114,11 +116,11 @@ class RepairedRows:
                 yield from (RowChange(row[0], Subject(*row[1:4]), table, str(row[4])) for row in rows)
 
     def _connect(self) -> sqlite3.Connection:
-        if not self.session or not journal.exists(self.database):
+        if not self.session or not exists(self.database):
             return empty()
-        connection = journal.connect(journal_path(self.database), "mode=rw", 10.0, sqlite3.Connection)
+        connection = connect(journal_path(self.database))
         try:
-            if journal.check_version(connection, self.database):
+            if check_version(connection, self.database):
                 return connection
         except (sqlite3.Error, RepairError):
             # An unreadable journal was reported when the repair ended; the report then shows no «before».
