@@ -54,12 +54,11 @@ def sentence(table: str, error: sqlite3.Error, patience: float) -> str:
             f"Table {table} could not be written: another program kept the database locked for {patience:.0f} s; "
             "let it finish, then run again."
         )
-    if code == sqlite3.SQLITE_FULL:
-        return f"Table {table} could not be written: the disk is full; make room, then run again."
-    if code == sqlite3.SQLITE_IOERR:
-        return f"Table {table} could not be written: the disk gave an I/O error ({error}); check it, then run again."
-    if code == sqlite3.SQLITE_READONLY:
-        return f"Table {table} could not be written: the file is read-only ({error}); make it writable, then run again."
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return f"Table {table} could not be written: the file is damaged ({error}); restore it from a backup."
-    return f"Table {table} could not be written: SQLite says «{error}»; nothing of this step was kept."
+    what = {
+        sqlite3.SQLITE_FULL: "the disk is full; make room, then run again",
+        sqlite3.SQLITE_IOERR: f"the disk gave an I/O error ({error}); check it, then run again",
+        sqlite3.SQLITE_READONLY: f"the file is read-only ({error}); make it writable, then run again",
+        sqlite3.SQLITE_CORRUPT: f"the file is damaged ({error}); restore it from a backup",
+        sqlite3.SQLITE_NOTADB: f"the file is damaged ({error}); restore it from a backup",
+    }.get(code, f"SQLite says «{error}»; nothing of this step was kept")
+    return f"Table {table} could not be written: {what}."

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal.tables import Table, Value, as_json, digests
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 2
 """The version of the schema that this package writes."""
@@ -218,6 +221,25 @@ def record_before(connection: sqlite3.Connection, step: int, table: str, found: 
         "UPDATE changes SET before = ? WHERE step = ? AND table_name = ? AND row = ?",
         [(digest, step, table, row) for row, digest in found],
     )
+
+
+def change_batches(
+    connection: sqlite3.Connection, make: Callable[..., T], columns: str, where: str, parameters: tuple[Value, ...]
+) -> Iterator[list[T]]:
+    """Yield recorded changes in lists of at most `SEAL_BATCH`, in the order of their ids.
+
+    Args:
+        connection: The journal.
+        make: Makes an object of the id and the columns.
+        columns: What is selected of the table `changes`, called `c`.
+        where: The SQL condition.
+        parameters: Its parameters.
+    """
+    last = 0
+    query = f"SELECT c.id, {columns} FROM changes c WHERE {where} AND c.id > ? ORDER BY c.id LIMIT ?"
+    while found := connection.execute(query, (*parameters, last, SEAL_BATCH)).fetchall():
+        yield [make(*row) for row in found]
+        last = found[-1][0]
 
 
 # --- seals

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pytest_panic_doctor.database import integrity
@@ -20,6 +20,7 @@ from pytest_panic_doctor.repair.journal.locks import ATTEMPT_TIMEOUT, LOCK_TIMEO
 from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.reading import check_version, exists
 from pytest_panic_doctor.repair.journal.recovery import recover_open_steps
+from pytest_panic_doctor.repair.journal.tables import as_json
 
 MARGIN = 64 * 2**20
 """Bytes that stay free for SQLite's rollback journal or WAL and for other programs."""
@@ -92,9 +93,8 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def _look(path: Path) -> list[str]:
-    connection = connect(path)
-    allow_interrupts(connection)
-    try:
+    with closing(connect(path)) as connection:
+        allow_interrupts(connection)
         trigger = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchone()
         if trigger is not None:
             raise RepairRefused(
@@ -112,8 +112,6 @@ def _look(path: Path) -> list[str]:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
         return _warnings(connection)
-    finally:
-        connection.close()
 
 
 def _warnings(connection: sqlite3.Connection) -> list[str]:
@@ -169,7 +167,18 @@ def recover(database: Path) -> list[int]:
     """
     if not exists(database):
         return []
-    return _closing(database, _recover)
+    with _writing(database) as connection:
+        journal = Journal(database, connection.execute("PRAGMA encoding").fetchone()[0])
+        try:
+            journal.record_witnesses()
+            steps = recover_open_steps(journal)
+            rows = journal.connection.execute(
+                "SELECT DISTINCT repair FROM steps WHERE id IN (SELECT value FROM json_each(?)) ORDER BY 1",
+                (as_json(steps),),
+            )
+            return [row[0] for row in rows]
+        finally:
+            journal.close()
 
 
 def roll_back_hot_journal(database: Path) -> None:
@@ -179,7 +188,8 @@ def roll_back_hot_journal(database: Path) -> None:
         Unreadable: SQLite cannot roll it back, so no program can read the file.
     """
     try:
-        _closing(database, lambda path, connection: [])  # noqa: ARG005 - opening is all
+        with _writing(database):
+            pass
     except RepairFailed as failure:
         raise Unreadable(
             f"{database} has a hot journal, left by an unfinished write, and SQLite cannot roll it back now "
@@ -195,45 +205,25 @@ def finish(database: Path) -> None:
     Raises:
         RepairFailed: Another program keeps the file locked.
     """
-    _closing(database, _checkpoint)
+    with _writing(database) as connection:
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+            # A passive checkpoint keeps nobody waiting; truncating does, so it gets the little that is left, and no
+            # time.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            connection.execute(f"PRAGMA busy_timeout = {int(ATTEMPT_TIMEOUT * 1000)}").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _recover(database: Path, connection: sqlite3.Connection) -> list[int]:
-    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
-    journal = Journal(database, encoding)
-    try:
-        journal.record_witnesses()
-        steps = recover_open_steps(journal)
-        rows = journal.connection.execute(
-            f"SELECT DISTINCT repair FROM steps WHERE id IN ({', '.join('?' * len(steps))}) ORDER BY 1", steps
-        )
-        return [row[0] for row in rows]
-    finally:
-        journal.close()
-
-
-def _checkpoint(database: Path, connection: sqlite3.Connection) -> list[int]:
-    del database
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        # A passive checkpoint keeps nobody waiting; truncating does, so it gets the little that is left, and no time.
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        connection.execute(f"PRAGMA busy_timeout = {int(ATTEMPT_TIMEOUT * 1000)}").fetchall()
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    return []
-
-
-def _closing(database: Path, work: Callable[[Path, sqlite3.Connection], list[int]]) -> list[int]:
-    """Call `work` with a connection to the database, while holding the write lock."""
+@contextmanager
+def _writing(database: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database for writing, so that SQLite recovers it, and hold the write lock."""
     path = resolve(database)
     with WriteLock(database).held("(any)", time.monotonic() + LOCK_TIMEOUT):
         try:
-            connection = connect(path)
-            try:
+            with closing(connect(path)) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                return work(database, connection)
-            finally:
-                connection.close()
+                yield connection
         except sqlite3.Error as error:
             raise RepairFailed(
                 f"{path} and its journal could not be combined: SQLite says «{error}»; run again."

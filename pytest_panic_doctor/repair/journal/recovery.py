@@ -14,7 +14,7 @@ from enum import Enum
 
 from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.journal_schema import SEAL_BATCH
+from pytest_panic_doctor.repair.journal.journal_schema import change_batches
 from pytest_panic_doctor.repair.journal.tables import Table, describe, tables
 
 
@@ -58,23 +58,15 @@ def changes(journal: Journal, step: int, table: Table) -> Iterator[list[Recorded
     removed row. Ids are compared byte by byte under every collation of the column; the comparison without COLLATE makes
     SQLite use the index.
     """
-    name, rowid, last = table.quoted, f"t.{table.rowid}", 0
+    name, rowid = table.quoted, f"t.{table.rowid}"
     same = "t.id = c.key AND t.id = c.key COLLATE BINARY"
-    while True:
-        found = [
-            RecordedChange(*row)
-            for row in journal.connection.execute(
-                f"SELECT c.id, c.step, c.table_name, c.row, c.layout, c.before, c.after, coalesce("
-                f" (SELECT {rowid} FROM db.{name} t WHERE {rowid} = c.row AND t.id IS c.key COLLATE BINARY),"
-                f" (SELECT {rowid} FROM db.{name} t WHERE {same}))"
-                " FROM changes c WHERE c.step = ? AND c.table_name = ? AND c.id > ? ORDER BY c.id LIMIT ?",
-                (step, table.name, last, SEAL_BATCH),
-            )
-        ]
-        if not found:
-            return
-        yield found
-        last = found[-1].id
+    columns = (
+        "c.step, c.table_name, c.row, c.layout, c.before, c.after, coalesce("
+        f" (SELECT {rowid} FROM db.{name} t WHERE {rowid} = c.row AND t.id IS c.key COLLATE BINARY),"
+        f" (SELECT {rowid} FROM db.{name} t WHERE {same}))"
+    )
+    where = "c.step = ? AND c.table_name = ?"
+    return change_batches(journal.connection, RecordedChange, columns, where, (step, table.name))
 
 
 def tables_of(journal: Journal, step: int) -> list[str]:

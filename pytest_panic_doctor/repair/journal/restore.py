@@ -13,17 +13,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pytest_panic_doctor.database.schema import quote
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal import journal_schema, verification
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.journal_schema import SEAL_BATCH, Layout
+from pytest_panic_doctor.repair.journal.journal_schema import Layout, change_batches
 from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.recovery import RecordedChange, State, changes, states, tables_of
 from pytest_panic_doctor.repair.journal.repair_record import Intent, Repair
 from pytest_panic_doctor.repair.journal.tables import Table, as_json, check_name, table_digests, writable
 from pytest_panic_doctor.repair.journal.transaction import Step, free_rows
 from pytest_panic_doctor.repair.journal.undo_order import blocking, newest_on
-from pytest_panic_doctor.repair.journal.verification import RECORDS_SHOWN
+from pytest_panic_doctor.repair.journal.verification import RECORDS_SHOWN, list_ids
 
 
 class NothingToRestore(RepairRefused):
@@ -101,7 +102,7 @@ def restore_rows(repair: Repair, session: str, intact: bool, stay: list[str], st
     if not found.parts:
         if stay:
             raise NothingToRestore(
-                f"Of repair {repair.id} nothing can be put back: {count_rows(len(stay))} ({list_ids(stay)})."
+                f"Of repair {repair.id} nothing can be put back: {plural(len(stay), 'row')} ({list_ids(stay)})."
             )
         raise NothingToRestore(
             f"Repair {repair.id} ({repair.rule}) is not in {resolve(journal.database).name} as it is now: "
@@ -244,10 +245,8 @@ def _refusal(
 ) -> RepairRefused:
     later = newest_on(journal.connection, repair.id, found[:RECORDS_SHOWN])
     remedy = f"undo repair {later} first" if later is not None else f"{otherwise} first; nothing was undone"
-    ids = ", ".join(_keys(journal, found[:RECORDS_SHOWN])) + (
-        f" and {len(found) - RECORDS_SHOWN:,} more" if len(found) > RECORDS_SHOWN else ""
-    )
-    return RepairRefused(f"{count_rows(len(found))} of {table.name} {reason} ({ids}): {remedy}.")
+    ids = list_ids(_keys(journal, found[:RECORDS_SHOWN]), len(found))
+    return RepairRefused(f"{plural(len(found), 'row')} of {table.name} {reason} ({ids}): {remedy}.")
 
 
 def _keys(journal: Journal, found: list[int]) -> list[str]:
@@ -256,18 +255,6 @@ def _keys(journal: Journal, found: list[int]) -> list[str]:
         "SELECT key FROM changes WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (as_json(found),)
     )
     return [str(row[0]) for row in rows]
-
-
-def count_rows(rows: int) -> str:
-    """Return a number of rows in words: `1 row`, `1,234 rows`."""
-    return "1 row" if rows == 1 else f"{rows:,} rows"
-
-
-def list_ids(ids: list[str]) -> str:
-    """Return a list of ids in words, cut after `RECORDS_SHOWN`."""
-    return ", ".join(ids[:RECORDS_SHOWN]) + (
-        f" and {len(ids) - RECORDS_SHOWN:,} more" if len(ids) > RECORDS_SHOWN else ""
-    )
 
 
 def _record(step: Step, part: TableChanges) -> dict[int, int]:
@@ -338,22 +325,18 @@ def _apply(step: Step, part: TableChanges, moved: dict[int, int]) -> None:
     )
 
 
+def _row_and_digest(_: int, row: int, after: bytes) -> tuple[int, bytes]:
+    return row, after
+
+
 def _verify(step: Step, table: Table) -> None:
     """Read the restored rows before the commit and compare them with their digests.
 
     Raises:
         sqlite3.IntegrityError: A row differs.
     """
-    last = 0
-    while True:
-        recorded = step.journal.connection.execute(
-            "SELECT id, row, after FROM changes WHERE step = ? AND table_name = ? AND after IS NOT NULL AND id > ?"
-            " ORDER BY id LIMIT ?",
-            (step.number, table.name, last, SEAL_BATCH),
-        ).fetchall()
-        if not recorded:
-            return
-        hashes = {row: after for _, row, after in recorded}
+    where, parameters = "step = ? AND table_name = ? AND after IS NOT NULL", (step.number, table.name)
+    for recorded in change_batches(step.journal.connection, _row_and_digest, "row, after", where, parameters):
+        hashes = dict(recorded)
         if table_digests(step.database, table, hashes) != hashes:
             raise sqlite3.IntegrityError(f"rows of {table.name} did not come back as they were")
-        last = recorded[-1][0]

@@ -14,9 +14,11 @@ from pathlib import Path
 from pytest_panic_doctor.database.schema import quote
 from pytest_panic_doctor.repair.journal import identity, journal_schema
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
+from pytest_panic_doctor.repair.journal.journal_schema import Layout
 from pytest_panic_doctor.repair.journal.locks import resolve
 from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.pages import Cell, Text, leaf_records
+from pytest_panic_doctor.repair.journal.verification import intact_layout
 
 Shape = tuple[type[object], ...]
 """The types that a column may have."""
@@ -56,8 +58,7 @@ def salvage(database: Path) -> str:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute("BEGIN IMMEDIATE")
         journal_schema.make(connection, resolve(database).name)
-        _records(connection, path)
-        _images(connection, path)
+        _images(connection, path, _records(connection, path))
         found = connection.execute("SELECT count(*) FROM repairs").fetchone()[0]
         connection.execute("COMMIT")
     if not found:
@@ -82,28 +83,23 @@ def _free(path: Path) -> Path:
     return damaged
 
 
-def _records(connection: sqlite3.Connection, path: Path) -> None:
+def _records(connection: sqlite3.Connection, path: Path) -> dict[int, Layout]:
+    """Insert all records but the before-images; returns the intact layouts, for which tables are created."""
     for rowid, values in leaf_records(path):
         for table, shape in SHAPES.items():
             if len(values) == len(shape) and all(map(isinstance, values, shape)):
                 _put(connection, table, (rowid, *values[1:]), "REPLACE" if values[-1] is not None else "IGNORE")
+    layouts = {}
     for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
-        with suppress(sqlite3.Error):
-            layout = journal_schema.layout_of(connection, number)
-            sealed = connection.execute("SELECT seal FROM layouts WHERE id = ?", (number,)).fetchone()[0]
-            if sealed == journal_schema.layout_seal(layout):
+        if layout := intact_layout(connection, number):
+            with suppress(sqlite3.Error):
                 journal_schema.make_images(connection, layout)
-
-
-def _images(connection: sqlite3.Connection, path: Path) -> None:
-    """Insert each before-image into the table of the change that it belongs to."""
-    existing = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    layouts: dict[int, journal_schema.Layout] = {}
-    for (number,) in connection.execute("SELECT id FROM layouts").fetchall():
-        with suppress(sqlite3.Error):
-            layout = journal_schema.layout_of(connection, number)
-            if layout.images in existing:
                 layouts[number] = layout
+    return layouts
+
+
+def _images(connection: sqlite3.Connection, path: Path, layouts: dict[int, Layout]) -> None:
+    """Insert each before-image into the table of the change that it belongs to."""
     for _, values in leaf_records(path):
         if len(values) < 3 or not isinstance(values[0], int) or not isinstance(values[1], int):
             continue
@@ -115,7 +111,7 @@ def _images(connection: sqlite3.Connection, path: Path) -> None:
                 _put_image(connection, layout_found, values)
 
 
-def _put_image(connection: sqlite3.Connection, layout: journal_schema.Layout, values: tuple[Cell, ...]) -> None:
+def _put_image(connection: sqlite3.Connection, layout: Layout, values: tuple[Cell, ...]) -> None:
     """Insert one before-image if its digest is correct; two tables may share rowids and a number of columns."""
     step, row = values[:2]
     connection.execute("SAVEPOINT image")

@@ -70,7 +70,6 @@ class Step:
         self.number: int | None = None
         """The step that is open now, the last of `numbers`."""
         self.numbers: list[int] = []
-        self.repair: int | None = None
         self.journal_committed = False
 
     def begin(self, repair: int | Intent) -> int:
@@ -84,10 +83,10 @@ class Step:
         """
         if not self.numbers:
             self.journal.begin()
-        self.repair = repair if isinstance(repair, int) else self.journal.new_repair(repair)
-        self.number = self.journal.new_step(self.repair)
+        number = repair if isinstance(repair, int) else self.journal.new_repair(repair)
+        self.number = self.journal.new_step(number)
         self.numbers.append(self.number)
-        return self.repair
+        return number
 
     def commit_journal(self) -> None:
         """Make the records durable; only then may the transaction be committed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from pytest_panic_doctor.database.room import MemoryRoom
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal import identity, salvage, verification
 from pytest_panic_doctor.repair.journal.choice import ALL, EVERY, RepairFilter, is_group, named
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, RepairRefused
@@ -18,9 +19,9 @@ from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.preflight import recover
 from pytest_panic_doctor.repair.journal.reading import check_version, exists, read_repairs
 from pytest_panic_doctor.repair.journal.repair_record import Repair
-from pytest_panic_doctor.repair.journal.restore import NothingToRestore, count_rows, detach, list_ids, restore_rows
+from pytest_panic_doctor.repair.journal.restore import NothingToRestore, detach, restore_rows
 from pytest_panic_doctor.repair.journal.transaction import Transactor
-from pytest_panic_doctor.repair.journal.verification import RECORDS_SHOWN
+from pytest_panic_doctor.repair.journal.verification import RECORDS_SHOWN, list_ids
 
 UNDO, REDO = "--doctor-undo", "--doctor-redo"
 """The options of this module."""
@@ -106,7 +107,7 @@ def undo(
                     continue
                 done += read_repairs(database, "id = ?", (made,))
                 if stay:
-                    note(f"repair {repair.id}: {count_rows(len(stay))} not put back ({list_ids(stay)})")
+                    note(f"repair {repair.id}: {plural(len(stay), 'row')} not put back ({list_ids(stay)})")
         except RepairError as error:
             if not done:
                 raise

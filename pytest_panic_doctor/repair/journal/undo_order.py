@@ -7,11 +7,12 @@ import sqlite3
 from pytest_panic_doctor.repair.journal.tables import as_json
 
 LATER = (
-    " FROM json_each(:changes) j JOIN changes c ON c.id = j.value"
+    "SELECT DISTINCT r.id FROM json_each(:changes) j JOIN changes c ON c.id = j.value"
     " JOIN changes o ON o.table_name = c.table_name AND o.row = c.row AND o.key IS c.key AND o.step > c.step"
     " JOIN steps s ON s.id = o.step AND s.status = 'applied' JOIN repairs r ON r.id = s.repair"
+    " WHERE r.status = 'applied' AND (:any OR o.after IS c.after)"
 )
-"""Joins changes with later applied changes of the same rows."""
+"""Selects the applied repairs with later changes of the same rows: with any, or those that left a row as it is now."""
 
 
 def blocking(connection: sqlite3.Connection, repair: int, changes: list[int]) -> int | None:
@@ -22,24 +23,21 @@ def blocking(connection: sqlite3.Connection, repair: int, changes: list[int]) ->
         repair: The repair to undo.
         changes: Its changes whose rows are as it left them. A later repair that changed them again is not in this file.
     """
-    rows = connection.execute(
-        f"SELECT DISTINCT r.id {LATER} WHERE r.status = 'applied' AND o.after IS c.after", {"changes": as_json(changes)}
-    )
-    return _newest(connection, repair, [row[0] for row in rows])
+    return _newest(connection, repair, changes, any_change=False)
 
 
 def newest_on(connection: sqlite3.Connection, repair: int, changes: list[int]) -> int | None:
     """Return the newest applied repair after this one that changed one of these rows, None if there is none."""
-    rows = connection.execute(f"SELECT DISTINCT r.id {LATER} WHERE r.status = 'applied'", {"changes": as_json(changes)})
-    return _newest(connection, repair, [row[0] for row in rows])
+    return _newest(connection, repair, changes, any_change=True)
 
 
-def _newest(connection: sqlite3.Connection, repair: int, found: list[int]) -> int | None:
-    """Return the newest applied repair of several; an undo cancels its repair, and the undo of an undo restores it.
+def _newest(connection: sqlite3.Connection, repair: int, changes: list[int], *, any_change: bool) -> int | None:
+    """Return the newest of these repairs; an undo cancels its repair, and the undo of an undo restores it.
 
     A repair that is older than this one never stands in its way: this one was made after it, also if both were undone
     and the older one was redone first.
     """
+    found = [row[0] for row in connection.execute(LATER, {"changes": as_json(changes), "any": any_change})]
     own = _root(connection, repair)[0]
     roots = {_root(connection, each) for each in found}
     return max((number for number, status in roots if status == "applied" and number > own), default=None)

@@ -6,21 +6,40 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
 from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.repair.journal.journal import Journal
-from pytest_panic_doctor.repair.journal.journal_schema import REPAIR_STATES, SCHEMA_VERSION, SEAL_BATCH, STEP_STATES
+from pytest_panic_doctor.repair.journal.journal_schema import REPAIR_STATES, SCHEMA_VERSION, STEP_STATES, change_batches
 from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.reading import check_version
-from pytest_panic_doctor.repair.journal.tables import Value
-
-Record = tuple[int, str, int, Value, int | None, bytes | None]
-"""(id, table, row, key, layout, before) of a change."""
 
 RECORDS_SHOWN = 20
 """Rows that a message names at most."""
+
+
+def list_ids(ids: list[str], count: int | None = None) -> str:
+    """Return a list of ids in words, cut after `RECORDS_SHOWN`.
+
+    Args:
+        ids: The ids, or the first of them.
+        count: How many there are; None for those in the list.
+    """
+    more = (len(ids) if count is None else count) - RECORDS_SHOWN
+    return ", ".join(ids[:RECORDS_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+class Copied(NamedTuple):
+    """A recorded change, as far as its before-image is concerned."""
+
+    id: int
+    table: str
+    row: int
+    key: object
+    layout: int | None
+    before: bytes | None
 
 
 @dataclass
@@ -46,9 +65,7 @@ class Damage:
     def sentence(self, repair: int) -> str:
         """Describe the damage, and how to restore the rest."""
         count = len(self.changes)
-        named = ", ".join(self.ids[:RECORDS_SHOWN]) + (
-            f" and {count - RECORDS_SHOWN:,} more" if count > RECORDS_SHOWN else ""
-        )
+        named = list_ids(self.ids)
         rows = f"{count:,} of the {self.rows:,} rows that repair {repair} kept ({named})" if count else ""
         what = " and ".join(filter(None, [rows, self.record]))
         return (
@@ -145,45 +162,37 @@ def repair(journal: Journal, number: int) -> Damage:
 
 def _check_images(journal: Journal, step: int, damage: Damage) -> None:
     """Count the rows of a step, and find those whose before-image is not what was copied."""
-    connection, last = journal.connection, 0
+    connection = journal.connection
     layouts: dict[int, journal_schema.Layout | None] = {}
-    while True:
-        found = connection.execute(
-            "SELECT id, table_name, row, key, layout, before FROM changes WHERE step = ? AND id > ?"
-            " ORDER BY id LIMIT ?",
-            (step, last, SEAL_BATCH),
-        ).fetchall()
-        if not found:
-            return
+    for found in change_batches(connection, Copied, "table_name, row, key, layout, before", "step = ?", (step,)):
         damage.rows += len(found)
-        last = found[-1][0]
-        for number in {row[4] for row in found} - set(layouts) - {None}:
-            layouts[number] = _layout(connection, number)
+        for number in {each.layout for each in found if each.layout is not None} - set(layouts):
+            layouts[number] = intact_layout(connection, number)
         digests = _digests(connection, step, layouts, found)
-        for change, table, row, key, number, before in found:
-            if number is None:
-                whole = before is None
+        for each in found:
+            if each.layout is None:
+                whole = each.before is None
             else:
-                whole = before is not None and digests.get((number, table, row)) == before
+                whole = each.before is not None and digests.get((each.layout, each.table, each.row)) == each.before
             if not whole:
-                damage.changes.add(change)
-                damage.ids.append(f"{table} {key}")
+                damage.changes.add(each.id)
+                damage.ids.append(f"{each.table} {each.key}")
 
 
 def _digests(
-    connection: sqlite3.Connection, step: int, layouts: dict[int, journal_schema.Layout | None], found: list[Record]
+    connection: sqlite3.Connection, step: int, layouts: dict[int, journal_schema.Layout | None], found: list[Copied]
 ) -> dict[tuple[int, str, int], bytes]:
     """Return the digest of each before-image in an intact layout, by (layout, table, rowid)."""
     known: dict[tuple[int, str, int], bytes] = {}
     for number, layout in layouts.items():
-        rows = [row[2] for row in found if row[4] == number]
+        rows = [each.row for each in found if each.layout == number]
         if layout is not None and rows:
             images = journal_schema.image_digests(connection, step, layout, rows)
             known.update(((number, layout.table, row), digest) for row, digest in images)
     return known
 
 
-def _layout(connection: sqlite3.Connection, number: int) -> journal_schema.Layout | None:
+def intact_layout(connection: sqlite3.Connection, number: int) -> journal_schema.Layout | None:
     """Return a layout; None if it is damaged."""
     try:
         layout = journal_schema.layout_of(connection, number)
