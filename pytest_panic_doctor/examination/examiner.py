@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.connection import Database, SharedMemo
-from pytest_panic_doctor.database.generations import is_missing_in_file
-from pytest_panic_doctor.database.integrity import REMOVE, advice_for, check_file, describe_missing_feature
-from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, is_too_big, name_too_large
-from pytest_panic_doctor.database.schema import NOUNS
+from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.room import TooLarge
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.existence import require_subject
-from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling, checking, findings_of
-from pytest_panic_doctor.examination.named_findings import KeptFindings
-from pytest_panic_doctor.examination.outcome import Counts, Number, Outcome
-from pytest_panic_doctor.examination.runs import is_of_experiment, located, others_note, runs_of_findings
+from pytest_panic_doctor.examination.check import Checker, CheckOptions, CheckResult
+from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
+from pytest_panic_doctor.examination.manifest import name_of
+from pytest_panic_doctor.examination.outcome import Number, Outcome
+from pytest_panic_doctor.examination.run_state import RunState, SubjectFindings
+from pytest_panic_doctor.examination.runs import others_note, runs_of_findings
 from pytest_panic_doctor.formatting import join_notes
 from pytest_panic_doctor.rules.base import (
     BUILT_IN,
@@ -28,43 +24,14 @@ from pytest_panic_doctor.rules.base import (
     NotExaminable,
     RepairKind,
     Rule,
-    RuleContext,
     remedy_of,
 )
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.database.verification import Verification
+    from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
     from pytest_panic_doctor.examination.running import Running
-    from pytest_panic_doctor.rules.embedder import Embedder
 
 UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
-UNREADABLE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The findings of one check, the examined rows, and what it raised before its end."""
-
-    findings: tuple[Finding, ...]
-    rows: Counts = field(default_factory=dict)
-    raised: Misbehaved | None = None
-    absent: str = ""
-    """What the check could not examine, after its findings."""
-    elsewhere: tuple[Finding, ...] = ()
-    """Findings about runs that the user did not choose."""
-
-    @property
-    def wrong(self) -> tuple[Finding, ...]:
-        """The findings that are not only warnings."""
-        return tuple(finding for finding in self.findings if not finding.warning)
-
-    @property
-    def nothing(self) -> str:
-        """Why there was nothing to examine; empty if there was something, or if the rule does not count."""
-        if self.absent or not self.rows or any(self.rows.values()):
-            return self.absent
-        table = next(iter(self.rows))
-        return f"there is no {NOUNS.get(table, table)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +41,6 @@ class RepairResult:
     note: str
     measures: Mapping[str, Number] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
-
-
-SubjectFindings = tuple[Subject, tuple[Finding, ...]]
-"""A subject and the findings of a rule there."""
 
 
 class RepairNotPossible(Exception):
@@ -114,7 +77,7 @@ class Planner(Protocol):
         """Return why the item would not be repaired, or an empty text, and the measures of its repair."""
 
 
-class Examiner:
+class Examiner(Checker):
     """Examines the items of one database, and repairs them if there is a repairer."""
 
     def __init__(
@@ -122,119 +85,55 @@ class Examiner:
         database: Database,
         rules: Mapping[str, Rule],
         kinds: Mapping[str, Kind],
+        options: CheckOptions = CheckOptions(),  # noqa: B008
+        *,
         repairer: Repairer | None = None,
         planner: Planner | None = None,
-        space: MemoryRoom = MemoryRoom(),  # noqa: B008
+        running: Running | None = None,
+        acceptance: AcceptancePolicy | None = None,
+        state: RunState | None = None,
     ) -> None:
-        """Keep what all items share. `rules` are all rules, with or without items: a repair may require them.
+        """Store what all items share.
 
-        `space` is the memory limit of a check.
+        Args:
+            database: The database.
+            rules: All rules, with or without items: a repair may require them.
+            kinds: What each embedding model embeds.
+            options: The options of all checks.
+            repairer: Repairs findings; None: they are reported.
+            planner: Estimates repairs instead of making them.
+            running: The check whether an experiment is running; None: no experiment is.
+            acceptance: The project's own choices; None: every finding fails its item.
+            state: What changes during the session.
         """
-        self.database = database
-        self.database.largest = space.value
-        self.space = space
-        self.rules = rules
-        self.kinds = kinds
+        super().__init__(database, rules, kinds, options)
         self.repairer = repairer
         self.planner = planner
-        self.verification: Verification | None = None
-        """Verifies the file; None: it is not verified."""
-        self.embedder: Embedder | None = None
-        self.least_cosine: float | None = None
-        self.runs: frozenset[str] = frozenset()  # the chosen ones; empty: all
-        self.deep = False
-        """Whether deep rules recompute what the plugin itself computed."""
-        self.timeout: float | None = None
-        """Seconds for the computation of one diagram."""
-        self.running: Running | None = None
-        """The check whether an experiment is running; None: no experiment is."""
-        self.repairable_rules: frozenset[str] | None = None
-        """The rules of the items that are run, None: all. Others are not repaired, even if an item requires them."""
-        self.later: Callable[[Rule, Subject], Iterable[SubjectFindings]] = lambda *_: ()
-        """The next subjects of this process with findings of the same rule, in order."""
+        self.running = running
+        self.acceptance = acceptance
+        self.state = state or RunState()
         self.settled: set[tuple[str, Subject]] = set()
-        self._memo = SharedMemo()
-
-    def look(self, rule: Rule, subject: Subject) -> CheckResult:
-        """Run one check; raises `NotApplicable`, and `TooLarge` if it does not fit into memory."""
-
-        def check(db: sqlite3.Connection) -> CheckResult:
-            integrity = self.verification.integrity if self.verification else check_file
-            context = RuleContext(
-                *(db, rule.id, subject, self.kinds, self._memo_of(db), integrity),
-                space=self.space,
-                embedder=self.embedder,
-                least_cosine=self.least_cosine,
-                deep=self.deep,
-                timeout=self.timeout,
-                release=partial(self.database.release, db),
-            )
-            findings, elsewhere = KeptFindings(), KeptFindings()
-            require_subject(context)
-            raised: Misbehaved | None = None
-            absent = ""
-            try:
-                with checking(rule, NotApplicable, TooLarge, sqlite3.DatabaseError):
-                    found = findings_of(rule, rule.check(context))
-                    findings.add(located(db, found, self.runs, elsewhere) if is_of_experiment(rule) else found)
-            except Misbehaved as error:
-                raised = error
-            except NotApplicable as nothing:
-                if not findings.kept:
-                    raise
-                absent = str(nothing)
-            except sqlite3.DatabaseError:
-                seen[:] = findings.all(context)
-                raise
-            return CheckResult(findings.all(context), context.looked_at, raised, absent, elsewhere.all(context))
-
-        seen: list[Finding] = []
-        try:
-            return self.database.read(check)
-        except sqlite3.DatabaseError as error:
-            if is_too_big(error):
-                raise self.database.read(lambda db: name_too_large(db, self.space, subject.experiment)) from error
-            return self._unreadable(rule, subject, error, seen)
-
-    def _memo_of(self, db: sqlite3.Connection) -> dict[object, object]:
-        """Return the cache of this state of the database."""
-        return {} if self.verification and self.verification.has_damage else self._memo.of(db)
-
-    def _unreadable(
-        self, rule: Rule, subject: Subject, error: sqlite3.DatabaseError, seen: list[Finding]
-    ) -> CheckResult:
-        """Make the result of a check that SQLite ended with an error; `seen` are its findings until then."""
-        name = getattr(error, "sqlite_errorname", "")
-        lacking = self.rules.get("schema") is not rule and self.database.read(
-            lambda db: is_missing_in_file(db, str(error))
-        )
-        if lacking and not seen:
-            raise NotApplicable(f"{error} (see schema)") from error
-        absent = "" if lacking else self.database.read(lambda db: describe_missing_feature(db, error))
-        if lacking or not (absent or name.startswith(UNREADABLE)):
-            try:
-                with checking(rule):
-                    raise error
-            except Misbehaved as raised:
-                return CheckResult(tuple(seen), raised=raised)
-        hint = REMOVE if absent else advice_for(rule.id, name)
-        message = f"SQLite cannot read what this rule looks at: {absent or error} ({hint})"
-        found = Finding(rule.id, message, subject.experiment, subject.run, subject.embedding_model, count=1)
-        return CheckResult((*seen, found))
+        """The rules that were repaired, or found healthy, for a subject."""
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
+        """Examine one item: what it found, what was repaired, and what the project accepts."""
+        outcome = self._examine_verified(rule, subject)
+        return self.acceptance.apply(rule.id, name_of(rule, subject), outcome) if self.acceptance else outcome
+
+    def _examine_verified(self, rule: Rule, subject: Subject) -> Outcome:
         """Examine one item. If the file is damaged where it was read, that is its only result."""
-        if self.verification is None:
+        verification = self.options.verification
+        if verification is None:
             return self._examine(rule, subject)
-        doubt = self.verification.before_item()
+        doubt = verification.before_item()
         try:
             outcome = Outcome("failed") if doubt else self._examine(rule, subject)
         except Exception:
             # Values of a damaged file may cause any error, so the damage is reported instead.
-            if not (doubt := self.verification.after_item()):
+            if not (doubt := verification.after_item()):
                 raise
             return Outcome("failed", note=doubt)
-        doubt = doubt or self.verification.after_item()
+        doubt = doubt or verification.after_item()
         return Outcome("failed", note=doubt) if doubt else outcome
 
     def _examine(self, rule: Rule, subject: Subject) -> Outcome:
@@ -306,14 +205,14 @@ class Examiner:
         self, repairer: Repairer, rule: Rule, subject: Subject, findings: tuple[Finding, ...]
     ) -> RepairResult:
         """Repair findings; if the user chose runs, outputs are embedded run by run, since the hook gets a subject."""
-        if not self.runs or rule.repair is not RepairKind.EMBED or subject.run:
-            return repairer.repair(rule, subject, findings, self.later(rule, subject))
-        runs = [run for run in runs_of_findings(findings) if run in self.runs]
+        if not self.options.runs or rule.repair is not RepairKind.EMBED or subject.run:
+            return repairer.repair(rule, subject, findings, self.state.later(rule, subject))
+        runs = [run for run in runs_of_findings(findings) if run in self.options.runs]
         return RepairResult("; ".join(repairer.repair(rule, replace(subject, run=run), findings).note for run in runs))
 
     def left_out(self, name: str) -> bool:
         """Whether a rule has no item in this session, so that it must not be repaired."""
-        return self.repairable_rules is not None and name not in self.repairable_rules
+        return self.state.repairable_rules is not None and name not in self.state.repairable_rules
 
     def _repair(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
         """Make the outcome of an item with findings; an exception during the repair does not lose them."""
@@ -327,9 +226,9 @@ class Examiner:
             return Outcome("failed", findings, f"not repaired: {raised}", trace=raised.trace, bug=raised.bug)
 
     def _run_repairer(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> Outcome:
-        if self.planner and self.verification and (refusal := self.verification.refusal):
-            return Outcome("failed", findings, f"not planned: {refusal}")
         if self.planner:
+            if self.options.verification and (refusal := self.options.verification.refusal):
+                return Outcome("failed", findings, f"not planned: {refusal}")
             note, measures = self.planner.plan(rule, subject, findings)
             return Outcome("failed", findings, note, measures=measures, planned=not note)
         if self.repairer is None:

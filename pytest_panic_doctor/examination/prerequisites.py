@@ -76,8 +76,8 @@ def no_longer_passed(examination: Examination, policy: AcceptancePolicy, passed:
 
 def failures(examination: Examination, policy: AcceptancePolicy, rules: Iterable[Rule]) -> Iterator[tuple[Entry, str]]:
     """Yield each item of these rules that fails, with its reason; raises what prevents reading the database."""
-    examiner = examination.examiner()
+    examiner = examination.examiner(acceptance=policy)
     for entry in examination.manifest.entries(rules):
-        outcome = policy.apply(entry.rule, entry.name, examiner.examine(examination.rules[entry.rule], entry.subject))
+        outcome = examiner.examine(examination.rules[entry.rule], entry.subject)
         if outcome.status == "failed":
             yield entry, outcome.findings[0].message if outcome.findings else outcome.note or outcome.error

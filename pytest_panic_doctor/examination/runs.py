@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -13,7 +13,6 @@ from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.manifest import LABEL, NAMED, run_label
-from pytest_panic_doctor.examination.named_findings import KeptFindings
 from pytest_panic_doctor.formatting import plural, printable, shorten
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Rule, Scope
 
@@ -90,7 +89,10 @@ def about_runs(db: sqlite3.Connection, finding: Finding, runs: Collection[str]) 
 
 
 def located(
-    db: sqlite3.Connection, found: Iterable[Finding], runs: Collection[str], elsewhere: KeptFindings
+    db: sqlite3.Connection,
+    found: Iterable[Finding],
+    runs: Collection[str],
+    elsewhere: Callable[[list[Finding]], None],
 ) -> Iterator[Finding]:
     """Add to the findings of an experiment the runs that they are about.
 
@@ -98,7 +100,7 @@ def located(
         db: Any connection.
         found: The findings of one check.
         runs: The runs that the user chose; empty for all.
-        elsewhere: Gets the findings that are about other runs only.
+        elsewhere: Called with the findings that are about other runs only.
 
     Yields:
         The findings about the chosen runs.
@@ -109,7 +111,7 @@ def located(
         if kept is not None:
             yield kept
         elif not finding.warning:
-            elsewhere.add([whole])
+            elsewhere([whole])
 
 
 def runs_of_findings(findings: Iterable[Finding]) -> tuple[str, ...]:

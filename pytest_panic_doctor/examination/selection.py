@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.generation import Generation
+from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.formatting import did_you_mean
+from pytest_panic_doctor.examination.manifest import count_items
+from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings
+from pytest_panic_doctor.formatting import did_you_mean, format_size
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import BUILT_IN, Rule, Scope
+
+ITEM_BYTES, WORKER_ITEM_BYTES = 6_000, 3_600
+"""Bytes that pytest keeps for an item, in one process or in two, and in each further worker (measured)."""
+
+RUN_BYTES = 1_200
+"""Bytes for a run in the manifest of each process (measured)."""
+
+SHARDS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 100, 200, 500, 1000)
 
 
 def known_rules(settings: Settings, extra: Iterable[Rule]) -> dict[str, Rule]:
@@ -73,3 +85,30 @@ def check_repairs(settings: Settings, generation: Generation) -> None:
             f"{settings.database} is a database of {generation.name}, which this doctor examines and does not repair: "
             f"leave out {flag}"
         )
+
+
+def check_items(
+    db: sqlite3.Connection, settings: Settings, rules: Sequence[Rule], space: MemoryRoom, workers: int
+) -> None:
+    """Raise `TooLarge` if pytest cannot hold all items in memory, before it tries."""
+    mine = settings.shard or NO_SHARDING
+    runs, items = count_items(db, settings.experiments, rules, space)
+    need = RUN_BYTES * runs * (1 + workers) + items // mine.of * (ITEM_BYTES + WORKER_ITEM_BYTES * max(0, workers - 1))
+    fits = space.bytes - CONTROLLER_BYTES * bool(workers) * workers
+    if need <= fits:
+        return
+    parts = next((n for n in SHARDS if RUN_BYTES * runs * (1 + workers) + need * mine.of // n <= fits), 0)
+    shards = f", or examine it in {parts} parts, the first with --doctor-shard 1/{parts}" if parts else ""
+    raise TooLarge(
+        f"{settings.database.name} has {items:,} items, for which pytest needs {format_size(need)}, "
+        f"{space.refusal(need, fits)}{shards}"
+    )
+
+
+def check_experiments(settings: Settings, there: list[str]) -> None:
+    """Raise `BadOption` if the settings name an unknown experiment."""
+    for name in settings.experiments:
+        if name not in there:
+            known = [dashed(each) for each in there]
+            hint = did_you_mean(dashed(name), known) or f": it has {len(known):,} others"
+            raise BadOption(f"--doctor-experiment {dashed(name)}: the database has no such experiment{hint}")

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pytest_panic_doctor.database.schema import NOUNS
+from pytest_panic_doctor.examination.check import Checker, CheckResult
 from pytest_panic_doctor.examination.examination import Examination
-from pytest_panic_doctor.examination.examiner import CheckResult, Examiner
 from pytest_panic_doctor.examination.foreign_code import cut, findings_of
 from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.formatting import format_duration_exact, plural
@@ -73,12 +73,12 @@ class Trial:
     problems: list[str] = field(default_factory=list)
 
 
-def try_rule(examination: Examination, examiner: Examiner, rule: Rule, count: Count) -> Trial:
+def try_rule(examination: Examination, checker: Checker, rule: Rule, count: Count) -> Trial:
     """Run a rule on all of its subjects, and examine the rule.
 
     Args:
         examination: A session with this rule alone.
-        examiner: Its examiner.
+        checker: Runs its checks.
         rule: The rule.
         count: Called before each item.
     """
@@ -89,7 +89,7 @@ def try_rule(examination: Examination, examiner: Examiner, rule: Rule, count: Co
     for number, entry in enumerate(entries):
         count("trying the rule, by items", number, len(entries))
         began = time.perf_counter()
-        result = run_one(examiner, traced_rule(rule, statements), entry, trial)
+        result = run_one(checker, traced_rule(rule, statements), entry, trial)
         seconds = time.perf_counter() - began
         trial.items += 1
         trial.seconds += seconds
@@ -104,16 +104,16 @@ def try_rule(examination: Examination, examiner: Examiner, rule: Rule, count: Co
             trial.failed += 1
             raised[str(result.raised)] = raised.get(str(result.raised), 0) + 1
     trial.statements = [
-        Statement(shape, plan) for shape, sql in statements.items() if (plan := query_plan(examiner, sql))
+        Statement(shape, plan) for shape, sql in statements.items() if (plan := query_plan(checker, sql))
     ]
     trial.problems = list(find_flaws(trial, raised, examination))
     return trial
 
 
-def run_one(examiner: Examiner, rule: Rule, entry: Entry, trial: Trial) -> CheckResult | None:
+def run_one(checker: Checker, rule: Rule, entry: Entry, trial: Trial) -> CheckResult | None:
     """Run a rule on one subject; None if it does not apply there."""
     try:
-        return examiner.look(rule, entry.subject)
+        return checker.look(rule, entry.subject)
     except (NotApplicable, NotExaminable) as why:
         reason = str(why)
     trial.skipped[reason] = trial.skipped.get(reason, 0) + 1
@@ -137,7 +137,7 @@ def traced_rule(rule: Rule, statements: dict[str, str]) -> Rule:
     return replace(rule, check=check)
 
 
-def query_plan(examiner: Examiner, sql: str) -> tuple[str, ...]:
+def query_plan(checker: Checker, sql: str) -> tuple[str, ...]:
     """Return SQLite's plan of a statement, as lines; empty if it has none."""
 
     def look(db: sqlite3.Connection) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def query_plan(examiner: Examiner, sql: str) -> tuple[str, ...]:
         return tuple(lines)
 
     with suppress(sqlite3.Error):
-        return examiner.database.read(look)
+        return checker.database.read(look)
     return ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,7 @@ class RepairRun:
         }
 
     @classmethod
-    def from_plain(cls, plain: dict[str, str | int]) -> RepairRun:
+    def from_plain(cls, plain: Mapping[str, str | int]) -> RepairRun:
         """Restore what `as_plain` returned."""
         return cls(str(plain["session"]), Path(str(plain["scratch"])), int(plain["memory"]), int(plain["controller"]))
 

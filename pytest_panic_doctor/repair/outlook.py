@@ -135,10 +135,9 @@ def look_ahead(
         report: Called with the progress, in items.
     """
     totals = SessionTotals(scratch / "ahead.sqlite")
-    examiner = examination.examiner()
-    examiner.verification = None
     settings = examination.settings
-    examiner.planner = DatabasePlanner(examination.database, settings.kinds, totals, most=settings.max_quarantine)
+    planner = DatabasePlanner(examination.database, settings.kinds, totals, most=settings.max_quarantine)
+    examiner = examination.examiner(planner=planner, verified=False)
     entries = [entry for entry in examination.entries() if known_before(examination.rules[entry.rule])]
     stays: Counter[str] = Counter()
     quarantines = 0

@@ -228,8 +228,11 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
                 "plugin is that brings it"
             )
     head_value = first.head
-    examination = Examination(settings, rules, listed, rows, origin=str(head_value.get("generation", "")))
-    examination.repairable = bool(head_value.get("repairable", True))
+    examination = Examination(
+        *(settings, rules, listed, rows),
+        origin=str(head_value.get("generation", "")),
+        repairable=bool(head_value.get("repairable", True)),
+    )
     if [rule.id for rule in examination.selected] != selected:
         examination = replace(examination, settings=replace(settings, rules=tuple(selected)))
     lacking: dict[Path, tuple[Shard, int, int]] = {}

@@ -71,7 +71,7 @@ def repair_header(examination: Examination, planned: Outlook) -> Iterator[str]:
     if not (planned.does_something or planned.stays):
         return
     most = "at most " if examination.chosen_by else "at least "
-    workers = examination.cores or examination.workers
+    workers = examination.state.cores or examination.workers
     lines = [
         *rows_and_diagrams(planned, most),
         *cost_lines(planned, workers, free_space(examination.settings.database), most),

@@ -81,8 +81,8 @@ def header(examination: Examination, cap: str | None) -> list[str]:
         forecast = forecast_line(
             expected(
                 examination.missing_diagrams,
-                examination.cores or examination.workers,
-                examination.cluster,
+                examination.state.cores or examination.workers,
+                examination.state.cluster,
                 examination.engine,
             )
         )

@@ -12,7 +12,7 @@ from pytest_panic_doctor.examination.outcome import to_plain
 from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.session.item_reports import agree, combined_outcome
-from pytest_panic_doctor.session.items import EXAMINER, DoctorFile, DoctorItem
+from pytest_panic_doctor.session.items import DoctorFile, DoctorItem
 
 
 class ExaminationPlugin:
@@ -52,7 +52,6 @@ class ExaminationPlugin:
         """Restrict repairs to the rules of the collected items, also for an item that needs another rule first."""
         items = (item for item in session.items if isinstance(item, DoctorItem))
         self.examination.collect(item.name for item in items if not item.left_out)
-        self.config.stash[EXAMINER].repairable_rules = self.examination.chosen_rules()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database import generations as known
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pytest
     from numpy.typing import NDArray
+
+    from pytest_panic_doctor.rules.embedder import Embedder
 
 ENGINE_NAME = re.compile(r"\w[\w-]*|\w+(\.\w+)*:\w+")
 """The name of an engine, or the place of one: `module:attribute`."""
@@ -63,6 +66,11 @@ def call_embed_hook(config: pytest.Config, model: str, outputs: Sequence[str | b
     with calling("pytest_doctor_embed"):
         vectors: NDArray[np.float32] | None = config.hook.pytest_doctor_embed(embedding_model=model, outputs=outputs)
     return vectors
+
+
+def embedder_of(config: pytest.Config) -> Embedder | None:
+    """Return the embedding hooks as one function; None if no plugin has any."""
+    return partial(call_embed_hook, config) if config.hook.pytest_doctor_embed.get_hookimpls() else None
 
 
 def locate_engine(config: pytest.Config, name: str) -> str:

@@ -140,8 +140,7 @@ class DoctorItem(pytest.Item):
             pytest.skip(self.outcome.note)
         try:
             with calling("the examination", Unreadable, bug=True):
-                outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
-                self.outcome = self.config.stash[ACCEPTANCE].apply(rule.id, self.entry.name, outcome)
+                self.outcome = self.config.stash[EXAMINER].examine(rule, self.entry.subject)
         except Misbehaved as raised:
             self.outcome = Outcome("failed", error=str(raised), trace=raised.trace, bug=True)
         except Stopped as stopped:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.lookahead import Lookahead
-from pytest_panic_doctor.repair.controller import RepairController, RepairRun, make_repairer
+from pytest_panic_doctor.repair.controller import RepairController
 from pytest_panic_doctor.report.progress_display import progress
-from pytest_panic_doctor.session.foreign_hooks import call_embed_hook, locate_engine
 from pytest_panic_doctor.session.items import EXAMINER, DoctorItem
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RepairPlugin:
-    """Makes the repairer of a process that runs items, and shows the progress in the controller."""
+    """Lets repairs of a process take the next items along, and shows the progress in the controller."""
 
     def __init__(
         self,
@@ -30,7 +28,7 @@ class RepairPlugin:
         controller: RepairController | None = None,
         cluster: ClusterRepair | None = None,
     ) -> None:
-        """Store what the hooks need; no repairer is made yet.
+        """Store what the hooks need.
 
         Args:
             config: The session's config.
@@ -42,21 +40,6 @@ class RepairPlugin:
         self.examination = examination
         self.controller = controller
         self.cluster = cluster
-        self._resources = ExitStack()
-
-    def pytest_sessionstart(self) -> None:
-        """Make a repairer if this process runs items."""
-        # With workers, the controller itself runs no item.
-        if self.controller is not None and self.config.getoption("dist", "no") != "no":
-            return
-        repairer = make_repairer(
-            self.examination,
-            RepairRun.from_plain(self.examination.repair_run),
-            partial(call_embed_hook, self.config),
-            partial(locate_engine, self.config),
-        )
-        self._resources.callback(repairer.close)
-        self.config.stash[EXAMINER].repairer = repairer
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Let one repair take the next items along, unless the session may end after any item."""
@@ -65,7 +48,7 @@ class RepairPlugin:
         if examiner.repairer and not ends_early:
             items = (item for item in session.items if isinstance(item, DoctorItem))
             entries = (item.entry for item in items if not item.left_out)
-            examiner.later = Lookahead(examiner, entries, self.examination.in_time)
+            self.examination.state.later = Lookahead(examiner, entries, self.examination.in_time)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -86,7 +69,3 @@ class RepairPlugin:
         """Tell the workers, before xdist waits for them."""
         if self.controller:
             self.controller.run.stop()
-
-    def close(self) -> None:
-        """End the child process and the connections of the repairer, if one was made."""
-        self._resources.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +19,9 @@ from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
-from pytest_panic_doctor.examination.examination import Examination, check_node, from_database, from_worker_input
+from pytest_panic_doctor.examination.examination import Examination, check_node
 from pytest_panic_doctor.examination.manifest import item_name
+from pytest_panic_doctor.examination.opening import from_database, from_worker_input
 from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.examination.sharding import PAGES
 from pytest_panic_doctor.formatting import format_size
@@ -33,14 +35,14 @@ from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_r
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
-from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, locate_engine
+from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, embedder_of, locate_engine
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.examiner import Examiner
+    from pytest_panic_doctor.examination.examiner import Planner, Repairer
     from pytest_panic_doctor.examination.settings import Settings
     from pytest_panic_doctor.repair.cluster.controller import ClusterRepair
     from pytest_panic_doctor.repair.controller import RepairController
@@ -69,7 +71,7 @@ def start(config: pytest.Config) -> ExitStack:
         if worker_input is None:
             start_controller(config, rules, resources)
         else:
-            start_worker(config, from_worker_input(worker_input, rules, written_by_plugin), resources)
+            start_worker(config, with_hooks(config, from_worker_input(worker_input, rules)), resources)
         return resources.pop_all()
 
 
@@ -83,9 +85,10 @@ def written_by_plugin(database: Path, table: str, row: int) -> bool:
 
 def start_worker(config: pytest.Config, examination: Examination, resources: ExitStack) -> None:
     """Register the plugin objects of an xdist worker, for the examination that the controller sent."""
-    prepare(config, examination, resources)
+    resources.callback(examination.database.close)
+    prepare(config, examination, own_repairer(config, examination, resources))
     if examination.repair_run:
-        register_repair(config, examination, resources)
+        register_repair(config, examination)
     config.pluginmanager.register(ActivityPlugin(config, examination), "panic-doctor-activity")
 
 
@@ -106,11 +109,12 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     read_ahead = ReadAhead(settings.database, available_memory())
     resources.callback(read_ahead.stop)
     repair = open_repair(config, settings, read_ahead, resources) if settings.fix and not collect_only else None
-    examination = examine(config, settings, rules)
+    examination = examine(config, settings, rules, resources, repair)
+    resources.callback(examination.database.close)
     cluster = plan_repair(config, examination, repair, resources) if repair else None
-    if repair is None:
-        examination.scratch = resources.enter_context(TemporaryDirectory(prefix="panic-doctor-"))
-    totals = prepare(config, examination, resources)
+    # With workers, the controller itself runs no item.
+    runs_items = config.getoption("dist", "no") == "no"
+    totals = prepare(config, examination, own_repairer(config, examination, resources) if runs_items else None)
     worker_note = register_xdist(config, examination, cluster)
     files = None
     if not collect_only:
@@ -134,7 +138,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     section = FailuresSection(config, examination, plugin.results)
     config.pluginmanager.register(section, "panic-doctor-failures")
     if repair:
-        register_repair(config, examination, resources, repair, cluster)
+        register_repair(config, examination, repair, cluster)
 
 
 def junit_path(config: pytest.Config) -> Path | None:
@@ -163,23 +167,39 @@ def open_repair(
     return repair
 
 
-def examine(config: pytest.Config, settings: Settings, rules: list[Rule]) -> Examination:
-    """List the items of the database, and note how pytest was called."""
-    examination = from_database(settings, rules, len(config.getoption("tx", None) or ()))
-    examination.written = written_by_plugin
-    examination.chosen_by = selection_arguments(config, settings.database)
-    examination.program = " ".join((invoked_command(), *pytest_options(config.invocation_params.args)))
-    examination.distributes = config.pluginmanager.hasplugin("xdist")
-    return examination
+def with_hooks(config: pytest.Config, examination: Examination) -> Examination:
+    """Add to a session what the plugins of this process bring."""
+    settings, engine = examination.settings, examination.engine
+    if settings.plan or settings.fix:
+        engine = would_compute(locate_engine(config, settings.engine), settings.max_dim)
+    return replace(examination, engine=engine, embedder=embedder_of(config), written=written_by_plugin)
+
+
+def examine(
+    config: pytest.Config,
+    settings: Settings,
+    rules: list[Rule],
+    resources: ExitStack,
+    repair: RepairController | None,
+) -> Examination:
+    """List the items of the database, largest diagrams first for a repair, and note how pytest was called."""
+    found = from_database(settings, rules, len(config.getoption("tx", None) or ()))
+    run = repair.run if repair else None
+    examination = replace(
+        with_hooks(config, found),
+        chosen_by=selection_arguments(config, settings.database),
+        program=" ".join((invoked_command(), *pytest_options(config.invocation_params.args))),
+        distributes=config.pluginmanager.hasplugin("xdist"),
+        repair_run=run.as_plain() if run else {},
+        scratch=str(run.scratch) if run else resources.enter_context(TemporaryDirectory(prefix="panic-doctor-")),
+    )
+    return examination.scheduled() if run else examination
 
 
 def plan_repair(
     config: pytest.Config, examination: Examination, repair: RepairController, resources: ExitStack
 ) -> ClusterRepair | None:
-    """Order the items for the repair, check the room on the disk, and join the Ray cluster if one was named."""
-    examination.scratch = str(repair.run.scratch)
-    examination.repair_run = repair.run.as_plain()
-    examination.schedule_largest_first(len(config.getoption("tx", None) or ()) or 1)
+    """Check the room on the disk for the repair, and join the Ray cluster if one was named."""
     with Activity(quiet=config.get_verbosity() < 0) as activity:
         repair.check_room(examination, activity.count)
     if not examination.settings.ray:
@@ -191,39 +211,33 @@ def plan_repair(
     return cluster
 
 
-def prepare(config: pytest.Config, examination: Examination, resources: ExitStack) -> SessionTotals | None:
+def prepare(config: pytest.Config, examination: Examination, repairer: Repairer | None) -> SessionTotals | None:
     """Prepare a process that may run items: markers, examiner, what is collected, and the plugin of both roles.
 
     Returns:
         What all planned repairs would take; None without `--doctor-plan`.
     """
-    resources.callback(examination.database.close)
     for rule in examination.rules.values():
         for name in dict.fromkeys((rule.id, rule.marker)):
             config.addinivalue_line("markers", f"{name}: {rule.description}")
     config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
-    settings = examination.settings
-    examination.embeds = bool(config.hook.pytest_doctor_embed.get_hookimpls())
-    if settings.plan or settings.fix:
-        examination.engine = would_compute(locate_engine(config, settings.engine), settings.max_dim)
-    examiner = examination.examiner()
-    examiner.embedder = partial(call_embed_hook, config) if examination.embeds else None
-    totals = plan_repairs(examination, examiner) if settings.plan else None
+    totals, planner = plan_repairs(examination) if examination.settings.plan else (None, None)
+    acceptance = AcceptancePolicy(examination.settings)
     config.stash[EXAMINATION] = examination
-    config.stash[EXAMINER] = examiner
-    config.stash[ACCEPTANCE] = AcceptancePolicy(settings)
+    config.stash[EXAMINER] = examination.examiner(repairer=repairer, planner=planner, acceptance=acceptance)
+    config.stash[ACCEPTANCE] = acceptance
     choose_what_is_collected(config, examination)
     config.pluginmanager.register(ExaminationPlugin(config, examination), "panic-doctor-examination")
     return totals
 
 
-def plan_repairs(examination: Examination, examiner: Examiner) -> SessionTotals:
-    """Let the examiner plan repairs instead of making them; return what all of them would take."""
+def plan_repairs(examination: Examination) -> tuple[SessionTotals, Planner]:
+    """Make what plans repairs instead of making them, and counts what all of them would take."""
     from pytest_panic_doctor.repair.journal.size import SessionTotals
     from pytest_panic_doctor.repair.preview import DatabasePlanner
 
     totals = SessionTotals(Path(examination.scratch, "tally.sqlite"))
-    examiner.planner = DatabasePlanner(
+    planner = DatabasePlanner(
         examination.database,
         examination.settings.kinds,
         totals,
@@ -231,7 +245,7 @@ def plan_repairs(examination: Examination, examiner: Examiner) -> SessionTotals:
         most=examination.settings.max_quarantine,
         engine=examination.engine,
     )
-    return totals
+    return totals, planner
 
 
 def choose_what_is_collected(config: pytest.Config, examination: Examination) -> None:
@@ -274,16 +288,25 @@ def register_xdist(config: pytest.Config, examination: Examination, cluster: Clu
     return describe_workers(config, examination.settings)
 
 
+def own_repairer(config: pytest.Config, examination: Examination, resources: ExitStack) -> Repairer | None:
+    """Make the repairer of a process that runs items; None if nothing is repaired."""
+    if not examination.repair_run:
+        return None
+    from pytest_panic_doctor.repair.controller import RepairRun, make_repairer
+
+    run = RepairRun.from_plain(examination.repair_run)
+    repairer = make_repairer(examination, run, partial(call_embed_hook, config), partial(locate_engine, config))
+    resources.callback(repairer.close)
+    return repairer
+
+
 def register_repair(
     config: pytest.Config,
     examination: Examination,
-    resources: ExitStack,
     repair: RepairController | None = None,
     cluster: ClusterRepair | None = None,
 ) -> None:
     """Register the plugin of a session that repairs; a worker has neither `repair` nor `cluster`."""
     from pytest_panic_doctor.session.repair_plugin import RepairPlugin
 
-    plugin = RepairPlugin(config, examination, repair, cluster)
-    resources.callback(plugin.close)
-    config.pluginmanager.register(plugin, "panic-doctor-repair")
+    config.pluginmanager.register(RepairPlugin(config, examination, repair, cluster), "panic-doctor-repair")

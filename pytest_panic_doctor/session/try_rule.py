@@ -9,20 +9,19 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.trial import Trial, try_rule
 from pytest_panic_doctor.formatting import WIDTH, did_you_mean, format_duration_exact, plural, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.rules.base import Rule
-from pytest_panic_doctor.session.foreign_hooks import call_embed_hook
+from pytest_panic_doctor.session.foreign_hooks import embedder_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -51,14 +50,10 @@ def run_trial(config: pytest.Config, settings: Settings, name: str) -> tuple[lis
     """
     rule = load_rule(name, config.invocation_params.dir)
     alone = replace(settings, rules=(rule.id,), fix=False, plan=False, deep=settings.deep or rule.deep)
-    examination = from_database(alone, [rule])
     with TemporaryDirectory(prefix="panic-doctor-") as scratch, Activity() as activity:
-        examination.scratch = scratch
-        examiner = examination.examiner()
-        if config.hook.pytest_doctor_embed.get_hookimpls():
-            examiner.embedder = partial(call_embed_hook, config)
+        examination = replace(from_database(alone, [rule]), scratch=scratch, embedder=embedder_of(config))
         try:
-            trial = try_rule(examination, examiner, rule, activity.count)
+            trial = try_rule(examination, examination.examiner(), rule, activity.count)
         finally:
             examination.database.close()
     return list(trial_lines(trial, examination, name)), int(any(map(serious, trial.problems)))

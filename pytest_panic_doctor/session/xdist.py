@@ -155,7 +155,6 @@ class XdistHooks:
         from pytest_panic_doctor.session.dying_workers import ignore_send_errors
 
         examination = node.config.stash[EXAMINATION]
-        examination.workers = len(node.config.option.tx or ()) or 1
         node.workerinput["doctor"] = examination.for_worker()
         ignore_send_errors(node)
 

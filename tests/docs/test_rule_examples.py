@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from databases import Built, build
 
-from pytest_panic_doctor.examination.examination import Examination, from_database
+from pytest_panic_doctor.examination.examination import Examination
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.examination.trial import Trial, try_rule

@@ -148,19 +148,17 @@ def examine(
     """The outcomes of the items about the first run's captions, repaired where there is a computer."""
     database, running = Database(built.path, shared=True), Running(built.path, window, written)
     writer = Writer(built.path, "session", lambda: True)
-    examiner = Examiner(database, RULES, KINDS)
-    examiner.running = running
-    if runner:
-        examiner.repairer = DatabaseRepairer(
-            database,
-            writer,
-            lambda: runner,
-            KINDS,
-            hook,  # type: ignore[arg-type]
-            lambda name, *, wait=True: nullcontext(),  # noqa: ARG005
-            ResultStore(SharedFolder(built.path.with_suffix(".settled"))),
-            running=running,
-        )
+    repairer = DatabaseRepairer(
+        database,
+        writer,
+        lambda: runner,  # type: ignore[arg-type, return-value]
+        KINDS,
+        hook,  # type: ignore[arg-type]
+        lambda name, *, wait=True: nullcontext(),  # noqa: ARG005
+        ResultStore(SharedFolder(built.path.with_suffix(".settled"))),
+        running=running,
+    )
+    examiner = Examiner(database, RULES, KINDS, repairer=repairer if runner else None, running=running)
     found = {}
     with closing(database), closing(writer):
         for name in ("embedding-missing", "embedding-vector", "diagram-missing", "diagram-valid", "diagram-current"):

@@ -18,6 +18,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.baseline import Comparison, Identity
 from pytest_panic_doctor.examination.manifest import name_of
+from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import printable, typed
 from pytest_panic_doctor.plugin import usage_errors
 from pytest_panic_doctor.report import terminal
@@ -107,9 +108,9 @@ def test_no_line_of_a_session_is_forged(forged: Built) -> None:
     examination, results = examined(forged.path)
     healed = {f"rule[{FORGED}]": frozenset({Identity("run", FORGED, FORGED)})}
     results.compared = Comparison(healed=healed)
-    examination.settings = examination.settings.__class__(
-        forged.path, baseline=forged.path.with_suffix(".json"), plan=True
-    )
+    settings = Settings(forged.path, baseline=forged.path.with_suffix(".json"), plan=True)
+    examination.database.close()
+    examination = replace(examination, settings=settings)
     writer = Lines()
     terminal.summary(writer, examination, results)  # type: ignore[arg-type]
     lines = [*writer.text.split("\n"), *terminal.header(examination, None)]

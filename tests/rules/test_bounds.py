@@ -20,10 +20,11 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, memory_room
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination import manifest as manifests
-from pytest_panic_doctor.examination.examination import check_items
+from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
+from pytest_panic_doctor.examination.selection import check_items
 from pytest_panic_doctor.examination.settings import Settings, Shard
 from pytest_panic_doctor.formatting import parse_size
 from pytest_panic_doctor.rules import registry
@@ -110,7 +111,7 @@ def outcome_of(path: Path, rule: str, space: MemoryRoom = SMALL) -> Outcome:
     database = Database(path)
     entries = list(database.read(manifests.build_manifest).entries([RULES[rule]]))
     database.close()
-    examiner = Examiner(database, RULES, model_types([], []), space=space)
+    examiner = Examiner(database, RULES, model_types([], []), CheckOptions(space=space))
     tracemalloc.start()
     outcomes = [examiner.examine(RULES[rule], entry.subject) for entry in entries]
     peak = tracemalloc.get_traced_memory()[1]

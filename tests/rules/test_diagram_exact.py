@@ -20,6 +20,7 @@ from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
@@ -48,8 +49,8 @@ def judged(
 ) -> Outcome:
     """What the rule says of the texts of the first run."""
     database = Database(built.path)
-    examiner = Examiner(database, registry(), model_types([], []))
-    examiner.deep, examiner.timeout = deep, timeout
+    options = CheckOptions(deep=deep, timeout=timeout)
+    examiner = Examiner(database, registry(), model_types([], []), options)
     outcome = examiner.examine(diagram_exact, SUBJECT)
     database.close()
     return outcome

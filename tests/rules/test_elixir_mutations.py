@@ -13,6 +13,7 @@ from mutations import InMemory, Mutation, embedder_of, of_column
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.examination.parsing import model_types
@@ -67,8 +68,8 @@ def embedder(db: sqlite3.Connection) -> Embedder:
 
 def first_rule(db: sqlite3.Connection, embedder: Embedder) -> str | None:
     """The first rule that fails, the expensive ones last; None where all is green."""
-    examiner = Examiner(InMemory(db), RULES, model_types([], []))
-    examiner.embedder, examiner.least_cosine = embedder, ALIKE
+    options = CheckOptions(embedder=embedder, least_cosine=ALIKE)
+    examiner = Examiner(InMemory(db), RULES, model_types([], []), options)
 
     def cost(entry: Entry) -> tuple[bool, bool]:
         return RULES[entry.rule].deep, RULES[entry.rule].expensive

@@ -16,7 +16,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
 from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.check import Checker, CheckOptions
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
@@ -320,13 +320,14 @@ def test_whether_a_result_is_current_is_unknown_where_a_vector_is_unusable(path:
 def test_a_group_that_does_not_fit_into_the_memory_is_not_examined(tmp_path: Path) -> None:
     database = Database(elixir_file(tmp_path, "--runs", "20", "--prompts", "1", "--networks", "1"))
     rules = registry()
-    examiner = Examiner(database, rules, model_types([], []))
+    checker = Checker(database, rules, model_types([], []), CheckOptions())
     (experiment,) = database.read(lambda db: db.execute("SELECT min(id) FROM experimentconfig").fetchone())
     subject = Subject(experiment, None, "Qwen3Embed")
-    assert not examiner.look(rules["lyapunov-current"], subject).findings
-    examiner.space = MemoryRoom(bytes=4_000, limit=4_000)
+    assert not checker.look(rules["lyapunov-current"], subject).findings
+    small = CheckOptions(space=MemoryRoom(bytes=4_000, limit=4_000))
+    checker = Checker(database, rules, model_types([], []), small)
     with pytest.raises(TooLarge, match="the embeddings of SD35Medium → Moondream, prompt"):
-        examiner.look(rules["lyapunov-current"], subject)
+        checker.look(rules["lyapunov-current"], subject)
     database.close()
 
 

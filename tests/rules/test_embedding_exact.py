@@ -11,6 +11,7 @@ from databases import uid
 from mutations import InMemory, embedder_of, full_length
 
 from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
@@ -27,8 +28,8 @@ SWAP = (
 
 def judged(db: sqlite3.Connection, embedder: Embedder | None, least: float | None = None) -> Outcome:
     """What the rule says of the texts of the first run."""
-    examiner = Examiner(InMemory(db), registry(), model_types([], []))
-    examiner.embedder, examiner.least_cosine = embedder, least
+    options = CheckOptions(embedder=embedder, least_cosine=least)
+    examiner = Examiner(InMemory(db), registry(), model_types([], []), options)
     return examiner.examine(embedding_exact, SUBJECT)
 
 

@@ -17,6 +17,7 @@ from mutations import FILES, InMemory, Mutation, embedder_of, mutations
 
 from pytest_panic_doctor.database.schema import TABLES
 from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Entry
 from pytest_panic_doctor.examination.parsing import model_types
@@ -80,8 +81,8 @@ class Score:
 
 def first_rule(db: sqlite3.Connection, embedder: Embedder) -> str | None:
     """The first rule that fails, the expensive ones last; None where all is green."""
-    examiner = Examiner(InMemory(db), RULES, model_types([], []))
-    examiner.embedder, examiner.least_cosine = embedder, ALIKE
+    options = CheckOptions(embedder=embedder, least_cosine=ALIKE)
+    examiner = Examiner(InMemory(db), RULES, model_types([], []), options)
     entries = examiner.database.read(manifests.build_manifest).entries(RULES.values())
 
     def cost(entry: Entry) -> tuple[bool, bool]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from databases import Built, build
 from defects import plant
 
-from pytest_panic_doctor.examination.examination import from_database
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import typed
 from pytest_panic_doctor.report import text
@@ -61,8 +62,7 @@ def test_what_the_path_finds_needs_no_folder(monkeypatch: pytest.MonkeyPatch) ->
 def test_of_the_selection_only_what_goes_together(
     tmp_path: Path, words: list[str], rules: tuple[str, ...] | None, kept: list[str]
 ) -> None:
-    examination = from_database(Settings(build(tmp_path / "x.sqlite").path))
-    examination.chosen_by = words
+    examination = replace(from_database(Settings(build(tmp_path / "x.sqlite").path)), chosen_by=words)
     assert list(text.chosen_words(examination, rules)) == kept
 
 

@@ -9,7 +9,7 @@ import pytest
 from databases import DEFAULT, Built, dump
 from pytest_runs import Doctor, items, outcomes
 
-from pytest_panic_doctor.examination.examination import from_database
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.topology.payload import decode
 

@@ -15,7 +15,7 @@ from html_payload import data_of
 from pytest_runs import Doctor, outcomes
 
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
-from pytest_panic_doctor.examination.examination import from_database
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.settings import Settings
 
 SKIPPED = ("invocation-seed", "run-lockstep")

@@ -14,8 +14,9 @@ from pytest_runs import Doctor, items, on_one_line, outcomes
 from pytest_panic_doctor.database import integrity
 from pytest_panic_doctor.database.integrity import describe_missing_feature
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examination.examination import from_database
+from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings
@@ -53,8 +54,8 @@ def examined(path: Path, *rules: str, everything: bool = False) -> dict[str, lis
     """The outcomes of the items of `rules`, all where none is named, by rule, as a session has them."""
     run_doctor = from_database(Settings(path, rules=rules, kinds=KINDS))
     run_doctor.verification.everything = everything
-    examiner = Examiner(run_doctor.database, run_doctor.rules, KINDS)
-    examiner.verification = run_doctor.verification
+    options = CheckOptions(verification=run_doctor.verification)
+    examiner = Examiner(run_doctor.database, run_doctor.rules, KINDS, options)
     found: dict[str, list[Outcome]] = {}
     for entry in run_doctor.entries():
         found.setdefault(entry.rule, []).append(examiner.examine(run_doctor.rules[entry.rule], entry.subject))

@@ -10,8 +10,8 @@ from pytest_runs import Doctor, items
 
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination import trial as trials
-from pytest_panic_doctor.examination.examination import from_database
 from pytest_panic_doctor.examination.foreign_code import Misbehaved
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.examination.trial import Trial, try_rule

@@ -16,6 +16,7 @@ from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.examination import manifest as manifests
+from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.examination.outcome import Outcome
@@ -65,14 +66,13 @@ def fix_file(
     repairer = DatabaseRepairer(
         database, writer, lambda: runner, known, hook, claim, settled, most=most, running=running
     )
-    examiner = Examiner(database, RULES, known, repairer)
-    examiner.deep = bool(deep)
+    examiner = Examiner(database, RULES, known, CheckOptions(deep=bool(deep)), repairer=repairer)
     outcomes: dict[str, list[Outcome]] = {}
     key = (database.read(generation_of) or PYTHON).key
     asked = [rule for rule in RULES.values() if rule.applies_to(key) and (not rule.deep or rule.id in deep)]
     entries = list(database.read(manifests.build_manifest).entries(asked))[::order]
     if isinstance(runner, SmallFirst):
-        examiner.later = Lookahead(examiner, entries, lambda: True)
+        examiner.state.later = Lookahead(examiner, entries, lambda: True)
     for entry in entries:
         outcomes.setdefault(entry.rule, []).append(examiner.examine(RULES[entry.rule], entry.subject))
     writer.close()

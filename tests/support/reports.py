@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from databases import Built
 
-from pytest_panic_doctor.examination.examination import Examination, from_database
+from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.outcome import Outcome, Result, from_plain, to_plain
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.settings import Settings
@@ -32,13 +34,12 @@ def examined(database: Path, *, fix: bool = False) -> tuple[Examination, Results
     settings = Settings(database, fix=fix, kinds=model_types((), ()))
     repair_controller = RepairController(settings) if fix else None
     examination = from_database(settings)
-    examiner = Examiner(examination.database, examination.rules, settings.kinds)
+    repairer = None
     if repair_controller:
-        examination.repair_run = repair_controller.run.as_plain()
-        examination.schedule_largest_first(1)
-        examiner.repairer = make_repairer(
-            examination, RepairRun.from_plain(examination.repair_run), lambda *_: None, lambda name: name
-        )
+        examination = replace(examination, repair_run=repair_controller.run.as_plain()).scheduled()
+        run = RepairRun.from_plain(examination.repair_run)
+        repairer = make_repairer(examination, run, lambda *_: None, lambda name: name)
+    examiner = Examiner(examination.database, examination.rules, settings.kinds, repairer=repairer)
     results = Results()
     try:
         for entry in examination.entries():
@@ -46,8 +47,8 @@ def examined(database: Path, *, fix: bool = False) -> tuple[Examination, Results
             nodeid = f"{database.name}::{entry.name}"
             results.items.append(from_plain(nodeid, 0.001, to_plain(entry.rule, outcome)))
     finally:
-        if repair_controller:
-            examiner.repairer.close()  # type: ignore[union-attr]
+        if repair_controller and repairer:
+            repairer.close()
             repair_controller.finish()
             repair_controller.close()
     return examination, results

@@ -36,7 +36,7 @@ class ClusterRepair:
         assert settings.ray is not None
         self.examination = examination
         self.client = ClusterClient(settings.ray, repair_run.memory, repair_run.scratch, repair_run.is_active)
-        examination.cluster, examination.cores = str(self.client.size), max(1, self.client.size.cores)
+        examination.state.cluster, examination.state.cores = str(self.client.size), max(1, self.client.size.cores)
         self.dispatcher = Dispatcher(
             self.client,
             RepairContext(
@@ -64,7 +64,7 @@ class ClusterRepair:
 
     def collected(self) -> None:
         """Pass the collected items to the dispatcher, so that only their diagrams are computed."""
-        names = self.examination.collected or ()
+        names = self.examination.state.collected or ()
         scans: dict[str, list[Subject]] = {INVALID: [], STALE: []}
         for entry in self.examination.entries():
             if entry.name in names and entry.rule in scans:
