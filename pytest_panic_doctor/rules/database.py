@@ -13,7 +13,6 @@ from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import Finding, RepairKind, RuleContext, Scope, rule
 
-DAMAGE_SHOWN = 5
 NAMELESS_IDS = ("id IS NULL", "id < ''", "id >= x''")
 """SQL conditions for an id that is NULL, a number or a blob.
 
@@ -269,37 +268,23 @@ def orphans(
     if not context.scalar(f"SELECT EXISTS (SELECT 1 FROM {table} c WHERE {lost})"):
         return
     similar = evidence.misspelt(context, table, column, parent, lost)
-    rows = evidence.quarantinable_rows(table, column, f"{lost} AND NOT {beside[0]}" if beside else lost, similar)
+    reasons = {}
+    if similar is None:
+        reasons["1"] = f"the references are spelt differently from the ids of {parent}"
+    elif similar:
+        # Never NULL: a reference that is NULL is not misspelt.
+        misspelt = f"c.{column} IS NOT NULL AND CAST(c.{column} AS TEXT) IN ({evidence.LISTED})"
+        reasons[misspelt] = f"{evidence.describe_spellings(similar)}; correct the reference, or that id"
+    reasons |= dict([beside] if beside else [])
+    inner = f"SELECT c.rowid FROM {table} c WHERE {lost} AND {{}}"
+    rows = Rows(table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", evidence.spelling_params(similar or {}))
 
     def message(count: int) -> str:
         does = verb(count, "does", "do")
         return f"{count:,} of {plural(total, noun or table)} {does} not belong to {parent_noun} that exists"
 
-    def details() -> str:
-        named = context.db.execute(
-            f"SELECT {column}, count(*) FROM {table} WHERE id IN ({rows.sql}) "
-            f"GROUP BY 1 ORDER BY 2 DESC LIMIT {DAMAGE_SHOWN}",
-            rows.params,
-        ).fetchall()
+    def details(taken: Rows) -> str:
+        named = context.commonest(column, taken)
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
-    if similar is None:
-        yield from evidence.unrepaired_finding(
-            context, rows, message, f"the references are spelt differently from the ids of {parent}"
-        )
-        return
-    yield from context.finding_for_rows(rows, message, details)
-    if similar:
-        misspelt = Rows(
-            table,
-            f"SELECT c.id FROM {table} c WHERE {lost} AND CAST(c.{column} AS TEXT) IN ({evidence.LISTED})",
-            evidence.spelling_params(similar),
-        )
-        reason = f"{evidence.describe_spellings(similar)}; correct the reference, or that id"
-        yield from evidence.unrepaired_finding(context, misspelt, message, reason)
-    if beside:
-        named = f" AND CAST(c.{column} AS TEXT) NOT IN ({evidence.LISTED})" if similar else ""
-        rest = Rows(
-            table, f"SELECT c.id FROM {table} c WHERE {lost} AND {beside[0]}{named}", evidence.spelling_params(similar)
-        )
-        yield from evidence.unrepaired_finding(context, rest, message, beside[1])
+    yield from evidence.findings_by_reason(context, rows, reasons, message, details)

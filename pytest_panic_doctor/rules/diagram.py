@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from pytest_panic_doctor.database import clouds, upstream
 from pytest_panic_doctor.database.generation import Codec
-from pytest_panic_doctor.database.spelling import nearly_equal
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.embedding import stored_width
-from pytest_panic_doctor.rules.experiment import as_list, configuration, problem
+from pytest_panic_doctor.rules.experiment import used_models
 from pytest_panic_doctor.topology.payload import Payload, PayloadError
 from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.threads import one_thread
@@ -40,45 +38,31 @@ def diagram_model(context: RuleContext) -> Iterator[Finding]:
     misspelt or embeddings by the model exist. If the list itself is damaged, the item is skipped: otherwise every
     diagram would be quarantined.
     """
-    text = embedding_models(context)
-    if wrong := problem("embedding_models", text):
-        raise NotApplicable(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
+    used = used_models(context)
     of = "FROM run r JOIN persistencediagram d ON d.run_id = r.id WHERE r.experiment_id = :experiment"
     context.examined(context.scalar(f"SELECT count(*) {of}"), "persistencediagram")
-    used = [str(name) for name in as_list(text)]
     found = f"{of} AND (d.embedding_model IS NULL OR d.embedding_model NOT IN (SELECT value FROM json_each(:used)))"
     params = context.params | {"used": json.dumps(used)}
     models = [name for (name,) in context.db.execute(f"SELECT DISTINCT d.embedding_model {found}", params)]
     if not models:
         return
-    near = {str(name): meant for name in models if (meant := meant_by(name, used, context.kinds))}
-    params |= {"near": json.dumps(list(near))}
+    near, meant = evidence.misspelt_models([(name, used) for name in models], context.kinds)
     reasons = {
         NAMELESS: "a diagram that names no model may be one that is missing",
-        MISSPELT: f"{', '.join(f'{name} may be {meant}' for name, meant in near.items())}, misspelt: correct the name",
+        MISSPELT: meant,
         EMBEDDED: "embeddings by that model are there: check whether embedding_models has lost it",
     }
 
     def details(rows: Rows) -> str:
-        named = context.db.execute(
-            f"SELECT embedding_model, count(*) FROM persistencediagram WHERE id IN ({rows.sql}) "
-            "GROUP BY 1 ORDER BY 2 DESC",
-            rows.params,
-        ).fetchall()
-        return ", ".join(f"{count:,} {f'of {model}' if model else 'without a model'}" for model, count in named[:5])
+        named = context.commonest("embedding_model", rows)
+        return ", ".join(f"{count:,} {f'of {model}' if model else 'without a model'}" for model, count in named)
 
     def message(count: int) -> str:
         what = f"{plural(count, 'diagram')} {verb(count)}"
         return f"{what} of an embedding model that the experiment does not use"
 
-    taken = Rows("persistencediagram", f"SELECT d.id {found} AND NOT ({' OR '.join(reasons)})", params)
-    yield from context.finding_for_rows(taken, message, partial(details, taken))
-    earlier: list[str] = []
-    for speaks, reason in reasons.items():
-        rest = "".join(f" AND NOT {each}" for each in earlier)
-        rows = Rows("persistencediagram", f"SELECT d.id {found} AND {speaks}{rest}", params)
-        yield from evidence.unrepaired_finding(context, rows, message, reason)
-        earlier.append(speaks)
+    rows = Rows("persistencediagram", f"SELECT d.id {found} AND {{}}", params | {"near": near})
+    yield from evidence.findings_by_reason(context, rows, reasons, message, details)
 
 
 NAMELESS = "(d.embedding_model IS NULL AND d.diagram_data IS NOT NULL)"
@@ -88,19 +72,6 @@ EMBEDDED = (
     "WHERE i.run_id = d.run_id AND e.embedding_model = d.embedding_model)"
 )
 """SQL conditions under which a diagram `d` is not quarantined, although its model is not in the list."""
-
-
-def meant_by(name: object, used: Iterable[str], known: Container[str]) -> str:
-    """Return the used model that an unused name may be a misspelling of; empty if there is none."""
-    if not isinstance(name, str) or name in known:
-        return ""
-    return next((each for each in used if nearly_equal(name, each)), "")
-
-
-def embedding_models(context: RuleContext) -> object:
-    """Return the experiment's embedding models as its row has them."""
-    row = configuration(context, "embedding_models")
-    return row[0] if row else None
 
 
 def cloud_of(context: RuleContext, width: int | None = None) -> clouds.StoredCloud:

@@ -15,6 +15,7 @@ from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.embedding_model import by_model
+from pytest_panic_doctor.rules.experiment import finding_of_experiment
 from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects
 
 INVOCATIONS = (
@@ -29,14 +30,11 @@ EMBEDDINGS = (
 def unknown_kind(context: RuleContext) -> Finding:
     """Make the finding for an embedding model of unknown type: neither built in nor named in the ini file."""
     model = context.subject.embedding_model
-    return context.finding(
+    text = (
         f"whether {model} embeds texts or images is not known, so it was not examined: name it in the ini key "
-        "doctor_text_models or doctor_image_models",
-        table="experimentconfig",
-        ids=[str(context.subject.experiment)],
-        count=1,
-        blocked_by=[clouds.MODEL_TYPE_KEY],
+        "doctor_text_models or doctor_image_models"
     )
+    return finding_of_experiment(context, text, blocked_by=[clouds.MODEL_TYPE_KEY])
 
 
 def one_each(context: RuleContext) -> bool:
@@ -171,12 +169,9 @@ def embedding_type(context: RuleContext) -> Iterator[Finding]:
         total = context.scalar(f"SELECT count(*) FROM {EMBEDDINGS}")
         return f"{count:,} of {plural(total, 'embedding')} {verb(count)} of an output that is not {kind}"
 
-    found = f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind AND"
-    yield from context.finding_for_rows(Rows("embedding", f"{found} {SURELY_OTHER}", params), message)
+    found = Rows("embedding", f"SELECT e.id FROM {EMBEDDINGS} AND i.type IS NOT :kind AND {{}}", params)
     reason = "the type of those invocations, their output and their model disagree (see invocation-output)"
-    yield from evidence.unrepaired_finding(
-        context, Rows("embedding", f"{found} NOT {SURELY_OTHER}", params), message, reason
-    )
+    yield from evidence.findings_by_reason(context, found, {f"NOT {SURELY_OTHER}": reason}, message)
 
 
 SURELY_OTHER = (

@@ -10,8 +10,8 @@ from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.json_columns import is_name, load_json
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
-from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
-from pytest_panic_doctor.rules.experiment import problem
+from pytest_panic_doctor.rules.base import Finding, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.experiment import finding_of_experiment, used_models
 
 BY_MODEL = (
     "SELECT e.embedding_model, i.type, count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
@@ -37,21 +37,10 @@ def embedding_model(context: RuleContext) -> Iterator[Finding]:
     Example: a model was added to the list after the embedding stage. If the list itself is damaged, the item is
     skipped. Nothing repairs this.
     """
-    row = context.db.execute(
-        "SELECT embedding_models FROM experimentconfig WHERE id = :experiment", context.params
-    ).fetchone()
-    if wrong := problem("embedding_models", row[0] if row else None):
-        raise NotApplicable(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
-    value = load_json(row[0])
-    listed = Counter(str(name) for name in value if isinstance(value, list)) if isinstance(value, list) else Counter()
+    listed = Counter(used_models(context))
     for name, times in listed.items():
         if times > 1:
-            yield context.finding(
-                f"embedding_models lists {name} {times:,} times",
-                table="experimentconfig",
-                ids=[str(context.subject.experiment)],
-                count=1,
-            )
+            yield finding_of_experiment(context, f"embedding_models lists {name} {times:,} times")
     found = by_model(context)
     context.examined(sum(int(str(count)) for *_, count in found), "embedding")
     others: Counter[str] = Counter()
@@ -61,9 +50,7 @@ def embedding_model(context: RuleContext) -> Iterator[Finding]:
     for name in filter(context.retired, listed if not context.unfinished() else ()):
         text = f"no row of the whole file is by {name}, which the experiment names: they were deleted, or never made"
         # A model may be retired; an experiment without any embedding has lost them all.
-        yield context.finding(
-            text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1, warning=bool(found)
-        )
+        yield finding_of_experiment(context, text, warning=bool(found))
     if others:
         rows = Rows(
             "embedding",

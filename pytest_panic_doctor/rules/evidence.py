@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
-from pytest_panic_doctor.database.spelling import normalized_id_sql, one_character_variants
+from pytest_panic_doctor.database.spelling import nearly_equal, normalized_id_sql, one_character_variants
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext
 
@@ -48,15 +50,6 @@ def misspelt(context: RuleContext, table: str, column: str, parent: str, lost: s
     return ids_by_name
 
 
-def quarantinable_rows(table: str, column: str, lost: str, ids_by_name: dict[str, str] | None) -> Rows:
-    """Select the rows of `table` whose reference really has no row: those to quarantine."""
-    sure = f" AND (c.{column} IS NULL OR CAST(c.{column} AS TEXT) NOT IN ({LISTED}))" if ids_by_name else ""
-    inner = f"SELECT c.rowid FROM {table} c WHERE {lost}{sure}"
-    return Rows(
-        table, f"SELECT id FROM {table} WHERE rowid IN ({inner})", spelling_params(ids_by_name) if ids_by_name else {}
-    )
-
-
 LISTED = "SELECT value FROM json_each(:named)"
 
 
@@ -70,6 +63,56 @@ def describe_spellings(ids_by_name: dict[str, str]) -> str:
     first = [f"{name} exists as {row_id}" for name, row_id in list(ids_by_name.items())[:EVIDENCE_SHOWN]]
     more = f" and {len(ids_by_name) - EVIDENCE_SHOWN:,} more" if len(ids_by_name) > EVIDENCE_SHOWN else ""
     return ", ".join(first) + more
+
+
+def findings_by_reason(
+    context: RuleContext,
+    found: Rows,
+    reasons: Mapping[str, str],
+    message: Callable[[int], str],
+    details: Callable[[Rows], str] | None = None,
+) -> Iterator[Finding]:
+    """Yield a finding about the rows to quarantine, and one about those that stay for each reason.
+
+    Args:
+        context: The snapshot.
+        found: All of them; a condition is put in the place of `{}` in its query.
+        reasons: SQL conditions, never NULL, under which a row is not quarantined, with the reason in words; of several
+            the first is named.
+        message: Makes the message for a number of rows.
+        details: Makes what follows the message about the rows to quarantine.
+    """
+
+    def those(condition: str) -> Rows:
+        return replace(found, sql=found.sql.format(condition))
+
+    taken = those("".join(f"NOT ({each}) AND " for each in reasons) + "1")
+    yield from context.finding_for_rows(taken, message, partial(details, taken) if details else None)
+    for place, (condition, reason) in enumerate(reasons.items()):
+        earlier = "".join(f" AND NOT ({each})" for each in list(reasons)[:place])
+        yield from unrepaired_finding(context, those(f"({condition}){earlier}"), message, reason)
+
+
+def misspelt_models(found: Iterable[tuple[object, Iterable[str]]], known: Container[str]) -> tuple[str, str]:
+    """Find unused embedding models whose names may be misspelt.
+
+    Args:
+        found: The names that an experiment does not use, each with the names that it does use.
+        known: The models whose type is known, which are never taken for a misspelling.
+
+    Returns:
+        The names as JSON, for the parameter `:near`, and what they may mean, as a reason.
+    """
+    near = {str(name): meant for name, used in found if (meant := meant_by(name, used, known))}
+    said = ", ".join(f"{name} may be {meant}" for name, meant in near.items())
+    return json.dumps(list(near)), f"{said}, misspelt: correct the name"
+
+
+def meant_by(name: object, used: Iterable[str], known: Container[str]) -> str:
+    """Return the used model that an unused name may be a misspelling of; empty if there is none."""
+    if not isinstance(name, str) or name in known:
+        return ""
+    return next((each for each in used if nearly_equal(name, each)), "")
 
 
 def unrepaired_finding(

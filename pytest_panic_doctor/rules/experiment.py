@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from hashlib import sha256
 from itertools import product
 from math import prod
@@ -63,6 +63,24 @@ def configuration(context: RuleContext, *columns: str) -> list[object] | None:
         return None
     experiment = str(context.subject.experiment)
     return [context.space.checked_json(value, column, experiment) for column, value in zip(columns, row, strict=True)]
+
+
+def finding_of_experiment(context: RuleContext, message: str, count: int = 1, **more: bool | Iterable[str]) -> Finding:
+    """Make a finding about the row of the subject's experiment, or about `count` rows that it asks for."""
+    ids = [str(context.subject.experiment)]
+    return context.finding(message, table="experimentconfig", ids=ids, count=count, **more)  # type: ignore[arg-type]
+
+
+def used_models(context: RuleContext) -> list[str]:
+    """Return the embedding models that the experiment uses.
+
+    Raises:
+        NotApplicable: The list is damaged.
+    """
+    (text,) = configuration(context, "embedding_models") or [None]
+    if wrong := problem("embedding_models", text):
+        raise NotApplicable(f"which embedding models are used is unknown, since {wrong} (see experiment-config)")
+    return [str(name) for name in as_list(text)]
 
 
 def numbers_column(context: RuleContext) -> str:
@@ -152,7 +170,7 @@ def experiment_config(context: RuleContext) -> Iterator[Finding]:
     if not isinstance(max_length, int) or max_length <= 0:
         problems.append(f"max_length is {max_length!r}, and must be a whole number above 0")
     for text in problems:
-        yield context.finding(text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1)
+        yield finding_of_experiment(context, text)
 
 
 @rule(
@@ -177,12 +195,8 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
         if (text := problem(name, value))
     ]
     if bad:
-        yield context.finding(
-            f"which runs there should be is unknown, since {bad[0]} (see experiment-config)",
-            table="experimentconfig",
-            ids=[str(context.subject.experiment)],
-            count=1,
-        )
+        unknown = f"which runs there should be is unknown, since {bad[0]} (see experiment-config)"
+        yield finding_of_experiment(context, unknown)
         return
     retired = list(networks_retired(context, as_list(networks)))
     seeded = context.generation.seeded
@@ -210,11 +224,9 @@ def experiment_runs(context: RuleContext) -> Iterator[Finding]:
         name = format_network(network)
         text = f"the network {name} has no run, and holds a model that the research tool can no longer call"
         # A network may be retired; an experiment without any run has lost them all.
-        yield context.finding(
-            text, table="experimentconfig", ids=[str(context.subject.experiment)], count=1, warning=bool(count)
-        )
+        yield finding_of_experiment(context, text, warning=bool(count))
     if count and context.pending():
-        yield missing_runs_finding(
+        yield finding_of_experiment(
             context, f"{plural(count, 'run')} {verb(count)} there, though the experiment was not started", count
         )
     lacking = asked.lacking(existing)
@@ -337,16 +349,11 @@ def missing(context: RuleContext, asked: Asked, existing: Mapping[Place, Sized])
         count = wanted - len(existing.get(place, ()))
         if count > 0:
             noun = "there is no run for" if count == wanted else f"{plural(count, 'run')} too few for"
-            yield missing_runs_finding(context, f"{noun} {describe_key(asked.key(place), asked.noun)}", count)
+            yield finding_of_experiment(context, f"{noun} {describe_key(asked.key(place), asked.noun)}", count)
             lacking -= count
             names += 1
     if lacking:
-        yield missing_runs_finding(context, f"{plural(lacking, 'more run')} {verb(lacking)} missing", lacking)
-
-
-def missing_runs_finding(context: RuleContext, message: str, count: int) -> Finding:
-    """Make a finding about missing runs."""
-    return context.finding(message, table="experimentconfig", ids=[str(context.subject.experiment)], count=count)
+        yield finding_of_experiment(context, f"{plural(lacking, 'more run')} {verb(lacking)} missing", lacking)
 
 
 def unasked(context: RuleContext, asked: Asked, existing: Mapping[Place, list[str]]) -> Iterator[Finding]:

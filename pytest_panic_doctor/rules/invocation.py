@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import are_in_order, are_plain, is_before, is_no_time, joined
@@ -93,9 +94,31 @@ def examined(context: RuleContext) -> None:
     context.examined(sum(run.count for run in by_run(context).values()), "invocation")
 
 
-def describe_total(context: RuleContext) -> str:
-    """Format the number of invocations, e.g. `1,234 invocations`, for the end of «2 of …»."""
-    return plural(context.scalar(f"SELECT count(*) FROM {OF_RUNS}"), "invocation")
+def describe_kinds(context: RuleContext, where: str, kinds: Mapping[str, str]) -> str:
+    """Count the invocations that meet `where`, and each of some conditions: `2 without an input, 1 …`."""
+    sums = ", ".join(f"total({condition})" for condition in kinds.values())
+    counts = context.db.execute(f"SELECT {sums} FROM {OF_RUNS} AND {where}", context.params).fetchone()
+    return ", ".join(f"{int(count):,} {kind}" for kind, count in zip(kinds, counts, strict=True) if count)
+
+
+def wrong_invocations(
+    context: RuleContext, condition: str, clause: Callable[[int], str], details: Callable[[Rows], str] | None = None
+) -> Iterator[Finding]:
+    """Find the invocations that meet one of the `CONDITIONS`.
+
+    Args:
+        context: The snapshot and the subject.
+        condition: The condition; more may follow it.
+        clause: Makes the end of the message, after `2 of 60 invocations`, from their number.
+        details: Makes what follows the message.
+    """
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {condition}", context.params)
+
+    def message(count: int) -> str:
+        total = context.scalar(f"SELECT count(*) FROM {OF_RUNS}")
+        return f"{count:,} of {plural(total, 'invocation')} {clause(count)}"
+
+    yield from context.finding_for_rows(rows, message, partial(details, rows) if details else None)
 
 
 @rule(
@@ -234,24 +257,19 @@ def invocation_output(context: RuleContext) -> Iterator[Finding]:
     examined(context)
     if not any_is(context, WRONG_OUTPUT):
         return
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_OUTPUT}", context.params)
-
-    def details() -> str:
-        kinds = {
-            "of type TEXT without a text": "i.type = 'TEXT' AND typeof(i.output_text) <> 'text'",
-            "of type IMAGE without an image": "i.type = 'IMAGE' AND (typeof(i.output_image_data) <> 'blob' "
-            "OR length(i.output_image_data) = 0)",
-            "of type TEXT with an image": "i.type = 'TEXT' AND i.output_image_data IS NOT NULL",
-            "of type IMAGE with a text": "i.type = 'IMAGE' AND i.output_text IS NOT NULL",
-            "of an unknown type": "coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE')",
-        }
-        counts = {noun: context.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {test}") for noun, test in kinds.items()}
-        return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
-
-    yield from context.finding_for_rows(
-        rows,
-        lambda count: f"{count:,} of {describe_total(context)} {verb(count, 'has', 'have')} a missing or wrong output",
-        details,
+    kinds = {
+        "of type TEXT without a text": "i.type = 'TEXT' AND typeof(i.output_text) <> 'text'",
+        "of type IMAGE without an image": "i.type = 'IMAGE' AND (typeof(i.output_image_data) <> 'blob' "
+        "OR length(i.output_image_data) = 0)",
+        "of type TEXT with an image": "i.type = 'TEXT' AND i.output_image_data IS NOT NULL",
+        "of type IMAGE with a text": "i.type = 'IMAGE' AND i.output_text IS NOT NULL",
+        "of an unknown type": "coalesce(i.type, '') NOT IN ('TEXT', 'IMAGE')",
+    }
+    yield from wrong_invocations(
+        context,
+        WRONG_OUTPUT,
+        lambda count: f"{verb(count, 'has', 'have')} a missing or wrong output",
+        lambda _: describe_kinds(context, WRONG_OUTPUT, kinds),
     )
 
 
@@ -269,32 +287,20 @@ def invocation_chain(context: RuleContext) -> Iterator[Finding]:
     examined(context)
     if not any_is(context, WRONG_INPUT):
         return
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_INPUT}", context.params)
-
-    def details() -> str:
-        kinds = {
-            "at the start of a run, with an input": "i.sequence_number IS 0 AND i.input_invocation_id IS NOT NULL",
-            "without an input": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NULL",
-            "whose input does not exist": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NOT NULL "
-            "AND p.id IS NULL",
-            "whose input is of another run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
-            "AND p.run_id IS NOT i.run_id",
-            "whose input is another one of the same run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
-            "AND p.run_id IS i.run_id",
-        }
-        counts = {
-            noun: context.scalar(f"SELECT count(*) FROM {OF_RUNS} AND {WRONG_INPUT} AND {test}")
-            for noun, test in kinds.items()
-        }
-        return ", ".join(f"{count:,} {noun}" for noun, count in counts.items() if count)
-
-    yield from context.finding_for_rows(
-        rows,
-        lambda count: (
-            f"{count:,} of {describe_total(context)} {verb(count, 'does not take its', 'do not take their')} "
-            "predecessor as input"
-        ),
-        details,
+    kinds = {
+        "at the start of a run, with an input": "i.sequence_number IS 0 AND i.input_invocation_id IS NOT NULL",
+        "without an input": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NULL",
+        "whose input does not exist": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NOT NULL "
+        "AND p.id IS NULL",
+        "whose input is of another run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL AND p.run_id IS NOT i.run_id",
+        "whose input is another one of the same run": "i.sequence_number IS NOT 0 AND p.id IS NOT NULL "
+        "AND p.run_id IS i.run_id",
+    }
+    yield from wrong_invocations(
+        context,
+        WRONG_INPUT,
+        lambda count: f"{verb(count, 'does not take its', 'do not take their')} predecessor as input",
+        lambda _: describe_kinds(context, WRONG_INPUT, kinds),
     )
 
 
@@ -323,21 +329,13 @@ def invocation_model(context: RuleContext) -> Iterator[Finding]:
     )
     if not any_is(context, WRONG_MODEL):
         return
-    rows = Rows(
-        "invocation", f"SELECT i.id FROM {OF_RUNS} AND r.id NOT IN ({broken.sql}) AND {WRONG_MODEL}", context.params
-    )
-
-    def details() -> str:
-        found = context.db.execute(
-            f"SELECT model, count(*) FROM invocation WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT 5",
-            rows.params,
-        ).fetchall()
-        return ", ".join(f"{count:,} by {model or 'no model'}" for model, count in found)
-
-    yield from context.finding_for_rows(
-        rows,
-        lambda count: f"{count:,} of {describe_total(context)} {verb(count, 'is', 'are')} by a model out of turn",
-        details,
+    yield from wrong_invocations(
+        context,
+        f"r.id NOT IN ({broken.sql}) AND {WRONG_MODEL}",
+        lambda count: f"{verb(count, 'is', 'are')} by a model out of turn",
+        lambda rows: ", ".join(
+            f"{count:,} by {model or 'no model'}" for model, count in context.commonest("model", rows)
+        ),
     )
 
 
@@ -355,10 +353,7 @@ def invocation_seed(context: RuleContext) -> Iterator[Finding]:
     if not context.generation.seeded:
         raise NotApplicable(f"{context.generation.name} of the research tool has no seeds")
     examined(context)
-    if not any_is(context, WRONG_SEED):
-        return
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {WRONG_SEED}", context.params)
-    yield from context.finding_for_rows(
-        rows,
-        lambda count: f"{count:,} of {describe_total(context)} {verb(count, 'has', 'have')} another seed than the run",
-    )
+    if any_is(context, WRONG_SEED):
+        yield from wrong_invocations(
+            context, WRONG_SEED, lambda count: f"{verb(count, 'has', 'have')} another seed than the run"
+        )

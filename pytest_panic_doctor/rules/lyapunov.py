@@ -17,9 +17,9 @@ from pytest_panic_doctor.database.subject import DiagramTarget, Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import orphans
-from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, meant_by
+from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES
 from pytest_panic_doctor.rules.embedding import stored_width
-from pytest_panic_doctor.rules.evidence import unrepaired_finding
+from pytest_panic_doctor.rules.evidence import findings_by_reason, misspelt_models
 from pytest_panic_doctor.rules.experiment import CONFIG_TEXT_SHOWN, as_list, configuration, format_network, problem
 from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
 from pytest_panic_doctor.topology.lyapunov import LEAST_RUNS, LEAST_STEPS, Lyapunov, lyapunov
@@ -48,15 +48,10 @@ def orphan_lyapunov(context: RuleContext) -> Iterator[Finding]:
     ).fetchall()
     if not found:
         return
-    near = {
-        str(name): meant
-        for name, models in found
-        if (meant := meant_by(name, [str(each) for each in as_list(models)], context.kinds))
-    }
-    params: dict[str, str | int | None] = {"near": json.dumps(list(near))}
-    misspelt = "l.embedding_model IN (SELECT value FROM json_each(:near))"
+    used = [(name, [str(each) for each in as_list(models)]) for name, models in found]
+    near, meant = misspelt_models(used, context.kinds)
     reasons = {
-        misspelt: f"{', '.join(f'{name} may be {meant}' for name, meant in near.items())}, misspelt: correct the name",
+        "coalesce(l.embedding_model, '') IN (SELECT value FROM json_each(:near))": meant,
         EMBEDDED_BY_MODEL: "embeddings by that model are there: check whether embedding_models has lost it",
     }
 
@@ -64,11 +59,8 @@ def orphan_lyapunov(context: RuleContext) -> Iterator[Finding]:
         what = f"{plural(count, 'Lyapunov result')} {verb(count)}"
         return f"{what} by an embedding model that the experiment does not use"
 
-    lost = f"SELECT l.id FROM {TABLE} l WHERE {UNUSED}"
-    yield from context.finding_for_rows(Rows(TABLE, f"{lost} AND NOT ({' OR '.join(reasons)})", params), message)
-    yield from unrepaired_finding(context, Rows(TABLE, f"{lost} AND {misspelt}", params), message, reasons[misspelt])
-    rest = Rows(TABLE, f"{lost} AND NOT {misspelt} AND {EMBEDDED_BY_MODEL}", params)
-    yield from unrepaired_finding(context, rest, message, reasons[EMBEDDED_BY_MODEL])
+    rows = Rows(TABLE, f"SELECT l.id FROM {TABLE} l WHERE {UNUSED} AND {{}}", {"near": near})
+    yield from findings_by_reason(context, rows, reasons, message)
 
 
 UNUSED = (
