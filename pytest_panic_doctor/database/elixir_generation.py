@@ -283,6 +283,7 @@ ELIXIR = Generation(
     new_id=new_id,
     time_of_id=time_of_id,
     stamp=stamp,
+    time_format="YYYY-MM-DDTHH:MM:SS.ffffffZ",
     id_pattern=re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     stamped_on_insert=("inserted_at", "updated_at"),
     stamped_on_update=("updated_at",),

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.schema import TABLES, Column, columns_of_table, quote
+from pytest_panic_doctor.database.schema import TABLES, Column, columns_of_table, has_rowid, quote
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.topology.diagram import Diagram
@@ -67,16 +67,17 @@ class TableSchema:
         source = self.sources.get(canonical)
         return canonical if source is None else None if source.sql else source.column
 
-    def view(self, existing: Iterable[str]) -> str:
+    def view(self, existing: Iterable[str], rowid: str = "rowid") -> str:
         """The SQL statement that creates the temporary view.
 
         Columns that the file lacks are left out, so that a rule that needs one gets the same error as from a table.
 
         Args:
             existing: Columns of the file's table.
+            rowid: SQL for the rowid, NULL if the file's table has none: the view can be read, and `schema` says why.
         """
         real = {name.lower(): name for name in existing}
-        selected = {"rowid": "rowid"}
+        selected = {"rowid": rowid}
         for name in dict.fromkeys((*TABLES.get(self.canonical, ()), *self.sources)):
             source = self.sources.get(name, ColumnSource(name))
             if source.column is None:
@@ -152,6 +153,7 @@ class Generation:
         codec: Returns the codec of its diagrams; a function, since the codec imports NumPy.
         new_id: Creates an id as the tool does.
         stamp: Writes a time with a zone as the tool does.
+        time_format: The format of its times, of those that `timestamps` knows.
         id_pattern: Pattern of an id.
         succession: The one reference along which a quarantine takes none; None for none.
         time_of_id: The time in an id of the tool, in seconds since 1970; None if a text is no such id.
@@ -184,6 +186,7 @@ class Generation:
     stamp: Callable[[datetime], str]
     id_pattern: re.Pattern[str]
     succession: Succession | None = None
+    time_format: str = "YYYY-MM-DD HH:MM:SS.ffffff"
     time_of_id: Callable[[str], float | None] = lambda text: None  # noqa: ARG005
     stamped_on_insert: tuple[str, ...] = ()
     stamped_on_update: tuple[str, ...] = ()
@@ -257,7 +260,8 @@ class Generation:
             return
         for table in self.tables:
             if existing := columns_of_table(db, table.name):
-                db.execute(table.view(existing))
+                rowid = "rowid" if has_rowid(db, f"main.{quote(table.name)}") else "NULL"
+                db.execute(table.view(existing, rowid))
         for canonical in TABLES.keys() - self._by_canonical.keys():
             db.execute(empty_view(canonical))
 

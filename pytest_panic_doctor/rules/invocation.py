@@ -75,7 +75,7 @@ def by_run(context: RuleContext) -> dict[str, Judged]:
     def judge() -> dict[str, Judged]:
         found = {}
         for run, count, last, times, *wrong in context.db.execute(query, context.params):
-            plain = are_plain(times, count)
+            plain = are_plain(times, count, context.generation.time_format)
             latest = "" if last is None else last if plain and isinstance(last, str) else None
             found[str(run)] = Judged(count, latest, (*wrong[:-1], wrong[-1] + (not plain)))
         return found

@@ -40,12 +40,13 @@ def is_unsure(context: RuleContext) -> bool:
     """Whether times of embeddings of the experiment must be compared one by one. One pass serves both rules."""
     if any_is(context, UNSURE_TIME):
         return True
-    times = joined("t.started_at", "t.completed_at")
+    times, form = joined("t.started_at", "t.completed_at"), context.generation.time_format
     query = f"SELECT total({UNSURE_HERE}), count(*), {times} FROM {TIMED_EMBEDDINGS} GROUP BY r.rowid"
     return context.cached(
         "embeddings at an unsure time",
         lambda: any(
-            wrong or not are_plain(times, count) for wrong, count, times in context.db.execute(query, context.params)
+            wrong or not are_plain(times, count, form)
+            for wrong, count, times in context.db.execute(query, context.params)
         ),
     )
 
@@ -147,7 +148,8 @@ def diagrams_may_precede_runs(context: RuleContext) -> bool:
     """Whether, judged by the text alone, a diagram may have started before the last invocation of its run ended."""
     latest = {run: judged.latest for run, judged in by_run(context).items()}
     found = context.db.execute(
-        f"SELECT t.run_id, t.started_at, {is_plain('t.started_at')} FROM {DIAGRAMS}", context.params
+        f"SELECT t.run_id, t.started_at, {is_plain('t.started_at', context.generation.time_format)} FROM {DIAGRAMS}",
+        context.params,
     )
     for run, started, plain in found:
         end = latest.get(str(run), "")

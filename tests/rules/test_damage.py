@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 from databases import COUNT, build, webp
 from defects import DAMAGES, Planted
+from elixir_databases import ALSO_IN_ELIXIR, CASES, NOT_IN_ELIXIR, NOT_NULL, NOTHING_THERE, build_elixir, build_for
 from examine_item import RULES, examine
 
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.parsing import model_types
+from pytest_panic_doctor.rules import registry
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["newer", "older"])
@@ -22,18 +25,28 @@ def test_a_healthy_database_passes(tmp_path: Path, rule: str, older: bool) -> No
     assert {outcome.status for outcome in outcomes[rule]} == {"passed"}
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_found_by_its_rule_with_its_ids(tmp_path: Path, name: str) -> None:
+def test_the_same_database_of_the_other_generation_is_healthy(tmp_path: Path) -> None:
+    outcomes = examine(build_elixir(tmp_path / "x.sqlite"))
+    assert outcomes.keys() == {rule.id for rule in registry().values() if not rule.deep and rule.applies_to("elixir")}
+    skipped = {rule for rule, found in outcomes.items() if {outcome.status for outcome in found} == {"skipped"}}
+    assert {outcome.status for rule in outcomes.keys() - skipped for outcome in outcomes[rule]} == {"passed"}
+    assert skipped == NOTHING_THERE
+    assert not [outcome.warnings for found in outcomes.values() for outcome in found if outcome.warnings]
+
+
+@pytest.mark.parametrize(("generation", "name"), CASES)
+def test_damage_is_found_by_its_rule_with_its_ids(tmp_path: Path, generation: str, name: str) -> None:
     damage = DAMAGES[name]
-    built = build(tmp_path / "x.sqlite", older=damage.older)
+    built = build_for(damage, tmp_path / "x.sqlite", generation)
     with built.open() as db:
         ids = damage.plant(db, built)
     outcomes = examine(built, damage.rule)
     failed = {rule for rule, found in outcomes.items() if any(outcome.status == "failed" for outcome in found)}
     assert damage.rule in failed
-    assert failed <= {damage.rule} | damage.also
+    expected = {damage.rule} | damage.also
+    assert failed <= (expected if generation == "python" else expected | ALSO_IN_ELIXIR.get(name, set()))
     findings = [finding for outcome in outcomes[damage.rule] for finding in outcome.findings]
-    named = {row for finding in findings for row in finding.ids}
+    named = {row if generation == "python" else row.replace("-", "") for finding in findings for row in finding.ids}
     assert named == set(ids) or not ids
     for finding in findings:
         assert finding.rule == damage.rule
@@ -63,10 +76,23 @@ def test_a_finding_says_in_words_what_is_wrong(tmp_path: Path, name: str, said: 
     assert [finding.message for finding in findings] == [f"1 of 24 invocations {said}"]
 
 
+@pytest.mark.parametrize("generation", ["python", "elixir"])
 @pytest.mark.parametrize("rule", [*RULES, "diagram-exact"])
-def test_every_rule_has_damage_that_it_finds(rule: str) -> None:
-    planted_elsewhere = {"file-integrity"}
-    assert rule in planted_elsewhere or any(damage.rule == rule for damage in DAMAGES.values())
+def test_every_rule_has_damage_that_it_finds(rule: str, generation: str) -> None:
+    planted_elsewhere = {"file-integrity"} if generation == "python" else {"file-integrity", "invocation-seed"}
+    found = {DAMAGES[name].rule for each, name in CASES if each == generation}
+    assert rule in planted_elsewhere | found
+
+
+@pytest.mark.parametrize("name", [name for name, reason in NOT_IN_ELIXIR.items() if reason == NOT_NULL])
+def test_the_other_generation_refuses_a_null(tmp_path: Path, name: str) -> None:
+    built = build_elixir(tmp_path / "x.sqlite", unique=False)
+    with built.open() as db, pytest.raises(sqlite3.IntegrityError, match="NOT NULL"):
+        DAMAGES[name].plant(db, built)
+
+
+def test_what_only_one_generation_can_have_is_damage() -> None:
+    assert NOT_IN_ELIXIR.keys() | ALSO_IN_ELIXIR.keys() <= DAMAGES.keys()
 
 
 def test_a_planted_pickle_is_never_loaded(tmp_path: Path) -> None:

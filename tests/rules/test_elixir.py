@@ -92,15 +92,8 @@ def output(column: str, value: str, which: str) -> tuple[str, ...]:
     return (f"UPDATE invocations SET {column} = {value} WHERE id = {which}",)
 
 
+# What either generation can have is planted in test_damage.py.
 DAMAGES: dict[str, tuple[tuple[str, ...], set[str]]] = {
-    "an embedding gone": ((*WITHOUT_CLUSTERS, f"DELETE FROM embeddings WHERE id = {VECTOR}"), {"embedding-missing"}),
-    "a vector torn": ((f"UPDATE embeddings SET vector = substr(vector, 2) WHERE id = {VECTOR}",), {"embedding-vector"}),
-    "a vector zero": (
-        (f"UPDATE embeddings SET vector = zeroblob(length(vector)) WHERE id = {VECTOR}",),
-        {"embedding-vector"},
-    ),
-    "a diagram NULL": (diagrams("NULL"), {"diagram-missing"}),
-    "a diagram gone": ((f"DELETE FROM persistence_diagrams WHERE run_id = {ONE}",), {"diagram-missing"}),
     "a diagram torn": (
         diagrams("substr(diagram_data, 1, 40)"),
         {"diagram-valid"},
@@ -117,29 +110,12 @@ DAMAGES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         ),
         {"diagram-current"},
     ),
-    "the last invocation gone": (
-        (
-            *WITHOUT_CLUSTERS,
-            f"DELETE FROM embeddings WHERE invocation_id = {LAST}",
-            f"DELETE FROM invocations WHERE id = {LAST}",
-        ),
-        {"invocation-sequence"},
-    ),
-    "a caption NULL": (output("output_text", "NULL", TEXT), {"invocation-output"}),
     "a type in upper case": (output("type", "'TEXT'", TEXT), {"invocation-output"}),
-    "another input": (output("input_invocation_id", "id", LAST), {"invocation-chain"}),
-    "another model": (output("model", "'BLIP2'", LAST), {"invocation-model"}),
     "an image that is none": (output("output_image", "x'00'", IMAGE), {"output-plausible"}),
     "an image torn in its first box": (
         output("output_image", "substr(output_image, 1, 20)", IMAGE),
         {"output-plausible"},
     ),
-    "a blank caption": (output("output_text", "' '", TEXT), {"output-plausible"}),
-    "completed before it started": (
-        output("completed_at", "'2020-01-01T00:00:00.000000Z'", LAST),
-        {"invocation-time"},
-    ),
-    "an invalid time": ((f"UPDATE embeddings SET started_at = 'now' WHERE id = {VECTOR}",), {"invocation-time"}),
     "a run number that is none": ((f"UPDATE runs SET run_number = 7 WHERE id = {ONE}",), {"experiment-runs"}),
     "another length of a run": ((f"UPDATE runs SET max_length = 3 WHERE id = {ONE}",), {"experiment-runs"}),
     "no runs asked for": (("UPDATE experiments SET num_runs = 0",), {"experiment-config"}),
@@ -153,14 +129,47 @@ DAMAGES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         ("UPDATE persistence_diagrams SET id = replace(id, '-', '') WHERE rowid = 1",),
         {"id-format"},
     ),
-    "an id in upper case": (("UPDATE persistence_diagrams SET id = upper(id) WHERE rowid = 1",), {"id-format"}),
     "an orphan": (("UPDATE persistence_diagrams SET run_id = 'none' WHERE rowid = 1",), {"orphan-diagram"}),
-    "an assignment of nothing": (
-        ("UPDATE embedding_clusters SET embedding_id = 'none' WHERE rowid = 1",),
-        {"orphan-cluster"},
-    ),
     "a column gone": (("ALTER TABLE invocations DROP COLUMN output_text",), {"schema"}),
     "a column of its own gone": (("ALTER TABLE experiments DROP COLUMN num_runs",), {"schema"}),
+    "a view for a table": (
+        (
+            "ALTER TABLE embedding_clusters RENAME TO old",
+            "CREATE VIEW embedding_clusters AS SELECT * FROM old",
+        ),
+        {"schema"},
+    ),
+    "a table without rowid": (
+        (
+            "ALTER TABLE embedding_clusters RENAME TO old",
+            "CREATE TABLE embedding_clusters (id TEXT PRIMARY KEY, medoid_embedding_id TEXT, "
+            "clustering_result_id TEXT, embedding_id TEXT, updated_at TEXT, inserted_at TEXT) WITHOUT ROWID",
+            "INSERT INTO embedding_clusters SELECT id, medoid_embedding_id, clustering_result_id, embedding_id, "
+            "updated_at, inserted_at FROM old",
+        ),
+        {"schema"},
+    ),
+    "a collation of its own": (
+        ("ALTER TABLE embedding_clusters ADD COLUMN word TEXT COLLATE NOCASE",),
+        {"schema"},
+    ),
+    "a column named rowid": (("ALTER TABLE embedding_clusters ADD COLUMN RowID",), {"schema"}),
+    "lengths in a column of texts": (
+        (
+            "ALTER TABLE runs RENAME COLUMN max_length TO old",
+            "ALTER TABLE runs ADD COLUMN max_length TEXT",
+            "UPDATE runs SET max_length = old",
+        ),
+        {"schema"},
+    ),
+    "an experiment twice": (
+        (
+            "ALTER TABLE experiments RENAME TO old",
+            "CREATE TABLE experiments AS SELECT * FROM old",
+            "INSERT INTO experiments SELECT * FROM old",
+        ),
+        {"schema"},
+    ),
     "a table gone": (("DROP TABLE embedding_clusters",), {"schema"}),
     "a table of its own gone": (("DROP TABLE lyapunov_results",), {"schema"}),
 }

@@ -27,7 +27,7 @@ for name, script in {
     "rowid_hidden_by_a_column": "ALTER TABLE embeddingcluster ADD COLUMN RowID",
     "ids_in_a_column_of_numbers": "ALTER TABLE embeddingcluster RENAME COLUMN medoid_embedding_id TO old; "
     "ALTER TABLE embeddingcluster ADD COLUMN medoid_embedding_id NUMERIC",
-    "id_a_blob": "UPDATE embeddingcluster SET id = x'00ff' WHERE rowid = 1",
+    "id_a_blob": f"UPDATE embeddingcluster SET id = x'00ff' WHERE id = '{uid(7, 3)}'",
 }.items():
     sql("schema", script, name=name, also=("id-format",) if name == "id_a_blob" else ())
 sql(
