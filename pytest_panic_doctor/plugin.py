@@ -137,7 +137,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
             config.pluginmanager.register(UsageHint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
-    from pytest_panic_doctor.session.items import EXAMINATION, ForeignFolderHook
+    from pytest_panic_doctor.session.foreign_folder import ForeignFolderHook
+    from pytest_panic_doctor.session.items import EXAMINATION
     from pytest_panic_doctor.session.startup import start
 
     with usage_errors():

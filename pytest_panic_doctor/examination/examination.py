@@ -20,9 +20,8 @@ from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.database.verification import Verification
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.check import CheckOptions
-from pytest_panic_doctor.examination.examiner import Examiner, Planner, Repairer
+from pytest_panic_doctor.examination.examiner import Examiner, Planner, Repairer, RunState
 from pytest_panic_doctor.examination.manifest import Entry, Manifest
-from pytest_panic_doctor.examination.run_state import RunState
 from pytest_panic_doctor.examination.running import Running, Written, never_written
 from pytest_panic_doctor.examination.scheduling import MissingDiagram, distribute, missing_diagrams
 from pytest_panic_doctor.examination.selection import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +13,6 @@ from pytest_panic_doctor.examination.check import Checker, CheckOptions, CheckRe
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.manifest import name_of
 from pytest_panic_doctor.examination.outcome import Number, Outcome
-from pytest_panic_doctor.examination.run_state import RunState, SubjectFindings
 from pytest_panic_doctor.examination.runs import others_note, runs_of_findings
 from pytest_panic_doctor.formatting import join_notes
 from pytest_panic_doctor.rules.base import (
@@ -41,6 +40,34 @@ class RepairResult:
     note: str
     measures: Mapping[str, Number] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+
+
+SubjectFindings = tuple[Subject, tuple[Finding, ...]]
+"""A subject and the findings of a rule there."""
+
+
+def nothing_later(_rule: Rule, _subject: Subject) -> Iterable[SubjectFindings]:
+    """Return no subject: each is repaired alone."""
+    return ()
+
+
+@dataclass(slots=True)
+class RunState:
+    """What changes during the session of one process.
+
+    Attributes:
+        collected: The names of the items that are run; None until pytest has collected them.
+        repairable_rules: The rules of these items; None: all. Others are not repaired, even if an item requires them.
+        later: Returns the next subjects of this process with findings of the same rule, in order.
+        cluster: The description of the Ray cluster that computes; empty if this machine computes.
+        cores: The cores of the cluster; 0 if there is none.
+    """
+
+    collected: frozenset[str] | None = None
+    repairable_rules: frozenset[str] | None = None
+    later: Callable[[Rule, Subject], Iterable[SubjectFindings]] = nothing_later
+    cluster: str = ""
+    cores: int = 0
 
 
 class RepairNotPossible(Exception):

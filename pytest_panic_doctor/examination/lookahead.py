@@ -12,10 +12,9 @@ from itertools import islice
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.room import TooLarge
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import Examiner
+from pytest_panic_doctor.examination.examiner import Examiner, SubjectFindings
 from pytest_panic_doctor.examination.foreign_code import Misbehaved
 from pytest_panic_doctor.examination.manifest import Entry
-from pytest_panic_doctor.examination.run_state import SubjectFindings
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, Rule
 
 FARTHEST = 64

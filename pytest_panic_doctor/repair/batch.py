@@ -21,8 +21,7 @@ from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed,
 if TYPE_CHECKING:
     from pytest_panic_doctor.compute.small import SmallFirst
     from pytest_panic_doctor.database.subject import Subject
-    from pytest_panic_doctor.examination.examiner import RepairResult
-    from pytest_panic_doctor.examination.run_state import SubjectFindings
+    from pytest_panic_doctor.examination.examiner import RepairResult, SubjectFindings
     from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.writer import Change
 

@@ -13,8 +13,7 @@ from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
-from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult
-from pytest_panic_doctor.examination.run_state import SubjectFindings
+from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult, SubjectFindings
 from pytest_panic_doctor.examination.running import TO_COME
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair import lyapunov, recompute, reembed

@@ -1,13 +1,18 @@
-"""Says what a long step before or after the items is doing: how far it is, and how long it will take."""
+"""Says what a long step is doing, how far it is, and how long it will take: within an item, or before and after all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.formatting import format_duration, format_size, printable, shorten
 
 if TYPE_CHECKING:
@@ -19,6 +24,11 @@ SILENT_FOR = 3.0
 LIVE_EVERY = 0.5
 PLAIN_EVERY = 60.0
 """Seconds between two updates, on a terminal and elsewhere."""
+
+NOTE_EVERY = 1.0
+"""Seconds between two notes."""
+
+NAME_WIDTH = 60
 
 
 def activity_line(what: str, done: float, of: float, seconds: float, *, sizes: bool = True) -> str:
@@ -103,3 +113,85 @@ class Activity:
             self.stream.write(f"\r{'':<{self._shown}}\r")
             self.stream.flush()
             self._shown = 0
+
+
+class ItemActivity:
+    """Takes the progress of the items of this process, and writes a note while one lasts longer than three seconds."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Store the folder of the session; nothing is written yet.
+
+        Args:
+            folder: The folder.
+            clock: Returns the time in seconds.
+        """
+        self.shared = SharedFolder(folder)
+        self.document = f"activity/{os.getpid()}"
+        self.clock = clock
+        self._name = ""
+        self._began = 0.0
+        self._step: tuple[str, float, float, bool] | None = None
+        self._step_began = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._write_notes, name="doctor-activity", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread that writes the notes."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread, and remove the note."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.shared.remove(self.document)
+
+    def begin(self, name: str) -> None:
+        """Take the name of the item that begins; an empty name: none runs."""
+        self._step = None
+        self._began, self._name = self.clock(), name
+
+    def report(self, what: str, done: float, of: float) -> None:
+        """Take the progress of a step of the item in bytes."""
+        self._take(what, done, of, sizes=True)
+
+    def count(self, what: str, done: float, of: float) -> None:
+        """Take the progress of a step of the item as a number of things."""
+        self._take(what, done, of, sizes=False)
+
+    def _take(self, what: str, done: float, of: float, *, sizes: bool) -> None:
+        if self._step is None or self._step[0] != what:
+            self._step_began = self.clock()
+        self._step = what, done, of, sizes
+
+    def note(self) -> str:
+        """Return what the item does, e.g. `file-integrity: checking every page: 1.2 GB of 6.5 GB, 18 %, 20 s left`.
+
+        It is empty if no item runs, or not for three seconds yet.
+        """
+        name, step, now = self._name, self._step, self.clock()
+        if not name or now - self._began < SILENT_FOR:
+            return ""
+        name = shorten(name, NAME_WIDTH)
+        if step is None:
+            return f"{name}: {format_duration(now - self._began)} so far"
+        what, done, of, sizes = step
+        return f"{name}: {activity_line(what, done, of, now - self._step_began, sizes=sizes)}"
+
+    def _write_notes(self) -> None:
+        shown = False
+        while not self._ended.wait(NOTE_EVERY):
+            note = self.note()
+            if not (note or shown):
+                continue
+            with suppress(OSError):  # The folder is gone at the end of the session.
+                if note:
+                    self.shared.write(self.document, {"text": note})
+                else:
+                    self.shared.remove(self.document)
+            shown = bool(note)
+
+
+def activity_notes(folder: Path) -> list[str]:
+    """Return what the items of all processes of a session do."""
+    return [str(each["text"]) for each in SharedFolder(folder).find("activity/*")]

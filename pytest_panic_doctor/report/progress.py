@@ -1,25 +1,33 @@
-"""Show the progress of computations: a live line on a terminal, otherwise a plain line from time to time."""
+"""Show the progress of computations: a live line on a terminal, even if pytest captures output, else plain lines."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_panic_doctor.compute.estimate import estimate
 from pytest_panic_doctor.examination.scheduling import MissingDiagram
 from pytest_panic_doctor.formatting import format_duration, format_size, plural, printable, shorten
-from pytest_panic_doctor.report.activity import LIVE_EVERY, PLAIN_EVERY
+from pytest_panic_doctor.report.activity import LIVE_EVERY, PLAIN_EVERY, activity_notes
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    import pytest
+
     from pytest_panic_doctor.compute.ledger import Lease
+    from pytest_panic_doctor.examination.examination import Examination
+    from pytest_panic_doctor.repair.controller import RepairRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +197,64 @@ class Progress:
             return None
         passed = self.clock() - self._begun
         return max(0.0, passed * self.ahead.left(done))
+
+
+@contextmanager
+def progress(
+    config: pytest.Config,
+    examination: Examination,
+    repair_run: RepairRun | None,
+    status: Callable[[], Sequence[str]] = tuple,
+) -> Iterator[None]:
+    """Show the progress of all processes while the items run.
+
+    Args:
+        config: The session's config.
+        examination: The session's examination.
+        repair_run: What the processes of a repairing session share; None if nothing is repaired.
+        status: Describes a cluster, or what this process does besides.
+    """
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or reporter.verbosity < 0:
+        yield
+        return
+
+    with ExitStack() as stack:
+        plain = uncaptured(stack)
+
+        def say(text: str) -> None:
+            # As `ensure_newline`, which would write into what pytest captures of the item that runs.
+            begun, reporter.currentfspath = reporter.currentfspath is not None, None
+            plain.write("\n" * begun + text + "\n")
+            plain.flush()
+
+        stream = controlling_terminal(stack) if reporter.isatty and os.environ.get("TERM", "dumb") != "dumb" else None
+        budget = repair_run.budget() if repair_run else None
+
+        def ahead() -> Forecast:
+            return expected(examination.planned(), examination.workers, engine=examination.engine)
+
+        def notes() -> list[str]:
+            beside = repair_run.progress_notes() if repair_run else []
+            return [*status(), *beside, *activity_notes(Path(examination.scratch))]
+
+        running = budget.running if budget else tuple
+        finished = budget.finished if budget else int
+        stack.enter_context(Progress(stream, say, running, finished, notes, ahead))
+        yield
+
+
+def uncaptured(stack: ExitStack) -> TextIO:
+    """Open the standard output as it is between items, when pytest captures nothing."""
+    try:
+        return stack.enter_context(os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace"))
+    except OSError:
+        return stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+
+
+def controlling_terminal(stack: ExitStack) -> TextIO | None:
+    """Open the controlling terminal; None if there is none."""
+    try:
+        return stack.enter_context(Path(os.ctermid()).open("w", encoding="utf-8"))
+    except OSError:
+        return None

@@ -14,7 +14,7 @@ from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.examination.manifest import item_name, rule_of
 from pytest_panic_doctor.examination.options import selection_again
-from pytest_panic_doctor.formatting import plural, printable, shorten, typed
+from pytest_panic_doctor.formatting import plural, printable, typed
 from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.rules.base import Finding, RepairKind, remedy_of
 
@@ -28,8 +28,6 @@ FINDINGS_SHOWN = 20
 IDS_SHOWN = 20
 RUNS_SHOWN = 5
 LABEL_WIDTH = 48
-DASHED = 36
-"""Number of characters of a UUID with dashes."""
 
 
 def failure(outcome: Outcome, rule: Rule, examination: Examination, *, traces: bool = False) -> str:
@@ -145,14 +143,6 @@ def next_option(examination: Examination) -> str:
     if not examination.settings.plan:
         return "--doctor-plan"
     return "--doctor-fix -n 2" if examination.distributes else "--doctor-fix"
-
-
-def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
-    """Return the shortened label of an item's run or experiment; empty for the database."""
-    subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
-    dashed = subject[:DASHED]
-    label = labels.get(dashed.replace("-", ""), "") or labels.get(dashed, "")
-    return shorten(printable(label), LABEL_WIDTH)
 
 
 NOT_COUNTED = "rows not counted"

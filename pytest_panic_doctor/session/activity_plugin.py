@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.database.progress import progress_to
-from pytest_panic_doctor.report.activity import activity_line
-from pytest_panic_doctor.report.item_activity import ItemActivity
-from pytest_panic_doctor.report.progress_display import progress
+from pytest_panic_doctor.report.activity import ItemActivity, activity_line
+from pytest_panic_doctor.report.progress import progress
 from pytest_panic_doctor.session.items import DoctorItem
 
 if TYPE_CHECKING:

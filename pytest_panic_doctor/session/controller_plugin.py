@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -20,18 +21,20 @@ from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.files import ReportFiles
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.report.trim import trim_report
+from pytest_panic_doctor.report.terminal import item_status
 from pytest_panic_doctor.session.failures import no_summary, one_line
 from pytest_panic_doctor.session.foreign_hooks import locate_engine
-from pytest_panic_doctor.session.item_reports import FIXED, STATES, agree
-from pytest_panic_doctor.session.items import ACCEPTANCE
+from pytest_panic_doctor.session.items import ACCEPTANCE, agree
 from pytest_panic_doctor.session.selection import explain_empty_selection
 from pytest_panic_doctor.topology.engines import describe_substitute
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.database.readahead import ReadAhead
     from pytest_panic_doctor.repair.controller import RepairController
     from pytest_panic_doctor.repair.journal.size import SessionTotals
+
+
+NAMES_SHORTER_THAN = 64
+"""Maximum length of a text worth sharing: a rule, a phase, a worker; node ids are longer and differ."""
 
 
 class ControllerPlugin:
@@ -41,7 +44,6 @@ class ControllerPlugin:
         self,
         config: pytest.Config,
         examination: Examination,
-        read_ahead: ReadAhead,
         *,
         files: ReportFiles | None,
         repair: RepairController | None,
@@ -54,7 +56,6 @@ class ControllerPlugin:
         Args:
             config: The session's config.
             examination: The session's examination.
-            read_ahead: Reads the database into the page cache.
             files: The reports that are written; None if items are only collected.
             repair: The controller's part of the repair; None if nothing is repaired.
             totals: What all planned repairs would take; None without `--doctor-plan`.
@@ -63,7 +64,6 @@ class ControllerPlugin:
         """
         self.config = config
         self.examination = examination
-        self.read_ahead = read_ahead
         self.files = files
         self.repair = repair
         self.totals = totals
@@ -102,21 +102,9 @@ class ControllerPlugin:
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        """Give a fixed item a letter, a word, a colour and a count of its own.
-
-        With `-v` the word is followed by the run that the item is about, and how many rows it examined.
-        """
+        """Give an item of the database its letter or its words; those of other tests are pytest's."""
         plain = getattr(report, "doctor", None)
-        if not plain:  # the report of another test
-            return None
-        state = STATES["fixed" if plain["outcome"] == "fixed" and report.passed else report.outcome]
-        if self.config.get_verbosity() < 1:
-            return state if state is FIXED else None
-        category, letter, (word, colour) = state
-        label = text.label_of(report.nodeid, self.examination.labels)
-        rows = text.looked_at(plain.get("rows", {})) if report.passed or "rows" in plain else ""
-        details = "; ".join(filter(None, (label, rows)))
-        return category, letter, (f"{word} ({details})" if details else word, colour)
+        return plain and item_status(report, plain, self.examination.labels, self.config.get_verbosity())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
@@ -231,3 +219,22 @@ class ControllerPlugin:
         demo_notes = self.demo_notes if terminalreporter.verbosity < 0 else ()
         for note in (*demo_notes, *self.results.notes, *self.notes):
             terminalreporter.write_line(f"doctor: {printable(note)}", yellow=True)
+
+
+def trim_report(report: pytest.TestReport, reporter: pytest.TerminalReporter | None, ours: bool) -> None:
+    """Free a passed set-up or tear-down, and of a passed item of `ours` what only its own run needed.
+
+    The terminal reporter keeps three reports of an item, with their own strings under xdist: 6 KB, so that 60,000 items
+    took 580 MB. Data are freed only after every plugin has seen a report, and only of passed items: failures are
+    printed at the end.
+    """
+    if report.when != "call":
+        silent = reporter.stats.get("") if reporter else None
+        if silent and silent[-1] is report:
+            silent.pop()
+    elif ours:
+        report.keywords = {}
+        report.location = ("", None, report.location[2])
+        for name, value in vars(report).items():
+            if type(value) is str and len(value) < NAMES_SHORTER_THAN:
+                setattr(report, name, sys.intern(value))

@@ -1,10 +1,15 @@
-"""The database as pytest sees it: a file, and one item for each rule and subject."""
+"""The database as pytest sees it: a file, an item for each rule and subject, and how each item is run and reported.
+
+Exit status, terminal and JUnit file come from pytest's reports, the JSON report and the page from the outcomes that
+travel on them. `agree` keeps a mark or a hook of another plugin from making them differ.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +18,11 @@ import pytest
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
-from pytest_panic_doctor.examination.outcome import Outcome
+from pytest_panic_doctor.examination.outcome import Outcome, to_plain
 from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.formatting import printable
 from pytest_panic_doctor.report import text
+from pytest_panic_doctor.session.failures import FindingsText
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
@@ -31,6 +37,10 @@ ACCEPTANCE: pytest.StashKey[AcceptancePolicy] = pytest.StashKey()
 
 LEFT_OUT = "not started: another plugin or a conftest.py left it out"
 OUT_OF_TIME = "not started: the time of --doctor-budget was over"
+UNEXAMINED = "something else failed before the item began, so nothing is known about it"
+"""The error of an item that never began."""
+TORN_DOWN = "something else failed when the item had ended"
+"""The error of an item whose teardown failed."""
 
 
 class FindingsRemainError(Exception):
@@ -50,36 +60,6 @@ def exit_worker_soon() -> None:
 def shown(path: str) -> str:
     """Replace the characters of a path that cannot be printed, since pytest prints it as it is."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in path)
-
-
-class DataFolder(pytest.File):
-    """A folder outside of the project, on the way to the database; no code is loaded from it."""
-
-    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
-        """Collect what the command line names in this folder, and the database."""
-        config = self.config
-        named = [Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args]
-        below = [path.relative_to(self.path) for path in map(absolute, named) if self.path in path.parents]
-        for name in dict.fromkeys(path.parts[0] for path in below):
-            path = self.path / name
-            if path.is_dir():
-                folder = self.session.gethookproxy(self.path).pytest_collect_directory(path=path, parent=self)
-                yield from [folder] if folder else []
-            else:
-                yield from self.session.gethookproxy(path).pytest_collect_file(file_path=path, parent=self)
-
-
-class ForeignFolderHook:
-    """Keeps pytest from loading code of the folder of a database; registered if it is outside of the project."""
-
-    def __init__(self, database: Path) -> None:
-        """Store the parent folders of `database`, whose path is the one that is collected."""
-        self.folders = frozenset(database.parents)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> DataFolder | None:
-        """Collect a folder on the way to the database as data, not as tests."""
-        return DataFolder.from_parent(parent, path=path) if path in self.folders else None
 
 
 class DoctorFile(pytest.File):
@@ -166,3 +146,116 @@ class DoctorItem(pytest.Item):
     def reportinfo(self) -> tuple[str, int, str]:
         """Return the path and the name, for the heading of a failure."""
         return shown(str(self.path)), 0, self.name
+
+
+class ExaminationPlugin:
+    """Collects the database, runs its items, and puts each outcome on pytest's report."""
+
+    def __init__(self, config: pytest.Config, examination: Examination) -> None:
+        """Store the session's config and its examination."""
+        self.config = config
+        self.examination = examination
+        self.deselected: set[pytest.Item] = set()
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> DoctorFile | None:
+        """Collect the database as a file of tests."""
+        if absolute(file_path) == self.examination.settings.database:
+            return DoctorFile.at(parent, file_path)
+        return None
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Remember the items that were left out by -k, -m or a plugin that says so: pytest counts them."""
+        self.deselected.update(items)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
+        """Bring back the items that a plugin removed from the list without saying so: they are skipped, with a reason.
+
+        Otherwise a session would be green although nobody examined them.
+        """
+        before = list(items)
+        yield
+        removed = set(before) - set(items) - self.deselected
+        for item in before:
+            if item in removed and isinstance(item, DoctorItem):
+                item.left_out = True
+                items.append(item)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Restrict repairs to the rules of the collected items, also for an item that needs another rule first."""
+        items = (item for item in session.items if isinstance(item, DoctorItem))
+        self.examination.collect(item.name for item in items if not item.left_out)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        """Run a doctor item once, by pytest's own protocol, even if a plugin would run a failed item again.
+
+        A database is not flaky: a second run would find the same, and every run would be counted.
+        """
+        if not isinstance(item, DoctorItem):
+            return None
+        runner = self.config.pluginmanager.get_plugin("runner")
+        assert runner is not None
+        return runner.pytest_runtest_protocol(item=item, nextitem=nextitem)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item) -> bool | None:
+        """Keep pytest-timeout's clock from a doctor item: a diagram may take hours, and has `--doctor-timeout`."""
+        return True if isinstance(item, DoctorItem) else None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put the outcome on the report, as plain values, so that it reaches the controller."""
+        report = yield
+        if not isinstance(item, DoctorItem):
+            return report
+        if report.when == "call" or not report.passed:
+            outcome = combined_outcome(item.outcome, report)
+            report.doctor = to_plain(item.entry.rule, outcome)  # type: ignore[attr-defined]
+            if outcome.status == "fixed":
+                report.sections.append(("fixed", text.repaired(outcome)))
+            agree(report, outcome.status, outcome.note or outcome.error)
+        if report.when == "teardown":
+            item.outcome = None
+        return report
+
+
+def combined_outcome(outcome: Outcome | None, report: pytest.TestReport) -> Outcome:
+    """Combine the outcome of an item with pytest's report of it.
+
+    Args:
+        outcome: The outcome of the examination; None if the item was not examined.
+        report: Pytest's report of one phase of the item.
+
+    Returns:
+        The outcome; failed if a fixture or a hook failed, skipped if a mark or a hook skipped the item.
+    """
+    if report.when == "teardown":
+        return replace(outcome or Outcome("failed"), status="failed", error=TORN_DOWN)
+    if outcome is not None:
+        return outcome
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(report, "wasxfail", "")
+        return Outcome("skipped", note=str(reason).removeprefix("Skipped: ") or "skipped by a mark or a hook")
+    return Outcome("failed", error=UNEXAMINED)
+
+
+def agree(report: pytest.TestReport, word: str, why: str) -> None:
+    """Make pytest's report agree with the outcome, even if a mark or a hook has changed the report.
+
+    Args:
+        report: The report, which is changed.
+        word: The status of the outcome.
+        why: The reason, for a report that is made skipped or failed.
+    """
+    wanted = word if word in ("failed", "skipped") else "passed"
+    marked = vars(report).pop("wasxfail", None) is not None
+    if wanted == "skipped":
+        report.longrepr = (report.nodeid.split("::")[0], 1, f"Skipped: {why}")
+    if report.outcome == wanted and not marked:
+        return
+    report.outcome = wanted  # type: ignore[assignment]
+    if wanted == "passed":
+        report.longrepr = None
+    elif wanted == "failed" and not isinstance(report.longrepr, str | FindingsText):
+        report.longrepr = why or "this item failed"

@@ -11,7 +11,7 @@ import pytest
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.repair.controller import RepairController
-from pytest_panic_doctor.report.progress_display import progress
+from pytest_panic_doctor.report.progress import progress
 from pytest_panic_doctor.session.items import EXAMINER, DoctorItem
 
 if TYPE_CHECKING:

@@ -33,10 +33,9 @@ from pytest_panic_doctor.session.activity_plugin import ActivityPlugin
 from pytest_panic_doctor.session.chosen_options import chosen, on_command_line
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
-from pytest_panic_doctor.session.examination_plugin import ExaminationPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, embedder_of, locate_engine
-from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER
+from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER, ExaminationPlugin
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
@@ -125,7 +124,6 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     plugin = ControllerPlugin(
         config,
         examination,
-        read_ahead,
         files=files,
         repair=repair,
         totals=totals,

@@ -19,9 +19,8 @@ from pytest_panic_doctor.compute.small import SMALL_CLOUD, SmallFirst, compute_i
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.connection import SharedMemo
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.examiner import RepairResult
+from pytest_panic_doctor.examination.examiner import RepairResult, SubjectFindings
 from pytest_panic_doctor.examination.outcome import Outcome
-from pytest_panic_doctor.examination.run_state import SubjectFindings
 from pytest_panic_doctor.repair import Writer, batch, repairs, undo
 from pytest_panic_doctor.repair.journal import writer
 from pytest_panic_doctor.repair.journal.repair_record import Repair

@@ -20,8 +20,7 @@ from pytest_panic_doctor.database.progress import count_done, pages_read, progre
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.repair.controller import RepairController
-from pytest_panic_doctor.report.activity import Activity, activity_line
-from pytest_panic_doctor.report.item_activity import ItemActivity, activity_notes
+from pytest_panic_doctor.report.activity import Activity, ItemActivity, activity_line, activity_notes
 from pytest_panic_doctor.report.progress import Forecast, columns_done, status_line
 
 
@@ -171,8 +170,8 @@ def test_the_note_of_an_item_says_its_step(tmp_path: Path) -> None:
 
 
 def test_notes_are_written_while_an_item_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_panic_doctor.report.item_activity.NOTE_EVERY", 0.01)
-    monkeypatch.setattr("pytest_panic_doctor.report.item_activity.SILENT_FOR", 0.0)
+    monkeypatch.setattr("pytest_panic_doctor.report.activity.NOTE_EVERY", 0.01)
+    monkeypatch.setattr("pytest_panic_doctor.report.activity.SILENT_FOR", 0.0)
     activity = ItemActivity(tmp_path)
     activity.start()
     activity.begin("schema")
@@ -197,7 +196,7 @@ def wait_for(condition: object) -> None:
 SLOW = """
 import time
 
-import pytest_panic_doctor.report.item_activity as item_activity
+import pytest_panic_doctor.report.activity as item_activity
 import pytest_panic_doctor.report.progress as progress
 from pytest_panic_doctor import Scope, rule
 from pytest_panic_doctor.database.progress import count_done
