@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from pytest_panic_doctor.compute.task import ComputationFailed, FailureKind
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -47,3 +49,7 @@ class Attempt:
     def place(self) -> str:
         """Progress if known, else the stage."""
         return self.progress or self.stage
+
+    def failure(self, reason: str, kind: FailureKind, *, advice: str = "") -> ComputationFailed:
+        """Make the failure of this attempt, with the time and the memory that it took."""
+        return ComputationFailed(reason, kind, self.seconds, self.peak, advice=advice)

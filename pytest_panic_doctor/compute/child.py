@@ -103,14 +103,6 @@ def take_over_stdio() -> tuple[BinaryIO, BinaryIO]:
     return source, sink
 
 
-def read_exactly(stream: BinaryIO, size: int) -> bytes:
-    """Read `size` bytes; the process ends if the parent has closed the stream."""
-    data = stream.read(size)
-    if len(data) < size:
-        os._exit(0)
-    return data
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of one computation.
@@ -180,13 +172,14 @@ class ChildServer:
         """Read one task, compute, and send the bars."""
         import numpy as np
 
-        from pytest_panic_doctor.compute.frames import LENGTHS, unpack
+        from pytest_panic_doctor.compute.frames import read_frame
         from pytest_panic_doctor.compute.memory import forget_peak, peak
         from pytest_panic_doctor.topology import engines
 
         self.wait_for_task()
-        text_size, data_size = LENGTHS.unpack(read_exactly(self.source, LENGTHS.size))
-        task, (points,) = unpack(read_exactly(self.source, text_size), read_exactly(self.source, data_size))
+        if (frame := read_frame(self.source)) is None:
+            os._exit(0)
+        task, (points,) = frame
         measured = forget_peak()
         begun = time.monotonic()
         max_dim = int(str(task["max_dim"]))
@@ -254,12 +247,9 @@ class ChildServer:
 
     def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.float32]] = ()) -> None:
         """Send one frame."""
-        from pytest_panic_doctor.compute.frames import pack
+        from pytest_panic_doctor.compute.frames import write_frame
 
-        for piece in pack(header, arrays):
-            sent = 0
-            while sent < len(piece):
-                sent += self.sink.write(piece[sent:]) or 0
+        write_frame(self.sink, header, arrays)
 
 
 class ReportingEngine:

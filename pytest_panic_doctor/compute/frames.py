@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ LENGTHS = struct.Struct("<QQ")
 """Bytes of the header, and of the arrays after it."""
 
 Header = Mapping[str, object]
+Frame = tuple[dict[str, object], list[NDArray[np.generic]]]
+"""A header and its arrays."""
 
 
 def pack(header: Header, arrays: Sequence[NDArray[np.generic]] = ()) -> list[memoryview]:
@@ -33,7 +36,7 @@ def pack(header: Header, arrays: Sequence[NDArray[np.generic]] = ()) -> list[mem
     return pieces + [each.data.cast("B") for each in contiguous if each.nbytes]
 
 
-def unpack(text: bytes, data: bytes) -> tuple[dict[str, object], list[NDArray[np.generic]]]:
+def unpack(text: bytes, data: bytes) -> Frame:
     """Parse a complete frame; the arrays are views of `data`."""
     header: dict[str, object] = json.loads(text)
     arrays: list[NDArray[np.generic]] = []
@@ -44,3 +47,21 @@ def unpack(text: bytes, data: bytes) -> tuple[dict[str, object], list[NDArray[np
         arrays.append(np.frombuffer(data, dtype, count, start).reshape(shape))
         start += count * dtype.itemsize
     return header, arrays
+
+
+def read_frame(stream: BinaryIO) -> Frame | None:
+    """Read a frame, and wait for it; None if the stream has ended."""
+    sizes = stream.read(LENGTHS.size)
+    if len(sizes) < LENGTHS.size:
+        return None
+    text_size, data_size = LENGTHS.unpack(sizes)
+    text, data = stream.read(text_size), stream.read(data_size)
+    return unpack(text, data) if len(text) + len(data) == text_size + data_size else None
+
+
+def write_frame(stream: BinaryIO, header: Header, arrays: Sequence[NDArray[np.generic]] = ()) -> None:
+    """Write a frame to a stream without a buffer, which may take less than is given."""
+    for piece in pack(header, arrays):
+        sent = 0
+        while sent < len(piece):
+            sent += stream.write(piece[sent:]) or 0

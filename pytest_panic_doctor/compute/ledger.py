@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,22 +102,17 @@ class Ledger:
     def from_json(cls, text: str) -> Ledger:
         """Parse the text of `to_json`, leaving out dead processes."""
         plain = json.loads(text)
-        ledger = cls(
-            {key: ProcessIdentity(**each) for key, each in plain["processes"].items()},
-            {key: ProcessIdentity(**each) for key, each in plain["workers"].items()},
-            {
-                key: Lease(**{**each, "owner": ProcessIdentity(**each["owner"])})
-                for key, each in plain["holders"].items()
-            },
-            {key: Waiting(ProcessIdentity(**each["owner"]), each["ticket"]) for key, each in plain["waiting"].items()},
+        for part in ("holders", "waiting"):
+            for each in plain[part].values():
+                each["owner"] = ProcessIdentity(**each["owner"])
+        return cls(
+            living(plain["processes"]),
+            living(plain["workers"]),
+            {key: Lease(**each) for key, each in plain["holders"].items() if each["owner"].alive},
+            {key: Waiting(**each) for key, each in plain["waiting"].items() if each["owner"].alive},
             plain["ticket"],
             plain["done"],
         )
-        ledger.processes = {key: each for key, each in ledger.processes.items() if each.alive}
-        ledger.workers = {key: each for key, each in ledger.workers.items() if each.alive}
-        ledger.holders = {key: each for key, each in ledger.holders.items() if each.owner.alive}
-        ledger.waiting = {key: each for key, each in ledger.waiting.items() if each.owner.alive}
-        return ledger
 
     def to_json(self) -> str:
         """Text of the ledger's file."""
@@ -129,6 +124,12 @@ class Ledger:
             return self.holders[key]
         except KeyError:
             raise Stopped("the session's folder is gone") from None
+
+
+def living(plain: Mapping[str, Mapping[str, float]]) -> dict[str, ProcessIdentity]:
+    """The processes of a part of the ledger's file, without dead ones."""
+    found = {key: ProcessIdentity(int(each["pid"]), each["started"]) for key, each in plain.items()}
+    return {key: each for key, each in found.items() if each.alive}
 
 
 class LedgerFile:

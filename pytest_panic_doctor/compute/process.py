@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute import child
-from pytest_panic_doctor.compute.frames import LENGTHS, Header, pack, unpack
+from pytest_panic_doctor.compute.frames import LENGTHS, Frame, Header, pack, unpack
 
 STDERR_KEPT = 4_000
 """Bytes of stderr that are read when a child has died."""
@@ -111,7 +111,7 @@ class PipedProcess:
             self.selector.register(self.stdin, selectors.EVENT_WRITE)
         self.outgoing.extend(pack(header, arrays))
 
-    def receive(self, seconds: float) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
+    def receive(self, seconds: float) -> Frame | None:
         """Exchange data for at most `seconds`.
 
         Returns:
@@ -144,7 +144,7 @@ class PipedProcess:
         if not self.outgoing:
             self.selector.unregister(self.stdin)
 
-    def _complete_frame(self) -> tuple[dict[str, object], list[NDArray[np.generic]]] | None:
+    def _complete_frame(self) -> Frame | None:
         if len(self.incoming) < LENGTHS.size:
             return None
         text_size, data_size = LENGTHS.unpack_from(self.incoming)

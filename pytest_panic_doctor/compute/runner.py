@@ -5,23 +5,28 @@ RLIMIT_AS and MemoryError do not stop the engines cleanly, and nothing in Python
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Self
+from collections.abc import Callable
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.attempt import Attempt
 from pytest_panic_doctor.compute.budget import GRANT_MARGIN, Budget, Grant, GrowthDecision
+from pytest_panic_doctor.compute.frames import Frame
 from pytest_panic_doctor.compute.memory import resident
 from pytest_panic_doctor.compute.process import Child, ChildDied, defer_sigint
+from pytest_panic_doctor.compute.task import (
+    ComputationFailed,
+    Computed,
+    Task,
+    describe_diagram,
+    more_memory,
+    timeout_message,
+)
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.formatting import format_size
-from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.engines import would_compute
 
@@ -48,85 +53,6 @@ LEDGER_TIMEOUT = 2.0
 
 RECYCLE = 250_000_000
 """An idle child above this size in bytes is replaced, to free memory for others."""
-
-FailureKind = Literal["memory", "timeout", "died", "refused"]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A diagram to compute.
-
-    Attributes:
-        points: The cloud, float32, shape (n, d).
-        label: Name for progress displays.
-        max_dim: The highest homology dimension.
-        tolerance: Merging tolerance; None for the default.
-        stored: Number of points before merging; 0 if `points` are not merged.
-    """
-
-    points: Points
-    label: str = ""
-    max_dim: int = 2
-    tolerance: float | None = None
-    stored: int = 0
-
-    @property
-    def count(self) -> int:
-        """Number of points for messages."""
-        return self.stored or len(self.points)
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A diagram and what it took: seconds of wall time, and peak resident bytes of the process that computed.
-
-    `distinct` is the number of points after merging, with `tolerance` in the unit of the points.
-    """
-
-    diagram: Diagram
-    distinct: int
-    tolerance: float
-    engine: str
-    engine_version: str
-    seconds: float
-    peak_memory: int
-
-
-class ComputationFailed(Exception):
-    """Raised when a diagram was not computed; the message is one sentence with the reason and advice."""
-
-    def __init__(
-        self, reason: str, kind: FailureKind, seconds: float = 0.0, peak_memory: int = 0, *, advice: str = ""
-    ) -> None:
-        """Set the parts of the message; `seconds` and `peak_memory` (bytes) are counted until the end."""
-        super().__init__(f"{reason}; {advice}" if advice else reason)
-        self.reason = reason
-        self.advice = advice
-        self.kind = kind
-        self.seconds = seconds
-        self.peak_memory = peak_memory
-
-    def as_plain(self) -> dict[str, object]:
-        """Plain values, to send to another process."""
-        return {
-            "why": self.kind,
-            "happened": self.reason,
-            "advice": self.advice,
-            "seconds": self.seconds,
-            "peak": self.peak_memory,
-        }
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, object]) -> ComputationFailed:
-        """Make the exception from the values of `as_plain`."""
-        kind: FailureKind = plain["why"]  # type: ignore[assignment]
-        return cls(
-            str(plain["happened"]),
-            kind,
-            float(str(plain["seconds"])),
-            int(str(plain["peak"])),
-            advice=str(plain["advice"]),
-        )
 
 
 class PreemptedError(Exception):
@@ -242,9 +168,7 @@ class DiagramRunner:
                 raise PreemptedError from None
             raise
         if header["kind"] == "refused":
-            raise ComputationFailed(
-                f"{describe_diagram(task.count)}: {header['text']}", "refused", attempt.seconds, attempt.peak
-            )
+            raise attempt.failure(f"{describe_diagram(task.count)}: {header['text']}", "refused")
         if header["kind"] == "ended":
             attempt.progress = str(header["far"])
             if header["limit"] == "timeout":
@@ -272,9 +196,7 @@ class DiagramRunner:
                 self._child = Child(self.engine, self.threads, self.controller)
         return self._child
 
-    def _result(
-        self, child: Child, task: Task, grant: Grant, attempt: Attempt
-    ) -> tuple[dict[str, object], list[NDArray[np.generic]]]:
+    def _result(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> Frame:
         """Watch the child until the frame that ends the task."""
         pause = FASTEST_POLL
         while True:
@@ -313,8 +235,7 @@ class DiagramRunner:
             raise self._timeout_failure(task, attempt)
 
     def _timeout_failure(self, task: Task, attempt: Attempt) -> ComputationFailed:
-        message = timeout_message(task, self.timeout or 0.0, attempt.progress)
-        return ComputationFailed(message, "timeout", attempt.seconds, attempt.peak)
+        return attempt.failure(timeout_message(task, self.timeout or 0.0, attempt.progress), "timeout")
 
     def _check_room(self, child: Child, task: Task, grant: Grant, attempt: Attempt) -> None:
         now = time.monotonic()
@@ -342,54 +263,25 @@ class DiagramRunner:
             child.resume()
 
 
-def describe_diagram(points: int) -> str:
-    """`the diagram of 2,423 points`."""
-    return f"the diagram of {points:,} point{'s' if points != 1 else ''}"
-
-
 def out_of_memory_failure(task: Task, attempt: Attempt, grant: Grant) -> ComputationFailed:
     """Failure of a diagram that ran alone and reached the limit."""
     fewer = ", or fewer workers" if grant.budget.workers() > 1 else ""
-    return ComputationFailed(
+    return attempt.failure(
         f"{describe_diagram(task.count)} reached {format_size(attempt.size)}, its limit, "
-        f"after {attempt.seconds:,.0f} s in "
-        f"{attempt.place}",
+        f"after {attempt.seconds:,.0f} s in {attempt.place}",
         "memory",
-        attempt.seconds,
-        attempt.peak,
         advice=f"give it more with --doctor-memory {more_memory(attempt.size, grant.budget.limit)}{fewer}",
     )
-
-
-def more_memory(reached: int, limit: int) -> str:
-    """Suggest a limit of at least three times the bytes reached, and 1.5 times the present limit.
-
-    It is the next of 1, 2, 3, 4, 6, 8, 12, 16 … GB, as `--doctor-memory` takes it.
-    """
-    least = max(3 * reached, 1.5 * limit) / 1e9
-    power = 2.0 ** max(0, math.floor(math.log2(least)))
-    return f"{next(size for size in (power, 1.5 * power, 2 * power) if size >= least and size % 1 == 0):g}GB"
-
-
-def timeout_message(task: Task, timeout: float, progress: str = "") -> str:
-    """Message for a diagram that reached the timeout; `progress` is empty if unknown."""
-    steps = (10, 30, 60, 120, 300, 600, 1800)
-    longer = next((step for step in steps if step >= 10 * timeout), 3600 * math.ceil(timeout / 360))
-    place = f", in {progress}" if progress else ""
-    message = f"{describe_diagram(task.count)} was ended after {timeout:g} s, its limit{place}"
-    return f"{message}; give it more with --doctor-timeout {longer:g}"
 
 
 def crash_failure(task: Task, deaths: list[tuple[str, Attempt]]) -> ComputationFailed:
     """Failure of a diagram whose child died by itself, and again when it ran alone."""
     how = [text for text, _ in deaths]
     last = deaths[-1][1]
-    return ComputationFailed(
+    return last.failure(
         f"{describe_diagram(task.count)}: its computation "
         f"{f'{how[0]} twice' if how[0] == how[1] else f'{how[0]}, then {how[1]}'}, "
         f"at {format_size(last.peak)} after {last.seconds:,.0f} s in {last.place}",
         "died",
-        last.seconds,
-        last.peak,
         advice="try another engine with --doctor-engine",
     )

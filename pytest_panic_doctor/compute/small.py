@@ -12,7 +12,8 @@ from contextlib import suppress
 from functools import cache
 
 from pytest_panic_doctor.compute.memory import resident
-from pytest_panic_doctor.compute.runner import Computed, DiagramRunner, Task
+from pytest_panic_doctor.compute.runner import DiagramRunner
+from pytest_panic_doctor.compute.task import Computed, Task
 from pytest_panic_doctor.errors import DoctorError, Stopped
 from pytest_panic_doctor.topology.engines import Native, compute, resolve_engine
 from pytest_panic_doctor.topology.native import LimitReached

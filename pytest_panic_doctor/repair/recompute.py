@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.compute.runner import Task
+from pytest_panic_doctor.compute.task import Task
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.connection import Database, SharedMemo
 from pytest_panic_doctor.database.files import safe_file_name
@@ -28,7 +28,8 @@ from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.validation import problems
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.compute.runner import Computed, DiagramRunner
+    from pytest_panic_doctor.compute.runner import DiagramRunner
+    from pytest_panic_doctor.compute.task import Computed
     from pytest_panic_doctor.examination.running import Running
     from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.tables import Value

@@ -8,8 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.compute.runner import ComputationFailed
 from pytest_panic_doctor.compute.small import SmallFirst
+from pytest_panic_doctor.compute.task import ComputationFailed
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject

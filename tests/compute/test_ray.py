@@ -18,7 +18,7 @@ from ray_cluster import Running, node
 from pytest_panic_doctor.compute.budget import GRANT_MARGIN, headroom
 from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterClient, ClusterUnavailableError
 from pytest_panic_doctor.compute.ray.task import WORKER, TaskSpec, memory_request
-from pytest_panic_doctor.compute.runner import ComputationFailed
+from pytest_panic_doctor.compute.task import ComputationFailed
 from pytest_panic_doctor.topology.cloud import Points, merge
 from pytest_panic_doctor.topology.engines import compute, load_engine
 

@@ -22,14 +22,8 @@ from pytest_panic_doctor.compute import estimate
 from pytest_panic_doctor.compute.attempt import Attempt
 from pytest_panic_doctor.compute.budget import Budget, Grant, GrowthDecision
 from pytest_panic_doctor.compute.memory import tree_resident
-from pytest_panic_doctor.compute.runner import (
-    ComputationFailed,
-    DiagramRunner,
-    Task,
-    crash_failure,
-    more_memory,
-    timeout_message,
-)
+from pytest_panic_doctor.compute.runner import DiagramRunner, crash_failure
+from pytest_panic_doctor.compute.task import ComputationFailed, Task, more_memory, timeout_message
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.engines import load_engine
@@ -517,7 +511,8 @@ from pathlib import Path
 import psutil
 from faulty_engines import order
 from pytest_panic_doctor.compute.budget import GrowthDecision, Budget, Grant
-from pytest_panic_doctor.compute.runner import DiagramRunner, Task
+from pytest_panic_doctor.compute.runner import DiagramRunner
+from pytest_panic_doctor.compute.task import Task
 
 budget = Budget(Path(sys.argv[1]), 4_000_000_000)
 computer = DiagramRunner("faulty_engines:hold", budget=budget)

@@ -15,7 +15,8 @@ import pytest
 from databases import LATER, LENGTH, TIME, Built, build, dump, uid
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import Computed, DiagramRunner, Task
+from pytest_panic_doctor.compute.runner import DiagramRunner
+from pytest_panic_doctor.compute.task import Computed, Task
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import new_id
 from pytest_panic_doctor.database.shared_folder import SharedFolder

@@ -19,7 +19,7 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import ChildDied
 from pytest_panic_doctor.compute.ray.client import ClientAnswer, ClusterSize
 from pytest_panic_doctor.compute.ray.task import TaskSpec
-from pytest_panic_doctor.compute.runner import ComputationFailed
+from pytest_panic_doctor.compute.task import ComputationFailed
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject

@@ -14,8 +14,8 @@ from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import Child
-from pytest_panic_doctor.compute.runner import Task
 from pytest_panic_doctor.compute.small import SMALL_CLOUD, SmallFirst, compute_in_process
+from pytest_panic_doctor.compute.task import Task
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.connection import SharedMemo
 from pytest_panic_doctor.database.subject import Subject

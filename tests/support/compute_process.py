@@ -13,7 +13,8 @@ from pathlib import Path
 from faulty_engines import order
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.runner import ComputationFailed, DiagramRunner, Task
+from pytest_panic_doctor.compute.runner import DiagramRunner
+from pytest_panic_doctor.compute.task import ComputationFailed, Task
 
 
 def main(folder: str, limit: str, engine: str, tasks: str, timeout: str = "") -> None:

@@ -24,10 +24,10 @@ import ray
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute.child import take_over_stdio
-from pytest_panic_doctor.compute.frames import LENGTHS, pack, unpack
+from pytest_panic_doctor.compute.frames import Frame, read_frame, write_frame
 from pytest_panic_doctor.compute.ray import task
 from pytest_panic_doctor.compute.ray.task import failure_header
-from pytest_panic_doctor.compute.runner import ComputationFailed, describe_diagram
+from pytest_panic_doctor.compute.task import ComputationFailed, describe_diagram
 
 RESULT_POLL = 0.05
 """Seconds between two checks for results."""
@@ -41,20 +41,12 @@ NODE_POLL = 1.0
 LOCAL_STORE = 200_000_000
 """Bytes of a local Ray's object store: submitted clouds have some MB each."""
 
-Frame = tuple[dict[str, object], list[NDArray[np.generic]]]
-
 
 def listen(source: BinaryIO, frames: queue.SimpleQueue[Frame]) -> None:
     """Read frames without end; exit with all descendants when the pytest side is gone."""
-    while True:
-        sizes = source.read(LENGTHS.size)
-        if len(sizes) < LENGTHS.size:
-            exit_now()
-        text_size, data_size = LENGTHS.unpack(sizes)
-        text, data = source.read(text_size), source.read(data_size)
-        if len(data) < data_size:
-            exit_now()
-        frames.put(unpack(text, data))
+    while frame := read_frame(source):
+        frames.put(frame)
+    exit_now()
 
 
 def exit_now() -> None:
@@ -175,9 +167,7 @@ class Driver:
 
     def send(self, header: dict[str, object], arrays: Sequence[NDArray[np.generic]] = ()) -> None:
         """Send one frame."""
-        for piece in pack(header, arrays):
-            self.sink.write(piece)
-        self.sink.flush()
+        write_frame(self.sink, header, arrays)
 
 
 LOSSES = {
@@ -210,7 +200,7 @@ def run_driver(config: str) -> None:
     sys.path.extend(folder for folder in settings["path"] if folder not in sys.path)
     frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(source, frames), daemon=True).start()
-    driver = Driver(os.fdopen(sink.fileno(), "wb", closefd=False), frames)
+    driver = Driver(sink, frames)
     Path(settings["folder"]).mkdir(parents=True, exist_ok=True)
     driver.connect(settings["address"], settings["memory"], settings["folder"])
     driver.serve()

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_panic_doctor.compute.budget import GRANT_MARGIN, MOST_HEADROOM, Budget
-from pytest_panic_doctor.compute.runner import ComputationFailed, DiagramRunner, Task
+from pytest_panic_doctor.compute.runner import DiagramRunner
+from pytest_panic_doctor.compute.task import ComputationFailed, Task
 from pytest_panic_doctor.topology.cloud import Points
 
 WORKER = 130_000_000

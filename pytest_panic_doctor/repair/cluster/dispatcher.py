@@ -22,7 +22,7 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import ChildDied
 from pytest_panic_doctor.compute.ray.client import LOCAL_ADDRESS, ClientAnswer, ClusterClient, describe_address
 from pytest_panic_doctor.compute.ray.task import TaskSpec, memory_request
-from pytest_panic_doctor.compute.runner import ComputationFailed, Computed, more_memory
+from pytest_panic_doctor.compute.task import ComputationFailed, Computed, more_memory
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.formatting import format_size, plural

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from secrets import token_hex
 
-from pytest_panic_doctor.compute.runner import ComputationFailed
+from pytest_panic_doctor.compute.task import ComputationFailed
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped

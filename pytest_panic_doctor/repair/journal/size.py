@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pytest_panic_doctor.database.subject import Rows
@@ -21,9 +20,6 @@ RowsAndBytes = tuple[int, int]
 
 TOTALS_TIMEOUT = 600.0
 """Seconds that a worker waits for the file that all workers share."""
-
-COUNTED = "SELECT count(*), coalesce(sum(bytes), 0)"
-"""Selects rows and bytes."""
 
 
 class QuarantinePreview:
@@ -60,7 +56,8 @@ class QuarantinePreview:
     @property
     def weight(self) -> RowsAndBytes:
         """The number of rows, and their bytes."""
-        return fetch_totals(self.connection, f"{COUNTED} FROM taken")
+        rows, size = self.connection.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM taken").fetchone()
+        return rows, size
 
     @property
     def by_table(self) -> dict[str, int]:
@@ -76,9 +73,7 @@ class QuarantinePreview:
         """Return the preview, which is closed at the end of the block."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the temporary database."""
         self.connection.close()
 
@@ -104,49 +99,41 @@ class SessionTotals:
         db.execute("COMMIT")
         db.execute("DETACH session")
 
+    def _rows(self, query: str) -> list[tuple[str, int, int]]:
+        """Return the rows of a query; none if nothing was added."""
+        if not self.path.exists():
+            return []
+        with closing(sqlite3.connect(self.path)) as db:
+            return db.execute(query).fetchall()
+
     def by_rule(self) -> dict[str, RowsAndBytes]:
         """Return the rows and bytes of each rule."""
-        if not self.path.exists():
-            return {}
-        with closing(sqlite3.connect(self.path)) as db:
-            query = "SELECT rule, count(*), sum(bytes) FROM planned GROUP BY rule"
-            return {rule: (int(rows), int(size)) for rule, rows, size in db.execute(query)}
+        query = "SELECT rule, count(*), sum(bytes) FROM planned GROUP BY rule"
+        return {rule: (rows, size) for rule, rows, size in self._rows(query)}
 
     def by_table(self) -> dict[str, int]:
         """Return the rows of each table, the largest first; a row of several rules is counted once."""
-        if not self.path.exists():
-            return {}
-        with closing(sqlite3.connect(self.path)) as db:
-            query = "SELECT lower(tbl), count(DISTINCT row) FROM planned GROUP BY 1 ORDER BY 2 DESC, 1"
-            return {str(table): int(count) for table, count in db.execute(query)}
+        query = "SELECT lower(tbl), count(DISTINCT row), 0 FROM planned GROUP BY 1 ORDER BY 2 DESC, 1"
+        return {table: count for table, count, _ in self._rows(query)}
 
     def besides(self, taken: QuarantinePreview) -> dict[str, int]:
         """Return how many rows of each table were added before and are not in a preview."""
-        if not self.path.exists():
-            return {}
-        own = set(taken.connection.execute("SELECT tbl, row FROM taken"))
-        with closing(sqlite3.connect(self.path)) as db:
-            planned = set(db.execute("SELECT DISTINCT tbl, row FROM planned")) - own
-        return Counter(str(table).lower() for table, _ in planned)
+        own = set(taken.connection.execute("SELECT tbl, row, 0 FROM taken"))
+        planned = set(self._rows("SELECT DISTINCT tbl, row, 0 FROM planned")) - own
+        return Counter(table.lower() for table, *_ in planned)
 
     def total(self) -> RowsAndBytes:
         """Return the rows and bytes of all rules together; a row of several rules is counted once."""
-        if not self.path.exists():
-            return 0, 0
-        with closing(sqlite3.connect(self.path)) as db:
-            return fetch_totals(db, f"{COUNTED} FROM (SELECT DISTINCT tbl, row, bytes FROM planned)")
+        found = self._rows(
+            "SELECT '', count(*), coalesce(sum(bytes), 0) FROM (SELECT DISTINCT tbl, row, bytes FROM planned)"
+        )
+        return found[0][1:] if found else (0, 0)
 
 
 def quarantine_size(db: sqlite3.Connection, found: Iterable[Rows]) -> RowsAndBytes:
     """Return how many rows a quarantine takes, with all rows that depend on them, and their bytes."""
     with QuarantinePreview(db, found) as taken:
         return taken.weight
-
-
-def fetch_totals(db: sqlite3.Connection, query: str) -> RowsAndBytes:
-    """Return the only row of a query for rows and bytes."""
-    rows, size = db.execute(query).fetchone()
-    return int(rows), int(size)
 
 
 def rows_by_table(database: Path, repairs: Sequence[int]) -> dict[str, int]:
