@@ -35,7 +35,7 @@ def nearly_equal(name: str, other: str) -> bool:
 
 
 def normalized_id(name: str) -> str:
-    """The result of `normalized_id_sql`, in Python."""
+    """An id as both generations of the research tool compare it: the result of `normalized_id_sql`, in Python."""
     return name.strip(" {}\t\n\r").replace("-", "").lower()
 
 

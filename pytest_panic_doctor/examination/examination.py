@@ -16,6 +16,7 @@ from pytest_panic_doctor.database.generations import generations
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import MemoryRoom, memory_room
 from pytest_panic_doctor.database.shared_folder import SharedFolder
+from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.database.verification import Verification
 from pytest_panic_doctor.errors import BadOption
@@ -119,8 +120,9 @@ class Examination:
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
-        """The descriptions of all experiments and runs by id."""
-        return self.manifest.labels()
+        """The descriptions of all experiments and runs by id, as stored and with dashes."""
+        found = self.manifest.labels().items()
+        return {each: label for stored, label in found for each in (stored, dashed(stored))}
 
     @cached_property
     def described(self) -> Generation:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
-from pytest_panic_doctor.database.spelling import dashed
+from pytest_panic_doctor.database.spelling import dashed, normalized_id
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.manifest import LABEL, NAMED, run_label
@@ -166,8 +166,8 @@ def meant(text: str, labels: dict[str, str]) -> str:
     Raises:
         BadOption: No run is meant, or several could be; the message names them.
     """
-    digits = text.replace("-", "").lower()
-    begins = [run for run in labels if run.replace("-", "").startswith(digits)] if is_hex(digits) else []
+    digits = normalized_id(text)
+    begins = [run for run in labels if normalized_id(run).startswith(digits)] if is_hex(digits) else []
     if len(begins) == 1:
         return begins[0]
     same = [run for run, label in labels.items() if label.casefold() == text.strip().casefold()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -73,18 +73,12 @@ class ReportFiles:
             with self.trying(path):
                 file.close()
         for path in self.examination.settings.reports:
-            with self.trying(path):
-                if path.suffix == ".json":
-                    write_json(path, self.examination, results, self.version)
-                elif path.suffix == ".html":
-                    if reporter and reporter.isatty and reporter.verbosity >= 0:
-                        # The line of dots has not ended yet, and under xdist the reporter does not know that.
-                        reporter.write_line(f"\nwriting {display_path(path)} …")
-                    from pytest_panic_doctor.report.html import write_html
-
-                    write_html(path, self.examination, results, self.version)
-                elif path.suffix == ".md":
-                    write_markdown(path, self.examination, results, self.version)
+            if path.suffix == ".html" and reporter and reporter.isatty and reporter.verbosity >= 0:
+                # The line of dots has not ended yet, and under xdist the reporter does not know that.
+                reporter.write_line(f"\nwriting {display_path(path)} …")
+            if path.suffix != ".jsonl":
+                with self.trying(path):
+                    write_report(path, self.examination, results, self.version)
         if self.junit and results.items and self.junit.is_file() and self.junit not in self.failed:
             with self.trying(self.junit):
                 enrich(self.junit, self.family, self.examination, results, self.version)
@@ -164,10 +158,35 @@ def check_apart(flag: str, path: Path, database: Path) -> None:
             raise BadOption(f"{flag} {display_path(path)} is {what}: name another file")
 
 
-def write_lines(path: Path, results: Results) -> None:
-    """Write a `.jsonl` report of items that have all ended."""
-    with path.open("w", encoding="utf-8", errors=ESCAPED) as file:
-        file.writelines(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in results.items)
+def write_report(
+    path: Path,
+    examination: Examination,
+    results: Results,
+    version: str,
+    more: Mapping[str, object] | None = None,
+    merged: Sequence[str] | None = None,
+) -> None:
+    """Write a report of items that have all ended.
+
+    Args:
+        path: The file; its suffix is the format.
+        examination: The session.
+        results: The results of the items.
+        version: The version of the plugin.
+        more: What only a merged JSON report has.
+        merged: Sentences about the reports that were merged; None if none were.
+    """
+    if path.suffix == ".json":
+        write_json(path, examination, results, version, more)
+    elif path.suffix == ".jsonl":
+        with path.open("w", encoding="utf-8", errors=ESCAPED) as file:
+            file.writelines(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in results.items)
+    elif path.suffix == ".md":
+        write_markdown(path, examination, results, version, merged or ())
+    else:
+        from pytest_panic_doctor.report.html import write_html
+
+        write_html(path, examination, results, version, merged)
 
 
 def write_json(

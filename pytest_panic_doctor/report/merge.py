@@ -21,9 +21,7 @@ from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shar
 from pytest_panic_doctor.examination.sharding import ShardSelection
 from pytest_panic_doctor.formatting import WIDTH, plural
 from pytest_panic_doctor.report import terminal
-from pytest_panic_doctor.report.files import check_output, write_json, write_lines
-from pytest_panic_doctor.report.html import write_html
-from pytest_panic_doctor.report.markdown import write_markdown
+from pytest_panic_doctor.report.files import check_output, write_report
 from pytest_panic_doctor.report.results import WORST_FIRST, Results
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Rule
@@ -103,37 +101,32 @@ def check_reports(parts: Sequence[ShardReport], version: str) -> None:
     Raises:
         NotMergeable: They are not.
     """
-    first = parts[0]
     for part in parts:
-        head_value = part.head["version"]
-        if head_value != version:
-            raise NotMergeable(
-                f"{part.path} was written by version {head_value}, and this is {version}: use the one that wrote it"
-            )
-        if part.head.get("experiments") != first.head.get("experiments"):
-            raise NotMergeable(
-                f"{part.path} is of another database than {first.path}: their experiments or runs differ"
-            )
-        if part.shard.of != first.shard.of:
-            raise NotMergeable(
-                f"{part.path} is {part.shard.named}, and {first.path} is {first.shard.named}: "
-                "give the reports of one split"
-            )
-        may_differ = {option.setting for option in options.OPTIONS if option.may_differ}
-        for name in sorted((part.settings.keys() | first.settings.keys()) - may_differ):
-            if part.settings.get(name) != first.settings.get(name):
-                raise NotMergeable(
-                    f"{part.path} was made with another {name.replace('_', '-')} than {first.path}: "
-                    "run both with the same options"
-                )
-        if part.head.get("selected") != first.head.get("selected"):
-            raise NotMergeable(
-                f"{part.path} was made with other rules than {first.path}: run both with the same options"
-            )
+        if wrong := next(mismatches(part, parts[0], version), None):
+            raise NotMergeable(wrong)
     for here, count in Counter(part.shard for part in parts).items():
         if count > 1:
             paths = " and ".join(str(part.path) for part in parts if part.shard == here)
             raise NotMergeable(f"{here.named} was given {'twice' if count == 2 else f'{count} times'}: {paths}")
+
+
+def mismatches(part: ShardReport, first: ShardReport, version: str) -> Iterator[str]:
+    """Yield why a report does not belong to the first one, as sentences."""
+    if part.head["version"] != version:
+        written = part.head["version"]
+        yield f"{part.path} was written by version {written}, and this is {version}: use the one that wrote it"
+    if part.head.get("experiments") != first.head.get("experiments"):
+        yield f"{part.path} is of another database than {first.path}: their experiments or runs differ"
+    if part.shard.of != first.shard.of:
+        both = f"{part.path} is {part.shard.named}, and {first.path} is {first.shard.named}"
+        yield f"{both}: give the reports of one split"
+    may_differ = {option.setting for option in options.OPTIONS if option.may_differ}
+    for name in sorted((part.settings.keys() | first.settings.keys()) - may_differ):
+        if part.settings.get(name) != first.settings.get(name):
+            other = name.replace("_", "-")
+            yield f"{part.path} was made with another {other} than {first.path}: run both with the same options"
+    if part.head.get("selected") != first.head.get("selected"):
+        yield f"{part.path} was made with other rules than {first.path}: run both with the same options"
 
 
 def manifest(plain: Iterable[Mapping[str, object]]) -> Manifest:
@@ -159,21 +152,6 @@ class MergedReport:
     results: Results
     missing: tuple[Shard, ...]
     lacking: Mapping[Path, tuple[Shard, int, int]]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether everything was examined, and nothing failed."""
-        return not (self.missing or self.lacking or self.results.doubts or self.results.totals()["failed"])
-
-    def more(self, parts: Sequence[ShardReport]) -> dict[str, object]:
-        """Return what only a merged JSON report has."""
-        return {
-            "shards": {
-                "merged": {str(part.path): str(part.shard) for part in parts},
-                "missing": [str(each) for each in self.missing],
-                "items_missing": {str(path): count for path, (_, count, _) in self.lacking.items()},
-            }
-        }
 
     def sentences(self) -> Iterator[str]:
         """Describe what is missing, and what to do."""
@@ -227,20 +205,15 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
                 f"{first.path} was made with the rule {name}, which is not known here: merge where the conftest.py or "
                 "plugin is that brings it"
             )
-    head_value = first.head
-    examination = Examination(
-        *(settings, rules, listed, rows),
-        origin=str(head_value.get("generation", "")),
-        repairable=bool(head_value.get("repairable", True)),
-    )
+    origin, repairable = str(first.head.get("generation", "")), bool(first.head.get("repairable", True))
+    examination = Examination(settings, rules, listed, rows, origin=origin, repairable=repairable)
     if [rule.id for rule in examination.selected] != selected:
         examination = replace(examination, settings=replace(settings, rules=tuple(selected)))
     lacking: dict[Path, tuple[Shard, int, int]] = {}
     for part in parts:
         mine = ShardSelection(listed, examination.selected, part.shard, settings.fix)
-        expected = {
-            entry.name for entry in filter(examination.in_sample, mine.of(listed.entries(examination.selected)))
-        }
+        entries = mine.of(listed.entries(examination.selected))
+        expected = {entry.name for entry in entries if examination.in_sample(entry)}
         found = {item_name(item.nodeid) for item in part.items}
         if strange := found - expected:
             raise NotMergeable(
@@ -273,7 +246,7 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
         The exit status: 0 if everything was examined and is healthy or fixed, else 1.
 
     Raises:
-        NotMergeable: Nothing was written.
+        NotMergeable: The reports do not belong together, or a file could not be written.
     """
     for path in reports:
         if os.path.realpath(path) in map(os.path.realpath, paths):
@@ -284,7 +257,18 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
     merged = combine(sorted(parts, key=lambda part: part.shard.number), reports, extra)
     examination, results, sentences = merged.examination, merged.results, list(merged.sentences())
     what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} merged"
-    write_merged(merged, parts, reports, version, what)
+    more = {
+        "shards": {
+            "merged": {str(part.path): str(part.shard) for part in parts},
+            "missing": [str(each) for each in merged.missing],
+            "items_missing": {str(path): count for path, (_, count, _) in merged.lacking.items()},
+        }
+    }
+    for path in reports:
+        try:
+            write_report(path, examination, results, version, more, [what, *sentences])
+        except OSError as error:
+            raise NotMergeable(f"{path} could not be written ({error.strerror}): make room for it") from error
     print(f"doctor: {what}, {examination.settings.database.name}: {plural(len(results.items), 'item')}")
     if results.items:
         terminal.verdict_lines(terminal.PlainWriter(), results)
@@ -292,27 +276,4 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
             print(line)
     for sentence in sentences:
         print(f"doctor: {sentence}")
-    return 0 if merged.healthy else 1
-
-
-def write_merged(
-    merged: MergedReport, parts: Sequence[ShardReport], reports: Sequence[Path], version: str, what: str
-) -> None:
-    """Write all files of the merged report; `what` says how many reports were merged.
-
-    Raises:
-        NotMergeable: A file could not be written.
-    """
-    examination, results, sentences = merged.examination, merged.results, [what, *merged.sentences()]
-    for path in reports:
-        try:
-            if path.suffix == ".json":
-                write_json(path, examination, results, version, merged.more(parts))
-            elif path.suffix == ".jsonl":
-                write_lines(path, results)
-            elif path.suffix == ".md":
-                write_markdown(path, examination, results, version, sentences)
-            else:
-                write_html(path, examination, results, version, sentences)
-        except OSError as error:
-            raise NotMergeable(f"{path} could not be written ({error.strerror}): make room for it") from error
+    return int(bool(merged.missing or merged.lacking or results.doubts or results.totals()["failed"]))

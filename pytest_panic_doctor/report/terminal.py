@@ -97,9 +97,7 @@ def item_status(
 def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
     """Return the shortened label of an item's run or experiment; empty for the database."""
     subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
-    dashed = subject[:DASHED]
-    label = labels.get(dashed.replace("-", ""), "") or labels.get(dashed, "")
-    return shorten(printable(label), text.LABEL_WIDTH)
+    return shorten(printable(labels.get(subject[:DASHED], "")), text.LABEL_WIDTH)
 
 
 def header(examination: Examination, cap: str | None) -> list[str]:

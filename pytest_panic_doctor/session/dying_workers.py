@@ -84,7 +84,7 @@ class SurvivingScheduling:
         self._collecting: list[WorkerController] = []
 
     def __getattr__(self, name: str) -> object:
-        """Return attributes that other plugins read beside xdist's interface, as pytest-rerunfailures does."""
+        """Return what the scheduler itself has: the rest of the interface, and what other plugins read."""
         if name == "inner":  # before it is set: no endless search
             raise AttributeError(name)
         return getattr(self.inner, name)
@@ -93,21 +93,6 @@ class SurvivingScheduling:
     def nodes(self) -> list[WorkerController]:
         """All workers that are up."""
         return [*self.inner.nodes, *self._collecting]
-
-    @property
-    def collection_is_completed(self) -> bool:
-        """Whether the first workers have collected."""
-        return bool(self.inner.collection_is_completed)
-
-    @property
-    def tests_finished(self) -> bool:
-        """Whether every item was sent to a worker that will run it."""
-        return bool(self.inner.tests_finished)
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether items are left."""
-        return bool(self.inner.has_pending)
 
     def add_node(self, node: WorkerController) -> None:
         """Note a worker that is up and begins to collect."""
@@ -129,18 +114,6 @@ class SurvivingScheduling:
         self.inner.schedule()
         if begun:
             self.inner.schedule()
-
-    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
-        """Note that a worker has ended an item."""
-        self.inner.mark_test_complete(node, item_index, duration)
-
-    def mark_test_pending(self, item: str) -> None:
-        """Note that an item is to be run again."""
-        self.inner.mark_test_pending(item)
-
-    def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
-        """Note that a worker has given items back."""
-        self.inner.remove_pending_tests_from_node(node, indices)
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Remove a worker that has ended, and reschedule its other items.

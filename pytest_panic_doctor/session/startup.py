@@ -38,6 +38,7 @@ from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embe
 from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER, ExaminationPlugin
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
+from pytest_panic_doctor.session.xdist import worker_count
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def examine(
     repair: RepairController | None,
 ) -> Examination:
     """List the items of the database, largest diagrams first for a repair, and note how pytest was called."""
-    found = from_database(settings, rules, len(config.getoption("tx", None) or ()))
+    found = from_database(settings, rules, worker_count(config))
     run = repair.run if repair else None
     examination = replace(
         with_hooks(config, found),

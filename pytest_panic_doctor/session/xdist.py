@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.manifest import item_name, rule_of
 from pytest_panic_doctor.examination.outcome import Outcome, to_plain
 from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.formatting import format_size, plural
 from pytest_panic_doctor.session.items import EXAMINATION
 
 if TYPE_CHECKING:
@@ -36,48 +38,26 @@ DEATHS_IN_A_ROW = 3
 """Times the number of workers: this many deaths without an item between them end the session."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """An upper limit of the number of workers, and its reason."""
-
-    workers: int
-    reason: str
+def worker_count(config: pytest.Config) -> int:
+    """Return the number of xdist workers; 0 if this process runs the items."""
+    return len(config.getoption("tx", None) or ())
 
 
-Provider = Callable[[Settings], Limit | None]
-"""Returns a limit; None if the settings give no reason for one."""
+def worker_limit(settings: Settings) -> tuple[int, str]:
+    """Return the greatest number of workers, each with an idle child process, and what limits it.
 
-
-def core_limit(_: Settings) -> Limit | None:
-    """Limit the workers to the cores: every worker computes."""
+    More workers than cores compute no faster.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Limit(cores, f"{cores} core{'s' if cores != 1 else ''}")
-
-
-def option_limit(settings: Settings) -> Limit | None:
-    """Limit the workers to `--doctor-max-workers`."""
-    most = settings.max_workers
-    return Limit(most, f"--doctor-max-workers {most}") if most else None
-
-
-def memory_limit(settings: Settings) -> Limit | None:
-    """Limit the workers to those that fit into the memory, each with an idle child process."""
-    from pytest_panic_doctor.compute.memory import available_memory
-    from pytest_panic_doctor.formatting import format_size
-
     memory = settings.memory or int(0.8 * available_memory())
     fit = max(1, (memory - CONTROLLER_MEMORY) // WORKER_MEMORY)
-    return Limit(fit, f"{format_size(memory)} of memory for {fit:,}")
-
-
-PROVIDERS: tuple[Provider, ...] = (core_limit, option_limit, memory_limit)
-"""All limits that are asked for."""
-
-
-def worker_limit(settings: Settings) -> Limit:
-    """Return the smallest of all limits."""
-    limits = [limit for provider in PROVIDERS if (limit := provider(settings))]
-    return min(limits, key=lambda limit: limit.workers)
+    most = settings.max_workers or cores
+    limits = [
+        (cores, plural(cores, "core")),
+        (most, f"--doctor-max-workers {most}"),
+        (fit, f"{format_size(memory)} of memory for {fit:,}"),
+    ]
+    return min(limits, key=itemgetter(0))
 
 
 def limit_workers(config: pytest.Config, settings: Settings) -> None:
@@ -98,8 +78,8 @@ def limit_workers(config: pytest.Config, settings: Settings) -> None:
         )
     if option.numprocesses in (None, 0):
         return
-    limit = worker_limit(settings)
-    option.maxprocesses = min(option.maxprocesses or limit.workers, limit.workers)
+    most, _ = worker_limit(settings)
+    option.maxprocesses = min(option.maxprocesses or most, most)
     if option.dist == "no" and not option.distload:
         option.dist = "worksteal"
 
@@ -109,10 +89,10 @@ def describe_workers(config: pytest.Config, settings: Settings) -> str | None:
     requested = config.option.numprocesses
     if requested in (None, 0):
         return None
-    limit = worker_limit(settings)
-    count = len(config.option.tx or ())
-    noun = f"{count} worker{'s' if count != 1 else ''}"
-    return f"{noun} ({requested} asked, {limit.reason})" if count < requested else f"{noun} ({requested} asked)"
+    _, reason = worker_limit(settings)
+    count = worker_count(config)
+    reasons = f", {reason}" if count < requested else ""
+    return f"{plural(count, 'worker')} ({requested} asked{reasons})"
 
 
 class XdistHooks:
@@ -183,7 +163,7 @@ class XdistHooks:
         if not error:
             return
         self._deaths += 1
-        most = DEATHS_IN_A_ROW * (len(node.config.option.tx or ()) or 1)
+        most = DEATHS_IN_A_ROW * (worker_count(node.config) or 1)
         if self._deaths > most:
             session = node.config.pluginmanager.get_plugin("dsession")
             session.shouldstop = (

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_panic_doctor.database.spelling import normalized_id
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 
@@ -42,15 +43,11 @@ class RepairFilter:
         """Return whether a repair is of these rules, runs and experiments."""
         wanted = ((self.rules, repair.rule), (self.runs, repair.subject.run))
         within = all(not names or value in names for names, value in wanted)
-        return within and (not self.experiments or same_id(repair.subject.experiment) in map(same_id, self.experiments))
+        experiment = normalized_id(repair.subject.experiment or "")
+        return within and (not self.experiments or experiment in map(normalized_id, self.experiments))
 
 
 EVERY = RepairFilter()
-
-
-def same_id(name: str | None) -> str:
-    """Return an id without dashes, as both generations of the research tool compare."""
-    return (name or "").replace("-", "")
 
 
 def is_group(which: str) -> bool:
