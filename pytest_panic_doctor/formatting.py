@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 UNITS = {"B": 1}
 UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
@@ -27,6 +27,18 @@ def plural(count: int, one: str, many: str | None = None) -> str:
         many: The noun for any other number; `one` with an s if it is None.
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def name_first(names: Sequence[str], most: int, count: int | None = None) -> str:
+    """Name the first few: `a, b and 3 more`.
+
+    Args:
+        names: The names, or the first of them.
+        most: The number of names that are shown.
+        count: The number of all; that of `names` if it is None.
+    """
+    left = (len(names) if count is None else count) - most
+    return ", ".join(names[:most]) + (f" and {left:,} more" if left > 0 else "")
 
 
 def join_notes(*notes: str) -> str:

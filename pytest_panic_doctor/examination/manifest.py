@@ -22,6 +22,8 @@ NAMED = "typeof(id) = 'text'"
 
 LABEL = 200
 """Maximum number of characters of a prompt, or of a network as stored, in a label."""
+RUN_COLUMNS = f"id, experiment_id, substr(network, 1, {10 * LABEL}), substr(initial_prompt, 1, {LABEL})"
+"""The columns of a run of which `run_label` makes a label."""
 
 
 def name_of(rule: Rule, subject: Subject) -> str:
@@ -232,8 +234,7 @@ def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: Memor
         # Without the column the length is unknown. The rule `schema` reports it, and the items exist nevertheless.
         length = "max_length" if has_column(db, "run", "max_length") else "NULL"
         for run_id, experiment, network, prompt, steps in db.execute(
-            f"SELECT id, experiment_id, substr(network, 1, {10 * LABEL}), substr(initial_prompt, 1, {LABEL}), {length} "
-            f"FROM run NOT INDEXED WHERE {NAMED} ORDER BY id"
+            f"SELECT {RUN_COLUMNS}, {length} FROM run NOT INDEXED WHERE {NAMED} ORDER BY id"
         ):
             if experiments and experiment not in experiments:
                 continue

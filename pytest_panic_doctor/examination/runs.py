@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from pytest_panic_doctor.database.spelling import dashed, normalized_id
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.manifest import LABEL, NAMED, run_label
-from pytest_panic_doctor.formatting import plural, printable, shorten
+from pytest_panic_doctor.examination.manifest import NAMED, RUN_COLUMNS, run_label
+from pytest_panic_doctor.formatting import name_first, plural, printable, shorten
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, Rule, Scope
 
 RUN_OF_ROW = {
@@ -142,10 +142,7 @@ def chosen_runs(
     """
     labels: dict[str, str] = {}
     experiment_of: dict[str, str] = {}
-    query = (
-        f"SELECT id, experiment_id, substr(network, 1, {10 * LABEL}), substr(initial_prompt, 1, {LABEL}) "
-        f"FROM run NOT INDEXED WHERE {NAMED} ORDER BY id"
-    )
+    query = f"SELECT {RUN_COLUMNS} FROM run NOT INDEXED WHERE {NAMED} ORDER BY id"
     try:
         for run, experiment, network, prompt in db.execute(query):
             if not experiments or experiment in experiments:
@@ -196,8 +193,7 @@ def candidates(runs: Sequence[str], labels: dict[str, str]) -> str:
     named = [
         f"{unique_prefix(run, every)} ({shorten(printable(labels[run]), CANDIDATE_WIDTH)})" for run in runs[:CANDIDATES]
     ]
-    more = f" and {len(runs) - CANDIDATES:,} more" if len(runs) > CANDIDATES else ""
-    return ", ".join(named) + more
+    return name_first(named, CANDIDATES, len(runs))
 
 
 def unique_prefix(run: str, every: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
+from pytest_panic_doctor.formatting import name_first
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.rules import embedder as hooks
@@ -238,8 +239,7 @@ def describe_left(model: str, lost: Sequence[str], refused: Sequence[str]) -> It
 
 def name_invocations(invocations: Sequence[str]) -> str:
     """Name invocations: `invocation 06b0…`, `invocations 06b0…, 06b1… and 7 more`."""
-    more = f" and {len(invocations) - INVOCATIONS_NAMED:,} more" if len(invocations) > INVOCATIONS_NAMED else ""
-    return f"invocation{'s' if len(invocations) > 1 else ''} {', '.join(invocations[:INVOCATIONS_NAMED])}{more}"
+    return f"invocation{'s' if len(invocations) > 1 else ''} {name_first(invocations, INVOCATIONS_NAMED)}"
 
 
 def vector_change(

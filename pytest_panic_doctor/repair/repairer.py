@@ -15,7 +15,7 @@ from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult, SubjectFindings
 from pytest_panic_doctor.examination.running import TO_COME
-from pytest_panic_doctor.formatting import plural
+from pytest_panic_doctor.formatting import name_first, plural
 from pytest_panic_doctor.repair import lyapunov, recompute, reembed
 from pytest_panic_doctor.repair.batch import Claim, Later
 from pytest_panic_doctor.repair.journal.errors import RepairError
@@ -243,9 +243,8 @@ VERBS = {"quarantine": "quarantined", "update": "rewrote", "insert": "added"}
 
 def describe_repairs(repairs: Sequence[Repair], database: Path) -> str:
     """Describe repairs: `quarantined 3 rows: 2 embeddings, 1 run (repair 12)`."""
-    ids = ", ".join(str(repair.id) for repair in repairs[:3])
-    more = f" and {len(repairs) - 3:,} more" if len(repairs) > 3 else ""
+    ids = name_first([str(repair.id) for repair in repairs], 3)
     verbs = list(dict.fromkeys(VERBS[repair.verb] for repair in repairs))
     counts = rows_by_table(database, [repair.id for repair in repairs]) if verbs == [VERBS["quarantine"]] else {}
     rows = describe_counts(counts) if counts else plural(sum(repair.rows for repair in repairs), "row")
-    return f"{' and '.join(verbs)} {rows} (repair {ids}{more})"
+    return f"{' and '.join(verbs)} {rows} (repair {ids})"

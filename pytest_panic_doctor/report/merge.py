@@ -19,7 +19,7 @@ from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, 
 from pytest_panic_doctor.examination.outcome import Result, from_plain
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
 from pytest_panic_doctor.examination.sharding import ShardSelection
-from pytest_panic_doctor.formatting import WIDTH, plural
+from pytest_panic_doctor.formatting import WIDTH, name_first, plural
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_report
 from pytest_panic_doctor.report.results import WORST_FIRST, Results
@@ -156,11 +156,10 @@ class MergedReport:
     def sentences(self) -> Iterator[str]:
         """Describe what is missing, and what to do."""
         if self.missing:
-            shown = ", ".join(f"{each.number:,}" for each in self.missing[:MOST_NAMED])
-            left = f" and {len(self.missing) - MOST_NAMED:,} more" if len(self.missing) > MOST_NAMED else ""
+            shown = name_first([f"{each.number:,}" for each in self.missing], MOST_NAMED)
             one = len(self.missing) == 1
             yield (
-                f"{'shard' if one else 'shards'} {shown}{left} of {self.missing[0].of:,} {'is' if one else 'are'} "
+                f"{'shard' if one else 'shards'} {shown} of {self.missing[0].of:,} {'is' if one else 'are'} "
                 f"missing, so nothing is known about {'its' if one else 'their'} items: give the "
                 f"{'report' if one else 'reports'} too"
             )

@@ -9,6 +9,7 @@ from functools import partial
 
 from pytest_panic_doctor.database.spelling import nearly_equal, normalized_id_sql, one_character_variants
 from pytest_panic_doctor.database.subject import Rows
+from pytest_panic_doctor.formatting import name_first
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, RuleContext
 
 CLOSE_LOOKS = 1_000
@@ -60,9 +61,7 @@ def spelling_params(ids_by_name: dict[str, str]) -> dict[str, str | int | None]:
 
 def describe_spellings(ids_by_name: dict[str, str]) -> str:
     """Describe other spellings, e.g. `a exists as A, b as B and 3 more`."""
-    first = [f"{name} exists as {row_id}" for name, row_id in list(ids_by_name.items())[:EVIDENCE_SHOWN]]
-    more = f" and {len(ids_by_name) - EVIDENCE_SHOWN:,} more" if len(ids_by_name) > EVIDENCE_SHOWN else ""
-    return ", ".join(first) + more
+    return name_first([f"{name} exists as {row_id}" for name, row_id in ids_by_name.items()], EVIDENCE_SHOWN)
 
 
 def findings_by_reason(

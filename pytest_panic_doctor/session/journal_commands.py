@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.connection import Database, read_file_header
 from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.manifest import LABEL, NAMED, run_label
+from pytest_panic_doctor.examination.manifest import LABEL, NAMED, RUN_COLUMNS, run_label
 from pytest_panic_doctor.examination.manifest import names as names_in
 from pytest_panic_doctor.examination.runs import meant
 from pytest_panic_doctor.formatting import format_size, plural
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.settings import Settings
     from pytest_panic_doctor.repair.journal.repair_record import Repair
 
-RUN_COLUMNS = f"id, experiment_id, substr(network, 1, {10 * LABEL}), substr(initial_prompt, 1, {LABEL})"
 PROMPTS = (
     f"SELECT id, iif(length(prompts) > {500 * LABEL}, '[]', prompts) FROM experimentconfig NOT INDEXED WHERE {NAMED}"
 )

@@ -79,16 +79,12 @@ def load_rule(name: str, folder: Path) -> Rule:
     if not colon or not where or not function:
         raise BadOption(f"{FLAG} {name} names no function: give module:function or file.py:function")
     module = load_module(where, folder)
-    found = getattr(module, function, None)
-    rules = [key for key, value in vars(module).items() if isinstance(value, Rule)]
+    rules = {key: value for key, value in vars(module).items() if isinstance(value, Rule)}
+    by_id = {rule.id: rule for rule in rules.values()}
+    found = getattr(module, function, by_id.get(function))
     if found is None:
-        by_id = next(
-            (value for value in vars(module).values() if isinstance(value, Rule) and value.id == function), None
-        )
-        if by_id is None:
-            hint = did_you_mean(function, rules) or (f": it has {', '.join(rules)}" if rules else ": it has no rule")
-            raise BadOption(f"{FLAG}: {where} has no {function}{hint}")
-        found = by_id
+        hint = did_you_mean(function, rules) or (f": it has {', '.join(rules)}" if rules else ": it has no rule")
+        raise BadOption(f"{FLAG}: {where} has no {function}{hint}")
     if not isinstance(found, Rule):
         what = "a function without @rule(…) above it" if callable(found) else repr_foreign(found)
         raise BadOption(f"{FLAG} {name} is not a rule, but {what}: see {MORE}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_panic_doctor.database.interrupts import allow_interrupts, reraise_interrupts
+from pytest_panic_doctor.formatting import name_first
 from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.identity import journal_path
 from pytest_panic_doctor.repair.journal.journal import Journal
@@ -27,8 +28,7 @@ def list_ids(ids: list[str], count: int | None = None) -> str:
         ids: The ids, or the first of them.
         count: How many there are; None for those in the list.
     """
-    more = (len(ids) if count is None else count) - RECORDS_SHOWN
-    return ", ".join(ids[:RECORDS_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return name_first(ids, RECORDS_SHOWN, count)
 
 
 class Copied(NamedTuple):
