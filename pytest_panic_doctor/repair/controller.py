@@ -6,15 +6,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from secrets import token_hex
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.compute.small import SmallFirst
-from pytest_panic_doctor.database.connection import read_file_header
+from pytest_panic_doctor.database.connection import Database, read_file_header
 from pytest_panic_doctor.database.integrity import FileDamage
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.verification import WHOLE_FILE, found_once
@@ -36,6 +36,7 @@ from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.outlook import Outlook, look_ahead
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.reembed import Trust
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
@@ -66,12 +67,7 @@ class RepairRun:
 
     def as_plain(self) -> dict[str, str | int]:
         """Return plain values, to be sent to an xdist worker."""
-        return {
-            "session": self.session,
-            "scratch": str(self.scratch),
-            "memory": self.memory,
-            "controller": self.controller,
-        }
+        return asdict(self) | {"scratch": str(self.scratch)}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, str | int]) -> RepairRun:
@@ -105,6 +101,12 @@ class RepairRun:
         """
         roll_back_hot_journal(database)
         self.shared.write(ROLLED_BACK_NOTE, {})
+
+    def context(self, examination: Examination, database: Database) -> RepairContext:
+        """Return what the repairs of one process share; `database` is what it reads."""
+        settings = examination.settings
+        writer = Writer(settings.database, self.session, self.is_active, space=examination.space)
+        return RepairContext(database, writer, settings.kinds, examination.running, settings.max_dim)
 
     def budget(self) -> Budget:
         """Return the memory budget that all workers share."""
@@ -208,40 +210,31 @@ def make_repairer(
     """
     settings = examination.settings
     examination.database.recover = partial(repair_run.recover, settings.database)
-    made: list[SmallFirst] = []
 
+    @cache
     def runner() -> SmallFirst:
-        if not made:
-            threads = max(1, (os.cpu_count() or 1) // max(1, examination.workers))
-            made.append(
-                SmallFirst(
-                    engine=engine(settings.engine),
-                    threads=threads,
-                    budget=repair_run.budget(),
-                    timeout=settings.timeout,
-                    is_active=repair_run.is_active,
-                    controller=repair_run.controller,
-                )
-            )
-        return made[0]
+        return SmallFirst(
+            engine=engine(settings.engine),
+            threads=max(1, (os.cpu_count() or 1) // max(1, examination.workers)),
+            budget=repair_run.budget(),
+            timeout=settings.timeout,
+            is_active=repair_run.is_active,
+            controller=repair_run.controller,
+        )
 
     def close() -> None:
-        for each in made:
-            each.close()
+        if runner.cache_info().currsize:
+            runner().close()
 
     return DatabaseRepairer(
-        examination.database,
-        Writer(settings.database, repair_run.session, repair_run.is_active, space=examination.space),
+        repair_run.context(examination, examination.database),
         runner,
-        settings.kinds,
         embedder,
         repair_run.shared.lock,
         ResultStore(repair_run.shared),
-        settings.max_dim,
         note=repair_run.report_progress,
         closing=close,
         requests=DiagramRequests(repair_run.shared) if settings.ray else None,
         trust=Trust(settings.embed_cosine),
-        running=examination.running,
         most=settings.max_quarantine,
     )

@@ -167,7 +167,7 @@ def result_change(
     place = target.place
 
     def unchanged(db: sqlite3.Connection) -> bool:
-        now = RuleContext(db, rule, subject, repairs.kinds)
+        now = repairs.context(db, rule, subject)
         rows = [row for row in results.stored(now) if row.place == place]
         if repairs.busy(db, subject) or now.unfinished() or rows != ([target.row] if target.row else []):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,36 +31,25 @@ NO_HOOK = "needs an embedding hook (pytest_doctor_embed)"
 """The reason if no plugin implements the hook."""
 
 
+@dataclass(slots=True)
 class DatabasePlanner:
-    """Estimates repairs without writing."""
+    """Estimates repairs without writing.
 
-    def __init__(
-        self,
-        database: Database,
-        kinds: Mapping[str, Kind],
-        totals: SessionTotals,
-        *,
-        embeds: bool = False,
-        most: str | None = None,
-        engine: str = "native",
-    ) -> None:
-        """Store the parameters.
+    Attributes:
+        database: The database, which is only read.
+        kinds: What each embedding model embeds.
+        totals: Counts the rows of all items, each once.
+        embeds: Whether an embedding hook exists. The models that it knows are not asked for, since it might load them.
+        most: The limit of `--doctor-max-quarantine`; None for the default.
+        engine: The engine that would compute.
+    """
 
-        Args:
-            database: The database, which is only read.
-            kinds: What each embedding model embeds.
-            totals: Counts the rows of all items, each once.
-            embeds: Whether an embedding hook exists. The models that it knows are not asked for, since it might load
-                them.
-            most: The limit of `--doctor-max-quarantine`; None for the default.
-            engine: The engine that would compute.
-        """
-        self.engine = engine
-        self.embeds = embeds
-        self.most = most
-        self.database = database
-        self.kinds = kinds
-        self.totals = totals
+    database: Database
+    kinds: Mapping[str, Kind]
+    totals: SessionTotals
+    embeds: bool = False
+    most: str | None = None
+    engine: str = "native"
 
     def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, dict[str, Number]]:
         """Estimate the repair of one item.

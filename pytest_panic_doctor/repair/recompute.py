@@ -148,33 +148,29 @@ def snapshot(context: RuleContext, busy: str, width: int | None = None) -> Diagr
     return DiagramSnapshot(context.subject, cloud, diagrams, damage, busy, context.generation)
 
 
+@dataclass(frozen=True, slots=True)
 class RepairContext:
-    """What all repairs of one database share; reads its diagrams, and writes them if nothing has changed since."""
+    """What all repairs of one database share; reads its diagrams, and writes them if nothing has changed since.
 
-    def __init__(
-        self,
-        database: Database,
-        writer: Writer,
-        kinds: Mapping[str, Kind],
-        running: Running | None = None,
-        max_dim: int = 2,
-    ) -> None:
-        """Store the parameters.
+    Attributes:
+        database: Reads the database.
+        writer: Writes the repairs.
+        kinds: What each embedding model embeds.
+        running: Tells which experiments are running, so that nothing is embedded or computed for them; None if none is.
+        max_dim: The highest homology dimension.
+        memo: What is known of the state that `database` reads.
+    """
 
-        Args:
-            database: Reads the database.
-            writer: Writes the repairs.
-            kinds: What each embedding model embeds.
-            running: Tells which experiments are running, so that nothing is embedded or computed for them; None if none
-                is.
-            max_dim: The highest homology dimension.
-        """
-        self.database = database
-        self.writer = writer
-        self.kinds = kinds
-        self.running = running
-        self.max_dim = max_dim
-        self._memo = SharedMemo()
+    database: Database
+    writer: Writer
+    kinds: Mapping[str, Kind]
+    running: Running | None = None
+    max_dim: int = 2
+    memo: SharedMemo = field(default_factory=SharedMemo)
+
+    def context(self, db: sqlite3.Connection, rule: str, subject: Subject) -> RuleContext:
+        """Return the context in which a rule examines a subject."""
+        return RuleContext(db, rule, subject, self.kinds)
 
     def busy(self, db: sqlite3.Connection, subject: Subject) -> str:
         """Return why nothing is embedded or computed for a subject now; empty if writing is allowed."""
@@ -184,7 +180,7 @@ class RepairContext:
         """Read the cloud and the diagrams of a subject."""
 
         def look(db: sqlite3.Connection) -> DiagramSnapshot:
-            return snapshot(RuleContext(db, "", subject, self.kinds, self._memo.of(db)), self.busy(db, subject))
+            return snapshot(RuleContext(db, "", subject, self.kinds, self.memo.of(db)), self.busy(db, subject))
 
         return self.database.read(look)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.compute.small import SmallFirst
 from pytest_panic_doctor.compute.task import ComputationFailed
-from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult, SubjectFindings
@@ -23,88 +23,50 @@ from pytest_panic_doctor.repair.journal.size import QuarantinePreview, rows_by_t
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts, limit_exceeded
 from pytest_panic_doctor.repair.targets import (
     NO_ROWS,
-    QUARANTINES,
     not_repairable_reason,
     rows_to_quarantine,
     undecided,
 )
-from pytest_panic_doctor.rules.base import Finding, Kind, RepairKind, Rule, RuleContext, Scope
+from pytest_panic_doctor.rules.base import Finding, RepairKind, Rule, Scope
 from pytest_panic_doctor.topology.diagram import Diagram
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_panic_doctor.compute.runner import DiagramRunner
-    from pytest_panic_doctor.examination.running import Running
     from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
     from pytest_panic_doctor.repair.journal.repair_record import Repair
-    from pytest_panic_doctor.repair.journal.writer import Writer
-    from pytest_panic_doctor.repair.reembed import Trust
     from pytest_panic_doctor.repair.shared import ResultStore
     from pytest_panic_doctor.rules.embedder import Embedder
 
-Operation = Callable[[Rule, Subject, tuple[Finding, ...]], RepairResult]
-"""Makes one kind of repair."""
 
-
+@dataclass(slots=True)
 class DatabaseRepairer:
-    """Repairs one database, with one `Writer` and one `DiagramRunner`, which is made when it is first needed."""
+    """Repairs one database in one process.
 
-    def __init__(
-        self,
-        database: Database,
-        writer: Writer,
-        runner: Callable[[], DiagramRunner],
-        kinds: Mapping[str, Kind],
-        embedder: Embedder,
-        claim: Claim,
-        settled: ResultStore,
-        max_dim: int = 2,
-        closing: Callable[[], object] = lambda: None,
-        note: Callable[[str, int, int], None] = lambda rule, done, found: None,  # noqa: ARG005
-        requests: DiagramRequests | None = None,
-        trust: Trust | None = None,
-        running: Running | None = None,
-        most: str | None = None,
-    ) -> None:
-        """Store the parameters.
+    Attributes:
+        repairs: The database, and what all its repairs share.
+        runner: Returns the runner that computes diagrams, which is made when it is first needed.
+        embedder: Embeds outputs by a hook.
+        claim: Locks a name against the other workers.
+        results: Stores the results of repairs that are made before their own item.
+        closing: Called at the end.
+        note: Called with the progress of a quarantine: the rule, the rows done and the rows found.
+        requests: Requests diagrams that are computed elsewhere; None if this process computes them.
+        trust: What is known of the embedding hooks.
+        most: The limit of `--doctor-max-quarantine`; None for the default.
+    """
 
-        Args:
-            database: Reads the database.
-            writer: Writes the repairs.
-            runner: Returns the runner that computes diagrams.
-            kinds: What each embedding model embeds.
-            embedder: Embeds outputs by a hook.
-            claim: Locks a name against the other workers.
-            settled: Stores the results of repairs that are made before their own item.
-            max_dim: The highest homology dimension.
-            closing: Called at the end.
-            note: Called with the progress of a quarantine: the rule, the rows done and the rows found.
-            requests: Requests diagrams that are computed elsewhere; None if this process computes them.
-            trust: What is known of the embedding hooks.
-            running: Tells which experiments are running, so that nothing is embedded or computed for them.
-            most: The limit of `--doctor-max-quarantine`; None for the default.
-        """
-        self.database = database
-        self.writer = writer
-        self.runner = runner
-        self.kinds = kinds
-        self.embedder = embedder
-        self.lock_target = claim
-        self.results = settled
-        self.repairs = recompute.RepairContext(database, writer, kinds, running, max_dim)
-        self.closing = closing
-        self.note = note
-        self.requests = requests
-        self.trust = trust or reembed.Trust()
-        self.running = running
-        self.most = most
-        self._operations: Mapping[RepairKind, Operation] = {
-            **dict.fromkeys(QUARANTINES, self._quarantine),
-            RepairKind.KEEP_CURRENT: self._keep_current,
-            RepairKind.EMBED: self._embed,
-            RepairKind.LYAPUNOV: self._compute_lyapunov,
-        }
+    repairs: recompute.RepairContext
+    runner: Callable[[], DiagramRunner]
+    embedder: Embedder
+    claim: Claim
+    results: ResultStore
+    closing: Callable[[], object] = lambda: None
+    note: Callable[[str, int, int], None] = lambda rule, done, found: None  # noqa: ARG005
+    requests: DiagramRequests | None = None
+    trust: reembed.Trust = field(default_factory=reembed.Trust)
+    most: str | None = None
 
     def repair(
         self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], later: Iterable[SubjectFindings] = ()
@@ -123,9 +85,17 @@ class DatabaseRepairer:
         if rule.repair is None:
             raise RepairNotPossible(rule.manual_fix or "nothing repairs this")
         try:
-            if rule.repair is RepairKind.COMPUTE:
-                return self._compute(rule, subject, later)
-            return self._operations[rule.repair](rule, subject, findings)
+            match rule.repair:
+                case RepairKind.COMPUTE:
+                    return self._compute(rule, subject, later)
+                case RepairKind.EMBED:
+                    return RepairResult(reembed.embed(self.repairs, self.embedder, self.trust, rule.id, subject))
+                case RepairKind.LYAPUNOV:
+                    return self._compute_lyapunov(rule, subject, findings)
+                case RepairKind.KEEP_CURRENT:
+                    return self._keep_current(rule, subject, findings)
+                case _:
+                    return self._quarantine(rule, subject, findings)
         except RepairError as error:
             raise RepairNotPossible(str(error), blocked_by=error.blocked_by) from error
         except ComputationFailed as error:
@@ -137,25 +107,25 @@ class DatabaseRepairer:
 
     def find_result(self, rule: Rule, subject: Subject) -> RepairResult | None:
         """Return what this session has repaired for a rule within a subject, in all workers; None if nothing."""
-        done = self.writer.repaired(rule.id, subject)
+        done = self.repairs.writer.repaired(rule.id, subject)
         if not done:
             return None
         settled = list(self.results.find(rule.id, subject))
         if len(settled) == 1:
             return settled[0]
         return RepairResult(
-            describe_repairs(done, self.writer.database),
+            describe_repairs(done, self.repairs.writer.database),
             findings=tuple(finding for each in settled for finding in each.findings),
         )
 
     def close(self) -> None:
         """Close the runner and the writer."""
         self.closing()
-        self.writer.close()
+        self.repairs.writer.close()
 
     def _keep_current(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
         """Keep one of several diagrams; if current diagrams differ, compute the cloud's diagram to decide."""
-        if not self.database.read(lambda db: undecided(RuleContext(db, rule.id, subject, self.kinds))):
+        if not self.repairs.database.read(lambda db: undecided(self.repairs.context(db, rule.id, subject))):
             return self._quarantine(rule, subject, findings)
         begun = datetime.now()
         seen = self.repairs.snapshot(subject)
@@ -176,29 +146,29 @@ class DatabaseRepairer:
         self, rule: Rule, subject: Subject, findings: tuple[Finding, ...], right: Diagram | None = None
     ) -> RepairResult:
         def look(db: sqlite3.Connection) -> tuple[list[Rows], str]:
-            rows = rows_to_quarantine(RuleContext(db, rule.id, subject, self.kinds), rule.repair, findings, right)
-            if self.running and rule.id in TO_COME and (busy := self.running.clause(db, subject.experiment)):
+            rows = rows_to_quarantine(self.repairs.context(db, rule.id, subject), rule.repair, findings, right)
+            if rule.id in TO_COME and (busy := self.repairs.busy(db, subject)):
                 return rows, busy
             with QuarantinePreview(db, rows) as taken:
                 return rows, limit_exceeded(db, taken, self.most, before) if rows else not_repairable_reason(findings)
 
         # One quarantine at a time among all workers, so that the rows of earlier ones are known.
-        with self.lock_target("quarantine"):
-            before = self.writer.quarantined()
-            rows, reason = self.database.read(look)
+        with self.claim("quarantine"):
+            before = self.repairs.writer.quarantined()
+            rows, reason = self.repairs.database.read(look)
             if reason:
                 raise RepairNotPossible(reason)
             note = partial(self.note, rule.id)
-            done = [repair for each in rows if (repair := self.writer.quarantine(rule.id, subject, each, note))]
+            done = [repair for each in rows if (repair := self.repairs.writer.quarantine(rule.id, subject, each, note))]
         if not done:
             return RepairResult("another worker was faster")
-        told = describe_repairs(done, self.writer.database)
+        told = describe_repairs(done, self.repairs.writer.database)
         return RepairResult(told + ("" if rule.scope is Scope.DATABASE else self._incomplete_clusterings(done)))
 
     def _incomplete_clusterings(self, done: Sequence[Repair]) -> str:
         """Say what to do about the clusterings of which a quarantine took assignments; empty if it took none."""
-        generation = self.database.generation or PYTHON
-        counts = rows_by_table(self.writer.database, [repair.id for repair in done])
+        generation = self.repairs.database.generation or PYTHON
+        counts = rows_by_table(self.repairs.writer.database, [repair.id for repair in done])
         count = counts.get(generation.real_name("embeddingcluster"), 0)
         if not count or "cluster" not in generation.commands:
             return ""
@@ -210,8 +180,8 @@ class DatabaseRepairer:
         runner, together = self.runner(), None
         if isinstance(runner, SmallFirst):
             keep = partial(self.record_result, rule)
-            together = Later(self.repairs, runner, self.lock_target, later, keep).write_with
-        done = recompute.recompute(self.repairs, runner, self.lock_target, rule, subject, together)
+            together = Later(self.repairs, runner, self.claim, later, keep).write_with
+        done = recompute.recompute(self.repairs, runner, self.claim, rule, subject, together)
         by_another = self.find_result(rule, subject) if done is recompute.BY_ANOTHER else None
         return by_another or done
 
@@ -228,10 +198,6 @@ class DatabaseRepairer:
                 raise RepairNotPossible(reason)
             done.append(summary.note)
         return RepairResult("; ".join(done), summary.measures)
-
-    def _embed(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> RepairResult:
-        del findings
-        return RepairResult(reembed.embed(self.repairs, self.embedder, self.trust, rule.id, subject))
 
 
 ALL_DIMENSIONS = 2

@@ -20,15 +20,24 @@ class ResultStore:
 
     def save(self, rule: str, subject: Subject, done: RepairResult) -> None:
         """Store a result."""
-        findings = [finding.as_dict() for finding in done.findings]
-        plain = {"note": done.note, "measures": dict(done.measures), "findings": findings}
-        self.shared.write(document_name(rule, subject), plain)
+        self.shared.write(document_name(rule, subject), result_as_plain(done))
 
     def find(self, rule: str, subject: Subject) -> Iterator[RepairResult]:
         """Yield the results of a rule within a subject; None in one part of the subject stands for any value."""
         for plain in self.shared.find(document_name(rule, subject, missing="*")):
-            findings = tuple(map(Finding.from_dict, plain["findings"]))  # type: ignore[call-overload]
-            yield RepairResult(plain["note"], plain["measures"], findings)  # type: ignore[arg-type]
+            yield result_from_plain(plain)
+
+
+def result_as_plain(done: RepairResult) -> dict[str, object]:
+    """Return a result as plain values, for another process."""
+    findings = [finding.as_dict() for finding in done.findings]
+    return {"note": done.note, "measures": dict(done.measures), "findings": findings}
+
+
+def result_from_plain(plain: dict[str, object]) -> RepairResult:
+    """Make a result from what `result_as_plain` returned."""
+    findings = tuple(map(Finding.from_dict, plain["findings"]))  # type: ignore[call-overload]
+    return RepairResult(plain["note"], plain["measures"], findings)  # type: ignore[arg-type]
 
 
 def document_name(rule: str, subject: Subject, missing: str = "") -> str:

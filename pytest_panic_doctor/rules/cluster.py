@@ -151,53 +151,42 @@ def cluster_consistent(context: RuleContext) -> Iterator[Finding]:
         if wrong := [clause for clause, holds in clauses.items() if holds]:
             text = f"a clustering result by {model} {'; '.join(wrong)}"
             yield context.finding(text, table="clusteringresult", ids=[result], count=1)
-    if any(context.db.execute(OF_OTHER_MODEL, {"result": row[0], "used": row[1]}).fetchone()[0] for row in results):
-        yield from of_other_models(context)
-    yield from assigned_twice(context)
-    yield from medoids_elsewhere(context)
-
-
-def of_other_models(context: RuleContext) -> Iterator[Finding]:
-    """Find assignments of embeddings by another model than the clustering's."""
-    rows = Rows(
-        "embeddingcluster",
-        "SELECT c.id FROM embeddingcluster c JOIN clusteringresult r ON r.id = c.clustering_result_id "
-        "JOIN embedding e ON e.id = c.embedding_id WHERE e.embedding_model IS NOT r.embedding_model",
+    other_model = any(
+        context.db.execute(OF_OTHER_MODEL, {"result": row[0], "used": row[1]}).fetchone()[0] for row in results
     )
+    unique = is_unique(context, "embeddingcluster", ("embedding_id", "clustering_result_id"))
+    for query, one, several in (
+        *([ASSIGNED_OTHER_MODEL] if other_model else []),
+        *([] if unique else [ASSIGNED_TWICE]),
+        ASSIGNED_ELSEWHERE,
+    ):
+        yield from assignments(context, query, one, several)
+
+
+def assignments(context: RuleContext, query: str, one: str, several: str) -> Iterator[Finding]:
+    """Find the assignments of a query; `one` and `several` end the message for their number."""
     yield from context.finding_for_rows(
-        rows,
-        lambda count: (
-            f"{plural(count, 'cluster assignment')} {verb(count, 'is of an embedding', 'are of embeddings')} by "
-            "another model than the clustering's"
-        ),
+        Rows("embeddingcluster", query),
+        lambda count: f"{plural(count, 'cluster assignment')} {verb(count, one, several)}",
     )
 
 
-def assigned_twice(context: RuleContext) -> Iterator[Finding]:
-    """Find embeddings that one clustering assigns more than once."""
-    if is_unique(context, "embeddingcluster", ("embedding_id", "clustering_result_id")):
-        return
-    rows = Rows(
-        "embeddingcluster",
-        "SELECT c.id FROM embeddingcluster c JOIN (SELECT embedding_id, clustering_result_id FROM embeddingcluster "
-        "GROUP BY embedding_id, clustering_result_id HAVING count(*) > 1) twice ON twice.embedding_id = c.embedding_id "
-        "AND twice.clustering_result_id = c.clustering_result_id",
-    )
-    yield from context.finding_for_rows(
-        rows, lambda count: f"{plural(count, 'cluster assignment')} of embeddings that a clustering assigns twice"
-    )
-
-
-def medoids_elsewhere(context: RuleContext) -> Iterator[Finding]:
-    """Find assignments whose medoid belongs to another cluster, or to no cluster of this clustering."""
-    rows = Rows(
-        "embeddingcluster",
-        f"SELECT c.id FROM embeddingcluster c WHERE (c.clustering_result_id, c.medoid_embedding_id) IN ({ELSEWHERE})",
-    )
-    yield from context.finding_for_rows(
-        rows,
-        lambda count: (
-            f"{plural(count, 'cluster assignment')} {verb(count, 'names', 'name')} a medoid that is not of its own "
-            "cluster"
-        ),
-    )
+ASSIGNED_OTHER_MODEL = (
+    "SELECT c.id FROM embeddingcluster c JOIN clusteringresult r ON r.id = c.clustering_result_id "
+    "JOIN embedding e ON e.id = c.embedding_id WHERE e.embedding_model IS NOT r.embedding_model",
+    "is of an embedding by another model than the clustering's",
+    "are of embeddings by another model than the clustering's",
+)
+ASSIGNED_TWICE = (
+    "SELECT c.id FROM embeddingcluster c JOIN (SELECT embedding_id, clustering_result_id FROM embeddingcluster "
+    "GROUP BY embedding_id, clustering_result_id HAVING count(*) > 1) twice ON twice.embedding_id = c.embedding_id "
+    "AND twice.clustering_result_id = c.clustering_result_id",
+    "of embeddings that a clustering assigns twice",
+    "of embeddings that a clustering assigns twice",
+)
+ASSIGNED_ELSEWHERE = (
+    f"SELECT c.id FROM embeddingcluster c WHERE (c.clustering_result_id, c.medoid_embedding_id) IN ({ELSEWHERE})",
+    "names a medoid that is not of its own cluster",
+    "name a medoid that is not of its own cluster",
+)
+"""Queries for assignments that contradict their clustering, each with the end of a message for one and for several."""

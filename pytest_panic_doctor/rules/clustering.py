@@ -9,9 +9,9 @@ from typing import cast
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.json_columns import load_json
 from pytest_panic_doctor.database.schema import columns_of
-from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.cluster import assignments
 from pytest_panic_doctor.rules.experiment import is_seed
 
 RESULT_TABLE = "clusteringresult"
@@ -141,18 +141,13 @@ def cluster_medoid(context: RuleContext) -> Iterator[Finding]:
     if not medoids:
         raise NotApplicable("all cluster assignments are of outliers, which have no medoid")
     context.examined(medoids, "embeddingcluster")
-    rows = Rows(
-        "embeddingcluster",
+    yield from assignments(
+        context,
         f"SELECT c.id FROM embeddingcluster c WHERE (c.clustering_result_id, c.medoid_embedding_id) IN "
         f"(SELECT m.result, m.medoid FROM ({MEDOIDS}) m WHERE NOT EXISTS (SELECT 1 FROM embeddingcluster own WHERE "
         "own.embedding_id = m.medoid AND own.clustering_result_id = m.result AND own.medoid_embedding_id = m.medoid))",
-    )
-    yield from context.finding_for_rows(
-        rows,
-        lambda count: (
-            f"{plural(count, 'cluster assignment')} {verb(count, 'names', 'name')} a medoid that is not a member of "
-            "the cluster"
-        ),
+        "names a medoid that is not a member of the cluster",
+        "name a medoid that is not a member of the cluster",
     )
 
 

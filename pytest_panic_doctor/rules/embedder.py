@@ -224,17 +224,14 @@ def answer(vectors: object, model: str, count: int, width: int) -> NDArray[np.fl
         )
     try:
         given = np.asarray(vectors)
+        if given.dtype.kind not in "fiu":
+            raise TypeError(given.dtype)
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused by who uses it
-            array = given.astype(np.float32) if given.dtype.kind in "fiu" else None
+            array = given.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise EmbedderFault(
             f"the embedding hook returned something for {model} that is not an array of numbers ({error}): correct it"
         ) from error
-    if array is None:
-        raise EmbedderFault(
-            f"the embedding hook returned something for {model} that is not an array of numbers "
-            f"({given.dtype}): correct it"
-        )
     if array.ndim != 2 or len(array) != count or array.shape[1] != (width or array.shape[1]):
         wanted = f"({count}, {width or 'width'})"
         raise EmbedderFault(

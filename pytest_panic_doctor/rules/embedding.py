@@ -14,7 +14,6 @@ from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import is_unique
-from pytest_panic_doctor.rules.embedding_model import by_model
 from pytest_panic_doctor.rules.experiment import finding_of_experiment
 from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects
 
@@ -25,6 +24,18 @@ EMBEDDINGS = (
     "run r JOIN invocation i ON i.run_id = r.id JOIN embedding e ON e.invocation_id = i.id "
     "AND e.embedding_model = :model WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
 )
+
+
+BY_MODEL = (
+    "SELECT e.embedding_model, i.type, count(*) FROM run r JOIN invocation i ON i.run_id = r.id JOIN embedding e "
+    "ON e.invocation_id = i.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run) GROUP BY 1, 2"
+)
+"""The number of embeddings of each output type by each model of an experiment, in one pass over the indexes."""
+
+
+def by_model(context: RuleContext) -> list[tuple[object, ...]]:
+    """Return the rows of `BY_MODEL`, read once for all rules and models of the experiment."""
+    return context.cached_query("embeddings by model and type", BY_MODEL)
 
 
 def unknown_kind(context: RuleContext) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import are_in_order, are_plain, is_before, is_no_time, is_plain, joined
 from pytest_panic_doctor.formatting import plural, verb
@@ -120,31 +121,27 @@ def time_order(context: RuleContext) -> Iterator[Finding]:
     effect. Nothing repairs this.
     """
     examined(context)
-    if any_is(context, UNSURE_TIME):
-        rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {OUT_OF_ORDER}", context.params)
-        yield from context.finding_for_rows(
-            rows,
-            lambda count: (
-                f"{plural(count, 'invocation')} started before {verb(count, 'its', 'their')} input was complete"
-            ),
-        )
-    if is_unsure(context):
-        rows = Rows("embedding", f"SELECT t.id FROM {TIMED_EMBEDDINGS} AND {BEFORE_OUTPUT}", context.params)
-        yield from context.finding_for_rows(
-            rows,
-            lambda count: (
-                f"{plural(count, 'embedding')} started before {verb(count, 'its', 'their')} invocation was complete"
-            ),
-        )
-    if not diagrams_may_precede_runs(context):
-        return
-    rows = Rows("persistencediagram", f"SELECT t.id FROM {DIAGRAMS} AND {BEFORE_RUN}", context.params)
-    yield from context.finding_for_rows(
-        rows, lambda count: f"{plural(count, 'diagram')} started before {verb(count, 'its', 'their')} run was complete"
-    )
+    for table, before, query, may_be in (
+        (
+            "invocation",
+            "input",
+            f"SELECT i.id FROM {OF_RUNS} AND {OUT_OF_ORDER}",
+            partial(any_is, condition=UNSURE_TIME),
+        ),
+        ("embedding", "invocation", f"SELECT t.id FROM {TIMED_EMBEDDINGS} AND {BEFORE_OUTPUT}", is_unsure),
+        ("persistencediagram", "run", f"SELECT t.id FROM {DIAGRAMS} AND {BEFORE_RUN}", may_precede_runs),
+    ):
+        if may_be(context):
+            rows = Rows(table, query, context.params)
+            yield from context.finding_for_rows(rows, partial(order_message, NOUNS[table], before))
 
 
-def diagrams_may_precede_runs(context: RuleContext) -> bool:
+def order_message(noun: str, before: str, count: int) -> str:
+    """Make the message for steps in the wrong order, e.g. `2 diagrams started before their run was complete`."""
+    return f"{plural(count, noun)} started before {verb(count, 'its', 'their')} {before} was complete"
+
+
+def may_precede_runs(context: RuleContext) -> bool:
     """Whether, judged by the text alone, a diagram may have started before the last invocation of its run ended."""
     latest = {run: judged.latest for run, judged in by_run(context).items()}
     found = context.db.execute(

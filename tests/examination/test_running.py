@@ -28,6 +28,7 @@ from pytest_panic_doctor.examination.parsing import Given, model_types, parse_ru
 from pytest_panic_doctor.examination.running import Running, format_age, parse_moment, youngest
 from pytest_panic_doctor.repair.journal.reading import written
 from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
@@ -150,14 +151,11 @@ def examine(
     database, running = Database(built.path, shared=True), Running(built.path, window, written)
     writer = Writer(built.path, "session", lambda: True)
     repairer = DatabaseRepairer(
-        database,
-        writer,
+        RepairContext(database, writer, KINDS, running),
         lambda: runner,  # type: ignore[arg-type, return-value]
-        KINDS,
         hook,  # type: ignore[arg-type]
         lambda name, *, wait=True: nullcontext(),  # noqa: ARG005
         ResultStore(SharedFolder(built.path.with_suffix(".settled"))),
-        running=running,
     )
     examiner = Examiner(database, RULES, KINDS, repairer=repairer if runner else None, running=running)
     found = {}

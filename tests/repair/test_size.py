@@ -29,6 +29,7 @@ from pytest_panic_doctor.repair.journal.size import SessionTotals, quarantine_si
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.preview import DatabasePlanner
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.repair.targets import NO_ROWS, QUARANTINES
@@ -85,7 +86,7 @@ def opened(built: Built, totals: Path) -> Iterator[tuple[Database, DatabasePlann
     database = Database(built.path, shared=True)
     writer = Writer(built.path, "session", lambda: True)
     settled = ResultStore(SharedFolder(totals.with_suffix(".settled")))
-    repairer = DatabaseRepairer(database, writer, never, KINDS, no_hook, unclaimed, settled)
+    repairer = DatabaseRepairer(RepairContext(database, writer, KINDS), never, no_hook, unclaimed, settled)
     yield database, DatabasePlanner(database, KINDS, SessionTotals(totals)), repairer
     repairer.close()
     database.close()

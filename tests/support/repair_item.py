@@ -23,6 +23,7 @@ from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
 from pytest_panic_doctor.repair.journal.writer import Writer
+from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.repair.shared import ResultStore
 from pytest_panic_doctor.rules import registry
@@ -64,7 +65,7 @@ def fix_file(
     writer = Writer(path, "session", lambda: True)
     settled = ResultStore(SharedFolder(path.with_suffix(".settled")))
     repairer = DatabaseRepairer(
-        database, writer, lambda: runner, known, hook, claim, settled, most=most, running=running
+        RepairContext(database, writer, known, running), lambda: runner, hook, claim, settled, most=most
     )
     examiner = Examiner(database, RULES, known, CheckOptions(deep=bool(deep)), repairer=repairer)
     outcomes: dict[str, list[Outcome]] = {}

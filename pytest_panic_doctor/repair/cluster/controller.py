@@ -13,8 +13,6 @@ from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
 from pytest_panic_doctor.repair.cluster.job import INVALID, STALE, ComputeOptions
 from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
 from pytest_panic_doctor.repair.controller import RepairRun
-from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.shared import ResultStore
 
 
@@ -39,13 +37,7 @@ class ClusterRepair:
         examination.state.cluster, examination.state.cores = str(self.client.size), max(1, self.client.size.cores)
         self.dispatcher = Dispatcher(
             self.client,
-            RepairContext(
-                Database(settings.database, shared=True),
-                Writer(settings.database, repair_run.session, repair_run.is_active, space=examination.space),
-                settings.kinds,
-                examination.running,
-                settings.max_dim,
-            ),
+            repair_run.context(examination, Database(settings.database, shared=True)),
             DiagramRequests(repair_run.shared),
             ResultStore(repair_run.shared),
             repair_run.budget(),

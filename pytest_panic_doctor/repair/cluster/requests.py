@@ -16,6 +16,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
+from pytest_panic_doctor.repair.shared import result_as_plain, result_from_plain
 
 LOOK_SOON, LOOK_LATE = 0.01, 0.1
 """Seconds between two checks for a response, at first and later."""
@@ -82,7 +83,7 @@ class DiagramRequests:
 def to_dict(answer: RepairResult | RepairError | ComputationFailed) -> dict[str, object]:
     """Return a response as plain values."""
     if isinstance(answer, RepairResult):
-        return {"note": answer.note, "measures": dict(answer.measures)}
+        return result_as_plain(answer)
     if isinstance(answer, ComputationFailed):
         return {"failed": answer.as_plain()}
     return {"refused": str(answer), "blocked_by": list(answer.blocked_by)}
@@ -99,4 +100,4 @@ def from_dict(plain: dict[str, object]) -> RepairResult:
         raise RepairFailed(str(plain["refused"]), blocked_by=plain["blocked_by"])  # type: ignore[arg-type]
     if "failed" in plain:
         raise ComputationFailed.from_plain(plain["failed"])  # type: ignore[arg-type]
-    return RepairResult(**plain)  # type: ignore[arg-type]
+    return result_from_plain(plain)
