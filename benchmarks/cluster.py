@@ -30,8 +30,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
-from pytest_panic_doctor.repair.cluster.job import ComputeOptions
-from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
+from pytest_panic_doctor.repair.cluster.requests import ComputeOptions, DiagramRequests
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.shared import ResultStore

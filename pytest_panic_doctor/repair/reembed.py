@@ -79,14 +79,6 @@ def missing_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, widt
             yield MissingEmbedding(invocation, embedding)
 
 
-def output(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes | None:
-    """Return the output of an invocation; None if it is lost."""
-    column = "output_text" if kind == "TEXT" else "output_image_data"
-    row = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone()
-    value: object = row[0] if row else None
-    return value if isinstance(value, str if kind == "TEXT" else bytes) else None
-
-
 class Trust:
     """Compares each hook of this process once with the embeddings that the database has."""
 
@@ -216,7 +208,7 @@ def available_outputs(
     database: Database, wanted: Sequence[MissingEmbedding], kind: str, lost: list[str]
 ) -> tuple[list[MissingEmbedding], list[str | bytes]]:
     """Return the invocations whose outputs exist, and the outputs; the others are added to `lost`."""
-    found = database.read(lambda db: [output(db, each.invocation, kind) for each in wanted])
+    found = database.read(lambda db: [hooks.output_of(db, each.invocation, kind) for each in wanted])
     lost += [each.invocation for each, value in zip(wanted, found, strict=True) if value is None]
     batch = [each for each, value in zip(wanted, found, strict=True) if value is not None]
     return batch, [value for value in found if value is not None]

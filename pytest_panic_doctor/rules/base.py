@@ -278,11 +278,6 @@ class RuleContext:
             blocked_by=tuple(blocked_by),
         )
 
-    def commonest(self, column: str, rows: Rows) -> list[tuple[object, int]]:
-        """Return the five commonest values of a column in some rows, each with its number."""
-        sql = f"SELECT {column}, count(*) FROM {rows.table} WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT 5"
-        return self.db.execute(sql, rows.params).fetchall()
-
     def finding_for_rows(
         self,
         rows: Rows,

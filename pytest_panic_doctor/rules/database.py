@@ -284,7 +284,7 @@ def orphans(
         return f"{count:,} of {plural(total, noun or table)} {does} not belong to {parent_noun} that exists"
 
     def details(taken: Rows) -> str:
-        named = context.commonest(column, taken)
+        named = evidence.commonest(context, column, taken)
         return ", ".join(f"{count:,} {verb(count, 'names', 'name')} {value or 'none'}" for value, count in named)
 
     yield from evidence.findings_by_reason(context, rows, reasons, message, details)

@@ -54,7 +54,7 @@ def diagram_model(context: RuleContext) -> Iterator[Finding]:
     }
 
     def details(rows: Rows) -> str:
-        named = context.commonest("embedding_model", rows)
+        named = evidence.commonest(context, "embedding_model", rows)
         return ", ".join(f"{count:,} {f'of {model}' if model else 'without a model'}" for model, count in named)
 
     def message(count: int) -> str:

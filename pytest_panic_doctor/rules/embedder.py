@@ -166,17 +166,18 @@ def known_in_run(db: sqlite3.Connection, run: str, model: str, kind: str, width:
         (model, run, kind),
     ).fetchall()
     spread = sorted(range(len(rows)), key=lambda place: place * TURN % 1)
-    column, wanted = ("output_text", str) if kind == "TEXT" else ("output_image_data", bytes)
     for invocation, embedding in (rows[place] for place in spread[:TRIED]):
         (vector,) = db.execute("SELECT vector FROM embedding WHERE id = ?", (embedding,)).fetchone() or (None,)
-        (output,) = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone() or (None,)
-        if (
-            isinstance(output, wanted)
-            and output
-            and isinstance(vector, bytes)
-            and not list(find_defects([vector], width))
-        ):
+        output = output_of(db, invocation, kind)
+        if output and isinstance(vector, bytes) and not any(find_defects([vector], width)):
             yield KnownEmbedding(embedding, invocation, np.frombuffer(vector, "<f4"), output)
+
+
+def output_of(db: sqlite3.Connection, invocation: str, kind: str) -> str | bytes | None:
+    """Return the output of an invocation; None if it is lost."""
+    column, wanted = ("output_text", str) if kind == "TEXT" else ("output_image_data", bytes)
+    (value,) = db.execute(f"SELECT {column} FROM invocation WHERE id = ?", (invocation,)).fetchone() or (None,)
+    return value if isinstance(value, wanted) else None
 
 
 def compare_vectors(embedder: Embedder, model: str, samples: Sequence[KnownEmbedding]) -> Agreement:

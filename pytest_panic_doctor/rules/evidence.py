@@ -64,6 +64,12 @@ def describe_spellings(ids_by_name: dict[str, str]) -> str:
     return name_first([f"{name} exists as {row_id}" for name, row_id in ids_by_name.items()], EVIDENCE_SHOWN)
 
 
+def commonest(context: RuleContext, column: str, rows: Rows) -> list[tuple[object, int]]:
+    """Return the five commonest values of a column in some rows, each with its number."""
+    sql = f"SELECT {column}, count(*) FROM {rows.table} WHERE id IN ({rows.sql}) GROUP BY 1 ORDER BY 2 DESC LIMIT 5"
+    return context.db.execute(sql, rows.params).fetchall()
+
+
 def findings_by_reason(
     context: RuleContext,
     found: Rows,

@@ -10,6 +10,7 @@ from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import are_in_order, are_plain, is_before, is_no_time, joined
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
+from pytest_panic_doctor.rules.evidence import commonest
 from pytest_panic_doctor.rules.repeat import early_stop
 
 OF_RUNS = (
@@ -102,17 +103,24 @@ def describe_kinds(context: RuleContext, where: str, kinds: Mapping[str, str]) -
 
 
 def wrong_invocations(
-    context: RuleContext, condition: str, clause: Callable[[int], str], details: Callable[[Rows], str] | None = None
+    context: RuleContext,
+    condition: str,
+    clause: Callable[[int], str],
+    details: Callable[[Rows], str] | None = None,
+    where: str = "1",
 ) -> Iterator[Finding]:
     """Find the invocations that meet one of the `CONDITIONS`.
 
     Args:
         context: The snapshot and the subject.
-        condition: The condition; more may follow it.
+        condition: The condition.
         clause: Makes the end of the message, after `2 of 60 invocations`, from their number.
         details: Makes what follows the message.
+        where: Another condition that they must meet.
     """
-    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {condition}", context.params)
+    if not any_is(context, condition):
+        return
+    rows = Rows("invocation", f"SELECT i.id FROM {OF_RUNS} AND {where} AND {condition}", context.params)
 
     def message(count: int) -> str:
         total = context.scalar(f"SELECT count(*) FROM {OF_RUNS}")
@@ -255,8 +263,6 @@ def invocation_output(context: RuleContext) -> Iterator[Finding]:
     Example: an image invocation without an image. Nothing can be embedded for it. Nothing repairs this.
     """
     examined(context)
-    if not any_is(context, WRONG_OUTPUT):
-        return
     kinds = {
         "of type TEXT without a text": "i.type = 'TEXT' AND typeof(i.output_text) <> 'text'",
         "of type IMAGE without an image": "i.type = 'IMAGE' AND (typeof(i.output_image_data) <> 'blob' "
@@ -285,8 +291,6 @@ def invocation_chain(context: RuleContext) -> Iterator[Finding]:
     Example: an input of another run. The trajectory would then not be a chain. Nothing repairs this.
     """
     examined(context)
-    if not any_is(context, WRONG_INPUT):
-        return
     kinds = {
         "at the start of a run, with an input": "i.sequence_number IS 0 AND i.input_invocation_id IS NOT NULL",
         "without an input": "i.sequence_number IS NOT 0 AND i.input_invocation_id IS NULL",
@@ -327,15 +331,14 @@ def invocation_model(context: RuleContext) -> Iterator[Finding]:
         broken,
         lambda count: f"{plural(count, 'run')} {verb(count, 'has', 'have')} no network, so no model has a turn",
     )
-    if not any_is(context, WRONG_MODEL):
-        return
     yield from wrong_invocations(
         context,
-        f"r.id NOT IN ({broken.sql}) AND {WRONG_MODEL}",
+        WRONG_MODEL,
         lambda count: f"{verb(count, 'is', 'are')} by a model out of turn",
         lambda rows: ", ".join(
-            f"{count:,} by {model or 'no model'}" for model, count in context.commonest("model", rows)
+            f"{count:,} by {model or 'no model'}" for model, count in commonest(context, "model", rows)
         ),
+        f"r.id NOT IN ({broken.sql})",
     )
 
 
@@ -353,7 +356,6 @@ def invocation_seed(context: RuleContext) -> Iterator[Finding]:
     if not context.generation.seeded:
         raise NotApplicable(f"{context.generation.name} of the research tool has no seeds")
     examined(context)
-    if any_is(context, WRONG_SEED):
-        yield from wrong_invocations(
-            context, WRONG_SEED, lambda count: f"{verb(count, 'has', 'have')} another seed than the run"
-        )
+    yield from wrong_invocations(
+        context, WRONG_SEED, lambda count: f"{verb(count, 'has', 'have')} another seed than the run"
+    )

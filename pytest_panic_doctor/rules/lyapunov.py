@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,10 +158,7 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
         raise NotApplicable(before)
     context.examined(len(results) + len(expected - {each.place for each in results}), TABLE)
     experiment = [str(context.subject.experiment)]
-    by_place: dict[LyapunovPlace, list[str]] = {place: [] for place in sorted(expected)}
-    for each in results:
-        by_place.setdefault(each.place, []).append(each.id)
-    for place, ids in by_place.items():
+    for place, ids in ids_by_place(results, expected).items():
         if not ids:
             text = f"there is no Lyapunov result for {describe_place(place)}"
             yield context.finding(text, table="experimentconfig", ids=experiment, count=1)
@@ -178,16 +175,21 @@ def lyapunov_missing(context: RuleContext) -> Iterator[Finding]:
             yield context.finding(text, table=TABLE, ids=ids, rows=rows_with(ids[:-1]))
 
 
+def ids_by_place(results: Iterable[Stored], expected: Collection[LyapunovPlace] = ()) -> dict[LyapunovPlace, list[str]]:
+    """Return the ids of the results of each place, also of those that are expected and have none."""
+    found: dict[LyapunovPlace, list[str]] = {place: [] for place in sorted(expected)}
+    for each in results:
+        found.setdefault(each.place, []).append(each.id)
+    return found
+
+
 RULES_OF_RUNS = "experiment-runs, embedding-missing"
 """The rules that find what is missing of runs."""
 
 
 def unwanted(context: RuleContext, results: Sequence[Stored]) -> Iterator[Finding]:
     """Find results in an unfinished experiment that no run to come can explain."""
-    by_place: dict[LyapunovPlace, list[str]] = {}
-    for each in results:
-        by_place.setdefault(each.place, []).append(each.id)
-    for place, ids in by_place.items():
+    for place, ids in ids_by_place(results).items():
         if not runs_wanted(context, place):
             text = f"there is a Lyapunov result for {describe_place(place)}, which the experiment does not ask for"
             yield context.finding(text, table=TABLE, ids=ids).without_repair(to_come_anyway(context))

@@ -27,8 +27,16 @@ from pytest_panic_doctor.errors import Stopped
 from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.cluster.dispatcher import FEWEST_WAITING, Dispatcher
-from pytest_panic_doctor.repair.cluster.job import EXACT, INVALID, MISSING, STALE, ComputeOptions
-from pytest_panic_doctor.repair.cluster.requests import DiagramRequests, from_dict, to_dict
+from pytest_panic_doctor.repair.cluster.requests import (
+    EXACT,
+    INVALID,
+    MISSING,
+    STALE,
+    ComputeOptions,
+    DiagramRequests,
+    from_dict,
+    to_dict,
+)
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import RepairContext

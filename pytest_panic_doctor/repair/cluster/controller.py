@@ -10,8 +10,7 @@ from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
-from pytest_panic_doctor.repair.cluster.job import INVALID, STALE, ComputeOptions
-from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
+from pytest_panic_doctor.repair.cluster.requests import INVALID, STALE, ComputeOptions, DiagramRequests
 from pytest_panic_doctor.repair.controller import RepairRun
 from pytest_panic_doctor.repair.shared import ResultStore
 

@@ -27,8 +27,16 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.formatting import format_size, plural
 from pytest_panic_doctor.repair import recompute
-from pytest_panic_doctor.repair.cluster.job import EXACT, MISSING, ComputeOptions, Job, SubmittedTask, failing_rule
-from pytest_panic_doctor.repair.cluster.requests import DiagramRequest, DiagramRequests
+from pytest_panic_doctor.repair.cluster.requests import (
+    EXACT,
+    MISSING,
+    ComputeOptions,
+    DiagramRequest,
+    DiagramRequests,
+    Job,
+    SubmittedTask,
+    failing_rule,
+)
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition, RepairContext
 from pytest_panic_doctor.repair.shared import ResultStore
