@@ -13,7 +13,7 @@ from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.examination.runs import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.rules.base import RepairKind, Rule, remedy_of
+from pytest_panic_doctor.rules.base import Finding, RepairKind, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -50,129 +50,107 @@ class TodoEntry:
 
 
 @dataclass(slots=True)
-class Collected:
-    """What failed items need, before it is counted."""
+class Part:
+    """The failed items that need the same thing.
 
-    runs: dict[str, None] = field(default_factory=dict)
-    incomplete: bool = False
-    """Whether not all runs to regenerate are known."""
-    models: dict[str, None] = field(default_factory=dict)
-    outputs: int = 0
-    diagrams: dict[DiagramTarget, None] = field(default_factory=dict)
-    lyapunov: int = 0
-    """The number of findings about Lyapunov results that --doctor-fix computes."""
-    quarantines: int = 0
-    later: int = 0
-    """The number of findings that --doctor-fix does not repair now."""
-    others: dict[str, list[str]] = field(default_factory=dict)
-    """The rules with a finding for each thing to be done by hand, once a finding."""
-    unexamined: list[str] = field(default_factory=list)
-    rules: dict[str, dict[str, None]] = field(default_factory=dict)
-    """The rules of each part."""
+    Attributes:
+        items: Their number.
+        findings: Their findings.
+        rules: Their rules, each once.
+    """
 
-    def note(self, part: str, rule: str) -> None:
-        """Remember that a rule has a finding of a part."""
-        self.rules.setdefault(part, {})[rule] = None
+    items: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    rules: dict[str, None] = field(default_factory=dict)
 
-    def of(self, part: str) -> tuple[str, ...]:
-        """Return the rules of a part."""
-        return tuple(self.rules.get(part, ()))
+
+PARTS = ("regenerate", "embed", "by hand", "examine", "compute", "lyapunov", "quarantine", "later")
+"""What failed items may need, in the order in which it is listed: first what a person does."""
+
+FIXES = {
+    "lyapunov": "about Lyapunov results that --doctor-fix computes",
+    "quarantine": "that --doctor-fix resolves by a quarantine",
+}
+"""What `--doctor-fix` does about findings that are counted one by one."""
 
 
 def tasks(examination: Examination, items: Iterable[Result]) -> list[TodoEntry]:
     """List what has to be done about all failed items: first what a person does, then what `--doctor-fix` does."""
-    found = Collected()
+    parts: dict[tuple[str, str], Part] = {}
     place = {name: number for number, name in enumerate(examination.rules)}
     # Workers end their items in any order.
     for item in sorted(items, key=lambda item: (place.get(item.rule, 0), item.nodeid)):
         if item.status == "failed":
-            collect(found, examination, item)
-    return [task for task in made(found, examination) if task is not None]
+            part = parts.setdefault(needed(examination, item), Part())
+            part.items += 1
+            part.findings += item.findings
+            part.rules[item.rule] = None
+    ordered = sorted(parts.items(), key=lambda pair: PARTS.index(pair[0][0]))
+    return [entry_of(name, remedy, part, examination) for (name, remedy), part in ordered]
 
 
-def collect(found: Collected, examination: Examination, item: Result) -> None:
-    """Add one failed item to what was collected."""
+def needed(examination: Examination, item: Result) -> tuple[str, str]:
+    """Return what a failed item needs, as in `PARTS`, and what has to be done by hand."""
     rule = examination.rules[item.rule]
     if item.error or not item.findings:
-        found.unexamined.append(item.rule)
-        return
-    if rule.repair is None and rule.manual_fix.startswith(REGENERATE):
-        found.note("regenerate", rule.id)
-        for finding in item.findings:
-            counted = finding.runs or ({finding.run: finding.count} if finding.run else {})
-            found.runs.update(dict.fromkeys(counted))
-            found.incomplete |= sum(counted.values()) < finding.count
-    elif rule.repair is RepairKind.EMBED:
-        found.note("embed", rule.id)
-        found.models.update(dict.fromkeys(str(each.embedding_model) for each in item.findings))
-        found.outputs += sum(each.count for each in item.findings)
-    elif rule.repair is not None:
-        collect_repairable(found, examination, rule, item)
-    else:
-        remedy = remedy_of(rule, item.findings)
-        found.others.setdefault(remedy or "nothing repairs this", []).extend([rule.id] * len(item.findings))
-
-
-def collect_repairable(found: Collected, examination: Examination, rule: Rule, item: Result) -> None:
-    """Add a failed item of a rule that computes or quarantines."""
+        return "examine", ""
+    if rule.repair is None:
+        by_hand = remedy_of(rule, item.findings) or "nothing repairs this"
+        return ("regenerate", "") if rule.manual_fix.startswith(REGENERATE) else ("by hand", by_hand)
+    if rule.repair is RepairKind.EMBED:
+        return "embed", ""
     open_yet = examination.settings.fix or examination.verification.damaged
     if open_yet or text.is_unrepairable(rule, examination, item.findings):
-        found.note("later", rule.id)
-        found.later += len(item.findings)
-    elif rule.repair is RepairKind.LYAPUNOV:
-        found.note("lyapunov", rule.id)
-        found.lyapunov += len(item.findings)
-    elif rule.repair is not RepairKind.COMPUTE:
-        found.note("quarantine", rule.id)
-        found.quarantines += len(item.findings)
-    else:
-        found.note("compute", rule.id)
-        found.diagrams |= {DiagramTarget(str(each.run), str(each.embedding_model)): None for each in item.findings}
+        return "later", ""
+    return {RepairKind.LYAPUNOV: "lyapunov", RepairKind.COMPUTE: "compute"}.get(rule.repair, "quarantine"), ""
 
 
-def made(found: Collected, examination: Examination) -> Iterator[TodoEntry | None]:
-    """Yield the tasks of what was collected."""
-    commands = commands_of(examination)
-    if found.rules.get("regenerate"):
-        least = "at least " if found.incomplete else ""
-        what = f"{least}{plural(len(found.runs), 'run')} to regenerate"
-        runs = in_order(found.runs, examination)
-        yield TodoEntry("regenerate", what, found.of("regenerate"), runs=runs, command=commands.get("regenerate", ""))
-    if found.models:
-        models = tuple(sorted(found.models))
-        yield embedding_task(found, examination, models, found.of("embed"), commands.get("embed", ""))
-    for remedy, rules in found.others.items():
-        named = tuple(dict.fromkeys(rules))
-        yield TodoEntry("by hand", f"{plural(len(rules), 'finding')} of {' and '.join(named)}: {remedy}", named)
-    if found.unexamined:
-        named = tuple(dict.fromkeys(found.unexamined))
-        yield TodoEntry(
-            "examine", f"{plural(len(found.unexamined), 'item')} not examined to the end: {', '.join(named)}", named
-        )
-    yield from left_to_fix(found, examination)
+def entry_of(name: str, remedy: str, part: Part, examination: Examination) -> TodoEntry:
+    """Describe what one part of the failed items needs."""
+    rules, findings = tuple(part.rules), plural(len(part.findings), "finding")
+    match name:
+        case "regenerate":
+            return regeneration_task(part, examination)
+        case "embed":
+            return embedding_task(part, examination)
+        case "by hand":
+            return TodoEntry(name, f"{findings} of {' and '.join(rules)}: {remedy}", rules)
+        case "examine":
+            return TodoEntry(name, f"{plural(part.items, 'item')} not examined to the end: {', '.join(rules)}", rules)
+        case "compute":
+            diagrams = {DiagramTarget(str(each.run), str(each.embedding_model)) for each in part.findings}
+            return TodoEntry("fix", f"{plural(len(diagrams), 'diagram')} that --doctor-fix computes", rules)
+        case "later":
+            return TodoEntry(name, f"{findings} {why_later(examination)}", rules)
+    return TodoEntry("fix", f"{findings} {FIXES[name]}", rules)
 
 
-def left_to_fix(found: Collected, examination: Examination) -> Iterator[TodoEntry]:
-    """Yield what `--doctor-fix` does, and what it cannot do now."""
-    if found.diagrams:
-        yield TodoEntry(
-            "fix", f"{plural(len(found.diagrams), 'diagram')} that --doctor-fix computes", found.of("compute")
-        )
-    if found.lyapunov:
-        what = f"{plural(found.lyapunov, 'finding')} about Lyapunov results that --doctor-fix computes"
-        yield TodoEntry("fix", what, found.of("lyapunov"))
-    if found.quarantines:
-        what = f"{plural(found.quarantines, 'finding')} that --doctor-fix resolves by a quarantine"
-        yield TodoEntry("fix", what, found.of("quarantine"))
-    if found.later:
-        how = "that --doctor-fix can repair once the rest is corrected"
-        if examination.verification.damaged:
-            how = "that can be repaired once the file is restored from a backup"
-        elif examination.settings.fix:
-            how = "that could not be repaired"
-        elif not examination.repairable:
-            how = "that this doctor does not repair in such a database"
-        yield TodoEntry("later", f"{plural(found.later, 'finding')} {how}", found.of("later"))
+def why_later(examination: Examination) -> str:
+    """Say why `--doctor-fix` does not repair something now, as the end of a sentence."""
+    if examination.verification.damaged:
+        return "that can be repaired once the file is restored from a backup"
+    if examination.settings.fix:
+        return "that could not be repaired"
+    if not examination.repairable:
+        return "that this doctor does not repair in such a database"
+    return "that --doctor-fix can repair once the rest is corrected"
+
+
+def regeneration_task(part: Part, examination: Examination) -> TodoEntry:
+    """Describe the runs that have to be regenerated, as far as they are known."""
+    runs: dict[str, None] = {}
+    least = ""
+    for finding in part.findings:
+        counted = finding.runs or ({finding.run: finding.count} if finding.run else {})
+        runs.update(dict.fromkeys(counted))
+        least = "at least " if sum(counted.values()) < finding.count else least
+    return TodoEntry(
+        "regenerate",
+        f"{least}{plural(len(runs), 'run')} to regenerate",
+        tuple(part.rules),
+        runs=in_order(runs, examination),
+        command=commands_of(examination).get("regenerate", ""),
+    )
 
 
 def in_order(runs: Iterable[str], examination: Examination) -> tuple[str, ...]:
@@ -183,11 +161,11 @@ def in_order(runs: Iterable[str], examination: Examination) -> tuple[str, ...]:
     return tuple(sorted(runs, key=lambda run: (place.get(run, len(place)), run)))
 
 
-def embedding_task(
-    found: Collected, examination: Examination, models: tuple[str, ...], rules: tuple[str, ...], command: str
-) -> TodoEntry:
+def embedding_task(part: Part, examination: Examination) -> TodoEntry:
     """Make the task of what has to be embedded: by the hook, if there is one."""
-    outputs = f"{plural(found.outputs, 'output')} of {', '.join(models)}"
+    models = tuple(sorted({str(each.embedding_model) for each in part.findings}))
+    rules, command = tuple(part.rules), commands_of(examination).get("embed", "")
+    outputs = f"{plural(sum(each.count for each in part.findings), 'output')} of {', '.join(models)}"
     closed = examination.settings.fix or examination.verification.damaged or not examination.repairable
     if examination.embeds and not closed:
         return TodoEntry("fix", f"{outputs} that --doctor-fix embeds by your hook", rules, models=models)
