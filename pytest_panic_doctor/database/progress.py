@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
 
 SAMPLE_EVERY = 0.5
 """Seconds between two looks at how much was read."""
 
 
-class Receiver(Protocol):
+class Receiver(ABC):
     """Shows the progress of steps. `of` is 0 if it is not known how much there is."""
+
+    @abstractmethod
+    def take(self, what: str, done: float, of: float, *, sizes: bool) -> None:
+        """Take the progress of a step in bytes, or as a number of things; another text begins another step."""
 
     def report(self, what: str, done: float, of: float) -> None:
         """Take the progress of a step in bytes."""
+        self.take(what, done, of, sizes=True)
 
     def count(self, what: str, done: float, of: float) -> None:
         """Take the progress of a step as a number of things."""
+        self.take(what, done, of, sizes=False)
 
 
 RECEIVER: ContextVar[Receiver | None] = ContextVar("receiver", default=None)

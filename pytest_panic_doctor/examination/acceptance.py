@@ -6,12 +6,11 @@ from dataclasses import replace
 
 from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.examination.baseline import KnownFindings, load, of, split
-from pytest_panic_doctor.examination.outcome import AcceptedBy, Outcome
+from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.settings import Settings, Severity
 from pytest_panic_doctor.formatting import join_notes, plural
 from pytest_panic_doctor.rules.base import Finding
 
-NOTHING_KNOWN: KnownFindings = {}
 TOO_MANY = "not accepted: it has more rows than it names"
 
 
@@ -29,12 +28,10 @@ class AcceptancePolicy:
         """
         self.severity = settings.severity
         self.writing = settings.baseline_write
-        has_baseline = settings.baseline is not None and (settings.baseline.exists() or not self.writing)
-        self.known: KnownFindings = (
-            load(settings.baseline, memory_room(settings.memory))
-            if settings.baseline and has_baseline
-            else NOTHING_KNOWN
-        )
+        self.known: KnownFindings = {}
+        path = settings.baseline
+        if path and (path.exists() or not self.writing):
+            self.known = load(path, memory_room(settings.memory))
 
     def apply(self, rule: str, name: str, outcome: Outcome) -> Outcome:
         """Apply severity and baseline to one outcome.
@@ -50,24 +47,22 @@ class AcceptancePolicy:
         if outcome.status != "failed" or not outcome.findings or outcome.error:
             # A check that ended early may have missed findings that are not accepted.
             return outcome
-        if warned := self._accepted_by_severity(rule, outcome.findings):
-            note = join_notes(warned, outcome.note)
-            return replace(
-                outcome,
-                status="passed",
-                findings=(),
-                accepted=(*outcome.findings, *outcome.accepted),
-                accepted_by="severity",
-                note=note,
-            )
-        new, old = self._split_by_baseline(name, outcome.findings)
-        if new:
-            note = join_notes(TOO_MANY if self.writing else "", outcome.note)
-            by: AcceptedBy = "baseline" if old else outcome.accepted_by
-            return replace(outcome, findings=new, accepted=(*old, *outcome.accepted), accepted_by=by, note=note)
-        note = join_notes("accepted by the baseline", outcome.note)
-        every = (*old, *outcome.accepted)
-        return replace(outcome, status="passed", findings=(), accepted=every, accepted_by="baseline", note=note)
+        new: tuple[Finding, ...] = ()
+        old, by = outcome.findings, outcome.accepted_by
+        if why := self._accepted_by_severity(rule, outcome.findings):
+            by = "severity"
+        else:
+            new, old = self._split_by_baseline(name, outcome.findings)
+            by = "baseline" if old else by
+            why = "accepted by the baseline" if not new else TOO_MANY if self.writing else ""
+        return replace(
+            outcome,
+            status="failed" if new else "passed",
+            findings=new,
+            accepted=(*old, *outcome.accepted),
+            accepted_by=by,
+            note=join_notes(why, outcome.note),
+        )
 
     def _accepted_by_severity(self, rule: str, findings: tuple[Finding, ...]) -> str:
         severity = self.severity.get(rule, Severity())
@@ -80,15 +75,7 @@ class AcceptancePolicy:
     def _split_by_baseline(
         self, name: str, findings: tuple[Finding, ...]
     ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-        new: list[Finding] = []
-        old: list[Finding] = []
-        for finding in findings:
-            fresh, known = split(finding, self.known.get(name, frozenset())) if not self.writing else accepted(finding)
-            new += [fresh] if fresh else []
-            old += [known] if known else []
-        return tuple(new), tuple(old)
-
-
-def accepted(finding: Finding) -> tuple[Finding | None, Finding | None]:
-    """Split a finding while a baseline is written: it is accepted if it has an identity."""
-    return (None, finding) if of(finding) else (finding, None)
+        known = self.known.get(name, frozenset())
+        # While a baseline is written, a finding is accepted if it has an identity.
+        parts = [split(finding, of(finding) if self.writing else known) for finding in findings]
+        return tuple(fresh for fresh, _ in parts if fresh), tuple(old for _, old in parts if old)

@@ -20,6 +20,7 @@ from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.database.verification import Verification
 from pytest_panic_doctor.errors import BadOption
+from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
 from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner, Planner, Repairer, RunState
 from pytest_panic_doctor.examination.manifest import Entry, Manifest
@@ -37,7 +38,6 @@ from pytest_panic_doctor.rules.database import file_integrity
 from pytest_panic_doctor.rules.diagram import diagram_missing
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
     from pytest_panic_doctor.rules.embedder import Embedder
 
 MISSING_RULE = diagram_missing.id
@@ -134,6 +134,11 @@ class Examination:
         """The key of this generation."""
         return self.described.key
 
+    @cached_property
+    def acceptance(self) -> AcceptancePolicy:
+        """The project's own choices: severities, and the baseline, which is read."""
+        return AcceptancePolicy(self.settings)
+
     @property
     def embeds(self) -> bool:
         """Whether there is an embedding hook."""
@@ -150,10 +155,15 @@ class Examination:
         *,
         repairer: Repairer | None = None,
         planner: Planner | None = None,
-        acceptance: AcceptancePolicy | None = None,
-        verified: bool = True,
+        ahead: bool = False,
     ) -> Examiner:
-        """Make the object that examines items in this process; its arguments are as in `Examiner`."""
+        """Make the object that examines items in this process.
+
+        Args:
+            repairer: Repairs findings.
+            planner: Estimates repairs instead of making them.
+            ahead: Whether it looks ahead of a repair: then nothing is verified, and no finding is accepted.
+        """
         settings = self.settings
         options = CheckOptions(
             space=self.space,
@@ -162,14 +172,14 @@ class Examination:
             timeout=settings.timeout,
             embedder=self.embedder,
             least_cosine=settings.embed_cosine,
-            verification=self.verification if verified else None,
+            verification=None if ahead else self.verification,
         )
         return Examiner(
             *(self.database, self.rules, settings.kinds, options),
             repairer=repairer,
             planner=planner,
             running=self.running,
-            acceptance=acceptance,
+            acceptance=None if ahead else self.acceptance,
             state=self.state,
         )
 

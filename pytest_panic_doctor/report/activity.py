@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_panic_doctor.database.progress import Receiver
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.formatting import format_duration, format_size, printable, shorten
 
@@ -49,7 +50,7 @@ def activity_line(what: str, done: float, of: float, seconds: float, *, sizes: b
     return f"{what}: {form(min(done, of))} of {form(of)}, {share:.0%}{left}".replace("%", " %")
 
 
-class Activity:
+class Activity(Receiver):
     """The progress of one or several steps, one after the other, on the standard error. A context manager.
 
     On a terminal one line is written again and again; elsewhere a line is written from time to time.
@@ -83,15 +84,8 @@ class Activity:
         """Clear the line of a terminal."""
         self._clear()
 
-    def report(self, what: str, done: float, of: float) -> None:
-        """Take the progress of a step in bytes; another text begins another step."""
-        self._take(what, done, of, sizes=True)
-
-    def count(self, what: str, done: float, of: float) -> None:
-        """Take the progress of a step as a number of things."""
-        self._take(what, done, of, sizes=False)
-
-    def _take(self, what: str, done: float, of: float, *, sizes: bool) -> None:
+    def take(self, what: str, done: float, of: float, *, sizes: bool) -> None:
+        """Take the progress of a step; another text begins another step."""
         now = self.clock()
         if what != self._what:
             self._clear()
@@ -115,7 +109,7 @@ class Activity:
             self._shown = 0
 
 
-class ItemActivity:
+class ItemActivity(Receiver):
     """Takes the progress of the items of this process, and writes a note while one lasts longer than three seconds."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -151,15 +145,8 @@ class ItemActivity:
         self._step = None
         self._began, self._name = self.clock(), name
 
-    def report(self, what: str, done: float, of: float) -> None:
-        """Take the progress of a step of the item in bytes."""
-        self._take(what, done, of, sizes=True)
-
-    def count(self, what: str, done: float, of: float) -> None:
-        """Take the progress of a step of the item as a number of things."""
-        self._take(what, done, of, sizes=False)
-
-    def _take(self, what: str, done: float, of: float, *, sizes: bool) -> None:
+    def take(self, what: str, done: float, of: float, *, sizes: bool) -> None:
+        """Take the progress of a step; another text begins another step."""
         if self._step is None or self._step[0] != what:
             self._step_began = self.clock()
         self._step = what, done, of, sizes

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.manifest import Entry
 
 
-def path_of(given: str) -> Path:
-    """Return the file that pytest writes for `--junitxml GIVEN`."""
+def path_of(given: str | None) -> Path | None:
+    """Return the file that pytest writes for `--junitxml GIVEN`; None if it writes none."""
+    if not given:
+        return None
     return Path(os.path.normpath(os.path.abspath(os.path.expanduser(os.path.expandvars(given)))))  # noqa: PTH100, PTH111
 
 

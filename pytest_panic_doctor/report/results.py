@@ -27,15 +27,25 @@ LABEL_LONGEST = 240
 """Maximum number of characters of a prompt in a report."""
 
 WORST_FIRST: tuple[Status, ...] = ("failed", "fixed", "skipped", "passed")
-VERDICTS = (
-    ("failed", "sick"),
-    ("late", "not examined"),
-    ("unreached", "not examined"),
-    ("fixed", "fixed"),
-    ("warned", "warned"),
-    ("passed", "healthy"),
-)
-"""The worst outcome of a rule's items, and the verdict for it."""
+VERDICTS = {
+    "failed": "sick",
+    "late": "not examined",
+    "unreached": "not examined",
+    "fixed": "fixed",
+    "warned": "warned",
+    "passed": "healthy",
+}
+"""The verdict on a rule by the worst outcome of its items, worst first."""
+
+OUTCOME_WORDS = {
+    "failed": "failed",
+    "late": "not started",
+    "unreached": "not reached",
+    "fixed": "fixed",
+    "warned": "warned",
+    "skipped": "skipped",
+}
+"""The words for items with each outcome, worst first; those that passed have none."""
 
 VERDICT_ORDER = ("healthy", "warned", "fixed", "sick", "not examined")
 
@@ -108,10 +118,7 @@ class Results:
 
 def verdict(outcomes: Mapping[str, int]) -> str:
     """Return a rule's verdict from the outcomes of its items."""
-    for word, name in VERDICTS:
-        if outcomes.get(word):
-            return name
-    return "not examined"
+    return next((name for word, name in VERDICTS.items() if outcomes.get(word)), "not examined")
 
 
 def json_head(examination: Examination, results: Results, version: str) -> dict[str, object]:
@@ -126,13 +133,15 @@ def json_head(examination: Examination, results: Results, version: str) -> dict[
         "rules": {name: verdicts[name] for name in VERDICT_ORDER},
     }
     plain |= {"generation": examination.origin, "repairable": examination.repairable} if examination.origin else {}
-    plain |= {"without_items": list(results.itemless)} if results.itemless else {}
-    plain |= {"outside_sample": list(results.unsampled)} if results.unsampled else {}
-    plain |= {"doubts": results.doubts} if results.doubts else {}
-    plain |= {"notes": results.notes} if results.notes else {}
-    todo = [task.as_plain() for task in tasks(examination, results.items)]
-    plain |= {"todo": todo} if todo else {}
-    return plain | ({"baseline": results.compared.as_plain()} if results.compared else {})
+    optional = {
+        "without_items": list(results.itemless),
+        "outside_sample": list(results.unsampled),
+        "doubts": results.doubts,
+        "notes": results.notes,
+        "todo": [task.as_plain() for task in tasks(examination, results.items)],
+        "baseline": results.compared and results.compared.as_plain(),
+    }
+    return plain | {key: value for key, value in optional.items() if value}
 
 
 def json_subjects(examination: Examination) -> list[object]:
@@ -155,5 +164,4 @@ def shorten_label(label: str) -> str:
 
 def worst_first(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
     """Sort rules by the number of items that failed, were not started, fixed, warned or skipped, in this order."""
-    words = ("failed", "late", "unreached", "fixed", "warned", "skipped")
-    return sorted(counted, key=lambda pair: (*(-pair[1][word] for word in words), pair[0]))
+    return sorted(counted, key=lambda pair: (*(-pair[1][word] for word in OUTCOME_WORDS), pair[0]))

@@ -15,7 +15,7 @@ from pytest_panic_doctor.formatting import WIDTH, format_duration_exact, format_
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.findings import wrap
 from pytest_panic_doctor.report.progress import expected, forecast_line
-from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, verdict, worst_first
+from pytest_panic_doctor.report.results import OUTCOME_WORDS, VERDICT_ORDER, Results, verdict, worst_first
 from pytest_panic_doctor.report.todo import named_runs, tasks
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 
 MODES = {(False, False): "examine, read only", (True, False): "examine and repair", (False, True): "plan a repair"}
 COLOURS = {"sick": "red", "warned": "yellow", "fixed": "cyan", "not examined": "yellow", "healthy": "green"}
-SHARES = (
-    ("failed", "failed"),
-    ("late", "not started"),
-    ("unreached", "not reached"),
-    ("fixed", "fixed"),
-    ("warned", "warned"),
-    ("skipped", "skipped"),
-)
 NAMED_RULES = 3
 """Up to so many rules whose items were not reached have a line each; more have one together."""
 COLUMN = 13
@@ -204,7 +196,9 @@ def verdict_lines(
         width: The number of columns.
     """
     counted = results.by_rule()
-    together = {word for word, _ in SHARES if sum(unstarted(each) == word for each in counted.values()) > NAMED_RULES}
+    together = {
+        word for word in OUTCOME_WORDS if sum(unstarted(each) == word for each in counted.values()) > NAMED_RULES
+    }
     for name, outcomes in worst_first(counted.items()):
         state = verdict(outcomes)
         if outcomes and unstarted(outcomes) not in together and (state != "healthy" or outcomes["skipped"]):
@@ -244,7 +238,7 @@ def unstarted(outcomes: Counter[str]) -> str:
 
 def unstarted_lines(counted: Mapping[str, Counter[str]], together: Collection[str], width: int) -> Iterator[str]:
     """Yield one line for all rules whose items were not reached, and one for those whose items were not started."""
-    for word, said in SHARES:
+    for word, said in OUTCOME_WORDS.items():
         rules = [outcomes for outcomes in counted.values() if unstarted(outcomes) == word]
         if word in together:
             left, items = sum(each[word] for each in rules), sum(each.total() for each in rules)
@@ -305,7 +299,7 @@ def planned_lines(examination: Examination, results: Results) -> Iterator[str]:
 def outcome_counts(outcomes: Counter[str]) -> str:
     """Format outcomes, e.g. `3 of 12 items failed, 1 skipped`."""
     total = outcomes.total()
-    first, *rest = [f"{outcomes[word]:,} {name}" for word, name in SHARES if outcomes[word]]
+    first, *rest = [f"{outcomes[word]:,} {name}" for word, name in OUTCOME_WORDS.items() if outcomes[word]]
     number, word = first.split(" ", 1)
     return ", ".join([f"{number} of {plural(total, 'item')} {word}", *rest])
 

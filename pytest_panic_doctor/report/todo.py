@@ -50,7 +50,7 @@ class TodoEntry:
 
 
 @dataclass(slots=True)
-class Part:
+class TodoPart:
     """The failed items that need the same thing.
 
     Attributes:
@@ -76,12 +76,12 @@ FIXES = {
 
 def tasks(examination: Examination, items: Iterable[Result]) -> list[TodoEntry]:
     """List what has to be done about all failed items: first what a person does, then what `--doctor-fix` does."""
-    parts: dict[tuple[str, str], Part] = {}
+    parts: dict[tuple[str, str], TodoPart] = {}
     place = {name: number for number, name in enumerate(examination.rules)}
     # Workers end their items in any order.
     for item in sorted(items, key=lambda item: (place.get(item.rule, 0), item.nodeid)):
         if item.status == "failed":
-            part = parts.setdefault(needed(examination, item), Part())
+            part = parts.setdefault(needed(examination, item), TodoPart())
             part.items += 1
             part.findings += item.findings
             part.rules[item.rule] = None
@@ -105,7 +105,7 @@ def needed(examination: Examination, item: Result) -> tuple[str, str]:
     return {RepairKind.LYAPUNOV: "lyapunov", RepairKind.COMPUTE: "compute"}.get(rule.repair, "quarantine"), ""
 
 
-def entry_of(name: str, remedy: str, part: Part, examination: Examination) -> TodoEntry:
+def entry_of(name: str, remedy: str, part: TodoPart, examination: Examination) -> TodoEntry:
     """Describe what one part of the failed items needs."""
     rules, findings = tuple(part.rules), plural(len(part.findings), "finding")
     match name:
@@ -136,7 +136,7 @@ def why_later(examination: Examination) -> str:
     return "that --doctor-fix can repair once the rest is corrected"
 
 
-def regeneration_task(part: Part, examination: Examination) -> TodoEntry:
+def regeneration_task(part: TodoPart, examination: Examination) -> TodoEntry:
     """Describe the runs that have to be regenerated, as far as they are known."""
     runs: dict[str, None] = {}
     least = ""
@@ -161,7 +161,7 @@ def in_order(runs: Iterable[str], examination: Examination) -> tuple[str, ...]:
     return tuple(sorted(runs, key=lambda run: (place.get(run, len(place)), run)))
 
 
-def embedding_task(part: Part, examination: Examination) -> TodoEntry:
+def embedding_task(part: TodoPart, examination: Examination) -> TodoEntry:
     """Make the task of what has to be embedded: by the hook, if there is one."""
     models = tuple(sorted({str(each.embedding_model) for each in part.findings}))
     rules, command = tuple(part.rules), commands_of(examination).get("embed", "")

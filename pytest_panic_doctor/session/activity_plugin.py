@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,45 +17,46 @@ from pytest_panic_doctor.session.items import DoctorItem
 if TYPE_CHECKING:
     from pytest_panic_doctor.database.readahead import ReadAhead
     from pytest_panic_doctor.examination.examination import Examination
+    from pytest_panic_doctor.repair.controller import RepairRun
 
 
 class ActivityPlugin:
-    """Follows the items of this process; the controller of a session that repairs nothing shows all of it."""
+    """Follows the items of this process; the controller shows all of it, and what is being computed."""
 
     def __init__(
         self,
         config: pytest.Config,
         examination: Examination,
-        read_ahead: ReadAhead | None = None,
-        *,
-        shows: bool = False,
+        status: Callable[[], Sequence[str]] | None = None,
+        repair_run: RepairRun | None = None,
     ) -> None:
         """Store what the hooks need.
 
         Args:
             config: The session's config.
             examination: The session's examination.
-            read_ahead: Reads the database into the page cache; None in a worker.
-            shows: Whether this process shows what all of them do.
+            status: Describes what is done besides; None in a worker, which shows nothing.
+            repair_run: What the processes of a repairing session share; None if nothing is repaired, and in a worker.
         """
         self.config = config
         self.examination = examination
-        self.read_ahead = read_ahead
-        self.shows = shows
+        self.status = status
+        self.repair_run = repair_run
         self.activity: ItemActivity | None = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Follow the items, and show what they do."""
-        if session.testsfailed or not self.examination.scratch:
+        # After an error of the collection, pytest runs no item.
+        if session.testsfailed:
             return (yield)
         with ExitStack() as stack:
             if session.items:
                 self.activity = ItemActivity(Path(self.examination.scratch))
                 self.activity.start()
                 stack.callback(self.activity.stop)
-            if self.shows:
-                stack.enter_context(progress(self.config, self.examination, None, self.reading))
+            if self.status:
+                stack.enter_context(progress(self.config, self.examination, self.repair_run, self.status))
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -70,10 +71,8 @@ class ActivityPlugin:
         finally:
             self.activity.begin("")
 
-    def reading(self) -> list[str]:
-        """Say how far the database is read into the page cache."""
-        known = self.read_ahead.progress() if self.read_ahead else None
-        if known is None:
-            return []
-        done, size, seconds = known
-        return [activity_line("reading ahead", done, size, seconds)]
+
+def reading(read_ahead: ReadAhead) -> list[str]:
+    """Say how far the database is read into the page cache."""
+    known = read_ahead.progress()
+    return [activity_line("reading ahead", *known)] if known else []

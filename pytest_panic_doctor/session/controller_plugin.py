@@ -24,7 +24,7 @@ from pytest_panic_doctor.report.results import Results
 from pytest_panic_doctor.report.terminal import item_status
 from pytest_panic_doctor.session.failures import no_summary, one_line
 from pytest_panic_doctor.session.foreign_hooks import locate_engine
-from pytest_panic_doctor.session.items import ACCEPTANCE, agree
+from pytest_panic_doctor.session.items import agree
 from pytest_panic_doctor.session.selection import explain_empty_selection
 from pytest_panic_doctor.topology.engines import describe_substitute
 
@@ -180,11 +180,11 @@ class ControllerPlugin:
         distributed = self.config.getoption("dist", "no") != "no"
         self.results.unreached = self.examination.to_run(distributed=distributed) - ended
         if self.results.items:
-            self.results.doubts += prerequisites(self.examination, self.config.stash[ACCEPTANCE])
+            self.results.doubts += prerequisites(self.examination)
         if any(each.verb == "quarantine" for each in self.results.repairs):
             outcomes = self.results.by_rule()
             passed = [name for name, counts in outcomes.items() if set(counts) == {"passed"}]
-            self.results.doubts += no_longer_passed(self.examination, self.config.stash[ACCEPTANCE], passed)
+            self.results.doubts += no_longer_passed(self.examination, passed)
         if self.results.unreached and not self.results.totals()["failed"]:
             count = plural(len(self.results.unreached), "item")
             self.results.doubts.append(f"{count} did not end, so nothing is known about them")
@@ -195,8 +195,9 @@ class ControllerPlugin:
         if settings.baseline is None or self.files is None or settings.runs:
             # A finding that is reduced to some runs says nothing about what has healed.
             return
-        known = self.config.stash[ACCEPTANCE].known
-        self.results.compared = compare(known, self.results.items, self.examination.all_names())
+        self.results.compared = compare(
+            self.examination.acceptance.known, self.results.items, self.examination.all_names()
+        )
         if settings.baseline_write and complete:
             with self.files.trying(settings.baseline):
                 save(settings.baseline, self.results.compared.accepted, settings.database)

@@ -25,14 +25,12 @@ from pytest_panic_doctor.report import text
 from pytest_panic_doctor.session.failures import FindingsText
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
     from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.examination.examiner import Examiner
     from pytest_panic_doctor.examination.manifest import Entry
 
 EXAMINATION: pytest.StashKey[Examination] = pytest.StashKey()
 EXAMINER: pytest.StashKey[Examiner] = pytest.StashKey()
-ACCEPTANCE: pytest.StashKey[AcceptancePolicy] = pytest.StashKey()
 
 
 LEFT_OUT = "not started: another plugin or a conftest.py left it out"

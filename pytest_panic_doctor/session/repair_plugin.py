@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.lookahead import Lookahead
 from pytest_panic_doctor.repair.controller import RepairController
-from pytest_panic_doctor.report.progress import progress
 from pytest_panic_doctor.session.items import EXAMINER, DoctorItem
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RepairPlugin:
-    """Lets repairs of a process take the next items along, and shows the progress in the controller."""
+    """Lets repairs of a process take the next items along, and a cluster compute while the items run."""
 
     def __init__(
         self,
@@ -52,17 +50,13 @@ class RepairPlugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Show in the controller what is being computed; let a cluster compute while the items run."""
+        """Let a cluster compute while the items run."""
         # After an error of the collection, pytest runs no item.
-        if self.controller is None or session.testsfailed:
+        if self.cluster is None or session.testsfailed:
             return (yield)
-        with ExitStack() as stack:
-            if self.cluster:
-                stack.enter_context(self.cluster.dispatching())
-                if session.items:
-                    self.cluster.collected()
-            status = self.cluster.status if self.cluster else tuple
-            stack.enter_context(progress(self.config, self.examination, self.controller.run, status))
+        with self.cluster.dispatching():
+            if session.items:
+                self.cluster.collected()
             return (yield)
 
     def pytest_keyboard_interrupt(self) -> None:

@@ -18,7 +18,6 @@ from pytest_panic_doctor.compute.memory import available_memory
 from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
 from pytest_panic_doctor.examination.examination import Examination, check_node
 from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.examination.opening import from_database, from_worker_input
@@ -29,13 +28,13 @@ from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.command_line import invoked_command
 from pytest_panic_doctor.report.files import ReportFiles, check_outputs
 from pytest_panic_doctor.report.junit import path_of
-from pytest_panic_doctor.session.activity_plugin import ActivityPlugin
+from pytest_panic_doctor.session.activity_plugin import ActivityPlugin, reading
 from pytest_panic_doctor.session.chosen_options import chosen, on_command_line
 from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, embedder_of, locate_engine
-from pytest_panic_doctor.session.items import ACCEPTANCE, EXAMINATION, EXAMINER, ExaminationPlugin
+from pytest_panic_doctor.session.items import EXAMINATION, EXAMINER, ExaminationPlugin
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
 from pytest_panic_doctor.session.xdist import worker_count
@@ -101,7 +100,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     settings = chosen(config).settings
     collect_only = bool(config.getoption("collectonly"))
     if not collect_only:
-        check_outputs(settings, junit_path(config))
+        check_outputs(settings, path_of(config.getoption("xmlpath", None)))
     if settings.fix or settings.engine != "auto":
         # An engine that is missing is an error of the options, before anything is examined.
         resolve_engine(locate_engine(config, settings.engine), settings.max_dim)
@@ -118,8 +117,8 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     worker_note = register_xdist(config, examination, cluster)
     files = None
     if not collect_only:
-        family = config.getini("junit_family")
-        files = ReportFiles(examination, version(DISTRIBUTION), junit_path(config), family)
+        junit = path_of(config.getoption("xmlpath", None))
+        files = ReportFiles(examination, version(DISTRIBUTION), junit, config.getini("junit_family"))
         if any(rule.expensive or rule.id in PAGES for rule in examination.selected):
             read_ahead.start()
     plugin = ControllerPlugin(
@@ -132,18 +131,13 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
         worker_note=worker_note,
     )
     config.pluginmanager.register(plugin, "panic-doctor-controller")
-    activity = ActivityPlugin(config, examination, read_ahead, shows=repair is None)
+    status = cluster.status if cluster else tuple if repair else partial(reading, read_ahead)
+    activity = ActivityPlugin(config, examination, status, repair.run if repair else None)
     config.pluginmanager.register(activity, "panic-doctor-activity")
     section = FailuresSection(config, examination, plugin.results)
     config.pluginmanager.register(section, "panic-doctor-failures")
     if repair:
         register_repair(config, examination, repair, cluster)
-
-
-def junit_path(config: pytest.Config) -> Path | None:
-    """Return the path of the JUnit file that pytest writes, None if it writes none."""
-    given = config.getoption("xmlpath", None)
-    return path_of(given) if given else None
 
 
 def open_repair(
@@ -221,10 +215,8 @@ def prepare(config: pytest.Config, examination: Examination, repairer: Repairer 
             config.addinivalue_line("markers", f"{name}: {rule.description}")
     config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
     totals, planner = plan_repairs(examination) if examination.settings.plan else (None, None)
-    acceptance = AcceptancePolicy(examination.settings)
     config.stash[EXAMINATION] = examination
-    config.stash[EXAMINER] = examination.examiner(repairer=repairer, planner=planner, acceptance=acceptance)
-    config.stash[ACCEPTANCE] = acceptance
+    config.stash[EXAMINER] = examination.examiner(repairer=repairer, planner=planner)
     choose_what_is_collected(config, examination)
     config.pluginmanager.register(ExaminationPlugin(config, examination), "panic-doctor-examination")
     return totals
