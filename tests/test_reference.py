@@ -97,7 +97,7 @@ def test_the_new_diagrams_are_those_of_an_independent_implementation(fixed: Path
     ):
         kind = "IMAGE" if model == "NomicVision" else "TEXT"
         points = clouds.load_cloud(db, DiagramTarget(run_id, model), kind, 768).points
-        (diagram,) = clouds.load_diagrams(db, DiagramTarget(run_id, model))
+        (diagram,) = clouds.iterate_diagrams(db, DiagramTarget(run_id, model))
         assert diagram.payload is not None
         arrays = np.load(io.BytesIO(diagram.payload), allow_pickle=False)
         expected = h_bars(points, 2)

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from pytest_panic_doctor.database.room import VALUE_COPIES, MemoryRoom
 from pytest_panic_doctor.database.subject import DiagramTarget
-from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects, usable_vectors
+from pytest_panic_doctor.topology.vectors import (
+    VALUE_BYTES,
+    VectorDefect,
+    describe_defects,
+    find_defects,
+    usable_vectors,
+)
 
 NEWEST_FIRST = "completed_at IS NOT NULL DESC, completed_at DESC, started_at DESC, id DESC"
 """Order of preference among duplicate rows: finished, then latest, then by id, which is a UUIDv7."""
@@ -85,11 +91,6 @@ class StoredDiagram:
 
     id: str
     payload: bytes | None
-
-
-def load_diagrams(db: sqlite3.Connection, target: DiagramTarget) -> list[StoredDiagram]:
-    """Diagrams of a target, the newest first."""
-    return list(iterate_diagrams(db, target))
 
 
 def iterate_diagrams(db: sqlite3.Connection, target: DiagramTarget) -> Iterator[StoredDiagram]:
@@ -180,8 +181,7 @@ def load_cloud(
     """
     run, model = target
     if kind is None:
-        block = f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
-        return StoredCloud(np.empty((0, width), np.float32), 0, {MODEL_TYPE_KEY: block})
+        return StoredCloud(np.empty((0, width), np.float32), 0, {MODEL_TYPE_KEY: unknown_type(model)})
     rows = read_embeddings(db, f"{UNORDERED}", (model, run, kind), space)
     if len({row[0] for row in rows}) == len(rows) and all(type(row[3]) is int for row in rows):
         # Sorted here, because SQLite would sort the rows with their vectors, 3 KB each.
@@ -196,6 +196,11 @@ def load_cloud(
     return choose_vectors(
         [[row[2] for row in group if row[1] is not None] for _, group in groupby(rows, itemgetter(0))], width
     )
+
+
+def unknown_type(model: str) -> str:
+    """Describe an embedding model of unknown type, as a clause."""
+    return f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
 
 
 def read_embeddings(
@@ -243,7 +248,7 @@ def describe_blocks(count: int, missing: int, unusable: Counter[VectorDefect], w
         rule = "embedding-missing"
         yield rule, f"{missing:,} of {count:,} invocations {has} no embedding ({rule})"
     if unusable:
-        kinds = ", ".join(f"{number:,} {flaw.clause(number, width)}" for flaw, number in unusable.most_common())
         total = unusable.total()
         rule = "embedding-vector"
-        yield rule, f"{total:,} of {count:,} vectors {'is' if total == 1 else 'are'} unusable: {kinds} ({rule})"
+        which = f"{total:,} of {count:,} vectors {'is' if total == 1 else 'are'} unusable"
+        yield rule, f"{which}: {describe_defects(unusable, width)} ({rule})"

@@ -21,7 +21,6 @@ from pytest_panic_doctor.rules.base import RuleContext
 from pytest_panic_doctor.rules.lyapunov import LyapunovPlace, Stored
 from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
 from pytest_panic_doctor.topology.lyapunov import Lyapunov, lyapunov
-from pytest_panic_doctor.topology.threads import one_thread
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.database.subject import Subject
@@ -132,8 +131,7 @@ def wrong_results(context: RuleContext, blocked: dict[str, str]) -> Iterator[Lya
         if vectors is None:
             blocked.update({name: clause for name, clause in why.items() if name not in blocked})
             continue
-        with one_thread():
-            result = lyapunov(vectors)
+        result = lyapunov(vectors)
         if rows and context.rule != NOT_VALID and not is_stale_result(rows[0], result):
             continue
         yield LyapunovTarget(place, runs, rows[0] if rows else None, trajectory_digest(vectors), result)

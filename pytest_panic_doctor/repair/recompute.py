@@ -142,7 +142,7 @@ def snapshot(context: RuleContext, busy: str, width: int | None = None) -> Diagr
         width: The number of components of the model's vectors, if it is known.
     """
     cloud = cloud_of(context, width)
-    diagrams = tuple(clouds.load_diagrams(context.db, context.subject.target))
+    diagrams = tuple(clouds.iterate_diagrams(context.db, context.subject.target))
     codec = context.generation.codec()
     damage = forbidden(context, replacing=any(valid(each.payload, codec) for each in diagrams))
     return DiagramSnapshot(context.subject, cloud, diagrams, damage, busy, context.generation)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pytest_panic_doctor.database.clouds import unknown_type
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
@@ -148,9 +149,7 @@ def embed(repairs: RepairContext, embedder: Embedder, trust: Trust, rule: str, s
     model = str(subject.embedding_model)
     kind = repairs.kinds.get(model)
     if kind is None:
-        raise RepairFailed(
-            f"whether {model} embeds texts or images is not known (doctor_text_models, doctor_image_models)"
-        )
+        raise RepairFailed(unknown_type(model))
 
     def look(db: sqlite3.Connection) -> tuple[int, list[MissingEmbedding]]:
         width = hooks.width_of(db, model, str(subject.experiment))

@@ -16,7 +16,6 @@ from pytest_panic_doctor.rules.embedding import stored_width
 from pytest_panic_doctor.rules.experiment import used_models
 from pytest_panic_doctor.topology.payload import Payload, PayloadError
 from pytest_panic_doctor.topology.staleness import why_stale
-from pytest_panic_doctor.topology.threads import one_thread
 from pytest_panic_doctor.topology.validation import problems, shortcomings
 
 KEPT = 2**20
@@ -161,7 +160,7 @@ def diagram_missing(context: RuleContext) -> Iterator[Finding]:
         message = f"the diagram {state}, and its point cloud is blocked: {'; '.join(cloud.blocks.values())}"
     reason = forbidden(context, replacing=False)
     if payloads:
-        ids = [diagram.id for diagram in clouds.load_diagrams(context.db, target)]
+        ids = [diagram.id for diagram in clouds.iterate_diagrams(context.db, target)]
         finding = context.finding(message, table="persistencediagram", ids=ids, blocked_by=cloud.blocks)
     else:
         finding = context.finding(message, table="run", ids=[run], blocked_by=cloud.blocks)
@@ -257,9 +256,7 @@ def diagram_current(context: RuleContext) -> Iterator[Finding]:
         if not cloud.complete:
             unknown.append(reading.id)
             continue
-        with one_thread():
-            clause = why_stale(reading.payload, cloud.points, context.space.bytes // 2)
-        if clause:
+        if clause := why_stale(reading.payload, cloud.points, context.space.bytes // 2):
             message = f"the diagram is stale: {clause}"
             finding = context.finding(message, table="persistencediagram", ids=[reading.id])
             yield finding.without_repair(forbidden(context, replacing=True))

@@ -15,7 +15,7 @@ from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.experiment import finding_of_experiment
-from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, find_defects
+from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, describe_defects, find_defects
 
 INVOCATIONS = (
     "run r JOIN invocation i ON i.run_id = r.id WHERE r.experiment_id = :experiment AND (:run IS NULL OR r.id = :run)"
@@ -229,13 +229,6 @@ class UnusableVectors:
         if len(kept) < IDS_KEPT:
             kept.append(row_id)
 
-    def clauses(self, width: int) -> str:
-        """Describe the defects, e.g. `1 NULL, 1 has 668 values instead of 768`, the commonest first."""
-        return ", ".join(
-            f"{count:,} {flaw.clause(count, width)}"
-            for flaw, count in sorted(self.counts.items(), key=lambda item: -item[1])
-        )
-
 
 def examine_vectors(context: RuleContext, width: int) -> UnusableVectors:
     """Check all vectors of the subject against a width in values."""
@@ -293,8 +286,9 @@ def embedding_vector(context: RuleContext) -> Iterator[Finding]:
     context.examined(found.total, "embedding")
     count = found.counts.total()
     if count:
+        which = f"{count:,} of {plural(found.total, 'vector')} {verb(count)} unusable"
         yield context.finding(
-            f"{count:,} of {plural(found.total, 'vector')} {verb(count)} unusable: {found.clauses(width)}",
+            f"{which}: {describe_defects(found.counts, width)}",
             table="embedding",
             ids=[row_id for ids in found.ids.values() for row_id in ids],
             count=count,

@@ -22,8 +22,7 @@ from pytest_panic_doctor.rules.embedding import stored_width
 from pytest_panic_doctor.rules.evidence import findings_by_reason, misspelt_models
 from pytest_panic_doctor.rules.experiment import CONFIG_TEXT_SHOWN, as_list, configuration, format_network, problem
 from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
-from pytest_panic_doctor.topology.lyapunov import LEAST_RUNS, LEAST_STEPS, Lyapunov, lyapunov
-from pytest_panic_doctor.topology.threads import one_thread
+from pytest_panic_doctor.topology.lyapunov import LEAST_RUNS, LEAST_STEPS, lyapunov
 
 TABLE = "lyapunovresult"
 
@@ -281,11 +280,11 @@ def lyapunov_current(context: RuleContext) -> Iterator[Finding]:
         if result is None or not has_result(runs) or (to_come and not is_whole(context, runs)):
             continue
         count += 1
-        found, blocked = computed_lyapunov(context, each.place, list(runs))
-        if found is None:
+        vectors, blocked = trajectories_of(context, each.place, list(runs))
+        if vectors is None:
             unknown.append(each.id)
             why = why or blocked
-        elif clause := difference(result, found):
+        elif clause := difference(result, lyapunov(vectors)):
             text = f"the Lyapunov result for {describe_place(each.place)} is stale: {clause}"
             yield context.finding(text, table=TABLE, ids=[each.id]).without_repair(to_come_anyway(context))
     if not count and to_come:
@@ -313,17 +312,6 @@ def is_whole(context: RuleContext, runs: Mapping[str, int]) -> bool:
         {"kind": context.kind(), "runs": json.dumps(list(runs))},
     )
     return all(count == most and outputs == runs[run] for run, most, count, outputs in lengths)
-
-
-def computed_lyapunov(
-    context: RuleContext, place: LyapunovPlace, runs: Sequence[str]
-) -> tuple[Lyapunov | None, Mapping[str, str]]:
-    """The result of the runs' embeddings, or what blocks it, by rule; raises `TooLarge` where they do not fit."""
-    found, blocked = trajectories_of(context, place, runs)
-    if found is None:
-        return None, blocked
-    with one_thread():
-        return lyapunov(found), {}
 
 
 def trajectories_of(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_panic_doctor.topology.threads import one_thread
+
 LEAST_DISTANCE = 1e-10
 """Lower limit of a distance before its logarithm is taken, as in the research tool."""
 
@@ -49,12 +51,13 @@ def lyapunov(trajectories: Sequence[NDArray[np.float32]]) -> Lyapunov:
         raise ValueError(f"a Lyapunov exponent takes {LEAST_RUNS} trajectories of {LEAST_STEPS} steps")
     cut = np.stack([each[:steps] for each in trajectories]).astype(np.float64)
     total = np.zeros(steps)
-    for first in range(len(cut) - 1):
-        # All distances at once would take the square of the runs in memory.
-        total += np.linalg.norm(cut[first + 1 :] - cut[first], axis=2).sum(axis=0)
-    pairs = len(cut) * (len(cut) - 1) // 2
-    curve = total / pairs
-    slope, fit = fit_line(np.log(np.maximum(curve, LEAST_DISTANCE)))
+    with one_thread():
+        for first in range(len(cut) - 1):
+            # All distances at once would take the square of the runs in memory.
+            total += np.linalg.norm(cut[first + 1 :] - cut[first], axis=2).sum(axis=0)
+        pairs = len(cut) * (len(cut) - 1) // 2
+        curve = total / pairs
+        slope, fit = fit_line(np.log(np.maximum(curve, LEAST_DISTANCE)))
     return Lyapunov(slope, fit, curve, pairs, steps)
 
 

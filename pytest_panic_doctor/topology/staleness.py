@@ -14,6 +14,7 @@ from pytest_panic_doctor.topology.cloud import (
     spanning_tree,
 )
 from pytest_panic_doctor.topology.payload import Payload
+from pytest_panic_doctor.topology.threads import one_thread
 
 SHORTEST = 1e-4
 """Bars shorter than this are ignored: diagrams of clouds with repeated points have spurious bars of about 1e-8.
@@ -52,8 +53,9 @@ def why_stale(payload: Payload, points: Points, most: int = MATRIX_BYTES) -> str
     bars = payload.diagram.bars[0]
     stored = np.sort(bars[np.isfinite(bars[:, 1]), 1].astype(np.float64))
     norm = float(np.sqrt(np.einsum("ij,ij->i", points, points, dtype=np.float64).max(initial=0)))
-    shortest, blur = SHORTEST * min(1.0, norm), default_tolerance(points)
-    tree = spanning_tree(points, most)
+    with one_thread():
+        shortest, blur = SHORTEST * min(1.0, norm), default_tolerance(points)
+        tree = spanning_tree(points, most)
     return compare_deaths(stored, tree.lengths, shortest, blur) or impossible_bars(payload, tree, shortest, blur)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -43,6 +44,11 @@ class VectorDefect:
                 return f"{is_} too large to measure in float32"
             case "zero":
                 return f"{is_} zero"
+
+
+def describe_defects(counts: Counter[VectorDefect], width: int) -> str:
+    """Describe defects, e.g. `1 NULL, 1 has 668 values instead of 768`, the commonest first."""
+    return ", ".join(f"{count:,} {defect.clause(count, width)}" for defect, count in counts.most_common())
 
 
 def usable_vectors(vectors: Sequence[object], width: int) -> NDArray[np.float32] | None:

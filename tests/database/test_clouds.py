@@ -179,7 +179,7 @@ def test_diagrams_come_newest_first(db: sqlite3.Connection) -> None:
     rows = [("a", b"1", "2025-01-01"), ("b", None, None), ("c", "text", "2025-03-03"), ("d", b"4", "2025-01-01")]
     for row_id, data, done in rows:
         db.execute("INSERT INTO persistencediagram VALUES (?, 'r', 'Nomic', ?, '2025', ?)", (row_id, data, done))
-    found = clouds.load_diagrams(db, DiagramTarget("r", "Nomic"))
+    found = list(clouds.iterate_diagrams(db, DiagramTarget("r", "Nomic")))
     assert [(each.id, each.payload) for each in found] == [("c", b""), ("d", b"4"), ("a", b"1"), ("b", None)]
     assert sorted(clouds.has_payload(db, DiagramTarget("r", "Nomic"))) == [False, True, True, True]
     assert clouds.has_payload(db, DiagramTarget("s", "Nomic")) == []

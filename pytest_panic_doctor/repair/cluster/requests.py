@@ -21,7 +21,6 @@ from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition
 from pytest_panic_doctor.repair.shared import result_as_plain, result_from_plain
 from pytest_panic_doctor.topology.staleness import why_stale
-from pytest_panic_doctor.topology.threads import one_thread
 
 LOOK_SOON, LOOK_LATE = 0.01, 0.1
 """Seconds between two checks for a response, at first and later."""
@@ -182,5 +181,4 @@ def failing_rule(seen: DiagramSnapshot) -> str | None:
     codec = seen.generation.codec()
     if not recompute.valid(payloads[0], codec):
         return INVALID
-    with one_thread():
-        return STALE if why_stale(codec.decode(payloads[0]), seen.cloud.points) else None
+    return STALE if why_stale(codec.decode(payloads[0]), seen.cloud.points) else None

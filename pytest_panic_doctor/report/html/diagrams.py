@@ -84,7 +84,7 @@ class Diagrams:
 
     def _stored(self, pairs: Sequence[DiagramTarget]) -> list[list[clouds.StoredDiagram]]:
         def look(db: sqlite3.Connection) -> list[list[clouds.StoredDiagram]]:
-            return [clouds.load_diagrams(db, pair) for pair in pairs]
+            return [list(clouds.iterate_diagrams(db, pair)) for pair in pairs]
 
         try:
             return self.examination.database.read(look)
@@ -93,7 +93,7 @@ class Diagrams:
 
     def _one(self, pair: DiagramTarget) -> list[clouds.StoredDiagram]:
         try:
-            return self.examination.database.read(lambda db: clouds.load_diagrams(db, pair))
+            return self.examination.database.read(lambda db: list(clouds.iterate_diagrams(db, pair)))
         except (Unreadable, sqlite3.DatabaseError) as error:
             self.pairs[pair].now.append(DiagramPlot("now", "", f"SQLite cannot read it: {error}"))
             return []

@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 
 NAME = "native"
 
-MAX_POINTS = 65_535
-"""Most points that the engine takes."""
-
 ENGINE_VERSION = "1"
 """Version of the engine; changes when a bar could change."""
 
