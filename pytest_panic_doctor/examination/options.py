@@ -12,27 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_panic_doctor.database.spelling import dashed
-from pytest_panic_doctor.examination.parsing import (
-    Given,
-    parse_absolute_path,
-    parse_cosine,
-    parse_dimension,
-    parse_duration,
-    parse_engine,
-    parse_int,
-    parse_limit,
-    parse_memory,
-    parse_path,
-    parse_report,
-    parse_run,
-    parse_running,
-    parse_sample,
-    parse_severity,
-    parse_shard,
-    parse_text,
-    parse_uuid,
-    severity_by_rule,
-)
+from pytest_panic_doctor.examination import parsing
+from pytest_panic_doctor.examination.parsing import Given, parse_text
 from pytest_panic_doctor.examination.settings import Settings
 
 DEFAULT_DATABASE = "db/trajectory_data.sqlite"
@@ -69,22 +50,15 @@ class OptionValue:
 
 
 SWITCH = OptionValue("flag")
-PATH = OptionValue("text", "PATH", parse_absolute_path)
-FILE = OptionValue("text", "FILE", parse_absolute_path)
-LIMIT = OptionValue("text", "N|P%%", parse_limit)
-REPAIRS = OptionValue("optional", "WHICH")
-EXPORT = OptionValue("text", "FILE", parse_path)
-UUIDS = OptionValue("list", "UUID", parse_uuid)
-RUNS = OptionValue("phrases", "RUN", parse_run)
-SIZE = OptionValue("text", "SIZE", parse_memory)
-COUNT = OptionValue("text", "N", partial(parse_int, least=1))
-DURATION = OptionValue("text", "TIME", parse_duration)
-DIMENSION = OptionValue("text", "N", parse_dimension)
-SAMPLE = OptionValue("text", "K/N", parse_sample)
-BUDGET = OptionValue("text", "TIME", partial(parse_duration, unit=True))
-REPORTS = OptionValue("list", "PATH", parse_report)
-SHARD = OptionValue("text", "K/N", parse_shard)
-PATHS = OptionValue("several", "PATH", parse_path)
+PATH = OptionValue("text", "PATH", parsing.parse_absolute_path)
+FILE = OptionValue("text", "FILE", parsing.parse_absolute_path)
+UUIDS = OptionValue("list", "UUID", parsing.parse_uuid)
+COUNT = OptionValue("text", "N", partial(parsing.parse_int, least=1))
+DURATION = OptionValue("text", "TIME", parsing.parse_duration)
+DIMENSION = OptionValue("text", "N", parsing.parse_dimension)
+SAMPLE = OptionValue("text", "K/N", parsing.parse_sample)
+SHARD = OptionValue("text", "K/N", parsing.parse_shard)
+PATHS = OptionValue("several", "PATH", parsing.parse_path)
 WORDS = OptionValue("words")
 PLACE = OptionValue("text", "MODULE:FUNCTION")
 
@@ -169,7 +143,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "max-quarantine",
-        LIMIT,
+        OptionValue("text", "N|P%%", parsing.parse_limit),
         "quarantine whole runs, and more than 1,000 rows and 1%% of a table: up to N rows a session, or P%% of each "
         "table",
     ),
@@ -184,7 +158,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "undo",
-        REPAIRS,
+        OptionValue("optional", "WHICH"),
         "take repairs back: an id, 3-9, session:ID, or all; without a value, list the sessions; with a session's id "
         "alone, list its repairs; --doctor-rule, --doctor-run and --doctor-experiment choose among them",
         excludes={
@@ -204,7 +178,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "journal-export",
-        EXPORT,
+        OptionValue("text", "FILE", parsing.parse_path),
         "write the rows in quarantine to FILE, .sqlite or .parquet by suffix",
         excludes={"fix": ONLY_READS, "undo": ONLY_READS, "redo": ONLY_READS},
     ),
@@ -212,7 +186,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("experiment", UUIDS, "examine this experiment only; may be repeated", stored_in="experiments", again=dashed),
     Option(
         "run",
-        RUNS,
+        OptionValue("phrases", "RUN", parsing.parse_run),
         "examine only what concerns this run: its id, the beginning of it, or words of its prompt and network; may be "
         "repeated",
         stored_in="runs",
@@ -220,7 +194,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "memory",
-        SIZE,
+        OptionValue("text", "SIZE", parsing.parse_memory),
         "memory for all workers and computations together, e.g. 12GB (default: 80%% of what is free)",
         may_differ=True,
     ),
@@ -229,7 +203,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max-dim", DIMENSION, "highest homology dimension to compute (default: 2; less is recorded in the diagram)"),
     Option(
         "engine",
-        OptionValue("text", "NAME", parse_engine),
+        OptionValue("text", "NAME", parsing.parse_engine),
         "native, gudhi, giotto-ph, or a plugin's (default: the first that is there)",
         may_differ=True,
     ),
@@ -244,7 +218,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("deep", SWITCH, "also examine by embedding and computing again", again=str),
     Option(
         "budget",
-        BUDGET,
+        OptionValue("text", "TIME", partial(parsing.parse_duration, unit=True)),
         "start no item after this time, e.g. 20m; the rest is skipped, never passed",
         may_differ=True,
     ),
@@ -256,7 +230,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "report",
-        REPORTS,
+        OptionValue("list", "PATH", parsing.parse_report),
         "write a report, .json, .jsonl, .html or .md by suffix; may be repeated",
         stored_in="reports",
         may_differ=True,
@@ -280,7 +254,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "severity",
-        OptionValue("list", "", parse_severity, severity_by_rule),  # type: ignore[arg-type]
+        OptionValue("list", "", parsing.parse_severity, parsing.severity_by_rule),  # type: ignore[arg-type]
         "RULE: error, warn, warn <= COUNT, or off; one a line",
         ini_only=True,
     ),
@@ -288,14 +262,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("image-models", WORDS, "more embedding models that embed images", ini_only=True),
     Option(
         "embed-cosine",
-        OptionValue("text", "", parse_cosine),
+        OptionValue("text", "", parsing.parse_cosine),
         "the least cosine of an embedding hook's vectors with stored ones, below which it is not believed "
         "(default: 0.99; 0: it is not compared)",
         ini_only=True,
     ),
     Option(
         "running",
-        OptionValue("text", "", parse_running),
+        OptionValue("text", "", parsing.parse_running),
         "an experiment that is not completed and has a row younger than this is running, and nothing is embedded or "
         "computed for it (default: 1h; 0: none is running)",
         ini_only=True,

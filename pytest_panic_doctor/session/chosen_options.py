@@ -15,17 +15,9 @@ from typing import Protocol
 import pytest
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination import options
+from pytest_panic_doctor.examination import options, parsing
 from pytest_panic_doctor.examination.options import DEFAULT_DATABASE, ONE, SWITCH
-from pytest_panic_doctor.examination.parsing import (
-    RAY,
-    Given,
-    absolute,
-    model_types,
-    parse_absolute_path,
-    parse_cluster,
-    parse_generation,
-)
+from pytest_panic_doctor.examination.parsing import RAY, Given, absolute
 from pytest_panic_doctor.examination.settings import Settings
 
 DEMO_DATABASE = "doctor-demo/trajectory_data.sqlite"
@@ -125,7 +117,7 @@ def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
             raise BadOption(f"--doctor-demo builds a database of its own: leave out --doctor-db {given['db']}")
         return absolute(invocation_dir / DEMO_DATABASE)
     folder = invocation_dir if "db" in typed else ini_dir
-    named = parse_absolute_path(Given("--doctor-db", str(given.get("db", "")), folder))
+    named = parsing.parse_absolute_path(Given("--doctor-db", str(given.get("db", "")), folder))
     return named or absolute(invocation_dir / DEFAULT_DATABASE)
 
 
@@ -154,10 +146,10 @@ def read_options(source: Source, invocation_dir: Path, ini_dir: Path) -> Chosen:
     fields = {each.setting: parsed[each.name] for each in options.OPTIONS if each.setting and each.name in parsed}
     # These depend on two options, or are not as they were given.
     fields["database"] = utf8(database)
-    fields["ray"] = parse_cluster(parsed.get("ray"), by_engine=given.get("engine") == RAY)  # type: ignore[arg-type]
-    fields["kinds"] = model_types(parsed.get("text-models", ()), parsed.get("image-models", ()))  # type: ignore[arg-type]
+    fields["ray"] = parsing.parse_cluster(parsed.get("ray"), by_engine=given.get("engine") == RAY)  # type: ignore[arg-type]
+    fields["kinds"] = parsing.model_types(parsed.get("text-models", ()), parsed.get("image-models", ()))  # type: ignore[arg-type]
     if "demo" in parsed:
-        fields["demo"] = parse_generation(str(parsed.get("demo-generation", "")))
+        fields["demo"] = parsing.parse_generation(str(parsed.get("demo-generation", "")))
     settings = Settings(**fields)  # type: ignore[arg-type]
     if same := next((path for path in settings.reports if path.resolve() == database.resolve()), None):
         raise BadOption(f"--doctor-report {same} is the database itself: name another file")
