@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,29 +21,23 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.controller import RepairRun
 
 
+@dataclass(eq=False)
 class ActivityPlugin:
-    """Follows the items of this process; the controller shows all of it, and what is being computed."""
+    """Follows the items of this process; the controller shows all of it, and what is being computed.
 
-    def __init__(
-        self,
-        config: pytest.Config,
-        examination: Examination,
-        status: Callable[[], Sequence[str]] | None = None,
-        repair_run: RepairRun | None = None,
-    ) -> None:
-        """Store what the hooks need.
+    Attributes:
+        config: The session's config.
+        examination: The session's examination.
+        status: Describes what is done besides; None in a worker, which shows nothing.
+        repair_run: What the processes of a repairing session share; None if nothing is repaired, and in a worker.
+        activity: Follows the running item; None until the items run.
+    """
 
-        Args:
-            config: The session's config.
-            examination: The session's examination.
-            status: Describes what is done besides; None in a worker, which shows nothing.
-            repair_run: What the processes of a repairing session share; None if nothing is repaired, and in a worker.
-        """
-        self.config = config
-        self.examination = examination
-        self.status = status
-        self.repair_run = repair_run
-        self.activity: ItemActivity | None = None
+    config: pytest.Config
+    examination: Examination
+    status: Callable[[], Sequence[str]] | None = None
+    repair_run: RepairRun | None = None
+    activity: ItemActivity | None = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:

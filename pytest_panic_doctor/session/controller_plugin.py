@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,40 +38,31 @@ NAMES_SHORTER_THAN = 64
 """Maximum length of a text worth sharing: a rule, a phase, a worker; node ids are longer and differ."""
 
 
+@dataclass(eq=False)
 class ControllerPlugin:
-    """Gathers the results of all processes, decides on the exit status, and writes the reports."""
+    """Gathers the results of all processes, decides on the exit status, and writes the reports.
 
-    def __init__(
-        self,
-        config: pytest.Config,
-        examination: Examination,
-        *,
-        files: ReportFiles | None,
-        repair: RepairController | None,
-        totals: SessionTotals | None,
-        demo_notes: Sequence[str],
-        worker_note: str | None,
-    ) -> None:
-        """Store what the hooks need.
+    Attributes:
+        config: The session's config.
+        examination: The session's examination.
+        files: The reports that are written; None if items are only collected.
+        repair: The controller's part of the repair; None if nothing is repaired.
+        totals: What all planned repairs would take; None without `--doctor-plan`.
+        demo_notes: Sentences about the demo database.
+        worker_note: How many workers there are, for the header; None if nothing is distributed.
+        results: The results of the items, as they arrive.
+        notes: Sentences for the end of the summary.
+    """
 
-        Args:
-            config: The session's config.
-            examination: The session's examination.
-            files: The reports that are written; None if items are only collected.
-            repair: The controller's part of the repair; None if nothing is repaired.
-            totals: What all planned repairs would take; None without `--doctor-plan`.
-            demo_notes: Sentences about the demo database.
-            worker_note: How many workers there are, for the header; None if nothing is distributed.
-        """
-        self.config = config
-        self.examination = examination
-        self.files = files
-        self.repair = repair
-        self.totals = totals
-        self.demo_notes = demo_notes
-        self.worker_note = worker_note
-        self.results = Results()
-        self.notes: list[str] = []
+    config: pytest.Config
+    examination: Examination
+    files: ReportFiles | None
+    repair: RepairController | None
+    totals: SessionTotals | None
+    demo_notes: Sequence[str]
+    worker_note: str | None
+    results: Results = field(default_factory=Results)
+    notes: list[str] = field(default_factory=list)
 
     def pytest_report_header(self) -> list[str]:
         """Describe the database, its rows, and how many items there are."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +105,7 @@ def repair_list(settings: Settings, session: str) -> Iterator[str]:
     )
     if not chosen:
         return
-    yield from repair_lines(chosen, known_names(settings.database).labels)
+    yield from repair_lines(chosen, known_names(settings.database)[0])
     newest = next((each.id for each in chosen if each.status == "applied"), None)
     if newest is not None:
         yield f"next: {text.command(settings, f'--doctor-undo {newest}')}"
@@ -146,8 +145,8 @@ def undo_lines(settings: Settings, which: str, *, again: bool = False) -> Iterat
 
 def shared_lines(settings: Settings, every: Sequence[Repair], only: RepairFilter) -> Iterator[str]:
     """Name the repairs of the runs' experiments, which are of no single run and may have rows of these, too."""
-    names = known_names(settings.database)
-    experiments = {names.experiment_of.get(run) for run in only.runs} - {None}
+    _, experiment_of = known_names(settings.database)
+    experiments = {experiment_of.get(run) for run in only.runs} - {None}
     shared = [
         str(each.id)
         for each in every
@@ -181,51 +180,31 @@ def repair_filter(settings: Settings) -> RepairFilter:
     """
     runs: tuple[str, ...] = ()
     if settings.runs:
-        names = known_names(settings.database)
-        if not names.experiment_of:
+        labels, experiment_of = known_names(settings.database)
+        if not experiment_of:
             raise BadOption(f"--doctor-run {settings.runs[0]}: no run is known: leave it out")
-        labels = {run: names.labels[run] for run in names.experiment_of}
-        runs = tuple(meant(each, labels) for each in settings.runs)
+        runs = tuple(meant(each, {run: labels[run] for run in experiment_of}) for each in settings.runs)
     return RepairFilter(settings.rules, runs, settings.experiments)
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What runs and experiments are called: of those in the journal, and of those in the database.
+def known_names(database: Path) -> tuple[dict[str, str], dict[str, str | None]]:
+    """Return what runs and experiments are called: of those in the journal, and of those in the database.
 
-    Attributes:
-        labels: The prompt and network of each run, and the prompts of each experiment, by id.
-        experiment_of: The experiment of each run.
+    Returns:
+        The prompt and network of each run, and the prompts of each experiment, by id; and the experiment of each run.
     """
-
-    labels: dict[str, str]
-    experiment_of: dict[str, str | None]
-
-    def add_run(self, run: object, experiment: object, network: object, prompt: object) -> None:
-        """Add a run."""
-        self.labels[str(run)] = run_label(prompt, network)
-        self.experiment_of[str(run)] = None if experiment is None else str(experiment)
-
-
-def known_names(database: Path) -> Names:
-    """Return the names of all runs and experiments."""
-    known = Names({}, {})
-    for row in quarantined_runs(database):
-        known.add_run(*row)
+    runs, experiments = quarantined_runs(database), list[tuple[object, object]]()
 
     def look(db: sqlite3.Connection) -> None:
-        for row in db.execute(f"SELECT {RUN_COLUMNS} FROM run NOT INDEXED WHERE {NAMED}"):
-            known.add_run(*row)
-        for experiment, prompts in db.execute(PROMPTS):
-            known.labels[str(experiment)] = ", ".join(names_in(prompts))
+        runs.extend(db.execute(f"SELECT {RUN_COLUMNS} FROM run NOT INDEXED WHERE {NAMED}"))
+        experiments.extend(db.execute(PROMPTS))
 
-    reading = Database(database)
-    try:
-        with suppress(sqlite3.Error):  # Names help, and nothing depends on them.
-            reading.read(look)
-    finally:
-        reading.close()
-    return known
+    # Names help, and nothing depends on them.
+    with suppress(sqlite3.Error), closing(Database(database)) as reading:
+        reading.read(look)
+    labels = {str(run): run_label(prompt, network) for run, _, network, prompt in runs}
+    labels |= {str(experiment): ", ".join(names_in(prompts)) for experiment, prompts in experiments}
+    return labels, {str(run): None if experiment is None else str(experiment) for run, experiment, _, _ in runs}
 
 
 def quarantined_runs(database: Path) -> list[tuple[object, ...]]:

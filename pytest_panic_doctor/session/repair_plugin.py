@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.lookahead import Lookahead
-from pytest_panic_doctor.repair.controller import RepairController
 from pytest_panic_doctor.session.items import EXAMINER, DoctorItem
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.repair.cluster.controller import ClusterRepair
+    from pytest_panic_doctor.repair.controller import RepairController
 
 
+@dataclass(eq=False)
 class RepairPlugin:
-    """Lets repairs of a process take the next items along, and a cluster compute while the items run."""
+    """Lets repairs of a process take the next items along, and a cluster compute while the items run.
 
-    def __init__(
-        self,
-        config: pytest.Config,
-        examination: Examination,
-        controller: RepairController | None = None,
-        cluster: ClusterRepair | None = None,
-    ) -> None:
-        """Store what the hooks need.
+    Attributes:
+        config: The session's config.
+        examination: The session's examination.
+        controller: The controller's part of the repair; None in a worker.
+        cluster: The connection to a Ray cluster; None if this machine computes, and in a worker.
+    """
 
-        Args:
-            config: The session's config.
-            examination: The session's examination.
-            controller: The controller's part of the repair; None in a worker.
-            cluster: The connection to a Ray cluster; None if this machine computes, and in a worker.
-        """
-        self.config = config
-        self.examination = examination
-        self.controller = controller
-        self.cluster = cluster
+    config: pytest.Config
+    examination: Examination
+    controller: RepairController | None = None
+    cluster: ClusterRepair | None = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Let one repair take the next items along, unless the session may end after any item."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,6 @@ from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examination import Examination, check_node
-from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.examination.opening import from_database, from_worker_input
 from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.examination.sharding import PAGES
@@ -35,9 +33,10 @@ from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, embedder_of, locate_engine
 from pytest_panic_doctor.session.items import EXAMINATION, EXAMINER, ExaminationPlugin
+from pytest_panic_doctor.session.repair_plugin import RepairPlugin
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
-from pytest_panic_doctor.session.xdist import worker_count
+from pytest_panic_doctor.session.xdist import XdistHooks, describe_workers, worker_count
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def start_worker(config: pytest.Config, examination: Examination, resources: Exi
     resources.callback(examination.database.close)
     prepare(config, examination, own_repairer(config, examination, resources))
     if examination.repair_run:
-        register_repair(config, examination)
+        config.pluginmanager.register(RepairPlugin(config, examination), "panic-doctor-repair")
     config.pluginmanager.register(ActivityPlugin(config, examination), "panic-doctor-activity")
 
 
@@ -122,13 +121,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
         if any(rule.expensive or rule.id in PAGES for rule in examination.selected):
             read_ahead.start()
     plugin = ControllerPlugin(
-        config,
-        examination,
-        files=files,
-        repair=repair,
-        totals=totals,
-        demo_notes=demo_notes,
-        worker_note=worker_note,
+        config, examination, files=files, repair=repair, totals=totals, demo_notes=demo_notes, worker_note=worker_note
     )
     config.pluginmanager.register(plugin, "panic-doctor-controller")
     status = cluster.status if cluster else tuple if repair else partial(reading, read_ahead)
@@ -137,7 +130,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     section = FailuresSection(config, examination, plugin.results)
     config.pluginmanager.register(section, "panic-doctor-failures")
     if repair:
-        register_repair(config, examination, repair, cluster)
+        config.pluginmanager.register(RepairPlugin(config, examination, repair, cluster), "panic-doctor-repair")
 
 
 def open_repair(
@@ -268,14 +261,7 @@ def register_xdist(config: pytest.Config, examination: Examination, cluster: Clu
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return None
-    from pytest_panic_doctor.session.xdist import XdistHooks, describe_workers
-
-    def collected(nodeids: Iterable[str]) -> None:
-        examination.collect(map(item_name, nodeids))
-        if cluster:
-            cluster.collected()
-
-    config.pluginmanager.register(XdistHooks(examination.rules, collected), "panic-doctor-xdist")
+    config.pluginmanager.register(XdistHooks(examination, cluster), "panic-doctor-xdist")
     return describe_workers(config, examination.settings)
 
 
@@ -289,15 +275,3 @@ def own_repairer(config: pytest.Config, examination: Examination, resources: Exi
     repairer = make_repairer(examination, run, partial(call_embed_hook, config), partial(locate_engine, config))
     resources.callback(repairer.close)
     return repairer
-
-
-def register_repair(
-    config: pytest.Config,
-    examination: Examination,
-    repair: RepairController | None = None,
-    cluster: ClusterRepair | None = None,
-) -> None:
-    """Register the plugin of a session that repairs; a worker has neither `repair` nor `cluster`."""
-    from pytest_panic_doctor.session.repair_plugin import RepairPlugin
-
-    config.pluginmanager.register(RepairPlugin(config, examination, repair, cluster), "panic-doctor-repair")

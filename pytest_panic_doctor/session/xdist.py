@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,14 @@ from pytest_panic_doctor.examination.manifest import item_name, rule_of
 from pytest_panic_doctor.examination.outcome import Outcome, to_plain
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import format_size, plural
-from pytest_panic_doctor.session.items import EXAMINATION
 
 if TYPE_CHECKING:
     from execnet import XSpec
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
+    from pytest_panic_doctor.examination.examination import Examination
+    from pytest_panic_doctor.repair.cluster.controller import ClusterRepair
     from pytest_panic_doctor.session.dying_workers import WorkerProgress
 
 WORKER_MEMORY = 250_000_000
@@ -98,17 +99,12 @@ def describe_workers(config: pytest.Config, settings: Settings) -> str | None:
 class XdistHooks:
     """Hooks of pytest-xdist; registered only if it is installed, and only in the controller."""
 
-    def __init__(self, rules: Collection[str], collected: Callable[[Iterable[str]], None]) -> None:
-        """Store what the hooks need.
-
-        Args:
-            rules: The ids of all rules.
-            collected: Called with the node ids that the first worker collected; all workers collect the same.
-        """
+    def __init__(self, examination: Examination, cluster: ClusterRepair | None) -> None:
+        """Store the session's `examination` and the connection to a Ray cluster, None if this machine computes."""
         from pytest_panic_doctor.session.dying_workers import WorkerProgress
 
-        self.rules = rules
-        self.collected = collected
+        self.examination = examination
+        self.cluster = cluster
         self.reached: WorkerProgress = WorkerProgress()
         self._collected = False
         self._deaths = 0
@@ -119,7 +115,9 @@ class XdistHooks:
         del node
         if not self._collected:
             self._collected = True
-            self.collected(ids)
+            self.examination.collect(map(item_name, ids))
+            if self.cluster:
+                self.cluster.collected()
 
     @pytest.hookimpl
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: Sequence[XSpec]) -> None:
@@ -134,8 +132,7 @@ class XdistHooks:
         """Send the examination to a worker, so that all workers collect the same items even if the database changes."""
         from pytest_panic_doctor.session.dying_workers import ignore_send_errors
 
-        examination = node.config.stash[EXAMINATION]
-        node.workerinput["doctor"] = examination.for_worker()
+        node.workerinput["doctor"] = self.examination.for_worker()
         ignore_send_errors(node)
 
     @pytest.hookimpl(wrapper=True)
@@ -174,7 +171,7 @@ class XdistHooks:
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Fail an item whose worker died, with its rule and the reason: nothing is known about it."""
         rule = rule_of(item_name(crashitem))
-        if rule not in self.rules:
+        if rule not in self.examination.rules:
             return
         note = f"{report.longrepr}: nothing is known about this item; run it again alone"
         report.longrepr = note
