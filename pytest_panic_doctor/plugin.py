@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination import options
 from pytest_panic_doctor.formatting import printable, typed
 from pytest_panic_doctor.report.command_line import invoked_command
-from pytest_panic_doctor.session.chosen_options import Source, check_once, chosen, database_of, ini_folder, is_requested
+from pytest_panic_doctor.session.chosen_options import check_once, chosen, database_of, ini_folder, is_requested
+from pytest_panic_doctor.session.foreign_folder import ForeignFolderHook, foreign_args
 from pytest_panic_doctor.session.signals import interrupt_in_a_line
 
 if TYPE_CHECKING:
@@ -109,26 +110,6 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         early_config.known_args_namespace.file_or_dir = given
 
 
-def foreign_args(config: pytest.Config, source: Source, args: Sequence[str], database: Path) -> list[str] | None:
-    """Return the arguments that name the database, if its folder must not bring code.
-
-    Args:
-        config: Pytest's config.
-        source: The options.
-        args: The positional arguments of the command line.
-        database: The database.
-
-    Returns:
-        The arguments; None if the folder may bring code.
-    """
-    from pytest_panic_doctor.session.foreign_folder import Surroundings
-
-    named = source.getoption("rootdir") or source.getoption("inifilename")
-    by_option = source.getoption("doctor_db") not in (None, [])
-    folder, has_ini = config.invocation_params.dir, config.inipath is not None
-    return Surroundings(folder, config.rootpath, args, bool(named), has_ini, by_option).foreign(database)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Start a session if an option or an ini key asks for it."""
     if config.getoption("help") or config.getoption("version"):
@@ -137,7 +118,6 @@ def pytest_configure(config: pytest.Config) -> None:
         if databases := [arg for arg in config.args if is_database(config.invocation_params.dir / arg.split("::")[0])]:
             config.pluginmanager.register(UsageHint(databases[0].split("::")[0]), "panic-doctor-hint")
         return
-    from pytest_panic_doctor.session.foreign_folder import ForeignFolderHook
     from pytest_panic_doctor.session.items import EXAMINATION
     from pytest_panic_doctor.session.startup import start
 

@@ -6,55 +6,38 @@ A database is data, and may come from a stranger. Only a database within the use
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pytest_panic_doctor.examination.parsing import absolute
+from pytest_panic_doctor.session.chosen_options import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The place where pytest was started, and its arguments.
+def foreign_args(config: pytest.Config, source: Source, args: Sequence[str], database: Path) -> list[str] | None:
+    """Return the arguments that name a database whose folder must not bring code.
 
-    Attributes:
-        folder: The working directory.
-        rootdir: Pytest's rootdir.
+    Pytest may find its rootdir from the database itself if the command line names it. Then the rootdir proves
+    nothing, unless pytest was started inside it and it has an ini file.
+
+    Args:
+        config: Pytest's config.
+        source: The options.
         args: The arguments that are paths or node ids.
-        chosen: Whether the user named the rootdir or the ini file.
-        has_ini: Whether there is an ini file.
-        by_option: Whether the database was named by `--doctor-db` on the command line.
+        database: The database.
+
+    Returns:
+        The arguments; None if the folder may bring code.
     """
-
-    folder: Path
-    rootdir: Path
-    args: Sequence[str]
-    chosen: bool
-    has_ini: bool
-    by_option: bool
-
-    def named(self, arg: str) -> Path:
-        """Return the path of an argument."""
-        return absolute(self.folder / arg.split("::")[0])
-
-    def foreign(self, database: Path) -> list[str] | None:
-        """Return the arguments that name a database whose folder must not bring code.
-
-        Pytest may find its rootdir from the database itself if the command line names it. Then the rootdir proves
-        nothing, unless pytest was started inside it and it has an ini file.
-
-        Returns:
-            The arguments; None if the folder may bring code.
-        """
-        beside = database.parent
-        by_name = [arg for arg in self.args if self.named(arg) == database]
-        others = [self.named(arg) for arg in self.args if arg not in by_name]
-        if any(beside.is_relative_to(other) for other in others) or within(beside, self.folder):
-            return None
-        named = bool(by_name) or self.by_option
-        trusted = self.chosen or not named or (within(self.folder, self.rootdir) and self.has_ini)
-        return None if trusted and within(beside, self.rootdir) else by_name
+    folder, root, beside = config.invocation_params.dir, config.rootpath, database.parent
+    paths = {arg: absolute(folder / arg.split("::")[0]) for arg in args}
+    by_name = [arg for arg in args if paths[arg] == database]
+    if within(beside, folder) or any(beside.is_relative_to(paths[arg]) for arg in args if arg not in by_name):
+        return None
+    named = bool(by_name) or source.getoption("doctor_db") not in (None, [])
+    root_is_chosen = bool(source.getoption("rootdir") or source.getoption("inifilename"))
+    trusted = root_is_chosen or not named or (within(folder, root) and config.inipath is not None)
+    return None if trusted and within(beside, root) else by_name
 
 
 def within(folder: Path, root: Path) -> bool:
