@@ -97,11 +97,8 @@ class Repairer(Protocol):
         """Return what any worker of this session has repaired for this rule within this subject; None if nothing."""
 
 
-class Planner(Protocol):
-    """Estimates repairs, with `--doctor-plan`."""
-
-    def plan(self, rule: Rule, subject: Subject, findings: tuple[Finding, ...]) -> tuple[str, Mapping[str, Number]]:
-        """Return why the item would not be repaired, or an empty text, and the measures of its repair."""
+Planner = Callable[[Rule, Subject, tuple[Finding, ...]], tuple[str, Mapping[str, Number]]]
+"""Returns why `--doctor-fix` would not repair an item, or an empty text, and the measures of its repair."""
 
 
 class Examiner(Checker):
@@ -256,7 +253,7 @@ class Examiner(Checker):
         if self.planner:
             if self.options.verification and (refusal := self.options.verification.refusal):
                 return Outcome("failed", findings, f"not planned: {refusal}")
-            note, measures = self.planner.plan(rule, subject, findings)
+            note, measures = self.planner(rule, subject, findings)
             return Outcome("failed", findings, note, measures=measures, planned=not note)
         if self.repairer is None:
             return Outcome("failed", findings)

@@ -86,11 +86,6 @@ class Entry:
     name: str
 
 
-def entry(rule: Rule, subject: Subject) -> Entry:
-    """Make the item of a rule and a subject of its scope."""
-    return Entry(rule.id, subject, name_of(rule, subject))
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """All subjects of a database. Item ids do not depend on damage."""
@@ -108,12 +103,9 @@ class Manifest:
         by_scope: dict[Scope, list[Rule]] = {scope: [] for scope in Scope}
         for rule in rules:
             by_scope[rule.scope].append(rule)
-        for rule in by_scope[Scope.DATABASE]:
-            yield entry(rule, Subject())
+        yield from of_subjects([Subject()], by_scope[Scope.DATABASE])
         for experiment in self.experiments:
-            subject = Subject(experiment.id)
-            for rule in by_scope[Scope.EXPERIMENT]:
-                yield entry(rule, subject)
+            yield from of_subjects([Subject(experiment.id)], by_scope[Scope.EXPERIMENT])
             yield from of_subjects((Subject(experiment.id, run.id) for run in experiment.runs), by_scope[Scope.RUN])
             for model in experiment.embedding_models:
                 yield from of_subjects([Subject(experiment.id, None, model)], by_scope[Scope.EXPERIMENT_MODEL])
@@ -186,7 +178,7 @@ def of_subjects(subjects: Iterable[Subject], rules: Iterable[Rule]) -> Iterator[
     chosen = list(rules)
     for subject in subjects:
         for rule in chosen:
-            yield entry(rule, subject)
+            yield Entry(rule.id, subject, name_of(rule, subject))
 
 
 def build_manifest(

@@ -137,7 +137,7 @@ def look_ahead(
     totals = SessionTotals(scratch / "ahead.sqlite")
     settings = examination.settings
     planner = DatabasePlanner(examination.database, settings.kinds, totals, most=settings.max_quarantine)
-    examiner = examination.examiner(planner=planner, ahead=True)
+    examiner = examination.examiner(planner=planner.plan, ahead=True)
     entries = [entry for entry in examination.entries() if known_before(examination.rules[entry.rule])]
     stays: Counter[str] = Counter()
     quarantines = 0

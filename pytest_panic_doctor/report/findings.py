@@ -11,7 +11,7 @@ from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import plural, printable, shorten
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.report.results import Results, worst_first
+from pytest_panic_doctor.report.results import Results
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -60,13 +60,9 @@ def failure_lines(examination: Examination, results: Results, width: int, limits
         width: The number of columns.
         limits: How much is shown.
     """
-    failed: dict[str, list[Result]] = {}
-    for item in results.items:
-        if item.status == "failed" and item.findings and not item.error:
-            failed.setdefault(item.rule, []).append(item)
-    for name, _ in worst_first(results.by_rule().items()):
-        if name in failed:
-            yield from rule_lines(examination, name, failed[name], width, limits)
+    for name, items in results.failed_by_rule().items():
+        if ended := [item for item in items if item.findings and not item.error]:
+            yield from rule_lines(examination, name, ended, width, limits)
 
 
 def rule_lines(

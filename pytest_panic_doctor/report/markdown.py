@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.formatting import plural, printable, shorten
-from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, verdict, worst_first
+from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, largest_of, verdict
 from pytest_panic_doctor.report.todo import TodoEntry, named_runs, tasks
 
 if TYPE_CHECKING:
@@ -96,11 +96,8 @@ def finding_lines(examination: Examination, results: Results, room: int) -> Iter
         results: All results.
         room: The number of lines that the report has left.
     """
-    failed: dict[str, list[Result]] = {}
-    for item in results.items:
-        if item.status == "failed":
-            failed.setdefault(item.rule, []).append(item)
-    names = [name for name, _ in worst_first(results.by_rule().items()) if name in failed]
+    failed = results.failed_by_rule()
+    names = list(failed)
     if not names:
         return
     yield from ("", "## Sick", "", "| rule | items | largest finding | where |", "|---|---|---|---|")
@@ -113,17 +110,10 @@ def finding_lines(examination: Examination, results: Results, room: int) -> Iter
 
 def rule_row(examination: Examination, name: str, items: Sequence[Result], total: int) -> str:
     """Make the row of one rule."""
-    findings = sorted(
-        (each for item in items for each in item.findings),
-        key=lambda each: (-each.count, each.message),
-    )
-    if findings:
-        worst = findings[0]
-        model = f"[{worst.embedding_model}] " if worst.embedding_model else ""
-        message = f"{model}{worst.message}"
+    if findings := [each for item in items for each in item.findings]:
+        worst, message, more = largest_of(findings)
         runs = [worst.run] if worst.run else list(worst.runs)
         where = next(named_runs(examination, runs), "") or examination.labels.get(str(worst.experiment), "")
-        more = f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
     else:
         message, where, more = items[0].error or items[0].note, "", ""
     cells = (

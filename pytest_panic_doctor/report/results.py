@@ -15,10 +15,11 @@ from pytest_panic_doctor.report.todo import tasks
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_panic_doctor.examination.baseline import Comparison
+    from pytest_panic_doctor.examination.acceptance import Comparison
     from pytest_panic_doctor.examination.examination import Examination
     from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.size import RowsAndBytes
+    from pytest_panic_doctor.rules.base import Finding
 
 NO_VALUES: Mapping[str, object] = {}
 SOON = 64
@@ -106,6 +107,14 @@ class Results:
             counted.setdefault(name, Counter())
         return counted
 
+    def failed_by_rule(self) -> dict[str, list[Result]]:
+        """Return the failed items of each rule, worst rule first."""
+        failed: dict[str, list[Result]] = {name: [] for name, _ in worst_first(self.by_rule().items())}
+        for item in self.items:
+            if item.status == "failed":
+                failed[item.rule].append(item)
+        return {name: items for name, items in failed.items() if items}
+
     def verdicts(self) -> Counter[str]:
         """Count the rules by verdict; a rule is not examined if all items were skipped, or one was not run."""
         return Counter(verdict(outcomes) for outcomes in self.by_rule().values())
@@ -165,3 +174,11 @@ def shorten_label(label: str) -> str:
 def worst_first(counted: Iterable[tuple[str, Counter[str]]]) -> list[tuple[str, Counter[str]]]:
     """Sort rules by the number of items that failed, were not started, fixed, warned or skipped, in this order."""
     return sorted(counted, key=lambda pair: (*(-pair[1][word] for word in OUTCOME_WORDS), pair[0]))
+
+
+def largest_of(findings: Sequence[Finding]) -> tuple[Finding, str, str]:
+    """Return the finding with most rows, its message with the embedding model, and how many others there are."""
+    worst = min(findings, key=lambda finding: (-finding.count, finding.message))
+    model = f"[{worst.embedding_model}] " if worst.embedding_model else ""
+    more = f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
+    return worst, f"{model}{worst.message}", more

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.database.progress import progress_to
-from pytest_panic_doctor.examination.baseline import compare, save
+from pytest_panic_doctor.examination.acceptance import compare, save
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.manifest import item_name

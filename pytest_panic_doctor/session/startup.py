@@ -40,11 +40,12 @@ from pytest_panic_doctor.session.xdist import XdistHooks, describe_workers, work
 from pytest_panic_doctor.topology.engines import resolve_engine, would_compute
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.examination.examiner import Planner, Repairer
+    from pytest_panic_doctor.examination.examiner import Repairer
     from pytest_panic_doctor.examination.settings import Settings
     from pytest_panic_doctor.repair.cluster.controller import ClusterRepair
     from pytest_panic_doctor.repair.controller import RepairController
     from pytest_panic_doctor.repair.journal.size import SessionTotals
+    from pytest_panic_doctor.repair.preview import DatabasePlanner
     from pytest_panic_doctor.rules.base import Rule
 
 SLOW_CHECK_BYTES = 1e9
@@ -207,29 +208,26 @@ def prepare(config: pytest.Config, examination: Examination, repairer: Repairer 
         for name in dict.fromkeys((rule.id, rule.marker)):
             config.addinivalue_line("markers", f"{name}: {rule.description}")
     config.addinivalue_line("markers", "doctor: every item of pytest-panic-doctor")
-    totals, planner = plan_repairs(examination) if examination.settings.plan else (None, None)
+    planner = make_planner(examination) if examination.settings.plan else None
     config.stash[EXAMINATION] = examination
-    config.stash[EXAMINER] = examination.examiner(repairer=repairer, planner=planner)
+    config.stash[EXAMINER] = examination.examiner(repairer=repairer, planner=planner.plan if planner else None)
     choose_what_is_collected(config, examination)
     config.pluginmanager.register(ExaminationPlugin(config, examination), "panic-doctor-examination")
-    return totals
+    return planner.totals if planner else None
 
 
-def plan_repairs(examination: Examination) -> tuple[SessionTotals, Planner]:
+def make_planner(examination: Examination) -> DatabasePlanner:
     """Make what plans repairs instead of making them, and counts what all of them would take."""
     from pytest_panic_doctor.repair.journal.size import SessionTotals
     from pytest_panic_doctor.repair.preview import DatabasePlanner
 
-    totals = SessionTotals(Path(examination.scratch, "tally.sqlite"))
-    planner = DatabasePlanner(
-        examination.database,
-        examination.settings.kinds,
-        totals,
+    return DatabasePlanner(
+        *(examination.database, examination.settings.kinds),
+        SessionTotals(Path(examination.scratch, "tally.sqlite")),
         embeds=examination.embeds,
         most=examination.settings.max_quarantine,
         engine=examination.engine,
     )
-    return totals, planner
 
 
 def choose_what_is_collected(config: pytest.Config, examination: Examination) -> None:

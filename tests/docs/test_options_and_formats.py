@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_panic_doctor.examination.baseline import FORMAT, Comparison
+from pytest_panic_doctor.examination.acceptance import FORMAT, Comparison
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Manifest
 from pytest_panic_doctor.examination.options import OPTIONS, Option

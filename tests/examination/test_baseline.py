@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_panic_doctor.database.room import MemoryRoom
-from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
-from pytest_panic_doctor.examination.baseline import BadBaseline, Identity, compare, load, of, save, split
+from pytest_panic_doctor.examination.acceptance import (
+    AcceptancePolicy,
+    BadBaseline,
+    Identity,
+    compare,
+    load,
+    of,
+    save,
+    split,
+)
 from pytest_panic_doctor.examination.outcome import Outcome, Result, from_plain, to_plain
 from pytest_panic_doctor.examination.settings import Settings, Severity
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding

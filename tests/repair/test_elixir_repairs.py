@@ -582,7 +582,7 @@ def test_the_plan_says_what_the_journal_then_records(name: str, file: SmallDatab
     kinds = model_types([], [])
     database = Database(file.path)
     totals = SessionTotals(file.path.with_suffix(".totals"))
-    examiner = Examiner(database, RULES, kinds, planner=DatabasePlanner(database, kinds, totals, most="100%"))
+    examiner = Examiner(database, RULES, kinds, planner=DatabasePlanner(database, kinds, totals, most="100%").plan)
     planned: dict[str, dict[str, float]] = {}
     for entry in database.read(manifests.build_manifest).entries([RULES[rule]]):
         outcome = examiner.examine(RULES[rule], entry.subject)

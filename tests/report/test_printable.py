@@ -16,7 +16,7 @@ from reports import examined
 
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.errors import DoctorError
-from pytest_panic_doctor.examination.baseline import Comparison, Identity
+from pytest_panic_doctor.examination.acceptance import Comparison, Identity
 from pytest_panic_doctor.examination.manifest import name_of
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.formatting import printable, typed

@@ -17,7 +17,7 @@ from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.run_locations import UNKNOWN_RUNS, RunCounts, RunLocator
 from pytest_panic_doctor.report.html.timelines import Timelines
-from pytest_panic_doctor.report.results import Results, shorten_label, verdict, worst_first
+from pytest_panic_doctor.report.results import Results, largest_of, shorten_label, verdict, worst_first
 from pytest_panic_doctor.rules.base import Finding, Rule, Scope, remedy_of
 
 if TYPE_CHECKING:
@@ -257,10 +257,8 @@ def largest_finding(items: Iterable[Result]) -> str:
         ended = [item for item in items if item.status == wanted]
         findings = [each for item in ended for each in (item.findings if wanted != "passed" else item.accepted)]
         if findings:
-            worst = min(findings, key=lambda each: (-each.count, each.message))
-            model = f"[{worst.embedding_model}] " if worst.embedding_model else ""
-            more = f" (and {len(findings) - 1:,} more)" if len(findings) > 1 else ""
-            return f"{model}{worst.message}{more}"
+            _, message, more = largest_of(findings)
+            return f"{message}{more}"
         if noted := [item.error or item.note for item in ended if item.status == "failed"]:
             return noted[0]
     return ""
