@@ -1,4 +1,4 @@
-"""The findings of a session as text: by rule, the same message once, within the width of a terminal."""
+"""Findings as text: those of one item, and those of a session by rule, the same message once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,74 @@ from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import plural, printable, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.results import Results
+from pytest_panic_doctor.report.todo import next_step
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
-    from pytest_panic_doctor.rules.base import Finding
+    from pytest_panic_doctor.examination.outcome import Outcome
+    from pytest_panic_doctor.rules.base import Finding, Rule
+
+
+def failure_text(outcome: Outcome, rule: Rule, examination: Examination, *, traces: bool = False) -> str:
+    """Make the text of a failed item: its findings, worst first, the result of a repair, and the next command.
+
+    Args:
+        outcome: The outcome of the item.
+        rule: Its rule.
+        examination: The session.
+        traces: Whether to show the traceback of foreign code; that of a bug of this package is always shown.
+    """
+    worst = sorted(outcome.findings, key=lambda finding: -finding.count)
+    lines: list[str] = []
+    for finding in worst[: text.FINDINGS_SHOWN]:
+        lines += [finding.sentence, *subject_lines(finding, examination), *row_lines(finding, examination)]
+    if len(worst) > text.FINDINGS_SHOWN:
+        more = plural(len(worst) - text.FINDINGS_SHOWN, "more finding")
+        lines.append(f"… and {more} (showing {text.FINDINGS_SHOWN} of {len(worst):,})")
+    lines += [outcome.note] if outcome.note else []
+    if outcome.error:
+        lines.append(f"not examined to the end: {outcome.error}")
+    lines = [printable(line) for line in lines]
+    if outcome.trace:
+        lines.append(outcome.trace if traces or outcome.bug else "(-vv shows the traceback)")
+    if outcome.note or outcome.error:
+        return "\n".join(lines)
+    if examination.verification.damaged and rule.repair is not None:
+        lines.append(examination.verification.refusal)
+    elif not examination.settings.fix:
+        lines.append(next_step(rule, examination, [outcome.findings]))
+    return "\n".join(lines)
+
+
+def repaired_text(outcome: Outcome) -> str:
+    """Make the text of a fixed item for reports that only have passed and failed: the findings and the repair."""
+    found = [finding.sentence for finding in outcome.findings[: text.FINDINGS_SHOWN]]
+    if len(outcome.findings) > text.FINDINGS_SHOWN:
+        found.append(f"… and {plural(len(outcome.findings) - text.FINDINGS_SHOWN, 'more finding')}")
+    return "\n".join(map(printable, [*found, outcome.note]))
+
+
+def subject_lines(finding: Finding, examination: Examination) -> Iterator[str]:
+    """Yield the run and the experiment of a finding, by id and label."""
+    for noun, stored in (("run", finding.run), ("experiment", finding.experiment)):
+        if stored:
+            label = examination.labels.get(stored, "")
+            yield f"  {noun:<10} {dashed(stored)}  {label}".rstrip()
+    for run, count in list(finding.runs.items())[: text.RUNS_SHOWN]:
+        yield f"  {'run':<10} {dashed(run)}  {examination.labels.get(run, '')} ({plural(count, 'row')})"
+    if len(finding.runs) > text.RUNS_SHOWN:
+        yield f"  … and {plural(len(finding.runs) - text.RUNS_SHOWN, 'more run')}"
+
+
+def row_lines(finding: Finding, examination: Examination) -> Iterator[str]:
+    """Yield the rows of a finding: at most 20, two in a line, with the exact count."""
+    if not finding.table or not finding.ids or finding.ids == (finding.run,) or finding.ids == (finding.experiment,):
+        return
+    shown = finding.ids[: text.IDS_SHOWN]
+    more = f" (showing {len(shown)} of {finding.count:,})" if finding.count > len(shown) else ""
+    yield f"  {examination.described.real_name(finding.table)}{more}"
+    for start in range(0, len(shown), 2):
+        yield f"    {'  '.join(shown[start : start + 2])}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +159,7 @@ def why_not_repaired(examination: Examination, name: str, items: Sequence[Result
     rule = examination.rules[name]
     if examination.verification.damaged and rule.repair is not None:
         return examination.verification.refusal
-    step = text.next_step(rule, examination, [item.findings for item in items])
+    step = next_step(rule, examination, [item.findings for item in items])
     return "" if step.startswith("next: ") else step
 
 

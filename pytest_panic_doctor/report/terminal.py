@@ -16,7 +16,7 @@ from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.findings import wrap
 from pytest_panic_doctor.report.progress import expected, forecast_line
 from pytest_panic_doctor.report.results import OUTCOME_WORDS, VERDICT_ORDER, Results, verdict, worst_first
-from pytest_panic_doctor.report.todo import named_runs, tasks
+from pytest_panic_doctor.report.todo import is_unrepairable, named_runs, next_option, tasks
 
 if TYPE_CHECKING:
     import pytest
@@ -102,7 +102,7 @@ def header(examination: Examination, cap: str | None) -> list[str]:
         whole = sum(1 for _ in examination.manifest.entries(examination.selected))
         items = f"{examination.shard.named}: {count:,} of {plural(whole, 'item')}"
     mode = MODES[examination.settings.fix, examination.settings.plan]
-    lines = [f"doctor: {text.shown_path(examination.settings)}, {format_size(path.stat().st_size)}, {mode}"]
+    lines = [f"doctor: {text.display_path(examination.settings.database)}, {format_size(path.stat().st_size)}, {mode}"]
     if examination.origin:
         lines.append(f"doctor: a database of {examination.origin}")
     lines += [f"doctor: only run {shorten(run_of(run, examination), 63)}" for run in examination.settings.runs]
@@ -355,7 +355,7 @@ def next_command(examination: Examination, results: Results) -> Iterator[str]:
         examination.repairable
         and not examination.verification.damaged
         and any(
-            item.findings and not text.is_unrepairable(examination.rules[item.rule], examination, item.findings)
+            item.findings and not is_unrepairable(examination.rules[item.rule], examination, item.findings)
             for item in results.items
             if item.status == "failed"
         )
@@ -363,7 +363,7 @@ def next_command(examination: Examination, results: Results) -> Iterator[str]:
     if results.repairs:
         yield f"undo: {text.command(examination.settings, '--doctor-undo', program=examination.program)}"
     if able and not examination.settings.fix:
-        options = text.next_option(examination)
+        options = next_option(examination)
         yield f"next: {text.rerun_command(examination, options)}"
     elif not sick and results.compared and results.compared.healed and not results.compared.written:
         yield f"next: {text.rerun_command(examination, f'--doctor-baseline {path} --doctor-baseline-write')}"

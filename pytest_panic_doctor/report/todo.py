@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.database.generations import generations
+from pytest_panic_doctor.database.clouds import MODEL_TYPE_KEY
+from pytest_panic_doctor.database.integrity import ABSENT
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.examination.runs import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report import text
-from pytest_panic_doctor.rules.base import Finding, RepairKind, remedy_of
+from pytest_panic_doctor.rules.base import Finding, RepairKind, Rule, remedy_of
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination
@@ -100,7 +101,7 @@ def needed(examination: Examination, item: Result) -> tuple[str, str]:
     if rule.repair is RepairKind.EMBED:
         return "embed", ""
     open_yet = examination.settings.fix or examination.verification.damaged
-    if open_yet or text.is_unrepairable(rule, examination, item.findings):
+    if open_yet or is_unrepairable(rule, examination, item.findings):
         return "later", ""
     return {RepairKind.LYAPUNOV: "lyapunov", RepairKind.COMPUTE: "compute"}.get(rule.repair, "quarantine"), ""
 
@@ -134,6 +135,58 @@ def why_later(examination: Examination) -> str:
     if not examination.repairable:
         return "that this doctor does not repair in such a database"
     return "that --doctor-fix can repair once the rest is corrected"
+
+
+def is_unrepairable(rule: Rule, examination: Examination, findings: Sequence[Finding]) -> bool:
+    """Whether --doctor-fix cannot repair an item with these findings."""
+    no_hook = rule.repair is RepairKind.EMBED and not examination.embeds
+    excluded = bool(findings) and all(each.not_repaired for each in findings)
+    nothing = rule.repair is None or not examination.repairable
+    return nothing or no_hook or excluded or bool(blocked_by(rule, findings))
+
+
+def blocked_by(rule: Rule, findings: Sequence[Finding]) -> list[str]:
+    """List what must be corrected before an item can be repaired: rules in the order of `requires`, or an ini key."""
+    named = {name for each in findings for name in each.blocked_by}
+    return [name for name in (MODEL_TYPE_KEY, *rule.requires) if name in named]
+
+
+def next_step(rule: Rule, examination: Examination, items: Sequence[Sequence[Finding]]) -> str:
+    """Describe what to do about a sick rule.
+
+    Args:
+        rule: The rule.
+        examination: The session.
+        items: The findings of each failed item of the rule.
+
+    Returns:
+        One clause for a person.
+    """
+    found = [each for findings in items for each in findings]
+    if any(ABSENT in each.message for each in found):
+        return "nothing repairs this until that is removed"
+    if rule.repair is None:
+        remedy = remedy_of(rule, found)
+        return f"nothing repairs this: {remedy}" if remedy else "nothing repairs this"
+    if not examination.repairable:
+        return f"not repaired: this doctor only examines a database of {examination.origin.split(',')[0]}"
+    if rule.repair is RepairKind.EMBED and not examination.embeds:
+        return "repaired by --doctor-fix where a conftest.py provides an embedding hook (pytest_doctor_embed)"
+    if items and all(is_unrepairable(rule, examination, each) for each in items):
+        first = blocked_by(rule, found)
+        if MODEL_TYPE_KEY in first:
+            return f"blocked: say in {MODEL_TYPE_KEY} or doctor_image_models what the model embeds"
+        if not first:
+            return "nothing repairs this until what the findings name is corrected"
+        return f"blocked by {' and '.join(first)}: repair {'that' if len(first) == 1 else 'those'} first"
+    return f"next: {text.rerun_command(examination, next_option(examination).split()[0], rules=(rule.id,))}"
+
+
+def next_option(examination: Examination) -> str:
+    """Return the option of the next command: after an examination the plan, after a plan the repair."""
+    if not examination.settings.plan:
+        return "--doctor-plan"
+    return "--doctor-fix -n 2" if examination.distributes else "--doctor-fix"
 
 
 def regeneration_task(part: TodoPart, examination: Examination) -> TodoEntry:
@@ -177,9 +230,8 @@ def embedding_task(part: TodoPart, examination: Examination) -> TodoEntry:
 
 def commands_of(examination: Examination) -> Mapping[str, str]:
     """Return the research tool's own commands for this database, by action."""
-    generation = next((each for each in generations() if each.key == examination.generation), None)
-    found = generation.commands if generation else {}
-    return {action: line.format(database=text.shown_path(examination.settings)) for action, line in found.items()}
+    database = text.display_path(examination.settings.database)
+    return {action: line.format(database=database) for action, line in examination.described.commands.items()}
 
 
 def named_runs(examination: Examination, runs: Sequence[str], most: int | None = text.RUNS_SHOWN) -> Iterator[str]:

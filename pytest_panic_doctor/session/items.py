@@ -21,7 +21,7 @@ from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.outcome import Outcome, to_plain
 from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.formatting import printable
-from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.findings import failure_text, repaired_text
 from pytest_panic_doctor.session.failures import FindingsText
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class DoctorItem(pytest.Item):
             self.session.shouldfail = f"doctor: {printable(str(unreadable))}"
         if self.outcome.status == "failed":
             traces = self.config.get_verbosity() >= 2
-            raise FindingsRemainError(text.failure(self.outcome, rule, examination, traces=traces))
+            raise FindingsRemainError(failure_text(self.outcome, rule, examination, traces=traces))
         if self.outcome.status == "skipped":
             pytest.skip(printable(self.outcome.note))
 
@@ -211,7 +211,7 @@ class ExaminationPlugin:
             outcome = combined_outcome(item.outcome, report)
             report.doctor = to_plain(item.entry.rule, outcome)  # type: ignore[attr-defined]
             if outcome.status == "fixed":
-                report.sections.append(("fixed", text.repaired(outcome)))
+                report.sections.append(("fixed", repaired_text(outcome)))
             agree(report, outcome.status, outcome.note or outcome.error)
         if report.when == "teardown":
             item.outcome = None

@@ -75,7 +75,7 @@ def undo_or_list(settings: Settings, which: str) -> Iterator[str]:
 def session_list(settings: Settings) -> Iterator[str]:
     """Yield the sessions of a journal, newest first, and the command that lists the repairs of one."""
     everything = repairs(settings.database)
-    shown = text.shown_path(settings)
+    shown = text.display_path(settings.database)
     if not everything:
         yield f"no repairs yet: --doctor-fix has not changed {shown}"
         return
@@ -101,7 +101,7 @@ def repair_list(settings: Settings, session: str) -> Iterator[str]:
     of = f"{len(chosen):,} of " if len(chosen) < len(found) else ""
     yield (
         f"{of}{plural(len(found), 'repair')} of session {session}, {found[-1].time[:16]} UTC, of "
-        f"{text.shown_path(settings)}"
+        f"{text.display_path(settings.database)}"
     )
     if not chosen:
         return
@@ -137,7 +137,8 @@ def undo_lines(settings: Settings, which: str, *, again: bool = False) -> Iterat
     if not done:
         state = "that is undone" if again else "that is not undone"
         those = "" if only.is_empty else " among those that the other options choose"
-        yield f"nothing to {'redo' if again else 'undo'}: {text.shown_path(settings)} has no repair {state}{those}"
+        database = text.display_path(settings.database)
+        yield f"nothing to {'redo' if again else 'undo'}: {database} has no repair {state}{those}"
         return
     if only.runs and not again:
         yield from shared_lines(settings, every, only)
@@ -167,7 +168,7 @@ def export_lines(settings: Settings, target: Path) -> Iterator[str]:
             settings.database, target, repair_filter(settings), partial(activity.count, "writing rows in quarantine")
         )
     if not counts:
-        yield f"nothing is in quarantine: no file was written for {text.shown_path(settings)}"
+        yield f"nothing is in quarantine: no file was written for {text.display_path(settings.database)}"
         return
     yield f"wrote {describe_counts(counts)}, to {text.display_path(target)}"
 

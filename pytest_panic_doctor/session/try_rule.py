@@ -20,6 +20,7 @@ from pytest_panic_doctor.examination.trial import Trial, try_rule
 from pytest_panic_doctor.formatting import WIDTH, did_you_mean, format_duration_exact, plural, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.activity import Activity
+from pytest_panic_doctor.report.findings import row_lines, subject_lines
 from pytest_panic_doctor.rules.base import Rule
 from pytest_panic_doctor.session.foreign_hooks import embedder_of
 
@@ -170,8 +171,8 @@ def example_lines(trial: Trial, examination: Examination) -> Iterator[str]:
     for _, findings in trial.found[:FINDINGS]:
         for finding in findings:
             yield from folded(finding.sentence)
-            yield from text.subject_lines(finding, examination)
-            yield from text.row_lines(finding, examination)
+            yield from subject_lines(finding, examination)
+            yield from row_lines(finding, examination)
     if len(trial.found) > FINDINGS:
         yield f"… and {plural(len(trial.found) - FINDINGS, 'more item')} with findings"
 

@@ -18,6 +18,7 @@ from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.run_locations import UNKNOWN_RUNS, RunCounts, RunLocator
 from pytest_panic_doctor.report.html.timelines import Timelines
 from pytest_panic_doctor.report.results import Results, largest_of, shorten_label, verdict, worst_first
+from pytest_panic_doctor.report.todo import next_step
 from pytest_panic_doctor.rules.base import Finding, Rule, Scope, remedy_of
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Contents:
             "warnings": sum(len(item.warnings) for item in items),
             "seconds": round(sum(item.duration for item in items), 3),
             "examined": describe_examined(items),
-            "next": "" if self.examination.settings.fix or not sick else text.next_step(rule, self.examination, failed),
+            "next": "" if self.examination.settings.fix or not sick else next_step(rule, self.examination, failed),
         }
 
     def states(self) -> dict[str, str]:
