@@ -18,15 +18,9 @@ WIDTH = 80
 """Characters of a line of output."""
 
 
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """Format a count with its noun: `1 run`, `1,234 runs`.
-
-    Args:
-        count: The number.
-        one: The noun for one.
-        many: The noun for any other number; `one` with an s if it is None.
-    """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+def plural(count: int, noun: str) -> str:
+    """Format a count with its noun: `1 run`, `1,234 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def name_first(names: Sequence[str], most: int, count: int | None = None) -> str:

@@ -12,7 +12,7 @@ from pytest_panic_doctor.database.clouds import unknown_type
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.formatting import name_first
+from pytest_panic_doctor.formatting import name_first, plural
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.rules import embedder as hooks
@@ -185,7 +185,7 @@ def embed(repairs: RepairContext, embedder: Embedder, trust: Trust, rule: str, s
         raise RepairFailed(left)
     if not done:
         return "another worker was faster"
-    return f"embedded {done:,} {'output' if done == 1 else 'outputs'} again; {compared}" + (f"; {left}" if left else "")
+    return f"embedded {plural(done, 'output')} again; {compared}" + (f"; {left}" if left else "")
 
 
 def check_at_rest(repairs: RepairContext, subject: Subject, done: int) -> None:

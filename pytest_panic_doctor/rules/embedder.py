@@ -16,6 +16,7 @@ import numpy as np
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.json_columns import load_json
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.topology.vectors import VALUE_BYTES, find_defects
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class Agreement:
     @property
     def summary(self) -> str:
         """`5 stored embeddings (cosine 0.9998 at least)`."""
-        noun = "embedding" if len(self.known) == 1 else "embeddings"
-        return f"{len(self.known):,} stored {noun} (cosine {np.nanmin(self.cosines):.4f} at least)"
+        return f"{plural(len(self.known), 'stored embedding')} (cosine {np.nanmin(self.cosines):.4f} at least)"
 
     def clause(self, least: float = LEAST_COSINE) -> str:
         """Describe the differences as a clause with the numbers; empty if there are none."""
@@ -109,7 +109,6 @@ def known(
     count: int,
     *,
     experiment: str | None = None,
-    run: str | None = None,
 ) -> list[KnownEmbedding]:
     """Find stored, usable embeddings of different outputs, spread over the runs. The choice is deterministic.
 
@@ -120,13 +119,12 @@ def known(
         width: The number of values that a vector must have.
         count: How many are wanted.
         experiment: Only of this experiment; None: of any that uses the model.
-        run: Only of this run.
 
     Returns:
         At most `count` embeddings; fewer if there are no more, or if they are hard to find.
     """
-    runs = [run] if run is not None else runs_of_model(db, model, experiment)
-    turns = zip_longest(*(known_in_run(db, each, model, kind, width) for each in runs))
+    runs = runs_of_model(db, model, experiment)
+    turns = zip_longest(*(known_in_run(db, run, model, kind, width) for run in runs))
     found: dict[str | bytes, KnownEmbedding] = {}
     for each in filter(None, chain.from_iterable(turns)):
         found.setdefault(each.output, each)

@@ -322,15 +322,21 @@ Key = tuple[str, object, object]
 def describe_key(key: Key, noun: str) -> str:
     """Describe a combination for a message."""
     network, seed, prompt = key
-    models = load_json(network)
-    walk = format_network(models if isinstance(models, list) else network)
-    return f"{walk}, {noun} {str(seed)[:CONFIG_TEXT_SHOWN]}, prompt {str(prompt)[:CONFIG_TEXT_SHOWN]!r}"
+    return (
+        f"{name_network(network)}, {noun} {str(seed)[:CONFIG_TEXT_SHOWN]}, prompt {str(prompt)[:CONFIG_TEXT_SHOWN]!r}"
+    )
 
 
 def format_network(network: object) -> str:
     """Format a network for a message."""
     walk = " → ".join(str(name) for name in network) if isinstance(network, list) else str(network)
     return walk[:LONGEST_QUOTE]
+
+
+def name_network(text: str) -> str:
+    """Format the network of a run for a message: JSON, or the stored text if it is not a list."""
+    models = load_json(text)
+    return format_network(models if isinstance(models, list) else text)
 
 
 def in_runs(context: RuleContext, message: str, ids: list[str]) -> Finding:

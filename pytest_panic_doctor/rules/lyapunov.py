@@ -20,7 +20,7 @@ from pytest_panic_doctor.rules.database import orphans
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES
 from pytest_panic_doctor.rules.embedding import stored_width
 from pytest_panic_doctor.rules.evidence import findings_by_reason, misspelt_models
-from pytest_panic_doctor.rules.experiment import CONFIG_TEXT_SHOWN, as_list, configuration, format_network, problem
+from pytest_panic_doctor.rules.experiment import CONFIG_TEXT_SHOWN, as_list, configuration, name_network, problem
 from pytest_panic_doctor.rules.lyapunov_values import defects, difference, read
 from pytest_panic_doctor.topology.lyapunov import LEAST_RUNS, LEAST_STEPS, lyapunov
 
@@ -127,10 +127,7 @@ def has_result(runs: Mapping[str, int]) -> bool:
 
 def describe_place(place: LyapunovPlace) -> str:
     """A network and a prompt, for a sentence."""
-    models = load_json(place[0])
-    return (
-        f"{format_network(models if isinstance(models, list) else place[0])}, prompt {place[1][:CONFIG_TEXT_SHOWN]!r}"
-    )
+    return f"{name_network(place[0])}, prompt {place[1][:CONFIG_TEXT_SHOWN]!r}"
 
 
 @rule(

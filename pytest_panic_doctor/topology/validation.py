@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.topology.diagram import Bars, persistent_entropy
 from pytest_panic_doctor.topology.payload import DIMENSIONS, MAX_NAME_LENGTH, META, Payload
 
@@ -58,7 +59,7 @@ def wrong_bars(dimension: int, bars: Bars) -> list[str]:
         "born before 0": birth < 0,
         "with a death before the birth": death < birth,
     }
-    found = [f"has {counted_bars(int(rows.sum()))} in {name} {text}" for text, rows in counted.items() if rows.any()]
+    found = [f"has {plural(int(rows.sum()), 'bar')} in {name} {text}" for text, rows in counted.items() if rows.any()]
     if found:
         return found
     essential = int(np.isinf(death).sum())
@@ -66,13 +67,8 @@ def wrong_bars(dimension: int, bars: Bars) -> list[str]:
         noun = "class" if essential == 1 else "classes"
         found.append(f"has {essential:,} essential {noun} in {name} instead of {int(dimension == 0)}")
     if dimension == 0 and (birth != 0).any():
-        found.append(f"has {counted_bars(int((birth != 0).sum()))} in H0 not born at 0")
+        found.append(f"has {plural(int((birth != 0).sum()), 'bar')} in H0 not born at 0")
     return found
-
-
-def counted_bars(count: int) -> str:
-    """`1 bar`, `2 bars`."""
-    return f"{count:,} bar{'' if count == 1 else 's'}"
 
 
 def wrong_entropy(payload: Payload) -> list[str]:
