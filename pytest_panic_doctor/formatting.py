@@ -6,6 +6,8 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 UNITS = {"B": 1}
 UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
@@ -16,6 +18,15 @@ UNITS |= {prefix: 1000**power for power, prefix in enumerate("KMGT", 1)}
 
 WIDTH = 80
 """Characters of a line of output."""
+
+
+@cache
+def doctor_version() -> str:
+    """Return the installed version of this package."""
+    try:
+        return version("pytest-panic-doctor")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def plural(count: int, noun: str) -> str:

@@ -16,8 +16,8 @@ from pytest_panic_doctor.database.files import safe_file_name
 from pytest_panic_doctor.database.generation import Codec, Generation
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult
+from pytest_panic_doctor.formatting import doctor_version
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
-from pytest_panic_doctor.repair.journal.journal import doctor_version
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.rules.base import Kind, Rule, RuleContext
 from pytest_panic_doctor.rules.diagram import cloud_of, forbidden

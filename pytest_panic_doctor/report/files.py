@@ -33,17 +33,15 @@ ESCAPED = "backslashreplace"
 class ReportFiles:
     """The files of `--doctor-report`."""
 
-    def __init__(self, examination: Examination, version: str, junit: Path | None = None, family: str = "") -> None:
+    def __init__(self, examination: Examination, junit: Path | None = None, family: str = "") -> None:
         """Open the `.jsonl` files at once, so that each item's line is on disk when it ends.
 
         Args:
             examination: The session.
-            version: The version of the plugin.
             junit: The file that pytest writes.
             family: Its `junit_family`.
         """
         self.examination = examination
-        self.version = version
         self.junit = junit
         self.family = family
         self.failed: dict[Path, str] = {}
@@ -78,10 +76,10 @@ class ReportFiles:
                 reporter.write_line(f"\nwriting {display_path(path)} …")
             if path.suffix != ".jsonl":
                 with self.trying(path):
-                    write_report(path, self.examination, results, self.version)
+                    write_report(path, self.examination, results)
         if self.junit and results.items and self.junit.is_file() and self.junit not in self.failed:
             with self.trying(self.junit):
-                enrich(self.junit, self.family, self.examination, results, self.version)
+                enrich(self.junit, self.family, self.examination, results)
         results.written = [path for path in self.examination.settings.reports if path not in self.failed]
 
     def junit_written(self) -> AbstractContextManager[None]:
@@ -162,7 +160,6 @@ def write_report(
     path: Path,
     examination: Examination,
     results: Results,
-    version: str,
     more: Mapping[str, object] | None = None,
     merged: Sequence[str] | None = None,
 ) -> None:
@@ -172,28 +169,27 @@ def write_report(
         path: The file; its suffix is the format.
         examination: The session.
         results: The results of the items.
-        version: The version of the plugin.
         more: What only a merged JSON report has.
         merged: Sentences about the reports that were merged; None if none were.
     """
     if path.suffix == ".json":
-        write_json(path, examination, results, version, more)
+        write_json(path, examination, results, more)
     elif path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8", errors=ESCAPED) as file:
             file.writelines(json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in results.items)
     elif path.suffix == ".md":
-        write_markdown(path, examination, results, version, merged or ())
+        write_markdown(path, examination, results, merged or ())
     else:
         from pytest_panic_doctor.report.html import write_html
 
-        write_html(path, examination, results, version, merged)
+        write_html(path, examination, results, merged)
 
 
 def write_json(
-    path: Path, examination: Examination, results: Results, version: str, more: Mapping[str, object] | None = None
+    path: Path, examination: Examination, results: Results, more: Mapping[str, object] | None = None
 ) -> None:
     """Write the JSON report item by item, so that it needs little memory; `more` is added to `doctor`."""
-    plain = json_head(examination, results, version) | {
+    plain = json_head(examination, results) | {
         "selected": [rule.id for rule in examination.selected],
         "experiments": json_subjects(examination),
     }

@@ -32,7 +32,7 @@ def path_of(given: str | None) -> Path | None:
     return Path(os.path.normpath(os.path.abspath(os.path.expanduser(os.path.expandvars(given)))))  # noqa: PTH100, PTH111
 
 
-def enrich(path: Path, family: str, examination: Examination, results: Results, version: str) -> None:
+def enrich(path: Path, family: str, examination: Examination, results: Results) -> None:
     """Complete a JUnit file atomically.
 
     Args:
@@ -40,7 +40,6 @@ def enrich(path: Path, family: str, examination: Examination, results: Results, 
         family: pytest's `junit_family`.
         examination: The session.
         results: Its results.
-        version: The version of the plugin.
     """
     tree = ElementTree.parse(path)
     by_name = {item_name(item.nodeid): item for item in results.items}
@@ -52,7 +51,7 @@ def enrich(path: Path, family: str, examination: Examination, results: Results, 
             if name in by_name and case.get("classname", "").endswith(database):
                 complete(case, by_name[name], entries.get(name), family)
         add_doubts(suite, results)
-        prepend_properties(suite, suite_properties(examination, results, version))
+        prepend_properties(suite, suite_properties(examination, results))
     with atomic_write(path, like=examination.settings.database) as partial:
         tree.write(partial, encoding="utf-8", xml_declaration=True)
 
@@ -96,9 +95,9 @@ def item_properties(item: Result, entry: Entry | None) -> Iterator[tuple[str, ob
         yield "note", item.note
 
 
-def suite_properties(examination: Examination, results: Results, version: str) -> Mapping[str, str]:
+def suite_properties(examination: Examination, results: Results) -> Mapping[str, str]:
     """Return the properties of the suite."""
-    plain = json_head(examination, results, version)
+    plain = json_head(examination, results)
     flat = {"doctor.version": plain["version"], "doctor.database": plain["database"]}
     flat |= {"doctor.generation": examination.origin} if examination.origin else {}
     for group in ("rows", "totals", "rules"):

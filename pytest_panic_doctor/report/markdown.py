@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.files import atomic_write
-from pytest_panic_doctor.formatting import plural, printable, shorten
+from pytest_panic_doctor.formatting import doctor_version, plural, printable, shorten
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, largest_of, verdict
 from pytest_panic_doctor.report.todo import TodoEntry, named_runs, tasks
 
@@ -26,24 +26,21 @@ SENTENCES_SHOWN = 5
 MESSAGE_WIDTH = 160
 
 
-def write_markdown(
-    path: Path, examination: Examination, results: Results, version: str, merged: Sequence[str] = ()
-) -> None:
+def write_markdown(path: Path, examination: Examination, results: Results, merged: Sequence[str] = ()) -> None:
     """Write the report atomically.
 
     Args:
         path: The file.
         examination: The session.
         results: Its results.
-        version: The version of the plugin.
         merged: Sentences about merged reports.
     """
-    lines = markdown_lines(examination, results, version, merged)
+    lines = markdown_lines(examination, results, merged)
     with atomic_write(path, like=examination.settings.database) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
 
 
-def markdown_lines(examination: Examination, results: Results, version: str, merged: Sequence[str] = ()) -> list[str]:
+def markdown_lines(examination: Examination, results: Results, merged: Sequence[str] = ()) -> list[str]:
     """Return the lines: the verdict, what is in doubt, what has to be done, and the sick rules, worst first."""
     verdicts, totals = results.verdicts(), results.totals()
     rules = ", ".join(f"{verdicts[name]:,} {name}" for name in VERDICT_ORDER if verdicts[name]) or "no rule"
@@ -51,7 +48,7 @@ def markdown_lines(examination: Examination, results: Results, version: str, mer
     lines = [
         f"# {escape(examination.settings.database.name)}: {rules}",
         "",
-        f"{plural(sum(totals.values()), 'item')}: {items}. pytest-panic-doctor {escape(version)}.",
+        f"{plural(sum(totals.values()), 'item')}: {items}. pytest-panic-doctor {escape(doctor_version())}.",
     ]
     notes = [*merged, *results.notes, *unexamined(results), *comparison_lines(results)]
     if notes:

@@ -19,7 +19,7 @@ from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run, 
 from pytest_panic_doctor.examination.outcome import Result, from_plain
 from pytest_panic_doctor.examination.settings import NO_SHARDING, Settings, Shard
 from pytest_panic_doctor.examination.sharding import ShardSelection
-from pytest_panic_doctor.formatting import WIDTH, name_first, plural
+from pytest_panic_doctor.formatting import WIDTH, doctor_version, name_first, plural
 from pytest_panic_doctor.report import terminal
 from pytest_panic_doctor.report.files import check_output, write_report
 from pytest_panic_doctor.report.results import WORST_FIRST, Results
@@ -95,14 +95,14 @@ def result(plain: Mapping[str, object]) -> Result:
     return found
 
 
-def check_reports(parts: Sequence[ShardReport], version: str) -> None:
+def check_reports(parts: Sequence[ShardReport]) -> None:
     """Check that reports are of one database, version and selection, and of different shards.
 
     Raises:
         NotMergeable: They are not.
     """
     for part in parts:
-        if wrong := next(mismatches(part, parts[0], version), None):
+        if wrong := next(mismatches(part, parts[0]), None):
             raise NotMergeable(wrong)
     for here, count in Counter(part.shard for part in parts).items():
         if count > 1:
@@ -110,8 +110,9 @@ def check_reports(parts: Sequence[ShardReport], version: str) -> None:
             raise NotMergeable(f"{here.named} was given {'twice' if count == 2 else f'{count} times'}: {paths}")
 
 
-def mismatches(part: ShardReport, first: ShardReport, version: str) -> Iterator[str]:
+def mismatches(part: ShardReport, first: ShardReport) -> Iterator[str]:
     """Yield why a report does not belong to the first one, as sentences."""
+    version = doctor_version()
     if part.head["version"] != version:
         written = part.head["version"]
         yield f"{part.path} was written by version {written}, and this is {version}: use the one that wrote it"
@@ -232,14 +233,13 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
     )
 
 
-def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule], version: str) -> int:
+def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterable[Rule]) -> int:
     """Merge reports, write the result, and print a summary.
 
     Args:
         paths: The reports of the shards.
         reports: The files to write.
         extra: Rules of plugins and conftest files.
-        version: The version of the plugin.
 
     Returns:
         The exit status: 0 if everything was examined and is healthy or fixed, else 1.
@@ -252,7 +252,7 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
             raise NotMergeable(f"--doctor-report {path} is one of the reports to be merged: name another")
         check_output("--doctor-report", path)
     parts = [read_shard_report(path) for path in paths]
-    check_reports(parts, version)
+    check_reports(parts)
     merged = combine(sorted(parts, key=lambda part: part.shard.number), reports, extra)
     examination, results, sentences = merged.examination, merged.results, list(merged.sentences())
     what = f"{plural(len(parts), 'report')} of {plural(parts[0].shard.of, 'shard')} merged"
@@ -265,7 +265,7 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
     }
     for path in reports:
         try:
-            write_report(path, examination, results, version, more, [what, *sentences])
+            write_report(path, examination, results, more, [what, *sentences])
         except OSError as error:
             raise NotMergeable(f"{path} could not be written ({error.strerror}): make room for it") from error
     print(f"doctor: {what}, {examination.settings.database.name}: {plural(len(results.items), 'item')}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examination.manifest import rule_of
 from pytest_panic_doctor.examination.outcome import Result, Status
-from pytest_panic_doctor.formatting import plural, shorten
+from pytest_panic_doctor.formatting import doctor_version, plural, shorten
 from pytest_panic_doctor.report.todo import tasks
 
 if TYPE_CHECKING:
@@ -130,11 +130,11 @@ def verdict(outcomes: Mapping[str, int]) -> str:
     return next((name for word, name in VERDICTS.items() if outcomes.get(word)), "not examined")
 
 
-def json_head(examination: Examination, results: Results, version: str) -> dict[str, object]:
+def json_head(examination: Examination, results: Results) -> dict[str, object]:
     """Make the `doctor` part of the JSON report."""
     verdicts = results.verdicts()
     plain: dict[str, object] = {
-        "version": version,
+        "version": doctor_version(),
         "database": str(examination.settings.database),
         "settings": examination.settings.as_dict(),
         "rows": dict(examination.rows),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_panic_doctor.session.chosen_options import Chosen
 
-DISTRIBUTION = "pytest-panic-doctor"
-"""The name of this package at the package index."""
-
 
 def run(config: pytest.Config, choice: Chosen) -> int | None:
     """Run the command that the options name.
@@ -39,7 +35,7 @@ def run(config: pytest.Config, choice: Chosen) -> int | None:
         from pytest_panic_doctor.report.merge import merge_reports
 
         paths: Sequence[Path] = values["merge"]  # type: ignore[assignment]
-        return merge_reports(paths, settings.reports, own_rules(config), version(DISTRIBUTION))
+        return merge_reports(paths, settings.reports, own_rules(config))
     if "try-rule" in values:
         from pytest_panic_doctor.session.try_rule import run_trial
 

@@ -6,7 +6,6 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from pytest_panic_doctor.report.files import ReportFiles, check_outputs
 from pytest_panic_doctor.report.junit import path_of
 from pytest_panic_doctor.session.activity_plugin import ActivityPlugin, reading
 from pytest_panic_doctor.session.chosen_options import chosen, on_command_line
-from pytest_panic_doctor.session.commands import DISTRIBUTION, build_demo, own_rules
+from pytest_panic_doctor.session.commands import build_demo, own_rules
 from pytest_panic_doctor.session.controller_plugin import ControllerPlugin
 from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, embedder_of, locate_engine
@@ -118,7 +117,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
     files = None
     if not collect_only:
         junit = path_of(config.getoption("xmlpath", None))
-        files = ReportFiles(examination, version(DISTRIBUTION), junit, config.getini("junit_family"))
+        files = ReportFiles(examination, junit, config.getini("junit_family"))
         if any(rule.expensive or rule.id in PAGES for rule in examination.selected):
             read_ahead.start()
     plugin = ControllerPlugin(

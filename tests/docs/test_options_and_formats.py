@@ -69,7 +69,7 @@ def test_every_key_of_the_head_of_the_json_report_is_named() -> None:
         listener_errors=Counter({"x": 1}),
         doubts=["x"],
     )
-    plain = json_head(Examination(Settings(Path("x.sqlite")), registry(), Manifest(()), {}, origin="x"), results, "1")
+    plain = json_head(Examination(Settings(Path("x.sqlite")), registry(), Manifest(()), {}, origin="x"), results)
     assert (
         {"generation", "doubts", "without_items", "outside_sample", "notes", "baseline"}
         <= set(plain)

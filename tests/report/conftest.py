@@ -16,6 +16,6 @@ def large_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result
     """The page of 3,220 runs and 13,000 items, and what it was made from."""
     folder = tmp_path_factory.mktemp("large")
     examination, results = large(folder)
-    write_html(folder / "large.html", examination, results, "0.1.0")
+    write_html(folder / "large.html", examination, results)
     examination.database.close()
     return folder / "large.html", results

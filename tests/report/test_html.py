@@ -201,7 +201,7 @@ def test_without_jinja_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, 
     examination, results = examined(sick.path)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(DoctorError, match=r"x\.html needs Jinja2.*pip install '\.\[html\]' in the doctor's checkout"):
-        write_html(sick.path.with_name("x.html"), examination, results, "0.1.0")
+        write_html(sick.path.with_name("x.html"), examination, results)
 
 
 def test_it_is_written_whole_or_not_at_all(tmp_path: Path, sick: Built) -> None:
@@ -209,7 +209,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path, sick: Built) -> None:
     target = tmp_path / "folder"
     target.mkdir()
     with pytest.raises(OSError, match=r"."):
-        write_html(target, examination, results, "0.1.0")
+        write_html(target, examination, results)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".folder")]
 
 
@@ -218,7 +218,7 @@ def test_a_database_that_is_gone_or_torn_has_a_report(sick: Built) -> None:
     examination.database.close()
     sick.path.unlink()
     path = sick.path.with_name("x.html")
-    write_html(path, examination, results, "0.1.0")
+    write_html(path, examination, results)
     assert "size unknown" in path.read_text(encoding="utf-8")
     assert {each["shots"][0]["problem"].split(":")[0] for each in data_of(path)["diagrams"]} == {
         "SQLite cannot read it"
@@ -228,7 +228,7 @@ def test_a_database_that_is_gone_or_torn_has_a_report(sick: Built) -> None:
 def test_no_item_at_all(sick: Built) -> None:
     examination, _ = examined(sick.path)
     path = sick.path.with_name("x.html")
-    write_html(path, examination, Results(), "0.1.0")
+    write_html(path, examination, Results())
     data = data_of(path)
     assert (data["rules"], data["items"], data["diagrams"]) == ([], [], [])
 

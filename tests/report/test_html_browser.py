@@ -425,7 +425,7 @@ def test_thousands_of_runs_are_a_few_elements(opened: Opens, large_page: Path) -
 
 def test_the_overview_shows_one_sick_run_of_thousands(opened: Opens, tmp_path: Path) -> None:
     examination, results = one_sick_run(tmp_path)
-    write_html(tmp_path / "one.html", examination, results, "0.1.0")
+    write_html(tmp_path / "one.html", examination, results)
     browser = opened(tmp_path / "one.html")
     heights = browser.execute_script(SICK_ROWS)
     assert 1 <= len(heights) <= 3

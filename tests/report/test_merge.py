@@ -278,7 +278,7 @@ def test_a_file_that_is_no_report_is_refused_whatever_it_holds(
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(plain))
     with pytest.raises(NotMergeable, match=r"is not |already merged|written by"):
-        merge_reports([path], [], (), "0.1.0")
+        merge_reports([path], [], ())
 
 
 def test_what_was_accepted_and_what_was_not_begun_stays_so(merge: Callable[..., pytest.RunResult]) -> None:

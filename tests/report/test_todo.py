@@ -106,7 +106,7 @@ def test_the_markdown_has_at_most_sixty_lines(tmp_path: Path) -> None:
     results = Results([failed(name, runs=[RUN], message="a|b <script>\n@all `x`") for name in rules])
     results.doubts = [f"doubt {number}" for number in range(20)]
     examination = Examination(Settings(tmp_path / "x.sqlite"), rules, MANIFEST)
-    lines = markdown_lines(examination, results, "0.1.0")
+    lines = markdown_lines(examination, results)
     assert len(rules) > 35
     assert 40 < len(lines) <= MOST_LINES
     assert not any("\n" in line or "<script" in line or " @all" in line for line in lines)
@@ -124,9 +124,9 @@ def test_markup_is_escaped() -> None:
 def test_a_healthy_report_is_short(tmp_path: Path) -> None:
     built: Built = build(tmp_path / "x.sqlite")
     examination, results = examined(built.path)
-    lines = markdown_lines(examination, results, "0.1.0")
+    lines = markdown_lines(examination, results)
     assert lines[0] == f"# x.sqlite: {len(results.by_rule())} healthy"
     assert len(lines) == 3
     plant(built, "model_unknown")
     examination, results = examined(built.path)
-    assert "## To do" in markdown_lines(examination, results, "0.1.0")
+    assert "## To do" in markdown_lines(examination, results)

@@ -58,7 +58,7 @@ def page(database: Path, *, fix: bool = False) -> Path:
     """The page beside a database that was examined."""
     examination, results = examined(database, fix=fix)
     path = database.with_suffix(".html")
-    write_html(path, examination, results, "0.1.0")
+    write_html(path, examination, results)
     examination.database.close()
     return path
 

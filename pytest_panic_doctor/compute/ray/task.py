@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.compute.budget import GRANT_MARGIN, MOST_HEADROOM, Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.compute.task import ComputationFailed, Task
+from pytest_panic_doctor.formatting import doctor_version
 from pytest_panic_doctor.topology.cloud import Points
 
 WORKER = 130_000_000
@@ -48,7 +48,7 @@ class TaskSpec:
     threads: int
     memory: int
     timeout: float | None
-    doctor: str = field(default_factory=lambda: version("pytest-panic-doctor"))
+    doctor: str = field(default_factory=doctor_version)
 
     def as_plain(self) -> dict[str, object]:
         """Plain values, to send to the cluster."""
@@ -76,7 +76,7 @@ def run_task(plain: dict[str, object], points: Points, folders: Sequence[str]) -
     """
     sys.path.extend(folder for folder in folders if folder not in sys.path and Path(folder).is_dir())
     spec = TaskSpec(**plain)  # type: ignore[arg-type]
-    if spec.doctor != (here := version("pytest-panic-doctor")):
+    if spec.doctor != (here := doctor_version()):
         return failure_header(
             ComputationFailed(
                 f"the node {platform.node()} has pytest-panic-doctor {here} and not {spec.doctor}",

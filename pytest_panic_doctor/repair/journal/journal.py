@@ -15,11 +15,10 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pytest_panic_doctor.database.files import create_like
+from pytest_panic_doctor.formatting import doctor_version
 from pytest_panic_doctor.repair.journal import identity, journal_schema
 from pytest_panic_doctor.repair.journal.identity import journal_path as journal_path
 from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION
@@ -28,15 +27,6 @@ from pytest_panic_doctor.repair.journal.opening import connect
 from pytest_panic_doctor.repair.journal.reading import check_version
 from pytest_panic_doctor.repair.journal.repair_record import Intent
 from pytest_panic_doctor.repair.journal.tables import Table, as_json, table_digests
-
-
-@cache
-def doctor_version() -> str:
-    """Return the installed version of this package."""
-    try:
-        return version("pytest-panic-doctor")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def now() -> str:

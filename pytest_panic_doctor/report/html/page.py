@@ -60,16 +60,13 @@ def require_jinja(path: Path) -> None:
         raise DoctorError(f"--doctor-report {path} needs Jinja2, which is not installed: {install_extra('html')}")
 
 
-def write_html(
-    path: Path, examination: Examination, results: Results, version: str, merged: Sequence[str] | None = None
-) -> None:
+def write_html(path: Path, examination: Examination, results: Results, merged: Sequence[str] | None = None) -> None:
     """Write the HTML report atomically. Reads the database in short transactions for the plots.
 
     Args:
         path: The file.
         examination: The session.
         results: Its results.
-        version: The version of the plugin.
         merged: Sentences about merged reports; then no database is read.
 
     Raises:
@@ -77,14 +74,12 @@ def write_html(
         OSError: The file cannot be written.
     """
     require_jinja(path)
-    text = rendered(examination, results, version, datetime.now().astimezone(), merged)
+    text = rendered(examination, results, datetime.now().astimezone(), merged)
     with atomic_write(path, like=examination.settings.database) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 
-def rendered(
-    examination: Examination, results: Results, version: str, now: datetime, merged: Sequence[str] | None = None
-) -> str:
+def rendered(examination: Examination, results: Results, now: datetime, merged: Sequence[str] | None = None) -> str:
     """Render the page as text; `now` is the time that it shows, `merged` as in `write_html`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -115,7 +110,7 @@ def rendered(
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        head=json_head(examination, results, version),
+        head=json_head(examination, results),
         database=examination.settings.database,
         size=size_of(examination.settings.database) if merged is None else "",
         rows=[plural(count, NOUNS[table]) for table, count in examination.rows.items()],
