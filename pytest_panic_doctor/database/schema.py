@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 
@@ -147,6 +147,22 @@ def tables_of_file(db: sqlite3.Connection, schema: str = "main") -> set[str]:
     """Names of a file's tables and views in lower case, as SQL compares them."""
     found = db.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type IN ('table', 'view')")
     return {str(name).lower() for (name,) in found}
+
+
+def is_unique(db: sqlite3.Connection, table: str, columns: Collection[str]) -> bool:
+    """Whether a UNIQUE index covers exactly these columns, in any order, for all rows.
+
+    Args:
+        db: The database.
+        table: The table, by its name in the file.
+        columns: The columns, by their names in the file, in lower case.
+    """
+    for _, index, unique, _, partial in db.execute(f"PRAGMA index_list({table})").fetchall():
+        if unique and not partial:
+            names = {str(row[2]).lower() for row in db.execute("SELECT * FROM pragma_index_info(?)", (index,))}
+            if names == set(columns):
+                return True
+    return False
 
 
 def declared_types(db: sqlite3.Connection, table: str) -> dict[str, str]:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 
 from pytest_panic_doctor.database.json_columns import is_name, load_json
+from pytest_panic_doctor.database.schema import is_unique
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.database.timestamps import is_before, is_no_time
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import Finding, RepairKind, RuleContext, Scope, rule
-from pytest_panic_doctor.rules.database import is_unique
 
 NAMES = {
     "embedding": ("embedding_id", "embedding"),
@@ -154,7 +154,8 @@ def cluster_consistent(context: RuleContext) -> Iterator[Finding]:
     other_model = any(
         context.db.execute(OF_OTHER_MODEL, {"result": row[0], "used": row[1]}).fetchone()[0] for row in results
     )
-    unique = is_unique(context, "embeddingcluster", ("embedding_id", "clustering_result_id"))
+    table = context.generation.real_name("embeddingcluster")
+    unique = is_unique(context.db, table, ("embedding_id", "clustering_result_id"))
     for query, one, several in (
         *([ASSIGNED_OTHER_MODEL] if other_model else []),
         *([] if unique else [ASSIGNED_TWICE]),

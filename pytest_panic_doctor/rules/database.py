@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pytest_panic_doctor.database.generation import TableSchema
 from pytest_panic_doctor.database.integrity import ABSENT, REMOVE
-from pytest_panic_doctor.database.schema import affinity, columns_of, declared_types, has_rowid
+from pytest_panic_doctor.database.schema import affinity, columns_of, declared_types, has_rowid, is_unique
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
@@ -89,7 +89,11 @@ def table_problems(context: RuleContext, described: TableSchema, version: int) -
         yield from wrong_ids(context, canonical)
         yield from converting_columns(context, described)
     for wanted, since in described.unique:
-        if (not version or since <= version) and columns.issuperset(wanted) and not is_unique(context, table, wanted):
+        if (
+            (not version or since <= version)
+            and columns.issuperset(wanted)
+            and not is_unique(context.db, table, wanted)
+        ):
             text = f"{table} has no UNIQUE ({', '.join(wanted)})"
             yield context.finding(text, table=canonical, count=1, warning=True)
 
@@ -136,7 +140,7 @@ def wrong_ids(context: RuleContext, table: str) -> Iterator[Finding]:
         has = verb(nameless, "has", "have")
         text = f"{plural(nameless, 'row')} of {table} {has} no id, or one that is not a text, so nothing can name them"
         yield context.finding(text, table=table, count=nameless)
-    if is_unique(context, table, ("id",)):
+    if is_unique(context.db, context.generation.real_name(table), ("id",)):
         return
     again = f"SELECT id, count(*) FROM {table} WHERE typeof(id) = 'text' GROUP BY id HAVING count(*) > 1 ORDER BY id"
     found = context.db.execute(again).fetchall()
@@ -144,23 +148,6 @@ def wrong_ids(context: RuleContext, table: str) -> Iterator[Finding]:
         rows = sum(count for _, count in found)
         text = f"{rows:,} rows of {table} have {plural(len(found), 'id')} between them, so an id does not name one row"
         yield context.finding(text, table=table, ids=[row_id for row_id, _ in found], count=rows)
-
-
-def is_unique(context: RuleContext, table: str, columns: tuple[str, ...]) -> bool:
-    """Whether a UNIQUE index covers exactly these columns, in any order, for all rows.
-
-    Args:
-        context: The snapshot.
-        table: The table, by its name in the file or by its canonical name.
-        columns: The columns, by their names in the file.
-    """
-    table = context.generation.real_name(table)
-    for _, index, unique, _, partial in context.db.execute(f"PRAGMA index_list({table})").fetchall():
-        if unique and not partial:
-            names = {str(row[2]).lower() for row in context.db.execute("SELECT * FROM pragma_index_info(?)", (index,))}
-            if names == set(columns):
-                return True
-    return False
 
 
 @rule(

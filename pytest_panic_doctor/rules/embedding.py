@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.progress import count_done
+from pytest_panic_doctor.database.schema import is_unique
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules import evidence
 from pytest_panic_doctor.rules.base import IDS_KEPT, Finding, NotApplicable, RepairKind, RuleContext, Scope, rule
-from pytest_panic_doctor.rules.database import is_unique
 from pytest_panic_doctor.rules.experiment import finding_of_experiment
 from pytest_panic_doctor.topology.vectors import VALUE_BYTES, VectorDefect, describe_defects, find_defects
 
@@ -50,7 +50,7 @@ def unknown_kind(context: RuleContext) -> Finding:
 
 def one_each(context: RuleContext) -> bool:
     """Whether a UNIQUE constraint prevents two embeddings of one invocation by one model."""
-    return is_unique(context, "embedding", ("invocation_id", "embedding_model"))
+    return is_unique(context.db, context.generation.real_name("embedding"), ("invocation_id", "embedding_model"))
 
 
 def count_embeddings(context: RuleContext, kind: str | None) -> tuple[int, int]:
