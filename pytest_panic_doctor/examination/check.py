@@ -84,26 +84,26 @@ class CheckOptions:
     verification: Verification | None = None
 
 
+@dataclass(eq=False)
 class Checker:
-    """Runs checks on one database."""
+    """Runs checks on one database.
 
-    def __init__(
-        self, database: Database, rules: Mapping[str, Rule], kinds: Mapping[str, Kind], options: CheckOptions
-    ) -> None:
-        """Store what all checks share.
+    Attributes:
+        database: The database.
+        rules: All rules, with or without items: a repair may require them.
+        kinds: What each embedding model embeds.
+        options: The options of all checks.
+    """
 
-        Args:
-            database: The database.
-            rules: All rules, with or without items: a repair may require them.
-            kinds: What each embedding model embeds.
-            options: The options.
-        """
-        self.database = database
-        self.database.largest = options.space.value
-        self.rules = rules
-        self.kinds = kinds
-        self.options = options
-        self._memo = SharedMemo()
+    database: Database
+    rules: Mapping[str, Rule]
+    kinds: Mapping[str, Kind]
+    options: CheckOptions = field(default_factory=CheckOptions)
+    _memo: SharedMemo = field(default_factory=SharedMemo, init=False)
+
+    def __post_init__(self) -> None:
+        """Let the database refuse values that do not fit into the memory."""
+        self.database.largest = self.options.space.value
 
     def look(self, rule: Rule, subject: Subject) -> CheckResult:
         """Run one check; raises `NotApplicable`, and `TooLarge` if it does not fit into memory."""

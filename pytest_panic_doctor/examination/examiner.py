@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.connection import Database
+from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.room import TooLarge
 from pytest_panic_doctor.database.subject import Subject
-from pytest_panic_doctor.examination.check import Checker, CheckOptions, CheckResult
+from pytest_panic_doctor.examination.check import Checker, CheckResult
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
-from pytest_panic_doctor.examination.manifest import name_of
+from pytest_panic_doctor.examination.manifest import Entry, name_of
 from pytest_panic_doctor.examination.outcome import Number, Outcome
 from pytest_panic_doctor.examination.runs import others_note, runs_of_findings
 from pytest_panic_doctor.formatting import join_notes
 from pytest_panic_doctor.rules.base import (
     BUILT_IN,
     Finding,
-    Kind,
     NotApplicable,
     NotExaminable,
     RepairKind,
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.examination.running import Running
 
 UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
+
+FARTHEST = 64
+"""Maximum number of items of the same rule that are examined ahead."""
+
+IN_VAIN = 3
+"""The search ends after so many items in a row without this repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,43 +107,25 @@ Planner = Callable[[Rule, Subject, tuple[Finding, ...]], tuple[str, Mapping[str,
 """Returns why `--doctor-fix` would not repair an item, or an empty text, and the measures of its repair."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Examiner(Checker):
-    """Examines the items of one database, and repairs them if there is a repairer."""
+    """Examines the items of one database, and repairs them if there is a repairer.
 
-    def __init__(
-        self,
-        database: Database,
-        rules: Mapping[str, Rule],
-        kinds: Mapping[str, Kind],
-        options: CheckOptions = CheckOptions(),  # noqa: B008
-        *,
-        repairer: Repairer | None = None,
-        planner: Planner | None = None,
-        running: Running | None = None,
-        acceptance: AcceptancePolicy | None = None,
-        state: RunState | None = None,
-    ) -> None:
-        """Store what all items share.
+    Attributes:
+        repairer: Repairs findings; None: they are reported.
+        planner: Estimates repairs instead of making them.
+        running: The check whether an experiment is running; None: no experiment is.
+        acceptance: The project's own choices; None: every finding fails its item.
+        state: What changes during the session.
+        settled: The rules that were repaired, or found healthy, for a subject.
+    """
 
-        Args:
-            database: The database.
-            rules: All rules, with or without items: a repair may require them.
-            kinds: What each embedding model embeds.
-            options: The options of all checks.
-            repairer: Repairs findings; None: they are reported.
-            planner: Estimates repairs instead of making them.
-            running: The check whether an experiment is running; None: no experiment is.
-            acceptance: The project's own choices; None: every finding fails its item.
-            state: What changes during the session.
-        """
-        super().__init__(database, rules, kinds, options)
-        self.repairer = repairer
-        self.planner = planner
-        self.running = running
-        self.acceptance = acceptance
-        self.state = state or RunState()
-        self.settled: set[tuple[str, Subject]] = set()
-        """The rules that were repaired, or found healthy, for a subject."""
+    repairer: Repairer | None = None
+    planner: Planner | None = None
+    running: Running | None = None
+    acceptance: AcceptancePolicy | None = None
+    state: RunState = field(default_factory=RunState)
+    settled: set[tuple[str, Subject]] = field(default_factory=set, init=False)
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
         """Examine one item: what it found, what was repaired, and what the project accepts."""
@@ -285,3 +273,71 @@ class Examiner(Checker):
 def unfinished_outcome(look: CheckResult, raised: Misbehaved) -> Outcome:
     """Make the outcome of an item whose check ended early: failed with its findings, not repaired."""
     return Outcome("failed", look.wrong, error=str(raised), trace=raised.trace, bug=raised.bug, rows=look.rows)
+
+
+class Lookahead:
+    """Finds the next items of a process that need the same repair, so that they are repaired with the first one.
+
+    Only subjects that their item would repair at once count: the rules it requires find nothing, so that the cloud is
+    complete and no embedding has to be repaired first.
+    """
+
+    def __init__(self, examiner: Examiner, entries: Iterable[Entry], in_time: Callable[[], bool]) -> None:
+        """Keep the items.
+
+        Args:
+            examiner: Runs the checks.
+            entries: The items that are run, in order.
+            in_time: Whether a further item may be started.
+        """
+        self._examiner = examiner
+        self._in_time = in_time
+        self._places: dict[str, dict[Subject, int]] = {
+            rule.id: {} for rule in examiner.rules.values() if rule.repair is RepairKind.COMPUTE and not rule.deep
+        }
+        for entry in entries:
+            if entry.rule in self._places:
+                places = self._places[entry.rule]
+                places.setdefault(entry.subject, len(places))
+        self._subjects: Mapping[str, list[Subject]] = {rule: list(places) for rule, places in self._places.items()}
+
+    def __call__(self, rule: Rule, subject: Subject) -> Iterator[SubjectFindings]:
+        """Yield the next subjects of a rule that can be repaired now, each with its findings."""
+        place = self._places.get(rule.id, {}).get(subject)
+        if place is None:
+            return
+        in_vain = 0
+        for each in islice(self._subjects[rule.id], place + 1, place + 1 + FARTHEST):
+            if in_vain == IN_VAIN or not self._in_time():
+                return
+            findings = self._findings(rule, each)
+            in_vain = 0 if findings else in_vain + 1
+            if findings:
+                yield each, findings
+
+    def _findings(self, rule: Rule, subject: Subject) -> tuple[Finding, ...]:
+        """Return the findings that are repaired at once; empty if something else has to be done first."""
+        examiner = self._examiner
+        try:
+            if not all(self._healthy(name, subject) for name in rule.requires):
+                return ()
+            look = examiner.look(rule, subject)
+            if look.raised or (look.wrong and examiner.to_come(rule, subject, look.wrong)):
+                return ()
+        except (NotApplicable, TooLarge, Misbehaved, Unreadable):
+            return ()
+        return look.wrong
+
+    def _healthy(self, name: str, subject: Subject) -> bool:
+        """Whether a required rule finds nothing, or is not asked."""
+        examiner = self._examiner
+        if (name, subject) in examiner.settled or examiner.left_out(name):
+            return True
+        try:
+            look = examiner.look(examiner.rules[name], subject)
+        except NotApplicable:
+            return True
+        if look.findings or look.raised:
+            return False
+        examiner.settled.add((name, subject))
+        return True

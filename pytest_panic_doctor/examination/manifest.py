@@ -205,38 +205,35 @@ def build_manifest(
         if not is_too_big(error):
             raise
         raise name_too_large(db, space) from error
-
-
-def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: MemoryRoom) -> Manifest:
-    """Make the manifest of a database in which every value can be read."""
-    try:
-        lists = ", ".join(
-            f"iif(length({name}) > {space.json}, NULL, {name})" for name in ("prompts", "embedding_models")
-        )
-        rows = []
-        for each, prompts, models, *sizes in db.execute(
-            f"SELECT id, {lists}, length(prompts), length(embedding_models) FROM experimentconfig NOT INDEXED "
-            f"WHERE {NAMED} ORDER BY id"
-        ):
-            if not experiments or each in experiments:
-                for column, size in zip(("prompts", "embedding_models"), sizes, strict=True):
-                    space.check_json(size or 0, column, each)
-                rows.append((each, first(prompts), without_repetition(models)))
-        runs: dict[str, list[Run]] = {}
-        # Without the column the length is unknown. The rule `schema` reports it, and the items exist nevertheless.
-        length = "max_length" if has_column(db, "run", "max_length") else "NULL"
-        for run_id, experiment, network, prompt, steps in db.execute(
-            f"SELECT {RUN_COLUMNS}, {length} FROM run NOT INDEXED WHERE {NAMED} ORDER BY id"
-        ):
-            if experiments and experiment not in experiments:
-                continue
-            run = Run(run_id, run_label(prompt, network), steps if isinstance(steps, int) else 0)
-            runs.setdefault(experiment, []).append(run)
     except sqlite3.OperationalError as error:
         if not str(error).startswith(("no such table", "no such column")):
             raise
         # A table or a column is missing: the rule `schema` reports it, and there are no subjects.
         return Manifest(())
+
+
+def collected(db: sqlite3.Connection, experiments: tuple[str, ...], space: MemoryRoom) -> Manifest:
+    """Make the manifest of a database in which every value can be read."""
+    lists = ", ".join(f"iif(length({name}) > {space.json}, NULL, {name})" for name in ("prompts", "embedding_models"))
+    rows = []
+    for each, prompts, models, *sizes in db.execute(
+        f"SELECT id, {lists}, length(prompts), length(embedding_models) FROM experimentconfig NOT INDEXED "
+        f"WHERE {NAMED} ORDER BY id"
+    ):
+        if not experiments or each in experiments:
+            for column, size in zip(("prompts", "embedding_models"), sizes, strict=True):
+                space.check_json(size or 0, column, each)
+            rows.append((each, first(prompts), without_repetition(models)))
+    runs: dict[str, list[Run]] = {}
+    # Without the column the length is unknown. The rule `schema` reports it, and the items exist nevertheless.
+    length = "max_length" if "max_length" in columns_of(db, "run") else "NULL"
+    for run_id, experiment, network, prompt, steps in db.execute(
+        f"SELECT {RUN_COLUMNS}, {length} FROM run NOT INDEXED WHERE {NAMED} ORDER BY id"
+    ):
+        if experiments and experiment not in experiments:
+            continue
+        run = Run(run_id, run_label(prompt, network), steps if isinstance(steps, int) else 0)
+        runs.setdefault(experiment, []).append(run)
     return Manifest(tuple(Experiment(each, label, models, tuple(runs.get(each, ()))) for each, label, models in rows))
 
 
@@ -284,11 +281,6 @@ def count_items(
         Scope.RUN_MODEL: pairs,
     }
     return runs, sum(weights[scope] for scope in scopes)
-
-
-def has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
-    """Whether a table exists and has a column."""
-    return column in columns_of(db, table)
 
 
 def names(text: object) -> list[str]:

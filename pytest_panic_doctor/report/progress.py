@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -107,44 +107,36 @@ def columns_done(progress: str) -> str:
     return f" {stage} {share * 100:.0f} % of {of} {what}s"
 
 
+@dataclass(eq=False)
 class Progress:
     """Shows the progress from its own thread. A context manager.
 
     On a terminal the last row is reserved by a scroll region, as apt does, so that it does not disturb pytest's output.
+
+    Attributes:
+        stream: The terminal; None if there is none.
+        say: Prints a plain line if there is no terminal.
+        running: Returns the running computations.
+        finished: Returns the number of finished ones.
+        notes: Returns notes of the workers.
+        forecast: Makes the forecast; called at the first computation, because the workers have collected by then.
+        clock: Returns the time in seconds.
     """
 
-    def __init__(
-        self,
-        stream: TextIO | None,
-        say: Callable[[str], None],
-        running: Callable[[], Sequence[Lease]],
-        finished: Callable[[], int],
-        notes: Callable[[], Sequence[str]],
-        ahead: Callable[[], Forecast],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """Keep the sources of the progress.
+    stream: TextIO | None
+    say: Callable[[str], None]
+    running: Callable[[], Sequence[Lease]]
+    finished: Callable[[], int]
+    notes: Callable[[], Sequence[str]]
+    forecast: Callable[[], Forecast]
+    clock: Callable[[], float] = time.time
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
+    _reserved: bool = field(default=False, init=False)
 
-        Args:
-            stream: The terminal; None if there is none.
-            say: Prints a plain line if there is no terminal.
-            running: Returns the running computations.
-            finished: Returns the number of finished ones.
-            notes: Returns notes of the workers.
-            ahead: Makes the forecast; called at the first computation, because the workers have collected by then.
-            clock: Returns the time in seconds.
-        """
-        self.stream = stream
-        self.say = say
-        self.running = running
-        self.finished = finished
-        self.notes = notes
-        self._ask = ahead
-        self.clock = clock
-        self._stop = threading.Event()
+    def __post_init__(self) -> None:
+        """Note the time; nothing is shown yet."""
+        self._begun = self.clock()
         self._thread = threading.Thread(target=self._watch, name="doctor-progress", daemon=True)
-        self._begun = clock()
-        self._reserved = False
 
     def __enter__(self) -> Progress:
         """Start the thread."""
@@ -169,7 +161,7 @@ class Progress:
     @cached_property
     def ahead(self) -> Forecast:
         """The forecast."""
-        return self._ask()
+        return self.forecast()
 
     def _say(self, running: Sequence[Lease], notes: Sequence[str]) -> None:
         columns, rows = shutil.get_terminal_size()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,14 +54,19 @@ class CrashLine:
         return f"{self.nodeid}: {self.message}"
 
 
+@dataclass(eq=False)
 class FindingsText:
-    """The text of a failed item in the controller, in the form that pytest, its JUnit file and other plugins read."""
+    """The text of a failed item in the controller, in the form that pytest, its JUnit file and other plugins read.
 
-    def __init__(self, text: str, line: CrashLine, *, one_line: bool = False) -> None:
-        """Store the text and its line; `one_line` if the user asked for no more than the line (`--tb=line`)."""
-        self.text = text
-        self.one_line = one_line
-        self.reprcrash = line
+    Attributes:
+        text: The text.
+        reprcrash: Its line.
+        one_line: Whether the user asked for no more than the line (`--tb=line`).
+    """
+
+    text: str
+    reprcrash: CrashLine
+    one_line: bool = False
 
     def toterminal(self, tw: TerminalWriter) -> None:
         """Write the text, as pytest does in the section of failures."""
@@ -109,18 +114,23 @@ def has_own_section(reporter: pytest.TerminalReporter) -> bool:
     return type(reporter).summary_failures is pytest.TerminalReporter.summary_failures
 
 
+@dataclass(eq=False)
 class FailuresSection:
-    """Writes the failed items of the database in pytest's section of failures."""
+    """Writes the failed items of the database in pytest's section of failures.
 
-    def __init__(self, config: pytest.Config, examination: Examination, results: Results) -> None:
-        """Store what the section is made of."""
-        self.config = config
-        self.examination = examination
-        self.results = results
-        self._all: list[pytest.TestReport] = []
-        self._others: list[pytest.TestReport] = []
-        self._taken = False
-        self._repeats = True
+    Attributes:
+        config: The session's config.
+        examination: The session's examination.
+        results: The results of the items.
+    """
+
+    config: pytest.Config
+    examination: Examination
+    results: Results
+    _all: list[pytest.TestReport] = field(default_factory=list, init=False)
+    _others: list[pytest.TestReport] = field(default_factory=list, init=False)
+    _taken: bool = field(default=False, init=False)
+    _repeats: bool = field(default=True, init=False)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
     def pytest_before_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:

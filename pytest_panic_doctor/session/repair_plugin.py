@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_panic_doctor.examination.examination import Examination
-from pytest_panic_doctor.examination.lookahead import Lookahead
+from pytest_panic_doctor.examination.examiner import Lookahead
 from pytest_panic_doctor.session.items import EXAMINER, DoctorItem
 
 if TYPE_CHECKING:

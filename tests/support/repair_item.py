@@ -17,8 +17,7 @@ from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.check import CheckOptions
-from pytest_panic_doctor.examination.examiner import Examiner
-from pytest_panic_doctor.examination.lookahead import Lookahead
+from pytest_panic_doctor.examination.examiner import Examiner, Lookahead
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.examination.running import Running
