@@ -8,7 +8,7 @@ Numbers are float32 stored as doubles. Infinity, which Erlang does not have, is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,17 +129,20 @@ def bars_of(value: Term, name: str) -> Bars:
     pairs = [each if isinstance(each, list | tuple) and len(each) == 2 else None for each in value]
     if None in pairs:
         raise PayloadError(f"holds a bar in {name} that is not a birth and a death")
-    numbers = [float_of(number, name) for pair in pairs if pair is not None for number in pair]
-    with np.errstate(over="ignore"):
-        return np.array(numbers, dtype=np.float64).astype(np.float32).reshape(-1, 2)
+    return as_float32([number for pair in pairs if pair is not None for number in pair], name).reshape(-1, 2)
 
 
 def entropy_of(value: Term) -> NDArray[np.float32]:
     """Convert the stored entropy; raises `PayloadError`."""
     if not isinstance(value, list):
         raise PayloadError("holds an entropy that is not a list")
+    return as_float32(value, "entropy")
+
+
+def as_float32(values: Sequence[Term], name: str) -> NDArray[np.float32]:
+    """Convert numbers; those that are too large for a float32 become infinite. Raises `PayloadError`."""
     with np.errstate(over="ignore"):
-        return np.array([float_of(each, "entropy") for each in value], dtype=np.float64).astype(np.float32)
+        return np.array([float_of(each, name) for each in values], dtype=np.float64).astype(np.float32)
 
 
 def float_of(value: Term, name: str) -> float:

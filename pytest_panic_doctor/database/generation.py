@@ -240,13 +240,9 @@ class Generation:
         renamed = any(each.name != each.canonical or each.sources for each in self.tables)
         return renamed or not self._by_canonical.keys() >= TABLES.keys()
 
-    def extra_on_insert(self, moment: datetime) -> dict[str, str]:
-        """Values of a new row that rules and repairs do not set: the time of the insert."""
-        return dict.fromkeys(self.stamped_on_insert, self.stamp(moment))
-
-    def extra_on_update(self, moment: datetime) -> dict[str, str]:
-        """Values of a changed row that rules and repairs do not set: the time of the update."""
-        return dict.fromkeys(self.stamped_on_update, self.stamp(moment))
+    def stamps(self, moment: datetime, *, is_new: bool) -> dict[str, str]:
+        """Values of a new or changed row that rules and repairs do not set: the time of the change."""
+        return dict.fromkeys(self.stamped_on_insert if is_new else self.stamped_on_update, self.stamp(moment))
 
     def create_views(self, db: sqlite3.Connection) -> None:
         """Create the temporary views of a new connection, for the tables that exist.

@@ -50,10 +50,14 @@ def count_done(what: str, done: int, of: int) -> None:
         receiver.count(what, done, of)
 
 
-def bytes_read(thread: int) -> int | None:
-    """Return how many bytes a thread has read from files so far, from the page cache too; None if it is unknown."""
+def bytes_read(owner: str) -> int | None:
+    """Return how many bytes were read from files so far, from the page cache too; None if it is unknown.
+
+    Args:
+        owner: Who reads, by its folder in `/proc`: a process such as `1234`, or a thread such as `self/task/5`.
+    """
     with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/self/task/{thread}/io").read_text().split()[1])
+        return int(Path(f"/proc/{owner}/io").read_text().split()[1])
     return None
 
 
@@ -66,7 +70,7 @@ def pages_read(what: str, then: str, size: int) -> Iterator[None]:
         then: What is done after that.
         size: The size of the file in bytes.
     """
-    receiver, thread = RECEIVER.get(), threading.get_native_id()
+    receiver, thread = RECEIVER.get(), f"self/task/{threading.get_native_id()}"
     first = bytes_read(thread)
     if receiver is None or first is None:
         yield

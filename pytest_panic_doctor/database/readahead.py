@@ -16,6 +16,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pytest_panic_doctor.database.progress import bytes_read
+
 LEAST_FILE = 64 * 1024**2
 """Smallest file, in bytes, for which reading ahead is faster."""
 
@@ -72,12 +74,11 @@ class ReadAhead:
         """Return how many bytes are read, how many there are, and for how many seconds; None if nothing is read now."""
         if self._process is None or self._process.poll() is not None:
             return None
-        try:
+        with suppress(OSError):
             size = self.path.stat().st_size
-            done = int(Path(f"/proc/{self._process.pid}/io").read_text().split()[1])
-        except (OSError, ValueError, IndexError):
-            return None
-        return min(done, size), size, time.monotonic() - self._began
+            if (done := bytes_read(str(self._process.pid))) is not None:
+                return min(done, size), size, time.monotonic() - self._began
+        return None
 
     def stop(self) -> None:
         """End the process; may be called twice."""

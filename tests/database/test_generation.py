@@ -351,9 +351,9 @@ def test_the_file_itself_spells_ids_and_moments_so(db: sqlite3.Connection) -> No
 
 def test_a_row_carries_when_it_was_inserted_and_updated_where_the_generation_has_such_columns() -> None:
     now = ELIXIR.stamp(NOON)
-    assert ELIXIR.extra_on_insert(NOON) == {"inserted_at": now, "updated_at": now}
-    assert ELIXIR.extra_on_update(NOON) == {"updated_at": now}
-    assert PYTHON.extra_on_insert(NOON) == PYTHON.extra_on_update(NOON) == {}
+    assert ELIXIR.stamps(NOON, is_new=True) == {"inserted_at": now, "updated_at": now}
+    assert ELIXIR.stamps(NOON, is_new=False) == {"updated_at": now}
+    assert PYTHON.stamps(NOON, is_new=True) == PYTHON.stamps(NOON, is_new=False) == {}
     for table in ELIXIR.tables:
         assert {"inserted_at", "updated_at"} <= {column.name for column in table.columns}
 

@@ -83,7 +83,9 @@ def shares_rows(connection: sqlite3.Connection) -> bool | None:
     generation = generation_of_file(connection, "db")
     for name in WITNESSING:
         stored = quote(generation.real_name(name))
-        if generation.real_name(name) not in existing or not has_rows(connection, f"db.{stored}"):
+        if generation.real_name(name) not in existing:
+            continue
+        if not connection.execute(f"SELECT EXISTS (SELECT 1 FROM db.{stored})").fetchone()[0]:
             continue
         rows = f"FROM ({known}) w WHERE w.table_name = '{name}' AND w.key IS NOT NULL"
         if connection.execute(
@@ -97,21 +99,6 @@ def shares_rows(connection: sqlite3.Connection) -> bool | None:
     ):
         return None
     return False
-
-
-def has_rows(connection: sqlite3.Connection, source: str) -> bool:
-    """Return whether a table has any row; it is given as an SQL identifier."""
-    return bool(connection.execute(f"SELECT EXISTS (SELECT 1 FROM {source})").fetchone()[0])
-
-
-def check_same_database(connection: sqlite3.Connection, journal: Path, database: Path) -> None:
-    """Check that an open journal belongs to the database that is attached as `db`.
-
-    Raises:
-        RepairRefused: The journal belongs to another database.
-    """
-    if shares_rows(connection) is False:
-        raise describe_foreign(journal, database)
 
 
 def describe_foreign(journal: Path, database: Path) -> RepairRefused:

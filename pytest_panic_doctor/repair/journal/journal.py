@@ -12,7 +12,7 @@ never pass through Python, so they keep their storage class and their bytes.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from pytest_panic_doctor.repair.journal import identity, journal_schema
 from pytest_panic_doctor.repair.journal.identity import journal_path as journal_path
 from pytest_panic_doctor.repair.journal.journal_schema import SCHEMA_VERSION
 from pytest_panic_doctor.repair.journal.locks import resolve
-from pytest_panic_doctor.repair.journal.opening import connect
+from pytest_panic_doctor.repair.journal.opening import connect, transaction
 from pytest_panic_doctor.repair.journal.reading import check_version
 from pytest_panic_doctor.repair.journal.repair_record import Intent
 from pytest_panic_doctor.repair.journal.tables import Table, as_json, table_digests
@@ -83,28 +83,18 @@ class Journal:
             if "text encoding" in str(error):
                 raise identity.describe_foreign(self.path, self.database) from error
             raise
-        identity.check_same_database(self.connection, self.path, self.database)
+        if identity.shares_rows(self.connection) is False:
+            raise identity.describe_foreign(self.path, self.database)
 
     def _make(self, encoding: str) -> None:
         self.connection.execute(f"PRAGMA encoding = '{encoding}'")
-        self._at_once(lambda: journal_schema.make(self.connection, resolve(self.database).name))
+        with transaction(self.connection):
+            journal_schema.make(self.connection, resolve(self.database).name)
 
     def _migrate(self) -> None:
-        def work() -> None:
+        with transaction(self.connection):
             if check_version(self.connection, self.database) < SCHEMA_VERSION:
                 journal_schema.migrate(self.connection)
-
-        self._at_once(work)
-
-    def _at_once(self, work: Callable[[], None]) -> None:
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            work()
-            self.connection.execute("COMMIT")
-        except BaseException:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            raise
 
     def record_witnesses(self) -> None:
         """Store the ids that identify this database."""

@@ -15,6 +15,7 @@ from enum import Enum
 from pytest_panic_doctor.repair.journal import journal_schema
 from pytest_panic_doctor.repair.journal.journal import Journal
 from pytest_panic_doctor.repair.journal.journal_schema import change_batches
+from pytest_panic_doctor.repair.journal.opening import transaction
 from pytest_panic_doctor.repair.journal.tables import Table, describe, tables
 
 
@@ -100,8 +101,7 @@ def recover_open_steps(journal: Journal) -> list[int]:
 
 def _recover_step(journal: Journal, step: int) -> bool:
     """Return whether a step was applied; drop the records of rows that are unchanged, keep all others."""
-    journal.begin()
-    try:
+    with transaction(journal.connection):
         whole = journal_schema.step_seal(journal.connection, step) == journal_schema.sealed(journal.connection, step)
         seen = dict.fromkeys(State, 0)
         known = tables(journal.connection, "db")
@@ -123,10 +123,6 @@ def _recover_step(journal: Journal, step: int) -> bool:
         else:
             journal.mark_abandoned(step)
         journal.commit_step(*([step] if whole else []))
-    except BaseException:
-        if journal.connection.in_transaction:
-            journal.connection.execute("ROLLBACK")
-        raise
     return applied
 
 

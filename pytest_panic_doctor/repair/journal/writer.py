@@ -347,8 +347,7 @@ def stored_values(connection: sqlite3.Connection, change: Change, table: Table) 
         RepairRefused: The file has no such column.
     """
     generation = generation_of_file(connection)
-    moment = datetime.now()
-    added = generation.extra_on_insert(moment) if change.id is None else generation.extra_on_update(moment)
+    added = generation.stamps(datetime.now(), is_new=change.id is None)
     values: dict[str, Value] = {name: value for name, value in added.items() if name in table.columns}
     known = generation.table(generation.canonical_name(table.name))
     stored = {name: known.written_column(name) if known else name for name in change.values}

@@ -58,18 +58,21 @@ class RunLocator:
         self.left -= len(allowed)
         found: Counter[str] = Counter()
         for chunk in chunks(allowed):
-            found += self._runs_of(table, chunk)
+            rows = read_rows(self.database, RUNS_OF[table], (json.dumps(chunk),))
+            found += Counter({str(run): int(str(count)) for run, count in rows})
         return found
 
-    def _runs_of(self, table: str, ids: Sequence[str]) -> Counter[str]:
-        def look(db: sqlite3.Connection) -> Counter[str]:
-            return Counter({str(run): int(count) for run, count in db.execute(RUNS_OF[table], (json.dumps(ids),))})
 
-        try:
-            return self.database.read(look)
-        except (Unreadable, sqlite3.DatabaseError):
-            # Another item reports what SQLite cannot read; these rows are not placed.
-            return Counter()
+def read_rows(database: Database, query: str, params: Sequence[str]) -> list[tuple[object, object]]:
+    """Return the rows of a query for two values; none if SQLite cannot read them, which another item reports."""
+
+    def look(db: sqlite3.Connection) -> list[tuple[object, object]]:
+        return db.execute(query, params).fetchall()
+
+    try:
+        return database.read(look)
+    except (Unreadable, sqlite3.DatabaseError):
+        return []
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_panic_doctor.database.connection import Database, Unreadable
+from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.examination.outcome import Result
-from pytest_panic_doctor.report.html.run_locations import chunks
+from pytest_panic_doctor.report.html.run_locations import chunks, read_rows
 
 MOST_TIMELINES = 400
 """Maximum number of runs with a timeline."""
@@ -89,27 +88,18 @@ class Timelines:
 
     def _add_rows(self, rule: str, model: str, table: str, ids: Sequence[str]) -> None:
         for chunk in chunks(ids):
-            for run, number in self._read(PLACE_QUERIES[table], (json.dumps(chunk),)):
+            for run, number in read_rows(self.database, PLACE_QUERIES[table], (json.dumps(chunk),)):
                 if is_drawable(number) and (timeline := self.of(str(run))):
                     timeline.marks.setdefault((rule, model), set()).add(int(str(number)))
 
     def _add_sequence(self, run: str, timeline: Timeline) -> None:
         """Find the numbers that a run lacks, and those that it has more than once."""
         query = "SELECT sequence_number, count(*) FROM invocation WHERE run_id = ? GROUP BY 1 ORDER BY 1"
-        counted = [(int(str(number)), count) for number, count in self._read(query, (run,)) if is_drawable(number)]
+        rows = read_rows(self.database, query, (run,))
+        counted = [(int(str(number)), count) for number, count in rows if is_drawable(number)]
         timeline.missing = gaps([number for number, _ in counted], timeline.length)
         if again := {number for number, count in counted if int(str(count)) > 1}:
             timeline.marks[SEQUENCE, ""] = again
-
-    def _read(self, query: str, params: Sequence[str]) -> list[tuple[object, object]]:
-        def look(db: sqlite3.Connection) -> list[tuple[object, object]]:
-            return db.execute(query, params).fetchall()
-
-        try:
-            return self.database.read(look)
-        except (Unreadable, sqlite3.DatabaseError):
-            # Another item reports what SQLite cannot read.
-            return []
 
 
 def is_drawable(number: object) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pytest_panic_doctor.database.elixir_generation import VERSIONS
+from pytest_panic_doctor.database.elixir_generation import ELIXIR, VERSIONS
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.session.demo.defects import SPOILED_STEP, Defect
 from pytest_panic_doctor.session.demo.elixir_rows import TEXT_MODEL, VECTOR_WIDTH, VISION_MODEL
@@ -117,58 +117,30 @@ def ragged_runs(db: sqlite3.Connection, experiment: str) -> Defect:
 
 def strays(db: sqlite3.Connection) -> Iterator[Defect]:
     """Plant one orphan in each table; the tool's own connections enforce references, other programs do not."""
-    network = json.dumps(["GLMImage", "Pixtral"], separators=(",", ":"))
-    times = {"started_at": MOMENT, "completed_at": MOMENT}
-    rows: tuple[tuple[str, str, dict[str, object]], ...] = (
-        (
-            "orphan-run",
-            "runs",
-            {
-                "experiment_id": lost_id("a"),
-                "network": network,
-                "run_number": 0,
-                "max_length": 40,
-                "initial_prompt": "a lost prompt",
-            },
-        ),
-        (
-            "orphan-invocation",
-            "invocations",
-            {"run_id": lost_id("b"), "sequence_number": 0, "type": "image", "model": "GLMImage", **times},
-        ),
-        (
-            "orphan-embedding",
-            "embeddings",
-            {
-                "invocation_id": lost_id("c"),
-                "embedding_model": UNUSED_MODEL,
-                "vector": bytes(4 * VECTOR_WIDTH),
-                **times,
-            },
-        ),
-        (
-            "orphan-diagram",
-            "persistence_diagrams",
-            {"run_id": lost_id("d"), "embedding_model": UNUSED_MODEL, **times},
-        ),
-        (
-            "orphan-lyapunov",
-            "lyapunov_results",
-            {
-                "experiment_id": lost_id("a"),
-                "network": network,
-                "prompt": "a lost prompt",
-                "embedding_model": UNUSED_MODEL,
-                **times,
-            },
-        ),
-        (
-            "orphan-cluster",
-            "embedding_clusters",
-            {"embedding_id": lost_id("e"), "clustering_result_id": lost_id("f")},
-        ),
+    common: dict[str, object] = {
+        "network": json.dumps(["GLMImage", "Pixtral"], separators=(",", ":")),
+        "initial_prompt": "a lost prompt",
+        "prompt": "a lost prompt",
+        "run_number": 0,
+        "max_length": 40,
+        "sequence_number": 0,
+        "type": "image",
+        "model": "GLMImage",
+        "embedding_model": UNUSED_MODEL,
+        "vector": bytes(4 * VECTOR_WIDTH),
+        **dict.fromkeys(("started_at", "completed_at", "inserted_at", "updated_at"), MOMENT),
+    }
+    references: tuple[tuple[str, str, dict[str, str]], ...] = (
+        ("orphan-run", "run", {"experiment_id": lost_id("a")}),
+        ("orphan-invocation", "invocation", {"run_id": lost_id("b")}),
+        ("orphan-embedding", "embedding", {"invocation_id": lost_id("c")}),
+        ("orphan-diagram", "persistencediagram", {"run_id": lost_id("d")}),
+        ("orphan-lyapunov", "lyapunovresult", {"experiment_id": lost_id("a")}),
+        ("orphan-cluster", "embeddingcluster", {"embedding_id": lost_id("e"), "clustering_result_id": lost_id("f")}),
     )
-    for digit, (rule, table, given) in enumerate(rows, start=10):
-        values = {"id": added_id(digit), **given, "inserted_at": MOMENT, "updated_at": MOMENT}
-        insert(db, table, values)
+    for digit, (rule, canonical, lost) in enumerate(references, start=10):
+        table = ELIXIR.table(canonical)
+        assert table
+        values = {each.name: common[each.name] for each in table.columns if each.name in common}
+        insert(db, table.name, {"id": added_id(digit), **values, **lost})
         yield Defect(rule, rule.replace("-", "_"), (added_id(digit),))
