@@ -1,4 +1,4 @@
-"""The research tool's Elixir generation, since February 2026: the tables of Ecto's migrations."""
+"""Describes the databases of the research tool's Elixir version, since February 2026: Ecto's tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generations of the research tool's database: tables, and forms of ids, times and diagrams.
+"""Describes a generation of the research tool's databases: its tables, and the forms of ids, times and diagrams.
 
 Rules are written once, for the canonical tables, those of the Python generation (`schema.TABLES`). For a file of
 another generation, each connection creates temporary views with the canonical names. They are in SQLite's temporary

@@ -1,4 +1,4 @@
-"""The known generations, and which of them a file is of."""
+"""The generations of the research tool's database that are known, and the one that a file is of."""
 
 from __future__ import annotations
 

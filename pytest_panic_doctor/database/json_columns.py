@@ -1,4 +1,4 @@
-"""Reading JSON columns of any content."""
+"""Parses JSON columns that may hold any text."""
 
 from __future__ import annotations
 

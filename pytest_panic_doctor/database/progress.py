@@ -1,4 +1,4 @@
-"""How a long step says how far it is, to whoever shows it in this process; it costs nothing if nobody does."""
+"""Reports how far a long step is, to the part of this process that shows it; costs nothing if none does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The research tool's Python generation, until January 2026: SQLModel's tables, the canonical ones."""
+"""Describes the databases of the research tool's Python version, until January 2026: the canonical tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a trajectory database, without expensive imports; a test compares them with `models`."""
+"""The canonical tables and columns, by which the rules are written, and which columns a file has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of names and ids up to spelling, or up to one wrong character."""
+"""Compares names and ids that may be misspelt: by letter case, dashes, or one wrong character."""
 
 from __future__ import annotations
 

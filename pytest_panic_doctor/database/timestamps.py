@@ -1,4 +1,4 @@
-"""SQL conditions about times.
+"""SQL conditions and array checks that decide whether stored times are valid and in order.
 
 The Python generation of the research tool writes `YYYY-MM-DD HH:MM:SS.ffffff`, the Elixir generation
 `YYYY-MM-DDTHH:MM:SS.ffffffZ`; SQLite reads a dozen formats.

@@ -1,4 +1,4 @@
-"""Checks before the first write of a session, and its end after the last."""
+"""Checks before a session's first repair that a database may be written, and checkpoints it after the last."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Crash recovery.
+"""Recovers after a crash: each open step of the journal is found to be committed or not, and marked so.
 
-An open step is committed or abandoned according to the rows in the database, not to the journal's status. A row is
-identified by the digest of its content, never by its id or rowid alone, which another program may have given to another
-row. A record is deleted only if the database has the row as it was before; in doubt it is kept.
+The rows in the database decide, not the journal's status. A row is identified by the digest of its content, never by
+its id or rowid alone, which another program may have given to another row. A record is deleted only if the database has
+the row as it was before; in doubt it is kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the HTML page."""
+"""Writes the HTML report of a session: one file, made of a template, scripts and packed data."""
 
 from __future__ import annotations
 

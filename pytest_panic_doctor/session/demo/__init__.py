@@ -1,1 +1,1 @@
-"""The demo database, and the research tool's tables that the tests write too."""
+"""The demo: a small database with known defects, which `pytest --doctor-demo` builds."""

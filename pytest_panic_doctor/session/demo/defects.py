@@ -1,4 +1,4 @@
-"""The defects of the demo; `--doctor-fix` repairs each without a hook."""
+"""Plants the defects of the Python generation's demo; `--doctor-fix` repairs each without a hook."""
 
 from __future__ import annotations
 

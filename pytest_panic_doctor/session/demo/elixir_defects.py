@@ -1,4 +1,4 @@
-"""The defects of the Elixir generation's demo: what other programs, crashes and interrupted work leave behind."""
+"""Plants the defects of the Elixir generation's demo: what other programs and crashes leave behind."""
 
 from __future__ import annotations
 

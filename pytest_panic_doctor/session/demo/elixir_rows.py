@@ -1,4 +1,4 @@
-"""The healthy demo of the Elixir generation: two finished experiments, and two that are not."""
+"""Writes the healthy rows of the Elixir generation's demo: two finished experiments, and two that are not."""
 
 from __future__ import annotations
 

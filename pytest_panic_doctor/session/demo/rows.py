@@ -1,4 +1,4 @@
-"""The healthy demo: experiments, runs, invocations, embeddings, diagrams and a clustering."""
+"""Writes the healthy rows of the Python generation's demo: experiments, runs, diagrams, a clustering."""
 
 from __future__ import annotations
 
