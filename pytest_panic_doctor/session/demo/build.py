@@ -138,9 +138,10 @@ def replace(folder: Path, seed: int, generation: str) -> None:
 
 
 def write_python(db: sqlite3.Connection, seed: int) -> list[Defect]:
-    """Write the demo of the Python generation, without unique indexes; returns its defects."""
+    """Write the demo of the Python generation, with the one unique index that older files have; returns its defects."""
     db.execute("BEGIN")
     create_tables(db, PYTHON, unique=False)
+    db.execute("CREATE UNIQUE INDEX unique_embedding ON embeddingcluster (embedding_id, clustering_result_id)")
     Builder(db, load_engine(), seed).build()
     return plant(db)
 

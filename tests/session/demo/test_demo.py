@@ -94,7 +94,9 @@ def test_a_missing_constraint_is_worth_a_warning_only(examined: Path) -> None:
     assert schema["outcome"] == "passed"
     with closing(sqlite3.connect(examined / FOLDER / DATABASE)) as db:
         indexes = db.execute("PRAGMA index_list(embedding)").fetchall()
+        of_clusters = db.execute("PRAGMA index_list(embeddingcluster)").fetchall()
     assert [name for _, name, unique, *_ in indexes if unique] == ["sqlite_autoindex_embedding_1"]  # the primary key
+    assert [name for _, name, unique, origin, *_ in of_clusters if unique and origin == "c"] == ["unique_embedding"]
 
 
 def test_it_is_small_and_its_trajectories_loop(examined: Path) -> None:
