@@ -94,7 +94,7 @@ class DatabaseRepairer:
                     return self._compute_lyapunov(rule, subject, findings)
                 case RepairKind.KEEP_CURRENT:
                     return self._keep_current(rule, subject, findings)
-                case _:
+                case RepairKind.QUARANTINE | RepairKind.KEEP_NEWEST:
                     return self._quarantine(rule, subject, findings)
         except RepairError as error:
             raise RepairNotPossible(str(error), blocked_by=error.blocked_by) from error
