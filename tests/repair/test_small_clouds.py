@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from databases import MODELS, Built, build, dump
+from databases import MODELS, Built, build, dump, uid
 from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
@@ -17,7 +19,7 @@ from pytest_panic_doctor.compute.process import Child
 from pytest_panic_doctor.compute.small import SMALL_CLOUD, SmallFirst, compute_in_process
 from pytest_panic_doctor.compute.task import Task
 from pytest_panic_doctor.database import clouds
-from pytest_panic_doctor.database.connection import SharedMemo
+from pytest_panic_doctor.database.connection import Database, SharedMemo
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult, SubjectFindings
 from pytest_panic_doctor.examination.outcome import Outcome
@@ -25,7 +27,7 @@ from pytest_panic_doctor.repair import Writer, batch, repairs, undo
 from pytest_panic_doctor.repair.journal import writer
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.writer import Change
-from pytest_panic_doctor.repair.recompute import claimed
+from pytest_panic_doctor.repair.recompute import RepairContext, claimed
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
 from pytest_panic_doctor.rules.base import Finding, Rule, RuleContext
 from pytest_panic_doctor.rules.embedding import stored_width
@@ -249,3 +251,22 @@ def test_a_width_is_found_once_as_long_as_nobody_writes(sick: Built, monkeypatch
         assert asked == MODELS
         other.execute("UPDATE embedding SET vector = substr(vector, 1, 16)")
         assert width_of(db, MODELS[0]) == 4
+
+
+def test_a_diagram_is_not_written_if_an_output_without_embedding_was_added(sick: Built) -> None:
+    """The points are those that were seen, so that only the cloud itself tells that one is missing now."""
+    subject = Subject(sick.experiment, sick.run(), "Nomic")
+    with closing(Database(sick.path)) as database, closing(Writer(sick.path, "session", lambda: True)) as writing:
+        context = RepairContext(database, writing, {"Nomic": "TEXT"})
+        seen = context.snapshot(subject)
+        computed = compute_in_process(seen.task(2))
+        assert computed
+        with sick.open() as db:
+            db.execute(
+                "INSERT INTO invocation SELECT ?, started_at, completed_at, model, type, seed, run_id, 99, id, "
+                "output_text, output_image_data FROM invocation WHERE id = ?",
+                (uid(3, 999), sick.invocation(1)),
+            )
+        assert context.snapshot(subject).before == seen.before
+        assert not context.write("diagram-missing", seen.before, datetime.now(), computed)
+    assert repairs(sick.path) == []
