@@ -129,11 +129,6 @@ class Examination:
         """The generation of the research tool that the file is of."""
         return next((each for each in generations() if self.origin.startswith(each.name)), PYTHON)
 
-    @property
-    def generation(self) -> str:
-        """The key of this generation."""
-        return self.described.key
-
     @cached_property
     def acceptance(self) -> AcceptancePolicy:
         """The project's own choices: severities, and the baseline, which is read."""
@@ -186,7 +181,7 @@ class Examination:
     @cached_property
     def selected(self) -> list[Rule]:
         """The rules that have items: those that were named, or all that are not switched off, for such a file."""
-        return selected_rules(self.settings, self.rules, self.generation)
+        return selected_rules(self.settings, self.rules, self.described.key)
 
     @property
     def itemless(self) -> tuple[str, ...]:
@@ -278,7 +273,7 @@ class Examination:
         """Return the names of all items, sampled or not; None if only some experiments were examined."""
         if self.settings.experiments or self.settings.runs:
             return None
-        here = [rule for rule in self.rules.values() if rule.applies_to(self.generation)]
+        here = [rule for rule in self.rules.values() if rule.applies_to(self.described.key)]
         return frozenset(entry.name for entry in self.manifest.entries(here))
 
     def in_time(self) -> bool:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -50,29 +51,26 @@ def activity_line(what: str, done: float, of: float, seconds: float, *, sizes: b
     return f"{what}: {form(min(done, of))} of {form(of)}, {share:.0%}{left}".replace("%", " %")
 
 
+@dataclass(eq=False)
 class Activity(Receiver):
     """The progress of one or several steps, one after the other, on the standard error. A context manager.
 
-    On a terminal one line is written again and again; elsewhere a line is written from time to time.
+    On a terminal one line is written again and again; elsewhere a line is written from time to time. Nothing is written
+    for the first three seconds of a step.
+
+    Attributes:
+        stream: Where to write.
+        quiet: Whether to write nothing at all.
+        clock: Returns the time in seconds.
     """
 
-    def __init__(
-        self, stream: TextIO | None = None, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Store where to write; nothing is written for the first three seconds of a step.
-
-        Args:
-            stream: Where to write; the standard error if it is None.
-            quiet: Whether to write nothing at all.
-            clock: Returns the time in seconds.
-        """
-        self.stream = stream or sys.stderr
-        self.quiet = quiet
-        self.clock = clock
-        self._what = ""
-        self._began = 0.0
-        self._next = 0.0
-        self._shown = 0
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    quiet: bool = False
+    clock: Callable[[], float] = time.monotonic
+    _what: str = field(default="", init=False)
+    _began: float = field(default=0.0, init=False)
+    _next: float = field(default=0.0, init=False)
+    _shown: int = field(default=0, init=False)
 
     def __enter__(self) -> Activity:
         """Return the activity, which clears its line at the end of the block."""
