@@ -180,6 +180,15 @@ def test_a_budget_demands_a_unit_as_a_size_does(text: str) -> None:
     assert read(Given({"doctor_timeout": text})).timeout == float(text)
 
 
+def test_paths_of_commands_are_relative_like_the_database() -> None:
+    given = Given({"doctor_merge": ["a.json"]}, {"doctor_merge": ["b.json"], "doctor_journal_export": "rows.sqlite"})
+    values = read_options(given, Path("/line"), Path("/ini")).values
+    assert values["merge"] == (Path("/line/a.json"),)
+    assert values["journal-export"] == Path("/ini/rows.sqlite")
+    given = Given(ini={"doctor_merge": ["b.json"]})
+    assert read_options(given, Path("/line"), Path("/ini")).values["merge"] == (Path("/ini/b.json"),)
+
+
 def test_a_baseline_is_relative_like_the_database() -> None:
     assert read(Given({"doctor_baseline": "k.json"})).baseline == Path("/line/k.json")
     assert read(Given(ini={"doctor_baseline": "k.json"})).baseline == Path("/ini/k.json")
