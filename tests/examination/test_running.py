@@ -274,6 +274,20 @@ def test_an_engine_that_begins_while_the_hook_embeds_is_left_alone(built: Built,
     assert after == before
 
 
+def test_a_vector_is_not_replaced_once_an_engine_has_begun(built: Built, runner: DiagramRunner) -> None:
+    do(built, "UPDATE embedding SET vector = NULL WHERE id = ?", built.embedding(1))
+
+    def hook(model: str, outputs: Sequence[str | bytes]) -> object:
+        do(built, "UPDATE experimentconfig SET started_at = ?", stamp())
+        return embedders.embed(model, outputs)
+
+    before = dump(built.path)
+    found = examine(built, runner, hook=hook)
+    assert found["embedding-vector"].status == "failed"
+    assert "not repaired: experiment " in found["embedding-vector"].note
+    assert dump(built.path)["embedding"] == before["embedding"]
+
+
 class Beside:
     """A computer beside which an engine begins."""
 
