@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from databases import Built, build, dump
 from defects import DAMAGES
+from examine_item import examine
 from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
@@ -156,6 +157,18 @@ def test_a_diagram_is_not_taken_for_a_damaged_name(tmp_path: Path, runner: Diagr
     with built.open() as db:
         db.execute(MODELS[name])
     untouched(built, runner, "diagram-model", "not repaired: ")
+
+
+def test_a_row_that_stays_for_two_reasons_is_found_once(tmp_path: Path) -> None:
+    """The name of the model may be misspelt, and embeddings by it are there: the first reason is named."""
+    built = build(tmp_path / "x.sqlite")
+    with built.open() as db:
+        db.execute("UPDATE persistencediagram SET embedding_model = 'Nomi' WHERE id = ?", (built.diagram(),))
+        db.execute("UPDATE embedding SET embedding_model = 'Nomi' WHERE id = ?", (built.embedding(1),))
+    (outcome,) = examine(built)["diagram-model"]
+    (finding,) = outcome.findings
+    assert finding.count == 1
+    assert finding.not_repaired == "Nomi may be Nomic, misspelt: correct the name"
 
 
 def test_what_is_sure_is_repaired_beside_what_is_not(tmp_path: Path, runner: DiagramRunner) -> None:
