@@ -10,6 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytest_panic_doctor.database.progress import file_size, pages_read
 
@@ -74,28 +75,39 @@ CORRECT = "correct by hand the rows that break the constraint, or restore the fi
 """Remedy if the pages are valid but rows break a constraint."""
 
 
+class Problem(NamedTuple):
+    """One problem of a file: a line of SQLite, or what this SQLite lacks to read the file, which may be undamaged."""
+
+    text: str
+    is_unsupported: bool = False
+
+    def __str__(self) -> str:
+        """The line."""
+        return self.text
+
+
 @dataclass(frozen=True, slots=True)
 class FileDamage:
     """Damage found in a file.
 
     Attributes:
-        problems: SQLite's own lines; empty if there is no damage.
+        problems: What the check found; empty if there is no damage.
         tables: Names, in lower case, of the tables that are damaged or have a damaged index. Nothing may be decided by
             reading them.
     """
 
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     tables: frozenset[str] = frozenset()
 
-    def as_plain(self) -> list[list[str]]:
+    def as_plain(self) -> list[object]:
         """Plain lists, for JSON."""
-        return [list(self.problems), sorted(self.tables)]
+        return [list(map(list, self.problems)), sorted(self.tables)]
 
     @classmethod
-    def from_plain(cls, plain: Iterable[Iterable[str]]) -> FileDamage:
+    def from_plain(cls, plain: tuple[Iterable[tuple[str, bool]], Iterable[str]]) -> FileDamage:
         """Make the damage from the lists of `as_plain`."""
         problems, tables = plain
-        return cls(tuple(problems), frozenset(tables))
+        return cls(tuple(Problem(*each) for each in problems), frozenset(tables))
 
 
 def check_file(db: sqlite3.Connection) -> FileDamage:
@@ -122,7 +134,7 @@ def table_names(db: sqlite3.Connection) -> list[str]:
     ]
 
 
-def run_check(db: sqlite3.Connection, pragma: str) -> list[str]:
+def run_check(db: sqlite3.Connection, pragma: str) -> list[Problem]:
     """Run a check.
 
     Args:
@@ -130,20 +142,22 @@ def run_check(db: sqlite3.Connection, pragma: str) -> list[str]:
         pragma: The PRAGMA statement.
 
     Returns:
-        The problems as lines; empty if there are none.
+        The problems; empty if there are none.
 
     Raises:
         sqlite3.Error: The check cannot run now.
     """
-    found: list[str] = []
+    found: list[Problem] = []
     try:
         for (text,) in db.execute(pragma):
-            found += [line for line in str(text).splitlines() if line != "ok" and not line.startswith(HEADING)]
+            lines = [line for line in str(text).splitlines() if line != "ok" and not line.startswith(HEADING)]
+            found += map(Problem, lines)
     except sqlite3.DatabaseError as error:
         if str(error).startswith(UNKNOWN):
-            found.append(describe_missing_feature(db, error) or f"the file needs {missing_feature(error)}, {ABSENT}")
+            what = describe_missing_feature(db, error) or f"the file needs {missing_feature(error)}, {ABSENT}"
+            found.append(Problem(what, is_unsupported=True))
         elif getattr(error, "sqlite_errorname", "").startswith(UNREADABLE_ERRORS):
-            found.append(f"the check ended early: {error}")
+            found.append(Problem(f"the check ended early: {error}"))
         else:
             raise
     return found

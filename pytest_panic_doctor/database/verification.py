@@ -80,8 +80,8 @@ class Verification:
             return unchecked_message(error)
         if not damaged:
             return ""
-        first = next(line for name in (*damaged, WHOLE_FILE) for line in self._known.get(name, FileDamage()).problems)
-        if integrity.ABSENT in first:
+        first = next(each for name in (*damaged, WHOLE_FILE) for each in self._known.get(name, FileDamage()).problems)
+        if first.is_unsupported:
             return f"{NOT_EXAMINED_PREFIX}{first}: {integrity.REMOVE}"
         which = f"table {damaged[0]} is" if len(damaged) == 1 else f"tables {', '.join(damaged)} are"
         return f"{NOT_EXAMINED_PREFIX}{which} damaged, or an index there ({first}): {integrity.RESTORE}"
@@ -100,10 +100,10 @@ class Verification:
     @property
     def refusal(self) -> str:
         """Sentence that says why nothing is written to the file; empty if no damage is known."""
-        problems = [line for each in self._all() for line in each.problems]
+        problems = [problem for each in self._all() for problem in each.problems]
         if not problems:
             return ""
-        if all(integrity.ABSENT in line for line in problems):
+        if all(each.is_unsupported for each in problems):
             return f"nothing is written to a file that cannot be checked: {integrity.REMOVE}"
         return f"nothing is written to a damaged file: {integrity.RESTORE}"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
-from pytest_panic_doctor.database.integrity import ABSENT, check_tables, remedy
+from pytest_panic_doctor.database.integrity import REMOVE, check_tables, remedy
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.database.verification import LISTING_TABLES
@@ -62,8 +62,9 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
     deadline = time.time() + settings.budget if settings.budget else None
     doubt = ""
     if problems:
-        state = "cannot be checked" if ABSENT in problems[0] else "is damaged"
-        doubt = f"items may be missing: what lists them {state} ({problems[0]}): {remedy(problems[0])}"
+        text, is_unsupported = problems[0]
+        state, what = ("cannot be checked", REMOVE) if is_unsupported else ("is damaged", remedy(text))
+        doubt = f"items may be missing: what lists them {state} ({text}): {what}"
     file, repairable = database.identity, generation.repairs
     return Examination(
         *(settings, rules, listed, rows),

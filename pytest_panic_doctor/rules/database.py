@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pytest_panic_doctor.database.generation import TableSchema
-from pytest_panic_doctor.database.integrity import ABSENT, REMOVE
+from pytest_panic_doctor.database.integrity import REMOVE
 from pytest_panic_doctor.database.schema import affinity, columns_of, declared_types, has_rowid, is_unique
 from pytest_panic_doctor.database.subject import Rows
 from pytest_panic_doctor.formatting import plural, verb
@@ -34,10 +34,9 @@ def file_integrity(context: RuleContext) -> Iterator[Finding]:
     """
     context.examined(context.scalar("PRAGMA page_count"), "page")
     for problem in context.integrity(context.db).problems:
-        description = (
-            f"{problem}, so it cannot be checked: {REMOVE}" if ABSENT in problem else f"SQLite's check says: {problem}"
-        )
-        yield context.finding(description, count=1)
+        unsupported = f"{problem}, so it cannot be checked: {REMOVE}"
+        message = unsupported if problem.is_unsupported else f"SQLite's check says: {problem}"
+        yield context.finding(message, count=1)
 
 
 @rule(

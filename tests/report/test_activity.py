@@ -15,7 +15,7 @@ from pytest_runs import ALONE
 
 from pytest_panic_doctor.compute.ledger import Lease, ProcessIdentity
 from pytest_panic_doctor.database import progress as progress_module
-from pytest_panic_doctor.database.integrity import check_file
+from pytest_panic_doctor.database.integrity import Problem, check_file
 from pytest_panic_doctor.database.progress import count_done, pages_read, progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.examination.settings import Settings
@@ -137,7 +137,7 @@ def test_before_the_first_write_the_check_is_shown(tmp_path: Path, monkeypatch: 
     built = build(tmp_path / "x.sqlite")
     recorder = Recorder()
 
-    def slow(db: sqlite3.Connection, pragma: str) -> list[str]:
+    def slow(db: sqlite3.Connection, pragma: str) -> list[Problem]:
         db.execute(pragma).fetchall()
         time.sleep(0.05)
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -307,3 +308,12 @@ def test_a_function_that_a_rule_misspells_is_its_own_fault(tmp_path: Path) -> No
 )
 def test_the_remedy_is_that_of_the_problem(problem: str, remedy: str) -> None:
     assert integrity.remedy(f"SQLite's check says: {problem}") == remedy
+
+
+def test_a_problem_is_the_same_after_its_way_through_a_file() -> None:
+    problems = (
+        integrity.Problem("row 1 missing from index i"),
+        integrity.Problem("needs german()", is_unsupported=True),
+    )
+    damage = integrity.FileDamage(problems, frozenset({"run"}))
+    assert integrity.FileDamage.from_plain(json.loads(json.dumps(damage.as_plain()))) == damage

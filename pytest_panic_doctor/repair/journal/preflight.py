@@ -102,7 +102,7 @@ def _look(path: Path) -> list[str]:
                 "know: drop it, then run again."
             )
         if problems := integrity.check_file(connection).problems:
-            if integrity.ABSENT in problems[0]:
+            if problems[0].is_unsupported:
                 raise RepairRefused(f"{path} is not written to: {problems[0]}: {integrity.REMOVE}.")
             more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
             raise RepairRefused(
