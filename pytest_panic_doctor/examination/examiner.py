@@ -117,7 +117,7 @@ class Examiner(Checker):
         running: The check whether an experiment is running; None: no experiment is.
         acceptance: The project's own choices; None: every finding fails its item.
         state: What changes during the session.
-        settled: The rules that were repaired, or found healthy, for a subject.
+        prerequisites_done: The rules that were repaired, or found healthy, for a subject.
     """
 
     repairer: Repairer | None = None
@@ -125,7 +125,7 @@ class Examiner(Checker):
     running: Running | None = None
     acceptance: AcceptancePolicy | None = None
     state: RunState = field(default_factory=RunState)
-    settled: set[tuple[str, Subject]] = field(default_factory=set, init=False)
+    prerequisites_done: set[tuple[str, Subject]] = field(default_factory=set, init=False)
 
     def examine(self, rule: Rule, subject: Subject) -> Outcome:
         """Examine one item: what it found, what was repaired, and what the project accepts."""
@@ -199,7 +199,7 @@ class Examiner(Checker):
     def _repair_prerequisites(self, rule: Rule, subject: Subject) -> None:
         for name in rule.requires:
             first = self.rules[name]
-            if (name, subject) in self.settled or self.left_out(name):
+            if (name, subject) in self.prerequisites_done or self.left_out(name):
                 continue
             try:
                 look = self.look(first, subject)
@@ -211,7 +211,7 @@ class Examiner(Checker):
             except (NotApplicable, NotExaminable, RepairNotPossible, Misbehaved, TooLarge):
                 # The required rule has items of its own that report this. This item checks for itself what it needs.
                 continue
-            self.settled.add((name, subject))
+            self.prerequisites_done.add((name, subject))
 
     def _repaired(
         self, repairer: Repairer, rule: Rule, subject: Subject, findings: tuple[Finding, ...]
@@ -331,7 +331,7 @@ class Lookahead:
     def _healthy(self, name: str, subject: Subject) -> bool:
         """Whether a required rule finds nothing, or is not asked."""
         examiner = self._examiner
-        if (name, subject) in examiner.settled or examiner.left_out(name):
+        if (name, subject) in examiner.prerequisites_done or examiner.left_out(name):
             return True
         try:
             look = examiner.look(examiner.rules[name], subject)
@@ -339,5 +339,5 @@ class Lookahead:
             return True
         if look.findings or look.raised:
             return False
-        examiner.settled.add((name, subject))
+        examiner.prerequisites_done.add((name, subject))
         return True

@@ -147,21 +147,21 @@ class ShardSelection:
             mine: The shard.
             fix: As in the settings.
         """
-        self._whole = mine == NO_SHARDING
-        chosen = {} if self._whole else assign_shards(costs(manifest, rules, fix), mine.of)
+        self._undivided = mine == NO_SHARDING
+        chosen = {} if self._undivided else assign_shards(costs(manifest, rules, fix), mine.of)
         self._units = {key for key, number in chosen.items() if number == mine.number}
 
     def has(self, entry: Entry) -> bool:
         """Whether an item is in this shard."""
-        return self._whole or unit(entry) in self._units
+        return self._undivided or unit(entry) in self._units
 
     def includes(self, subject: Subject) -> bool:
         """Whether the items of a subject, other than the whole database, are in this shard."""
-        return self._whole or (subject, "") in self._units
+        return self._undivided or (subject, "") in self._units
 
     def of(self, entries: Iterable[Entry]) -> Iterable[Entry]:
         """Return the items that are in this shard, in order."""
-        return entries if self._whole else filter(self.has, entries)
+        return entries if self._undivided else filter(self.has, entries)
 
 
 def sampled(entry: Entry, part: Part) -> bool:

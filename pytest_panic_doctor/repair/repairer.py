@@ -110,12 +110,12 @@ class DatabaseRepairer:
         done = self.repairs.writer.repaired(rule.id, subject)
         if not done:
             return None
-        settled = list(self.results.find(rule.id, subject))
-        if len(settled) == 1:
-            return settled[0]
+        results = list(self.results.find(rule.id, subject))
+        if len(results) == 1:
+            return results[0]
         return RepairResult(
             describe_repairs(done, self.repairs.writer.database),
-            findings=tuple(finding for each in settled for finding in each.findings),
+            findings=tuple(finding for each in results for finding in each.findings),
         )
 
     def close(self) -> None:
@@ -162,8 +162,8 @@ class DatabaseRepairer:
             done = [repair for each in rows if (repair := self.repairs.writer.quarantine(rule.id, subject, each, note))]
         if not done:
             return RepairResult("another worker was faster")
-        told = describe_repairs(done, self.repairs.writer.database)
-        return RepairResult(told + ("" if rule.scope is Scope.DATABASE else self._incomplete_clusterings(done)))
+        summary = describe_repairs(done, self.repairs.writer.database)
+        return RepairResult(summary + ("" if rule.scope is Scope.DATABASE else self._incomplete_clusterings(done)))
 
     def _incomplete_clusterings(self, done: Sequence[Repair]) -> str:
         """Say what to do about the clusterings of which a quarantine took assignments; empty if it took none."""

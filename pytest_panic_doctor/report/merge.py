@@ -147,12 +147,12 @@ def manifest(plain: Iterable[Mapping[str, object]]) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class MergedReport:
-    """All reports together; `missing` are shards without a report, `lacking` the items that a report should have."""
+    """All reports together; `missing` are shards without a report, `incomplete` the items that a report should have."""
 
     examination: Examination
     results: Results
     missing: tuple[Shard, ...]
-    lacking: Mapping[Path, tuple[Shard, int, int]]
+    incomplete: Mapping[Path, tuple[Shard, int, int]]
 
     def sentences(self) -> Iterator[str]:
         """Describe what is missing, and what to do."""
@@ -164,7 +164,7 @@ class MergedReport:
                 f"missing, so nothing is known about {'its' if one else 'their'} items: give the "
                 f"{'report' if one else 'reports'} too"
             )
-        for path, (here, count, of) in self.lacking.items():
+        for path, (here, count, of) in self.incomplete.items():
             yield (
                 f"{path} lacks {count:,} of the {plural(of, 'item')} of {here.named}: it was stopped, or -k, -m or a "
                 "node id left them out"
@@ -209,7 +209,7 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
     examination = Examination(settings, rules, listed, rows, origin=origin, repairable=repairable)
     if [rule.id for rule in examination.selected] != selected:
         examination = replace(examination, settings=replace(settings, rules=tuple(selected)))
-    lacking: dict[Path, tuple[Shard, int, int]] = {}
+    incomplete: dict[Path, tuple[Shard, int, int]] = {}
     for part in parts:
         mine = ShardSelection(listed, examination.selected, part.shard, settings.fix)
         entries = mine.of(listed.entries(examination.selected))
@@ -220,7 +220,7 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
                 f"{part.path} holds {min(strange)}, which is not an item of {part.shard.named}: run it again"
             )
         if left := len(expected - found):
-            lacking[part.path] = part.shard, left, len(expected)
+            incomplete[part.path] = part.shard, left, len(expected)
     given = {part.shard.number for part in parts}
     missing = tuple(Shard(number, first.shard.of) for number in range(1, first.shard.of + 1) if number not in given)
     place = {entry.name: index for index, entry in enumerate(examination.entries())}
@@ -229,7 +229,7 @@ def combine(parts: Sequence[ShardReport], reports: Sequence[Path], extra: Iterab
         examination,
         Results(items, itemless=examination.itemless, unsampled=examination.unsampled, doubts=doubts_of(parts)),
         missing,
-        lacking,
+        incomplete,
     )
 
 
@@ -260,7 +260,7 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
         "shards": {
             "merged": {str(part.path): str(part.shard) for part in parts},
             "missing": [str(each) for each in merged.missing],
-            "items_missing": {str(path): count for path, (_, count, _) in merged.lacking.items()},
+            "items_missing": {str(path): count for path, (_, count, _) in merged.incomplete.items()},
         }
     }
     for path in reports:
@@ -275,4 +275,4 @@ def merge_reports(paths: Sequence[Path], reports: Sequence[Path], extra: Iterabl
             print(line)
     for sentence in sentences:
         print(f"doctor: {sentence}")
-    return int(bool(merged.missing or merged.lacking or results.doubts or results.totals()["failed"]))
+    return int(bool(merged.missing or merged.incomplete or results.doubts or results.totals()["failed"]))

@@ -92,8 +92,8 @@ class Results:
     def notes(self) -> list[str]:
         """The messages that belong to no item."""
         return self.doubts + [
-            f"{said} ({plural(count, 'item')}): no outcome depends on it"
-            for said, count in self.listener_errors.items()
+            f"{error} ({plural(count, 'item')}): no outcome depends on it"
+            for error, count in self.listener_errors.items()
         ]
 
     def by_rule(self) -> dict[str, Counter[str]]:

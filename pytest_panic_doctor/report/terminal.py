@@ -92,7 +92,7 @@ def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
     return shorten(printable(labels.get(subject[:DASHED], "")), text.LABEL_WIDTH)
 
 
-def header(examination: Examination, cap: str | None) -> list[str]:
+def header(examination: Examination, worker_limit: str | None) -> list[str]:
     """Return the lines that pytest prints before collection."""
     path = examination.settings.database
     rows = [plural(count, NOUNS[table]) for table, count in examination.rows.items()]
@@ -121,8 +121,8 @@ def header(examination: Examination, cap: str | None) -> list[str]:
             )
         )
         lines.append(f"doctor: {most}{forecast}")
-    if cap:
-        lines.append(f"doctor: {cap}")
+    if worker_limit:
+        lines.append(f"doctor: {worker_limit}")
     return list(map(printable, lines))
 
 
@@ -238,11 +238,11 @@ def unstarted(outcomes: Counter[str]) -> str:
 
 def unstarted_lines(counted: Mapping[str, Counter[str]], together: Collection[str], width: int) -> Iterator[str]:
     """Yield one line for all rules whose items were not reached, and one for those whose items were not started."""
-    for word, said in OUTCOME_WORDS.items():
-        rules = [outcomes for outcomes in counted.values() if unstarted(outcomes) == word]
-        if word in together:
-            left, items = sum(each[word] for each in rules), sum(each.total() for each in rules)
-            line = f"{plural(len(rules), 'rule')}: {left:,} of {plural(items, 'item')} {said}"
+    for status, words in OUTCOME_WORDS.items():
+        rules = [outcomes for outcomes in counted.values() if unstarted(outcomes) == status]
+        if status in together:
+            left, items = sum(each[status] for each in rules), sum(each.total() for each in rules)
+            line = f"{plural(len(rules), 'rule')}: {left:,} of {plural(items, 'item')} {words}"
             yield from beside("not examined", line, width)
 
 

@@ -109,8 +109,8 @@ def misspelt_models(found: Iterable[tuple[object, Iterable[str]]], known: Contai
         The names as JSON, for the parameter `:near`, and what they may mean, as a reason.
     """
     near = {str(name): meant for name, used in found if (meant := meant_by(name, used, known))}
-    said = ", ".join(f"{name} may be {meant}" for name, meant in near.items())
-    return json.dumps(list(near)), f"{said}, misspelt: correct the name"
+    choices = ", ".join(f"{name} may be {meant}" for name, meant in near.items())
+    return json.dumps(list(near)), f"{choices}, misspelt: correct the name"
 
 
 def meant_by(name: object, used: Iterable[str], known: Container[str]) -> str:

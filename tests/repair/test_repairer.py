@@ -86,16 +86,16 @@ def test_what_another_item_settled_is_said_as_if_it_had_not(
 
 
 def test_settled_is_found_within_a_subject(tmp_path: Path) -> None:
-    settled = ResultStore(SharedFolder(tmp_path))
+    store = ResultStore(SharedFolder(tmp_path))
     finding = Finding("r", "it is torn", "e", "1", "a-b", "embedding", ("x",), 1)
-    settled.save("r", Subject("e", "1", "a-b"), RepairResult("first", {"points": 6}, (finding,)))
-    settled.save("r", Subject("e", "2", "b"), RepairResult("second"))
-    settled.save("r", Subject("e", "2", "B/[*]"), RepairResult("third"))
-    assert list(settled.find("r", Subject("e", "1", "a-b"))) == [RepairResult("first", {"points": 6}, (finding,))]
-    assert [each.note for each in settled.find("r", Subject("e", None, "b"))] == ["second"]
-    assert [each.note for each in settled.find("r", Subject("e", None, "B/[*]"))] == ["third"]
-    assert len(list(settled.find("r", Subject()))) == 3
-    assert list(settled.find("other", Subject())) == []
+    store.save("r", Subject("e", "1", "a-b"), RepairResult("first", {"points": 6}, (finding,)))
+    store.save("r", Subject("e", "2", "b"), RepairResult("second"))
+    store.save("r", Subject("e", "2", "B/[*]"), RepairResult("third"))
+    assert list(store.find("r", Subject("e", "1", "a-b"))) == [RepairResult("first", {"points": 6}, (finding,))]
+    assert [each.note for each in store.find("r", Subject("e", None, "b"))] == ["second"]
+    assert [each.note for each in store.find("r", Subject("e", None, "B/[*]"))] == ["third"]
+    assert len(list(store.find("r", Subject()))) == 3
+    assert list(store.find("other", Subject())) == []
 
 
 def test_all_damage_together_heals_in_any_order(tmp_path: Path, runner: DiagramRunner) -> None:

@@ -24,7 +24,7 @@ from pytest_panic_doctor.database.elixir_payload import decode_lyapunov, encode_
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report.html import lyapunov_curves, write_html
-from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, allowance
+from pytest_panic_doctor.report.html.contents import IDS_IN_ALL, max_ids_per_finding
 from pytest_panic_doctor.report.html.lyapunov_curves import MOST_STEPS, curve_of
 from pytest_panic_doctor.report.html.plot_data import STEPS, block, drawn, longest, on_grid
 from pytest_panic_doctor.report.html.timelines import gaps, spans
@@ -192,7 +192,7 @@ def test_ten_thousand_items_fit(large_report: tuple[Path, Results]) -> None:
 def test_ids_are_as_many_as_there_is_room_for(findings: int, ids: int) -> None:
     finding = Finding("r", "bad", ids=("x",) * min(ids, 10_000))
     items = [Result("failed", (finding,), nodeid="x", rule="r", duration=0.0) for _ in range(findings)]
-    most = allowance(items)
+    most = max_ids_per_finding(items)
     assert most >= 5
     assert findings * min(most, ids) <= max(IDS_IN_ALL, 5 * findings)
 

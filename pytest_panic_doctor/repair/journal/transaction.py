@@ -4,7 +4,7 @@ A transaction may have several steps, each of another repair: all of them are co
 
 The order, and what a crash between two points leaves behind:
 
-1. the write lock is taken, `wanted` is asked, open steps are recovered, other programs get time to write
+1. the write lock is taken, `is_active` is asked, open steps are recovered, other programs get time to write
 2. BEGIN IMMEDIATE on the database        (nothing)
 3. the steps and their before-images are committed to the journal   (open steps, the rows unchanged: abandoned)
 4. COMMIT on the database                 (open steps, the rows changed: applied)
@@ -184,7 +184,7 @@ class Transactor:
     def __init__(
         self,
         database: Path,
-        wanted: Callable[[], bool],
+        is_active: Callable[[], bool],
         *,
         spill: bool = False,
         patience: float = LOCK_TIMEOUT,
@@ -194,7 +194,7 @@ class Transactor:
 
         Args:
             database: The path of the database.
-            wanted: Whether the session is still active; asked before each transaction and before each commit.
+            is_active: Whether the session is still active; asked before each transaction and before each commit.
             spill: Whether a transaction that is larger than SQLite's page cache may write to the file before its
                 commit.
             patience: Seconds that a step waits for locks.
@@ -205,7 +205,7 @@ class Transactor:
         self.patience = patience
         self.held = 0.0
         """Seconds for which the last committed step kept other programs from writing."""
-        self._is_active = wanted
+        self._is_active = is_active
         self._spill = spill
         self._factory = connection
         self._database: sqlite3.Connection | None = None

@@ -58,7 +58,7 @@ class Writer:
         self,
         database: Path,
         session: str,
-        wanted: Callable[[], bool],
+        is_active: Callable[[], bool],
         *,
         patience: float = LOCK_TIMEOUT,
         connection: type[sqlite3.Connection] = sqlite3.Connection,
@@ -69,7 +69,7 @@ class Writer:
         Args:
             database: The path of the database.
             session: The id of the session, the same in all its workers.
-            wanted: Whether the session is still active; asked before each transaction and before each commit.
+            is_active: Whether the session is still active; asked before each transaction and before each commit.
             patience: Seconds that a transaction waits for other programs.
             connection: The class of the SQLite connections.
             space: The memory that one row may take; a larger row is refused by name.
@@ -78,7 +78,7 @@ class Writer:
         self.session = session
         self.space = space
         self._made = SessionRepairs(database, session)
-        self._transactor = Transactor(database, wanted, patience=patience, connection=connection)
+        self._transactor = Transactor(database, is_active, patience=patience, connection=connection)
 
     def quarantine(
         self, rule: str, subject: Subject, rows: Rows, progress: Callable[[int, int], None] | None = None

@@ -98,7 +98,7 @@ class Contents:
         self.healed = healed
         self.subjects = Subjects(examination.manifest)
         self.entries: Mapping[str, Entry] = {entry.name: entry for entry in examination.entries()}
-        self.most_ids = allowance(results.items)
+        self.most_ids = max_ids_per_finding(results.items)
         self.order = {name: place for place, name in enumerate(examination.rules)}
 
     def as_plain(self) -> dict[str, object]:
@@ -107,7 +107,7 @@ class Contents:
             "rules": self.rules(),
             "experiments": self.subjects.as_plain(),
             "states": self.states(),
-            "items": [self.item(each) for each in self.results.items if worth_telling(each)],
+            "items": [self.item(each) for each in self.results.items if is_notable(each)],
             "timelines": self.timelines(),
         }
 
@@ -245,7 +245,7 @@ class Contents:
         return {"runs": found, "complete": places.complete and len(found) == len(places.runs)} if found else {}
 
 
-def worth_telling(item: Result) -> bool:
+def is_notable(item: Result) -> bool:
     """Whether there is more to report about an item than that it passed."""
     return bool(
         item.status != "passed" or item.findings or item.warnings or item.note or item.measures or item.accepted
@@ -265,7 +265,7 @@ def largest_finding(items: Iterable[Result]) -> str:
     return ""
 
 
-def allowance(items: Iterable[Result]) -> int:
+def max_ids_per_finding(items: Iterable[Result]) -> int:
     """Return how many row ids of one finding the page holds."""
     sizes = [len(finding.ids) for item in items for finding in (*item.findings, *item.accepted)]
     within = (most for most in IDS_OF_ONE if sum(min(most, size) for size in sizes) <= IDS_IN_ALL)

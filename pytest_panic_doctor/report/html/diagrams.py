@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 AT_ONCE = 32
 """Number of pairs whose payloads are read in one short transaction."""
 
-UNDRAWN = "not drawn: reports were merged without the database"
+NOT_DRAWN = "not drawn: reports were merged without the database"
 
 Measures = Mapping[str, object]
 
@@ -66,7 +66,7 @@ class Diagrams:
                 self._add_before(before)
         else:
             for pictures in self.pairs.values():
-                pictures.now.append(DiagramPlot("now", "", UNDRAWN))
+                pictures.now.append(DiagramPlot("now", "", NOT_DRAWN))
         self._measure(items)
 
     def _read_now(self) -> None:

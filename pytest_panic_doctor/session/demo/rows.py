@@ -44,7 +44,7 @@ class Builder:
     engine: Engine
     seed: int
     numbers: count[int] = field(default_factory=count)
-    said: dict[str, list[str]] = field(default_factory=dict)
+    embedded: dict[str, list[str]] = field(default_factory=dict)
 
     def build(self) -> None:
         """Write all rows."""
@@ -124,7 +124,7 @@ class Builder:
                 "embedding", invocation_id=output, embedding_model=model, vector=point.tobytes(), **self.span(200)
             )
             if model == CLUSTERED:
-                self.said.setdefault(caption, []).append(embedding)
+                self.embedded.setdefault(caption, []).append(embedding)
         diagram, _ = compute(points, engine=self.engine)
         self.add(
             "persistencediagram", run_id=run, embedding_model=model, diagram_data=encode(diagram), **self.span(300)
@@ -140,7 +140,7 @@ class Builder:
             parameters=json.dumps({"min_cluster_size": 2}),
             **self.span(400),
         )
-        for together in self.said.values():
+        for together in self.embedded.values():
             medoid = together[0] if len(together) > 1 else None
             for embedding in together:
                 self.add(

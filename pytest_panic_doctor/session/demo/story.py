@@ -51,16 +51,16 @@ def captions(
     random = np.random.default_rng([seed, run_seed + 1, *" ".join(words).encode()])
     period = int(random.integers(3, 7))
     drift = int(random.integers(steps // 2 - 1, 2 * steps // 3)) if run_seed == -1 else steps
-    said: list[str] = []
+    found: list[str] = []
     parts = [SCENES[0], prompt, PLACES[int(random.integers(len(PLACES)))]]
-    while len(said) < drift:
-        if (caption := " ".join(parts)) not in said:
-            said.append(caption)
+    while len(found) < drift:
+        if (caption := " ".join(parts)) not in found:
+            found.append(caption)
         place = int(random.integers(3))
         parts[place] = str(random.choice((SCENES, (prompt, *THINGS), PLACES)[place]))
-    while len(said) < steps:
-        said.append(said[-period])
-    return said
+    while len(found) < steps:
+        found.append(found[-period])
+    return found
 
 
 def feature(word: str, model: str, width: int) -> NDArray[np.float64]:
