@@ -33,7 +33,7 @@ from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
 from pytest_panic_doctor.repair.cluster.requests import ComputeOptions, DiagramRequests
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import RepairContext
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.topology.cloud import Points
 
 COUNT = 40

@@ -12,7 +12,7 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_panic_doctor.database.room import VALUE_COPIES, MemoryRoom
+from pytest_panic_doctor.database.memory_room import VALUE_COPIES, MemoryRoom
 from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.topology.vectors import (
     VALUE_BYTES,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pytest_panic_doctor.database.files import atomic_write
-from pytest_panic_doctor.database.room import MemoryRoom, memory_room
+from pytest_panic_doctor.database.memory_room import MemoryRoom, memory_room
 from pytest_panic_doctor.errors import DoctorError
 from pytest_panic_doctor.examination.manifest import item_name
 from pytest_panic_doctor.examination.outcome import Outcome, Result

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.connection import Database, SharedMemo
 from pytest_panic_doctor.database.generations import is_missing_in_file
 from pytest_panic_doctor.database.integrity import REMOVE, advice_for, check_file, describe_missing_feature
-from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, is_too_big, name_too_large
+from pytest_panic_doctor.database.memory_room import MemoryRoom, TooLarge, is_too_big, name_too_large
 from pytest_panic_doctor.database.schema import NOUNS
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, checking, findings_of
 from pytest_panic_doctor.examination.outcome import Counts
-from pytest_panic_doctor.examination.runs import is_of_experiment, located
+from pytest_panic_doctor.examination.run_selection import is_of_experiment, located
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.rules.base import (
     IDS_KEPT,

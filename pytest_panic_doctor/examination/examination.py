@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.generation import Generation
 from pytest_panic_doctor.database.generations import generations
+from pytest_panic_doctor.database.memory_room import MemoryRoom, memory_room
 from pytest_panic_doctor.database.python_generation import PYTHON
-from pytest_panic_doctor.database.room import MemoryRoom, memory_room
 from pytest_panic_doctor.database.shared_folder import SharedFolder
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import DiagramTarget
@@ -24,7 +24,7 @@ from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
 from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner, Planner, Repairer, RunState
 from pytest_panic_doctor.examination.manifest import Entry, Manifest
-from pytest_panic_doctor.examination.running import Running, Written, never_written
+from pytest_panic_doctor.examination.running_experiments import Running, Written, never_written
 from pytest_panic_doctor.examination.scheduling import MissingDiagram, distribute, missing_diagrams
 from pytest_panic_doctor.examination.selection import (
     in_terms_of,
@@ -42,21 +42,6 @@ if TYPE_CHECKING:
 
 MISSING_RULE = diagram_missing.id
 INTEGRITY = file_integrity.id
-
-
-SENT = (
-    "controller",
-    "workers",
-    "deadline",
-    "repair_run",
-    "scratch",
-    "file",
-    "chosen_by",
-    "program",
-    "origin",
-    "repairable",
-)
-"""The fields that the controller sends to a worker as they are."""
 
 
 @dataclass(frozen=True)
@@ -317,11 +302,6 @@ class Examination:
         before = sum(1 for _ in self.entries()) - each * len(targets)
         order = distribute(targets, [one.subject.target for one in missing], before, each, self.workers)
         return replace(self, missing_diagrams=missing, manifest=replace(self.manifest, order=tuple(order)))
-
-    def for_worker(self) -> dict[str, object]:
-        """Convert to plain values from which an xdist worker makes the same session."""
-        plain = {"settings": self.settings.as_dict(), "manifest": self.manifest.as_plain()}
-        return plain | {name: getattr(self, name) for name in SENT}
 
 
 def check_node(name: str, examination: Examination) -> None:

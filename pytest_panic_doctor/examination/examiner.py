@@ -8,13 +8,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_panic_doctor.database.connection import Unreadable
-from pytest_panic_doctor.database.room import TooLarge
+from pytest_panic_doctor.database.memory_room import TooLarge
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.check import Checker, CheckResult
 from pytest_panic_doctor.examination.foreign_code import Misbehaved, calling
 from pytest_panic_doctor.examination.manifest import Entry, name_of
 from pytest_panic_doctor.examination.outcome import Number, Outcome
-from pytest_panic_doctor.examination.runs import others_note, runs_of_findings
+from pytest_panic_doctor.examination.run_selection import others_note, runs_of_findings
 from pytest_panic_doctor.formatting import join_notes
 from pytest_panic_doctor.rules.base import (
     BUILT_IN,
@@ -28,7 +28,7 @@ from pytest_panic_doctor.rules.base import (
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.acceptance import AcceptancePolicy
-    from pytest_panic_doctor.examination.running import Running
+    from pytest_panic_doctor.examination.running_experiments import Running
 
 UNCOUNTED = "the rule does not say how many rows it looked at, so nothing is known"
 

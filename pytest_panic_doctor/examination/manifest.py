@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from pytest_panic_doctor.database.integrity import UNKNOWN
 from pytest_panic_doctor.database.json_columns import is_name, load_json
-from pytest_panic_doctor.database.room import MemoryRoom, is_too_big, name_too_large
+from pytest_panic_doctor.database.memory_room import MemoryRoom, is_too_big, name_too_large
 from pytest_panic_doctor.database.schema import columns_of
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import DiagramTarget, Subject

@@ -1,21 +1,20 @@
-"""Makes a session: in the controller from the database, in an xdist worker from what the controller sent."""
+"""Makes the session of the controller from the database."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from pytest_panic_doctor.database.connection import Database, Unreadable
 from pytest_panic_doctor.database.integrity import REMOVE, check_tables, remedy
+from pytest_panic_doctor.database.memory_room import memory_room
 from pytest_panic_doctor.database.python_generation import PYTHON
-from pytest_panic_doctor.database.room import memory_room
 from pytest_panic_doctor.database.verification import LISTING_TABLES
 from pytest_panic_doctor.examination import manifest as manifests
-from pytest_panic_doctor.examination.examination import SENT, Examination
-from pytest_panic_doctor.examination.manifest import Manifest
-from pytest_panic_doctor.examination.runs import chosen_runs
+from pytest_panic_doctor.examination.examination import Examination
+from pytest_panic_doctor.examination.run_selection import chosen_runs
 from pytest_panic_doctor.examination.selection import (
     check_experiments,
     check_items,
@@ -75,10 +74,3 @@ def from_database(settings: Settings, extra: Iterable[Rule] = (), workers: int =
         repairable=repairable,
         file=file,
     )
-
-
-def from_worker_input(plain: Mapping[str, object], extra: Iterable[Rule] = ()) -> Examination:
-    """Make a worker's session from what the controller sent."""
-    settings = Settings.from_dict(plain["settings"])  # type: ignore[arg-type]
-    listed = Manifest.from_plain(plain["manifest"])  # type: ignore[arg-type]
-    return Examination(settings, known_rules(settings, extra), listed, **{name: plain[name] for name in SENT})  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pytest_panic_doctor.database.connection import Unreadable
 from pytest_panic_doctor.database.generation import Generation
-from pytest_panic_doctor.database.room import CONTROLLER_BYTES, MemoryRoom, TooLarge
+from pytest_panic_doctor.database.memory_room import CONTROLLER_BYTES, MemoryRoom, TooLarge
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.manifest import count_items

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_panic_doctor.database.room import TooLarge
+from pytest_panic_doctor.database.memory_room import TooLarge
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed, is_busy
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.compute.small import SmallFirst
+    from pytest_panic_doctor.compute.small_clouds import SmallFirst
     from pytest_panic_doctor.database.subject import Subject
     from pytest_panic_doctor.examination.examiner import RepairResult, SubjectFindings
     from pytest_panic_doctor.repair.journal.repair_record import Repair

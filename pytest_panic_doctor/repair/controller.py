@@ -13,7 +13,7 @@ from secrets import token_hex
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.memory import available_memory
-from pytest_panic_doctor.compute.small import SmallFirst
+from pytest_panic_doctor.compute.small_clouds import SmallFirst
 from pytest_panic_doctor.database.connection import Database, read_file_header
 from pytest_panic_doctor.database.integrity import FileDamage
 from pytest_panic_doctor.database.shared_folder import SharedFolder
@@ -35,11 +35,11 @@ from pytest_panic_doctor.repair.journal.preflight import (
 from pytest_panic_doctor.repair.journal.repair_record import Repair
 from pytest_panic_doctor.repair.journal.undo import repairs
 from pytest_panic_doctor.repair.journal.writer import Writer
-from pytest_panic_doctor.repair.outlook import Outlook, look_ahead
 from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.reembed import Trust
+from pytest_panic_doctor.repair.repair_forecast import Outlook, look_ahead
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.rules.embedder import Embedder
 
 SHARE = 0.8

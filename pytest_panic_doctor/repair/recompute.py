@@ -21,8 +21,8 @@ from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Change
 from pytest_panic_doctor.rules.base import Kind, Rule, RuleContext
 from pytest_panic_doctor.rules.diagram import cloud_of, forbidden
-from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.cloud import fingerprint
+from pytest_panic_doctor.topology.diagram_comparison import have_same_bars
 from pytest_panic_doctor.topology.payload import PayloadError, Provenance
 from pytest_panic_doctor.topology.staleness import why_stale
 from pytest_panic_doctor.topology.validation import problems
@@ -30,7 +30,7 @@ from pytest_panic_doctor.topology.validation import problems
 if TYPE_CHECKING:
     from pytest_panic_doctor.compute.runner import DiagramRunner
     from pytest_panic_doctor.compute.task import Computed
-    from pytest_panic_doctor.examination.running import Running
+    from pytest_panic_doctor.examination.running_experiments import Running
     from pytest_panic_doctor.repair.journal.repair_record import Repair
     from pytest_panic_doctor.repair.journal.tables import Value
     from pytest_panic_doctor.repair.journal.writer import Writer

@@ -9,12 +9,12 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_panic_doctor.compute.small import SmallFirst
+from pytest_panic_doctor.compute.small_clouds import SmallFirst
 from pytest_panic_doctor.compute.task import ComputationFailed
 from pytest_panic_doctor.database.python_generation import PYTHON
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.examination.examiner import RepairNotPossible, RepairResult, SubjectFindings
-from pytest_panic_doctor.examination.running import TO_COME
+from pytest_panic_doctor.examination.running_experiments import TO_COME
 from pytest_panic_doctor.formatting import name_first, plural
 from pytest_panic_doctor.repair import lyapunov, recompute, reembed
 from pytest_panic_doctor.repair.batch import Claim, Later
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.compute.runner import DiagramRunner
     from pytest_panic_doctor.repair.cluster.requests import DiagramRequests
     from pytest_panic_doctor.repair.journal.repair_record import Repair
-    from pytest_panic_doctor.repair.shared import ResultStore
+    from pytest_panic_doctor.repair.result_store import ResultStore
     from pytest_panic_doctor.rules.embedder import Embedder
 
 

@@ -18,8 +18,8 @@ from pytest_panic_doctor.repair.recompute import current_and_valid, valid
 from pytest_panic_doctor.rules.base import Finding, RepairKind, RuleContext
 from pytest_panic_doctor.rules.diagram import cloud_of, forbidden
 from pytest_panic_doctor.rules.embedding import stored_width
-from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.diagram_comparison import have_same_bars
 from pytest_panic_doctor.topology.vectors import find_defects
 
 QUARANTINES = (RepairKind.QUARANTINE, RepairKind.KEEP_NEWEST, RepairKind.KEEP_CURRENT)

@@ -11,8 +11,8 @@ from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import plural, printable, shorten
 from pytest_panic_doctor.report import text
+from pytest_panic_doctor.report.remaining_work import next_step
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.report.todo import next_step
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination

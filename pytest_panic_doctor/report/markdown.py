@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.files import atomic_write
 from pytest_panic_doctor.formatting import doctor_version, plural, printable, shorten
+from pytest_panic_doctor.report.remaining_work import TodoEntry, named_runs, tasks
 from pytest_panic_doctor.report.results import VERDICT_ORDER, Results, largest_of, verdict
-from pytest_panic_doctor.report.todo import TodoEntry, named_runs, tasks
 
 if TYPE_CHECKING:
     from pytest_panic_doctor.examination.examination import Examination

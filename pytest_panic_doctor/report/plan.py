@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import WIDTH, format_duration, format_size, plural
-from pytest_panic_doctor.repair.outlook import Outlook, Seconds, free_space
 from pytest_panic_doctor.repair.quarantine_limit import describe_counts
+from pytest_panic_doctor.repair.repair_forecast import Outlook, Seconds, free_space
 from pytest_panic_doctor.report.results import Results
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.examination.manifest import rule_of
 from pytest_panic_doctor.examination.outcome import Result, Status
 from pytest_panic_doctor.formatting import doctor_version, plural, shorten
-from pytest_panic_doctor.report.todo import tasks
+from pytest_panic_doctor.report.remaining_work import tasks
 
 if TYPE_CHECKING:
     from pathlib import Path

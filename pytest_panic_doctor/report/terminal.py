@@ -15,8 +15,8 @@ from pytest_panic_doctor.formatting import WIDTH, format_duration_exact, format_
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.findings import wrap
 from pytest_panic_doctor.report.progress import expected, forecast_line
+from pytest_panic_doctor.report.remaining_work import is_unrepairable, named_runs, next_option, tasks
 from pytest_panic_doctor.report.results import OUTCOME_WORDS, VERDICT_ORDER, Results, verdict, worst_first
-from pytest_panic_doctor.report.todo import is_unrepairable, named_runs, next_option, tasks
 
 if TYPE_CHECKING:
     import pytest
@@ -36,17 +36,6 @@ FAILED = "not computed: the items above say why"
 BEYOND = "also missing: this command did not choose them"
 
 
-DASHED = 36
-"""Number of characters of a UUID with dashes."""
-STATES = {
-    "passed": ("passed", ".", ("PASSED", {"green": True})),
-    "failed": ("failed", "F", ("FAILED", {"red": True})),
-    "skipped": ("skipped", "s", ("SKIPPED", {"yellow": True})),
-    "fixed": ("fixed", "+", ("FIXED", {"cyan": True})),
-}
-"""Pytest's category, letter, word and colour of each status of an item."""
-
-
 class PlainWriter:
     """Writes lines like pytest's terminal reporter, without colours, for commands without a session."""
 
@@ -59,37 +48,6 @@ class PlainWriter:
         """Write the rest of a line."""
         del markup
         print(printable(text))
-
-
-def item_status(
-    report: pytest.TestReport, plain: Mapping[str, object], labels: Mapping[str, str], verbosity: int
-) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-    """Decide which letter pytest shows for an item, and with `-v` which word.
-
-    With `-v` the word is followed by the run that the item is about, and how many rows it examined.
-
-    Args:
-        report: Pytest's report of the item.
-        plain: The item's outcome, as it is on the report.
-        labels: The descriptions of runs and experiments by id.
-        verbosity: Pytest's verbosity.
-
-    Returns:
-        Category, letter, word and colour; None for pytest's own.
-    """
-    status = "fixed" if plain["outcome"] == "fixed" and report.passed else report.outcome
-    category, letter, (word, colour) = STATES[status]
-    if verbosity < 1:
-        return STATES[status] if status == "fixed" else None
-    rows = text.looked_at(plain.get("rows", {})) if report.passed or "rows" in plain else ""  # type: ignore[arg-type]
-    details = "; ".join(filter(None, (label_of(report.nodeid, labels), rows)))
-    return category, letter, (f"{word} ({details})" if details else word, colour)
-
-
-def label_of(nodeid: str, labels: Mapping[str, str]) -> str:
-    """Return the shortened label of an item's run or experiment; empty for the database."""
-    subject = nodeid.split("[", 1)[1] if "[" in nodeid else ""
-    return shorten(printable(labels.get(subject[:DASHED], "")), text.LABEL_WIDTH)
 
 
 def header(examination: Examination, worker_limit: str | None) -> list[str]:

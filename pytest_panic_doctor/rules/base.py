@@ -19,7 +19,7 @@ BUILT_IN = "built in"
 """The source of a rule of this package."""
 
 if TYPE_CHECKING:
-    from pytest_panic_doctor.database.room import MemoryRoom
+    from pytest_panic_doctor.database.memory_room import MemoryRoom
     from pytest_panic_doctor.rules.embedder import Embedder
 
 IDS_KEPT = 10_000
@@ -114,7 +114,7 @@ class Finding:
 
 def all_room() -> MemoryRoom:
     """Return the machine's memory limit. The import is local, so that other projects need not load psutil."""
-    from pytest_panic_doctor.database.room import MemoryRoom
+    from pytest_panic_doctor.database.memory_room import MemoryRoom
 
     return MemoryRoom()
 

@@ -11,7 +11,7 @@ from pytest_panic_doctor.database.timestamps import are_in_order, are_plain, is_
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RuleContext, Scope, rule
 from pytest_panic_doctor.rules.evidence import commonest
-from pytest_panic_doctor.rules.repeat import early_stop
+from pytest_panic_doctor.rules.repeated_outputs import early_stop
 
 OF_RUNS = (
     "run r JOIN invocation i ON i.run_id = r.id LEFT JOIN invocation p ON p.id = i.input_invocation_id "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.json_columns import load_json
-from pytest_panic_doctor.database.room import VALUE_COPIES
+from pytest_panic_doctor.database.memory_room import VALUE_COPIES
 from pytest_panic_doctor.database.subject import DiagramTarget, Rows
 from pytest_panic_doctor.formatting import plural, verb
 from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, RuleContext, Scope, rule

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_panic_doctor.compute.task import describe_diagram
-from pytest_panic_doctor.database.room import MemoryRoom
+from pytest_panic_doctor.database.memory_room import MemoryRoom
 from pytest_panic_doctor.topology.cloud import Points, fingerprint, merge
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.native import MemoryReached, is_built

@@ -21,8 +21,8 @@ from pytest_panic_doctor.formatting import format_size, plural, printable
 from pytest_panic_doctor.report import terminal, text
 from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.files import ReportFiles
+from pytest_panic_doctor.report.item_status import item_status
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.report.terminal import item_status
 from pytest_panic_doctor.session.failures import no_summary, one_line
 from pytest_panic_doctor.session.foreign_hooks import locate_engine
 from pytest_panic_doctor.session.items import agree

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_panic_doctor.database.connection import Database, read_file_header
-from pytest_panic_doctor.database.room import memory_room
+from pytest_panic_doctor.database.memory_room import memory_room
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.manifest import LABEL, NAMED, RUN_COLUMNS, run_label
 from pytest_panic_doctor.examination.manifest import names as names_in
-from pytest_panic_doctor.examination.runs import meant
+from pytest_panic_doctor.examination.run_selection import meant
 from pytest_panic_doctor.formatting import format_size, plural
 from pytest_panic_doctor.repair.backup import make_backup
 from pytest_panic_doctor.repair.journal.choice import (

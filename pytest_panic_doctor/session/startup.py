@@ -17,9 +17,10 @@ from pytest_panic_doctor.database.progress import progress_to
 from pytest_panic_doctor.database.readahead import ReadAhead
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examination import Examination, check_node
-from pytest_panic_doctor.examination.opening import from_database, from_worker_input
+from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.parsing import absolute
 from pytest_panic_doctor.examination.sharding import PAGES
+from pytest_panic_doctor.examination.worker_input import from_worker_input
 from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.report.activity import Activity
 from pytest_panic_doctor.report.command_line import invoked_command

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.foreign_code import calling, repr_foreign
 from pytest_panic_doctor.examination.opening import from_database
-from pytest_panic_doctor.examination.trial import Trial, try_rule
+from pytest_panic_doctor.examination.rule_trial import Trial, try_rule
 from pytest_panic_doctor.formatting import WIDTH, did_you_mean, format_duration_exact, plural, shorten
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.activity import Activity

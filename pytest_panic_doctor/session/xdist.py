@@ -15,6 +15,7 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.manifest import item_name, rule_of
 from pytest_panic_doctor.examination.outcome import Outcome, to_plain
 from pytest_panic_doctor.examination.settings import Settings
+from pytest_panic_doctor.examination.worker_input import worker_input
 from pytest_panic_doctor.formatting import format_size, plural
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class XdistHooks:
         """Send the examination to a worker, so that all workers collect the same items even if the database changes."""
         from pytest_panic_doctor.session.dying_workers import ignore_send_errors
 
-        node.workerinput["doctor"] = self.examination.for_worker()
+        node.workerinput["doctor"] = worker_input(self.examination)
         ignore_send_errors(node)
 
     @pytest.hookimpl(wrapper=True)

@@ -11,8 +11,8 @@ from databases import Built, build
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.parsing import model_types
+from pytest_panic_doctor.examination.rule_trial import Trial, try_rule
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.examination.trial import Trial, try_rule
 from pytest_panic_doctor.session.try_rule import load_rule
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "rule-examples.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_panic_doctor.database.room import MemoryRoom
+from pytest_panic_doctor.database.memory_room import MemoryRoom
 from pytest_panic_doctor.examination.acceptance import (
     AcceptancePolicy,
     BadBaseline,

@@ -16,8 +16,8 @@ from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.examination.outcome import Outcome, Status
 from pytest_panic_doctor.repair.journal.undo import undo
-from pytest_panic_doctor.topology.alike import have_same_bars
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
+from pytest_panic_doctor.topology.diagram_comparison import have_same_bars
 from pytest_panic_doctor.topology.payload import decode, encode
 
 CLOUD = vectors(0, image=False)

@@ -40,10 +40,10 @@ from pytest_panic_doctor.repair.cluster.requests import (
 from pytest_panic_doctor.repair.journal.errors import RepairFailed
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import RepairContext
-from pytest_panic_doctor.repair.shared import ResultStore
-from pytest_panic_doctor.topology.alike import have_same_bars
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.topology.cloud import Points
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
+from pytest_panic_doctor.topology.diagram_comparison import have_same_bars
 from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.payload import META, decode, encode
 

@@ -19,7 +19,7 @@ from repair_item import RULES, fix_file
 from small_database import SmallDatabase
 
 from pytest_panic_doctor.compute.budget import Budget
-from pytest_panic_doctor.compute.small import SmallFirst
+from pytest_panic_doctor.compute.small_clouds import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.elixir_generation import ELIXIR
 from pytest_panic_doctor.database.subject import Rows, Subject
@@ -27,7 +27,7 @@ from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.examiner import Examiner, RepairResult
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
-from pytest_panic_doctor.examination.running import Running
+from pytest_panic_doctor.examination.running_experiments import Running
 from pytest_panic_doctor.repair import RepairFailed, RepairRefused, Writer, repairs, undo
 from pytest_panic_doctor.repair.journal import selection
 from pytest_panic_doctor.repair.journal.identity import journal_path

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from databases import Built, build, dump, uid
 
-from pytest_panic_doctor.database.room import MemoryRoom
+from pytest_panic_doctor.database.memory_room import MemoryRoom
 from pytest_panic_doctor.database.subject import Rows, Subject
 from pytest_panic_doctor.repair.journal.errors import RepairRefused
 from pytest_panic_doctor.repair.journal.reading import read_repairs

@@ -19,7 +19,7 @@ from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.repair.journal.undo import repairs, undo
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding
 

@@ -31,7 +31,7 @@ from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.preview import DatabasePlanner
 from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.repair.targets import NO_ROWS, QUARANTINES
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding, Rule

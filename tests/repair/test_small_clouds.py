@@ -16,7 +16,7 @@ from repair_item import fix_file
 
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.process import Child
-from pytest_panic_doctor.compute.small import SMALL_CLOUD, SmallFirst, compute_in_process
+from pytest_panic_doctor.compute.small_clouds import SMALL_CLOUD, SmallFirst, compute_in_process
 from pytest_panic_doctor.compute.task import Task
 from pytest_panic_doctor.database import clouds
 from pytest_panic_doctor.database.connection import Database, SharedMemo

@@ -9,7 +9,7 @@ import pytest
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.manifest import Manifest
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.report.todo import is_unrepairable, next_step
+from pytest_panic_doctor.report.remaining_work import is_unrepairable, next_step
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding
 

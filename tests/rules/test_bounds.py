@@ -17,7 +17,7 @@ import pytest
 from databases import MODELS, build, uid
 
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.room import MemoryRoom, TooLarge, memory_room
+from pytest_panic_doctor.database.memory_room import MemoryRoom, TooLarge, memory_room
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination import manifest as manifests
 from pytest_panic_doctor.examination.check import CheckOptions

@@ -18,7 +18,7 @@ from repair_item import fix_file
 from pytest_panic_doctor.compute.budget import Budget
 from pytest_panic_doctor.compute.runner import DiagramRunner
 from pytest_panic_doctor.database.connection import Database
-from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
+from pytest_panic_doctor.database.memory_room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner
@@ -26,10 +26,10 @@ from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.repair.journal.undo import undo
 from pytest_panic_doctor.rules import recheck, registry
-from pytest_panic_doctor.rules.exact import diagram_exact
-from pytest_panic_doctor.topology.alike import diagram_differences, have_same_bars
+from pytest_panic_doctor.rules.deep import diagram_exact
 from pytest_panic_doctor.topology.cloud import Points, fingerprint
 from pytest_panic_doctor.topology.diagram import Diagram, sorted_bars
+from pytest_panic_doctor.topology.diagram_comparison import diagram_differences, have_same_bars
 from pytest_panic_doctor.topology.engines import compute
 from pytest_panic_doctor.topology.native import DeadlineReached
 from pytest_panic_doctor.topology.payload import Provenance, decode, encode

@@ -14,7 +14,7 @@ from examine_item import examine_file
 from pytest_panic_doctor.database import erlang_terms
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.elixir_payload import encode_lyapunov
-from pytest_panic_doctor.database.room import MemoryRoom, TooLarge
+from pytest_panic_doctor.database.memory_room import MemoryRoom, TooLarge
 from pytest_panic_doctor.database.subject import Subject
 from pytest_panic_doctor.examination.check import Checker, CheckOptions
 from pytest_panic_doctor.examination.outcome import Outcome

@@ -16,8 +16,8 @@ from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
 from pytest_panic_doctor.rules import registry
+from pytest_panic_doctor.rules.deep import embedding_exact
 from pytest_panic_doctor.rules.embedder import Embedder
-from pytest_panic_doctor.rules.exact import embedding_exact
 
 SUBJECT = Subject(uid(1, 0), uid(2, 0), "Nomic")
 SWAP = (

@@ -14,7 +14,7 @@ from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.formatting import format_size
 from pytest_panic_doctor.repair.journal.size import rows_by_table
 from pytest_panic_doctor.repair.journal.undo import repairs
-from pytest_panic_doctor.repair.outlook import DIAGRAM_BYTES, Outlook, Seconds
+from pytest_panic_doctor.repair.repair_forecast import DIAGRAM_BYTES, Outlook, Seconds
 from pytest_panic_doctor.report.plan import plan_lines
 from pytest_panic_doctor.report.results import Results
 

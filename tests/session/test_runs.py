@@ -17,7 +17,7 @@ from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.examination.opening import from_database
-from pytest_panic_doctor.examination.runs import meant, unique_prefix
+from pytest_panic_doctor.examination.run_selection import meant, unique_prefix
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.rules.base import Scope
 

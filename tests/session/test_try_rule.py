@@ -9,12 +9,12 @@ from databases import LENGTH, Built, build
 from pytest_runs import Doctor, items
 
 from pytest_panic_doctor.errors import BadOption
-from pytest_panic_doctor.examination import trial as trials
+from pytest_panic_doctor.examination import rule_trial as trials
 from pytest_panic_doctor.examination.foreign_code import Misbehaved
 from pytest_panic_doctor.examination.opening import from_database
 from pytest_panic_doctor.examination.parsing import model_types
+from pytest_panic_doctor.examination.rule_trial import Trial, try_rule
 from pytest_panic_doctor.examination.settings import Settings
-from pytest_panic_doctor.examination.trial import Trial, try_rule
 from pytest_panic_doctor.rules import BadRule
 from pytest_panic_doctor.session.try_rule import load_rule, trial_lines
 

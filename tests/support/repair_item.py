@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pytest_panic_doctor.compute.runner import DiagramRunner
-from pytest_panic_doctor.compute.small import SmallFirst
+from pytest_panic_doctor.compute.small_clouds import SmallFirst
 from pytest_panic_doctor.database.connection import Database
 from pytest_panic_doctor.database.generations import generation_of
 from pytest_panic_doctor.database.python_generation import PYTHON
@@ -20,11 +20,11 @@ from pytest_panic_doctor.examination.check import CheckOptions
 from pytest_panic_doctor.examination.examiner import Examiner, Lookahead
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import model_types
-from pytest_panic_doctor.examination.running import Running
+from pytest_panic_doctor.examination.running_experiments import Running
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.embedder import Embedder
 

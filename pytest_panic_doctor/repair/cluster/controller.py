@@ -12,7 +12,7 @@ from pytest_panic_doctor.examination.examination import Examination
 from pytest_panic_doctor.repair.cluster.dispatcher import Dispatcher
 from pytest_panic_doctor.repair.cluster.requests import INVALID, STALE, ComputeOptions, DiagramRequests
 from pytest_panic_doctor.repair.controller import RepairRun
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 
 
 class ClusterRepair:

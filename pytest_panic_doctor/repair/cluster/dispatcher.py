@@ -39,7 +39,7 @@ from pytest_panic_doctor.repair.cluster.requests import (
 )
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition, RepairContext
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.topology.cloud import merge
 from pytest_panic_doctor.topology.diagram import Diagram
 from pytest_panic_doctor.topology.engines import would_compute

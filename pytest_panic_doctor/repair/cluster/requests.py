@@ -19,7 +19,7 @@ from pytest_panic_doctor.examination.examiner import RepairResult
 from pytest_panic_doctor.repair import recompute
 from pytest_panic_doctor.repair.journal.errors import RepairError, RepairFailed
 from pytest_panic_doctor.repair.recompute import DiagramSnapshot, Precondition
-from pytest_panic_doctor.repair.shared import result_as_plain, result_from_plain
+from pytest_panic_doctor.repair.result_store import result_as_plain, result_from_plain
 from pytest_panic_doctor.topology.staleness import why_stale
 
 LOOK_SOON, LOOK_LATE = 0.01, 0.1

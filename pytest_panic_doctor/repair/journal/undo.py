@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
-from pytest_panic_doctor.database.room import MemoryRoom
+from pytest_panic_doctor.database.memory_room import MemoryRoom
 from pytest_panic_doctor.formatting import plural
 from pytest_panic_doctor.repair.journal import identity, salvage, verification
 from pytest_panic_doctor.repair.journal.choice import ALL, EVERY, RepairFilter, is_group, named

@@ -17,8 +17,8 @@ from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.report.html.run_locations import UNKNOWN_RUNS, RunCounts, RunLocator
 from pytest_panic_doctor.report.html.timelines import Timelines
+from pytest_panic_doctor.report.remaining_work import next_step
 from pytest_panic_doctor.report.results import Results, largest_of, shorten_label, verdict, worst_first
-from pytest_panic_doctor.report.todo import next_step
 from pytest_panic_doctor.rules.base import Finding, Rule, Scope, remedy_of
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from pytest_panic_doctor.report.html.diagrams import Diagrams, Packed
 from pytest_panic_doctor.report.html.lyapunov_curves import RULES_OF_CURVES, LyapunovCurves
 from pytest_panic_doctor.report.html.repaired import RepairedRows
 from pytest_panic_doctor.report.html.run_locations import RunLocator
+from pytest_panic_doctor.report.remaining_work import named_runs, tasks
 from pytest_panic_doctor.report.results import json_head
-from pytest_panic_doctor.report.todo import named_runs, tasks
 from pytest_panic_doctor.rules.lyapunov import TABLE
 
 if TYPE_CHECKING:

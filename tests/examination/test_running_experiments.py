@@ -25,12 +25,12 @@ from pytest_panic_doctor.errors import BadOption
 from pytest_panic_doctor.examination.examiner import Examiner
 from pytest_panic_doctor.examination.outcome import Outcome
 from pytest_panic_doctor.examination.parsing import Given, model_types, parse_running
-from pytest_panic_doctor.examination.running import Running, format_age, parse_moment, youngest
+from pytest_panic_doctor.examination.running_experiments import Running, format_age, parse_moment, youngest
 from pytest_panic_doctor.repair.journal.reading import written
 from pytest_panic_doctor.repair.journal.writer import Writer
 from pytest_panic_doctor.repair.recompute import RepairContext
 from pytest_panic_doctor.repair.repairer import DatabaseRepairer
-from pytest_panic_doctor.repair.shared import ResultStore
+from pytest_panic_doctor.repair.result_store import ResultStore
 from pytest_panic_doctor.rules import registry
 
 RULES = registry()

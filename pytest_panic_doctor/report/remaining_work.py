@@ -11,7 +11,7 @@ from pytest_panic_doctor.database.integrity import ABSENT
 from pytest_panic_doctor.database.spelling import dashed
 from pytest_panic_doctor.database.subject import DiagramTarget
 from pytest_panic_doctor.examination.outcome import Result
-from pytest_panic_doctor.examination.runs import unique_prefix
+from pytest_panic_doctor.examination.run_selection import unique_prefix
 from pytest_panic_doctor.formatting import plural, printable, shorten, typed
 from pytest_panic_doctor.report import text
 from pytest_panic_doctor.rules.base import Finding, RepairKind, Rule, remedy_of

@@ -16,8 +16,8 @@ from pytest_panic_doctor.examination.manifest import Experiment, Manifest, Run
 from pytest_panic_doctor.examination.outcome import Result
 from pytest_panic_doctor.examination.settings import Settings
 from pytest_panic_doctor.report.markdown import MOST_LINES, escape, markdown_lines
+from pytest_panic_doctor.report.remaining_work import TodoEntry, named_runs, tasks
 from pytest_panic_doctor.report.results import Results
-from pytest_panic_doctor.report.todo import TodoEntry, named_runs, tasks
 from pytest_panic_doctor.rules import registry
 from pytest_panic_doctor.rules.base import Finding
 

@@ -11,8 +11,8 @@ from pytest_panic_doctor.rules.base import Finding, NotApplicable, RepairKind, R
 from pytest_panic_doctor.rules.diagram import EMBEDDING_RULES, cloud_of, forbidden, readings
 from pytest_panic_doctor.rules.embedder import LEAST_COSINE, EmbedderFault, compare_vectors, known_in_run
 from pytest_panic_doctor.rules.embedding import stored_width, unknown_kind
-from pytest_panic_doctor.topology.alike import diagram_differences
 from pytest_panic_doctor.topology.diagram import Diagram
+from pytest_panic_doctor.topology.diagram_comparison import diagram_differences
 from pytest_panic_doctor.topology.native import DeadlineReached
 
 SAMPLED_DIAGRAMS = 20
