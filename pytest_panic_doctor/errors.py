@@ -5,7 +5,7 @@ what to do. At the start of a session it is shown as pytest's usage error (exit 
 reason why the item failed or was skipped. The tree, with the module of each exception:
 
     DoctorError                  errors
-        BadBaseline              examination.baseline
+        BadBaseline              examination.acceptance
         BadOption                errors
         BadRule                  rules
             DuplicateRule        rules
@@ -17,7 +17,7 @@ reason why the item failed or was skipped. The tree, with the module of each exc
             RepairFailed         repair.journal.errors
             RepairRefused        repair.journal.errors
                 NothingToRestore repair.journal.restore
-        TooLarge                 database.room
+        TooLarge                 database.memory_room
         Unreadable               database.connection
 """
 
