@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,10 +31,6 @@ from pytest_panic_doctor.topology.engines import describe_substitute
 if TYPE_CHECKING:
     from pytest_panic_doctor.repair.controller import RepairController
     from pytest_panic_doctor.repair.journal.size import SessionTotals
-
-
-NAMES_SHORTER_THAN = 64
-"""Maximum length of a text worth sharing: a rule, a phase, a worker; node ids are longer and differ."""
 
 
 @dataclass(eq=False)
@@ -112,9 +107,6 @@ class ControllerPlugin:
                 self.files.add(result)
             self._notify(result)
         yield
-        # `--durations` reads the reports of all phases at the end, so they are kept complete for it.
-        if report.passed and self.config.getoption("durations", None) is None:
-            trim_report(report, self.config.pluginmanager.get_plugin("terminalreporter"), plain is not None)
 
     def _notify(self, result: Result) -> None:
         """Call the listeners; one that raises changes no outcome, and is named at the end."""
@@ -212,22 +204,3 @@ class ControllerPlugin:
         demo_notes = self.demo_notes if terminalreporter.verbosity < 0 else ()
         for note in (*demo_notes, *self.results.notes, *self.notes):
             terminalreporter.write_line(f"doctor: {printable(note)}", yellow=True)
-
-
-def trim_report(report: pytest.TestReport, reporter: pytest.TerminalReporter | None, ours: bool) -> None:
-    """Free a passed set-up or tear-down, and of a passed item of `ours` what only its own run needed.
-
-    The terminal reporter keeps three reports of an item, with their own strings under xdist: 6 KB, so that 60,000 items
-    took 580 MB. Data are freed only after every plugin has seen a report, and only of passed items: failures are
-    printed at the end.
-    """
-    if report.when != "call":
-        silent = reporter.stats.get("") if reporter else None
-        if silent and silent[-1] is report:
-            silent.pop()
-    elif ours:
-        report.keywords = {}
-        report.location = ("", None, report.location[2])
-        for name, value in vars(report).items():
-            if type(value) is str and len(value) < NAMES_SHORTER_THAN:
-                setattr(report, name, sys.intern(value))

@@ -34,6 +34,7 @@ from pytest_panic_doctor.session.failures import FailuresSection
 from pytest_panic_doctor.session.foreign_hooks import add_generations, call_embed_hook, embedder_of, locate_engine
 from pytest_panic_doctor.session.items import EXAMINATION, EXAMINER, ExaminationPlugin
 from pytest_panic_doctor.session.repair_plugin import RepairPlugin
+from pytest_panic_doctor.session.report_memory import ReportMemory
 from pytest_panic_doctor.session.selection import pytest_options, selection_arguments
 from pytest_panic_doctor.session.signals import TerminationSignals
 from pytest_panic_doctor.session.xdist import XdistHooks, describe_workers, worker_count
@@ -89,6 +90,7 @@ def start_worker(config: pytest.Config, examination: Examination, resources: Exi
     if examination.repair_run:
         config.pluginmanager.register(RepairPlugin(config, examination), "panic-doctor-repair")
     config.pluginmanager.register(ActivityPlugin(config, examination), "panic-doctor-activity")
+    config.pluginmanager.register(ReportMemory(config), "panic-doctor-report-memory")
 
 
 def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitStack) -> None:
@@ -125,6 +127,7 @@ def start_controller(config: pytest.Config, rules: list[Rule], resources: ExitSt
         config, examination, files=files, repair=repair, totals=totals, demo_notes=demo_notes, worker_note=worker_note
     )
     config.pluginmanager.register(plugin, "panic-doctor-controller")
+    config.pluginmanager.register(ReportMemory(config), "panic-doctor-report-memory")
     status = cluster.status if cluster else tuple if repair else partial(reading, read_ahead)
     activity = ActivityPlugin(config, examination, status, repair.run if repair else None)
     config.pluginmanager.register(activity, "panic-doctor-activity")

@@ -12,6 +12,14 @@ def pytest_terminal_summary(terminalreporter):
     passed = stats["passed"]
     print("KEPT", len(stats.get("", [])), len(passed), sum(len(each.keywords) for each in passed))
     print("HEADED", all(each.head_line for each in passed))
+
+
+def pytest_sessionfinish(session):
+    worker = getattr(session.config, "workerinput", {}).get("workerid")
+    if worker:
+        stats = session.config.pluginmanager.get_plugin("terminalreporter").stats
+        kept = len(stats.get("", [])), sum(len(each.keywords) for each in stats["passed"])
+        (session.config.rootpath / f"kept-in-{worker}").write_text(str(kept))
 """
 
 
@@ -34,6 +42,12 @@ def test_durations_are_all_there_where_they_are_asked_for(pytester: pytest.Pytes
     shown = run.stdout.str()
     assert f"KEPT {2 * COUNT} {COUNT} " in shown
     assert [shown.count(f"s {phase} ") for phase in ("setup", "call", "teardown")] == [COUNT] * 3
+
+
+def test_a_worker_keeps_no_more(pytester: pytest.Pytester) -> None:
+    run_pytest(pytester, "--doctor-db=x.sqlite", "x.sqlite", "-n2")
+    kept = [path.read_text() for path in pytester.path.glob("kept-in-*")]
+    assert kept == ["(0, 0)"] * 2
 
 
 @pytest.mark.integration
