@@ -37,13 +37,15 @@ HARMLESS = {
     r"experimentconfig\.\w+_at: .*": (
         "the research tool sets it anew whenever it goes on, so that no other time has to fit"
     ),
-    r"(invocation|embedding|persistencediagram|clusteringresult)\.\w+_at: (a second|a day|a year|off by one|a value).*": (
+    r"(invocation|embedding|persistencediagram|clusteringresult)\.\w+_at: (a (second|day|year|value)|off by one).*": (
         "a possible time, which contradicts no other one; nothing is computed from times"
     ),
     r"experimentconfig\.(networks|seeds|prompts|embedding_models): in other order": (
         "the same runs and embeddings: the lists have no order"
     ),
-    r"run\.(id|initial_prompt): swapped.*": "two runs that differ in their prompt alone: only the models that made the outputs can tell",
+    r"run\.(id|initial_prompt): swapped.*": (
+        "two runs that differ in their prompt alone: only the models that made the outputs can tell"
+    ),
     r"embedding\.vector: bit [07] flipped": (
         "one value moves by less than 1/65,000 of itself; the same output, embedded in another batch, differs as much"
     ),
