@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_panic_doctor.repair.journal.size import RowsAndBytes
     from pytest_panic_doctor.rules.base import Finding
 
-NO_VALUES: Mapping[str, object] = {}
 SOON = 64
 """Maximum number of items of other workers that may end between an item's end and its tear-down."""
 LABEL_LONGEST = 240

@@ -111,7 +111,13 @@ def database_of(source: Source, invocation_dir: Path, ini_dir: Path) -> Path:
     Raises:
         BadOption: Two options exclude each other.
     """
-    given, typed = given_values(source)
+    return named_database(*given_values(source), invocation_dir, ini_dir)
+
+
+def named_database(
+    given: Mapping[str, object], typed: Mapping[str, object], invocation_dir: Path, ini_dir: Path
+) -> Path:
+    """Return the same as `database_of`, from the result of `given_values`."""
     if "demo" in given:
         if "db" in typed:
             raise BadOption(f"--doctor-demo builds a database of its own: leave out --doctor-db {given['db']}")
@@ -133,7 +139,7 @@ def read_options(source: Source, invocation_dir: Path, ini_dir: Path) -> Chosen:
         BadOption: A value is not allowed, or options exclude each other.
     """
     given, typed = given_values(source)
-    database = database_of(source, invocation_dir, ini_dir)
+    database = named_database(given, typed, invocation_dir, ini_dir)
     parsed = {
         option.name: option.parsed(given[option.name], invocation_dir if option.name in typed else ini_dir)
         for option in options.OPTIONS

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import embedders
@@ -257,16 +258,18 @@ def test_an_engine_beside_it_comes_to_its_end(
     assert out == ("" if status else "3\n")
 
 
+def embed_while_an_engine_begins(built: Built, model: str, outputs: Sequence[str | bytes]) -> object:
+    """A hook during which the research tool begins."""
+    do(built, "UPDATE experimentconfig SET started_at = ?", stamp())
+    return embedders.embed(model, outputs)
+
+
 def test_an_engine_that_begins_while_the_hook_embeds_is_left_alone(built: Built, runner: DiagramRunner) -> None:
     begin(built)
     do(built, "UPDATE invocation SET completed_at = ? WHERE completed_at > ?", LATER, LATER)
 
-    def hook(model: str, outputs: Sequence[str | bytes]) -> object:
-        do(built, "UPDATE experimentconfig SET started_at = ?", stamp())
-        return embedders.embed(model, outputs)
-
     before = dump(built.path)
-    found = examine(built, runner, hook=hook)
+    found = examine(built, runner, hook=partial(embed_while_an_engine_begins, built))
     assert found["embedding-missing"].status == "failed"
     assert "not repaired: experiment " in found["embedding-missing"].note
     after = dump(built.path)
@@ -277,12 +280,8 @@ def test_an_engine_that_begins_while_the_hook_embeds_is_left_alone(built: Built,
 def test_a_vector_is_not_replaced_once_an_engine_has_begun(built: Built, runner: DiagramRunner) -> None:
     do(built, "UPDATE embedding SET vector = NULL WHERE id = ?", built.embedding(1))
 
-    def hook(model: str, outputs: Sequence[str | bytes]) -> object:
-        do(built, "UPDATE experimentconfig SET started_at = ?", stamp())
-        return embedders.embed(model, outputs)
-
     before = dump(built.path)
-    found = examine(built, runner, hook=hook)
+    found = examine(built, runner, hook=partial(embed_while_an_engine_begins, built))
     assert found["embedding-vector"].status == "failed"
     assert "not repaired: experiment " in found["embedding-vector"].note
     assert dump(built.path)["embedding"] == before["embedding"]
